@@ -1,0 +1,54 @@
+/**
+ * Puts lists of segments on top of each other: what an upper one says hides what lies below it, and
+ * its gaps let that through.
+ *
+ * overlay() is linear in its two lists. It is associative, so a stack of N is folded in halves, which
+ * makes O(S log N) for S segments in all, where bottom to top would make O(S N).
+ */
+import { type Segments, SegmentsBuilder, ZEROES } from './segments.js';
+
+/**
+ * One list for a whole stack.
+ * @param tables - Bottom first; at least one.
+ * @throws {ObdError} `Unsupported` where the result has more than SEGMENTS_MAX.
+ */
+export function overlayAll(tables: readonly Segments[]): Segments {
+  if (tables.length === 0) return new SegmentsBuilder(0).finish();
+  if (tables.length === 1) return tables[0]!;
+  const middle = tables.length >>> 1;
+  return overlay(overlayAll(tables.slice(middle)), overlayAll(tables.slice(0, middle)));
+}
+
+/** `upper` over `lower`. */
+export function overlay(upper: Segments, lower: Segments): Segments {
+  if (upper.count === 0) return lower;
+  if (lower.count === 0) return upper;
+  const merged = new SegmentsBuilder(upper.count + lower.count);
+  let next = 0;
+  for (let u = 0; u < upper.count; u++) {
+    next = addBelow(merged, lower, next, upper.starts[u]!);
+    merged.add(upper.starts[u]!, upper.ends[u]!, upper.moffsets[u]!, upper.sources[u]!);
+  }
+  addBelow(merged, lower, next, Number.POSITIVE_INFINITY);
+  return merged.finish();
+}
+
+/**
+ * Adds what `lower` has between the end of `merged` and sector `limit`.
+ * @returns The first segment of `lower` that reaches past `limit`.
+ */
+function addBelow(merged: SegmentsBuilder, lower: Segments, first: number, limit: number): number {
+  const from = merged.end;
+  let i = first;
+  for (; i < lower.count; i++) {
+    const start = Math.max(lower.starts[i]!, from);
+    const end = Math.min(lower.ends[i]!, limit);
+    if (start < end) {
+      const source = lower.sources[i]!;
+      const skipped = source === ZEROES ? 0 : start - lower.starts[i]!;
+      merged.add(start, end, lower.moffsets[i]! + skipped, source);
+    }
+    if (lower.ends[i]! > limit) break;
+  }
+  return i;
+}

@@ -1,0 +1,45 @@
+/** A part of a file as a file of its own. Adds an offset to every call, and nothing else. */
+import type { RandomAccessFile } from '../io/random-access-file.js';
+
+export class FileWindow implements RandomAccessFile {
+  readonly label: string;
+  readonly sizeBytes: number;
+  readonly #source: RandomAccessFile;
+  readonly #start: number;
+
+  /** [start, start + sizeBytes) of `source`, which close() closes. */
+  constructor(source: RandomAccessFile, start: number, sizeBytes: number) {
+    if (!(start >= 0 && sizeBytes >= 0 && start + sizeBytes <= source.sizeBytes)) {
+      throw new RangeError(`window [${start}, ${start + sizeBytes}) is outside "${source.label}"`);
+    }
+    this.label = source.label;
+    this.sizeBytes = sizeBytes;
+    this.#source = source;
+    this.#start = start;
+  }
+
+  readLocal(target: Uint8Array, offset: number): boolean {
+    this.#checkRange(offset, target.length);
+    return this.#source.readLocal(target, this.#start + offset);
+  }
+
+  async load(offset: number, length: number): Promise<void> {
+    this.#checkRange(offset, length);
+    await this.#source.load(this.#start + offset, length);
+  }
+
+  forget(offset: number, length: number): boolean {
+    this.#checkRange(offset, length);
+    return this.#source.forget(this.#start + offset, length);
+  }
+
+  close(): void {
+    this.#source.close();
+  }
+
+  #checkRange(offset: number, length: number): void {
+    if (!(offset >= 0 && length >= 0 && offset + length <= this.sizeBytes)) {
+      throw new RangeError(`[${offset}, ${offset + length}) is outside "${this.label}"`);
+    }
+  }
+}

@@ -1,0 +1,205 @@
+/**
+ * A ZFile read as what it was made from: blocks are found, checked and decompressed as needed.
+ *
+ *   header 512 | block 0 | block 1 | ... | index, u32 per block | trailer 512
+ *
+ * What open() has checked, and nothing later doubts: header, trailer and index (their CRCs, sizes
+ * against the size of the file, every stored length). What every read checks: the CRC of each block,
+ * before it is decompressed, and that it decompresses to exactly its length.
+ *
+ * Cost of a read: blocks wanted whole are read and decoded in runs, one source read and one native
+ * call per run of up to RUN_BYTES, straight into the caller's buffer; a block wanted in part goes
+ * through DecodedBlocks. No promise, and no allocation but one view per run.
+ *
+ * The buffer for stored bytes is one per thread, so a ZFile cannot be the source of another ZFile.
+ */
+import { corrupt, refetchWhileCorrupt } from '../io/format-error.js';
+import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
+import { decodeBlocks } from './block-codec.js';
+import { BlockTable, GROUP_BLOCKS } from './block-table.js';
+import type { DecodedBlocks } from './decoded-blocks.js';
+import { HEADER_BYTES, parseHeader, parseTrailer, type ZFileLayout } from './zfile-header.js';
+
+/** Stored bytes of one run: small enough to be still in the CPU's cache when they are decoded. */
+const RUN_BYTES = 256 * 1024;
+const storedRun = new Uint8Array(RUN_BYTES);
+/** What #firstBad() answers besides a block's number and -1. */
+const NOT_LOCAL = -2;
+
+export class ZFileReader implements RandomAccessFile {
+  readonly label: string;
+  readonly sizeBytes: number;
+  readonly layout: ZFileLayout;
+  readonly #source: RandomAccessFile;
+  readonly #table: BlockTable;
+  readonly #decoded: DecodedBlocks;
+  readonly #name: number;
+
+  private constructor(
+    source: RandomAccessFile,
+    layout: ZFileLayout,
+    table: BlockTable,
+    decoded: DecodedBlocks,
+  ) {
+    this.label = source.label;
+    this.sizeBytes = layout.decompressedBytes;
+    this.layout = layout;
+    this.#source = source;
+    this.#table = table;
+    this.#decoded = decoded;
+    this.#name = decoded.nameFile();
+  }
+
+  /**
+   * Takes `source` over: close() closes it. After an error it is still the caller's.
+   *
+   * @param decoded - The cache that all files of this thread share.
+   * @throws {ObdError} `Corrupt`, `Unsupported`, and what reading `source` throws.
+   */
+  static async open(source: RandomAccessFile, decoded: DecodedBlocks): Promise<ZFileReader> {
+    if (source.sizeBytes < 2 * HEADER_BYTES) {
+      throw corrupt(source, 0, `${source.sizeBytes} bytes are too few for a ZFile`);
+    }
+    const layout = await readLayout(source);
+    const indexBytes = Math.max(0, source.sizeBytes - layout.indexOffset);
+    const table = await refetchWhileCorrupt(source, layout.indexOffset, indexBytes, () =>
+      BlockTable.load(source, layout),
+    );
+    return new ZFileReader(source, layout, table, decoded);
+  }
+
+  readLocal(target: Uint8Array, offset: number): boolean {
+    const end = offset + target.length;
+    this.#checkRange(offset, end);
+    const { blockBytes } = this.layout;
+    let at = offset;
+    while (at < end) {
+      const block = Math.floor(at / blockBytes);
+      const blockStart = block * blockBytes;
+      const whole = end === this.sizeBytes ? this.layout.blocks : Math.floor(end / blockBytes);
+      if (at === blockStart && whole > block) {
+        const count = this.#runLength(block, whole);
+        const bytes = Math.min(count * blockBytes, this.sizeBytes - blockStart);
+        if (!this.#decode(block, count, target, at - offset, bytes)) return false;
+        at += bytes;
+      } else {
+        const position = this.#decodedBlock(block);
+        if (position === -1) return false;
+        const to = Math.min(end, blockStart + blockBytes);
+        const from = position + at - blockStart;
+        this.#decoded.bytes.copy(target, at - offset, from, from + to - at);
+        at = to;
+      }
+    }
+    return true;
+  }
+
+  async load(offset: number, length: number): Promise<void> {
+    this.#checkRange(offset, offset + length);
+    if (length === 0) return;
+    const { blockBytes } = this.layout;
+    const start = this.#table.startOf(Math.floor(offset / blockBytes));
+    const end = this.#table.endOf(Math.floor((offset + length - 1) / blockBytes));
+    await this.#source.load(start, end - start);
+  }
+
+  /**
+   * Forgets the stored bytes of those blocks in the range that are bad, and of no others. True if
+   * one was dropped, and also if all are good by now: either way reading again makes sense.
+   */
+  forget(offset: number, length: number): boolean {
+    this.#checkRange(offset, offset + length);
+    const { blockBytes } = this.layout;
+    const scratch = Buffer.alloc(blockBytes);
+    let bad = false;
+    let dropped = false;
+    const end = Math.ceil((offset + length) / blockBytes);
+    for (let block = Math.floor(offset / blockBytes); block < end; block++) {
+      const bytes = Math.min(blockBytes, this.sizeBytes - block * blockBytes);
+      const start = this.#table.startOf(block);
+      if (this.#firstBad(block, 1, scratch, 0, bytes) !== 0) continue;
+      bad = true;
+      if (this.#source.forget(start, this.#table.endOf(block) - start)) dropped = true;
+    }
+    return dropped || !bad;
+  }
+
+  close(): void {
+    this.#source.close();
+  }
+
+  #checkRange(start: number, end: number): void {
+    if (!(start >= 0 && start <= end && end <= this.sizeBytes)) {
+      throw new RangeError(`[${start}, ${end}) is outside "${this.label}"`);
+    }
+  }
+
+  /** How many of [block, end) make one run: one group of the table, at most RUN_BYTES stored. */
+  #runLength(block: number, end: number): number {
+    const i = block % GROUP_BLOCKS;
+    const boundaries = this.#table.boundariesOf(block);
+    let count = Math.min(end - block, GROUP_BLOCKS - i);
+    while (boundaries[i + count]! - boundaries[i]! > RUN_BYTES) count >>>= 1;
+    return count;
+  }
+
+  /** Position in the shared cache of the decoded block; -1 if its stored bytes are not local. */
+  #decodedBlock(block: number): number {
+    const { blockBytes } = this.layout;
+    const found = this.#decoded.find(this.#name, block, blockBytes);
+    if (found !== -1) return found;
+    const position = this.#decoded.reserve(this.#name, block, blockBytes);
+    const bytes = Math.min(blockBytes, this.sizeBytes - block * blockBytes);
+    if (!this.#decode(block, 1, this.#decoded.bytes, position, bytes)) return -1;
+    this.#decoded.keep(position, blockBytes);
+    return position;
+  }
+
+  /** Decodes a run into `target`; false if its stored bytes are not local. */
+  #decode(
+    block: number,
+    count: number,
+    target: Uint8Array,
+    targetAt: number,
+    bytes: number,
+  ): boolean {
+    const bad = this.#firstBad(block, count, target, targetAt, bytes);
+    if (bad === -1) return true;
+    if (bad === NOT_LOCAL) return false;
+    throw corrupt(
+      this.#source,
+      this.#table.startOf(block + bad),
+      `block ${block + bad} fails its CRC, or does not decompress to its length`,
+    );
+  }
+
+  /** The first bad block of a run, -1 if all are good and decoded, or NOT_LOCAL. */
+  #firstBad(
+    block: number,
+    count: number,
+    target: Uint8Array,
+    targetAt: number,
+    bytes: number,
+  ): number {
+    const boundaries = this.#table.boundariesOf(block);
+    const i = block % GROUP_BLOCKS;
+    const stored = storedRun.subarray(0, boundaries[i + count]! - boundaries[i]!);
+    if (!this.#source.readLocal(stored, this.#table.startOf(block))) return NOT_LOCAL;
+    return decodeBlocks(this.layout, stored, boundaries, i, count, target, targetAt, bytes);
+  }
+}
+
+/** From the header if it was rewritten when the file was finished, else from the trailer. */
+async function readLayout(source: RandomAccessFile): Promise<ZFileLayout> {
+  const block = Buffer.alloc(HEADER_BYTES);
+  const header = await refetchWhileCorrupt(source, 0, HEADER_BYTES, async () => {
+    await readFully(source, block, 0);
+    return parseHeader(block, source);
+  });
+  if (header.layout !== undefined) return header.layout;
+  const at = source.sizeBytes - HEADER_BYTES;
+  return await refetchWhileCorrupt(source, at, HEADER_BYTES, async () => {
+    await readFully(source, block, at);
+    return parseTrailer(block, source, at);
+  });
+}
