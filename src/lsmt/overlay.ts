@@ -52,3 +52,34 @@ function addBelow(merged: SegmentsBuilder, lower: Segments, first: number, limit
   }
   return i;
 }
+
+/**
+ * Folds a log of segments, where each hides what earlier ones said of its sectors.
+ *
+ * Ascending runs of the log are lists already; they are overlaid in pairs of like size as they come,
+ * which makes O(n log n) in any order, with O(log n) lists alive.
+ */
+export class LogReplay {
+  readonly #tables: Segments[] = [];
+  #run = new SegmentsBuilder(0);
+
+  add(start: number, end: number, moffset: number, source: number): void {
+    if (start < this.#run.end) this.#endRun();
+    this.#run.add(start, end, moffset, source);
+  }
+
+  finish(): Segments {
+    this.#endRun();
+    return overlayAll(this.#tables);
+  }
+
+  #endRun(): void {
+    const tables = this.#tables;
+    tables.push(this.#run.finish());
+    this.#run = new SegmentsBuilder(0);
+    while (tables.length > 1 && tables.at(-2)!.count < 2 * tables.at(-1)!.count) {
+      const upper = tables.pop()!;
+      tables.push(overlay(upper, tables.pop()!));
+    }
+  }
+}

@@ -40,7 +40,7 @@ export class SegmentsBuilder {
   #sources: Uint16Array;
 
   /** @param expected - A guess that saves copying. It must not be unchecked input. */
-  constructor(expected = 64) {
+  constructor(expected = 0) {
     this.#starts = new Float64Array(expected);
     this.#ends = new Float64Array(expected);
     this.#moffsets = new Float64Array(expected);
@@ -88,7 +88,7 @@ export class SegmentsBuilder {
         `Cannot index a disk of more than ${SEGMENTS_MAX} segments: merge its layers`,
       );
     }
-    const capacity = Math.max(64, this.#count * 2);
+    const capacity = Math.max(16, this.#count * 2);
     const grown = <T extends Float64Array | Uint16Array>(to: T, from: T): T => {
       to.set(from);
       return to;

@@ -1,0 +1,97 @@
+/**
+ * Goal: every disk that upstream's tools made reads as upstream reads it, in each form they store it.
+ * Method: their files, and the published hash of every byte of the virtual disk.
+ */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { MemoryFile } from '../../test/support/memory-file.js';
+import {
+  DISK_SHA256,
+  sha256OfDisk,
+  unxzVector,
+  vectorBytes,
+  vectorPath,
+  vectorsMissing,
+  xzMissing,
+} from '../../test/support/vectors.js';
+import { ErrorCodes } from '../errors.js';
+import { LocalFile } from '../io/local-file.js';
+import { DecodedBlocks } from '../zfile/decoded-blocks.js';
+import type { Layer } from './layer.js';
+import { LayerStack } from './layer-stack.js';
+import { openLayer, openTurboLayer } from './open-layer.js';
+import { UnsealedLayer } from './unsealed-layer.js';
+
+const decoded = new DecodedBlocks(1 << 20);
+const vector = (name: string) => openLayer(LocalFile.open(vectorPath(name)), decoded);
+
+function diskSha256(...layers: Layer[]): string {
+  const stack = new LayerStack(layers);
+  try {
+    return sha256OfDisk(stack);
+  } finally {
+    stack.close();
+  }
+}
+
+async function unsealed(folder: string): Promise<UnsealedLayer> {
+  const data = new MemoryFile(unxzVector(`${folder}/data.xz`), `${folder}/data`);
+  return await UnsealedLayer.open(data, new MemoryFile(vectorBytes(`${folder}/index`)));
+}
+
+describe('upstream layers', { skip: vectorsMissing }, () => {
+  for (const name of ['l1.lz4.4k.tar.commit', 'l1.zstd.4k.tar.commit', 'l1.lz4.16k.commit']) {
+    test(`${name} is the disk l1`, async () => {
+      assert.equal(diskSha256(await vector(name)), DISK_SHA256.l1);
+    });
+  }
+
+  test('carry their names and their parents’', async () => {
+    const [l1, l2] = [await vector('l1.lz4.4k.tar.commit'), await vector('l2.lz4.4k.tar.commit')];
+    assert.equal(l1.uuid, '11111111-2222-3333-4444-555555555555');
+    assert.equal(l2.parentUuid, l1.uuid);
+    assert.equal(l1.virtualBytes, 1 << 30);
+    assert.equal(diskSha256(l1, l2), DISK_SHA256.l1l2);
+  });
+
+  test('merged into one, header not overwritten, are the same disk', async () => {
+    assert.equal(diskSha256(await vector('merged.z')), DISK_SHA256.l1l2);
+  });
+
+  test('of TurboOCI take their file contents from the tar', async () => {
+    const layer = await openTurboLayer(
+      LocalFile.open(vectorPath('turbo/tar.z.tar.commit')),
+      LocalFile.open(vectorPath('l1.tar')),
+      decoded,
+    );
+    assert.equal(diskSha256(layer), DISK_SHA256.turbo);
+  });
+});
+
+describe('upstream layers stored plain', { skip: xzMissing() }, () => {
+  test('committed', async () => {
+    const layer = await openLayer(new MemoryFile(unxzVector('l1.commit.xz')), decoded);
+    assert.equal(diskSha256(layer), DISK_SHA256.l1);
+  });
+
+  test('append-only, alone and stacked', async () => {
+    assert.equal(diskSha256(await unsealed('l1.rw')), DISK_SHA256.l1);
+    assert.equal(diskSha256(await unsealed('l1.rw'), await unsealed('l2.rw')), DISK_SHA256.l1l2);
+    const l1 = await vector('l1.lz4.16k.commit');
+    assert.equal(diskSha256(l1, await unsealed('l2.rw')), DISK_SHA256.l1l2);
+  });
+});
+
+describe('openLayer()', () => {
+  for (const [what, bytes] of [
+    ['an empty file', 0],
+    ['a short file', 511],
+    ['a file of zeroes', 65536],
+  ] as const) {
+    test(`rejects ${what} as corrupt`, async () => {
+      await assert.rejects(openLayer(new MemoryFile(new Uint8Array(bytes)), decoded), {
+        code: ErrorCodes.Corrupt,
+      });
+    });
+  }
+});
