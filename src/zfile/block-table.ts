@@ -5,17 +5,16 @@
  * from the group's own start, which fit since no stored block is longer than 64 KiB + 516 bytes.
  * That is 4 bytes of memory per block, and a look-up without a search.
  *
- * Checked while loading, so that readers can rely on it: the index fits in front of the trailer, its
- * CRC where the file has one, every length is possible, and the blocks end where the index starts.
+ * Checked while loading, so that readers can rely on it: the index's CRC where the file has one, that
+ * every length is possible, and that the blocks end where the index starts.
  * The index is read one group at a time, so memory grows only as bytes really arrive.
  */
 import { corrupt } from '../io/format-error.js';
 import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import { CHECKSUM_BYTES, EXPANSION_BYTES_MAX } from './block-codec.js';
 import { rawCrc32c } from './raw-crc32c.js';
-import { HEADER_BYTES, type ZFileLayout } from './zfile-header.js';
+import { HEADER_BYTES, INDEX_ENTRY_BYTES, type ZFileLayout } from './zfile-header.js';
 
-const ENTRY_BYTES = 4;
 const GROUP_SHIFT = 15;
 export const GROUP_BLOCKS = 1 << GROUP_SHIFT;
 
@@ -30,22 +29,21 @@ export class BlockTable {
   /** @throws {ObdError} `Corrupt`, and what reading `source` throws. */
   static async load(source: RandomAccessFile, layout: ZFileLayout): Promise<BlockTable> {
     const { blocks, indexOffset, indexCrc } = layout;
-    const room = source.sizeBytes - HEADER_BYTES - indexOffset;
-    if (indexOffset < HEADER_BYTES || blocks * ENTRY_BYTES > room) {
-      const size = `${blocks} entries at ${indexOffset}`;
-      throw corrupt(source, indexOffset, `an index of ${size} does not fit before the trailer`);
-    }
     const table = new BlockTable(blocks);
-    const piece = Buffer.alloc(Math.min(blocks, GROUP_BLOCKS) * ENTRY_BYTES);
+    const piece = Buffer.alloc(Math.min(blocks, GROUP_BLOCKS) * INDEX_ENTRY_BYTES);
     let crc = 0;
     let end = HEADER_BYTES;
     for (let first = 0; first < blocks; first += GROUP_BLOCKS) {
-      const bytes = piece.subarray(0, Math.min(blocks - first, GROUP_BLOCKS) * ENTRY_BYTES);
-      const at = indexOffset + first * ENTRY_BYTES;
+      const bytes = piece.subarray(0, Math.min(blocks - first, GROUP_BLOCKS) * INDEX_ENTRY_BYTES);
+      const at = indexOffset + first * INDEX_ENTRY_BYTES;
       await readFully(source, bytes, at);
       crc = rawCrc32c(bytes, crc);
       end = table.#addGroup(bytes, end, layout, (i) =>
-        corrupt(source, at + i * ENTRY_BYTES, `impossible stored length of block ${first + i}`),
+        corrupt(
+          source,
+          at + i * INDEX_ENTRY_BYTES,
+          `impossible stored length of block ${first + i}`,
+        ),
       );
     }
     if (indexCrc !== undefined && crc !== indexCrc) {
@@ -65,11 +63,11 @@ export class BlockTable {
   ): number {
     const trailer = checked ? CHECKSUM_BYTES : 0;
     const longest = blockBytes + EXPANSION_BYTES_MAX + trailer;
-    const count = lengths.length / ENTRY_BYTES;
+    const count = lengths.length / INDEX_ENTRY_BYTES;
     const boundaries = new Uint32Array(count + 1);
     let end = 0;
     for (let i = 0; i < count; i++) {
-      const length = lengths.readUInt32LE(i * ENTRY_BYTES);
+      const length = lengths.readUInt32LE(i * INDEX_ENTRY_BYTES);
       if (length <= trailer || length > longest) throw impossible(i);
       end += length;
       boundaries[i + 1] = end;

@@ -10,6 +10,7 @@
  * so only the bits named here are looked at. docs/formats/zfile.md has every byte.
  */
 import { corrupt, unsupported } from '../io/format-error.js';
+import type { RandomAccessFile } from '../io/random-access-file.js';
 import { type AlgorithmId, Algorithms, BLOCK_BYTES_MAX, type BlockForm } from './block-codec.js';
 import { rawCrc32c } from './raw-crc32c.js';
 
@@ -21,6 +22,9 @@ export const BLOCK_BYTES_MIN = 4096;
  * one layer may cost a daemon. The format allows 10^9.
  */
 export const BLOCKS_MAX = 1 << 25;
+
+/** The index has the stored length of each block, checksum included, as u32. */
+export const INDEX_ENTRY_BYTES = 4;
 
 const STRUCT_BYTES = 96;
 const MAGIC = Buffer.from('5a46696c6500010074756a692e79796640416c6962616261', 'hex');
@@ -36,7 +40,10 @@ const FLAGS_PROVISIONAL = FLAG_HEADER | FLAG_DATA | FLAG_DIGEST;
 const FLAGS_FINAL = FLAGS_PROVISIONAL | FLAG_FINAL;
 const FLAGS_TRAILER = FLAG_DATA | FLAG_SEALED | FLAG_DIGEST;
 
-/** Where the parts of a ZFile lie. All offsets and sizes are in bytes and are safe integers. */
+/**
+ * Where the parts of a ZFile lie. Offsets and sizes are in bytes and are safe integers; a parsed one
+ * has an index that fits in its file.
+ */
 export interface ZFileLayout extends BlockForm {
   readonly indexOffset: number;
   readonly blocks: number;
@@ -50,7 +57,8 @@ export interface ParsedHeader {
   readonly layout: ZFileLayout | undefined;
 }
 
-type Named = { readonly label: string };
+/** The file a block is part of, as far as checks and messages need it. */
+type Container = Pick<RandomAccessFile, 'label' | 'sizeBytes'>;
 
 /** Whether `block`, the first bytes of a file, has a ZFile's magic; nothing else is looked at. */
 export function hasZFileMagic(block: Uint8Array): boolean {
@@ -59,9 +67,10 @@ export function hasZFileMagic(block: Uint8Array): boolean {
 
 /**
  * Parses the block at the start of `file`.
+ *
  * @throws {ObdError} `Corrupt`, `Unsupported`.
  */
-export function parseHeader(block: Buffer, file: Named): ParsedHeader {
+export function parseHeader(block: Buffer, file: Container): ParsedHeader {
   const flags = checkBlock(block, file, 0);
   if ((flags & FLAG_HEADER) === 0) throw corrupt(file, FLAGS_AT, 'a header has flag bit 0 set');
   return { layout: (flags & FLAG_FINAL) === 0 ? undefined : parseLayout(block, flags, file, 0) };
@@ -71,7 +80,7 @@ export function parseHeader(block: Buffer, file: Named): ParsedHeader {
  * Parses the block at the end of `file`, which starts at `at`.
  * @throws {ObdError} `Corrupt`, `Unsupported`.
  */
-export function parseTrailer(block: Buffer, file: Named, at: number): ZFileLayout {
+export function parseTrailer(block: Buffer, file: Container, at: number): ZFileLayout {
   const flags = checkBlock(block, file, at);
   if ((flags & (FLAG_HEADER | FLAG_DATA | FLAG_SEALED)) !== (FLAG_DATA | FLAG_SEALED)) {
     throw corrupt(file, at + FLAGS_AT, 'a trailer has flag bits 1 and 2 set and bit 0 clear');
@@ -80,7 +89,7 @@ export function parseTrailer(block: Buffer, file: Named, at: number): ZFileLayou
 }
 
 /** Checks magic and digest; returns the low flags. */
-function checkBlock(block: Buffer, file: Named, at: number): number {
+function checkBlock(block: Buffer, file: Container, at: number): number {
   if (!hasZFileMagic(block)) throw corrupt(file, at, 'no ZFile magic');
   const flags = block.readUInt32LE(FLAGS_AT);
   if ((flags & FLAG_DIGEST) !== 0) {
@@ -99,7 +108,7 @@ function digestOf(block: Buffer): number {
   return rawCrc32c(block.subarray(DIGEST_AT + 4, HEADER_BYTES), zeroed);
 }
 
-function parseLayout(block: Buffer, flags: number, file: Named, at: number): ZFileLayout {
+function parseLayout(block: Buffer, flags: number, file: Container, at: number): ZFileLayout {
   const u64 = (field: number, name: string): number => {
     const value = block.readBigUInt64LE(field);
     if (value <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(value);
@@ -125,6 +134,11 @@ function parseLayout(block: Buffer, flags: number, file: Named, at: number): ZFi
   }
   if (blocks > BLOCKS_MAX) {
     throw unsupported(file, at + 48, `${blocks} blocks, the limit is ${BLOCKS_MAX}`);
+  }
+  const indexEnd = indexOffset + blocks * INDEX_ENTRY_BYTES;
+  if (indexOffset < HEADER_BYTES || indexEnd > file.sizeBytes - HEADER_BYTES) {
+    const rule = 'lie between header and trailer';
+    throw corrupt(file, at + 40, `the index, [${indexOffset}, ${indexEnd}), does not ${rule}`);
   }
   const checked = block.readUInt8(88) !== 0;
   const indexCrc = (flags & FLAG_DIGEST) === 0 ? undefined : block.readUInt32LE(64);

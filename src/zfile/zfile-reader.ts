@@ -18,7 +18,13 @@ import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import { decodeBlocks } from './block-codec.js';
 import { BlockTable, GROUP_BLOCKS } from './block-table.js';
 import type { DecodedBlocks } from './decoded-blocks.js';
-import { HEADER_BYTES, parseHeader, parseTrailer, type ZFileLayout } from './zfile-header.js';
+import {
+  HEADER_BYTES,
+  INDEX_ENTRY_BYTES,
+  parseHeader,
+  parseTrailer,
+  type ZFileLayout,
+} from './zfile-header.js';
 
 /** Stored bytes of one run: small enough to be still in the CPU's cache when they are decoded. */
 const RUN_BYTES = 256 * 1024;
@@ -61,7 +67,7 @@ export class ZFileReader implements RandomAccessFile {
       throw corrupt(source, 0, `${source.sizeBytes} bytes are too few for a ZFile`);
     }
     const layout = await readLayout(source);
-    const indexBytes = Math.max(0, source.sizeBytes - layout.indexOffset);
+    const indexBytes = layout.blocks * INDEX_ENTRY_BYTES;
     const table = await refetchWhileCorrupt(source, layout.indexOffset, indexBytes, () =>
       BlockTable.load(source, layout),
     );
