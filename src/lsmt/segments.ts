@@ -41,10 +41,11 @@ export class SegmentsBuilder {
 
   /** @param expected - A guess that saves copying. It must not be unchecked input. */
   constructor(expected = 0) {
-    this.#starts = new Float64Array(expected);
-    this.#ends = new Float64Array(expected);
-    this.#moffsets = new Float64Array(expected);
-    this.#sources = new Uint16Array(expected);
+    const capacity = Math.min(expected, SEGMENTS_MAX);
+    this.#starts = new Float64Array(capacity);
+    this.#ends = new Float64Array(capacity);
+    this.#moffsets = new Float64Array(capacity);
+    this.#sources = new Uint16Array(capacity);
   }
 
   /** The end of the last segment, or 0: the lowest start the next may have. */
@@ -88,7 +89,7 @@ export class SegmentsBuilder {
         `Cannot index a disk of more than ${SEGMENTS_MAX} segments: merge its layers`,
       );
     }
-    const capacity = Math.max(16, this.#count * 2);
+    const capacity = Math.min(Math.max(16, this.#count * 2), SEGMENTS_MAX);
     const grown = <T extends Float64Array | Uint16Array>(to: T, from: T): T => {
       to.set(from);
       return to;

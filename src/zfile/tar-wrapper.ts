@@ -94,7 +94,7 @@ function paxSizeOf(records: string, source: RandomAccessFile): number {
   for (let at = 0; at < records.length && records[at] !== '\0'; ) {
     const length = Number(/^([0-9]{1,4}) /.exec(records.slice(at))?.[1] ?? 0);
     const record = records.slice(at, at + length);
-    if (length === 0 || !record.endsWith('\n')) {
+    if (length === 0 || record.length !== length || !record.endsWith('\n')) {
       throw corrupt(source, BLOCK_BYTES + at, 'a malformed pax record');
     }
     const value = /^[0-9]+ size=([0-9]{1,16})\n$/.exec(record)?.[1];
