@@ -1,0 +1,69 @@
+/** Layer files in memory, right or deliberately wrong in one place. */
+import { encodePadding, encodeRecord, RECORD_BYTES } from '../../src/lsmt/index-records.js';
+import {
+  encodeLayerHeader,
+  HEADER_BYTES,
+  type LayerHeader,
+  SECTOR_BYTES,
+} from '../../src/lsmt/layer-header.js';
+import { NULL_UUID } from '../../src/lsmt/layer-uuid.js';
+import { ZEROES } from '../../src/lsmt/segments.js';
+import type { Segment } from './segments.js';
+
+export const SAMPLE_UUID = 'E733042D-BD47-4B54-AC93-08D58396F508';
+
+/** What a record has besides a segment's fields. `length` 0 is a real, broken record. */
+export type Record = Segment & { readonly tag?: number };
+
+/** The 4096-byte block with all fields as `fields` has them. */
+export function headerBlock(fields: Partial<LayerHeader>): Buffer {
+  return encodeLayerHeader({
+    flags: 7,
+    indexOffset: 0,
+    indexEntries: 0,
+    virtualBytes: 1 << 20,
+    uuid: SAMPLE_UUID,
+    parentUuid: NULL_UUID,
+    userTag: '',
+    ...fields,
+  });
+}
+
+/** Records one after the other, `null` for padding, unchecked. */
+export function recordBytes(records: ReadonlyArray<Record | null>): Buffer {
+  const bytes = Buffer.alloc(records.length * RECORD_BYTES);
+  for (const [i, r] of records.entries()) {
+    if (r === null) encodePadding(bytes, i * RECORD_BYTES);
+    else {
+      const { start, length, moffset, source, tag = 0 } = r;
+      const zeroed = source === ZEROES;
+      encodeRecord(bytes, i * RECORD_BYTES, { start, end: start + length, moffset, zeroed, tag });
+    }
+  }
+  return bytes;
+}
+
+/** Header, data, index as given, trailer. */
+export function layerFile(
+  data: Uint8Array,
+  records: ReadonlyArray<Record | null>,
+  {
+    header = {},
+    trailer = {},
+  }: { header?: Partial<LayerHeader>; trailer?: Partial<LayerHeader> } = {},
+): Buffer {
+  const indexOffset = HEADER_BYTES + data.length;
+  return Buffer.concat([
+    headerBlock(header),
+    data,
+    recordBytes(records),
+    headerBlock({ flags: 6, indexOffset, indexEntries: records.length, ...trailer }),
+  ]);
+}
+
+/** `sectors` sectors, each filled with its own number. */
+export function numberedSectors(sectors: number): Buffer {
+  const data = Buffer.alloc(sectors * SECTOR_BYTES);
+  for (let i = 0; i < sectors; i++) data.fill(i + 1, i * SECTOR_BYTES, (i + 1) * SECTOR_BYTES);
+  return data;
+}
