@@ -32,14 +32,25 @@ struct FreeZstd {
   void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
 };
 
-ZSTD_DCtx* Decompressor() {
-  thread_local std::unique_ptr<ZSTD_DCtx, FreeZstd> context(ZSTD_createDCtx());
+using DecompressorPointer = std::unique_ptr<ZSTD_DCtx, FreeZstd>;
+using CompressorPointer = std::unique_ptr<ZSTD_CCtx, FreeZstd>;
+
+// This thread's context. Where there was no memory for one, a later call tries again.
+template <typename Pointer, typename Create>
+auto* ContextOf(Napi::Env env, Pointer& context, Create create) {
+  if (!context) context.reset(create());
+  if (!context) throw Napi::Error::New(env, "no memory for a zstd context");
   return context.get();
 }
 
-ZSTD_CCtx* Compressor() {
-  thread_local std::unique_ptr<ZSTD_CCtx, FreeZstd> context(ZSTD_createCCtx());
-  return context.get();
+ZSTD_DCtx* Decompressor(Napi::Env env) {
+  thread_local DecompressorPointer context;
+  return ContextOf(env, context, ZSTD_createDCtx);
+}
+
+ZSTD_CCtx* Compressor(Napi::Env env) {
+  thread_local CompressorPointer context;
+  return ContextOf(env, context, ZSTD_createCCtx);
 }
 
 // Little-endian on any machine; compilers make one load or store of each.
@@ -66,30 +77,27 @@ Napi::Error OutOfRange(Napi::Env env, const char* what) {
 }
 
 // Decompresses exactly `wanted` bytes, or says no.
-bool Decompress(uint32_t algorithm, const uint8_t* source, size_t stored, uint8_t* target,
-                size_t wanted) {
+bool Decompress(Napi::Env env, uint32_t algorithm, const uint8_t* source, size_t stored,
+                uint8_t* target, size_t wanted) {
   if (algorithm == kLz4) {
     const int got = LZ4_decompress_safe(reinterpret_cast<const char*>(source),
                                         reinterpret_cast<char*>(target), static_cast<int>(stored),
                                         static_cast<int>(wanted));
     return got >= 0 && static_cast<size_t>(got) == wanted;
   }
-  ZSTD_DCtx* context = Decompressor();
-  if (context == nullptr) return false;
-  return ZSTD_decompressDCtx(context, target, wanted, source, stored) == wanted;
+  return ZSTD_decompressDCtx(Decompressor(env), target, wanted, source, stored) == wanted;
 }
 
 // Returns the compressed length, or 0 where it does not fit in `room`.
-size_t Compress(uint32_t algorithm, const uint8_t* source, size_t length, uint8_t* target,
-                size_t room) {
+size_t Compress(Napi::Env env, uint32_t algorithm, const uint8_t* source, size_t length,
+                uint8_t* target, size_t room) {
   if (algorithm == kLz4) {
     return static_cast<size_t>(LZ4_compress_default(
         reinterpret_cast<const char*>(source), reinterpret_cast<char*>(target),
         static_cast<int>(length), static_cast<int>(room)));
   }
-  ZSTD_CCtx* context = Compressor();
-  if (context == nullptr) return 0;
-  const size_t got = ZSTD_compressCCtx(context, target, room, source, length, kZstdLevel);
+  const size_t got =
+      ZSTD_compressCCtx(Compressor(env), target, room, source, length, kZstdLevel);
   return ZSTD_isError(got) ? 0 : got;
 }
 
@@ -135,7 +143,7 @@ Napi::Value Decode(const Napi::CallbackInfo& info) {
     const uint8_t* at = source.data + from;
     const size_t wanted = left < block_bytes ? left : block_bytes;
     if ((checked && RawCrc32c(at, stored, kBlockSeed) != LoadU32(at + stored)) ||
-        !Decompress(algorithm, at, stored, to, wanted)) {
+        !Decompress(env, algorithm, at, stored, to, wanted)) {
       return Napi::Number::New(env, static_cast<double>(i));
     }
     to += wanted;
@@ -171,7 +179,8 @@ Napi::Value Encode(const Napi::CallbackInfo& info) {
     const size_t room = target.length - used;
     if (room <= kChecksumBytes) throw OutOfRange(env, "target");
     uint8_t* at = target.data + used;
-    const size_t got = Compress(algorithm, source.data + from, length, at, room - kChecksumBytes);
+    const size_t got = Compress(
+        env, algorithm, source.data + from, length, at, room - kChecksumBytes);
     if (got == 0) throw OutOfRange(env, "target");
     StoreU32(at + got, RawCrc32c(at, got, kBlockSeed));
     lengths.Data()[block] = static_cast<uint32_t>(got + kChecksumBytes);

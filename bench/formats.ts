@@ -1,0 +1,187 @@
+/**
+ * What the formats cost: look-ups in a stack's index, the block codec beside the npm packages, and
+ * reads of a layer from a local file in the page cache. One JSON object per line on stdout.
+ *
+ *     npx tsx bench/formats.ts [--seconds N]
+ *
+ * The layer is 256 MiB of pages as layers have them: text-like, binary-like and incompressible ones.
+ * `qemuNbd` figures are elsewhere; these say how much of a request's time the formats take.
+ */
+import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { compressSync, uncompressSync } from 'lz4-napi';
+import { compress, decompress } from 'zstd-napi';
+import { LocalFile } from '../src/io/local-file.js';
+import { CommittedLayerWriter } from '../src/lsmt/committed-writer.js';
+import { LayerStack } from '../src/lsmt/layer-stack.js';
+import { openLayer } from '../src/lsmt/open-layer.js';
+import { SegmentLookup } from '../src/lsmt/segment-lookup.js';
+import { SegmentsBuilder } from '../src/lsmt/segments.js';
+import {
+  Algorithms,
+  decodeBlocks,
+  encodeBlocks,
+  encodedBytesMax,
+} from '../src/zfile/block-codec.js';
+import { DecodedBlocks } from '../src/zfile/decoded-blocks.js';
+import { ZFileWriter } from '../src/zfile/zfile-writer.js';
+
+const BLOCK = 4096;
+const LAYER_BYTES = 256 << 20;
+const { values } = parseArgs({ options: { seconds: { type: 'string', default: '2' } } });
+const SECONDS = Number(values.seconds);
+
+/** Seeded, so that two runs measure the same thing. */
+let state = 12345;
+function random(below: number): number {
+  state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+  return Math.floor((state / 2 ** 32) * below);
+}
+
+/** Calls `work`, which does `unit` things, for SECONDS, and prints how many it did per second. */
+function measure(name: string, unit: string, perCall: number, work: () => void): void {
+  for (const until = performance.now() + 200; performance.now() < until; ) work();
+  const start = performance.now();
+  let calls = 0;
+  let elapsed = 0;
+  while (elapsed < SECONDS * 1000) {
+    for (let i = 0; i < 16; i++) work();
+    calls += 16;
+    elapsed = performance.now() - start;
+  }
+  const perSecond = Number(((calls * perCall * 1000) / elapsed).toPrecision(4));
+  process.stdout.write(`${JSON.stringify({ bench: 'formats', name, unit, perSecond })}\n`);
+}
+
+/** A page of one of three kinds, in the proportions that bring lz4 to about a half. */
+function fillPage(page: Buffer): void {
+  const kind = random(10);
+  if (kind < 2) for (let i = 0; i < page.length; i += 4) page.writeUInt32LE(random(2 ** 32), i);
+  else if (kind < 6) for (let i = 0; i < page.length; i += 8) page.write(WORDS[random(64)]!, i);
+  else for (let i = 0; i < page.length; i += 4) page.writeUInt32LE(random(200) * 0x1001, i);
+}
+const WORDS = Array.from({ length: 64 }, () =>
+  random(2 ** 32)
+    .toString(36)
+    .padStart(8, 'e')
+    .slice(-8),
+);
+
+function lookups(): void {
+  const builder = new SegmentsBuilder();
+  for (let i = 0; i < 100_000; i++) {
+    const start = i * 160 + random(80);
+    builder.add(start, start + 1 + random(80), random(2 ** 31), random(12));
+  }
+  const segments = builder.finish();
+  const lookup = new SegmentLookup(segments);
+  const sectors = Float64Array.from({ length: 1 << 16 }, () => random(16_000_000));
+  let sum = 0;
+  measure('lookup-100k-segments', 'lookups', sectors.length, () => {
+    for (let i = 0; i < sectors.length; i++) sum += lookup.find(sectors[i]!);
+  });
+  if (sum < 0) throw new RangeError('never');
+}
+
+function codecs(): void {
+  const blocks = 64;
+  const plain = Buffer.alloc(blocks * BLOCK);
+  for (let i = 0; i < blocks; i++) fillPage(plain.subarray(i * BLOCK, (i + 1) * BLOCK));
+  const target = Buffer.alloc(plain.length);
+  const stored = Buffer.alloc(encodedBytesMax(BLOCK, plain.length));
+  const lengths = new Uint32Array(blocks);
+  const offsets = new Uint32Array(blocks + 1);
+  const pages = Array.from({ length: blocks }, (_, i) =>
+    plain.subarray(i * BLOCK, (i + 1) * BLOCK),
+  );
+  for (const name of ['lz4', 'zstd'] as const) {
+    const algorithm = Algorithms[name];
+    const form = { algorithm, checked: true, blockBytes: BLOCK };
+    const encode = () => encodeBlocks(algorithm, BLOCK, plain, plain.length, stored, lengths);
+    const used = encode();
+    for (let i = 0; i < blocks; i++) offsets[i + 1] = offsets[i]! + lengths[i]!;
+    measure(`encode-${name}-addon`, 'blocks', blocks, encode);
+    measure(`decode-${name}-addon`, 'blocks', blocks, () =>
+      decodeBlocks(form, stored.subarray(0, used), offsets, 0, blocks, target, 0, plain.length),
+    );
+    measure(`decode-${name}-addon-one-by-one`, 'blocks', blocks, () => {
+      for (let i = 0; i < blocks; i++) {
+        const source = stored.subarray(offsets[i], offsets[i + 1]);
+        decodeBlocks(form, source, offsets, i, 1, target, i * BLOCK, BLOCK);
+      }
+    });
+    const pack = name === 'lz4' ? compressSync : (page: Buffer) => compress(page);
+    const unpack = name === 'lz4' ? uncompressSync : decompress;
+    const packed = pages.map((page) => pack(page));
+    measure(`encode-${name}-npm`, 'blocks', blocks, () => {
+      for (const page of pages) pack(page);
+    });
+    measure(`decode-${name}-npm`, 'blocks', blocks, () => {
+      for (const [i, page] of packed.entries()) target.set(unpack(page), i * BLOCK);
+    });
+  }
+}
+
+async function reads(folder: string): Promise<void> {
+  const path = join(folder, 'layer');
+  const raw = join(folder, 'raw');
+  writeLayer(path, raw);
+  const stack = new LayerStack([await openLayer(LocalFile.open(path), new DecodedBlocks(8 << 20))]);
+  const file = LocalFile.open(raw);
+  const page = Buffer.alloc(BLOCK);
+  const mega = Buffer.alloc(1 << 20);
+  for (const [name, disk] of [
+    ['layer-lz4', stack],
+    ['raw-file', file],
+  ] as const) {
+    measure(`${name}-4k-random`, 'reads', 1, () => {
+      disk.readLocal(page, random(LAYER_BYTES / BLOCK) * BLOCK);
+    });
+    let at = 0;
+    measure(`${name}-1m-sequential`, 'MiB', 1, () => {
+      disk.readLocal(mega, at);
+      at = (at + mega.length) % LAYER_BYTES;
+    });
+  }
+  measure('layer-lz4-4k-random-unaligned', 'reads', 1, () => {
+    stack.readLocal(page, random(LAYER_BYTES / BLOCK - 1) * BLOCK + 512);
+  });
+  stack.close();
+  file.close();
+}
+
+function writeLayer(path: string, raw: string): void {
+  const fds = [openSync(path, 'w'), openSync(raw, 'w')] as const;
+  let stored = 0;
+  const sink = {
+    write: (bytes: Uint8Array) => {
+      stored += writeSync(fds[0], bytes);
+    },
+    writeAt: (bytes: Uint8Array, offset: number) => void writeSync(fds[0], bytes, 0, null, offset),
+  };
+  const zfile = new ZFileWriter(sink, { algorithm: 'lz4', blockBytes: BLOCK });
+  const layer = new CommittedLayerWriter(zfile, { virtualBytes: LAYER_BYTES });
+  const pages = Buffer.alloc(1 << 20);
+  for (let i = 0; i < pages.length; i += BLOCK) fillPage(pages.subarray(i, i + BLOCK));
+  for (let at = 0; at < LAYER_BYTES; at += pages.length) {
+    pages.writeUInt32LE(at, 0);
+    layer.write(at, pages);
+    writeSync(fds[1], pages);
+  }
+  layer.finish();
+  zfile.finish();
+  for (const fd of fds) closeSync(fd);
+  const ratio = Number((stored / LAYER_BYTES).toPrecision(3));
+  process.stdout.write(`${JSON.stringify({ bench: 'formats', name: 'ratio-lz4', ratio })}\n`);
+}
+
+lookups();
+codecs();
+const folder = mkdtempSync(join(tmpdir(), 'obd-bench-'));
+try {
+  await reads(folder);
+} finally {
+  rmSync(folder, { recursive: true });
+}
