@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { MemoryFile } from '../../test/support/memory-file.js';
+import { ArrivingFile, MemoryFile, MemorySink } from '../../test/support/memory-file.js';
 import {
   DISK_SHA256,
   sha256OfDisk,
@@ -17,6 +17,9 @@ import {
 import { ErrorCodes } from '../errors.js';
 import { LocalFile } from '../io/local-file.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
+import { TarWrapperWriter } from '../zfile/tar-wrapper.js';
+import { ZFileWriter } from '../zfile/zfile-writer.js';
+import { CommittedLayerWriter } from './committed-writer.js';
 import type { Layer } from './layer.js';
 import { LayerStack } from './layer-stack.js';
 import { openLayer, openTurboLayer } from './open-layer.js';
@@ -82,7 +85,36 @@ describe('upstream layers stored plain', { skip: xzMissing() }, () => {
   });
 });
 
+/** A layer in all its clothes. */
+function blob(): Buffer {
+  const sink = new MemorySink();
+  const tar = new TarWrapperWriter(sink);
+  const zfile = new ZFileWriter(tar, { algorithm: 'zstd', blockBytes: 4096 });
+  const layer = new CommittedLayerWriter(zfile, { virtualBytes: 1 << 20 });
+  layer.write(8192, Buffer.alloc(4096, 'data'));
+  for (const writer of [layer, zfile, tar]) writer.finish();
+  return sink.written;
+}
+
 describe('openLayer()', () => {
+  test('fetches damaged openings again, of the tar as of what is inside', async () => {
+    const stored = blob();
+    for (const spot of [0, 150, 257, 516, 1024 + 200, 1536, 1600]) {
+      const damaged = Uint8Array.from(stored);
+      damaged[spot]! ^= 1;
+      const source = new ArrivingFile(stored, damaged);
+      const layer = await openLayer(source, decoded);
+      assert.equal(layer.virtualBytes, 1 << 20, `byte ${spot}`);
+      assert.ok(source.forgets.length <= 1);
+    }
+  });
+
+  test('says so when there is none', async () => {
+    await assert.rejects(openLayer(new MemoryFile(new Uint8Array(9000), 'blob'), decoded), {
+      message: 'Cannot read blob at 0: neither a ZFile nor a layer, nor a tar around one',
+    });
+  });
+
   for (const [what, bytes] of [
     ['an empty file', 0],
     ['a short file', 511],

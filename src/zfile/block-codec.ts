@@ -4,8 +4,8 @@
  * decodeBlocks() checks each block's CRC-32C before it decompresses it; neither function reads or
  * writes outside the buffers it is given, whatever the bytes are (the add-on checks again).
  *
- * Cost: no allocation. About 0.3 us per call, and per 4 KiB block of lz4 about 1 us to decode and
- * 5 us to encode; docs/adr/0002-zfile-codec.md has the measurements.
+ * Cost: no allocation. About 0.15 us per call, and for a 4 KiB block 1.1 us to decode lz4, 4.2 us to
+ * decode zstd, 3.6 us to encode lz4, 14 us zstd. docs/adr/0002-zfile-codec.md says how measured.
  */
 import { loadNativeAddon } from '../io/native-addon.js';
 

@@ -9,7 +9,8 @@
  *
  * Cost of a read: blocks wanted whole are read and decoded in runs, one source read and one native
  * call per run of up to RUN_BYTES, straight into the caller's buffer; a block wanted in part goes
- * through DecodedBlocks. No promise, and no allocation but one view per run.
+ * through DecodedBlocks. No promise, and no allocation but one view per run. Blocks of 4 KiB of lz4 in
+ * the page cache: 2.5 us for one, 320 us for 1 MiB (bench/formats.ts).
  *
  * The buffer for stored bytes is one per thread, so a ZFile cannot be the source of another ZFile.
  */
