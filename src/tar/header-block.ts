@@ -17,7 +17,7 @@ import type { TarTime } from './tar-entry.js';
 export const BLOCK_BYTES = 512;
 
 /** What is wrong with a header; the reader turns it into an error that names member and offset. */
-export class HeaderProblem extends TypeError {
+export class HeaderProblem extends Error {
   override readonly name = 'HeaderProblem';
 }
 
