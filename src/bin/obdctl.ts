@@ -1,0 +1,33 @@
+#!/usr/bin/env node
+/** `obdctl`: what an operator types. Wiring only; each command is a file of src/cli. */
+import yargs from 'yargs';
+import { hideBin } from 'yargs/helpers';
+import { doctor } from '../cli/doctor.js';
+import { reportFailure } from '../cli/failure.js';
+import { layer } from '../cli/layer.js';
+import { ErrorCodes, ObdError } from '../errors.js';
+
+const PROGRAM = 'obdctl';
+
+// `obdctl devices | head` is no failure: whoever reads has read enough.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+
+try {
+  await yargs(hideBin(process.argv))
+    .scriptName(PROGRAM)
+    .usage('$0 COMMAND: lazily loaded container images on this host')
+    .command(layer)
+    .command(doctor)
+    .demandCommand(1, 'Name a command')
+    .recommendCommands()
+    .strict()
+    .fail((message, error: unknown) => {
+      throw error ?? new ObdError(ErrorCodes.InvalidArgument, `${message}; see ${PROGRAM} --help`);
+    })
+    .parseAsync();
+} catch (error) {
+  process.exitCode = reportFailure(PROGRAM, error);
+}
