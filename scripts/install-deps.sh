@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# Brings a fresh Debian 12 or 13 (root, Node >= 20) to where the project runs, and the project to where it is
+# built; quick when nothing is missing:
+#
+#     scripts/install-deps.sh quickstart     what building it and scripts/quickstart.sh need
+#     scripts/install-deps.sh test           and what the tests need besides
+#
+# A package is installed only if what it is needed for is absent, so another vendor's containerd stays; nothing is
+# removed or upgraded to make room, and no service is started: the scripts run their own.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# "what must be there" "the package that brings it"; a word without a slash is a command.
+readonly QUICKSTART_NEEDS=(
+  g++ g++
+  make make
+  python3 python3
+  /usr/include/lz4.h liblz4-dev
+  /usr/include/zstd.h libzstd-dev
+  containerd containerd
+  runc runc
+  docker-registry docker-registry
+  skopeo skopeo
+  umoci umoci
+  mmdebstrap mmdebstrap
+  nbdfuse nbdfuse
+  fusermount3 fuse3
+  losetup mount
+  findmnt util-linux
+  /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
+)
+readonly TEST_NEEDS=(
+  git git
+  mkfs.ext4 e2fsprogs
+  fio fio
+  nbdinfo libnbd-bin
+  qemu-nbd qemu-utils
+  setfattr attr
+  setfacl acl
+  xz xz-utils
+  shellcheck shellcheck
+)
+readonly NODE_MAJOR_MIN=20
+
+say() { printf '==> %s\n' "$*" >&2; }
+
+fail() {
+  printf 'install-deps: %s\n' "$*" >&2
+  exit 1
+}
+
+check_host() {
+  command -v node npm >/dev/null || fail "Node is missing: install Node $NODE_MAJOR_MIN or newer, with npm"
+  local major
+  major=$(node -p 'process.versions.node.split(".")[0]')
+  ((major >= NODE_MAJOR_MIN)) ||
+    fail "Node $(node --version) is too old: obd-ts needs Node $NODE_MAJOR_MIN or newer"
+}
+
+is_there() {
+  if [[ $1 == /* ]]; then [[ -e $1 ]]; else command -v "$1" >/dev/null; fi
+}
+
+# Prints the packages that bring whatever of the list (pairs) is missing.
+missing_packages() {
+  while (($# >= 2)); do
+    is_there "$1" || printf '%s\n' "$2"
+    shift 2
+  done
+}
+
+# Where node's own headers are, so that node-gyp need not download them: beside node, or Debian's libnode-dev.
+node_prefix() {
+  local prefix
+  prefix=$(dirname "$(dirname "$(readlink -f "$(command -v node)")")")
+  [[ -e $prefix/include/node/node_api.h ]] && printf '%s' "$prefix"
+}
+
+# Installs without letting maintainer scripts start services (Debian policy: exit status 101 forbids it).
+apt_install() {
+  [[ $EUID -eq 0 ]] || fail "must run as root to install: $*"
+  command -v apt-get >/dev/null || fail "apt-get is missing, this is no Debian; install by hand: $*"
+  say "apt-get install $*"
+  local policy=/usr/sbin/policy-rc.d
+  if [[ ! -e $policy ]]; then
+    # shellcheck disable=SC2064 # the path is known now
+    trap "rm -f $policy" EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get -qq update
+  # Until Debian 12, nbdfuse was part of libnbd-bin.
+  local packages=("$@")
+  [[ -n $(apt-cache show nbdfuse 2>/dev/null) ]] || packages=("${packages[@]/#nbdfuse/libnbd-bin}")
+  apt-get -qq --yes --no-install-recommends --no-remove -o Dpkg::Use-Pty=0 install "${packages[@]}" >&2
+}
+
+install_packages() {
+  local packages
+  mapfile -t packages < <(missing_packages "$@" | sort -u)
+  node_prefix >/dev/null || packages+=(libnode-dev)
+  ((${#packages[@]} == 0)) || apt_install "${packages[@]}"
+}
+
+install_node_modules() {
+  local installed=node_modules/.package-lock.json
+  [[ $installed -nt package-lock.json && $installed -nt package.json ]] && return
+  say 'npm ci'
+  npm ci --no-fund --no-audit >&2
+}
+
+main() {
+  local needs=("${QUICKSTART_NEEDS[@]}")
+  case ${1-} in
+    quickstart) ;;
+    test) needs+=("${TEST_NEEDS[@]}") ;;
+    *) fail 'usage: scripts/install-deps.sh quickstart|test' ;;
+  esac
+  export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+  check_host
+  install_packages "${needs[@]}"
+  npm_config_nodedir=$(node_prefix || echo /usr)
+  export npm_config_nodedir
+  install_node_modules
+  say 'npm run build'
+  npm run --silent build >&2
+}
+
+main "$@"
