@@ -119,10 +119,11 @@ session_of() {
 # Ids of the processes that work on DIR: those whose command line has its name, which mktemp made for this run
 # alone, and those in its containers. Never this script's own session.
 pids_on() {
-  local dir=$1 pid own
+  local dir=$1 pid own session
   own=$(session_of "$$")
   for pid in $(grep -lsF -e "$dir/" /proc/[0-9]*/cmdline | cut -d/ -f3) $(container_pids "$dir"); do
-    [[ $(session_of "$pid") == "$own" ]] || printf '%s\n' "$pid"
+    session=$(session_of "$pid")
+    [[ -z $session || $session == "$own" ]] || printf '%s\n' "$pid"
   done
 }
 

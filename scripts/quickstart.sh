@@ -72,7 +72,7 @@ finish() {
   trap - EXIT
   end_child
   if [[ -n $DIR && ! ($KEEP == yes && $status -eq 0) ]]; then
-    ((status == 0)) || show_logs
+    ((status == 0 || status > 128)) || show_logs
     tear_down "$DIR" || status=1
   fi
   exit "$status"

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Everything that proves this project, on a fresh Debian 12 or 13, as root with Node >= 20:
+#
+#     scripts/test.sh
+#
+# Installs what is missing, builds, then runs `npm run check` (format, lint, layering, types, unused code, unit tests) and
+# `npm run test:e2e` (a real containerd, runc, registry and kernel; the quickstart is one of these tests). The scripts
+# themselves are linted first. A part that fails does not stop the others. What was skipped is listed with its reason.
+#
+# The last line is `N passed, N failed, N skipped`; the exit status is 0 only if nothing failed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Far above what they take; only a hang gets there.
+readonly PART_SECONDS_MAX=600
+
+REPORTS=$(mktemp -d)
+trap 'rm -rf "$REPORTS"' EXIT
+PASSED=0
+FAILED=0
+SKIPPED=0
+FAILURES=()
+
+say() { printf '==> %s\n' "$*" >&2; }
+
+# Sum of node:test's own totals ("# pass 12") in the reports of one part.
+total() {
+  local report=$REPORTS/$1.tap
+  [[ -e $report ]] || { echo 0 && return; }
+  awk -v name="$2" '$1 == "#" && $2 == name { sum += $3 } END { print sum + 0 }' "$report"
+}
+
+# Runs one part. Its tests are counted one by one; what is no test of node:test counts as one.
+part() {
+  local name=$1 status=0 failed
+  shift
+  say "$name: $*"
+  # The reporters reach node through the environment, so that what runs is exactly what people type.
+  NODE_OPTIONS="--test-reporter=spec --test-reporter-destination=stdout \
+    --test-reporter=tap --test-reporter-destination=$REPORTS/$name.tap" \
+    timeout --kill-after=30 "$PART_SECONDS_MAX" "$@" || status=$?
+  failed=$(($(total "$name" fail) + $(total "$name" cancelled)))
+  PASSED=$((PASSED + $(total "$name" pass)))
+  SKIPPED=$((SKIPPED + $(total "$name" skipped) + $(total "$name" todo)))
+  if ((status == 0)); then
+    PASSED=$((PASSED + 1))
+  else
+    FAILED=$((FAILED + (failed > 0 ? failed : 1)))
+    FAILURES+=("$name: exit status $status$( ((status == 124)) && echo ', too slow')")
+  fi
+}
+
+# Each skipped test with its reason, once.
+skipped_tests() {
+  sed -nE 's/^ *ok [0-9]+ - (.*) # (SKIP|TODO) ?(.*)$/  skipped: \1: \3/p' "$REPORTS"/*.tap 2>/dev/null | sort -u
+}
+
+failed_tests() {
+  sed -nE 's/^ *not ok [0-9]+ - /  failed: /p' "$REPORTS"/*.tap 2>/dev/null
+}
+
+scripts/install-deps.sh test
+part shellcheck shellcheck --external-sources scripts/*.sh .ci/run
+part check npm run --silent check
+part e2e npm run --silent test:e2e
+
+echo
+skipped_tests
+failed_tests
+((${#FAILURES[@]} == 0)) || printf '  %s\n' "${FAILURES[@]}"
+printf '%d passed, %d failed, %d skipped\n' "$PASSED" "$FAILED" "$SKIPPED"
+((FAILED == 0))

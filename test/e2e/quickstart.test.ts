@@ -1,0 +1,145 @@
+/**
+ * Goal: the quickstart does what the README promises: a container's first output after fetching less than a quarter of
+ * its image, and a machine that is afterwards as it was, however the run ended.
+ * Method: the script itself, run to its end, interrupted while everything is up, and with --keep; each time mounts,
+ * loop devices and processes are compared with those before.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
+
+const SCRIPT = join(repositoryRoot(), 'scripts', 'quickstart.sh');
+const FETCHED_SHARE_MAX = 0.25;
+const RUN_MS_MAX = 300_000;
+const unfit = process.geteuid?.() === 0 ? false : 'the quickstart needs root';
+
+interface Run {
+  readonly child: ChildProcess;
+  /** All of stdout and stderr so far. */
+  text(): string;
+  readonly status: Promise<number | null>;
+}
+
+function start(...args: string[]): Run {
+  const child = spawn(SCRIPT, args, { stdio: ['ignore', 'pipe', 'pipe'], cwd: tmpdir() });
+  let text = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (piece: Buffer) => {
+      text += piece.toString();
+    });
+  }
+  const status = new Promise<number | null>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', resolve);
+  });
+  return { child, text: () => text, status };
+}
+
+async function seen(run: Run, pattern: RegExp): Promise<string> {
+  for (;;) {
+    const match = pattern.exec(run.text());
+    if (match !== null) return match[1] ?? match[0];
+    assert.equal(run.child.exitCode, null, `it ended before it said ${pattern}:\n${run.text()}`);
+    await setTimeout(50);
+  }
+}
+
+/** What a run may not leave: its mounts, loop devices, processes, cgroups and directories. */
+async function traces(): Promise<string[]> {
+  const lines = (text: string) => text.split('\n').filter((line) => line.includes('/var/tmp/obd.'));
+  return [
+    ...lines(readFileSync('/proc/self/mounts', 'utf8')),
+    ...lines(
+      execFileSync('losetup', ['--list', '--output', 'NAME,BACK-FILE'], { encoding: 'utf8' }),
+    ),
+    ...processesNaming('/var/tmp/obd.'),
+    ...(await readdir('/var/tmp')).filter((name) => name.startsWith('obd.')),
+  ];
+}
+
+function processesNaming(text: string): string[] {
+  const commandLines = execFileSync('sh', ['-c', 'cat /proc/[0-9]*/cmdline | tr "\\0" " "'], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  return commandLines.includes(text) ? [`a process naming ${text}`] : [];
+}
+
+describe('scripts/quickstart.sh', { skip: unfit, timeout: RUN_MS_MAX }, () => {
+  let folder: string;
+  let earlier: string[];
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'quickstart-test-'));
+    earlier = await traces();
+  });
+  after(async () => {
+    await rm(folder, { recursive: true });
+  });
+
+  test('shows the application starting from a fraction of its image', async (t) => {
+    const json = join(folder, 'figures.json');
+    const run = start('--json', json);
+    assert.equal(await run.status, 0, run.text());
+    assert.match(run.text(), /200 OK 120 bolts, 340 nuts[\s\S]*200 OK 120 bolts, 340 nuts/);
+    const { lazy, full } = JSON.parse(readFileSync(json, 'utf8'));
+    t.diagnostic(`lazy: ${JSON.stringify(lazy)}`);
+    t.diagnostic(`full: ${JSON.stringify(full)}`);
+    assert.ok(lazy.fetchedShare < FETCHED_SHARE_MAX, `fetched ${lazy.fetchedShare} of the image`);
+    assert.equal(lazy.fetchedShare, Number((lazy.fetchedBytes / lazy.compressedBytes).toFixed(4)));
+    assert.ok(lazy.requests > 0 && lazy.firstOutputSeconds > lazy.pullSeconds);
+    assert.ok(full.fetchedBytes > full.compressedBytes, 'a full pull fetches all of it');
+    assert.deepEqual(await traces(), earlier);
+  });
+
+  for (const [signal, status] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
+    test(`cleans up after itself on ${signal}`, async () => {
+      const run = start();
+      await seen(run, /200 OK/);
+      run.child.kill(signal);
+      assert.equal(await run.status, status, run.text());
+      assert.deepEqual(await traces(), earlier);
+    });
+  }
+
+  test('--keep leaves it usable, and --stop takes it away', async () => {
+    const kept = start('--keep');
+    assert.equal(await kept.status, 0, kept.text());
+    const directory = await seen(kept, /Left running in (\S+)\. /);
+    const images = execFileSync('ctr', ['images', 'list', '--quiet'], {
+      encoding: 'utf8',
+      env: {
+        ...process.env,
+        CONTAINERD_ADDRESS: await seen(kept, /CONTAINERD_ADDRESS=(\S+)/),
+        CONTAINERD_NAMESPACE: await seen(kept, /CONTAINERD_NAMESPACE=(\S+)/),
+      },
+    });
+    assert.match(images, /\/sample:obd/);
+    const stop = start('--stop', directory);
+    assert.equal(await stop.status, 0, stop.text());
+    assert.deepEqual(await traces(), earlier);
+  });
+
+  test('fails for a bad option, and for a directory that it did not make', async () => {
+    const bad = start('--no-such');
+    assert.equal(await bad.status, 2);
+    const foreign = start('--stop', folder);
+    assert.equal(await foreign.status, 1);
+    assert.match(foreign.text(), /not a directory that --keep left/);
+    assert.ok(existsSync(folder));
+  });
+});
+
+function repositoryRoot(): string {
+  let root = import.meta.dirname;
+  while (!existsSync(join(root, 'package.json'))) root = dirname(root);
+  return root;
+}
