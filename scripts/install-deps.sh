@@ -23,7 +23,7 @@ readonly QUICKSTART_NEEDS=(
   skopeo skopeo
   umoci umoci
   mmdebstrap mmdebstrap
-  nbdfuse nbdfuse
+  nbdfuse libnbd-bin
   fusermount3 fuse3
   losetup mount
   findmnt util-linux
@@ -50,7 +50,7 @@ fail() {
 }
 
 check_host() {
-  command -v node npm >/dev/null || fail "Node is missing: install Node $NODE_MAJOR_MIN or newer, with npm"
+  { command -v node && command -v npm; } >/dev/null || fail "Node is missing: install Node $NODE_MAJOR_MIN or newer, with npm"
   local major
   major=$(node -p 'process.versions.node.split(".")[0]')
   ((major >= NODE_MAJOR_MIN)) ||
@@ -90,10 +90,7 @@ apt_install() {
   fi
   export DEBIAN_FRONTEND=noninteractive
   apt-get -qq update
-  # Until Debian 12, nbdfuse was part of libnbd-bin.
-  local packages=("$@")
-  [[ -n $(apt-cache show nbdfuse 2>/dev/null) ]] || packages=("${packages[@]/#nbdfuse/libnbd-bin}")
-  apt-get -qq --yes --no-install-recommends --no-remove -o Dpkg::Use-Pty=0 install "${packages[@]}" >&2
+  apt-get -qq --yes --no-install-recommends --no-remove -o Dpkg::Use-Pty=0 install "$@" >&2
 }
 
 install_packages() {

@@ -50,7 +50,7 @@ export async function checkHost(paths: HostPaths): Promise<CheckResult[]> {
     checkNode(),
     checkNativeCode(),
     checkDevice('/dev/fuse', 'fuse'),
-    checkProgram('nbdfuse', 'apt-get install nbdfuse (Debian 12: libnbd-bin)'),
+    checkProgram('nbdfuse', 'apt-get install libnbd-bin'),
     checkDevice('/dev/loop-control', 'loop'),
     checkFileSystem('overlay'),
     checkFileSystem('ext4'),
