@@ -1,0 +1,101 @@
+/**
+ * Where an image comes from and where one goes: a registry (registry-image.ts) or an OCI layout
+ * (oci-layout.ts). open-image-store.ts makes one from what a user typed.
+ *
+ * Both sides check: no byte of a document, and no end of a stream, is handed over that does not have the
+ * digest and the size its descriptor states. Blobs are streamed; only manifests are held in memory.
+ */
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { Descriptor, StoredManifest } from './manifest.js';
+
+export interface ImageSource {
+  /** In full, for messages: `docker://docker.io/library/debian:12`. */
+  readonly label: string;
+
+  /**
+   * The manifest or the index that the name stands for.
+   *
+   * @throws {ObdError} `NotFound`, `Unauthorized`, `Unavailable`, `Registry`, `Corrupt`, `Unsupported`, `Io`.
+   */
+  resolve(): Promise<StoredManifest>;
+
+  /** A manifest that an index lists. @throws {ObdError} as resolve(). */
+  readManifest(descriptor: Descriptor): Promise<StoredManifest>;
+
+  /**
+   * The bytes of a blob, as stored, in pieces of any size, which are not to be used after the next is asked for.
+   * Ends with an error unless they were `descriptor.size` bytes with `descriptor.digest`; whoever stops
+   * early has unchecked bytes.
+   *
+   * @throws {ObdError} as resolve(), while it is iterated.
+   */
+  readBlob(descriptor: Descriptor): AsyncIterable<Uint8Array>;
+
+  /** Gives back what it holds. Idempotent. */
+  close(): Promise<void>;
+}
+
+export interface ImageDestination {
+  /** In full, for messages. */
+  readonly label: string;
+
+  /** Whether the blob is there already, so that putBlob() can be left out. */
+  hasBlob(descriptor: Descriptor): Promise<boolean>;
+
+  /**
+   * Stores a blob. Nothing is stored unless it has the descriptor's digest and size.
+   *
+   * @param content - The path of a file, or the bytes.
+   * @param onBytes - Told how many more bytes went out, for progress; a retry tells some of them again.
+   * @throws {ObdError} `Corrupt` if the content is not what the descriptor states, `NoSpace`, `Io`, and for a
+   *   registry `Unauthorized`, `Unavailable`, `Registry`.
+   */
+  putBlob(
+    descriptor: Descriptor,
+    content: string | Uint8Array,
+    onBytes?: (bytes: number) => void,
+  ): Promise<void>;
+
+  /**
+   * Stores a manifest or an index that is found by its digest only: one that an index will list. All it
+   * refers to must be there.
+   */
+  putManifest(bytes: Uint8Array, mediaType: string): Promise<Descriptor>;
+
+  /**
+   * Stores a manifest or an index under the name this destination was opened with. It is the last step:
+   * before it nobody sees the image, after it the image is complete.
+   */
+  publish(bytes: Uint8Array, mediaType: string): Promise<Descriptor>;
+
+  /** Gives back what it holds; takes back what can be, if nothing was published. Idempotent. */
+  close(): Promise<void>;
+}
+
+/**
+ * Reads a whole blob that is known to be small, such as an image config.
+ *
+ * @param bytesMax - A larger blob is refused before anything is read.
+ * @throws {ObdError} as ImageSource.readBlob(), and `Unsupported` for a larger one.
+ */
+export async function readSmallBlob(
+  source: ImageSource,
+  descriptor: Descriptor,
+  bytesMax: number,
+): Promise<Uint8Array> {
+  const { digest, size } = descriptor;
+  if (size > bytesMax) {
+    throw new ObdError(
+      ErrorCodes.Unsupported,
+      `Cannot read ${digest} of ${source.label}: it has ${size} bytes, and the limit is ${bytesMax}`,
+      { digest },
+    );
+  }
+  const bytes = Buffer.alloc(size);
+  let filled = 0;
+  for await (const piece of source.readBlob(descriptor)) {
+    bytes.set(piece, filled);
+    filled += piece.length;
+  }
+  return bytes;
+}

@@ -1,0 +1,230 @@
+/**
+ * The documents that describe an image, checked once and typed from then on: descriptor, manifest, index and
+ * config, in OCI's and Docker's forms, which differ in media types only (OCI image spec 1.1: "manifest",
+ * "image-index", "config"; Docker image manifest 2.2).
+ *
+ * Guaranteed of whatever is returned here:
+ *
+ *   1. Every digest is one (digest.ts), every size a safe integer >= 0.
+ *   2. The document is what it says it is: its media type agrees with the one it was served under, and it is
+ *      not manifest and index at once. (One byte string read as two kinds of document by two readers is the
+ *      attack of CVE-2021-41190.)
+ *   3. No more than LAYERS_MAX layers or INDEX_ENTRIES_MAX manifests.
+ *
+ * Fields that are not named here are kept as they are, so that a document can be written back.
+ */
+import { z } from 'zod';
+import { ErrorCodes, ObdError } from '../errors.js';
+import { digestProblem, sha256Of } from './digest.js';
+import {
+  DOCKER_INDEX,
+  DOCKER_MANIFEST,
+  IMAGE_MANIFEST_TYPES,
+  INDEX_TYPES,
+  OCI_INDEX,
+  OCI_MANIFEST,
+  SCHEMA1_TYPES,
+} from './media-types.js';
+
+/** What registries must accept at least (OCI distribution spec, "Pushing Manifests") and containerd at most. */
+export const MANIFEST_BYTES_MAX = 4 << 20;
+/** A config's history and labels are for people; containerd reads at most this much. */
+export const CONFIG_BYTES_MAX = 8 << 20;
+/** A stack of layers numbers them in one byte, with one value taken. */
+export const LAYERS_MAX = 255;
+/** An index has an entry per platform and perhaps one per attestation: dozens, not thousands. */
+export const INDEX_ENTRIES_MAX = 1024;
+
+const digest = z.string().superRefine((text, context) => {
+  const found = digestProblem(text);
+  if (found === undefined) return;
+  const { problem, unsupported } = found;
+  context.addIssue({ code: 'custom', message: problem, params: { unsupported } });
+});
+/** RFC 6838 names, of at most 127 characters on either side of the slash. */
+const mediaType = z
+  .string()
+  .regex(/^[\w!#$&^.+-]{1,127}\/[\w!#$&^.+-]{1,127}$/, 'is no media type');
+const annotations = z.record(z.string(), z.string());
+
+const platform = z.looseObject({
+  os: z.string(),
+  architecture: z.string(),
+  variant: z.string().optional(),
+});
+
+const descriptor = z.looseObject({
+  mediaType,
+  digest,
+  size: z.int().nonnegative(),
+  annotations: annotations.optional(),
+  platform: platform.optional(),
+});
+
+const imageManifest = z.looseObject({
+  schemaVersion: z.literal(2),
+  mediaType: mediaType.optional(),
+  config: descriptor,
+  layers: z.array(descriptor),
+  annotations: annotations.optional(),
+});
+
+const imageIndex = z.looseObject({
+  schemaVersion: z.literal(2),
+  mediaType: mediaType.optional(),
+  manifests: z.array(descriptor),
+  annotations: annotations.optional(),
+});
+
+const imageConfig = z.looseObject({
+  os: z.string(),
+  architecture: z.string(),
+  variant: z.string().optional(),
+  rootfs: z.looseObject({ type: z.literal('layers'), diff_ids: z.array(digest) }),
+});
+
+export type Platform = z.infer<typeof platform>;
+export type Descriptor = z.infer<typeof descriptor>;
+export type ImageManifest = z.infer<typeof imageManifest>;
+export type ImageIndex = z.infer<typeof imageIndex>;
+export type ImageConfig = z.infer<typeof imageConfig>;
+
+interface Stored {
+  /** Media type, digest and size of `bytes`; nothing of where they were found. */
+  readonly descriptor: Descriptor;
+  readonly bytes: Uint8Array;
+}
+export type StoredImage = Stored & { readonly kind: 'image'; readonly manifest: ImageManifest };
+export type StoredIndex = Stored & { readonly kind: 'index'; readonly index: ImageIndex };
+export type StoredManifest = StoredImage | StoredIndex;
+
+/**
+ * Parses a manifest or an index.
+ *
+ * @param bytes - As stored; kept in the result. At most MANIFEST_BYTES_MAX.
+ * @param servedAs - The media type it was found under; undefined or a general one (`application/json`) says nothing.
+ * @param label - What to call it in a message.
+ * @throws {ObdError} `Corrupt` if it breaks a rule above, `Unsupported` if it is beyond a limit, has sha512
+ *   digests or is no image at all.
+ */
+export function parseManifest(
+  bytes: Uint8Array,
+  servedAs: string | undefined,
+  label: string,
+): StoredManifest {
+  checkLimit(bytes.length, MANIFEST_BYTES_MAX, 'bytes', label);
+  const json = parseObject(bytes, label);
+  const type = manifestType(json, servedAs, label);
+  const described = { mediaType: type, digest: sha256Of(bytes), size: bytes.length };
+  if (INDEX_TYPES.includes(type)) {
+    const index = check(imageIndex, json, label);
+    checkLimit(index.manifests.length, INDEX_ENTRIES_MAX, 'manifests', label);
+    return { kind: 'index', descriptor: described, bytes, index };
+  }
+  const manifest = check(imageManifest, json, label);
+  checkLimit(manifest.layers.length, LAYERS_MAX, 'layers', label);
+  return { kind: 'image', descriptor: described, bytes, manifest };
+}
+
+/**
+ * Parses an image config.
+ *
+ * @throws {ObdError} `Corrupt`, `Unsupported`, as parseManifest().
+ */
+export function parseImageConfig(bytes: Uint8Array, label: string): ImageConfig {
+  checkLimit(bytes.length, CONFIG_BYTES_MAX, 'bytes', label);
+  const config = check(imageConfig, parseObject(bytes, label), label);
+  checkLimit(config.rootfs.diff_ids.length, LAYERS_MAX, 'diff_ids', label);
+  return config;
+}
+
+/** Parses the index.json of an OCI layout: an index that need not say its media type. */
+export function parseLayoutIndex(bytes: Uint8Array, label: string): ImageIndex {
+  checkLimit(bytes.length, MANIFEST_BYTES_MAX, 'bytes', label);
+  const index = check(imageIndex, parseObject(bytes, label), label);
+  checkLimit(index.manifests.length, INDEX_ENTRIES_MAX, 'manifests', label);
+  return index;
+}
+
+/** The one media type that the document itself, its fields and whoever served it agree on. */
+function manifestType(
+  json: Readonly<Record<string, unknown>>,
+  servedAs: string | undefined,
+  label: string,
+): string {
+  const inside = typeof json['mediaType'] === 'string' ? json['mediaType'] : undefined;
+  const outside = isGeneral(servedAs) ? undefined : servedAs;
+  if (inside !== undefined && outside !== undefined && inside !== outside) {
+    throw corrupt(label, `it says it is "${short(inside)}", and came as "${short(outside)}"`);
+  }
+  const looksLikeIndex = 'manifests' in json;
+  const looksLikeImage = 'layers' in json || 'config' in json;
+  if (looksLikeIndex && looksLikeImage) {
+    throw corrupt(label, 'it has the fields of a manifest and those of an index');
+  }
+  const type = inside ?? outside ?? (looksLikeIndex ? OCI_INDEX : OCI_MANIFEST);
+  if (SCHEMA1_TYPES.includes(type) || json['schemaVersion'] === 1) {
+    const remedy = 'pull and push it with a current docker or skopeo to renew it';
+    throw new ObdError(
+      ErrorCodes.Unsupported,
+      `Cannot use ${label}: it is a Docker manifest of schema 1, which is obsolete; ${remedy}`,
+    );
+  }
+  if (!IMAGE_MANIFEST_TYPES.includes(type) && !INDEX_TYPES.includes(type)) {
+    const known = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX].join(', ');
+    throw new ObdError(
+      ErrorCodes.Unsupported,
+      `Cannot use ${label}: "${short(type)}" is no image; wanted one of ${known}`,
+    );
+  }
+  return type;
+}
+
+/** Media types under which a manifest is served by those who do not know better. */
+function isGeneral(mediaType: string | undefined): boolean {
+  if (mediaType === undefined || mediaType === '') return true;
+  return ['application/json', 'application/octet-stream', 'text/plain'].includes(mediaType);
+}
+
+function parseObject(bytes: Uint8Array, label: string): Readonly<Record<string, unknown>> {
+  let json: unknown;
+  try {
+    json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch (cause) {
+    throw corrupt(label, 'it is not JSON in UTF-8', cause);
+  }
+  if (typeof json === 'object' && json !== null && !Array.isArray(json)) {
+    return json as Readonly<Record<string, unknown>>;
+  }
+  throw corrupt(label, 'it is JSON, but no object');
+}
+
+function check<T>(schema: z.ZodType<T>, json: unknown, label: string): T {
+  const parsed = schema.safeParse(json);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0];
+  const where = issue === undefined || issue.path.length === 0 ? '' : `"${issue.path.join('.')}": `;
+  const problem = `${short(where)}${short(issue?.message ?? 'it has the wrong form')}`;
+  if (issue?.code === 'custom' && issue.params?.['unsupported'] === true) {
+    throw new ObdError(ErrorCodes.Unsupported, `Cannot use ${label}: ${problem}`);
+  }
+  throw corrupt(label, problem);
+}
+
+function checkLimit(found: number, max: number, what: string, label: string): void {
+  if (found <= max) return;
+  throw new ObdError(
+    ErrorCodes.Unsupported,
+    `Cannot use ${label}: it has ${found} ${what}, and the limit is ${max}`,
+  );
+}
+
+function corrupt(label: string, problem: string, cause?: unknown): ObdError {
+  return new ObdError(ErrorCodes.Corrupt, `Cannot use ${label}: ${problem}`, {}, cause);
+}
+
+/** A piece of a hostile document, fit for a message. */
+function short(text: string): string {
+  const printable = text.replaceAll(/[^\x20-\x7e]/g, '?');
+  return printable.length > 200 ? `${printable.slice(0, 200)}...` : printable;
+}
