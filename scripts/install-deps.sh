@@ -49,11 +49,11 @@ fail() {
   exit 1
 }
 
+node_major() { node -p 'process.versions.node.split(".")[0]'; }
+
 check_host() {
   { command -v node && command -v npm; } >/dev/null || fail "Node is missing: install Node $NODE_MAJOR_MIN or newer, with npm"
-  local major
-  major=$(node -p 'process.versions.node.split(".")[0]')
-  ((major >= NODE_MAJOR_MIN)) ||
+  (($(node_major) >= NODE_MAJOR_MIN)) ||
     fail "Node $(node --version) is too old: obd-ts needs Node $NODE_MAJOR_MIN or newer"
 }
 
@@ -69,11 +69,12 @@ missing_packages() {
   done
 }
 
-# Where node's own headers are, so that node-gyp need not download them: beside node, or Debian's libnode-dev.
+# Where this node's own headers are, so that node-gyp need not download them: beside it, or Debian's libnode-dev.
 node_prefix() {
-  local prefix
+  local prefix major
   prefix=$(dirname "$(dirname "$(readlink -f "$(command -v node)")")")
-  [[ -e $prefix/include/node/node_api.h ]] && printf '%s' "$prefix"
+  major=$(node_major)
+  grep -qE "NODE_MAJOR_VERSION $major\$" "$prefix/include/node/node_version.h" 2>/dev/null && printf '%s' "$prefix"
 }
 
 # Installs without letting maintainer scripts start services (Debian policy: exit status 101 forbids it).
@@ -117,8 +118,8 @@ main() {
   export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
   check_host
   install_packages "${needs[@]}"
-  npm_config_nodedir=$(node_prefix || echo /usr)
-  export npm_config_nodedir
+  local prefix
+  ! prefix=$(node_prefix) || export npm_config_nodedir=$prefix
   install_node_modules
   say 'npm run build'
   npm run --silent build >&2

@@ -47,6 +47,8 @@ export interface ErrorDetails {
   readonly length?: number;
   /** HTTP status. */
   readonly status?: number;
+  /** How long the registry asked us to wait before asking again. */
+  readonly retryAfterMs?: number;
 }
 
 export class ObdError extends Error {

@@ -23,8 +23,7 @@ export interface ImageSource {
   readManifest(descriptor: Descriptor): Promise<StoredManifest>;
 
   /**
-   * The bytes of a blob, as stored, in pieces of any size, which are not to be used after the next is asked for.
-   * Ends with an error unless they were `descriptor.size` bytes with `descriptor.digest`; whoever stops
+   * The bytes of a blob, as stored, in pieces of any size, which are the reader's to keep. Ends with an error unless they were `descriptor.size` bytes with `descriptor.digest`; whoever stops
    * early has unchecked bytes.
    *
    * @throws {ObdError} as resolve(), while it is iterated.

@@ -31,6 +31,19 @@ export function isTag(text: string): boolean {
   return TAG.test(text);
 }
 
+/** `name`, `name:port`, `1.2.3.4`, `[::1]:5000`. */
+export function isHost(text: string): boolean {
+  const match = text.length <= NAME_LENGTH_MAX ? HOST.exec(text) : null;
+  if (match === null) return false;
+  const port = match[1];
+  if (port !== undefined && !(Number(port) >= 1 && Number(port) <= 65535)) return false;
+  return URL.canParse(`http://${text}`);
+}
+
+export function isRepository(text: string): boolean {
+  return text.length <= NAME_LENGTH_MAX && REPOSITORY.test(text);
+}
+
 export class ImageReference {
   /** As in `localhost:5000`; `docker.io` for Docker Hub, whichever way it was written. */
   readonly host: string;
@@ -96,11 +109,7 @@ export function parseReference(text: string): ImageReference {
   }
 
   const { host, repository } = splitHost(hasTag ? named.slice(0, colon) : named);
-  const port = HOST.exec(host);
-  if (port === null) throw refuse(`"${host.slice(0, 80)}" is no host name`);
-  if (port[1] !== undefined && !(Number(port[1]) >= 1 && Number(port[1]) <= 65535)) {
-    throw refuse(`${port[1]} is no port number`);
-  }
+  if (!isHost(host)) throw refuse(`"${host.slice(0, 80)}" is no host, or no host and port`);
   if (repository === '') throw refuse(`it names no repository at "${host}"`);
   if (`${host}/${repository}`.length > NAME_LENGTH_MAX) {
     throw refuse(`its name is longer than ${NAME_LENGTH_MAX} characters`);

@@ -1,0 +1,73 @@
+/**
+ * What of a tar member's owner, mode, times and xattrs goes into the file system, and what cannot.
+ *
+ * The rule for xattrs is the kernel's, as if root had unpacked the layer onto ext4: a name outside the
+ * namespaces that ext4 has is dropped with a warning (the kernel says ENOTSUP, and every engine goes on),
+ * and so is `user.*` on anything but files and directories (EPERM).
+ */
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { Attributes } from '../ext4/ext4-file-system.js';
+import type { TarEntry, TarTime } from '../tar/tar-entry.js';
+
+/** 2^32 - 1 means "leave it" to chown(2), and the kernel shows no such owner. */
+const ID_MAX = 0xffff_fffe;
+/** Linux device numbers: 12 bits of major, 20 of minor. */
+const MAJOR_MAX = 0xfff;
+const MINOR_MAX = 0xf_ffff;
+/** What ext4 can hold: 34 bits of seconds, from 1901 to 2446. The kernel clamps as well. */
+const SECONDS_MIN = -(2 ** 31);
+const SECONDS_MAX = 2 ** 34 - 2 ** 31 - 1;
+const NAMESPACES = /^(user|trusted|security)\..|^system\.posix_acl_(access|default)$/s;
+
+/** @throws {ObdError} `Corrupt` for an owner that cannot be. */
+export function attributesOf(entry: TarEntry): Attributes {
+  for (const id of [entry.uid, entry.gid]) {
+    if (id <= ID_MAX) continue;
+    throw new ObdError(ErrorCodes.Corrupt, `its owner is ${id}, more than ${ID_MAX}`);
+  }
+  const mtime = clamp(entry.mtime);
+  return {
+    // Links have no mode of their own; Linux shows 0777 whatever an archive says.
+    mode: entry.kind === 'symlink' ? 0o777 : entry.mode & 0o7777,
+    uid: entry.uid,
+    gid: entry.gid,
+    mtime,
+    atime: entry.atime === undefined ? mtime : clamp(entry.atime),
+    ctime: entry.ctime === undefined ? mtime : clamp(entry.ctime),
+  };
+}
+
+/** Directories that no layer describes: root's, open to all, as old as what they were made for. */
+export function parentAttributes(entry: TarEntry): Attributes {
+  const mtime = clamp(entry.mtime);
+  return { mode: 0o755, uid: 0, gid: 0, mtime, atime: mtime, ctime: mtime };
+}
+
+/** @throws {ObdError} `Unsupported` for a device number that Linux has no room for. */
+export function deviceOf(entry: TarEntry): { readonly major: number; readonly minor: number } {
+  const { major, minor } = entry;
+  if (major <= MAJOR_MAX && minor <= MINOR_MAX) return { major, minor };
+  const found = `its device number is ${major}:${minor}, the highest is ${MAJOR_MAX}:${MINOR_MAX}`;
+  throw new ObdError(ErrorCodes.Unsupported, found);
+}
+
+/** The xattrs to store; `drop` hears of the others and why. */
+export function xattrsOf(
+  entry: TarEntry,
+  drop: (name: string, why: string) => void,
+): Map<string, Uint8Array> {
+  const kept = new Map<string, Uint8Array>();
+  for (const [name, value] of entry.xattrs) {
+    if (!NAMESPACES.test(name)) drop(name, 'ext4 has no such namespace');
+    else if (name.startsWith('user.') && entry.kind !== 'file' && entry.kind !== 'directory') {
+      drop(name, 'only files and directories have user xattrs');
+    } else kept.set(name, value);
+  }
+  return kept;
+}
+
+function clamp(time: TarTime): TarTime {
+  if (time.seconds < SECONDS_MIN) return { seconds: SECONDS_MIN, nanoseconds: 0 };
+  if (time.seconds > SECONDS_MAX) return { seconds: SECONDS_MAX, nanoseconds: 0 };
+  return time;
+}

@@ -1,0 +1,146 @@
+/**
+ * Turns OCI layers, one after the other and bottom first, into the overlaybd layers of one image.
+ *
+ *     tar -> changes to the ext4 of the layers below (apply-layer) -> changed blocks (change-set)
+ *         -> LSMT layer -> ZFile -> tar wrapper -> a file in the work directory, and its digest
+ *
+ * The same layers give the same bytes: no clock, no random numbers, no host name. The file system's UUID
+ * comes from the first layer's chain ID and each layer's from its own (first 32 hex digits, as overlaybd's
+ * convertor does), so images that share layers share blobs.
+ *
+ * Memory does not depend on the size of a layer: pieces of its stream, a bit per 4 KiB of disk, the file
+ * system's caches, 16 bytes per changed run. Disk: the layers written, and what the largest one changes.
+ */
+import { setImmediate as breathe } from 'node:timers/promises';
+import { Ext4FileSystem } from '../ext4/ext4-file-system.js';
+import { LocalFile } from '../io/local-file.js';
+import type { CommittedLayer } from '../lsmt/committed-layer.js';
+import { CommittedLayerWriter } from '../lsmt/committed-writer.js';
+import { LayerStack } from '../lsmt/layer-stack.js';
+import { NULL_UUID } from '../lsmt/layer-uuid.js';
+import { openLayer } from '../lsmt/open-layer.js';
+import { TarReader } from '../tar/tar-reader.js';
+import type { Algorithm } from '../zfile/block-codec.js';
+import { DecodedBlocks } from '../zfile/decoded-blocks.js';
+import { TarWrapperWriter } from '../zfile/tar-wrapper.js';
+import { ZFileWriter } from '../zfile/zfile-writer.js';
+import { applyLayer } from './apply-layer.js';
+import { BlobFile } from './blob-file.js';
+import { ChangeSet } from './change-set.js';
+import type { WorkDirectory } from './work-directory.js';
+
+/** Metadata blocks of the layers below, decoded: directories and inode tables are read again and again. */
+const DECODED_BYTES = 32 << 20;
+/** Runs of at most 256 KiB between two turns of the event loop: signals and sockets are served. */
+const RUNS_PER_TURN = 32;
+
+export interface LayerFormat {
+  readonly algorithm: Algorithm;
+  /** Bytes per ZFile block. */
+  readonly blockBytes: number;
+  /** Bytes of the virtual disk. */
+  readonly virtualBytes: number;
+}
+
+export interface ConvertedLayer {
+  readonly path: string;
+  readonly digest: string;
+  readonly sizeBytes: number;
+}
+
+export class LayerConverter {
+  readonly #work: WorkDirectory;
+  readonly #format: LayerFormat;
+  readonly #warn: (message: string) => void;
+  readonly #signal: AbortSignal;
+  readonly #decoded = new DecodedBlocks(DECODED_BYTES);
+  readonly #below: CommittedLayer[] = [];
+  #parentUuid = NULL_UUID;
+
+  constructor(
+    work: WorkDirectory,
+    format: LayerFormat,
+    warn: (message: string) => void,
+    signal: AbortSignal,
+  ) {
+    this.#work = work;
+    this.#format = format;
+    this.#warn = warn;
+    this.#signal = signal;
+  }
+
+  /**
+   * Converts the next layer.
+   *
+   * @param tar - The uncompressed layer. It is read to its end.
+   * @param label - What to call the layer in a message.
+   * @param chainId - `sha256:...` of this layer and those below, over their diff IDs.
+   * @throws {ObdError} what applying the layer throws, `NoSpace` and `Io` of the work directory. The
+   *   converter can then only be closed.
+   */
+  async convert(
+    tar: AsyncIterable<Uint8Array>,
+    label: string,
+    chainId: string,
+  ): Promise<ConvertedLayer> {
+    const number = this.#below.length;
+    const below = number === 0 ? undefined : new LayerStack(this.#below);
+    const { virtualBytes } = this.#format;
+    const changes = new ChangeSet(this.#work.file(`${number}.changes`), virtualBytes, below);
+    try {
+      const fs =
+        number === 0
+          ? Ext4FileSystem.format(changes, { uuid: uuidBytes(chainId) })
+          : Ext4FileSystem.open(changes);
+      const reader = new TarReader(tar, label);
+      try {
+        await applyLayer(fs, reader, { label, warn: this.#warn, signal: this.#signal });
+      } finally {
+        await reader.close();
+      }
+      fs.flush();
+      return await this.#commit(changes, this.#work.file(`${number}.layer`), uuidText(chainId));
+    } finally {
+      changes.close();
+    }
+  }
+
+  /** Closes the layers; their files go with the work directory. */
+  close(): void {
+    for (const layer of this.#below) layer.close();
+  }
+
+  async #commit(changes: ChangeSet, path: string, uuid: string): Promise<ConvertedLayer> {
+    const blob = new BlobFile(path);
+    try {
+      const wrapper = new TarWrapperWriter(blob);
+      const { algorithm, blockBytes, virtualBytes } = this.#format;
+      const zfile = new ZFileWriter(wrapper, { algorithm, blockBytes });
+      const parentUuid = this.#parentUuid;
+      const layer = new CommittedLayerWriter(zfile, { virtualBytes, uuid, parentUuid });
+      let runs = 0;
+      for (const _ of changes.commitTo(layer)) {
+        if (++runs % RUNS_PER_TURN === 0) await breathe();
+        this.#signal.throwIfAborted();
+      }
+      layer.finish();
+      zfile.finish();
+      wrapper.finish();
+    } finally {
+      blob.close();
+    }
+    this.#below.push(await openLayer(LocalFile.open(path), this.#decoded));
+    this.#parentUuid = uuid;
+    return { path, digest: await blob.digest(), sizeBytes: blob.sizeBytes };
+  }
+}
+
+function uuidText(chainId: string): string {
+  const hex = chainId.slice('sha256:'.length);
+  const groups = [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20)];
+  return [...groups, hex.slice(20, 32)].join('-');
+}
+
+function uuidBytes(chainId: string): Uint8Array {
+  return Buffer.from(chainId.slice('sha256:'.length).slice(0, 32), 'hex');
+}

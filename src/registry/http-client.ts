@@ -1,0 +1,156 @@
+/**
+ * One HTTP exchange with timeouts: no redirect is followed, no credential added, nothing tried again; the
+ * layers above do each of these once. Whatever goes wrong on the way is an ObdError that names the host.
+ *
+ * Every body is read to its end, cancelled or discarded by whoever got the response; one that is left
+ * alone holds its connection until the idle timeout.
+ */
+import type { Readable } from 'node:stream';
+import { Agent, buildConnector, type Dispatcher } from 'undici';
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { RegistryLimits } from './registry-limits.js';
+import { transportError } from './transport-error.js';
+import { trustedRoots } from './trusted-roots.js';
+
+/** Enough for every reader of a cache; more would only queue at the registry. */
+const CONNECTIONS_PER_HOST_MAX = 32;
+/** Connections are kept between the reads of a container that starts, and not for ever. */
+const KEEP_ALIVE_MS = 15_000;
+/** An answer nobody wants is read up to here, to keep its connection; a longer one costs less to cut off. */
+const DISCARD_BYTES_MAX = 64 << 10;
+const USER_AGENT = 'obd-ts';
+
+export interface HttpRequest {
+  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT';
+  readonly url: URL;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: Uint8Array | Readable | undefined;
+  readonly signal: AbortSignal | undefined;
+  /** Instead of `headersMs`, where an answer takes its time. */
+  readonly headersMs?: number | undefined;
+  /** For messages: "Cannot read sha256:...". */
+  readonly doing: string;
+}
+
+export class HttpClient {
+  readonly #agent: Agent;
+
+  constructor({ connectMs, headersMs, bodyIdleMs }: RegistryLimits) {
+    this.#agent = new Agent({
+      connect: lazyConnector(connectMs),
+      headersTimeout: headersMs,
+      bodyTimeout: bodyIdleMs,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      connections: CONNECTIONS_PER_HOST_MAX,
+    });
+  }
+
+  /** @throws {ObdError} as transportError() has it; the signal's reason. */
+  async send(request: HttpRequest): Promise<HttpResponse> {
+    const { method, url, headers, body, signal, headersMs, doing } = request;
+    try {
+      const response = await this.#agent.request({
+        origin: url.origin,
+        path: `${url.pathname}${url.search}`,
+        method,
+        headers: { 'user-agent': USER_AGENT, ...headers },
+        body: body ?? null,
+        ...(signal === undefined ? {} : { signal }),
+        ...(headersMs === undefined ? {} : { headersTimeout: headersMs }),
+      });
+      return new HttpResponse(response, url, doing);
+    } catch (error) {
+      throw transportError(error, doing, url.host);
+    }
+  }
+
+  /** Cuts off what is under way. Idempotent. */
+  async close(): Promise<void> {
+    await this.#agent.destroy();
+  }
+}
+
+export class HttpResponse {
+  readonly status: number;
+  readonly url: URL;
+  readonly doing: string;
+  readonly #response: Dispatcher.ResponseData;
+
+  constructor(response: Dispatcher.ResponseData, url: URL, doing: string) {
+    this.status = response.statusCode;
+    this.url = url;
+    this.doing = doing;
+    this.#response = response;
+    // A body that is cut off emits an error; whoever reads it is told by the read.
+    response.body.on('error', () => {});
+  }
+
+  /** All values, joined as RFC 9110 5.3 allows; undefined if there is none. */
+  header(name: string): string | undefined {
+    const value = this.#response.headers[name];
+    return Array.isArray(value) ? value.join(', ') : value;
+  }
+
+  /** Content-Length; undefined if it is missing or is no number. */
+  get contentLength(): number | undefined {
+    const text = this.header('content-length');
+    return text !== undefined && /^[0-9]{1,15}$/.test(text) ? Number(text) : undefined;
+  }
+
+  /**
+   * The body as it comes; leaving the loop cuts the rest off.
+   *
+   * @throws {ObdError} as HttpClient.send().
+   */
+  async *pieces(): AsyncGenerator<Uint8Array, void, undefined> {
+    try {
+      for await (const piece of this.#response.body) yield piece as Uint8Array;
+    } catch (error) {
+      throw transportError(error, this.doing, this.url.host);
+    }
+  }
+
+  /** The whole body. @throws {ObdError} `Registry` if it is longer, and what pieces() throws. */
+  async readAll(bytesMax: number): Promise<Uint8Array> {
+    const tooLong = () => {
+      const problem = `the answer of ${this.url.host} is longer than ${bytesMax} bytes`;
+      return new ObdError(ErrorCodes.Registry, `${this.doing}: ${problem}`);
+    };
+    if ((this.contentLength ?? 0) > bytesMax) {
+      this.cutOff();
+      throw tooLong();
+    }
+    const pieces: Uint8Array[] = [];
+    let length = 0;
+    for await (const piece of this.pieces()) {
+      length += piece.length;
+      if (length > bytesMax) throw tooLong();
+      pieces.push(piece);
+    }
+    return Buffer.concat(pieces, length);
+  }
+
+  /** Takes no more of the body; the connection can be used again if little of it was left. */
+  async discard(): Promise<void> {
+    await this.#response.body.dump({ limit: DISCARD_BYTES_MAX }).catch(() => {});
+  }
+
+  /** Ends the connection without reading on. */
+  cutOff(): void {
+    this.#response.body.destroy();
+  }
+}
+
+function lazyConnector(timeout: number): buildConnector.connector {
+  const plain = buildConnector({ timeout });
+  let secure: buildConnector.connector | undefined;
+  return (options, callback) => {
+    if (options.protocol !== 'https:') return plain(options, callback);
+    try {
+      secure ??= buildConnector({ timeout, secureContext: trustedRoots() });
+    } catch (error) {
+      return callback(error as Error, null);
+    }
+    return secure(options, callback);
+  };
+}

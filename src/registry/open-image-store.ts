@@ -1,0 +1,64 @@
+/**
+ * From what a user typed to a source or a destination: `docker://REFERENCE`, the bare reference, or
+ * `oci:DIR[:tag]`. Opening makes no request and writes nothing.
+ */
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { ImageDestination, ImageSource } from './image-store.js';
+import { OciLayoutDestination } from './oci-layout-destination.js';
+import { OciLayoutSource } from './oci-layout-source.js';
+import { isTag, parseReference } from './reference.js';
+import type { RegistryClient } from './registry-client.js';
+import { RegistryDestination, RegistrySource } from './registry-image.js';
+
+export interface OpenOptions {
+  /** Used for references only; stays the caller's to close. */
+  readonly client: RegistryClient;
+  /** Ends whatever the store is doing; its reason is what that throws. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** @throws {ObdError} `InvalidArgument` if `text` is neither form. */
+export function openImageSource(text: string, { client, signal }: OpenOptions): ImageSource {
+  const layout = layoutOf(text);
+  if (layout !== undefined) return new OciLayoutSource(layout.directory, layout.tag, signal);
+  return new RegistrySource(client, parseReference(bare(text)), signal);
+}
+
+/** @throws {ObdError} `InvalidArgument` if `text` is neither form, or names an image by digest. */
+export function openImageDestination(
+  text: string,
+  { client, signal }: OpenOptions,
+): ImageDestination {
+  const layout = layoutOf(text);
+  if (layout !== undefined) return new OciLayoutDestination(layout.directory, layout.tag, signal);
+  const reference = parseReference(bare(text));
+  if (reference.digest !== undefined) {
+    throw new ObdError(
+      ErrorCodes.InvalidArgument,
+      `Cannot write to "${text}": a digest names what exists; give a tag`,
+      { reference: text },
+    );
+  }
+  return new RegistryDestination(client, reference, signal);
+}
+
+function bare(text: string): string {
+  return text.startsWith('docker://') ? text.slice('docker://'.length) : text;
+}
+
+/** A directory whose name ends like a tag (`dir:1`) needs a tag after it. */
+function layoutOf(text: string): { directory: string; tag: string | undefined } | undefined {
+  if (!text.startsWith('oci:')) return undefined;
+  const rest = text.slice('oci:'.length);
+  const colon = rest.lastIndexOf(':');
+  const tag = colon === -1 ? undefined : rest.slice(colon + 1);
+  const hasTag = tag !== undefined && isTag(tag);
+  const directory = hasTag ? rest.slice(0, colon) : rest;
+  if (directory === '') {
+    throw new ObdError(
+      ErrorCodes.InvalidArgument,
+      `"${text}" names no directory: write it as oci:DIR or oci:DIR:tag`,
+    );
+  }
+  return { directory, tag: hasTag ? tag : undefined };
+}

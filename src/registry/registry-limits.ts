@@ -1,0 +1,42 @@
+/**
+ * How long registries are waited for, and how often they are asked again. One set per client.
+ *
+ * The defaults fit a disk behind the network: an attempt is given up soon enough that a second and a third
+ * fit before the deadline of a read, and no read outlives that deadline.
+ */
+export interface RegistryLimits {
+  /** TCP and TLS together. */
+  readonly connectMs: number;
+  /** From the end of a request to the head of its answer. */
+  readonly headersMs: number;
+  /** The same for the end of an upload, which the registry may hash and copy before it answers. */
+  readonly uploadHeadersMs: number;
+  /** Between two pieces of a body. */
+  readonly bodyIdleMs: number;
+  /** Attempts at one request, the first included. Reads of blocks are bounded by their deadline instead. */
+  readonly attemptsMax: number;
+  /** Before the second attempt; doubled for each further one up to {@link BACKOFF_MS_MAX}, with jitter. */
+  readonly backoffMs: number;
+  /** All attempts at a request that moves no blob. */
+  readonly requestDeadlineMs: number;
+  /** All attempts at one read of a blob's range: to the kernel, this is how long a disk may take. */
+  readonly fetchDeadlineMs: number;
+}
+
+export const DEFAULT_LIMITS: RegistryLimits = {
+  connectMs: 5_000,
+  headersMs: 15_000,
+  uploadHeadersMs: 300_000,
+  bodyIdleMs: 15_000,
+  attemptsMax: 5,
+  backoffMs: 200,
+  requestDeadlineMs: 120_000,
+  fetchDeadlineMs: 60_000,
+};
+
+/** Longer waits would use up a read's deadline in a few attempts. */
+export const BACKOFF_MS_MAX = 5_000;
+/** A registry may ask for an hour; whoever waits for this one asks again, or fails, sooner. */
+export const RETRY_AFTER_MS_MAX = 30_000;
+/** With backoffMs and the deadline at their defaults about 18 fit; this holds if a registry fails at once. */
+export const FETCH_ATTEMPTS_MAX = 30;

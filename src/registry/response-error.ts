@@ -1,0 +1,75 @@
+/**
+ * What an answer other than the hoped-for one means: HTTP status and the registry's own error document
+ * (OCI distribution spec 1.1, "Error Codes") to an ObdError.
+ *
+ * The registry's words are quoted, as they often hold the only useful hint; they are cut and made printable
+ * first, since they may be anything.
+ */
+import { type ErrorCode, ErrorCodes, ObdError } from '../errors.js';
+import type { HttpResponse } from './http-client.js';
+import { retryAfterMs } from './retry.js';
+
+/** Error documents are a few hundred bytes; some gateways send a page of HTML. */
+const ERROR_BYTES_MAX = 16 << 10;
+const QUOTE_LENGTH_MAX = 200;
+
+/**
+ * Reads the answer's body and returns the error to throw.
+ *
+ * @param remedies - What to say of a status, besides what the registry says.
+ */
+export async function responseError(
+  response: HttpResponse,
+  remedies: Readonly<Record<number, string>> = {},
+): Promise<ObdError> {
+  const { status, doing, url } = response;
+  const said = await registrySays(response);
+  const remedy = remedies[status];
+  const message = `${doing}: ${url.host} answered ${status}${said}${remedy === undefined ? '' : `; ${remedy}`}`;
+  const wait = retryAfterMs(response.header('retry-after'), Date.now());
+  return new ObdError(codeOf(status), message, {
+    status,
+    ...(wait === undefined ? {} : { retryAfterMs: wait }),
+  });
+}
+
+function codeOf(status: number): ErrorCode {
+  if (status === 401 || status === 403 || status === 407) return ErrorCodes.Unauthorized;
+  if (status === 404 || status === 410) return ErrorCodes.NotFound;
+  if (status === 507) return ErrorCodes.NoSpace;
+  // 408, 425 and 429 say "later" in so many words. 501 and 505 will not change.
+  if (status === 408 || status === 425 || status === 429) return ErrorCodes.Unavailable;
+  if (status >= 500 && status !== 501 && status !== 505) return ErrorCodes.Unavailable;
+  return ErrorCodes.Registry;
+}
+
+async function registrySays(response: HttpResponse): Promise<string> {
+  let text: string;
+  try {
+    text = Buffer.from(await response.readAll(ERROR_BYTES_MAX)).toString('utf8');
+  } catch {
+    return '';
+  }
+  const first = firstError(text);
+  return first === undefined ? '' : ` (${quotable(first)})`;
+}
+
+/** `code: message` of the first of `{"errors": [...]}`. */
+function firstError(text: string): string | undefined {
+  try {
+    const { errors } = JSON.parse(text) as { errors?: { code?: unknown; message?: unknown }[] };
+    const { code, message } = errors?.[0] ?? {};
+    const parts = [code, message].filter((part) => typeof part === 'string' && part !== '');
+    return parts.length === 0 ? undefined : parts.join(': ');
+  } catch {
+    return undefined;
+  }
+}
+
+/** Text of somebody else's, fit for one line of a log or a terminal. */
+export function quotable(text: string): string {
+  const printable = text.replaceAll(/[^\x20-\x7e]+/g, ' ').trim();
+  return printable.length > QUOTE_LENGTH_MAX
+    ? `${printable.slice(0, QUOTE_LENGTH_MAX)}...`
+    : printable;
+}

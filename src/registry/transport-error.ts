@@ -1,0 +1,72 @@
+/**
+ * The only place that knows Node's, OpenSSL's and undici's error codes: what each says about a registry.
+ *
+ * Most are `Unavailable`, which is what retrying() tries again. Those that will not go away by asking again
+ * (certificates, no TLS at the other end) are `Registry`, with the remedy. An error with no code that is
+ * known here is a bug and is passed on as it is.
+ */
+import { type ErrorCode, ErrorCodes, ObdError, systemCode } from '../errors.js';
+
+const TRUST_REMEDY = 'if that is its own authority, put its certificate into /etc/ssl/certs';
+const PLAIN_REMEDY = 'if it speaks plain HTTP, list it among the plain-HTTP hosts';
+const UNTRUSTED = `its certificate is not signed by an authority known here; ${TRUST_REMEDY}`;
+
+const { Unavailable, Registry } = ErrorCodes;
+
+const MEANING: Readonly<Record<string, readonly [ErrorCode, string]>> = {
+  ECONNREFUSED: [Unavailable, 'it refuses connections; is it running?'],
+  ECONNRESET: [Unavailable, 'it reset the connection'],
+  ECONNABORTED: [Unavailable, 'the connection was aborted'],
+  EPIPE: [Unavailable, 'it closed the connection while being written to'],
+  ETIMEDOUT: [Unavailable, 'the connection timed out'],
+  EHOSTUNREACH: [Unavailable, 'there is no route to it'],
+  EHOSTDOWN: [Unavailable, 'it is down'],
+  ENETUNREACH: [Unavailable, 'its network cannot be reached'],
+  ENETDOWN: [Unavailable, 'the network is down'],
+  EADDRNOTAVAIL: [Unavailable, 'no local address or port is left to connect from'],
+  EMFILE: [Unavailable, 'this process has too many files open to connect'],
+  ENOTFOUND: [Unavailable, 'its name does not resolve'],
+  EAI_AGAIN: [Unavailable, 'the name server does not answer'],
+  UND_ERR_CONNECT_TIMEOUT: [Unavailable, 'connecting took too long'],
+  UND_ERR_HEADERS_TIMEOUT: [Unavailable, 'it took too long to answer'],
+  UND_ERR_BODY_TIMEOUT: [Unavailable, 'it stalled in the middle of its answer'],
+  UND_ERR_SOCKET: [Unavailable, 'it closed the connection'],
+  UND_ERR_RES_CONTENT_LENGTH_MISMATCH: [Unavailable, 'its answer has another length than it said'],
+  UND_ERR_HEADERS_OVERFLOW: [Registry, 'the headers of its answer are too large'],
+  UND_ERR_DESTROYED: [ErrorCodes.FailedPrecondition, 'this client is closed'],
+  UND_ERR_CLOSED: [ErrorCodes.FailedPrecondition, 'this client is closed'],
+  EPROTO: [Registry, `TLS failed; ${PLAIN_REMEDY}`],
+  ERR_SSL_WRONG_VERSION_NUMBER: [Registry, `it does not speak TLS; ${PLAIN_REMEDY}`],
+  ERR_SSL_PACKET_LENGTH_TOO_LONG: [Registry, `it does not speak TLS; ${PLAIN_REMEDY}`],
+  SELF_SIGNED_CERT_IN_CHAIN: [Registry, UNTRUSTED],
+  DEPTH_ZERO_SELF_SIGNED_CERT: [Registry, `its certificate signs itself; ${TRUST_REMEDY}`],
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: [Registry, UNTRUSTED],
+  UNABLE_TO_GET_ISSUER_CERT: [Registry, UNTRUSTED],
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: [Registry, UNTRUSTED],
+  CERT_HAS_EXPIRED: [Registry, "its certificate has expired; renew it, or set this host's clock"],
+  CERT_NOT_YET_VALID: [Registry, "its certificate is not valid yet; check this host's clock"],
+  ERR_TLS_CERT_ALTNAME_INVALID: [Registry, 'its certificate is for another name'],
+};
+
+/**
+ * The ObdError for what a request threw, or `error` itself if it is one already or is no fault of a network.
+ *
+ * @param doing - What was being done, for the message: "Cannot read sha256:... ".
+ * @param host - Whom it was asked of. Never a whole URL: queries of signed ones are secrets.
+ */
+export function transportError(error: unknown, doing: string, host: string): unknown {
+  const code = systemCode(error);
+  if (code === undefined) return error;
+  const meaning = MEANING[code] ?? prefixMeaning(code);
+  if (meaning === undefined) return error;
+  return new ObdError(meaning[0], `${doing}: ${host}: ${meaning[1]}`, {}, error);
+}
+
+/** Families of codes: llhttp's, and OpenSSL's reasons for ending a handshake. */
+function prefixMeaning(code: string): readonly [ErrorCode, string] | undefined {
+  if (code.startsWith('HPE_')) return [Unavailable, `its answer is not HTTP (${code})`];
+  if (code.startsWith('ERR_SSL_') || code.startsWith('ERR_TLS_')) {
+    return [Registry, `TLS failed (${code})`];
+  }
+  return undefined;
+}
