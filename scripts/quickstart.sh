@@ -26,7 +26,6 @@ cd "$(dirname "$SCRIPT")/.."
 # shellcheck source=scripts/private-services.sh
 . scripts/private-services.sh
 
-CACHE=${OBD_TS_CACHE:-/var/cache/obd-ts}
 JSON_FILE=''
 KEEP=no
 DIR=''
@@ -94,13 +93,6 @@ prepare_host() {
   [[ -e /dev/fuse && -e /dev/loop-control ]] && grep -qw overlay /proc/filesystems ||
     modprobe -a fuse loop overlay ext4 ||
     fail 'this kernel lacks fuse, loop or overlay: run "node dist/src/bin/obdctl.js doctor" for details'
-}
-
-# The plain image, as an OCI layout: made once, as long as the script that makes it and the mirror stay the same.
-sample_layout() {
-  local key
-  key=$({ cat scripts/sample-image.sh /etc/os-release; uname -m; } | sha256sum | cut -c1-16)
-  printf '%s/sample-%s' "$CACHE" "$key"
 }
 
 drop_page_cache() {
@@ -246,12 +238,10 @@ main() {
   prepare_host
 
   local layout repository
-  layout=$(sample_layout)
-  if [[ ! -d $layout ]]; then
-    say "making the sample image (once, kept in $layout)"
-    step scripts/sample-image.sh "$layout"
-  fi
   DIR=$(mktemp -d /var/tmp/obd.XXXXXX)
+  say 'the sample image, made once and kept'
+  step scripts/sample-image.sh --cached >"$DIR/layout"
+  layout=$(<"$DIR/layout")
   start_registry "$DIR"
   repository=$(registry_address "$DIR")/sample
   say "pushing and converting $repository:plain"

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Makes the image that the quickstart and the end-to-end tests convert, from Debian's own packages:
 #
-#     scripts/sample-image.sh DIR      an OCI layout in DIR, one image tagged "sample", three layers
+#     scripts/sample-image.sh DIR        an OCI layout in DIR, one image tagged "sample", three layers
+#     scripts/sample-image.sh --cached   the same in $OBD_TS_CACHE (default /var/cache/obd-ts), made if it is not
+#                                        there yet; prints its path
 #
 #     1  a minimal Debian (mmdebstrap, variant minbase, of the host's own release and mirror)
 #     2  python3
@@ -109,8 +111,26 @@ PYTHON
     >"$app/templates/front.html"
 }
 
+# Where the image is kept: another place for another script, release or machine.
+cached_layout() {
+  local key
+  key=$({ cat "$0" /etc/os-release; uname -m; } | sha256sum | cut -c1-16)
+  printf '%s/sample-%s' "${OBD_TS_CACHE:-/var/cache/obd-ts}" "$key"
+}
+
 main() {
-  [[ $# -eq 1 ]] || fail "usage: scripts/sample-image.sh DIR"
+  [[ $# -eq 1 ]] || fail "usage: scripts/sample-image.sh DIR | --cached"
+  if [[ $1 == --cached ]]; then
+    local layout
+    layout=$(cached_layout)
+    [[ -d $layout ]] || make_image "$layout"
+    printf '%s\n' "$layout"
+  else
+    make_image "$1"
+  fi
+}
+
+make_image() {
   [[ $EUID -eq 0 ]] || fail 'must run as root: it makes device nodes and runs packages'\'' scripts in a chroot'
   local destination=$1 sources
   [[ ! -e $destination ]] || fail "$destination exists already"
