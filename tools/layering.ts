@@ -10,6 +10,7 @@ import { dirname, join, normalize } from 'node:path';
 /** room -> the rooms it may import besides itself, `src/errors.ts` and `src/io`. */
 const MAY_IMPORT: Readonly<Record<string, readonly string[] | 'anything'>> = {
   io: [],
+  grpc: [],
   config: [],
   lsmt: ['zfile'],
   zfile: [],
@@ -19,10 +20,10 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[] | 'anything'>> = {
   cache: ['registry'],
   image: ['lsmt', 'zfile', 'cache', 'registry'],
   blockdev: [],
-  containerd: [],
+  containerd: ['grpc', 'registry'],
   convert: ['tar', 'ext4', 'lsmt', 'zfile', 'registry'],
-  blockd: ['blockdev', 'cache', 'config', 'image', 'lsmt', 'registry', 'zfile'],
-  snapshotter: ['config', 'containerd', 'registry'],
+  blockd: ['blockdev', 'cache', 'config', 'grpc', 'image', 'lsmt', 'registry', 'zfile'],
+  snapshotter: ['config', 'containerd', 'grpc', 'registry'],
   cli: 'anything',
   bin: 'anything',
 };

@@ -1,0 +1,55 @@
+// Original file: proto/obd/blockd/v1/blockd.proto
+
+import type * as grpc from '@grpc/grpc-js'
+import type { MethodDefinition } from '@grpc/proto-loader'
+import type { AttachRequest as _obd_blockd_v1_AttachRequest, AttachRequest__Output as _obd_blockd_v1_AttachRequest__Output } from '../../../obd/blockd/v1/AttachRequest.js';
+import type { DetachRequest as _obd_blockd_v1_DetachRequest, DetachRequest__Output as _obd_blockd_v1_DetachRequest__Output } from '../../../obd/blockd/v1/DetachRequest.js';
+import type { DetachResponse as _obd_blockd_v1_DetachResponse, DetachResponse__Output as _obd_blockd_v1_DetachResponse__Output } from '../../../obd/blockd/v1/DetachResponse.js';
+import type { Device as _obd_blockd_v1_Device, Device__Output as _obd_blockd_v1_Device__Output } from '../../../obd/blockd/v1/Device.js';
+import type { ListRequest as _obd_blockd_v1_ListRequest, ListRequest__Output as _obd_blockd_v1_ListRequest__Output } from '../../../obd/blockd/v1/ListRequest.js';
+import type { ListResponse as _obd_blockd_v1_ListResponse, ListResponse__Output as _obd_blockd_v1_ListResponse__Output } from '../../../obd/blockd/v1/ListResponse.js';
+
+export interface BlockdClient extends grpc.Client {
+  Attach(argument: _obd_blockd_v1_AttachRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_Device__Output>): grpc.ClientUnaryCall;
+  Attach(argument: _obd_blockd_v1_AttachRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_Device__Output>): grpc.ClientUnaryCall;
+  Attach(argument: _obd_blockd_v1_AttachRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_Device__Output>): grpc.ClientUnaryCall;
+  Attach(argument: _obd_blockd_v1_AttachRequest, callback: grpc.requestCallback<_obd_blockd_v1_Device__Output>): grpc.ClientUnaryCall;
+  attach(argument: _obd_blockd_v1_AttachRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_Device__Output>): grpc.ClientUnaryCall;
+  attach(argument: _obd_blockd_v1_AttachRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_Device__Output>): grpc.ClientUnaryCall;
+  attach(argument: _obd_blockd_v1_AttachRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_Device__Output>): grpc.ClientUnaryCall;
+  attach(argument: _obd_blockd_v1_AttachRequest, callback: grpc.requestCallback<_obd_blockd_v1_Device__Output>): grpc.ClientUnaryCall;
+  
+  Detach(argument: _obd_blockd_v1_DetachRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_DetachResponse__Output>): grpc.ClientUnaryCall;
+  Detach(argument: _obd_blockd_v1_DetachRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_DetachResponse__Output>): grpc.ClientUnaryCall;
+  Detach(argument: _obd_blockd_v1_DetachRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_DetachResponse__Output>): grpc.ClientUnaryCall;
+  Detach(argument: _obd_blockd_v1_DetachRequest, callback: grpc.requestCallback<_obd_blockd_v1_DetachResponse__Output>): grpc.ClientUnaryCall;
+  detach(argument: _obd_blockd_v1_DetachRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_DetachResponse__Output>): grpc.ClientUnaryCall;
+  detach(argument: _obd_blockd_v1_DetachRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_DetachResponse__Output>): grpc.ClientUnaryCall;
+  detach(argument: _obd_blockd_v1_DetachRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_DetachResponse__Output>): grpc.ClientUnaryCall;
+  detach(argument: _obd_blockd_v1_DetachRequest, callback: grpc.requestCallback<_obd_blockd_v1_DetachResponse__Output>): grpc.ClientUnaryCall;
+  
+  List(argument: _obd_blockd_v1_ListRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ListResponse__Output>): grpc.ClientUnaryCall;
+  List(argument: _obd_blockd_v1_ListRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_ListResponse__Output>): grpc.ClientUnaryCall;
+  List(argument: _obd_blockd_v1_ListRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ListResponse__Output>): grpc.ClientUnaryCall;
+  List(argument: _obd_blockd_v1_ListRequest, callback: grpc.requestCallback<_obd_blockd_v1_ListResponse__Output>): grpc.ClientUnaryCall;
+  list(argument: _obd_blockd_v1_ListRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ListResponse__Output>): grpc.ClientUnaryCall;
+  list(argument: _obd_blockd_v1_ListRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_ListResponse__Output>): grpc.ClientUnaryCall;
+  list(argument: _obd_blockd_v1_ListRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ListResponse__Output>): grpc.ClientUnaryCall;
+  list(argument: _obd_blockd_v1_ListRequest, callback: grpc.requestCallback<_obd_blockd_v1_ListResponse__Output>): grpc.ClientUnaryCall;
+  
+}
+
+export interface BlockdHandlers extends grpc.UntypedServiceImplementation {
+  Attach: grpc.handleUnaryCall<_obd_blockd_v1_AttachRequest__Output, _obd_blockd_v1_Device>;
+  
+  Detach: grpc.handleUnaryCall<_obd_blockd_v1_DetachRequest__Output, _obd_blockd_v1_DetachResponse>;
+  
+  List: grpc.handleUnaryCall<_obd_blockd_v1_ListRequest__Output, _obd_blockd_v1_ListResponse>;
+  
+}
+
+export interface BlockdDefinition extends grpc.ServiceDefinition {
+  Attach: MethodDefinition<_obd_blockd_v1_AttachRequest, _obd_blockd_v1_Device, _obd_blockd_v1_AttachRequest__Output, _obd_blockd_v1_Device__Output>
+  Detach: MethodDefinition<_obd_blockd_v1_DetachRequest, _obd_blockd_v1_DetachResponse, _obd_blockd_v1_DetachRequest__Output, _obd_blockd_v1_DetachResponse__Output>
+  List: MethodDefinition<_obd_blockd_v1_ListRequest, _obd_blockd_v1_ListResponse, _obd_blockd_v1_ListRequest__Output, _obd_blockd_v1_ListResponse__Output>
+}

@@ -1,0 +1,72 @@
+/**
+ * The services of proto/, for client and server alike: methods with their paths and codecs, typed by src/grpc/gen.
+ *
+ * How messages look, here and in tools/gen-proto.js:
+ *
+ *   fields   in camelCase; what was not sent has its default, and null where that is a message
+ *   enums    the names of their values
+ *   int64    a number. Every one in these interfaces is a size, an offset or a count, and none of those passes
+ *            2^53; a message with one that does is refused when it is decoded, so a number is never a rounded one
+ *
+ * Types are generated rather than written by hand because the two things that matter, that a field is spelled as in the
+ * .proto and that it may be null, are what one gets wrong by hand.
+ */
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { ServiceDefinition } from '@grpc/grpc-js';
+import { loadSync } from '@grpc/proto-loader';
+import { ErrorCodes, ObdError } from '../errors.js';
+
+/** src/grpc lies two folders below the root, dist/src/grpc three. */
+const LEVELS_MAX = 3;
+
+/**
+ * @param file - Path of the .proto, from proto/.
+ * @param name - Of the service, with its package.
+ * @typeParam S - The generated `…Definition` of that service.
+ */
+export function loadService<S extends object>(file: string, name: string): S {
+  const loaded = loadSync(file, {
+    includeDirs: [protoRoot()],
+    longs: Number,
+    enums: String,
+    defaults: true,
+    oneofs: true,
+  });
+  const service = loaded[name] as ServiceDefinition | undefined;
+  if (service === undefined) throw new TypeError(`${file} has no service ${name}`);
+  const checked = Object.entries(service).map(([method, definition]) => {
+    const requestDeserialize = refusingUnsafe(definition.requestDeserialize);
+    const responseDeserialize = refusingUnsafe(definition.responseDeserialize);
+    return [method, { ...definition, requestDeserialize, responseDeserialize }];
+  });
+  return Object.fromEntries(checked) as S;
+}
+
+function protoRoot(): string {
+  let folder = import.meta.dirname;
+  for (let level = 0; level < LEVELS_MAX; level++) {
+    folder = dirname(folder);
+    if (existsSync(join(folder, 'proto', 'obd'))) return join(folder, 'proto');
+  }
+  throw new ObdError(
+    ErrorCodes.Host,
+    `Cannot find the folder "proto" above "${import.meta.dirname}": the installation is incomplete`,
+  );
+}
+
+function refusingUnsafe(deserialize: (bytes: Buffer) => unknown): (bytes: Buffer) => unknown {
+  return (bytes) => {
+    const message = deserialize(bytes);
+    checkIntegers(message);
+    return message;
+  };
+}
+
+function checkIntegers(value: unknown): void {
+  if (typeof value === 'number' && Number.isInteger(value) && !Number.isSafeInteger(value)) {
+    throw new ObdError(ErrorCodes.Unsupported, `Cannot use the number ${value}: it passes 2^53`);
+  }
+  if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return;
+  for (const field of Object.values(value)) checkIntegers(field);
+}
