@@ -1,0 +1,98 @@
+/**
+ * Reads a daemon's TOML configuration, once, at start.
+ *
+ * Guaranteed of what is returned: the file was whole and every key in it is one that the schema knows, of the type
+ * that the schema wants. A key that is not known is an error and not a warning, because the operator who wrote
+ * it believes that it does something. Every message names the file, the key and what would be right there.
+ */
+import { readFile } from 'node:fs/promises';
+import { parse, TomlError } from 'smol-toml';
+import { z } from 'zod';
+import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+
+export interface ConfigFileOptions {
+  /** Set where nobody asked for this very file: if it is missing, every key has its default. */
+  readonly mayBeMissing?: boolean;
+}
+
+/**
+ * @param schema - Strict objects all through, or an unknown key goes unnoticed.
+ * @throws {ObdError} `InvalidArgument` for what is wrong in the file, `NotFound`, `Io`.
+ */
+export async function readConfigFile<T>(
+  path: string,
+  schema: z.ZodType<T>,
+  { mayBeMissing = false }: ConfigFileOptions = {},
+): Promise<T> {
+  const text = await readText(path, mayBeMissing);
+  const checked = schema.safeParse(parseToml(path, text));
+  if (checked.success) return checked.data;
+  const problems = checked.error.issues.flatMap((issue) => problemsOf(issue, schema));
+  throw new ObdError(
+    ErrorCodes.InvalidArgument,
+    `Cannot use the configuration "${path}": ${problems.join('; ')}`,
+    { path },
+  );
+}
+
+async function readText(path: string, mayBeMissing: boolean): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    const missing = systemCode(error) === 'ENOENT';
+    if (missing && mayBeMissing) return '';
+    const code = missing ? ErrorCodes.NotFound : ErrorCodes.Io;
+    const message = `Cannot read the configuration "${path}": ${messageOf(error)}`;
+    throw new ObdError(code, message, { path }, error);
+  }
+}
+
+function parseToml(path: string, text: string): unknown {
+  try {
+    return parse(text);
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    // The first line of its message; a drawing of the place follows.
+    const [problem = ''] = error.message.split('\n');
+    throw new ObdError(
+      ErrorCodes.InvalidArgument,
+      `Cannot use the configuration "${path}": line ${error.line}, column ${error.column}: ${problem}`,
+      { path },
+      error,
+    );
+  }
+}
+
+function problemsOf(issue: z.core.$ZodIssue, schema: z.ZodType): string[] {
+  if (issue.code !== 'unrecognized_keys') return [`"${keyText(issue.path)}": ${issue.message}`];
+  const known = knownKeys(schema, issue.path).join(', ');
+  return issue.keys.map(
+    (key) => `unknown key "${keyText([...issue.path, key])}": remove it, or use one of ${known}`,
+  );
+}
+
+/** `registry.hosts.localhost`, with quotes around what TOML would want them around. */
+function keyText(path: readonly PropertyKey[]): string {
+  const parts = path.map(String);
+  return parts.map((part) => (/^[A-Za-z0-9_-]+$/.test(part) ? part : `'${part}'`)).join('.');
+}
+
+/** The keys that the table at `path` may have. */
+function knownKeys(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
+  let at: unknown = schema;
+  for (const key of path) {
+    const table = unwrapped(at);
+    at = table instanceof z.ZodObject ? table.shape[String(key)] : undefined;
+  }
+  const table = unwrapped(at);
+  return table instanceof z.ZodObject ? Object.keys(table.shape) : [];
+}
+
+/** A schema without the defaults around it. */
+function unwrapped(schema: unknown): unknown {
+  let at = schema;
+  while (at instanceof z.ZodDefault || at instanceof z.ZodPrefault || at instanceof z.ZodOptional) {
+    at = at.def.innerType;
+  }
+  return at;
+}

@@ -1,0 +1,38 @@
+/** The kinds of values that more than one daemon's configuration has, and what is said of a wrong one. */
+import { isAbsolute } from 'node:path';
+import { z } from 'zod';
+
+const UNITS: Readonly<Record<string, number>> = {
+  B: 1,
+  KiB: 2 ** 10,
+  MiB: 2 ** 20,
+  GiB: 2 ** 30,
+  TiB: 2 ** 40,
+  kB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+};
+
+/** A path that does not depend on where the daemon was started. */
+export const absolutePath = z
+  .string()
+  .refine(isAbsolute, 'must be an absolute path, such as /var/lib/obd-ts');
+
+/** "10 GiB", "500MB", or a number of bytes; becomes bytes. */
+export const byteAmount = z
+  .union([z.string(), z.number()], 'must be a size, such as "10 GiB"')
+  .transform((value, context) => {
+    const bytes = typeof value === 'number' ? value : bytesOf(value);
+    if (Number.isSafeInteger(bytes) && bytes >= 0) return bytes;
+    const problem = `is no size: ${JSON.stringify(value)}; write it like "10 GiB" (${Object.keys(UNITS).join(', ')})`;
+    context.addIssue({ code: 'custom', message: problem });
+    return z.NEVER;
+  });
+
+function bytesOf(text: string): number {
+  const [, number = '', unit = ''] = /^([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)$/.exec(text) ?? [];
+  return number === ''
+    ? Number.NaN
+    : Math.floor(Number(number) * (UNITS[unit || 'B'] ?? Number.NaN));
+}
