@@ -1,0 +1,366 @@
+/**
+ * The snapshots' records, in one SQLite file: what exists, what it is made of and what stands on what.
+ *
+ * Guaranteed:
+ *
+ *   1. Every change is one transaction that has reached the disk when the method returns (WAL, synchronous=FULL):
+ *      after a crash or a power cut it is there in whole or not at all.
+ *   2. A parent exists, is committed, and has a smaller id than its child; while it has a child it stays.
+ *   3. An id is never given out twice, not even after its snapshot is gone: devices and directories are named by it,
+ *      and what one of an earlier life left behind must not be taken for a new one's.
+ *   4. One process at a time (locking_mode=EXCLUSIVE, a lock that dies with its holder): a second is told `Busy`.
+ *
+ * The errors are those that containerd's metadata store answers in each case, as its clients tell them apart.
+ * A record that cannot be read (a newer layer type, a damaged field) fails the calls that are about it with `Corrupt`,
+ * and is left out of list() with a report: never a reason not to serve the others.
+ *
+ * Cost: calls are synchronous; reads are one indexed look-up (list: a scan), changes one fsync.
+ */
+import Database from 'better-sqlite3';
+import { z } from 'zod';
+import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import {
+  KINDS,
+  type Kind,
+  type Labels,
+  type Layer,
+  layerSchema,
+  type Snapshot,
+  type Usage,
+} from './snapshot.js';
+
+const SCHEMA_VERSION = 1;
+const SCHEMA = `
+  CREATE TABLE snapshot (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    name       TEXT NOT NULL UNIQUE CHECK (name <> ''),
+    parent_id  INTEGER REFERENCES snapshot (id) CHECK (parent_id < id),
+    kind       TEXT NOT NULL CHECK (kind IN ('active', 'view', 'committed')),
+    labels     TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL DEFAULT 0,
+    inodes     INTEGER NOT NULL DEFAULT 0,
+    layer      TEXT NOT NULL
+  ) STRICT;
+  CREATE INDEX snapshot_parent ON snapshot (parent_id);
+`;
+
+const SELECT = `SELECT s.*, coalesce(p.name, '') AS parent FROM snapshot s LEFT JOIN snapshot p ON p.id = s.parent_id`;
+
+const recordSchema = z.object({
+  id: z.int().positive(),
+  name: z.string(),
+  parent: z.string(),
+  kind: z.enum(KINDS),
+  labels: z.string().transform((text) => z.record(z.string(), z.string()).parse(JSON.parse(text))),
+  created_ms: z.int(),
+  updated_ms: z.int(),
+  size_bytes: z.int(),
+  inodes: z.int(),
+  layer: z.string().transform((text) => layerSchema.parse(JSON.parse(text))),
+});
+
+interface Row {
+  readonly id: number;
+  readonly name: string;
+  readonly kind: Kind;
+}
+
+export interface NewSnapshot {
+  /** From nextId(). */
+  readonly id: number;
+  readonly name: string;
+  readonly parent: string;
+  readonly kind: Kind;
+  readonly labels: Labels;
+  readonly layer: Layer;
+}
+
+export class SnapshotStore {
+  readonly #database: Database.Database;
+  #lastId: number;
+
+  private constructor(database: Database.Database) {
+    this.#database = database;
+    this.#lastId = this.#highestIdEver();
+  }
+
+  /** @throws {ObdError} `Busy`, `Corrupt` for what is no database, `Unsupported` for one of a later version, `Io`. */
+  static open(path: string): SnapshotStore {
+    let database: Database.Database | undefined;
+    try {
+      database = new Database(path, { timeout: 0 });
+      database.pragma('locking_mode = EXCLUSIVE');
+      database.pragma('journal_mode = WAL');
+      database.pragma('synchronous = FULL');
+      database.pragma('foreign_keys = ON');
+      migrate(database, path);
+      return new SnapshotStore(database);
+    } catch (error) {
+      database?.close();
+      throw error instanceof ObdError ? error : storeError(path, error);
+    }
+  }
+
+  /** An id for a snapshot to be: it becomes taken for good when a record with it is written. */
+  nextId(): number {
+    this.#lastId++;
+    return this.#lastId;
+  }
+
+  /** Ids up to here may have been used. */
+  reserveIdsUpTo(id: number): void {
+    this.#lastId = Math.max(this.#lastId, id);
+  }
+
+  /** @throws {ObdError} `NotFound` for the parent, `InvalidArgument` if that is not committed, `AlreadyExists`. */
+  insert(snapshot: NewSnapshot): void {
+    const { id, name, parent, kind, labels, layer } = snapshot;
+    this.#transaction(() => {
+      let parentId: number | null = null;
+      if (parent !== '') {
+        const row = this.#row(parent);
+        if (row === undefined) throw notFound(parent, 'parent snapshot');
+        if (row.kind !== 'committed') {
+          throw refusal(
+            ErrorCodes.InvalidArgument,
+            parent,
+            `it is ${row.kind}, and a parent must be committed`,
+          );
+        }
+        parentId = row.id;
+      }
+      if (this.#row(name) !== undefined) throw alreadyExists(name);
+      const now = Date.now();
+      this.#database
+        .prepare(
+          `INSERT INTO snapshot (id, name, parent_id, kind, labels, created_ms, updated_ms, layer)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+        )
+        .run(id, name, parentId, kind, textOfLabels(labels), now, now, JSON.stringify(layer));
+    });
+  }
+
+  /** @throws {ObdError} `NotFound`, `Corrupt`. */
+  get(name: string): Snapshot {
+    const row = this.#database.prepare(`${SELECT} WHERE s.name = ?`).get(name);
+    if (row === undefined) throw notFound(name, 'snapshot');
+    return snapshotOf(row);
+  }
+
+  has(name: string): boolean {
+    return this.#row(name) !== undefined;
+  }
+
+  /** The snapshots that this one stands on, nearest first. @throws {ObdError} `NotFound`, `Corrupt`. */
+  ancestors(name: string): Snapshot[] {
+    const chain: Snapshot[] = [];
+    let at = this.get(name).parent;
+    while (at !== '') {
+      const snapshot = this.get(at);
+      chain.push(snapshot);
+      at = snapshot.parent;
+    }
+    return chain;
+  }
+
+  /** A committed snapshot on this parent that carries this label; there may be several, and any will do. */
+  committedWithLabel(parent: string, key: string, value: string): Snapshot | undefined {
+    const rows = this.#database
+      .prepare(
+        `${SELECT} WHERE s.parent_id IS ? AND s.kind = 'committed' AND instr(s.labels, ?) > 0`,
+      )
+      .all(parent === '' ? null : this.get(parent).id, JSON.stringify(value));
+    return rows.map(snapshotOf).find(({ labels }) => labels[key] === value);
+  }
+
+  /** All snapshots, in the order of their making; `unreadable` is told of each record that is left out. */
+  list(unreadable: (problem: ObdError) => void): Snapshot[] {
+    const snapshots: Snapshot[] = [];
+    for (const row of this.#database.prepare(`${SELECT} ORDER BY s.id`).iterate()) {
+      try {
+        snapshots.push(snapshotOf(row));
+      } catch (error) {
+        if (!(error instanceof ObdError)) throw error;
+        unreadable(error);
+      }
+    }
+    return snapshots;
+  }
+
+  /** The ids of all records, readable or not. */
+  ids(): Set<number> {
+    return new Set(this.#database.prepare('SELECT id FROM snapshot').pluck().all() as number[]);
+  }
+
+  /** Whether an active snapshot or a view stands on this one, with nothing in between but layers of files. */
+  isInUse(id: number): boolean {
+    const found = this.#database
+      .prepare(
+        `WITH RECURSIVE above (id, kind) AS (
+           SELECT id, kind FROM snapshot WHERE parent_id = ?
+           UNION ALL
+           SELECT s.id, s.kind FROM snapshot s JOIN above ON s.parent_id = above.id
+            WHERE json_extract((SELECT layer FROM snapshot WHERE id = above.id), '$.type') = 'files')
+         SELECT 1 FROM above WHERE kind <> 'committed' LIMIT 1`,
+      )
+      .get(id);
+    return found !== undefined;
+  }
+
+  /**
+   * Makes an active snapshot a layer; it keeps its id and its parent. Its labels are the given ones, and no others.
+   *
+   * @throws {ObdError} `AlreadyExists` for the name, `NotFound` for the key, `FailedPrecondition` if not active.
+   */
+  commit(key: string, name: string, labels: Labels, usage: Usage, layer: Layer): void {
+    this.#transaction(() => {
+      const row = this.#row(key);
+      if (this.#row(name) !== undefined) throw alreadyExists(name);
+      if (row === undefined) throw notFound(key, 'active snapshot');
+      if (row.kind !== 'active') {
+        throw refusal(ErrorCodes.FailedPrecondition, key, `it is ${row.kind}, and not active`);
+      }
+      const now = Date.now();
+      this.#database
+        .prepare(
+          `UPDATE snapshot SET name = ?, kind = 'committed', labels = ?, created_ms = ?, updated_ms = ?,
+             size_bytes = ?, inodes = ?, layer = ? WHERE id = ?`,
+        )
+        .run(
+          name,
+          textOfLabels(labels),
+          now,
+          now,
+          usage.sizeBytes,
+          usage.inodes,
+          JSON.stringify(layer),
+          row.id,
+        );
+    });
+  }
+
+  /** @throws {ObdError} `NotFound`, `FailedPrecondition` while something stands on it. */
+  remove(name: string): void {
+    this.#transaction(() => {
+      const row = this.#row(name);
+      if (row === undefined) throw notFound(name, 'snapshot');
+      const child = this.#database
+        .prepare('SELECT name FROM snapshot WHERE parent_id = ? LIMIT 1')
+        .pluck()
+        .get(row.id);
+      if (child !== undefined) {
+        const problem = `cannot remove it, as snapshot "${String(child)}" stands on it; remove that first`;
+        throw refusal(ErrorCodes.FailedPrecondition, name, problem);
+      }
+      this.#database.prepare('DELETE FROM snapshot WHERE id = ?').run(row.id);
+    });
+  }
+
+  /** @throws {ObdError} `NotFound`, `Corrupt`. */
+  setLabels(name: string, change: (labels: Labels) => Labels): Snapshot {
+    return this.#transaction(() => {
+      const { id, labels } = this.get(name);
+      this.#database
+        .prepare('UPDATE snapshot SET labels = ?, updated_ms = ? WHERE id = ?')
+        .run(textOfLabels(change(labels)), Date.now(), id);
+      return this.get(name);
+    });
+  }
+
+  /** Idempotent. */
+  close(): void {
+    this.#database.close();
+  }
+
+  #row(name: string): Row | undefined {
+    return this.#database.prepare('SELECT id, name, kind FROM snapshot WHERE name = ?').get(name) as
+      | Row
+      | undefined;
+  }
+
+  #highestIdEver(): number {
+    const found = this.#database
+      .prepare(`SELECT seq FROM sqlite_sequence WHERE name = 'snapshot'`)
+      .pluck()
+      .get();
+    return typeof found === 'number' ? found : 0;
+  }
+
+  #transaction<T>(body: () => T): T {
+    try {
+      return this.#database.transaction(body).immediate();
+    } catch (error) {
+      throw error instanceof ObdError ? error : storeError(this.#database.name, error);
+    }
+  }
+}
+
+function migrate(database: Database.Database, path: string): void {
+  const version = database.pragma('user_version', { simple: true });
+  if (version === SCHEMA_VERSION) return;
+  if (version !== 0) {
+    throw new ObdError(
+      ErrorCodes.Unsupported,
+      `Cannot open "${path}": its schema has version ${version}, and this build knows ${SCHEMA_VERSION}; use the obd-snapshotter that wrote it`,
+      { path },
+    );
+  }
+  database
+    .transaction(() => {
+      database.exec(SCHEMA);
+      database.pragma(`user_version = ${SCHEMA_VERSION}`);
+    })
+    .immediate();
+}
+
+function snapshotOf(row: unknown): Snapshot {
+  try {
+    const { created_ms, updated_ms, size_bytes, inodes, ...same } = recordSchema.parse(row);
+    return {
+      ...same,
+      createdAtMs: created_ms,
+      updatedAtMs: updated_ms,
+      usage: { sizeBytes: size_bytes, inodes },
+    };
+  } catch (error) {
+    const { id, name } = row as Row;
+    const found = `The record of snapshot ${id}, "${name}", cannot be read: ${messageOf(error)}`;
+    throw new ObdError(ErrorCodes.Corrupt, `${found}; remove the snapshot`, {}, error);
+  }
+}
+
+/** An empty value is no label, as in containerd. */
+function textOfLabels(labels: Labels): string {
+  return JSON.stringify(
+    Object.fromEntries(Object.entries(labels).filter(([, value]) => value !== '')),
+  );
+}
+
+function notFound(name: string, what: string): ObdError {
+  return new ObdError(ErrorCodes.NotFound, `${what} "${name}" does not exist`);
+}
+
+function alreadyExists(name: string): ObdError {
+  return new ObdError(ErrorCodes.AlreadyExists, `snapshot "${name}" already exists`);
+}
+
+function refusal(code: ObdError['code'], name: string, problem: string): ObdError {
+  return new ObdError(code, `snapshot "${name}": ${problem}`);
+}
+
+function storeError(path: string, error: unknown): ObdError {
+  const code = error instanceof Database.SqliteError ? error.code : '';
+  if (code.startsWith('SQLITE_BUSY') || code.startsWith('SQLITE_LOCKED')) {
+    const found = `Cannot open "${path}": another process uses it; is obd-snapshotter running already?`;
+    return new ObdError(ErrorCodes.Busy, found, { path }, error);
+  }
+  if (code.startsWith('SQLITE_NOTADB') || code.startsWith('SQLITE_CORRUPT')) {
+    const found = `"${path}" is no usable database: ${messageOf(error)}; move the snapshotter's root aside and pull the images again`;
+    return new ObdError(ErrorCodes.Corrupt, found, { path }, error);
+  }
+  const full = code.startsWith('SQLITE_FULL');
+  const found = `Cannot use "${path}": ${messageOf(error)}`;
+  return new ObdError(full ? ErrorCodes.NoSpace : ErrorCodes.Io, found, { path }, error);
+}

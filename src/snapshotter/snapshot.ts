@@ -1,0 +1,64 @@
+/**
+ * What a snapshot is: a record of the store, and what its layer is made of.
+ *
+ *   active     a container's, or a layer being unpacked; writable; known by its key
+ *   view       as active, but nothing can be written
+ *   committed  a layer; can be a parent; known by its name
+ *
+ * A committed snapshot's parents are committed, and so is every parent.
+ */
+import { z } from 'zod';
+
+export const KINDS = ['active', 'view', 'committed'] as const;
+export type Kind = (typeof KINDS)[number];
+
+export type Labels = Readonly<Record<string, string>>;
+
+const digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
+
+export const layerSchema = z.discriminatedUnion('type', [
+  /** Files, in the snapshot's own directory `fs`, as containerd's overlayfs snapshotter has them. */
+  z.strictObject({ type: z.literal('files') }),
+  /** Blocks of a virtual disk, fetched from a registry when they are read. */
+  z.strictObject({
+    type: z.literal('remote'),
+    digest,
+    sizeBytes: z.int().positive(),
+    /** `https://host/v2/repository/blobs` */
+    repoBlobUrl: z.url(),
+    fileSystem: z.string(),
+  }),
+  /** Blocks of a virtual disk, all of them here: containerd has unpacked the blob as `fs/overlaybd.commit`. */
+  z.strictObject({ type: z.literal('local'), fileSystem: z.string() }),
+  /** A trace of accesses, made to be replayed. It holds no blocks, and nothing is lost without it. */
+  z.strictObject({ type: z.literal('trace') }),
+]);
+
+export type Layer = z.infer<typeof layerSchema>;
+export type RemoteLayer = Extract<Layer, { type: 'remote' }>;
+
+export interface Usage {
+  readonly sizeBytes: number;
+  readonly inodes: number;
+}
+
+export interface Snapshot {
+  /** Names its directory and its device; never used twice. */
+  readonly id: number;
+  /** The key while it is active or a view. */
+  readonly name: string;
+  /** Name of the parent; empty if there is none. */
+  readonly parent: string;
+  readonly kind: Kind;
+  readonly labels: Labels;
+  readonly createdAtMs: number;
+  readonly updatedAtMs: number;
+  /** As it was when committed. */
+  readonly usage: Usage;
+  readonly layer: Layer;
+}
+
+/** Whether the layer is a part of a virtual disk, and not files. */
+export function isBlockLayer(layer: Layer): boolean {
+  return layer.type !== 'files';
+}
