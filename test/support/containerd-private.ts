@@ -1,0 +1,121 @@
+/**
+ * A containerd and a registry of a test's own, under one directory in /var/tmp, and their end, after which nothing of them
+ * may be left. The same shell functions as the quickstart's start and stop them (scripts/private-services.sh).
+ *
+ * containerd there has the snapshotters overlayfs and native, and obd-ts as a proxy plugin at `snapshotterSocket`: start
+ * one there before its first use.
+ */
+import assert from 'node:assert/strict';
+import { execFile, execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { promisify } from 'node:util';
+
+const ROOT = repositoryRoot();
+const SCRIPT = join(ROOT, 'scripts', 'private-services.sh');
+const PATH = `${process.env['PATH']}:/usr/local/sbin:/usr/sbin:/sbin`;
+const OUTPUT_BYTES_MAX = 64 << 20;
+const run = promisify(execFile);
+
+/** Why tests with a PrivateContainerd cannot run here; false if they can. For the option `skip` of a test. */
+export const unfit = reasonToSkip();
+
+export class PrivateContainerd {
+  /** Short, as the paths of unix sockets have to be. */
+  readonly directory: string;
+  /** host:port, speaking plain HTTP. */
+  readonly registry: string;
+  readonly socket: string;
+  /** Where containerd looks for the snapshotter obd-ts. */
+  readonly snapshotterSocket: string;
+  /** In which ctr() works: that of the quickstart's functions. */
+  readonly namespace: string;
+
+  private constructor(directory: string, registry: string) {
+    this.directory = directory;
+    this.registry = registry;
+    this.socket = join(directory, 'containerd.sock');
+    this.snapshotterSocket = join(directory, 'snapshotter.sock');
+    this.namespace = `obd-ts-${basename(directory).replace(/^.*\./, '')}`;
+  }
+
+  static async start(): Promise<PrivateContainerd> {
+    const directory = await mkdtemp('/var/tmp/obdt.');
+    try {
+      await shell(directory, 'start_registry "$DIR"; start_containerd "$DIR"');
+      const registry = await shell(directory, 'registry_address "$DIR"');
+      return new PrivateContainerd(directory, registry.trim());
+    } catch (error) {
+      await shell(directory, 'stop_services "$DIR"');
+      await rm(directory, { recursive: true });
+      throw error;
+    }
+  }
+
+  /** Starts obd-blockd and obd-snapshotter from the build (dist/). stop() stops them too. */
+  async startObd(): Promise<void> {
+    await shell(this.directory, 'start_obd "$DIR"');
+  }
+
+  /** What `ctr` prints. */
+  async ctr(...args: readonly string[]): Promise<string> {
+    const options = ['--address', this.socket, '--namespace', this.namespace];
+    const { stdout } = await run('ctr', [...options, ...args], { maxBuffer: OUTPUT_BYTES_MAX });
+    return stdout;
+  }
+
+  /** Copies an image of an OCI layout (`DIR:TAG`) into the registry and returns its reference there. */
+  async push(layout: string, name: string): Promise<string> {
+    const reference = `${this.registry}/${name}`;
+    await run('skopeo', [
+      '--insecure-policy',
+      'copy',
+      '--quiet',
+      '--dest-tls-verify=false',
+      `oci:${layout}`,
+      `docker://${reference}`,
+    ]);
+    return reference;
+  }
+
+  /** The lines of the registry's access log: what was really asked of it. */
+  async requests(): Promise<string[]> {
+    const text = await readFile(join(this.directory, 'registry.log'), 'utf8');
+    return text.split('\n').filter((line) => /"(?:GET|HEAD|POST|PUT|PATCH) /.test(line));
+  }
+
+  /** Stops all, removes all, and fails if a process, mount, loop device or cgroup of it is still there. */
+  async stop(): Promise<void> {
+    const left = await shell(this.directory, 'stop_services "$DIR"; leftovers "$DIR"');
+    if (left === '') await rm(this.directory, { recursive: true });
+    assert.equal(left, '', `left behind, see ${this.directory}/stop.log`);
+  }
+}
+
+async function shell(directory: string, body: string): Promise<string> {
+  const script = `set -euo pipefail; . "$1"; DIR=$2; ${body}`;
+  const { stdout } = await run('bash', ['-c', script, 'private-services', SCRIPT, directory], {
+    cwd: ROOT,
+    env: { ...process.env, PATH },
+  });
+  return stdout;
+}
+
+function reasonToSkip(): string | false {
+  if (process.geteuid?.() !== 0) return 'a private containerd needs root';
+  for (const program of ['containerd', 'ctr', 'docker-registry', 'skopeo']) {
+    try {
+      execFileSync('sh', ['-c', `command -v ${program}`], { env: { PATH }, stdio: 'ignore' });
+    } catch {
+      return `a private containerd needs ${program}`;
+    }
+  }
+  return false;
+}
+
+function repositoryRoot(): string {
+  let root = import.meta.dirname;
+  while (!existsSync(join(root, 'package.json'))) root = dirname(root);
+  return root;
+}
