@@ -1,6 +1,8 @@
 /**
  * Where the registry of a host name answers, and over what: TLS, unless the host is this machine or is
  * listed as speaking plain HTTP. As in docker and containerd, `docker.io` is a name and not an address.
+ *
+ * An endpoint is another address for a name: containerd's labels lose the port of `localhost:5000`.
  */
 import { isIPv4 } from 'node:net';
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -11,28 +13,35 @@ const DOCKER_HUB_ENDPOINT = `registry-1.${DOCKER_HUB}`;
 
 export class RegistryHosts {
   readonly #plain: ReadonlySet<string>;
+  readonly #endpoints: ReadonlyMap<string, string>;
 
   /**
    * @param plainHttpHosts - `host` for all its ports, or `host:port`.
+   * @param endpoints - Name of a host to the `host` or `host:port` where it really answers.
    * @throws {ObdError} `InvalidArgument` for what is no host.
    */
-  constructor(plainHttpHosts: readonly string[]) {
-    for (const host of plainHttpHosts) {
-      if (isHost(host)) continue;
-      throw new ObdError(
-        ErrorCodes.InvalidArgument,
-        `${JSON.stringify(host)} is no plain-HTTP host: write it as host or host:port, without "http://"`,
-      );
+  constructor(plainHttpHosts: readonly string[], endpoints: Readonly<Record<string, string>> = {}) {
+    for (const host of plainHttpHosts) checkHost(host, 'plain-HTTP host');
+    for (const [name, address] of Object.entries(endpoints)) {
+      checkHost(name, 'name of a registry');
+      checkHost(address, `endpoint of ${name}`);
     }
     this.#plain = new Set(plainHttpHosts.map((host) => host.toLowerCase()));
+    this.#endpoints = new Map(Object.entries(endpoints));
+  }
+
+  /** `registry-1.docker.io` for `docker.io`, what the endpoints say, or the host itself. */
+  addressOf(host: string): string {
+    return this.#endpoints.get(host) ?? (host === DOCKER_HUB ? DOCKER_HUB_ENDPOINT : host);
   }
 
   /** `https://registry-1.docker.io` for `docker.io`, `http://localhost:5000` for `localhost:5000`. */
   originOf(host: string): string {
-    if (host === DOCKER_HUB) return `https://${DOCKER_HUB_ENDPOINT}`;
-    const { hostname, port } = new URL(`http://${host}`);
-    const plain = this.isListedPlain(host) || (isLoopback(hostname) && port !== '443');
-    return `${plain ? 'http' : 'https'}://${host}`;
+    const address = this.addressOf(host);
+    const { hostname, port } = new URL(`http://${address}`);
+    const local = isLoopback(hostname) && port !== '443';
+    const plain = local || this.isListedPlain(host) || this.isListedPlain(address);
+    return new URL(`${plain ? 'http' : 'https'}://${address}`).origin;
   }
 
   /** Whether the operator said that this host speaks plain HTTP; being this machine is not enough. */
@@ -48,7 +57,10 @@ export function isLoopback(hostname: string): boolean {
   return isIPv4(hostname) && hostname.startsWith('127.');
 }
 
-/** The name by which credentials and references know the registry that answers at `host`. */
-export function registryName(host: string): string {
-  return host === DOCKER_HUB_ENDPOINT ? DOCKER_HUB : host;
+function checkHost(host: string, role: string): void {
+  if (isHost(host)) return;
+  throw new ObdError(
+    ErrorCodes.InvalidArgument,
+    `${JSON.stringify(host)} is no ${role}: write it as host or host:port, without "http://"`,
+  );
 }

@@ -11,6 +11,8 @@ export interface RegistryLimits {
   readonly headersMs: number;
   /** The same for the end of an upload, which the registry may hash and copy before it answers. */
   readonly uploadHeadersMs: number;
+  /** Between two pieces of an upload that the registry takes; it may be writing to slow storage. */
+  readonly uploadIdleMs: number;
   /** Between two pieces of a body. */
   readonly bodyIdleMs: number;
   /** Attempts at one request, the first included. Reads of blocks are bounded by their deadline instead. */
@@ -27,6 +29,7 @@ export const DEFAULT_LIMITS: RegistryLimits = {
   connectMs: 5_000,
   headersMs: 15_000,
   uploadHeadersMs: 300_000,
+  uploadIdleMs: 60_000,
   bodyIdleMs: 15_000,
   attemptsMax: 5,
   backoffMs: 200,

@@ -1,0 +1,168 @@
+/**
+ * The Authorization headers of one client, learnt from challenges and kept while they are good: Basic per
+ * registry, Bearer per registry, repository and kind of access.
+ *
+ * Nothing is sent before a registry asks. However many requests are challenged at once, one of them gets
+ * the token; a token that is refused in mid-life is replaced like one that was never there.
+ */
+import { ErrorCodes, ObdError } from '../errors.js';
+import { requestToken } from './bearer-token.js';
+import { type Challenge, parseChallenges } from './challenge.js';
+import { basicAuthorization, type Credentials, type Login } from './credentials.js';
+import type { HttpClient } from './http-client.js';
+import type { RegistryHosts } from './registry-hosts.js';
+
+/** A token is not used in its last moments, so that it does not expire on the way. */
+const EXPIRY_MARGIN_MS = 5_000;
+/** Repositories in use at once, and to spare; those beyond are asked for again. */
+const AUTHORIZATIONS_MAX = 1024;
+
+/** What is to be done, and where. */
+export interface Access {
+  /** As in a reference: `docker.io`. */
+  readonly host: string;
+  readonly repository: string;
+  readonly action: 'pull' | 'push';
+}
+
+interface Known {
+  readonly authorization: string;
+  /** On the clock of performance.now(). */
+  readonly goodUntilMs: number;
+}
+
+export class Authenticator {
+  readonly #http: HttpClient;
+  readonly #hosts: RegistryHosts;
+  readonly #credentials: Credentials;
+  readonly #known = new Map<string, Known>();
+  readonly #underWay = new Map<string, Promise<string>>();
+
+  constructor(http: HttpClient, hosts: RegistryHosts, credentials: Credentials) {
+    this.#http = http;
+    this.#hosts = hosts;
+    this.#credentials = credentials;
+  }
+
+  /** The header to send; undefined as long as none was asked for. */
+  known(access: Access): string | undefined {
+    const known = this.#known.get(keyOf(access));
+    return known !== undefined && known.goodUntilMs > performance.now()
+      ? known.authorization
+      : undefined;
+  }
+
+  /**
+   * The header that answers a challenge.
+   *
+   * @param challenge - The WWW-Authenticate of the refusal.
+   * @param refused - The header that was refused, if one was sent.
+   * @param signal - Ends the wait; what is under way goes on for those who wait too.
+   * @throws {ObdError} `Unauthorized` if there is no login that could help, or it is refused; what
+   *   requestToken() and Credentials.find() throw.
+   */
+  async answer(
+    access: Access,
+    challenge: string,
+    refused: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<string> {
+    const newer = this.known(access);
+    if (newer !== undefined && newer !== refused) return newer;
+    const key = keyOf(access);
+    let fetched = this.#underWay.get(key);
+    if (fetched === undefined) {
+      fetched = this.#fetch(access, challenge, refused).finally(() => this.#underWay.delete(key));
+      this.#underWay.set(key, fetched);
+    }
+    return await unlessAborted(fetched, signal);
+  }
+
+  async #fetch(access: Access, header: string, refused: string | undefined): Promise<string> {
+    const { host } = access;
+    const doing = `Cannot log in to ${host}`;
+    const challenges = parseChallenges(header);
+    const bearer = challenges.find(({ scheme }) => scheme === 'bearer');
+    const basic = challenges.find(({ scheme }) => scheme === 'basic');
+    if (bearer === undefined && basic === undefined) {
+      const problem = 'it asks for neither a token nor a password, and nothing else is known here';
+      throw new ObdError(ErrorCodes.Unauthorized, `${doing}: ${problem}`);
+    }
+    const login = await this.#find(host);
+    const found =
+      bearer === undefined
+        ? this.#basic(host, login, refused)
+        : await this.#bearer(access, bearer, login, doing);
+    this.#remember(access, found);
+    return found.authorization;
+  }
+
+  async #find(host: string): Promise<Login | undefined> {
+    const address = this.#hosts.addressOf(host);
+    const found = await this.#credentials.find(host);
+    // Whoever logged in where the registry answers wrote its port.
+    return found ?? (address === host ? undefined : await this.#credentials.find(address));
+  }
+
+  #basic(host: string, login: Login | undefined, refused: string | undefined): Known {
+    if (login?.kind !== 'password') throw this.refusal(host, `${host} asks for a password`);
+    const authorization = basicAuthorization(login.username, login.password);
+    if (authorization === refused) throw this.refusal(host, `${host} refuses the password`);
+    return { authorization, goodUntilMs: Number.POSITIVE_INFINITY };
+  }
+
+  async #bearer(
+    access: Access,
+    { parameters }: Challenge,
+    login: Login | undefined,
+    doing: string,
+  ): Promise<Known> {
+    const { host, repository, action } = access;
+    const asked = parameters.get('scope');
+    // A registry challenges for what one request needs; an upload needs to look as well.
+    const scope =
+      action === 'push' || asked === undefined
+        ? `repository:${repository}:${action === 'push' ? 'pull,push' : 'pull'}`
+        : asked;
+    const origin = this.#hosts.originOf(host);
+    const request = { parameters, scope, login, origin, doing };
+    try {
+      const { authorization, lifeMs } = await requestToken(this.#http, this.#hosts, request);
+      return { authorization, goodUntilMs: performance.now() + lifeMs - EXPIRY_MARGIN_MS };
+    } catch (error) {
+      if (!(error instanceof ObdError) || error.code !== ErrorCodes.Unauthorized) throw error;
+      throw this.refusal(host, error.message, error);
+    }
+  }
+
+  #remember(access: Access, known: Known): void {
+    if (this.#known.size >= AUTHORIZATIONS_MAX) this.#known.clear();
+    this.#known.set(keyOf(access), known);
+  }
+
+  /** An `Unauthorized` that says where a login would have to be. */
+  refusal(host: string, problem: string, cause?: ObdError): ObdError {
+    const remedy = `log in with \`docker login ${host}\`; logins are read from ${this.#credentials.label}`;
+    const message = `${problem}; ${remedy}`;
+    return new ObdError(ErrorCodes.Unauthorized, message, cause?.details ?? {}, cause);
+  }
+}
+
+function keyOf({ host, repository, action }: Access): string {
+  return `${action} ${host}/${repository}`;
+}
+
+async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return await promise;
+  let abort = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    abort = () => reject(signal.reason);
+    if (signal.aborted) abort();
+    else signal.addEventListener('abort', abort, { once: true });
+  });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
+}

@@ -1,0 +1,103 @@
+/**
+ * Gets a token for a registry from the server that its `Bearer` challenge names (distribution's "token
+ * authentication"): a GET, with the login if there is one, or the OAuth 2 form with an identity token.
+ *
+ * The challenge comes from the registry, so its realm is checked before a login goes there: TLS, or plain
+ * HTTP where the registry itself is allowed plain HTTP and the realm is on this machine or listed.
+ */
+import { ErrorCodes, ObdError } from '../errors.js';
+import { basicAuthorization, type Login } from './credentials.js';
+import type { HttpClient } from './http-client.js';
+import { isLoopback, type RegistryHosts } from './registry-hosts.js';
+import { quotable, responseError } from './response-error.js';
+
+/** Tokens are 1 to 4 KiB; Azure's reach 10. */
+const ANSWER_BYTES_MAX = 256 << 10;
+/** What the specification says of a token without `expires_in`. */
+const LIFE_SECONDS_DEFAULT = 60;
+/** A longer life is not believed: the 401 at its end costs one request. */
+const LIFE_SECONDS_MAX = 3600;
+
+export interface TokenRequest {
+  readonly parameters: ReadonlyMap<string, string>;
+  readonly scope: string;
+  readonly login: Login | undefined;
+  /** Of the registry that sent the challenge. */
+  readonly origin: string;
+  /** For messages: "Cannot log in to host". */
+  readonly doing: string;
+}
+
+export interface Token {
+  readonly authorization: string;
+  readonly lifeMs: number;
+}
+
+/** @throws {ObdError} `Unauthorized` if the login is refused, `Unavailable`, `Registry`. */
+export async function requestToken(
+  http: HttpClient,
+  hosts: RegistryHosts,
+  request: TokenRequest,
+): Promise<Token> {
+  const { parameters, scope, login, origin, doing } = request;
+  const realm = realmOf(parameters.get('realm'), origin, hosts, doing);
+  const service = parameters.get('service');
+  const fields = new URLSearchParams(service === undefined ? {} : { service });
+  fields.set('scope', scope);
+  const common = { signal: undefined, doing } as const;
+  const form = { 'content-type': 'application/x-www-form-urlencoded' };
+  let response: Awaited<ReturnType<HttpClient['send']>>;
+  if (login?.kind === 'identity-token') {
+    fields.set('grant_type', 'refresh_token');
+    fields.set('client_id', 'obd-ts');
+    fields.set('refresh_token', login.token);
+    const body = Buffer.from(fields.toString());
+    response = await http.send({ ...common, method: 'POST', url: realm, headers: form, body });
+  } else {
+    for (const [name, value] of fields) realm.searchParams.append(name, value);
+    const headers =
+      login === undefined
+        ? {}
+        : { authorization: basicAuthorization(login.username, login.password) };
+    response = await http.send({ ...common, method: 'GET', url: realm, headers });
+  }
+  if (response.status !== 200) throw await responseError(response);
+  return tokenOf(await response.readAll(ANSWER_BYTES_MAX), doing, realm.host);
+}
+
+function realmOf(
+  text: string | undefined,
+  origin: string,
+  hosts: RegistryHosts,
+  doing: string,
+): URL {
+  const refuse = (problem: string) => new ObdError(ErrorCodes.Registry, `${doing}: ${problem}`);
+  if (text === undefined) throw refuse('its challenge names no token server');
+  if (!URL.canParse(text)) throw refuse('the token server it names is no URL');
+  const realm = new URL(text);
+  if (realm.protocol === 'https:') return realm;
+  const plainHere = origin.startsWith('http:') && isLoopback(realm.hostname);
+  if (realm.protocol === 'http:' && (plainHere || hosts.isListedPlain(realm.host))) return realm;
+  throw refuse(
+    `its token server ${quotable(realm.host)} is not reached by TLS; if it is to be trusted, list it among the plain-HTTP hosts`,
+  );
+}
+
+function tokenOf(bytes: Uint8Array, doing: string, host: string): Token {
+  const bad = (problem: string) =>
+    new ObdError(ErrorCodes.Registry, `${doing}: the answer of token server ${host} ${problem}`);
+  let json: Readonly<Record<string, unknown>>;
+  try {
+    json = Object(JSON.parse(Buffer.from(bytes).toString('utf8')));
+  } catch {
+    throw bad('is not JSON');
+  }
+  const token = json['token'] ?? json['access_token'];
+  if (typeof token !== 'string' || !/^[\x21-\x7e]+$/.test(token)) throw bad('holds no token');
+  const said = json['expires_in'];
+  const seconds = typeof said === 'number' && said > 0 ? said : LIFE_SECONDS_DEFAULT;
+  return {
+    authorization: `Bearer ${token}`,
+    lifeMs: Math.min(seconds, LIFE_SECONDS_MAX) * 1000,
+  };
+}

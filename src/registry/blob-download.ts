@@ -1,0 +1,70 @@
+/**
+ * A whole blob as a stream. A connection that breaks half way is continued where it broke, by a range;
+ * each piece that arrives restores the attempts, so that a large blob over a bad line is not given up
+ * while it makes progress.
+ */
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { Access } from './authenticator.js';
+import type { HttpResponse } from './http-client.js';
+import type { Descriptor } from './manifest.js';
+import type { RegistryExchange } from './registry-exchange.js';
+import type { RegistryLimits } from './registry-limits.js';
+import { RetryBudget } from './retry.js';
+
+/**
+ * Not checked against the digest: verifiedBlob() does that.
+ *
+ * @throws {ObdError} `Unavailable`, `Unauthorized`, `NotFound`, `Registry`; the signal's reason.
+ */
+export async function* downloadBlob(
+  exchange: RegistryExchange,
+  { attemptsMax, backoffMs }: RegistryLimits,
+  access: Access,
+  { digest, size }: Descriptor,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const doing = `Cannot read ${digest} of ${access.host}/${access.repository}`;
+  const url = exchange.urlOf(access, `blobs/${digest}`);
+  // Not bounded as a whole: the limits on idle connections bound each piece.
+  const policy = { attemptsMax, backoffMs, deadlineMs: undefined };
+  let received = 0;
+  for (let budget = new RetryBudget(policy); ; ) {
+    try {
+      const range = received === 0 ? {} : { range: `bytes=${received}-` };
+      const headers = { 'accept-encoding': 'identity', ...range };
+      const request = { access, method: 'GET', url, headers, signal, doing } as const;
+      const response = await exchange.send(request);
+      let skip = await bytesToSkip(exchange, access, response, received);
+      for await (const piece of response.pieces()) {
+        const fresh = piece.subarray(Math.min(skip, piece.length));
+        skip -= piece.length - fresh.length;
+        if (fresh.length === 0) continue;
+        received += fresh.length;
+        budget = new RetryBudget(policy);
+        yield fresh;
+      }
+      // Too many bytes are the reader's to refuse, and it does; too few may still come.
+      if (received >= size) return;
+      const problem = `${response.url.host} ended it after ${received} of ${size} bytes`;
+      throw new ObdError(ErrorCodes.Unavailable, `${doing}: ${problem}`);
+    } catch (error) {
+      await budget.spend(error, signal);
+    }
+  }
+}
+
+/** How much of the answer has been received before. */
+async function bytesToSkip(
+  exchange: RegistryExchange,
+  access: Access,
+  response: HttpResponse,
+  received: number,
+): Promise<number> {
+  if (response.status === 200) return received;
+  const starts = response.header('content-range')?.startsWith(`bytes ${received}-`) === true;
+  if (response.status === 206 && starts) return 0;
+  if (response.status !== 206) throw await exchange.errorOf(response, access);
+  response.cutOff();
+  const problem = `${response.url.host} sent another part than the one asked for`;
+  throw new ObdError(ErrorCodes.Registry, `${response.doing}: ${problem}`);
+}

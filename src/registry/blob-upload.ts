@@ -1,0 +1,151 @@
+/**
+ * Puts a blob into a registry: POST opens an upload, one PUT with the digest sends all of it (OCI
+ * distribution spec 1.1, "POST then PUT"). What fails is begun again, with a new upload: half-sent uploads
+ * are the registry's to expire, and resuming them is where registries differ most.
+ *
+ * The content is checked against the descriptor as it goes out, and the registry checks it again.
+ */
+import { open } from 'node:fs/promises';
+import { Readable } from 'node:stream';
+import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import type { Access } from './authenticator.js';
+import { piecesOfFile } from './file-pieces.js';
+import type { Descriptor } from './manifest.js';
+import type { RegistryExchange } from './registry-exchange.js';
+import type { RegistryLimits } from './registry-limits.js';
+import { retrying } from './retry.js';
+import { verifiedBlob } from './verified-blob.js';
+
+export interface BlobContent {
+  readonly descriptor: Descriptor;
+  /** The path of a file, or the bytes. */
+  readonly content: string | Uint8Array;
+  /** Told how many more bytes went out; an attempt that is begun again tells them again. */
+  readonly onBytes: ((bytes: number) => void) | undefined;
+}
+
+/**
+ * @throws {ObdError} `Corrupt` if the content is not what the descriptor states, `Io` if it cannot be
+ *   read, `Unavailable`, `Unauthorized`, `Registry`; the signal's reason.
+ */
+export async function uploadBlob(
+  exchange: RegistryExchange,
+  limits: RegistryLimits,
+  access: Access,
+  blob: BlobContent,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { attemptsMax, backoffMs } = limits;
+  const doing = `Cannot upload ${blob.descriptor.digest} to ${access.host}/${access.repository}`;
+  // Each attempt is bounded by its progress: how long a gigabyte takes is not known here.
+  const policy = { attemptsMax, backoffMs, deadlineMs: undefined };
+  await retrying(policy, doing, signal, async (attemptSignal) => {
+    const location = await openUpload(exchange, access, doing, attemptSignal);
+    location.searchParams.set('digest', blob.descriptor.digest);
+    const watch = new StallWatch(limits.uploadIdleMs, doing, access.host, attemptSignal);
+    try {
+      const response = await exchange.send({
+        access,
+        method: 'PUT',
+        url: location,
+        headers: {
+          'content-type': 'application/octet-stream',
+          'content-length': String(blob.descriptor.size),
+        },
+        body: () => bodyOf(blob, watch),
+        signal: watch.signal,
+        headersMs: limits.uploadHeadersMs,
+        doing,
+      });
+      if (response.status !== 201) throw await exchange.errorOf(response, access);
+      await response.discard();
+    } finally {
+      watch.stop();
+    }
+  });
+}
+
+async function openUpload(
+  exchange: RegistryExchange,
+  access: Access,
+  doing: string,
+  signal: AbortSignal,
+): Promise<URL> {
+  const url = exchange.urlOf(access, 'blobs/uploads/');
+  const headers = { 'content-length': '0' };
+  const request = { access, method: 'POST', url, headers, signal, doing } as const;
+  const response = await exchange.send(request);
+  if (response.status !== 202) throw await exchange.errorOf(response, access);
+  const location = response.header('location');
+  await response.discard();
+  if (location !== undefined && URL.canParse(location, url.href)) return new URL(location, url);
+  const problem = `${url.host} opened an upload and did not say where`;
+  throw new ObdError(ErrorCodes.Registry, `${doing}: ${problem}`);
+}
+
+function bodyOf(blob: BlobContent, watch: StallWatch): Readable {
+  // Pieces are 256 KiB: one that waits is enough, and more would only be memory.
+  return Readable.from(checkedPieces(blob, watch), { highWaterMark: 1 });
+}
+
+async function* checkedPieces(
+  { descriptor, content, onBytes }: BlobContent,
+  watch: StallWatch,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const label = typeof content === 'string' ? `"${content}"` : descriptor.digest;
+  for await (const piece of verifiedBlob(piecesOf(content), descriptor, label)) {
+    watch.progress();
+    yield piece;
+    onBytes?.(piece.length);
+  }
+  // From here on the limit for the answer counts.
+  watch.stop();
+}
+
+async function* piecesOf(
+  content: string | Uint8Array,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  if (typeof content !== 'string') {
+    yield content;
+    return;
+  }
+  const file = await open(content, 'r').catch((error: unknown) => {
+    const message = `Cannot read "${content}": ${messageOf(error)}`;
+    throw new ObdError(ErrorCodes.Io, message, { path: content }, error);
+  });
+  try {
+    yield* piecesOfFile(file, content, undefined);
+  } finally {
+    await file.close();
+  }
+}
+
+/** A signal that aborts with the caller's, and when nothing moves for too long. */
+class StallWatch {
+  readonly #controller = new AbortController();
+  readonly #outer: AbortSignal;
+  readonly #forward = () => this.#controller.abort(this.#outer.reason);
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(idleMs: number, doing: string, host: string, outer: AbortSignal) {
+    this.#outer = outer;
+    outer.addEventListener('abort', this.#forward, { once: true });
+    if (outer.aborted) this.#forward();
+    const message = `${doing}: ${host} took nothing for ${idleMs / 1000} s`;
+    const stalled = () => this.#controller.abort(new ObdError(ErrorCodes.Unavailable, message));
+    this.#timer = setTimeout(stalled, idleMs);
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  progress(): void {
+    this.#timer.refresh();
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+    this.#outer.removeEventListener('abort', this.#forward);
+  }
+}

@@ -1,0 +1,227 @@
+/**
+ * A client of OCI registries (OCI distribution spec 1.1): manifests, blobs whole or by ranges, uploads. One
+ * per process: connections, tokens and logins are shared by all it is asked for.
+ *
+ * Every call names its host as references do (`docker.io`), is bounded in time and attempts, and throws
+ * ObdErrors only; credentials are in none of them. Names are checked here, as they become URLs.
+ */
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { Access } from './authenticator.js';
+import { downloadBlob } from './blob-download.js';
+import { type BlobRanges, RemoteBlobRanges } from './blob-ranges.js';
+import { type BlobContent, uploadBlob } from './blob-upload.js';
+import type { Credentials } from './credentials.js';
+import { checkDigest, isDigest, sha256Of } from './digest.js';
+import type { HttpResponse } from './http-client.js';
+import { type Descriptor, MANIFEST_BYTES_MAX } from './manifest.js';
+import { IMAGE_MANIFEST_TYPES, INDEX_TYPES, SCHEMA1_TYPES } from './media-types.js';
+import { isHost, isRepository, isTag } from './reference.js';
+import { RegistryExchange, type RegistryRequest } from './registry-exchange.js';
+import type { RegistryHosts } from './registry-hosts.js';
+import { DEFAULT_LIMITS, type RegistryLimits } from './registry-limits.js';
+import { retrying } from './retry.js';
+import { mismatch } from './verified-blob.js';
+
+/** Schema 1 too: a registry that has nothing else then says so, in place of "not found". */
+const ACCEPT = [...IMAGE_MANIFEST_TYPES, ...INDEX_TYPES, ...SCHEMA1_TYPES].join(', ');
+
+export interface RegistryClientOptions {
+  readonly hosts: RegistryHosts;
+  readonly credentials: Credentials;
+  readonly limits?: RegistryLimits;
+}
+
+export interface ManifestBytes {
+  readonly bytes: Uint8Array;
+  /** As served; undefined if the registry did not say. */
+  readonly mediaType: string | undefined;
+}
+
+export class RegistryClient {
+  readonly #exchange: RegistryExchange;
+  readonly #limits: RegistryLimits;
+
+  constructor({ hosts, credentials, limits = DEFAULT_LIMITS }: RegistryClientOptions) {
+    this.#exchange = new RegistryExchange(hosts, credentials, limits);
+    this.#limits = limits;
+  }
+
+  /**
+   * A blob to be read by ranges.
+   *
+   * @param sizeBytes - Undefined asks the registry for it.
+   * @throws {ObdError} `InvalidArgument`, `Unsupported` for what is no name or digest; as
+   *   BlobRanges.readRange() if the size is asked for.
+   */
+  async blobRanges(
+    host: string,
+    repository: string,
+    digest: string,
+    sizeBytes: number | undefined,
+  ): Promise<BlobRanges> {
+    const access = accessTo(host, repository, 'pull');
+    checkDigest(digest, `a blob of ${host}/${repository}`);
+    const blob = { exchange: this.#exchange, limits: this.#limits, access, digest };
+    return await RemoteBlobRanges.open(blob, sizeBytes);
+  }
+
+  /**
+   * A manifest or an index, unparsed.
+   *
+   * @param target - A tag, or a digest: then the bytes have it.
+   * @throws {ObdError} `NotFound`, `Unauthorized`, `Unavailable`, `Registry`, `Corrupt`.
+   */
+  async getManifest(
+    host: string,
+    repository: string,
+    target: string,
+    signal?: AbortSignal,
+  ): Promise<ManifestBytes> {
+    const access = accessTo(host, repository, 'pull');
+    checkTarget(target);
+    const label = `${host}/${repository}${isDigest(target) ? '@' : ':'}${target}`;
+    const doing = `Cannot get the manifest of ${label}`;
+    const url = this.#exchange.urlOf(access, `manifests/${target}`);
+    const headers = { accept: ACCEPT };
+    return await this.#retrying(doing, signal, async (attemptSignal) => {
+      const request = {
+        access,
+        method: 'GET',
+        url,
+        headers,
+        signal: attemptSignal,
+        doing,
+      } as const;
+      const response = await this.#expect(request, [200]);
+      const bytes = await response.readAll(MANIFEST_BYTES_MAX);
+      const promised = isDigest(target) ? target : response.header('docker-content-digest');
+      const digest = sha256Of(bytes);
+      if (promised !== undefined && isDigest(promised) && promised !== digest) {
+        const descriptor = { mediaType: '', digest: promised, size: bytes.length };
+        throw mismatch(`the manifest of ${label}`, descriptor, `its digest is ${digest}`);
+      }
+      const mediaType = response.header('content-type')?.split(';', 1)[0]?.trim();
+      return { bytes, mediaType };
+    });
+  }
+
+  /** @throws {ObdError} `Unauthorized`, `Unavailable`, `Registry`. */
+  async hasBlob(
+    host: string,
+    repository: string,
+    digest: string,
+    signal?: AbortSignal,
+  ): Promise<boolean> {
+    const access = accessTo(host, repository, 'push');
+    checkDigest(digest, `a blob of ${host}/${repository}`);
+    const doing = `Cannot look for ${digest} in ${host}/${repository}`;
+    const url = this.#exchange.urlOf(access, `blobs/${digest}`);
+    return await this.#retrying(doing, signal, async (attemptSignal) => {
+      const headers = {};
+      const request = {
+        access,
+        method: 'HEAD',
+        url,
+        headers,
+        signal: attemptSignal,
+        doing,
+      } as const;
+      const response = await this.#expect(request, [200, 404]);
+      await response.discard();
+      return response.status === 200;
+    });
+  }
+
+  /**
+   * A whole blob as a stream, unchecked.
+   *
+   * @throws {ObdError} as getManifest(), while it is iterated; not `Corrupt`.
+   */
+  readBlob(
+    host: string,
+    repository: string,
+    descriptor: Descriptor,
+    signal?: AbortSignal,
+  ): AsyncGenerator<Uint8Array, void, undefined> {
+    const access = accessTo(host, repository, 'pull');
+    checkDigest(descriptor.digest, `a blob of ${host}/${repository}`);
+    return downloadBlob(this.#exchange, this.#limits, access, descriptor, signal);
+  }
+
+  /** @throws {ObdError} as uploadBlob(). */
+  async putBlob(
+    host: string,
+    repository: string,
+    blob: BlobContent,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const access = accessTo(host, repository, 'push');
+    checkDigest(blob.descriptor.digest, `a blob for ${host}/${repository}`);
+    await uploadBlob(this.#exchange, this.#limits, access, blob, signal);
+  }
+
+  /**
+   * @param target - A tag, or the digest of `bytes`.
+   * @throws {ObdError} `Unauthorized`, `Unavailable`, `Registry`.
+   */
+  async putManifest(
+    host: string,
+    repository: string,
+    target: string,
+    { bytes, mediaType }: { readonly bytes: Uint8Array; readonly mediaType: string },
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const access = accessTo(host, repository, 'push');
+    checkTarget(target);
+    const doing = `Cannot put the manifest ${target} to ${host}/${repository}`;
+    const url = this.#exchange.urlOf(access, `manifests/${target}`);
+    const headers = { 'content-type': mediaType };
+    await this.#retrying(doing, signal, async (attemptSignal) => {
+      const request = {
+        access,
+        method: 'PUT',
+        url,
+        headers,
+        signal: attemptSignal,
+        doing,
+      } as const;
+      const response = await this.#expect({ ...request, body: () => bytes }, [201]);
+      await response.discard();
+    });
+  }
+
+  /** Cuts off what is under way. Idempotent. */
+  async close(): Promise<void> {
+    await this.#exchange.close();
+  }
+
+  async #expect(request: RegistryRequest, statuses: readonly number[]): Promise<HttpResponse> {
+    const response = await this.#exchange.send(request);
+    if (statuses.includes(response.status)) return response;
+    throw await this.#exchange.errorOf(response, request.access);
+  }
+
+  #retrying<T>(
+    doing: string,
+    signal: AbortSignal | undefined,
+    attempt: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    const { attemptsMax, backoffMs, requestDeadlineMs } = this.#limits;
+    const policy = { attemptsMax, backoffMs, deadlineMs: requestDeadlineMs };
+    return retrying(policy, doing, signal, attempt);
+  }
+}
+
+function accessTo(host: string, repository: string, action: Access['action']): Access {
+  if (isHost(host) && isRepository(repository)) return { host, repository, action };
+  throw new ObdError(
+    ErrorCodes.InvalidArgument,
+    `${JSON.stringify(`${host}/${repository}`.slice(0, 300))} is no host and repository of a registry`,
+  );
+}
+
+function checkTarget(target: string): void {
+  if (isTag(target) || isDigest(target)) return;
+  const shown = JSON.stringify(target.slice(0, 100));
+  throw new ObdError(ErrorCodes.InvalidArgument, `${shown} is neither a tag nor a digest`);
+}

@@ -1,0 +1,123 @@
+/**
+ * One request to a registry and its final answer: challenged at most once, redirected at most REDIRECTS_MAX
+ * times. Nothing is tried again here.
+ *
+ * Authorization goes to the registry's own origin and to nobody else: the first redirect to another origin
+ * ends it for the rest of the chain. TLS, once there, is not left for plain HTTP, unless the target is
+ * listed: a registry must not be able to send us to a port of this machine.
+ */
+import { ErrorCodes, ObdError } from '../errors.js';
+import { type Access, Authenticator } from './authenticator.js';
+import type { Credentials } from './credentials.js';
+import { HttpClient, type HttpRequest, type HttpResponse } from './http-client.js';
+import type { RegistryHosts } from './registry-hosts.js';
+import type { RegistryLimits } from './registry-limits.js';
+import { quotable, responseError } from './response-error.js';
+
+/** Registry to mirror, mirror to storage, storage to its region: three are seen. */
+const REDIRECTS_MAX = 6;
+const REDIRECTS: readonly number[] = [301, 302, 303, 307, 308];
+
+export interface RegistryRequest extends Omit<HttpRequest, 'body'> {
+  readonly access: Access;
+  /** Called for each time the request is sent. */
+  readonly body?: () => NonNullable<HttpRequest['body']>;
+}
+
+export class RegistryExchange {
+  readonly #http: HttpClient;
+  readonly #hosts: RegistryHosts;
+  readonly #authenticator: Authenticator;
+
+  constructor(hosts: RegistryHosts, credentials: Credentials, limits: RegistryLimits) {
+    this.#http = new HttpClient(limits);
+    this.#hosts = hosts;
+    this.#authenticator = new Authenticator(this.#http, hosts, credentials);
+  }
+
+  /** `path` is relative to the repository: `blobs/sha256:...`. */
+  urlOf({ host, repository }: Access, path: string): URL {
+    return new URL(`${this.#hosts.originOf(host)}/v2/${repository}/${path}`);
+  }
+
+  isHome({ host }: Access, url: URL): boolean {
+    return url.origin === this.#hosts.originOf(host);
+  }
+
+  /**
+   * Redirects of GET and HEAD are followed; the answer's `url` says where that led. A `url` away from the
+   * registry (a signed one, kept from before) is asked without Authorization.
+   *
+   * @throws {ObdError} what HttpClient.send() and Authenticator.answer() throw; `Registry` for a redirect
+   *   that is not to be followed.
+   */
+  async send(request: RegistryRequest): Promise<HttpResponse> {
+    const { access, body, headers, ...rest } = request;
+    const follows = rest.method === 'GET' || rest.method === 'HEAD';
+    let { url } = rest;
+    let atHome = this.isHome(access, url);
+    let authorization = atHome ? this.#authenticator.known(access) : undefined;
+    let challenged = false;
+    for (let redirects = 0; ; ) {
+      const secret: Readonly<Record<string, string>> =
+        atHome && authorization !== undefined ? { authorization } : {};
+      const sent = body === undefined ? {} : { body: body() };
+      const response = await this.#http.send({
+        ...rest,
+        ...sent,
+        url,
+        headers: { ...headers, ...secret },
+      });
+      const challenge = response.header('www-authenticate');
+      const refused = response.status === 401 || response.status === 403;
+      if (refused && atHome && !challenged && challenge !== undefined) {
+        challenged = true;
+        await response.discard();
+        const { signal } = rest;
+        authorization = await this.#authenticator.answer(access, challenge, authorization, signal);
+        continue;
+      }
+      const location = response.header('location');
+      if (!follows || !REDIRECTS.includes(response.status) || location === undefined) {
+        return response;
+      }
+      await response.discard();
+      url = this.#target(response, location);
+      atHome &&= this.isHome(access, url);
+      if (++redirects > REDIRECTS_MAX) {
+        throw redirectError(response, `it led from place to place ${REDIRECTS_MAX} times`);
+      }
+    }
+  }
+
+  /** The error for an answer that was not hoped for. */
+  async errorOf(response: HttpResponse, { host }: Access): Promise<ObdError> {
+    const error = await responseError(response);
+    if (error.code !== ErrorCodes.Unauthorized) return error;
+    return this.#authenticator.refusal(host, error.message, error);
+  }
+
+  /** Cuts off what is under way. Idempotent. */
+  async close(): Promise<void> {
+    await this.#http.close();
+  }
+
+  #target(response: HttpResponse, location: string): URL {
+    if (!URL.canParse(location, response.url.href)) {
+      throw redirectError(response, 'it is no URL');
+    }
+    const target = new URL(location, response.url);
+    if (target.protocol === 'https:') return target;
+    const allowed = response.url.protocol === 'http:' || this.#hosts.isListedPlain(target.host);
+    if (target.protocol === 'http:' && allowed) return target;
+    throw redirectError(
+      response,
+      `it leaves TLS for ${quotable(target.protocol)}//${quotable(target.host)}; if that is to be trusted, list it among the plain-HTTP hosts`,
+    );
+  }
+}
+
+function redirectError({ doing, url }: HttpResponse, problem: string): ObdError {
+  const message = `${doing}: cannot follow the redirect of ${url.host}: ${problem}`;
+  return new ObdError(ErrorCodes.Registry, message);
+}

@@ -1,0 +1,95 @@
+/** An image in a registry, as a source and as a destination. */
+import { sha256Of } from './digest.js';
+import type { ImageDestination, ImageSource } from './image-store.js';
+import { type Descriptor, parseManifest, type StoredManifest } from './manifest.js';
+import type { ImageReference } from './reference.js';
+import type { RegistryClient } from './registry-client.js';
+import { mismatch, verifiedBlob } from './verified-blob.js';
+
+export class RegistrySource implements ImageSource {
+  readonly label: string;
+  readonly #client: RegistryClient;
+  readonly #reference: ImageReference;
+  readonly #signal: AbortSignal | undefined;
+
+  /** @param client - Stays the caller's to close. */
+  constructor(client: RegistryClient, reference: ImageReference, signal?: AbortSignal) {
+    this.label = `docker://${reference}`;
+    this.#client = client;
+    this.#reference = reference;
+    this.#signal = signal;
+  }
+
+  async resolve(): Promise<StoredManifest> {
+    return await this.#get(this.#reference.target, undefined, this.label);
+  }
+
+  async readManifest(descriptor: Descriptor): Promise<StoredManifest> {
+    const label = `manifest ${descriptor.digest} of ${this.label}`;
+    const found = await this.#get(descriptor.digest, descriptor.mediaType, label);
+    const { size } = found.descriptor;
+    if (size === descriptor.size) return found;
+    throw mismatch(label, descriptor, `it has ${size} bytes, and ${descriptor.size} were promised`);
+  }
+
+  readBlob(descriptor: Descriptor): AsyncIterable<Uint8Array> {
+    const { host, repository } = this.#reference;
+    const pieces = this.#client.readBlob(host, repository, descriptor, this.#signal);
+    return verifiedBlob(pieces, descriptor, `${descriptor.digest} of ${this.label}`);
+  }
+
+  async close(): Promise<void> {}
+
+  async #get(target: string, promised: string | undefined, label: string): Promise<StoredManifest> {
+    const { host, repository } = this.#reference;
+    const found = await this.#client.getManifest(host, repository, target, this.#signal);
+    return parseManifest(found.bytes, promised ?? found.mediaType, label);
+  }
+}
+
+export class RegistryDestination implements ImageDestination {
+  readonly label: string;
+  readonly #client: RegistryClient;
+  readonly #reference: ImageReference;
+  readonly #signal: AbortSignal | undefined;
+
+  /** @param client - Stays the caller's to close. */
+  constructor(client: RegistryClient, reference: ImageReference, signal?: AbortSignal) {
+    this.label = `docker://${reference}`;
+    this.#client = client;
+    this.#reference = reference;
+    this.#signal = signal;
+  }
+
+  async hasBlob({ digest }: Descriptor): Promise<boolean> {
+    const { host, repository } = this.#reference;
+    return await this.#client.hasBlob(host, repository, digest, this.#signal);
+  }
+
+  async putBlob(
+    descriptor: Descriptor,
+    content: string | Uint8Array,
+    onBytes?: (bytes: number) => void,
+  ): Promise<void> {
+    const { host, repository } = this.#reference;
+    const blob = { descriptor, content, onBytes };
+    await this.#client.putBlob(host, repository, blob, this.#signal);
+  }
+
+  async putManifest(bytes: Uint8Array, mediaType: string): Promise<Descriptor> {
+    return await this.#put(sha256Of(bytes), bytes, mediaType);
+  }
+
+  async publish(bytes: Uint8Array, mediaType: string): Promise<Descriptor> {
+    return await this.#put(this.#reference.target, bytes, mediaType);
+  }
+
+  /** What was sent and not published is the registry's to collect. */
+  async close(): Promise<void> {}
+
+  async #put(target: string, bytes: Uint8Array, mediaType: string): Promise<Descriptor> {
+    const { host, repository } = this.#reference;
+    await this.#client.putManifest(host, repository, target, { bytes, mediaType }, this.#signal);
+    return { mediaType, digest: sha256Of(bytes), size: bytes.length };
+  }
+}
