@@ -6,6 +6,7 @@
  */
 import {
   Client,
+  type ClientDuplexStream,
   type ClientReadableStream,
   credentials,
   Metadata,
@@ -45,6 +46,8 @@ export interface ClientOptions {
   readonly timeoutMs: number;
   /** Sent with each call. */
   readonly headers?: Readonly<Record<string, string>>;
+  /** Cancels each call that has no other. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 export class GrpcClient {
@@ -52,17 +55,22 @@ export class GrpcClient {
   readonly #socketPath: string;
   readonly #options: ClientOptions;
 
-  /** @throws {ObdError} `InvalidArgument` for a path that is too long for a socket. */
-  constructor(socketPath: string, options: ClientOptions) {
+  /**
+   * @param connection - For with().
+   * @throws {ObdError} `InvalidArgument` for a path that is too long for a socket.
+   */
+  constructor(socketPath: string, options: ClientOptions, connection?: Client) {
     checkSocketPath(socketPath);
     this.#socketPath = socketPath;
     this.#options = options;
-    this.#client = new Client(`unix:${socketPath}`, credentials.createInsecure(), {
-      'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
-      'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
-      'grpc.initial_reconnect_backoff_ms': RECONNECT_MS,
-      'grpc.max_reconnect_backoff_ms': RECONNECT_MS_MAX,
-    });
+    this.#client = connection ?? connect(socketPath);
+  }
+
+  /** The same peer over the same connection, with these headers and this signal too. Closing either closes both. */
+  with(more: Pick<CallOptions, 'headers' | 'signal'>): GrpcClient {
+    const headers = { ...this.#options.headers, ...more.headers };
+    const { signal = this.#options.signal } = more;
+    return new GrpcClient(this.#socketPath, { ...this.#options, headers, signal }, this.#client);
   }
 
   /** @throws {ObdError} what the server answered, see status.ts; `Unavailable` if nobody did in time. */
@@ -71,7 +79,7 @@ export class GrpcClient {
     request: Request,
     options: CallOptions = {},
   ): Promise<Response> {
-    const { signal } = options;
+    const { signal = this.#options.signal } = options;
     signal?.throwIfAborted();
     let cancel = () => {};
     try {
@@ -104,7 +112,7 @@ export class GrpcClient {
     request: Request,
     options: CallOptions = {},
   ): AsyncGenerator<Response, void, undefined> {
-    const { signal } = options;
+    const { signal = this.#options.signal } = options;
     signal?.throwIfAborted();
     const call: ClientReadableStream<Response> = this.#client.makeServerStreamRequest(
       method.path,
@@ -126,6 +134,27 @@ export class GrpcClient {
       signal?.removeEventListener('abort', cancel);
       call.cancel();
     }
+  }
+
+  /**
+   * Begins a call of a method that takes and gives a stream, one response for each request. Its time limit counts for
+   * each of them, not for the whole.
+   */
+  converse<Request, Response>(
+    method: ClientMethod<Request, Response>,
+    options: CallOptions = {},
+  ): Conversation<Request, Response> {
+    const { signal = this.#options.signal, timeoutMs = this.#options.timeoutMs } = options;
+    signal?.throwIfAborted();
+    const call = this.#client.makeBidiStreamRequest(
+      method.path,
+      method.requestSerialize,
+      method.responseDeserialize,
+      this.#metadata(options),
+    );
+    return new Conversation(call, timeoutMs, signal, (error) =>
+      this.#failure(method, error, signal),
+    );
   }
 
   close(): void {
@@ -165,6 +194,76 @@ export class GrpcClient {
     }
     return errorOf(error, `${peer} (${method.path.replace(/^\/(?:.*\.)?/, '')})`);
   }
+}
+
+/** A call under way, see GrpcClient.converse(). */
+export class Conversation<Request, Response> {
+  readonly #call: ClientDuplexStream<Request, Response>;
+  readonly #responses: AsyncIterator<Response>;
+  readonly #timeoutMs: number;
+  readonly #signal: AbortSignal | undefined;
+  readonly #failure: (error: unknown) => unknown;
+  readonly #cancel: () => void;
+
+  constructor(
+    call: ClientDuplexStream<Request, Response>,
+    timeoutMs: number,
+    signal: AbortSignal | undefined,
+    failure: (error: unknown) => unknown,
+  ) {
+    this.#call = call;
+    this.#responses = call[Symbol.asyncIterator]();
+    this.#timeoutMs = timeoutMs;
+    this.#signal = signal;
+    this.#failure = failure;
+    this.#cancel = () => call.cancel();
+    // What is still emitted once nobody asks any more must not end the process.
+    call.on('error', () => {});
+    signal?.addEventListener('abort', this.#cancel, { once: true });
+  }
+
+  /** Sends a request and waits for its response. @throws {ObdError} as GrpcClient.call(); then it is over. */
+  async ask(request: Request): Promise<Response> {
+    let late = false;
+    const timer = setTimeout(() => {
+      late = true;
+      this.#call.cancel();
+    }, this.#timeoutMs);
+    try {
+      this.#call.write(request);
+      const { value, done } = await this.#responses.next();
+      if (!done) return value;
+    } catch (error) {
+      if (late) throw tooLate(this.#timeoutMs);
+      throw this.#failure(error);
+    } finally {
+      clearTimeout(timer);
+    }
+    throw new ObdError(ErrorCodes.Io, 'Cannot go on with a call: the peer ended it early');
+  }
+
+  /** Ends it, whatever has been said. Idempotent. */
+  close(): void {
+    this.#signal?.removeEventListener('abort', this.#cancel);
+    this.#call.end();
+    this.#call.cancel();
+  }
+}
+
+function tooLate(timeoutMs: number): ObdError {
+  return new ObdError(
+    ErrorCodes.Unavailable,
+    `Cannot go on with a call: no answer in ${timeoutMs} ms`,
+  );
+}
+
+function connect(socketPath: string): Client {
+  return new Client(`unix:${socketPath}`, credentials.createInsecure(), {
+    'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
+    'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
+    'grpc.initial_reconnect_backoff_ms': RECONNECT_MS,
+    'grpc.max_reconnect_backoff_ms': RECONNECT_MS_MAX,
+  });
 }
 
 function isServiceError(error: unknown): error is ServiceError {

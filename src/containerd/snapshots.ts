@@ -1,0 +1,67 @@
+/** One of containerd's snapshotters, through containerd, which gives its names for snapshots to callers by namespace. */
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { SnapshotsDefinition } from '../grpc/gen/containerd/services/snapshots/v1/Snapshots.js';
+import type { Mount__Output } from '../grpc/gen/containerd/types/Mount.js';
+import type { GrpcClient } from '../grpc/grpc-client.js';
+import { loadService } from '../grpc/proto.js';
+import type { Labels } from './content-store.js';
+
+const methods = loadService<SnapshotsDefinition>(
+  'containerd/services/snapshots/v1/snapshots.proto',
+  'containerd.services.snapshots.v1.Snapshots',
+);
+
+/** A snapshotter may have to ask a registry, attach a device or delete many files. */
+const TIMEOUT_MS = 120_000;
+
+export interface SnapshotInfo {
+  readonly name: string;
+  readonly parent: string;
+  readonly kind: string;
+  readonly labels: Labels;
+}
+
+export class Snapshots {
+  readonly #client: GrpcClient;
+  readonly #snapshotter: string;
+
+  constructor(client: GrpcClient, snapshotter: string) {
+    this.#client = client;
+    this.#snapshotter = snapshotter;
+  }
+
+  /** @throws {ObdError} `NotFound`. */
+  async stat(key: string): Promise<SnapshotInfo> {
+    const request = { snapshotter: this.#snapshotter, key };
+    const { info } = await this.#client.call(methods.Stat, request, { timeoutMs: TIMEOUT_MS });
+    if (info === null) {
+      throw new ObdError(ErrorCodes.Io, 'Cannot use an answer of containerd: no info');
+    }
+    const { name, parent, kind, labels } = info;
+    return { name, parent, kind, labels };
+  }
+
+  /**
+   * @param parent - Name of a committed snapshot; "" for none.
+   * @returns What to mount to write into it.
+   * @throws {ObdError} `AlreadyExists`, also if the labels ask for a snapshot (`containerd.io/snapshot.ref`) that
+   *   there is, by now.
+   */
+  async prepare(key: string, parent: string, labels: Labels): Promise<Mount__Output[]> {
+    const request = { snapshotter: this.#snapshotter, key, parent, labels };
+    const { mounts } = await this.#client.call(methods.Prepare, request, { timeoutMs: TIMEOUT_MS });
+    return mounts;
+  }
+
+  /** @throws {ObdError} `AlreadyExists`, `NotFound`. */
+  async commit(name: string, key: string, labels: Labels): Promise<void> {
+    const request = { snapshotter: this.#snapshotter, name, key, labels };
+    await this.#client.call(methods.Commit, request, { timeoutMs: TIMEOUT_MS });
+  }
+
+  /** @throws {ObdError} `NotFound`, `FailedPrecondition` while others are based on it. */
+  async remove(key: string): Promise<void> {
+    const request = { snapshotter: this.#snapshotter, key };
+    await this.#client.call(methods.Remove, request, { timeoutMs: TIMEOUT_MS });
+  }
+}
