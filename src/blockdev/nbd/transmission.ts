@@ -1,0 +1,359 @@
+/**
+ * The second half of an NBD connection: requests in, replies out, for one read-only disk. It needs a stream
+ * that is past the handshake, so it serves the kernel's NBD client over a socket pair as well.
+ *
+ *   1. However the byte stream is cut, the answers are the same.
+ *   2. All requests of one arrival whose bytes are local are answered in that tick, in one write: the disk
+ *      decodes straight into the buffer that is written. No promise, and no allocation but one view per read.
+ *   3. A read that is not local, or fails a check, is loaded beside the others and answered when it is
+ *      done, out of order; nobody waits for it. If it fails, that read is answered with EIO and reported once.
+ *   4. A client that does not take its replies, or asks for more than it may at a time, is not read from
+ *      until it does: it holds at most QUEUED_BYTES_MAX and one reply, LOADS_MAX and LOADING_BYTES_MAX.
+ *   5. Bytes that are no request end the connection; a request that cannot be granted is refused, no more.
+ */
+import type { Duplex } from 'node:stream';
+import { readFully } from '../../io/random-access-file.js';
+import type { VirtualDisk } from '../virtual-disk.js';
+import { encodeExtents } from './block-status.js';
+import { READ_BYTES_MAX } from './handshake.js';
+import {
+  ALLOCATION_CONTEXT_ID,
+  CHUNK_FLAG_DONE,
+  CHUNK_HEADER_BYTES,
+  Chunks,
+  COMMAND_FLAG_REQUEST_ONE,
+  Commands,
+  NbdErrors,
+  REQUEST_BYTES,
+  REQUEST_MAGIC,
+  SIMPLE_HEADER_BYTES,
+  SIMPLE_REPLY_MAGIC,
+  STRUCTURED_REPLY_MAGIC,
+} from './protocol.js';
+import { REPLY_BUFFER_BYTES, type ReplyBuffers } from './reply-buffers.js';
+
+/** Replies that the kernel has not taken yet. More would only wait longer. */
+const QUEUED_BYTES_MAX = 1 << 20;
+/** Reads being loaded: what the kernel's NBD client has in flight on one connection. */
+const LOADS_MAX = 128;
+const LOADING_BYTES_MAX = 64 << 20;
+const EMPTY = Buffer.alloc(0);
+
+export interface TransmissionOptions {
+  readonly disk: VirtualDisk;
+  /** READs are answered in structured form. */
+  readonly structured: boolean;
+  /** BLOCK_STATUS may be asked for. */
+  readonly allocation: boolean;
+  readonly buffers: ReplyBuffers;
+  readonly onReadError: (error: unknown, offset: number, length: number) => void;
+}
+
+export class Transmission {
+  readonly #stream: Duplex;
+  readonly #options: TransmissionOptions;
+  readonly #disk: VirtualDisk;
+  readonly #structured: boolean;
+  /** What precedes the data in the reply to a READ. */
+  readonly #headerBytes: number;
+  /** Bytes that are not a whole request yet, or that have to wait. */
+  #rest: Buffer = EMPTY;
+  #waiting = false;
+  /** Data of a refused WRITE still to be read past, and whom to answer then. */
+  #skipBytes = 0;
+  #skipCookie: readonly [number, number] = [0, 0];
+  /** Replies of this tick. */
+  #out: Buffer | undefined;
+  #outBytes = 0;
+  /** What was written and not yet taken, in order: pooled buffers, and undefined for others. */
+  readonly #written: (Buffer | undefined)[] = [];
+  readonly #onWritten = () => this.#afterWrite();
+  #loads = 0;
+  #loadingBytes = 0;
+  /** The client has said good-bye: nothing more is taken from it. */
+  #leaving = false;
+  #ended = false;
+  #whenIdle: (() => void) | undefined;
+
+  /** Starts serving; `rest` is what has been read from the stream already. */
+  constructor(stream: Duplex, options: TransmissionOptions, rest: Buffer) {
+    this.#stream = stream;
+    this.#options = options;
+    this.#disk = options.disk;
+    this.#structured = options.structured;
+    this.#headerBytes = options.structured ? CHUNK_HEADER_BYTES + 8 : SIMPLE_HEADER_BYTES;
+    stream.on('data', (bytes: Buffer) => this.#take(bytes));
+    stream.on('close', () => {
+      this.#ended = true;
+    });
+    if (rest.length > 0) this.#take(rest);
+  }
+
+  /** Ends the connection. Resolves when nothing reads the disk any more. */
+  async end(): Promise<void> {
+    this.#ended = true;
+    this.#stream.destroy();
+    if (this.#loads === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#whenIdle = resolve;
+    });
+  }
+
+  #take(arrived: Buffer): void {
+    const bytes = this.#rest.length === 0 ? arrived : Buffer.concat([this.#rest, arrived]);
+    let at = 0;
+    while (!this.#ended && !this.#leaving) {
+      if (this.#skipBytes > 0) {
+        const skipped = Math.min(this.#skipBytes, bytes.length - at);
+        this.#skipBytes -= skipped;
+        at += skipped;
+        if (this.#skipBytes > 0) break;
+        this.#refuse(this.#skipCookie[0], this.#skipCookie[1], NbdErrors.NotPermitted);
+      }
+      if (bytes.length - at < REQUEST_BYTES) break;
+      if (this.#mustWait()) {
+        this.#waiting = true;
+        this.#stream.pause();
+        break;
+      }
+      this.#answer(bytes, at);
+      at += REQUEST_BYTES;
+    }
+    this.#rest = at === bytes.length || this.#leaving ? EMPTY : bytes.subarray(at);
+    this.#flush();
+  }
+
+  #mustWait(): boolean {
+    return (
+      this.#stream.writableLength >= QUEUED_BYTES_MAX ||
+      this.#loads >= LOADS_MAX ||
+      this.#loadingBytes >= LOADING_BYTES_MAX
+    );
+  }
+
+  /** Goes on with what had to wait, if it need not any longer. */
+  #goOn(): void {
+    if (!this.#waiting || this.#ended || this.#mustWait()) return;
+    this.#waiting = false;
+    const bytes = this.#rest;
+    this.#rest = EMPTY;
+    this.#take(bytes);
+    if (!this.#waiting) this.#stream.resume();
+  }
+
+  #answer(bytes: Buffer, at: number): void {
+    if (bytes.readUInt32BE(at) !== REQUEST_MAGIC) {
+      this.#ended = true;
+      this.#stream.destroy();
+      return;
+    }
+    const command = bytes.readUInt16BE(at + 6);
+    const cookieHigh = bytes.readUInt32BE(at + 8);
+    const cookieLow = bytes.readUInt32BE(at + 12);
+    // Inexact above 2^53, where no disk ends.
+    const offset = bytes.readUInt32BE(at + 16) * 2 ** 32 + bytes.readUInt32BE(at + 20);
+    const length = bytes.readUInt32BE(at + 24);
+    switch (command) {
+      case Commands.Read:
+        if (length === 0 || length > READ_BYTES_MAX || offset + length > this.#disk.sizeBytes) {
+          this.#refuse(cookieHigh, cookieLow, NbdErrors.Invalid);
+        } else if (this.#headerBytes + length <= REPLY_BUFFER_BYTES) {
+          this.#read(cookieHigh, cookieLow, offset, length);
+        } else {
+          this.#load(cookieHigh, cookieLow, offset, length);
+        }
+        return;
+      case Commands.Write:
+        this.#skipBytes = length;
+        this.#skipCookie = [cookieHigh, cookieLow];
+        if (length === 0) this.#refuse(cookieHigh, cookieLow, NbdErrors.NotPermitted);
+        return;
+      case Commands.Disconnect:
+        this.#disconnect();
+        return;
+      case Commands.Flush:
+        this.#writeSimpleHeader(this.#room(SIMPLE_HEADER_BYTES), cookieHigh, cookieLow, 0);
+        return;
+      case Commands.Trim:
+      case Commands.WriteZeroes:
+        this.#refuse(cookieHigh, cookieLow, NbdErrors.NotPermitted);
+        return;
+      case Commands.BlockStatus: {
+        const one = (bytes.readUInt16BE(at + 4) & COMMAND_FLAG_REQUEST_ONE) !== 0;
+        this.#blockStatus(cookieHigh, cookieLow, offset, length, one);
+        return;
+      }
+      default:
+        this.#refuse(cookieHigh, cookieLow, NbdErrors.Invalid);
+    }
+  }
+
+  /** Answers now if the bytes are local, or starts loading them. */
+  #read(cookieHigh: number, cookieLow: number, offset: number, length: number): void {
+    const start = this.#room(this.#headerBytes + length);
+    const out = this.#out!;
+    const target = new Uint8Array(out.buffer, out.byteOffset + start + this.#headerBytes, length);
+    let local = false;
+    try {
+      local = this.#disk.readLocal(target, offset);
+    } catch {
+      // It may be damage that a better copy mends: readFully() finds out, and throws it if not.
+    }
+    if (local) {
+      this.#writeReadHeader(out, start, cookieHigh, cookieLow, offset, length);
+    } else {
+      this.#outBytes = start;
+      this.#load(cookieHigh, cookieLow, offset, length);
+    }
+  }
+
+  /** Answers when the bytes are there, or when it is clear that they will not be. */
+  #load(cookieHigh: number, cookieLow: number, offset: number, length: number): void {
+    const reply = Buffer.alloc(this.#headerBytes + length);
+    this.#loads++;
+    this.#loadingBytes += length;
+    const settle = (answer: () => void): void => {
+      this.#loads--;
+      this.#loadingBytes -= length;
+      if (!this.#ended) {
+        answer();
+        this.#goOn();
+        if (this.#leaving && this.#loads === 0) this.#stream.end();
+      }
+      if (this.#loads === 0) this.#whenIdle?.();
+    };
+    readFully(this.#disk, reply.subarray(this.#headerBytes), offset).then(
+      () =>
+        settle(() => {
+          this.#writeReadHeader(reply, 0, cookieHigh, cookieLow, offset, length);
+          this.#write(reply, undefined);
+        }),
+      (error: unknown) =>
+        settle(() => {
+          this.#options.onReadError(error, offset, length);
+          this.#refuse(cookieHigh, cookieLow, NbdErrors.Io);
+          this.#flush();
+        }),
+    );
+  }
+
+  #blockStatus(
+    cookieHigh: number,
+    cookieLow: number,
+    offset: number,
+    length: number,
+    one: boolean,
+  ): void {
+    if (!this.#options.allocation || length === 0 || offset + length > this.#disk.sizeBytes) {
+      this.#refuse(cookieHigh, cookieLow, NbdErrors.Invalid);
+      return;
+    }
+    const extents = encodeExtents(this.#disk, offset, length, one);
+    const payloadBytes = 4 + extents.length;
+    const at = this.#room(CHUNK_HEADER_BYTES + payloadBytes);
+    const out = this.#out!;
+    writeChunkHeader(out, at, Chunks.BlockStatus, cookieHigh, cookieLow, payloadBytes);
+    out.writeUInt32BE(ALLOCATION_CONTEXT_ID, at + CHUNK_HEADER_BYTES);
+    out.set(extents, at + CHUNK_HEADER_BYTES + 4);
+  }
+
+  /** What is being loaded is still answered, as the protocol wants it; then the connection ends. */
+  #disconnect(): void {
+    this.#flush();
+    this.#leaving = true;
+    if (this.#loads === 0) this.#stream.end();
+  }
+
+  #refuse(cookieHigh: number, cookieLow: number, error: number): void {
+    if (!this.#structured) {
+      const at = this.#room(SIMPLE_HEADER_BYTES);
+      this.#writeSimpleHeader(at, cookieHigh, cookieLow, error);
+      return;
+    }
+    const at = this.#room(CHUNK_HEADER_BYTES + 6);
+    const out = this.#out!;
+    writeChunkHeader(out, at, Chunks.Error, cookieHigh, cookieLow, 6);
+    out.writeUInt32BE(error, at + CHUNK_HEADER_BYTES);
+    out.writeUInt16BE(0, at + CHUNK_HEADER_BYTES + 4);
+  }
+
+  #writeReadHeader(
+    target: Buffer,
+    at: number,
+    cookieHigh: number,
+    cookieLow: number,
+    offset: number,
+    length: number,
+  ): void {
+    if (!this.#structured) {
+      writeSimpleHeader(target, at, cookieHigh, cookieLow, 0);
+      return;
+    }
+    writeChunkHeader(target, at, Chunks.OffsetData, cookieHigh, cookieLow, 8 + length);
+    target.writeUInt32BE(Math.floor(offset / 2 ** 32), at + CHUNK_HEADER_BYTES);
+    target.writeUInt32BE(offset % 2 ** 32, at + CHUNK_HEADER_BYTES + 4);
+  }
+
+  #writeSimpleHeader(at: number, cookieHigh: number, cookieLow: number, error: number): void {
+    writeSimpleHeader(this.#out!, at, cookieHigh, cookieLow, error);
+  }
+
+  /** Reserves bytes of #out, at the position returned. */
+  #room(bytes: number): number {
+    if (this.#outBytes + bytes > REPLY_BUFFER_BYTES) this.#flush();
+    this.#out ??= this.#options.buffers.take();
+    const at = this.#outBytes;
+    this.#outBytes += bytes;
+    return at;
+  }
+
+  #flush(): void {
+    const out = this.#out;
+    if (out === undefined || this.#outBytes === 0) return;
+    const bytes = out.subarray(0, this.#outBytes);
+    this.#out = undefined;
+    this.#outBytes = 0;
+    this.#write(bytes, out);
+  }
+
+  #write(bytes: Buffer, pooled: Buffer | undefined): void {
+    this.#written.push(pooled);
+    this.#stream.write(bytes, this.#onWritten);
+  }
+
+  #afterWrite(): void {
+    const pooled = this.#written.shift();
+    if (pooled !== undefined) this.#options.buffers.giveBack(pooled);
+    this.#goOn();
+  }
+}
+
+function writeSimpleHeader(
+  target: Buffer,
+  at: number,
+  cookieHigh: number,
+  cookieLow: number,
+  error: number,
+): void {
+  target.writeUInt32BE(SIMPLE_REPLY_MAGIC, at);
+  target.writeUInt32BE(error, at + 4);
+  target.writeUInt32BE(cookieHigh, at + 8);
+  target.writeUInt32BE(cookieLow, at + 12);
+}
+
+/** Of the one chunk that is the whole reply. */
+function writeChunkHeader(
+  target: Buffer,
+  at: number,
+  type: number,
+  cookieHigh: number,
+  cookieLow: number,
+  payloadBytes: number,
+): void {
+  target.writeUInt32BE(STRUCTURED_REPLY_MAGIC, at);
+  target.writeUInt16BE(CHUNK_FLAG_DONE, at + 4);
+  target.writeUInt16BE(type, at + 6);
+  target.writeUInt32BE(cookieHigh, at + 8);
+  target.writeUInt32BE(cookieLow, at + 12);
+  target.writeUInt32BE(payloadBytes, at + 16);
+}
