@@ -1,19 +1,32 @@
 /**
- * Converts the image of one manifest: its layers one by one, then its config, then the manifest, which is
- * put without a tag. Blobs that the destination has already are not sent again.
+ * Converts the image of one manifest: its layers one by one, then its config. The manifest is the caller's
+ * to put, under a tag or into an index. Blobs that the destination has already are not sent again.
  *
- * A layer is sent while the next one is converted; no more than one waits. On an error nothing refers to
- * what was sent, and the work directory is gone.
+ * A layer is sent while the next one is converted; no more than one waits. Whichever side fails first
+ * stops the other. On an error nothing refers to what was sent, and the work directory is gone.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
-import { LAYERS_MAX } from '../lsmt/layer-stack.js';
-import type { ImageDestination, ImageSource } from '../registry/image-store.js';
-import type { Descriptor, ImageManifest } from '../registry/manifest.js';
-import { decompress } from '../tar/decompress.js';
+import { sha256Of } from '../registry/digest.js';
+import { type ImageDestination, type ImageSource, readSmallBlob } from '../registry/image-store.js';
+import {
+  CONFIG_BYTES_MAX,
+  type Descriptor,
+  type ImageConfig,
+  type ImageManifest,
+  parseImageConfig,
+} from '../registry/manifest.js';
+import { DOCKER_CONFIG, OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST } from '../registry/media-types.js';
+import {
+  BLOB_DIGEST_ANNOTATION,
+  BLOB_FS_TYPE_ANNOTATION,
+  BLOB_SIZE_ANNOTATION,
+  NATIVE_VERSION,
+  VERSION_ANNOTATION,
+} from '../registry/overlaybd-annotations.js';
 import { chainIds, withDiffIds } from './image-identity.js';
 import { type ConvertedLayer, LayerConverter, type LayerFormat } from './layer-converter.js';
-import type { ConversionProgress } from './progress.js';
-import { VerifiedStream } from './verified-stream.js';
+import type { ConversionProgress, ConvertedBlob } from './progress.js';
+import { unpackLayer } from './source-layer.js';
 import { WorkDirectory } from './work-directory.js';
 
 export interface ConvertOptions {
@@ -21,5 +34,150 @@ export interface ConvertOptions {
   /** A directory of its own is made in it. */
   readonly workDirectory: string;
   readonly progress: ConversionProgress;
-  readonly signal: AbortSignal;
+  /** Its signal must end what source and destination do; it is aborted here when one of them fails. */
+  readonly stop: AbortController;
+}
+
+/** The image of one manifest, and where its layers come from and go. */
+export interface ManifestConversion {
+  readonly source: ImageSource;
+  readonly destination: ImageDestination;
+  readonly manifest: ImageManifest;
+  readonly config: ImageConfig;
+}
+
+/**
+ * The config of an image, once it is clear that the image can be converted.
+ *
+ * @throws {ObdError} `Unsupported` for what is no Linux image, `FailedPrecondition` for one that is
+ *   overlaybd already, `Corrupt` if config and manifest disagree; as ImageSource.readBlob().
+ */
+export async function readConvertible(
+  source: ImageSource,
+  manifest: ImageManifest,
+): Promise<ImageConfig> {
+  const refuse = (problem: string, code: ObdError['code'] = ErrorCodes.Unsupported) =>
+    new ObdError(code, `Cannot convert ${source.label}: ${problem}`);
+  const { layers } = manifest;
+  const { mediaType } = manifest.config;
+  if (mediaType !== OCI_CONFIG && mediaType !== DOCKER_CONFIG) {
+    throw refuse(`it is no container image; its config is "${mediaType}"`);
+  }
+  const isOverlaybd = ({ annotations = {} }: Descriptor) =>
+    annotations[VERSION_ANNOTATION] !== undefined ||
+    annotations[BLOB_DIGEST_ANNOTATION] !== undefined;
+  if (layers.some(isOverlaybd)) {
+    throw refuse('it is an overlaybd image already', ErrorCodes.FailedPrecondition);
+  }
+  if (layers.length === 0) throw refuse('it has no layers');
+  const encrypted = layers.find((layer) => layer.mediaType.endsWith('+encrypted'));
+  if (encrypted !== undefined) throw refuse(`its layer ${encrypted.digest} is encrypted`);
+  const bytes = await readSmallBlob(source, manifest.config, CONFIG_BYTES_MAX);
+  const config = parseImageConfig(bytes, `config ${manifest.config.digest} of ${source.label}`);
+  if (config.os !== 'linux') throw refuse(`it is for ${JSON.stringify(config.os)}, not for Linux`);
+  const diffIds = config.rootfs.diff_ids.length;
+  if (diffIds === layers.length) return config;
+  const found = `its manifest has ${layers.length} layers and its config ${diffIds} diff_ids`;
+  throw refuse(found, ErrorCodes.Corrupt);
+}
+
+/**
+ * Converts and stores layers and config.
+ *
+ * @returns The bytes of the OCI manifest that describes them.
+ * @throws {ObdError} whatever either side or the layers' content gives cause to.
+ */
+export async function convertManifest(
+  conversion: ManifestConversion,
+  options: ConvertOptions,
+): Promise<Buffer> {
+  const { destination, manifest, config } = conversion;
+  const work = new WorkDirectory(options.workDirectory);
+  try {
+    const layers = await convertLayers(conversion, work, options);
+    const diffIds = layers.map(({ digest }) => digest);
+    const configBytes = withDiffIds(config, diffIds);
+    const described = {
+      mediaType: OCI_CONFIG,
+      digest: sha256Of(configBytes),
+      size: configBytes.length,
+    };
+    if (!(await destination.hasBlob(described))) await destination.putBlob(described, configBytes);
+    const { annotations } = manifest;
+    const converted = { schemaVersion: 2, mediaType: OCI_MANIFEST, config: described, layers };
+    return Buffer.from(JSON.stringify({ ...converted, annotations }));
+  } finally {
+    work.remove();
+  }
+}
+
+async function convertLayers(
+  { source, destination, manifest, config }: ManifestConversion,
+  work: WorkDirectory,
+  { format, progress, stop }: ConvertOptions,
+): Promise<Descriptor[]> {
+  const { layers } = manifest;
+  const chain = chainIds(config.rootfs.diff_ids);
+  const warn = (message: string) => progress.warning(message);
+  const converter = new LayerConverter(work, format, warn, stop.signal);
+  const converted: Descriptor[] = [];
+  let sending: Promise<void> = Promise.resolve();
+  try {
+    for (const [i, layer] of layers.entries()) {
+      const diffId = config.rootfs.diff_ids[i] as string;
+      const onBytes = (bytes: number) => progress.bytesRead(bytes);
+      const sourceLayer = { descriptor: layer, diffId, onBytes };
+      const result = await unpackLayer(source, sourceLayer, (tar, label) =>
+        converter.convert(tar, label, chain[i] as string),
+      );
+      await sending;
+      const descriptor = descriptorOf(result);
+      converted.push(descriptor);
+      const blob: ConvertedBlob = {
+        sourceDigest: layer.digest,
+        sourceBytes: layer.size,
+        digest: result.digest,
+        sizeBytes: result.sizeBytes,
+      };
+      progress.layerConverted(i + 1, blob);
+      const done = (uploaded: boolean) => progress.layerDone(i + 1, blob, uploaded);
+      sending = send(destination, descriptor, result.path, progress).then(done);
+      sending.catch((error: unknown) => stop.abort(error));
+    }
+    await sending;
+    return converted;
+  } catch (error) {
+    stop.abort(error);
+    await sending.catch(() => {});
+    // Not `error`: if the other side failed first, this is only how it was told.
+    throw stop.signal.reason;
+  } finally {
+    converter.close();
+  }
+}
+
+/** Whether the blob had to be sent. */
+async function send(
+  destination: ImageDestination,
+  descriptor: Descriptor,
+  path: string,
+  progress: ConversionProgress,
+): Promise<boolean> {
+  if (await destination.hasBlob(descriptor)) return false;
+  await destination.putBlob(descriptor, path, (bytes) => progress.bytesSent(bytes));
+  return true;
+}
+
+function descriptorOf({ digest, sizeBytes }: ConvertedLayer): Descriptor {
+  return {
+    mediaType: OCI_LAYER_TAR,
+    digest,
+    size: sizeBytes,
+    annotations: {
+      [VERSION_ANNOTATION]: NATIVE_VERSION,
+      [BLOB_DIGEST_ANNOTATION]: digest,
+      [BLOB_SIZE_ANNOTATION]: String(sizeBytes),
+      [BLOB_FS_TYPE_ANNOTATION]: 'ext4',
+    },
+  };
 }

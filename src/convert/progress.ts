@@ -5,6 +5,10 @@ export interface ConversionProgress {
   imageStarted(layers: number, sourceBytes: number, platform: string | undefined): void;
   /** Bytes of source blobs read since the last call. */
   bytesRead(bytes: number): void;
+  /** A layer is converted and, unless the destination has it already, its blob is being sent. */
+  layerConverted(number: number, blob: ConvertedBlob): void;
+  /** Bytes of converted blobs sent since the last call. What is sent again is told again. */
+  bytesSent(bytes: number): void;
   /** `number` counts from 1. `uploaded` is false where the destination had the blob already. */
   layerDone(number: number, blob: ConvertedBlob, uploaded: boolean): void;
   warning(message: string): void;

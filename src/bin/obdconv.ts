@@ -1,0 +1,6 @@
+#!/usr/bin/env node
+/** `obdconv`: turns an OCI image into an overlaybd image. Wiring only; the command is src/cli/obdconv.ts. */
+import { hideBin } from 'yargs/helpers';
+import { obdconv } from '../cli/obdconv.js';
+
+process.exitCode = await obdconv(hideBin(process.argv));

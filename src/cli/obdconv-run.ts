@@ -1,0 +1,67 @@
+/** What obdconv does once its command line is understood: opens both ends, converts, closes both ends. */
+import { stat } from 'node:fs/promises';
+import { convertImage } from '../convert/convert-image.js';
+import type { LayerFormat } from '../convert/layer-converter.js';
+import { parsePlatform } from '../convert/platform.js';
+import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { DockerCredentials } from '../registry/docker-credentials.js';
+import { openImageDestination, openImageSource } from '../registry/open-image-store.js';
+import { RegistryClient } from '../registry/registry-client.js';
+import { RegistryHosts } from '../registry/registry-hosts.js';
+import { ProgressDisplay } from './obdconv-progress.js';
+
+export interface ConversionRequest {
+  readonly source: string;
+  readonly destination: string;
+  readonly workDirectory: string;
+  readonly allPlatforms: boolean;
+  /** As typed: `linux/arm64`. */
+  readonly platform: string | undefined;
+  readonly plainHttpHosts: readonly string[];
+  readonly format: LayerFormat;
+}
+
+/**
+ * @param stop - Ends it, with its reason; aborted here as well when something fails.
+ * @returns The digest of what was written.
+ */
+export async function runConversion(
+  request: ConversionRequest,
+  stop: AbortController,
+): Promise<string> {
+  const { allPlatforms, format, workDirectory } = request;
+  const platform = request.platform === undefined ? undefined : parsePlatform(request.platform);
+  await checkWorkDirectory(workDirectory);
+  const hosts = new RegistryHosts(request.plainHttpHosts);
+  const client = new RegistryClient({ hosts, credentials: new DockerCredentials() });
+  const progress = new ProgressDisplay(process.stderr);
+  try {
+    const open = { client, signal: stop.signal };
+    const source = openImageSource(request.source, open);
+    const destination = openImageDestination(request.destination, open);
+    try {
+      const selection = { allPlatforms, platform };
+      const options = { format, workDirectory, progress, stop };
+      const { digest } = await convertImage(source, destination, selection, options);
+      progress.finished(destination.label);
+      return digest;
+    } finally {
+      await destination.close();
+      await source.close();
+    }
+  } finally {
+    progress.stop();
+    await client.close();
+  }
+}
+
+/** Before anything is asked of a registry, as it is so often the thing mistyped. */
+async function checkWorkDirectory(path: string): Promise<void> {
+  const problem = await stat(path).then(
+    (found) => (found.isDirectory() ? undefined : 'it is no directory'),
+    messageOf,
+  );
+  if (problem === undefined) return;
+  const message = `Cannot use "${path}" as work directory: ${problem}; name another with --work-dir`;
+  throw new ObdError(ErrorCodes.InvalidArgument, message, { path });
+}

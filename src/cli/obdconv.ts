@@ -1,0 +1,144 @@
+/**
+ * `obdconv SRC DST`: its command line, and how it ends.
+ *
+ *   0  converted    1  failed    2  the command line makes no sense    130, 143  interrupted
+ *
+ * An interruption takes back what is half done, as a failure does; a second one ends the process at once.
+ * The conversion's code is loaded when it runs, so that --help needs no native add-on.
+ */
+import yargs from 'yargs';
+import { ErrorCodes, ObdError } from '../errors.js';
+import { reportFailure } from './failure.js';
+import type { ConversionRequest } from './obdconv-run.js';
+
+const PROGRAM = 'obdconv';
+const KIB = 1024;
+const GIB = 1 << 30;
+/** 64 KiB blocks that do not compress could not be read: their length has 16 bits. */
+const BLOCK_KIB = [4, 8, 16, 32];
+const VSIZE_GIB_DEFAULT = 64;
+/** A bit per 4 KiB of it is held in memory: 32 MiB. */
+const VSIZE_GIB_MAX = 1024;
+/** What a shell shows for a program that a signal ended. */
+const SIGNAL_STATUS = { SIGINT: 130, SIGTERM: 143 } as const;
+
+/** @returns The exit status. */
+export async function obdconv(args: readonly string[]): Promise<number> {
+  const stop = new AbortController();
+  let interrupted: number | undefined;
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(name, () => {
+      interrupted = SIGNAL_STATUS[name];
+      stop.abort(new ObdError(ErrorCodes.FailedPrecondition, `interrupted by ${name}`));
+    });
+  }
+  try {
+    const request = await parse(args);
+    if (request === undefined) return 0;
+    const { runConversion } = await import('./obdconv-run.js');
+    process.stdout.write(`${await runConversion(request, stop)}\n`);
+    return 0;
+  } catch (error) {
+    const status = reportFailure(PROGRAM, error);
+    return interrupted ?? status;
+  }
+}
+
+/** Undefined if all that was asked for was --help or --version, which is done then. */
+async function parse(args: readonly string[]): Promise<ConversionRequest | undefined> {
+  let request: ConversionRequest | undefined;
+  await yargs(args)
+    .scriptName(PROGRAM)
+    .command(
+      '$0 <src> <dst>',
+      'Convert an OCI or Docker image into an overlaybd image, layer by layer.\n\n' +
+        'SRC and DST are docker://HOST/REPOSITORY:TAG, the same without docker://, or oci:DIR[:TAG].\n' +
+        'Logins are those of `docker login`. The digest of what was written goes to standard output.',
+      (command) =>
+        command
+          .positional('src', { type: 'string', demandOption: true, describe: 'Image to convert' })
+          .positional('dst', { type: 'string', demandOption: true, describe: 'Where it goes' })
+          .options(OPTIONS)
+          .conflicts('all-platforms', 'platform')
+          .example('$0 docker://registry.example/app:1 docker://registry.example/app:1-obd', '')
+          .example('$0 debian:12 oci:./debian', 'from Docker Hub to a directory')
+          .example('$0 --all-platforms oci:./app:1 registry.example/app:1-obd', 'an index whole')
+          .example('$0 --plain-http registry.lan:5000 ...', 'a registry without TLS'),
+      (parsed) => {
+        request = {
+          source: parsed.src,
+          destination: parsed.dst,
+          workDirectory: parsed.workDir,
+          allPlatforms: parsed.allPlatforms,
+          platform: parsed.platform,
+          plainHttpHosts: parsed.plainHttp,
+          format: {
+            algorithm: parsed.algorithm,
+            blockBytes: parsed.bs * KIB,
+            virtualBytes: virtualGib(parsed.vsize) * GIB,
+          },
+        };
+      },
+    )
+    .strict()
+    .help()
+    .exitProcess(false)
+    .fail((message, error: unknown) => {
+      throw error ?? new ObdError(ErrorCodes.InvalidArgument, `${message}; see ${PROGRAM} --help`);
+    })
+    .parseAsync();
+  return request;
+}
+
+const OPTIONS = {
+  platform: {
+    type: 'string',
+    requiresArg: true,
+    describe: "From an index: the image for this platform, e.g. linux/arm64; default this host's",
+  },
+  'all-platforms': {
+    type: 'boolean',
+    default: false,
+    describe: 'From an index: all images, into an index',
+  },
+  'work-dir': {
+    type: 'string',
+    requiresArg: true,
+    default: process.env['TMPDIR'] || '/var/tmp',
+    describe: 'Directory for the converted layers until they are sent',
+  },
+  algorithm: {
+    choices: ['lz4', 'zstd'] as const,
+    default: 'lz4' as const,
+    describe: 'How blocks are compressed; zstd is smaller and slower to read',
+  },
+  bs: {
+    type: 'number',
+    choices: BLOCK_KIB,
+    default: 4,
+    describe: 'KiB that are compressed as one; larger is smaller, and more is read than asked for',
+  },
+  vsize: {
+    type: 'number',
+    requiresArg: true,
+    default: VSIZE_GIB_DEFAULT,
+    describe: 'Size of the virtual disk in GiB; room that is not used costs next to nothing',
+  },
+  'plain-http': {
+    type: 'string',
+    array: true,
+    requiresArg: true,
+    nargs: 1,
+    default: [] as string[],
+    describe:
+      'HOST or HOST:PORT to speak plain HTTP with; this machine needs none. May be repeated',
+  },
+} as const;
+
+function virtualGib(vsize: number): number {
+  if (Number.isSafeInteger(vsize) && vsize >= 1 && vsize <= VSIZE_GIB_MAX) return vsize;
+  throw new ObdError(
+    ErrorCodes.InvalidArgument,
+    `--vsize is a whole number of GiB from 1 to ${VSIZE_GIB_MAX}, not ${vsize}`,
+  );
+}

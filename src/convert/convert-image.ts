@@ -1,0 +1,135 @@
+/**
+ * Converts what a name stands for: the image of one manifest, or an index. From an index, one platform's
+ * image becomes a plain image, or all of them a new index.
+ *
+ * The name in the destination is written last, so whoever resolves it finds a whole image, the old one or
+ * the new one.
+ */
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { ImageDestination, ImageSource } from '../registry/image-store.js';
+import type { Descriptor, ImageIndex, StoredImage } from '../registry/manifest.js';
+import { OCI_INDEX, OCI_MANIFEST } from '../registry/media-types.js';
+import { type ConvertOptions, convertManifest, readConvertible } from './convert-manifest.js';
+import { formatPlatform, hostPlatform, matchesPlatform, type Platform } from './platform.js';
+
+/** By this annotation buildkit marks what describes an image's bytes rather than being one. */
+const REFERENCE_TYPE = 'vnd.docker.reference.type';
+
+/** Which images of an index. */
+export interface Selection {
+  readonly allPlatforms: boolean;
+  /** Undefined means this host's for an index, and any for a single image. */
+  readonly platform: Platform | undefined;
+}
+
+/**
+ * @returns What the name in the destination stands for now.
+ * @throws {ObdError} `NotFound` if the platform is not there; as convertManifest().
+ */
+export async function convertImage(
+  source: ImageSource,
+  destination: ImageDestination,
+  selection: Selection,
+  options: ConvertOptions,
+): Promise<Descriptor> {
+  const found = await source.resolve();
+  if (found.kind === 'image') {
+    return await convertOne(source, destination, found, selection.platform, options);
+  }
+  const images = found.index.manifests.filter(isImage);
+  if (selection.allPlatforms) {
+    const index = await convertAll(source, destination, found.index, images, options);
+    return await destination.publish(index, OCI_INDEX);
+  }
+  const chosen = choose(source, images, selection.platform ?? hostPlatform());
+  const image = await readImage(source, chosen);
+  return await convertOne(source, destination, image, undefined, options);
+}
+
+async function convertOne(
+  source: ImageSource,
+  destination: ImageDestination,
+  { manifest }: StoredImage,
+  platform: Platform | undefined,
+  options: ConvertOptions,
+): Promise<Descriptor> {
+  const config = await readConvertible(source, manifest);
+  if (platform !== undefined && !matchesPlatform(platform, config)) {
+    const wanted = formatPlatform(platform);
+    throw new ObdError(
+      ErrorCodes.NotFound,
+      `Cannot find ${wanted} in ${source.label}: it is one image, for ${formatPlatform(config)}`,
+    );
+  }
+  options.progress.imageStarted(manifest.layers.length, sourceBytes(manifest.layers), undefined);
+  const bytes = await convertManifest({ source, destination, manifest, config }, options);
+  return await destination.publish(bytes, OCI_MANIFEST);
+}
+
+async function convertAll(
+  source: ImageSource,
+  destination: ImageDestination,
+  { annotations }: ImageIndex,
+  images: readonly Descriptor[],
+  options: ConvertOptions,
+): Promise<Buffer> {
+  const manifests: Descriptor[] = [];
+  for (const entry of images) {
+    const { platform } = entry;
+    if (platform !== undefined && platform.os !== 'linux') {
+      const left = `${formatPlatform(platform)} left out: only Linux images can be converted`;
+      options.progress.warning(left);
+      continue;
+    }
+    const { manifest } = await readImage(source, entry);
+    const config = await readConvertible(source, manifest);
+    const { layers } = manifest;
+    const shown = formatPlatform(platform ?? config);
+    options.progress.imageStarted(layers.length, sourceBytes(layers), shown);
+    const bytes = await convertManifest({ source, destination, manifest, config }, options);
+    const described = await destination.putManifest(bytes, OCI_MANIFEST);
+    // The platform stays as it is written; an entry's annotations are about the image, not its bytes.
+    manifests.push({ ...described, platform, annotations: entry.annotations });
+  }
+  if (manifests.length === 0) {
+    const message = `Cannot convert ${source.label}: it lists no Linux image`;
+    throw new ObdError(ErrorCodes.Unsupported, message);
+  }
+  const index = { schemaVersion: 2, mediaType: OCI_INDEX, manifests, annotations };
+  return Buffer.from(JSON.stringify(index));
+}
+
+function choose(source: ImageSource, images: readonly Descriptor[], wanted: Platform): Descriptor {
+  const [only] = images;
+  if (only !== undefined && images.length === 1 && only.platform === undefined) return only;
+  const found = images.find(
+    ({ platform }) => platform !== undefined && matchesPlatform(wanted, platform),
+  );
+  if (found !== undefined) return found;
+  const offered = images.flatMap(({ platform }) =>
+    platform === undefined ? [] : [formatPlatform(platform)],
+  );
+  const has = offered.length === 0 ? 'it names no platforms' : `it has ${offered.join(', ')}`;
+  throw new ObdError(
+    ErrorCodes.NotFound,
+    `Cannot find ${formatPlatform(wanted)} in ${source.label}: ${has}; choose one with --platform`,
+  );
+}
+
+async function readImage(source: ImageSource, descriptor: Descriptor): Promise<StoredImage> {
+  const found = await source.readManifest(descriptor);
+  if (found.kind === 'image') return found;
+  throw new ObdError(
+    ErrorCodes.Unsupported,
+    `Cannot convert ${source.label}: ${descriptor.digest} in its index is an index again`,
+  );
+}
+
+function isImage({ annotations = {}, platform }: Descriptor): boolean {
+  const isAttestation = annotations[REFERENCE_TYPE] !== undefined;
+  return !isAttestation && platform?.os !== 'unknown';
+}
+
+function sourceBytes(layers: readonly Descriptor[]): number {
+  return layers.reduce((sum, { size }) => sum + size, 0);
+}
