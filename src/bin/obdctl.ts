@@ -5,6 +5,7 @@ import { hideBin } from 'yargs/helpers';
 import { doctor } from '../cli/doctor.js';
 import { reportFailure } from '../cli/failure.js';
 import { layer } from '../cli/layer.js';
+import { rpull } from '../cli/rpull.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 
 const PROGRAM = 'obdctl';
@@ -19,6 +20,7 @@ try {
   await yargs(hideBin(process.argv))
     .scriptName(PROGRAM)
     .usage('$0 COMMAND: lazily loaded container images on this host')
+    .command(rpull)
     .command(layer)
     .command(doctor)
     .demandCommand(1, 'Name a command')

@@ -1,8 +1,8 @@
 /** One of containerd's snapshotters, through containerd, which gives its names for snapshots to callers by namespace. */
-import { ErrorCodes, ObdError } from '../errors.js';
+import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { SnapshotsDefinition } from '../grpc/gen/containerd/services/snapshots/v1/Snapshots.js';
 import type { Mount__Output } from '../grpc/gen/containerd/types/Mount.js';
-import type { GrpcClient } from '../grpc/grpc-client.js';
+import type { ClientMethod, GrpcClient } from '../grpc/grpc-client.js';
 import { loadService } from '../grpc/proto.js';
 import type { Labels } from './content-store.js';
 
@@ -32,8 +32,7 @@ export class Snapshots {
 
   /** @throws {ObdError} `NotFound`. */
   async stat(key: string): Promise<SnapshotInfo> {
-    const request = { snapshotter: this.#snapshotter, key };
-    const { info } = await this.#client.call(methods.Stat, request, { timeoutMs: TIMEOUT_MS });
+    const { info } = await this.#call(methods.Stat, { key });
     if (info === null) {
       throw new ObdError(ErrorCodes.Io, 'Cannot use an answer of containerd: no info');
     }
@@ -48,20 +47,38 @@ export class Snapshots {
    *   there is, by now.
    */
   async prepare(key: string, parent: string, labels: Labels): Promise<Mount__Output[]> {
-    const request = { snapshotter: this.#snapshotter, key, parent, labels };
-    const { mounts } = await this.#client.call(methods.Prepare, request, { timeoutMs: TIMEOUT_MS });
+    const { mounts } = await this.#call(methods.Prepare, { key, parent, labels });
     return mounts;
   }
 
   /** @throws {ObdError} `AlreadyExists`, `NotFound`. */
   async commit(name: string, key: string, labels: Labels): Promise<void> {
-    const request = { snapshotter: this.#snapshotter, name, key, labels };
-    await this.#client.call(methods.Commit, request, { timeoutMs: TIMEOUT_MS });
+    await this.#call(methods.Commit, { name, key, labels });
   }
 
   /** @throws {ObdError} `NotFound`, `FailedPrecondition` while others are based on it. */
   async remove(key: string): Promise<void> {
-    const request = { snapshotter: this.#snapshotter, key };
-    await this.#client.call(methods.Remove, request, { timeoutMs: TIMEOUT_MS });
+    await this.#call(methods.Remove, { key });
+  }
+
+  async #call<Request, Response>(
+    method: ClientMethod<Request & { snapshotter: string }, Response>,
+    request: Request,
+  ): Promise<Response> {
+    const named = { ...request, snapshotter: this.#snapshotter };
+    try {
+      return await this.#client.call(method, named, { timeoutMs: TIMEOUT_MS });
+    } catch (error) {
+      // containerd answers for a plugin that does not; nothing but the text tells which of them is away.
+      if (!hasCode(error, ErrorCodes.Unavailable) || !/dial(?:ing)? .*unix/.test(error.message)) {
+        throw error;
+      }
+      throw new ObdError(
+        ErrorCodes.Unavailable,
+        `Cannot use the snapshotter "${this.#snapshotter}": containerd does not reach it; start it, and check its address among containerd's proxy_plugins`,
+        {},
+        error,
+      );
+    }
   }
 }

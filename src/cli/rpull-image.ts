@@ -1,0 +1,197 @@
+/**
+ * Pulls an image into containerd as containerd's own client does, with one difference: a layer is fetched only if the
+ * snapshotter, asked for its snapshot, does not have it.
+ *
+ *   1. a lease, which keeps what follows from garbage collection
+ *   2. index, manifest and config into the content store, with the labels by which a snapshotter finds them
+ *   3. each layer's snapshot, bottom first (rpull-layers.ts)
+ *   4. the image record, which keeps all of that; then the lease goes
+ *
+ * Until the image record is made, nobody sees the image. If it does not come to that, the lease goes with all that it
+ * kept, and so does a snapshot half made; what was there before stays as it was.
+ */
+
+import { underLease } from '../containerd/connect.js';
+import { ContentStore } from '../containerd/content-store.js';
+import { ImageRecords } from '../containerd/image-records.js';
+import { Leases } from '../containerd/leases.js';
+import { chainIds } from '../convert/image-identity.js';
+import { formatPlatform, matchesPlatform, type Platform } from '../convert/platform.js';
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { GrpcClient } from '../grpc/grpc-client.js';
+import { type ImageSource, readSmallBlob } from '../registry/image-store.js';
+import {
+  CONFIG_BYTES_MAX,
+  type Descriptor,
+  type ImageConfig,
+  type ImageIndex,
+  type ImageManifest,
+  parseImageConfig,
+  type StoredImage,
+} from '../registry/manifest.js';
+import type { ImageReference } from '../registry/reference.js';
+import { childLabels, configLabel, isLayer, sourceLabels } from './rpull-labels.js';
+import { type ChainedLayer, LayerSnapshots } from './rpull-layers.js';
+import type { RpullProgress } from './rpull-progress.js';
+
+/** As containerd's client has it. A pull that takes longer has other problems. */
+const LEASE_MS = 24 * 3600 * 1000;
+
+export interface WantedImage {
+  readonly source: ImageSource;
+  readonly reference: ImageReference;
+  readonly platform: Platform;
+  readonly snapshotter: string;
+}
+
+export interface PulledImage {
+  /** Of the index or manifest that the reference stands for. */
+  readonly digest: string;
+  /** What a full pull would fetch. */
+  readonly totalBytes: number;
+}
+
+/**
+ * @param containerd - In the namespace to pull into; stays the caller's to close.
+ * @throws {ObdError} what the registry, containerd or the snapshotter say; the reason of `signal`.
+ */
+export async function pullImage(
+  containerd: GrpcClient,
+  image: WantedImage,
+  progress: RpullProgress,
+  signal: AbortSignal,
+): Promise<PulledImage> {
+  const leases = new Leases(containerd);
+  const lease = await leases.create(LEASE_MS);
+  const leased = underLease(containerd, lease);
+  try {
+    const pulled = await new Pull(leased, image, progress, signal).run();
+    await leases.remove(lease, false);
+    return pulled;
+  } catch (error) {
+    // The first error says more than that containerd is not there to undo things either: the lease runs out.
+    await leases.remove(lease, true).catch(() => {});
+    throw error;
+  }
+}
+
+class Pull {
+  readonly #image: WantedImage;
+  readonly #progress: RpullProgress;
+  readonly #content: ContentStore;
+  readonly #records: ImageRecords;
+  readonly #layers: LayerSnapshots;
+  #totalBytes = 0;
+
+  constructor(
+    leased: GrpcClient,
+    image: WantedImage,
+    progress: RpullProgress,
+    signal: AbortSignal,
+  ) {
+    const client = leased.with({ signal });
+    this.#image = image;
+    this.#progress = progress;
+    this.#content = new ContentStore(client);
+    this.#records = new ImageRecords(client);
+    this.#layers = new LayerSnapshots(client, leased, image, progress);
+  }
+
+  async run(): Promise<PulledImage> {
+    const { source, reference, snapshotter } = this.#image;
+    const top = await source.resolve();
+    let stored = top;
+    if (top.kind === 'index') {
+      await this.#store(top.descriptor, childLabels(top.index.manifests), top.bytes);
+      stored = await source.readManifest(this.#choose(top.index));
+    }
+    if (stored.kind === 'index') {
+      throw new ObdError(
+        ErrorCodes.Unsupported,
+        `Cannot pull ${reference}: its index has another index, and not images`,
+        { reference: reference.toString() },
+      );
+    }
+    const config = await this.#storeImage(stored);
+    const layers = chainedLayers(stored.manifest, config, reference);
+    this.#totalBytes += layers.reduce((sum, { descriptor }) => sum + descriptor.size, 0);
+    for (const [i, layer] of layers.entries()) {
+      await this.#layers.ensure(layer, i + 1, layers.length);
+    }
+    const chain = layers.at(-1)?.chainId;
+    if (chain !== undefined) {
+      const label = { [`containerd.io/gc.ref.snapshot.${snapshotter}`]: chain };
+      await this.#content.setLabels(stored.manifest.config.digest, label);
+    }
+    await this.#records.set(reference.toString(), top.descriptor);
+    return { digest: top.descriptor.digest, totalBytes: this.#totalBytes };
+  }
+
+  async #storeImage({ descriptor, manifest, bytes }: StoredImage): Promise<ImageConfig> {
+    const { source, reference, platform } = this.#image;
+    const label = `the config of ${reference}`;
+    const configBytes = await readSmallBlob(source, manifest.config, CONFIG_BYTES_MAX);
+    const config = parseImageConfig(configBytes, label);
+    if (!matchesPlatform(platform, config)) {
+      const found = formatPlatform(config);
+      throw new ObdError(
+        ErrorCodes.NotFound,
+        `Cannot pull ${reference} for ${formatPlatform(platform)}: it is for ${found}; ask for that with --platform ${found}`,
+        { reference: reference.toString() },
+      );
+    }
+    await this.#store(manifest.config, {}, configBytes);
+    const labels = { ...configLabel(manifest.config), ...childLabels(manifest.layers) };
+    await this.#store(descriptor, labels, bytes);
+    return config;
+  }
+
+  async #store(descriptor: Descriptor, labels: Labels, bytes: Uint8Array): Promise<void> {
+    this.#progress.bytesFetched(bytes.length);
+    this.#totalBytes += bytes.length;
+    const source = await sourceLabels(this.#content, descriptor.digest, this.#image.reference);
+    await this.#content.write(descriptor, { ...labels, ...source }, [bytes]);
+  }
+
+  #choose({ manifests }: ImageIndex): Descriptor {
+    const { reference, platform } = this.#image;
+    const found = manifests.find(
+      (each) => each.platform && matchesPlatform(platform, each.platform),
+    );
+    if (found !== undefined) return found;
+    const offered = manifests.flatMap((each) =>
+      each.platform ? [formatPlatform(each.platform)] : [],
+    );
+    throw new ObdError(
+      ErrorCodes.NotFound,
+      `Cannot pull ${reference} for ${formatPlatform(platform)}: it has ${offered.join(', ') || 'no platforms'}; choose with --platform`,
+      { reference: reference.toString() },
+    );
+  }
+}
+
+type Labels = Readonly<Record<string, string>>;
+
+/** The layers with what identifies them. @throws {ObdError} `Corrupt` if manifest and config do not agree. */
+function chainedLayers(
+  manifest: ImageManifest,
+  config: ImageConfig,
+  reference: ImageReference,
+): ChainedLayer[] {
+  const layers = manifest.layers.filter(isLayer);
+  const diffIds = config.rootfs.diff_ids;
+  if (layers.length !== diffIds.length) {
+    throw new ObdError(
+      ErrorCodes.Corrupt,
+      `Cannot pull ${reference}: its manifest has ${layers.length} layers, and its config ${diffIds.length}`,
+      { reference: reference.toString() },
+    );
+  }
+  const chain = chainIds(diffIds);
+  return layers.map((descriptor, i) => ({
+    descriptor,
+    diffId: diffIds[i]!,
+    chainId: chain[i]!,
+    parent: chain[i - 1] ?? '',
+  }));
+}

@@ -1,0 +1,160 @@
+/**
+ * The snapshot of one layer: the snapshotter's own if it can serve the layer lazily, and else one that the layer is
+ * downloaded and unpacked into.
+ *
+ * containerd's protocol for that: Prepare names the wanted snapshot (`containerd.io/snapshot.ref`, the chain ID) and
+ * describes the layer, in labels. A snapshotter that can serve it commits a snapshot under that name and answers
+ * "already exists"; one that cannot, or does not know of all this, answers with mounts.
+ */
+import { randomBytes } from 'node:crypto';
+import { ContentStore, type Labels } from '../containerd/content-store.js';
+import { Snapshots } from '../containerd/snapshots.js';
+import { unpackLayer } from '../containerd/unpack-layer.js';
+import { ErrorCodes, hasCode, ObdError } from '../errors.js';
+import type { GrpcClient } from '../grpc/grpc-client.js';
+import type { ImageSource } from '../registry/image-store.js';
+import type { Descriptor } from '../registry/manifest.js';
+import type { ImageReference } from '../registry/reference.js';
+import { sourceLabels } from './rpull-labels.js';
+import type { RpullProgress } from './rpull-progress.js';
+
+/** A snapshot that is said to exist may be collected before we look: as in containerd's client. */
+const TRIES_MAX = 3;
+
+export interface ChainedLayer {
+  readonly descriptor: Descriptor;
+  readonly diffId: string;
+  readonly chainId: string;
+  /** Chain ID of the layer below; "" for the bottom. */
+  readonly parent: string;
+}
+
+interface ActiveSnapshot {
+  readonly key: string;
+  readonly mounts: Awaited<ReturnType<Snapshots['prepare']>>;
+}
+
+interface LayersOf {
+  readonly source: ImageSource;
+  readonly reference: ImageReference;
+  readonly snapshotter: string;
+}
+
+export class LayerSnapshots {
+  readonly #client: GrpcClient;
+  readonly #image: LayersOf;
+  readonly #progress: RpullProgress;
+  readonly #content: ContentStore;
+  readonly #snapshots: Snapshots;
+  /** For undoing, when #client's signal has been aborted. */
+  readonly #undoing: Snapshots;
+  #warned = false;
+
+  /** @param undoing - The same client, without a signal. */
+  constructor(client: GrpcClient, undoing: GrpcClient, image: LayersOf, progress: RpullProgress) {
+    this.#client = client;
+    this.#image = image;
+    this.#progress = progress;
+    this.#content = new ContentStore(client);
+    this.#snapshots = new Snapshots(client, image.snapshotter);
+    this.#undoing = new Snapshots(undoing, image.snapshotter);
+  }
+
+  /** Its parent's must be there. */
+  async ensure(layer: ChainedLayer, number: number, layers: number): Promise<void> {
+    const { digest, size } = layer.descriptor;
+    this.#progress.layerStarted(number, layers, digest, size);
+    const present = await this.#exists(layer.chainId);
+    // Asked for even if present: it then comes under our lease.
+    const active = await this.#prepare(layer);
+    if (active !== undefined) {
+      this.#warnOfDownload(number);
+      await this.#fill(layer, active);
+    }
+    const fate = active !== undefined ? 'unpacked' : present ? 'present' : 'lazy';
+    this.#progress.layerDone(fate, size);
+  }
+
+  /** A snapshot to unpack the layer into; undefined if there is the layer's own. */
+  async #prepare(layer: ChainedLayer): Promise<ActiveSnapshot | undefined> {
+    const labels = prepareLabels(layer, this.#image.reference);
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
+      const key = `extract-${Date.now()}-${randomBytes(6).toString('base64url')} ${layer.chainId}`;
+      try {
+        return { key, mounts: await this.#snapshots.prepare(key, layer.parent, labels) };
+      } catch (error) {
+        if (!hasCode(error, ErrorCodes.AlreadyExists)) {
+          await this.#discard(key);
+          throw error;
+        }
+      }
+      if (await this.#exists(layer.chainId)) return undefined;
+    }
+    throw new ObdError(
+      ErrorCodes.FailedPrecondition,
+      `Cannot use the snapshotter "${this.#image.snapshotter}": it says that ${layer.chainId} exists, and then that it does not`,
+      { digest: layer.descriptor.digest },
+    );
+  }
+
+  async #fill(layer: ChainedLayer, { key, mounts }: ActiveSnapshot): Promise<void> {
+    const { descriptor, diffId, chainId } = layer;
+    try {
+      await this.#download(descriptor);
+      await unpackLayer(this.#client, descriptor, mounts, diffId);
+      await this.#snapshots.commit(chainId, key, { 'containerd.io/snapshot.ref': chainId });
+    } catch (error) {
+      await this.#discard(key);
+      // Somebody else may have unpacked the same layer meanwhile.
+      if (!hasCode(error, ErrorCodes.AlreadyExists)) throw error;
+    }
+    await this.#content.setLabels(descriptor.digest, { 'containerd.io/uncompressed': diffId });
+  }
+
+  /** Also when we are to stop. What cannot be removed now, garbage collection will, with the lease. */
+  async #discard(key: string): Promise<void> {
+    await this.#undoing.remove(key).catch(() => {});
+  }
+
+  async #exists(chainId: string): Promise<boolean> {
+    try {
+      await this.#snapshots.stat(chainId);
+      return true;
+    } catch (error) {
+      if (hasCode(error, ErrorCodes.NotFound)) return false;
+      throw error;
+    }
+  }
+
+  async #download(descriptor: Descriptor): Promise<void> {
+    const { source, reference } = this.#image;
+    const labels = await sourceLabels(this.#content, descriptor.digest, reference);
+    await this.#content.write(descriptor, labels, this.#counted(source.readBlob(descriptor)));
+  }
+
+  async *#counted(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    for await (const piece of pieces) {
+      this.#progress.bytesFetched(piece.length);
+      yield piece;
+    }
+  }
+
+  #warnOfDownload(number: number): void {
+    if (this.#warned) return;
+    this.#warned = true;
+    const { snapshotter } = this.#image;
+    this.#progress.warning(
+      `the snapshotter "${snapshotter}" does not serve layer ${number} lazily: downloading it, and all that follow like it`,
+    );
+  }
+}
+
+function prepareLabels({ descriptor, chainId }: ChainedLayer, reference: ImageReference): Labels {
+  const annotations = Object.entries(descriptor.annotations ?? {});
+  return {
+    ...Object.fromEntries(annotations.filter(([key]) => key.startsWith('containerd.io/snapshot/'))),
+    'containerd.io/snapshot.ref': chainId,
+    'containerd.io/snapshot/image-ref': reference.toString(),
+    'containerd.io/snapshot/cri.image-ref': reference.toString(),
+  };
+}

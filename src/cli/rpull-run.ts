@@ -1,0 +1,88 @@
+/**
+ * One run of `obdctl rpull`: connections, progress on stderr, one line of result on stdout, and an end that says by which
+ * signal it came, as a shell expects it (130 for SIGINT, 143 for SIGTERM), with everything undone.
+ */
+import { constants } from 'node:os';
+import { connectContainerd } from '../containerd/connect.js';
+import { snapshotterPlugins } from '../containerd/daemon-info.js';
+import { hostPlatform, parsePlatform } from '../convert/platform.js';
+import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import type { GrpcClient } from '../grpc/grpc-client.js';
+import { DockerCredentials } from '../registry/docker-credentials.js';
+import { parseReference } from '../registry/reference.js';
+import { RegistryClient } from '../registry/registry-client.js';
+import { RegistryHosts } from '../registry/registry-hosts.js';
+import { RegistrySource } from '../registry/registry-image.js';
+import { byteText } from './byte-text.js';
+import { interruption } from './interruption.js';
+import { pullImage } from './rpull-image.js';
+import { RpullProgress } from './rpull-progress.js';
+
+export interface RpullOptions {
+  readonly reference: string;
+  readonly address: string;
+  readonly namespace: string;
+  readonly snapshotter: string;
+  readonly platform: string | undefined;
+  readonly plainHttp: boolean;
+}
+
+export async function runRpull(options: RpullOptions): Promise<void> {
+  const reference = parseReference(options.reference);
+  const platform =
+    options.platform === undefined ? hostPlatform() : parsePlatform(options.platform);
+  const hosts = new RegistryHosts(options.plainHttp ? [reference.host] : []);
+  const started = performance.now();
+  const end = endingSignal();
+  const signal = interruption();
+  const containerd = connectContainerd(options.address, options.namespace);
+  const client = new RegistryClient({ hosts, credentials: new DockerCredentials() });
+  const progress = new RpullProgress();
+  try {
+    await checkSnapshotter(containerd, options.snapshotter);
+    const source = new RegistrySource(client, reference, signal);
+    const { snapshotter } = options;
+    const image = { source, reference, platform, snapshotter };
+    const pulled = await pullImage(containerd, image, progress, signal);
+    const seconds = ((performance.now() - started) / 1000).toFixed(1);
+    const sizes = `fetched ${byteText(progress.fetchedBytes)} of ${byteText(pulled.totalBytes)}`;
+    process.stdout.write(
+      `Pulled ${reference} (${pulled.digest}): ${progress.layersText()}; ${sizes} in ${seconds} s\n`,
+    );
+  } catch (error) {
+    progress.abandon();
+    if (!signal.aborted) throw error;
+    process.stderr.write(`obdctl: ${messageOf(signal.reason)}; nothing of the image is kept\n`);
+    process.exitCode = 128 + end();
+  } finally {
+    containerd.close();
+    await client.close();
+  }
+}
+
+/** Tells, once the process was told to end, by which signal. Has to be asked for before interruption(). */
+function endingSignal(): () => number {
+  let number = 0;
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(name, () => {
+      number = constants.signals[name];
+    });
+  }
+  return () => number;
+}
+
+/** containerd itself says only that a snapshotter "is not loaded", and only once the manifest has been fetched. */
+async function checkSnapshotter(containerd: GrpcClient, name: string): Promise<void> {
+  const plugins = await snapshotterPlugins(containerd);
+  const found = plugins.find((plugin) => plugin.name === name);
+  if (found !== undefined && found.problem === undefined) return;
+  const usable = plugins.filter(({ problem }) => problem === undefined).map((each) => each.name);
+  const state =
+    found === undefined
+      ? `containerd has none of that name, but ${usable.join(', ')}; add [proxy_plugins.${name}] to its configuration and restart it`
+      : `it did not start: ${found.problem}`;
+  throw new ObdError(
+    ErrorCodes.FailedPrecondition,
+    `Cannot pull with the snapshotter "${name}": ${state}`,
+  );
+}

@@ -1,0 +1,61 @@
+/** `obdctl rpull`: pulls an image into containerd, lazily. */
+import type { CommandModule } from 'yargs';
+
+interface RpullArguments {
+  readonly reference: string;
+  readonly address: string;
+  readonly namespace: string;
+  readonly snapshotter: string;
+  readonly platform: string | undefined;
+  readonly 'plain-http': boolean;
+}
+
+export const rpull: CommandModule<object, RpullArguments> = {
+  command: 'rpull <reference>',
+  describe: 'Pull an image into containerd without fetching its layers',
+  builder: (yargs) =>
+    yargs
+      .positional('reference', {
+        type: 'string',
+        demandOption: true,
+        describe: 'host/repository:tag, or host/repository@digest',
+      })
+      .options({
+        address: {
+          type: 'string',
+          default: process.env['CONTAINERD_ADDRESS'] ?? '/run/containerd/containerd.sock',
+          describe: "containerd's socket",
+        },
+        namespace: {
+          type: 'string',
+          default: process.env['CONTAINERD_NAMESPACE'] ?? 'default',
+          describe: "containerd's namespace: k8s.io for Kubernetes",
+        },
+        snapshotter: {
+          type: 'string',
+          default: 'obd-ts',
+          describe: 'The snapshotter that serves the layers',
+        },
+        platform: {
+          type: 'string',
+          describe: 'os/architecture[/variant] of the image, if not that of this machine',
+        },
+        'plain-http': {
+          type: 'boolean',
+          default: false,
+          describe: 'The registry does not speak TLS',
+        },
+      })
+      .example('$0 rpull registry.example/app:1.0-obd', 'an image that obdconv made')
+      .example('$0 rpull --namespace k8s.io registry.example/app:1.0-obd', 'for Kubernetes')
+      .example('$0 rpull --plain-http 10.0.0.1:5000/app:obd', 'from a registry without TLS')
+      .example('ctr run --rm --snapshotter obd-ts registry.example/app:1.0-obd app', 'runs it')
+      .epilogue(
+        'Layers that the snapshotter cannot serve lazily are downloaded and unpacked, with a warning. ' +
+          'Logins are those of `docker login`.',
+      ),
+  handler: async ({ 'plain-http': plainHttp, ...options }) => {
+    const { runRpull } = await import('./rpull-run.js');
+    await runRpull({ ...options, plainHttp });
+  },
+};
