@@ -10,7 +10,7 @@ import { after, test } from 'node:test';
 import { z } from 'zod';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { readConfigFile } from './config-file.js';
-import { absolutePath, byteAmount } from './config-values.js';
+import { absolutePath, byteAmount, logLevel, registryTable } from './config-values.js';
 
 const directory = mkdtempSync(join(tmpdir(), 'obd-config-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -19,13 +19,8 @@ const schema = z.strictObject({
   socket: absolutePath.default('/run/x.sock'),
   root: absolutePath.default('/var/lib/x'),
   cache_size: byteAmount.default(1 << 20),
-  log_level: z.enum(['info', 'debug']).default('info'),
-  registry: z
-    .strictObject({
-      plain_http: z.array(z.string()).default([]),
-      hosts: z.record(z.string(), z.string()).default({}),
-    })
-    .prefault({}),
+  log_level: logLevel.default('info'),
+  registry: registryTable.prefault({}),
 });
 
 let files = 0;

@@ -36,3 +36,11 @@ function bytesOf(text: string): number {
     ? Number.NaN
     : Math.floor(Number(number) * (UNITS[unit || 'B'] ?? Number.NaN));
 }
+
+export const logLevel = z.enum(['error', 'warn', 'info', 'debug']);
+
+/** The arguments of RegistryHosts: who speaks plain HTTP, and where the registry of a name really answers. */
+export const registryTable = z.strictObject({
+  plain_http: z.array(z.string()).default([]),
+  hosts: z.record(z.string(), z.string()).default({}),
+});

@@ -1,0 +1,57 @@
+/**
+ * The control interface of obd-blockd, as its clients use it: the snapshotter and obdctl.
+ *
+ * attach() and detach() are idempotent: whoever lost an answer asks again.
+ */
+import type { BlockdDefinition } from '../grpc/gen/obd/blockd/v1/Blockd.js';
+import type { Device__Output } from '../grpc/gen/obd/blockd/v1/Device.js';
+import { GrpcClient } from '../grpc/grpc-client.js';
+import { loadService } from '../grpc/proto.js';
+
+/** See proto/obd/blockd/v1/blockd.proto. */
+export type Device = Device__Output;
+
+/** Opening an image asks the registry for each layer's index, and waits a minute for a registry that is away. */
+const ATTACH_MS_MAX = 180_000;
+const DETACH_MS_MAX = 60_000;
+const LIST_MS_MAX = 10_000;
+
+export const blockdMethods = loadService<BlockdDefinition>(
+  'obd/blockd/v1/blockd.proto',
+  'obd.blockd.v1.Blockd',
+);
+
+export class BlockdClient {
+  readonly #client: GrpcClient;
+
+  /** Connects with the first call. */
+  constructor(socketPath: string) {
+    this.#client = new GrpcClient(socketPath, { peer: 'obd-blockd', timeoutMs: LIST_MS_MAX });
+  }
+
+  /**
+   * The device of the image that `configPath` describes; it answers reads when this resolves.
+   *
+   * @param id - [A-Za-z0-9._-]{1,64}
+   * @throws {ObdError} `AlreadyExists` if the id is another image's, what opening the image and attaching a device throw,
+   *   `Unavailable` if the daemon cannot be reached.
+   */
+  async attach(id: string, configPath: string, signal?: AbortSignal): Promise<Device> {
+    const options = { timeoutMs: ATTACH_MS_MAX, signal };
+    return await this.#client.call(blockdMethods.Attach, { id, configPath }, options);
+  }
+
+  /** Takes the device away, if it is there. @throws {ObdError} `Busy` while it is in use, `Unavailable`. */
+  async detach(id: string): Promise<void> {
+    await this.#client.call(blockdMethods.Detach, { id }, { timeoutMs: DETACH_MS_MAX });
+  }
+
+  async list(): Promise<Device[]> {
+    const { devices } = await this.#client.call(blockdMethods.List, {});
+    return devices;
+  }
+
+  close(): void {
+    this.#client.close();
+  }
+}

@@ -1,0 +1,38 @@
+/** The control interface of obd-blockd: proto/obd/blockd/v1/blockd.proto over a DeviceTable. */
+import type { Logger } from 'pino';
+import type { BlockdHandlers } from '../grpc/gen/obd/blockd/v1/Blockd.js';
+import { type Service, service } from '../grpc/grpc-server.js';
+import { blockdMethods } from './blockd-client.js';
+import type { DeviceTable } from './device-table.js';
+
+export function blockdService(table: DeviceTable, log: Logger): Service {
+  return service<BlockdHandlers>(blockdMethods, {
+    Attach: async ({ id, configPath }) => {
+      const startedMs = performance.now();
+      try {
+        const device = await table.attach(id, configPath);
+        const { path, layers } = device;
+        log.info({ id, configPath, path, layers, ms: since(startedMs) }, 'attached');
+        return device;
+      } catch (err) {
+        log.warn({ id, configPath, ms: since(startedMs), err }, 'cannot attach');
+        throw err;
+      }
+    },
+    Detach: async ({ id }) => {
+      try {
+        await table.detach(id);
+      } catch (err) {
+        log.warn({ id, err }, 'cannot detach');
+        throw err;
+      }
+      log.info({ id }, 'detached');
+      return {};
+    },
+    List: async () => ({ devices: table.list() }),
+  });
+}
+
+function since(startedMs: number): number {
+  return Math.round(performance.now() - startedMs);
+}

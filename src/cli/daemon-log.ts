@@ -1,0 +1,37 @@
+/**
+ * The log of a daemon: a line of JSON for each event on standard error, where systemd and scripts expect it.
+ *
+ * An error is logged as its code, its message, its details and its causes' messages; a stack only for a bug. Each line goes
+ * through withoutSecrets().
+ */
+import { type Logger, pino } from 'pino';
+import { messageOf, ObdError } from '../errors.js';
+import { withoutSecrets } from './failure.js';
+
+/** A chain longer than this is a cycle. */
+const CAUSES_MAX = 8;
+
+export function daemonLog(program: string, level: string): Logger {
+  const options = {
+    name: program,
+    level,
+    serializers: { err: errorFields },
+    formatters: { level: (label: string) => ({ level: label }) },
+    timestamp: pino.stdTimeFunctions.isoTime,
+  };
+  return pino(options, {
+    write: (line: string) => void process.stderr.write(withoutSecrets(line)),
+  });
+}
+
+function errorFields(error: unknown): object {
+  if (!(error instanceof ObdError)) {
+    return { message: messageOf(error), stack: error instanceof Error ? error.stack : undefined };
+  }
+  const causes: string[] = [];
+  for (let at = error.cause; at instanceof Error && causes.length < CAUSES_MAX; at = at.cause) {
+    if (!error.message.includes(at.message)) causes.push(at.message);
+  }
+  const because = causes.length === 0 ? {} : { causes };
+  return { code: error.code, message: error.message, ...error.details, ...because };
+}
