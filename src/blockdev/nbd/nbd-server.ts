@@ -110,6 +110,11 @@ export class NbdServer {
     return served;
   }
 
+  /** Whether `disk`, and no other, is exported as `name`. */
+  serves(name: string, disk: VirtualDisk): boolean {
+    return this.#exports.get(name)?.disk === disk;
+  }
+
   /** Takes the socket away, ends every connection and removes every export. Idempotent. */
   async close(): Promise<void> {
     await this.#withdraw();

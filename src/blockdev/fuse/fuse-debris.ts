@@ -1,0 +1,78 @@
+/**
+ * What a daemon that died left of its FuseTransport: nbdfuse processes that have lost their server, their
+ * mounts, and loop devices on them, all of which answer EIO.
+ *
+ * Only what is under the transport's own directory is touched, and nothing of it that is still mounted or
+ * open: taking that away would not help who uses it. It is reported, and the next call will find it.
+ */
+import { readdir, readFile, realpath, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ErrorCodes, hasCode, systemCode } from '../../errors.js';
+import { FILE_NAME } from './fuse-transport.js';
+import { listLoops, releaseLoop } from './loop-device.js';
+import { unmountFuse } from './nbdfuse-process.js';
+
+/** After its mount is gone, nbdfuse ends by itself at once. */
+const END_MS = 1_000;
+const POLL_MS = 10;
+
+/** Ids of devices. */
+export interface Debris {
+  readonly cleared: readonly string[];
+  readonly inUse: readonly string[];
+}
+
+/**
+ * Call it while no daemon uses `directory`, before attaching.
+ *
+ * @throws {ObdError} `Host` if this host lacks losetup or umount, `Io`.
+ */
+export async function clearFuseDebris(directory: string): Promise<Debris> {
+  const cleared: string[] = [];
+  const inUse: string[] = [];
+  const root = await realpath(directory).catch(() => undefined);
+  if (root === undefined) return { cleared, inUse };
+  const loops = await listLoops();
+  for (const id of await readdir(root)) {
+    const home = join(root, id);
+    const mountPoint = join(home, 'mount');
+    const backingFile = join(mountPoint, FILE_NAME);
+    try {
+      for (const loop of loops) if (loop.backingFile === backingFile) await releaseLoop(loop);
+      await unmountFuse(mountPoint);
+    } catch (error) {
+      if (!hasCode(error, ErrorCodes.Busy)) throw error;
+      inUse.push(id);
+      continue;
+    }
+    await endProcess(join(home, 'pid'), backingFile);
+    await rm(home, { recursive: true, force: true });
+    cleared.push(id);
+  }
+  return { cleared, inUse };
+}
+
+/** Ends the process in `pidFile` if it still is the nbdfuse of that file, and not another of the same id. */
+async function endProcess(pidFile: string, file: string): Promise<void> {
+  const pid = Number.parseInt(await readFile(pidFile, 'utf8').catch(() => ''), 10);
+  if (!(pid > 1)) return;
+  const deadline = performance.now() + END_MS;
+  while ((await commandOf(pid)).includes(file)) {
+    if (performance.now() > deadline) kill(pid);
+    await sleep(POLL_MS);
+  }
+}
+
+async function commandOf(pid: number): Promise<readonly string[]> {
+  const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+  return line.split('\0');
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if (systemCode(error) !== 'ESRCH') throw error;
+  }
+}
