@@ -150,8 +150,7 @@ class Application {
   #place(directory: ResolvedDirectory, name: Uint8Array, entry: TarEntry): number {
     const existing = this.#fs.lookup(directory.inode, name);
     if (existing !== undefined) {
-      const merges =
-        entry.kind === 'directory' && this.#fs.stat(existing).spec.kind === 'directory';
+      const merges = entry.kind === 'directory' && this.#fs.stat(existing).kind === 'directory';
       if (merges) {
         this.#setAttributes(existing, entry);
         return existing;

@@ -95,7 +95,7 @@ export class HardLinks {
   }
 
   #link(directory: number, name: Uint8Array, inode: number): void {
-    if (this.#fs.stat(inode).spec.kind === 'directory') {
+    if (this.#fs.stat(inode).kind === 'directory') {
       throw new ObdError(ErrorCodes.Corrupt, 'it is a hard link to a directory');
     }
     if (this.#fs.lookup(directory, name) === inode) return;

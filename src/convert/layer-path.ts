@@ -113,7 +113,7 @@ export class ScopedTree {
         if (missing === undefined) return `${quoteName(name)} on the way to it is not there`;
         inode = this.#fs.create(parent, name, { kind: 'directory' }, missing);
       }
-      const { kind } = this.#fs.stat(inode).spec;
+      const { kind } = this.#fs.stat(inode);
       if (kind === 'directory') {
         steps.push({ parent, name, inode });
       } else if (kind !== 'symlink') {

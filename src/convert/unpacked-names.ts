@@ -41,7 +41,7 @@ export class UnpackedNames {
   /** Removes `name` and everything under it, except what this layer has unpacked. */
   removeOlder(directory: number, name: Uint8Array, inode: number): void {
     if (!this.has(directory, name)) this.remove(directory, name, inode);
-    else if (this.#fs.stat(inode).spec.kind === 'directory') this.emptyOlder(inode);
+    else if (this.#fs.stat(inode).kind === 'directory') this.emptyOlder(inode);
   }
 
   /** The same for everything in a directory, which itself stays. */
@@ -52,7 +52,7 @@ export class UnpackedNames {
   }
 
   #forget(inode: number): void {
-    if (this.#names.size === 0 || this.#fs.stat(inode).spec.kind !== 'directory') return;
+    if (this.#names.size === 0 || this.#fs.stat(inode).kind !== 'directory') return;
     this.#names.delete(inode);
     for (const entry of this.#fs.entries(inode)) this.#forget(entry.inode);
   }

@@ -1,0 +1,199 @@
+/**
+ * One directory, its names in memory: looking up and adding cost no walk through its blocks.
+ *
+ * The blocks are the truth, this is a view that every change goes through; dropping it loses nothing. Memory:
+ * some hundred bytes a name.
+ */
+
+import {
+  addEntry,
+  clearBlock,
+  entriesOf,
+  entryBytes,
+  putEntry,
+  removeEntry,
+  roomIn,
+} from './directory-block.js';
+import { beyond, damaged } from './ext4-error.js';
+import { appendExtent, type Extent } from './extent-tree.js';
+import { entryTypeOf, INDEX_FLAG, type Inode, type NodeKind } from './inode.js';
+import { BLOCK_BYTES } from './metadata-cache.js';
+import type { Volume } from './volume.js';
+
+/** 256 MiB: some ten million names, and all of them in memory. */
+const DIRECTORY_BLOCKS_MAX = 65536;
+/** As of ext4's dir_nlink: above that, a directory counts one link, for "many". */
+const DIRECTORY_LINKS_MAX = 65000;
+const DOT = Buffer.from('.');
+const DOT_DOT = Buffer.from('..');
+const DIRECTORY_TYPE = entryTypeOf('directory');
+
+export interface Child {
+  readonly inode: number;
+  readonly isDirectory: boolean;
+  /** The directory's own block, counted from 0, that the entry is in. */
+  readonly block: number;
+}
+
+export class Directory {
+  readonly #volume: Volume;
+  readonly #number: number;
+  readonly #children = new Map<string, Child>();
+  /** Where the directory's blocks are on the disk. */
+  readonly #blocks: number[] = [];
+  readonly #rooms: number[] = [];
+  #extents: Extent[] = [];
+  #nodes: readonly number[] = [];
+  #subdirectories = 0;
+  /** Blocks before this one are full, or were found too full for the last name that was tried. */
+  #firstRoom = 0;
+
+  private constructor(volume: Volume, number: number) {
+    this.#volume = volume;
+    this.#number = number;
+  }
+
+  /** Makes an empty directory of a new inode; its link count is its own to keep. */
+  static make(volume: Volume, inode: Inode, parent: number): Directory {
+    const directory = new Directory(volume, inode.number);
+    const block = directory.#grow(inode);
+    putEntry(block, 0, entryBytes(1), inode.number, DIRECTORY_TYPE, DOT);
+    const at = entryBytes(1);
+    putEntry(block, at, BLOCK_BYTES - at, parent, DIRECTORY_TYPE, DOT_DOT);
+    directory.#rooms[0] = roomIn(block, directory.#where(0));
+    directory.#countLinks(inode);
+    return directory;
+  }
+
+  /** @throws {ObdError} `Corrupt`, `Unsupported`. */
+  static load(volume: Volume, number: number): Directory {
+    const inode = volume.inodes.get(number);
+    if (inode.kind !== 'directory') throw damaged(inode.where, `a ${inode.kind}, no directory`);
+    const directory = new Directory(volume, number);
+    const { extents, nodes } = volume.trees.read(inode);
+    directory.#extents = [...extents];
+    directory.#nodes = nodes;
+    directory.#mapBlocks(inode);
+    for (const block of directory.#blocks.keys()) directory.#readBlock(block);
+    return directory;
+  }
+
+  /** Names in it. */
+  get size(): number {
+    return this.#children.size;
+  }
+
+  get(name: Uint8Array): Child | undefined {
+    return this.#children.get(keyOf(name));
+  }
+
+  /** In the order of its blocks when it was read, then as they were added. */
+  *entries(): Generator<{ readonly name: Uint8Array; readonly child: Child }> {
+    for (const [key, child] of this.#children) yield { name: Buffer.from(key, 'latin1'), child };
+  }
+
+  /** The caller knows that there is no such name. */
+  add(name: Uint8Array, inode: number, kind: NodeKind): void {
+    const wanted = entryBytes(name.length);
+    const own = this.#volume.inodes.get(this.#number);
+    own.clearFlag(INDEX_FLAG);
+    let block = this.#firstRoom;
+    while (block < this.#rooms.length && (this.#rooms[block] as number) < wanted) block++;
+    this.#firstRoom = block;
+    if (block === this.#blocks.length) clearBlock(this.#grow(own));
+    const bytes = this.#bytesOf(block);
+    addEntry(bytes, this.#where(block), inode, entryTypeOf(kind), name);
+    this.#rooms[block] = roomIn(bytes, this.#where(block));
+    const isDirectory = kind === 'directory';
+    this.#children.set(keyOf(name), { inode, isDirectory, block });
+    if (!isDirectory) return;
+    this.#subdirectories++;
+    this.#countLinks(own);
+  }
+
+  /** The caller knows that there is such a name. */
+  remove(name: Uint8Array): void {
+    const key = keyOf(name);
+    const { block, isDirectory } = this.#children.get(key) as Child;
+    const bytes = this.#bytesOf(block);
+    removeEntry(bytes, this.#where(block), name);
+    this.#rooms[block] = roomIn(bytes, this.#where(block));
+    this.#firstRoom = Math.min(this.#firstRoom, block);
+    this.#children.delete(key);
+    if (!isDirectory) return;
+    this.#subdirectories--;
+    this.#countLinks(this.#volume.inodes.get(this.#number));
+  }
+
+  /** "." and what its parent says for it, and ".." of every directory in it. */
+  #countLinks(inode: Inode): void {
+    const links = this.#subdirectories + 2;
+    inode.links = links > DIRECTORY_LINKS_MAX ? 1 : links;
+  }
+
+  /** Adds a block at the end, for the caller to fill. */
+  #grow(inode: Inode): Buffer {
+    const logical = this.#blocks.length;
+    if (logical === DIRECTORY_BLOCKS_MAX) {
+      throw beyond(inode.where, `a directory of more than ${DIRECTORY_BLOCKS_MAX} blocks`);
+    }
+    const physical = this.#volume.allocator.takeMetadataBlock();
+    appendExtent(this.#extents, logical, physical, 1);
+    this.#nodes = this.#volume.trees.write(inode, this.#extents, this.#nodes);
+    this.#blocks.push(physical);
+    this.#rooms.push(BLOCK_BYTES);
+    inode.sizeBytes = this.#blocks.length * BLOCK_BYTES;
+    return this.#volume.cache.fresh(physical).bytes;
+  }
+
+  #mapBlocks(inode: Inode): void {
+    const { sizeBytes, where } = inode;
+    const count = sizeBytes / BLOCK_BYTES;
+    if (count > DIRECTORY_BLOCKS_MAX) throw beyond(where, `a directory of ${sizeBytes} bytes`);
+    for (const { logical, physical, count: run, unwritten } of this.#extents) {
+      if (logical !== this.#blocks.length || logical + run > count || unwritten) {
+        throw damaged(where, 'a directory with holes, or with blocks beyond its end');
+      }
+      for (let i = 0; i < run; i++) this.#blocks.push(physical + i);
+    }
+    if (count === 0 || this.#blocks.length !== count) {
+      throw damaged(where, `a directory of ${sizeBytes} bytes in ${this.#blocks.length} blocks`);
+    }
+  }
+
+  #readBlock(block: number): void {
+    const { cache } = this.#volume;
+    const { bytes } = cache.get(this.#blocks[block] as number);
+    const where = this.#where(block);
+    this.#rooms.push(roomIn(bytes, where));
+    let dots = 0;
+    for (const { inode, type, name } of entriesOf(bytes, where)) {
+      if (inode === 0) continue;
+      if (block === 0 && dots < 2 && name.equals(dots === 0 ? DOT : DOT_DOT)) {
+        dots++;
+        continue;
+      }
+      const key = keyOf(name);
+      if (this.#children.has(key)) throw damaged(where, `${JSON.stringify(key)} is there twice`);
+      const isDirectory = type === DIRECTORY_TYPE;
+      if (isDirectory) this.#subdirectories++;
+      this.#children.set(key, { inode, isDirectory, block });
+    }
+    if (block === 0 && dots < 2) throw damaged(where, 'it does not begin with "." and ".."');
+  }
+
+  #bytesOf(block: number): Buffer {
+    const cached = this.#volume.cache.get(this.#blocks[block] as number);
+    cached.dirty = true;
+    return cached.bytes;
+  }
+
+  #where(block: number): string {
+    return `inode ${this.#number}, directory block ${block}`;
+  }
+}
+
+/** One character per byte: names are bytes, and a Map wants strings. */
+function keyOf(name: Uint8Array): string {
+  return Buffer.from(name.buffer, name.byteOffset, name.length).toString('latin1');
+}
