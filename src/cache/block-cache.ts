@@ -1,0 +1,219 @@
+/**
+ * The local cache of remote blobs: what was fetched once is read from this disk, across restarts too.
+ *
+ * Guarantees: bytes are those that the registry sent for that digest, or there are none: state that a
+ * crash, a full disk or damage left is taken only as far as it proves itself (blob-file.ts). Whether the
+ * registry sent the right ones is checked further up, by the formats, which then call forget().
+ * No read fails because the cache cannot store: what finds no room is held in memory until it is read.
+ *
+ * Room: at most `capacityBytes` of chunks are on the disk. Beyond that, blobs that nobody has open are removed,
+ * the least recently used first; if that is not enough, nothing more is stored until something is closed.
+ * Blobs in use are never evicted, in whole or in part: without punching holes, which Node cannot, it would
+ * be all or nothing, and a container would feel it.
+ *
+ * State is saved SAVE_DELAY_MS after the first change, one blob at a time, and when a blob is closed: a
+ * killed process refetches what came in that time, a loss of power a little more.
+ */
+import { ErrorCodes, hasCode, ObdError } from '../errors.js';
+import type { BlobRanges } from '../registry/blob-ranges.js';
+import { checkDigest } from '../registry/digest.js';
+import type { BlobFile } from './blob-file.js';
+import { CacheDirectory } from './cache-directory.js';
+import { BlobHandle, type CachedBlob } from './cached-blob.js';
+import { FetchScheduler } from './fetch-scheduler.js';
+import { HeldChunks } from './held-chunks.js';
+import { type BlobHome, SharedBlob } from './shared-blob.js';
+
+/** An fdatasync per blob that is being filled, this often: less than the kernel itself writes back. */
+const SAVE_DELAY_MS = 1000;
+
+export interface BlockCacheOptions {
+  readonly capacityBytes: number;
+  /** Told of faults that were survived: damaged state, a full disk. For the log. */
+  readonly report?: (fault: ObdError) => void;
+}
+
+/** A blob that somebody has open or is opening. */
+interface Entry {
+  handles: number;
+  readonly opened: Promise<SharedBlob>;
+}
+
+export class BlockCache {
+  readonly #directory: CacheDirectory;
+  readonly #capacityBytes: number;
+  readonly #report: (fault: ObdError) => void;
+  readonly #home: BlobHome;
+  readonly #entries = new Map<string, Entry>();
+  readonly #open = new Set<SharedBlob>();
+  /** Blobs whose last handle is gone, and whose file is being closed. */
+  readonly #closing = new Map<string, Promise<void>>();
+  readonly #handles = new Set<BlobHandle>();
+  readonly #unsaved = new Set<SharedBlob>();
+  #reservedBytes = 0;
+  #saveTimer: NodeJS.Timeout | undefined;
+  #saving: Promise<void> = Promise.resolve();
+  #closed: Promise<void> | undefined;
+
+  private constructor(directory: CacheDirectory, options: BlockCacheOptions) {
+    this.#directory = directory;
+    this.#capacityBytes = options.capacityBytes;
+    this.#report = options.report ?? (() => {});
+    this.#home = {
+      scheduler: new FetchScheduler(),
+      held: new HeldChunks(),
+      reserve: (bytes) => this.#reserve(bytes),
+      release: (bytes) => {
+        this.#reservedBytes -= bytes;
+      },
+      evictOne: () => directory.evictOne(),
+      changed: (blob) => this.#saveSoon(blob),
+      report: this.#report,
+    };
+  }
+
+  /**
+   * Uses `directory` and makes it if need be. Nobody else may use it until close().
+   * @throws {ObdError} `Busy` if another process does; `Io`.
+   */
+  static async open(directory: string, options: BlockCacheOptions): Promise<BlockCache> {
+    const opened = await CacheDirectory.open(directory, options.report ?? (() => {}));
+    const cache = new BlockCache(opened, options);
+    // The capacity may be less than it was.
+    while (cache.#usedBytes() > cache.#capacityBytes && (await opened.evictOne()));
+    return cache;
+  }
+
+  /**
+   * The blob as a file that is fetched as it is read. Opens of the same digest share everything but the
+   * way to the registry.
+   *
+   * @throws {ObdError} `InvalidArgument` for what is no digest, or another size than an open handle's;
+   *   `Unsupported` for a blob larger than 1 TiB; `Io`.
+   */
+  async openBlob(ranges: BlobRanges): Promise<CachedBlob> {
+    if (this.#closed !== undefined) throw new TypeError('the cache is closed');
+    const { digest, sizeBytes, label } = ranges;
+    checkDigest(digest, label);
+    const entry = this.#entryOf(digest, sizeBytes);
+    entry.handles++;
+    try {
+      const blob = await entry.opened;
+      if (blob.sizeBytes !== sizeBytes) {
+        const message = `Cannot open ${label}: it has ${sizeBytes} bytes here and ${blob.sizeBytes} where it is open already`;
+        throw new ObdError(ErrorCodes.InvalidArgument, message, { digest });
+      }
+      if (this.#closed !== undefined) throw new TypeError('the cache is closed');
+      const handle = new BlobHandle(blob, ranges, () => {
+        this.#handles.delete(handle);
+        void this.#handBack(digest, entry);
+      });
+      this.#handles.add(handle);
+      return handle;
+    } catch (error) {
+      await this.#handBack(digest, entry);
+      throw error;
+    }
+  }
+
+  /** Closes all handles, saves what is known and lets go of the directory. Idempotent. */
+  async close(): Promise<void> {
+    this.#closed ??= this.#close();
+    await this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    for (const handle of this.#handles) handle.close();
+    while (this.#entries.size > 0) {
+      await Promise.all([...this.#entries].map(([digest, entry]) => this.#settle(digest, entry)));
+    }
+    await Promise.all(this.#closing.values());
+    clearTimeout(this.#saveTimer);
+    await this.#saving;
+    this.#directory.close();
+  }
+
+  #entryOf(digest: string, sizeBytes: number): Entry {
+    const found = this.#entries.get(digest);
+    if (found !== undefined) return found;
+    const entry = { handles: 0, opened: this.#openShared(digest, sizeBytes) };
+    this.#entries.set(digest, entry);
+    return entry;
+  }
+
+  async #openShared(digest: string, sizeBytes: number): Promise<SharedBlob> {
+    await this.#closing.get(digest);
+    const identity = { digest, sizeBytes };
+    let file: BlobFile | undefined;
+    try {
+      file = await this.#directory.take(identity);
+    } catch (error) {
+      if (!hasCode(error, ErrorCodes.NoSpace)) throw error;
+      this.#report(error);
+    }
+    const blob = new SharedBlob(this.#home, identity, file);
+    this.#open.add(blob);
+    return blob;
+  }
+
+  async #handBack(digest: string, entry: Entry): Promise<void> {
+    entry.handles--;
+    await this.#settle(digest, entry);
+  }
+
+  /** Closes the blob if it has no handle, and gets none while its fetches end and its state is saved. */
+  async #settle(digest: string, entry: Entry): Promise<void> {
+    const isOver = () => entry.handles === 0 && this.#entries.get(digest) === entry;
+    let blob: SharedBlob;
+    try {
+      blob = await entry.opened;
+    } catch {
+      // openBlob() has told everybody who waited for it.
+      if (isOver()) this.#entries.delete(digest);
+      return;
+    }
+    await blob.fetches.idle();
+    if (!isOver()) return;
+    if (this.#unsaved.delete(blob)) await blob.save();
+    if (!isOver()) return;
+    this.#entries.delete(digest);
+    this.#open.delete(blob);
+    const closing = blob.close().then(() => this.#directory.giveBack(digest, blob.storedBytes));
+    this.#closing.set(digest, closing);
+    await closing;
+    if (this.#closing.get(digest) === closing) this.#closing.delete(digest);
+  }
+
+  #usedBytes(): number {
+    let used = this.#directory.idleBytes + this.#reservedBytes;
+    for (const blob of this.#open) used += blob.storedBytes;
+    return used;
+  }
+
+  async #reserve(bytes: number): Promise<boolean> {
+    this.#reservedBytes += bytes;
+    while (this.#usedBytes() > this.#capacityBytes) {
+      if (await this.#directory.evictOne()) continue;
+      this.#reservedBytes -= bytes;
+      return false;
+    }
+    return true;
+  }
+
+  #saveSoon(blob: SharedBlob): void {
+    this.#unsaved.add(blob);
+    this.#saveTimer ??= setTimeout(() => {
+      this.#saving = this.#saveAll().finally(() => {
+        this.#saveTimer = undefined;
+        const [more] = this.#unsaved;
+        if (more !== undefined && this.#closed === undefined) this.#saveSoon(more);
+      });
+    }, SAVE_DELAY_MS).unref();
+  }
+
+  async #saveAll(): Promise<void> {
+    for (const blob of [...this.#unsaved]) {
+      if (this.#unsaved.delete(blob)) await blob.save();
+    }
+  }
+}

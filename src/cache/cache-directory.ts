@@ -1,0 +1,172 @@
+/**
+ * The files of the cache on disk, by digest: opening one, and evicting the least recently used.
+ *
+ *   DIR/lock            who uses the directory, directory-lock.ts
+ *   DIR/blobs/HEX       the cache file of the blob sha256:HEX, blob-file.ts
+ *   DIR/blobs/HEX.gone  one being removed
+ *
+ * A file that cannot be what an earlier run left is reported and replaced by an empty one. Files of other
+ * names are not touched. The times of last use are the files' modification times.
+ */
+import { renameSync } from 'node:fs';
+import { chmod, mkdir, readdir, rm, stat, utimes } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+import { isDigest } from '../registry/digest.js';
+import { BlobFile } from './blob-file.js';
+import type { BlobIdentity } from './blob-slot.js';
+import { DirectoryLock } from './directory-lock.js';
+import { type DurableFile, isDiskFull, LocalDurableFile } from './durable-file.js';
+
+const GONE = '.gone';
+/** As stat() counts, whatever the file system's own unit. */
+const STAT_BLOCK_BYTES = 512;
+/** A layer of 1 TiB has a bitmap of 2 MiB. No registry takes larger ones. */
+const BLOB_BYTES_MAX = 2 ** 40;
+
+export class CacheDirectory {
+  readonly #blobs: string;
+  readonly #lock: DirectoryLock;
+  readonly #report: (fault: ObdError) => void;
+  /** Bytes on disk of the blobs that nobody has open, least recently used first. */
+  readonly #idle = new Map<string, number>();
+  #idleBytes = 0;
+
+  private constructor(blobs: string, lock: DirectoryLock, report: (fault: ObdError) => void) {
+    this.#blobs = blobs;
+    this.#lock = lock;
+    this.#report = report;
+  }
+
+  /** @throws {ObdError} `Busy` if another process has it; `Io`. */
+  static async open(directory: string, report: (fault: ObdError) => void): Promise<CacheDirectory> {
+    let lock: DirectoryLock | undefined;
+    try {
+      const blobs = join(directory, 'blobs');
+      await mkdir(directory, { recursive: true, mode: 0o700 });
+      lock = DirectoryLock.acquire(directory);
+      await mkdir(blobs, { recursive: true, mode: 0o700 });
+      await chmod(blobs, 0o700);
+      const opened = new CacheDirectory(blobs, lock, report);
+      await opened.#scan();
+      return opened;
+    } catch (error) {
+      lock?.release();
+      if (error instanceof ObdError) throw error;
+      const message = `Cannot use the cache "${directory}": ${messageOf(error)}`;
+      throw new ObdError(ErrorCodes.Io, message, { path: directory }, error);
+    }
+  }
+
+  get idleBytes(): number {
+    return this.#idleBytes;
+  }
+
+  async #scan(): Promise<void> {
+    const found: Array<{ digest: string; bytes: number; usedAtMs: number }> = [];
+    for (const name of await readdir(this.#blobs)) {
+      const digest = `sha256:${name.replace(GONE, '')}`;
+      if (!isDigest(digest)) continue;
+      const path = join(this.#blobs, name);
+      if (name.endsWith(GONE)) {
+        await rm(path, { force: true, recursive: true });
+        continue;
+      }
+      const { blocks, mtimeMs } = await stat(path);
+      found.push({ digest, bytes: blocks * STAT_BLOCK_BYTES, usedAtMs: mtimeMs });
+    }
+    found.sort((a, b) => a.usedAtMs - b.usedAtMs);
+    for (const { digest, bytes } of found) this.#addIdle(digest, bytes);
+  }
+
+  #addIdle(digest: string, bytes: number): void {
+    this.#idle.set(digest, bytes);
+    this.#idleBytes += bytes;
+  }
+
+  #removeIdle(digest: string): void {
+    this.#idleBytes -= this.#idle.get(digest) ?? 0;
+    this.#idle.delete(digest);
+  }
+
+  /**
+   * Opens the blob's file, or begins one.
+   *
+   * @throws {ObdError} `Unsupported` for a blob that is too large; `NoSpace` where the disk has no room
+   *   for a new file; `Io`.
+   */
+  async take(blob: BlobIdentity): Promise<BlobFile> {
+    const { digest, sizeBytes } = blob;
+    if (sizeBytes > BLOB_BYTES_MAX) {
+      const message = `Cannot cache ${digest}: it has ${sizeBytes} bytes, the limit is ${BLOB_BYTES_MAX}`;
+      throw new ObdError(ErrorCodes.Unsupported, message, { digest });
+    }
+    const path = this.#pathOf(digest);
+    this.#removeIdle(digest);
+    try {
+      return (await this.#reopen(path, blob)) ?? (await this.#create(path, blob));
+    } catch (error) {
+      const code = isDiskFull(error) ? ErrorCodes.NoSpace : ErrorCodes.Io;
+      const message = `Cannot open the cache file "${path}": ${messageOf(error)}`;
+      throw new ObdError(code, message, { path }, error);
+    }
+  }
+
+  /** Undefined if there is none, or none that can be used: then it is gone. */
+  async #reopen(path: string, blob: BlobIdentity): Promise<BlobFile | undefined> {
+    let file: DurableFile | undefined;
+    let problem: string;
+    try {
+      file = await LocalDurableFile.open(path);
+      const found = BlobFile.reopen(file, blob);
+      if (found instanceof BlobFile) return found;
+      problem = found;
+    } catch (error) {
+      if (systemCode(error) === 'ENOENT') return undefined;
+      problem = messageOf(error);
+    }
+    await file?.close();
+    const message = `Cannot use the cache file "${path}": ${problem}; it starts empty`;
+    this.#report(new ObdError(ErrorCodes.Corrupt, message, { path, digest: blob.digest }));
+    await rm(path, { force: true, recursive: true });
+    return undefined;
+  }
+
+  async #create(path: string, blob: BlobIdentity): Promise<BlobFile> {
+    const fileBytes = BlobFile.fileBytes(blob.sizeBytes);
+    return BlobFile.fresh(await LocalDurableFile.create(path, fileBytes), blob);
+  }
+
+  /** The blob, whose file the caller has closed, may be evicted from now on. */
+  async giveBack(digest: string, storedBytes: number): Promise<void> {
+    this.#addIdle(digest, storedBytes);
+    const now = new Date();
+    // Only the order of eviction after a restart depends on it.
+    await utimes(this.#pathOf(digest), now, now).catch(() => {});
+  }
+
+  /** Removes the least recently used of the blobs that nobody has open; false if there is none. */
+  async evictOne(): Promise<boolean> {
+    const digest = this.#idle.keys().next().value;
+    if (digest === undefined) return false;
+    this.#removeIdle(digest);
+    const path = this.#pathOf(digest);
+    try {
+      // Away from its name at once: it may be opened again, as an empty one, before it is removed.
+      renameSync(path, path + GONE);
+      await rm(path + GONE, { force: true, recursive: true });
+    } catch (error) {
+      const message = `Cannot evict "${path}": ${messageOf(error)}`;
+      this.#report(new ObdError(ErrorCodes.Io, message, { path }, error));
+    }
+    return true;
+  }
+
+  close(): void {
+    this.#lock.release();
+  }
+
+  #pathOf(digest: string): string {
+    return join(this.#blobs, digest.slice(digest.indexOf(':') + 1));
+  }
+}

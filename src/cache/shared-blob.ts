@@ -1,0 +1,178 @@
+/**
+ * One blob in the cache, as all its handles share it: the file on disk, the fetches under way, and the
+ * chunks that found no room.
+ *
+ * Cost of a read that is local: one look at each chunk's bit and one pread.
+ */
+import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { BlobFetches, type ChunkStore } from './blob-fetches.js';
+import type { BlobFile } from './blob-file.js';
+import type { BlobIdentity } from './blob-slot.js';
+import { CHUNK_BYTES } from './chunk-set.js';
+import { isDiskFull } from './durable-file.js';
+import type { FetchScheduler } from './fetch-scheduler.js';
+import type { HeldChunks } from './held-chunks.js';
+
+/** What a blob needs of the cache it is in. */
+export interface BlobHome {
+  readonly scheduler: FetchScheduler;
+  readonly held: HeldChunks;
+  /** Makes room for `bytes` more, by evicting other blobs if need be. False if that is not possible. */
+  reserve(bytes: number): Promise<boolean>;
+  /** What was reserved is stored, and counts as such, or is not. */
+  release(bytes: number): void;
+  /** The disk has less room than was thought. Evicts one other blob; false if there is none left. */
+  evictOne(): Promise<boolean>;
+  /** Something in the blob's set of chunks is not on the disk yet. */
+  changed(blob: SharedBlob): void;
+  /** A fault that was survived. */
+  report(fault: ObdError): void;
+}
+
+export class SharedBlob implements ChunkStore {
+  readonly digest: string;
+  readonly sizeBytes: number;
+  readonly chunks: number;
+  readonly fetches: BlobFetches;
+  readonly #home: BlobHome;
+  readonly #file: BlobFile | undefined;
+  /** Whether the last chunks found room. Only the first that do not are reported. */
+  #roomy = true;
+
+  /** @param file - Undefined where there is no room even for an empty one: then nothing is stored. */
+  constructor(home: BlobHome, { digest, sizeBytes }: BlobIdentity, file: BlobFile | undefined) {
+    this.digest = digest;
+    this.sizeBytes = sizeBytes;
+    this.chunks = Math.ceil(sizeBytes / CHUNK_BYTES);
+    this.#home = home;
+    this.#file = file;
+    this.fetches = new BlobFetches(this, home.scheduler);
+  }
+
+  /** Of this blob's bytes, how many are on the disk. */
+  get storedBytes(): number {
+    const stored = this.#file?.chunks;
+    if (stored === undefined || stored.count === 0) return 0;
+    const missingOfLast = this.chunks * CHUNK_BYTES - this.sizeBytes;
+    return stored.count * CHUNK_BYTES - (stored.has(this.chunks - 1) ? missingOfLast : 0);
+  }
+
+  get roomy(): boolean {
+    return this.#roomy && this.#file !== undefined;
+  }
+
+  isHere(chunk: number): boolean {
+    return this.#file?.chunks.has(chunk) || this.#home.held.find(this.digest, chunk) !== undefined;
+  }
+
+  /** As RandomAccessFile.readLocal, of a range that has been checked. */
+  read(target: Uint8Array, offset: number): boolean {
+    if (target.length === 0) return true;
+    const first = Math.floor(offset / CHUNK_BYTES);
+    const end = Math.ceil((offset + target.length) / CHUNK_BYTES);
+    if (this.#file?.chunks.hasAll(first, end)) return this.#readFile(this.#file, target, offset);
+    return this.#home.held.isEmpty ? false : this.#readMixed(target, offset, end);
+  }
+
+  /** Some of it from memory: chunk by chunk. */
+  #readMixed(target: Uint8Array, offset: number, endChunk: number): boolean {
+    for (let at = offset; at < offset + target.length; ) {
+      const chunk = Math.floor(at / CHUNK_BYTES);
+      const start = chunk * CHUNK_BYTES;
+      const to = chunk + 1 === endChunk ? offset + target.length : start + CHUNK_BYTES;
+      const part = target.subarray(at - offset, to - offset);
+      const held = this.#home.held.find(this.digest, chunk);
+      if (held !== undefined) part.set(held.subarray(at - start, to - start));
+      else if (!this.#file?.chunks.has(chunk) || !this.#readFile(this.#file, part, at))
+        return false;
+      at = to;
+    }
+    return true;
+  }
+
+  /** A copy that this disk does not give back is a copy lost: the registry has another. */
+  #readFile(file: BlobFile, target: Uint8Array, offset: number): boolean {
+    let problem = 'its file was cut short';
+    try {
+      if (file.read(target, offset)) return true;
+    } catch (error) {
+      problem = messageOf(error);
+    }
+    this.#report(ErrorCodes.Io, `Cannot read cached bytes of ${this.digest} at ${offset}`, problem);
+    this.forget(offset, target.length);
+    return false;
+  }
+
+  /** Drops the chunks that the range touches. */
+  forget(offset: number, length: number): void {
+    const end = Math.ceil((offset + length) / CHUNK_BYTES);
+    for (let chunk = Math.floor(offset / CHUNK_BYTES); chunk < end; chunk++) {
+      this.#home.held.drop(this.digest, chunk);
+      if (this.#file?.chunks.delete(chunk)) this.#home.changed(this);
+    }
+  }
+
+  async keep(first: number, bytes: Uint8Array): Promise<void> {
+    this.#roomy = await this.#store(first, bytes);
+    if (this.#roomy) {
+      this.#home.changed(this);
+      return;
+    }
+    for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
+      const chunk = first + at / CHUNK_BYTES;
+      this.#home.held.hold(this.digest, chunk, bytes.subarray(at, at + CHUNK_BYTES));
+    }
+  }
+
+  /** False where there is no room, or the disk is not well. */
+  async #store(first: number, bytes: Uint8Array): Promise<boolean> {
+    if (this.#file === undefined) return false;
+    const doing = `Cannot store ${bytes.length} bytes of ${this.digest}`;
+    if (!(await this.#home.reserve(bytes.length))) {
+      const problem = 'the cache is full of blobs in use; give it more room';
+      if (this.#roomy) this.#report(ErrorCodes.NoSpace, doing, problem);
+      return false;
+    }
+    try {
+      for (;;) {
+        try {
+          await this.#file.store(first, bytes);
+          return true;
+        } catch (error) {
+          if (!isDiskFull(error) || !(await this.#home.evictOne())) throw error;
+        }
+      }
+    } catch (error) {
+      const code = isDiskFull(error) ? ErrorCodes.NoSpace : ErrorCodes.Io;
+      if (this.#roomy) this.#report(code, doing, error);
+      return false;
+    } finally {
+      this.#home.release(bytes.length);
+    }
+  }
+
+  /** Writes what is known to be here to the disk; a disk that fails makes it forget the newest. */
+  async save(): Promise<void> {
+    if (this.#file === undefined) return;
+    try {
+      await this.#file.save();
+    } catch (error) {
+      this.#report(ErrorCodes.Io, `Cannot save the state of ${this.digest}`, error);
+    }
+  }
+
+  /** When no handle is left and nothing is under way. Never fails. */
+  async close(): Promise<void> {
+    this.#home.held.dropAll(this.digest);
+    try {
+      await this.#file?.close();
+    } catch (error) {
+      this.#report(ErrorCodes.Io, `Cannot close the cache file of ${this.digest}`, error);
+    }
+  }
+
+  #report(code: ObdError['code'], doing: string, cause: unknown): void {
+    const message = typeof cause === 'string' ? cause : messageOf(cause);
+    this.#home.report(new ObdError(code, `${doing}: ${message}`, { digest: this.digest }, cause));
+  }
+}

@@ -1,0 +1,157 @@
+/**
+ * The description of one device that overlaybd calls config.v1.json: which layers, from where.
+ *
+ * Keys that this build does not know are tolerated, as overlaybd tolerates them, and keys of the wrong type
+ * are refused, by file and name. What this build cannot honour is refused where ignoring it would show
+ * wrong bytes (a writable upper); what only costs speed (`download`, traces to replay) is ignored.
+ *
+ * Writing replaces the file atomically: temporary file, fsync, rename, fsync of the folder.
+ */
+import { open, rename, rm } from 'node:fs/promises';
+import { dirname, isAbsolute } from 'node:path';
+import { z } from 'zod';
+import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+import { LAYERS_MAX } from '../lsmt/layer-stack.js';
+import { isDigest } from '../registry/digest.js';
+import { parseBlobUrl } from './blob-url.js';
+
+/** 255 layers with four paths of 4096 bytes each are 4 MiB. */
+const CONFIG_BYTES_MAX = 4 << 20;
+
+/** Empty strings and zeroes are as good as nothing: overlaybd's producers write either. */
+const path = z
+  .string()
+  .refine((text) => text === '' || isAbsolute(text), 'must be an absolute path')
+  .optional();
+const digest = z
+  .string()
+  .refine((text) => text === '' || isDigest(text), 'must be sha256: and 64 hexadecimal digits')
+  .optional();
+
+const lowerSchema = z.object({
+  /** A local layer file. */
+  file: path,
+  /** Holds the layer as overlaybd.commit or overlaybd.sealed, once somebody has put it there. */
+  dir: path,
+  digest,
+  /** Of the blob, bytes. */
+  size: z.number().int().nonnegative().optional(),
+  /** TurboOCI: the uncompressed tar of the original layer. */
+  targetFile: path,
+  targetDigest: digest,
+  gzipIndex: path,
+});
+
+const configSchema = z.object({
+  /** `https://host[:port]/v2/<repository>/blobs`; empty if all layers are local. */
+  repoBlobUrl: z
+    .string()
+    .refine(
+      (text) => text === '' || parseBlobUrl(text) !== undefined,
+      'must be https://host[:port]/v2/<repository>/blobs',
+    )
+    .default(''),
+  /** Bottom first. */
+  lowers: z.array(lowerSchema).max(LAYERS_MAX, `at most ${LAYERS_MAX} layers`).default([]),
+  upper: z.object({ index: path, data: path, target: path, gzipIndex: path }).optional(),
+  /** Where overlaybd writes what became of an attempt to open the image. */
+  resultFile: path,
+  /** The topmost lower holds a trace and no blocks. */
+  accelerationLayer: z.boolean().optional(),
+});
+
+export type ImageConfig = z.infer<typeof configSchema>;
+export type LowerLayer = z.infer<typeof lowerSchema>;
+
+/** @throws {ObdError} `NotFound`, `InvalidArgument` naming file and key, `Io`. */
+export async function readImageConfig(path: string): Promise<ImageConfig> {
+  const text = await readText(path);
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw invalid(path, `it is not JSON: ${messageOf(error)}`);
+  }
+  const result = configSchema.safeParse(value);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  const key = (issue?.path ?? [])
+    .map((part) => (typeof part === 'number' ? `[${part}]` : `.${String(part)}`))
+    .join('')
+    .replace(/^\./, '');
+  throw invalid(path, `${key === '' ? 'the whole' : `"${key}"`}: ${issue?.message ?? 'invalid'}`);
+}
+
+/**
+ * Writes the config compactly, empty values left out as overlaybd's snapshotter does, for its owner alone.
+ *
+ * @throws {ObdError} `NoSpace`, `Io`; the file is then as it was.
+ */
+export async function writeImageConfig(path: string, config: ImageConfig): Promise<void> {
+  const { repoBlobUrl, lowers, upper, resultFile, accelerationLayer } = config;
+  const value = {
+    repoBlobUrl,
+    lowers: lowers.map(withoutEmpty),
+    upper: withoutEmpty(upper ?? {}),
+    resultFile: resultFile ?? '',
+    ...withoutEmpty({ accelerationLayer }),
+  };
+  const temporary = `${path}.${process.pid}.new`;
+  try {
+    const file = await open(temporary, 'w', 0o600);
+    try {
+      await file.writeFile(JSON.stringify(value));
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+    const folder = await open(dirname(path), 'r');
+    try {
+      await folder.sync();
+    } finally {
+      await folder.close();
+    }
+  } catch (error) {
+    await rm(temporary, { force: true });
+    const full = ['ENOSPC', 'EDQUOT'].includes(systemCode(error) ?? '');
+    const message = `Cannot write the image config "${path}": ${messageOf(error)}`;
+    throw new ObdError(full ? ErrorCodes.NoSpace : ErrorCodes.Io, message, { path }, error);
+  }
+}
+
+function withoutEmpty(object: object): object {
+  const kept = Object.entries(object).filter(([, value]) => Boolean(value));
+  return Object.fromEntries(kept);
+}
+
+async function readText(path: string): Promise<string> {
+  try {
+    const file = await open(path, 'r');
+    try {
+      const stat = await file.stat();
+      if (!stat.isFile()) throw invalid(path, 'it is not a regular file');
+      if (stat.size > CONFIG_BYTES_MAX) {
+        throw invalid(path, `it has ${stat.size} bytes, the limit is ${CONFIG_BYTES_MAX}`);
+      }
+      return await file.readFile('utf8');
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    if (error instanceof ObdError) throw error;
+    const code = systemCode(error) === 'ENOENT' ? ErrorCodes.NotFound : ErrorCodes.Io;
+    const message = `Cannot read the image config "${path}": ${messageOf(error)}`;
+    throw new ObdError(code, message, { path }, error);
+  }
+}
+
+function invalid(path: string, problem: string): ObdError {
+  return new ObdError(
+    ErrorCodes.InvalidArgument,
+    `Cannot use the image config "${path}": ${problem}`,
+    {
+      path,
+    },
+  );
+}
