@@ -53,4 +53,6 @@ async function run(config: Parameters<typeof Blockd.start>[0]): Promise<void> {
   }, STOP_MS_MAX).unref();
   await daemon.stop();
   log.info('stopped');
+  // The processes behind devices that are still in use would keep this one.
+  process.exit();
 }

@@ -2,9 +2,11 @@
 /** `obdctl`: what an operator types. Wiring only; each command is a file of src/cli. */
 import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
+import { devices } from '../cli/devices.js';
 import { doctor } from '../cli/doctor.js';
 import { reportFailure } from '../cli/failure.js';
 import { layer } from '../cli/layer.js';
+import { mount, umount } from '../cli/mount.js';
 import { rpull } from '../cli/rpull.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 
@@ -21,6 +23,9 @@ try {
     .scriptName(PROGRAM)
     .usage('$0 COMMAND: lazily loaded container images on this host')
     .command(rpull)
+    .command(devices)
+    .command(mount)
+    .command(umount)
     .command(layer)
     .command(doctor)
     .demandCommand(1, 'Name a command')

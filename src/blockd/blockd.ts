@@ -2,13 +2,13 @@
  * The daemon as an object: what it opens when it starts, in this order, and gives back when it stops, in the other.
  *
  *   cache      takes the state directory for this process alone, so all that follows is alone
- *   debris     of a predecessor that was killed: what nobody has mounted goes, what is mounted is reported
+ *   past runs  of a daemon that was killed: what nobody has mounted goes, what is mounted is reported
  *   NBD        disks by name; the kernel's devices read through it
  *   devices    the table of what is attached, empty at start: who needs a device asks for it
  *   control    last, so that whoever can connect can be served
  *
  * Devices that are in use when the daemon stops stay mounted and answer EIO to what the page cache does not hold; only
- * unmounting helps them. The next start takes away what is left of those that were unmounted meanwhile.
+ * unmounting helps them. The next run takes away what is left of those that were unmounted meanwhile.
  */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -27,6 +27,7 @@ import { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import type { BlockdConfig } from './blockd-config.js';
 import { blockdService } from './blockd-service.js';
 import { DeviceTable } from './device-table.js';
+import { RunDirectory } from './run-directory.js';
 
 /** For calls under way when the daemon stops. */
 const CALLS_GRACE_MS = 5_000;
@@ -69,8 +70,15 @@ export class Blockd {
     const cacheDirectory = join(config.state_dir, 'cache');
     const devicesDirectory = join(config.state_dir, 'devices');
     await makeDirectories(cacheDirectory, devicesDirectory);
-    const cache = await BlockCache.open(cacheDirectory, { capacityBytes: config.cache_size });
+    const cache = await BlockCache.open(cacheDirectory, {
+      capacityBytes: config.cache_size,
+      report: (err) => log.warn({ err }, 'the cache goes on without what failed'),
+    });
     this.#closers.push(() => cache.close());
+
+    const run = await RunDirectory.make(devicesDirectory);
+    this.#closers.push(() => run.remove());
+    await this.#clearPast(run);
 
     const nbdSocketPath = config.nbd_socket;
     const nbd = await NbdServer.listen(nbdSocketPath, (failure) => logReadFailure(log, failure));
@@ -78,11 +86,13 @@ export class Blockd {
 
     const decoded = new DecodedBlocks(DECODED_BYTES);
     const table = new DeviceTable({
-      openImage: async (configPath) =>
-        await openImage(await readImageConfig(configPath), { cache, client, decoded }),
+      openImage: async (configPath) => {
+        await this.#clearPast(run);
+        return await openImage(await readImageConfig(configPath), { cache, client, decoded });
+      },
       nbd,
       nbdSocketPath,
-      transport: new FuseTransport(nbd, nbdSocketPath, devicesDirectory),
+      transport: new FuseTransport(nbd, nbdSocketPath, run.path),
     });
     this.#closers.push(() => this.#detachAll(table));
     // Before the devices go, so that none of them waits for a registry that does not answer.
@@ -101,6 +111,13 @@ export class Blockd {
         this.#log.error({ err }, 'cannot stop in order');
       }
     }
+  }
+
+  async #clearPast(run: RunDirectory): Promise<void> {
+    const { cleared, inUse } = await run.clearPast();
+    if (cleared.length > 0) this.#log.info({ ids: cleared }, 'cleared away devices of a past run');
+    if (inUse.length === 0) return;
+    this.#log.warn({ ids: inUse }, 'devices of a past run are still mounted: unmount them');
   }
 
   async #detachAll(table: DeviceTable): Promise<void> {

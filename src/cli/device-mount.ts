@@ -1,0 +1,29 @@
+/**
+ * What `obdctl mount` leaves for `obdctl umount`: a device whose id says where it is mounted, attached from a config
+ * beside the daemon's socket, which is gone after a reboot as mounts are.
+ */
+import { createHash } from 'node:crypto';
+import { realpath } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+
+const ID_HASH_DIGITS = 24;
+
+export interface DeviceMount {
+  /** Without symbolic links, as the kernel's table of mounts has it. */
+  readonly directory: string;
+  readonly deviceId: string;
+  readonly configPath: string;
+}
+
+/** @throws {ObdError} `InvalidArgument` for what is not there. */
+export async function deviceMountAt(directory: string, blockdSocket: string): Promise<DeviceMount> {
+  const real = await realpath(directory).catch((cause: unknown) => {
+    const message = `Cannot use "${directory}" to mount on: ${messageOf(cause)}`;
+    throw new ObdError(ErrorCodes.InvalidArgument, message, { path: directory }, cause);
+  });
+  const digits = createHash('sha256').update(real).digest('hex').slice(0, ID_HASH_DIGITS);
+  const deviceId = `mount-${digits}`;
+  const configPath = join(dirname(resolve(blockdSocket)), 'mounts', `${deviceId}.json`);
+  return { directory: real, deviceId, configPath };
+}

@@ -1,0 +1,89 @@
+/**
+ * `obdctl mount`, step by step: find the image's layers, describe them to obd-blockd, mount the device that it makes.
+ * Whatever fails, an interruption included, is followed by undoing what was done.
+ */
+import { mkdir, rm, stat } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import { BlockdClient } from '../blockd/blockd-client.js';
+import { type Platform, parsePlatform } from '../convert/platform.js';
+import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { writeImageConfig } from '../image/image-config.js';
+import { mountAt, mountImage } from '../snapshotter/image-mount.js';
+import { byteText } from './byte-text.js';
+import { type DeviceMount, deviceMountAt } from './device-mount.js';
+import { interruption } from './interruption.js';
+import { type ServableImage, servableImage } from './servable-image.js';
+
+export interface MountOptions {
+  /** obd-blockd's socket. */
+  readonly blockd: string;
+  readonly platform: string | undefined;
+  readonly plainHttp: boolean;
+}
+
+export async function runMount(
+  image: string,
+  directory: string,
+  { blockd, platform, plainHttp }: MountOptions,
+): Promise<void> {
+  const signal = interruption();
+  const wanted: Platform | undefined = platform === undefined ? undefined : parsePlatform(platform);
+  const place = await deviceMountAt(directory, blockd);
+  await checkFree(place.directory);
+  const client = new BlockdClient(resolve(blockd));
+  try {
+    // What an obdctl that was killed may have left; it also finds out whether the daemon runs at all.
+    await client.detach(place.deviceId);
+    const found = await servableImage(image, { platform: wanted, plainHttp, signal });
+    await attachAndMount(client, place, found, signal);
+  } finally {
+    client.close();
+  }
+}
+
+async function attachAndMount(
+  client: BlockdClient,
+  { directory, deviceId, configPath }: DeviceMount,
+  { config, fileSystem }: ServableImage,
+  signal: AbortSignal,
+): Promise<void> {
+  const undo: (() => Promise<void>)[] = [];
+  try {
+    await makeDirectory(dirname(configPath));
+    undo.push(() => rm(configPath, { force: true }));
+    await writeImageConfig(configPath, config);
+    undo.push(() => client.detach(deviceId));
+    const device = await client.attach(deviceId, configPath, signal);
+    signal.throwIfAborted();
+    await mountImage(device.path, fileSystem, directory);
+    const what = `${device.path}, ${byteText(device.sizeBytes)} in ${device.layers} layers`;
+    process.stdout.write(`${directory}: ${what}\n`);
+  } catch (error) {
+    // Why it failed says more than that something could not be undone; the next mount here tries again.
+    for (const step of undo.reverse()) await step().catch(() => {});
+    throw error;
+  }
+}
+
+async function checkFree(directory: string): Promise<void> {
+  if (!(await stat(directory)).isDirectory()) {
+    const message = `Cannot mount on "${directory}": it is not a directory`;
+    throw new ObdError(ErrorCodes.InvalidArgument, message, { path: directory });
+  }
+  const mounted = await mountAt(directory);
+  if (mounted === undefined) return;
+  throw new ObdError(
+    ErrorCodes.AlreadyExists,
+    `Cannot mount on "${directory}": ${mounted.source} is mounted there; unmount it, or choose another directory`,
+    { path: directory },
+  );
+}
+
+async function makeDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+  } catch (cause) {
+    const message = `Cannot make the directory "${path}": ${messageOf(cause)}`;
+    throw new ObdError(ErrorCodes.Io, message, { path }, cause);
+  }
+}

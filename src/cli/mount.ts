@@ -1,0 +1,69 @@
+/** `obdctl mount` and `obdctl umount`: an image as a directory of this host, without containerd. */
+import type { CommandModule } from 'yargs';
+import { blockdOption } from './blockd-option.js';
+
+interface MountArguments {
+  readonly image: string;
+  readonly directory: string;
+  readonly blockd: string;
+  readonly platform: string | undefined;
+  readonly 'plain-http': boolean;
+}
+
+export const mount: CommandModule<object, MountArguments> = {
+  command: 'mount <image> <directory>',
+  describe: 'Mount an overlaybd image read-only, fetching only what is read',
+  builder: (yargs) =>
+    yargs
+      .positional('image', {
+        type: 'string',
+        demandOption: true,
+        describe: 'A reference, oci:DIR[:TAG], or the path of an image config (config.v1.json)',
+      })
+      .positional('directory', {
+        type: 'string',
+        demandOption: true,
+        describe: 'An existing directory',
+      })
+      .options({
+        blockd: blockdOption,
+        platform: {
+          type: 'string',
+          requiresArg: true,
+          describe: "os/architecture[/variant] of the image; this host's by default",
+        },
+        'plain-http': {
+          type: 'boolean',
+          default: false,
+          describe: 'The registry speaks HTTP; name it in plain_http of obd-blockd, too',
+        },
+      })
+      .example('$0 mount registry.example/app:1.0-obd /mnt', 'an image that obdconv made')
+      .example('$0 mount oci:layout:obd /mnt', 'one in an OCI layout'),
+  handler: async ({ image, directory, blockd, platform, 'plain-http': plainHttp }) => {
+    const { runMount } = await import('./mount-run.js');
+    await runMount(image, directory, { blockd, platform, plainHttp });
+  },
+};
+
+interface UmountArguments {
+  readonly directory: string;
+  readonly blockd: string;
+}
+
+export const umount: CommandModule<object, UmountArguments> = {
+  command: 'umount <directory>',
+  describe: 'Undo `obdctl mount`',
+  builder: (yargs) =>
+    yargs
+      .positional('directory', {
+        type: 'string',
+        demandOption: true,
+        describe: 'Where it is mounted',
+      })
+      .options({ blockd: blockdOption }),
+  handler: async ({ directory, blockd }) => {
+    const { runUmount } = await import('./umount-run.js');
+    await runUmount(directory, blockd);
+  },
+};

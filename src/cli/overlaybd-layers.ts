@@ -1,0 +1,91 @@
+/**
+ * The layers of an overlaybd image, bottom first, from whatever names the image: what obd-blockd needs to serve it.
+ * Only the manifest is read.
+ */
+import {
+  formatPlatform,
+  hostPlatform,
+  matchesPlatform,
+  type Platform,
+} from '../convert/platform.js';
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { ImageSource } from '../registry/image-store.js';
+import type { Descriptor, ImageIndex } from '../registry/manifest.js';
+import {
+  ACCELERATION_LAYER_ANNOTATION,
+  BLOB_DIGEST_ANNOTATION,
+  BLOB_FS_TYPE_ANNOTATION,
+  NATIVE_VERSION,
+  VERSION_ANNOTATION,
+} from '../registry/overlaybd-annotations.js';
+
+export interface OverlaybdLayers {
+  /** Bottom first, at least one. */
+  readonly layers: readonly Descriptor[];
+  /** As the image says it; undefined if it does not. */
+  readonly fileSystem: string | undefined;
+}
+
+/**
+ * @param platform - Which image of an index; undefined means this host's.
+ * @throws {ObdError} `FailedPrecondition` if the image was never converted, `Unsupported` if its layers need more than
+ *   their blobs, `NotFound` if it is not there for the platform; what the source throws.
+ */
+export async function overlaybdLayers(
+  source: ImageSource,
+  platform: Platform | undefined,
+): Promise<OverlaybdLayers> {
+  let found = await source.resolve();
+  if (found.kind === 'index') {
+    found = await source.readManifest(choose(source, found.index, platform ?? hostPlatform()));
+  }
+  if (found.kind === 'index') {
+    const problem = 'its index lists another index, and not images';
+    throw new ObdError(ErrorCodes.Unsupported, `Cannot use ${source.label}: ${problem}`);
+  }
+  const layers = found.manifest.layers.filter((layer) => !isTrace(layer));
+  checkAll(source, layers);
+  const fileSystem = layers.at(-1)?.annotations?.[BLOB_FS_TYPE_ANNOTATION]?.split(';', 1)[0];
+  return { layers, fileSystem };
+}
+
+/** A layer of blocks that were read once, which helps prefetching and holds no data. */
+function isTrace({ annotations }: Descriptor): boolean {
+  return annotations?.[ACCELERATION_LAYER_ANNOTATION] === 'yes';
+}
+
+function checkAll(source: ImageSource, layers: readonly Descriptor[]): void {
+  if (layers.length === 0) {
+    const message = `Cannot use ${source.label}: it has no layers`;
+    throw new ObdError(ErrorCodes.FailedPrecondition, message);
+  }
+  for (const [i, { digest, annotations }] of layers.entries()) {
+    const what = `layer ${i + 1} of ${layers.length}, ${digest},`;
+    if (annotations?.[BLOB_DIGEST_ANNOTATION] !== digest) {
+      throw new ObdError(
+        ErrorCodes.FailedPrecondition,
+        `Cannot use ${source.label}: it is no overlaybd image, as ${what} is a plain one; convert it with obdconv`,
+        { digest },
+      );
+    }
+    const version = annotations[VERSION_ANNOTATION] ?? NATIVE_VERSION;
+    if (version !== NATIVE_VERSION) {
+      throw new ObdError(
+        ErrorCodes.Unsupported,
+        `Cannot use ${source.label}: ${what} has format ${JSON.stringify(version)}, and only ${NATIVE_VERSION} can be served`,
+        { digest },
+      );
+    }
+  }
+}
+
+function choose(source: ImageSource, { manifests }: ImageIndex, wanted: Platform): Descriptor {
+  const images = manifests.filter((each) => each.platform !== undefined);
+  const found = images.find(({ platform }) => platform && matchesPlatform(wanted, platform));
+  if (found !== undefined) return found;
+  const offered = images.flatMap(({ platform }) => (platform ? [formatPlatform(platform)] : []));
+  throw new ObdError(
+    ErrorCodes.NotFound,
+    `Cannot use ${source.label} for ${formatPlatform(wanted)}: it has ${offered.join(', ') || 'no platforms'}; choose with --platform`,
+  );
+}

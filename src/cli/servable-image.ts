@@ -1,0 +1,88 @@
+/** What `obdctl mount` was given, as an image config for obd-blockd. */
+import { resolve } from 'node:path';
+import type { Platform } from '../convert/platform.js';
+import { ErrorCodes, ObdError } from '../errors.js';
+import { type ImageConfig, type LowerLayer, readImageConfig } from '../image/image-config.js';
+import { DockerCredentials } from '../registry/docker-credentials.js';
+import type { Descriptor } from '../registry/manifest.js';
+import { blobFile } from '../registry/oci-layout.js';
+import { OciLayoutSource } from '../registry/oci-layout-source.js';
+import { isTag, parseReference } from '../registry/reference.js';
+import { RegistryClient } from '../registry/registry-client.js';
+import { RegistryHosts } from '../registry/registry-hosts.js';
+import { RegistrySource } from '../registry/registry-image.js';
+import { DEFAULT_FILE_SYSTEM, isMountable } from '../snapshotter/image-mount.js';
+import { type OverlaybdLayers, overlaybdLayers } from './overlaybd-layers.js';
+
+export interface ServableImage {
+  readonly config: ImageConfig;
+  /** One that isMountable(). */
+  readonly fileSystem: string;
+}
+
+export interface ServableOptions {
+  readonly platform: Platform | undefined;
+  readonly plainHttp: boolean;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * @param image - A path that begins with "/" or ".", `oci:DIR[:TAG]`, or a reference.
+ * @throws {ObdError} `InvalidArgument`, `NotFound`, `FailedPrecondition` for an image that is not overlaybd's, and
+ *   what a registry answers.
+ */
+export async function servableImage(
+  image: string,
+  options: ServableOptions,
+): Promise<ServableImage> {
+  if (/^\.{0,2}\//.test(image)) {
+    const config = await readImageConfig(resolve(image));
+    return { config, fileSystem: DEFAULT_FILE_SYSTEM };
+  }
+  if (image.startsWith('oci:')) return await fromLayout(image.slice('oci:'.length), options);
+  return await fromRegistry(image.replace(/^docker:\/\//, ''), options);
+}
+
+async function fromLayout(
+  text: string,
+  { platform, signal }: ServableOptions,
+): Promise<ServableImage> {
+  const colon = text.lastIndexOf(':');
+  const tag = colon !== -1 && isTag(text.slice(colon + 1)) ? text.slice(colon + 1) : undefined;
+  const directory = resolve(tag === undefined ? text : text.slice(0, colon));
+  const found = await overlaybdLayers(new OciLayoutSource(directory, tag, signal), platform);
+  return servable(found, '', ({ digest }) => ({ file: blobFile(directory, digest) }));
+}
+
+async function fromRegistry(
+  text: string,
+  { platform, plainHttp, signal }: ServableOptions,
+): Promise<ServableImage> {
+  const reference = parseReference(text);
+  const { host, repository } = reference;
+  const hosts = new RegistryHosts(plainHttp ? [host] : []);
+  const client = new RegistryClient({ hosts, credentials: new DockerCredentials() });
+  try {
+    const found = await overlaybdLayers(new RegistrySource(client, reference, signal), platform);
+    const url = `${hosts.originOf(host)}/v2/${repository}/blobs`;
+    return servable(found, url, ({ digest, size }) => ({ digest, size }));
+  } finally {
+    await client.close();
+  }
+}
+
+function servable(
+  { layers, fileSystem = DEFAULT_FILE_SYSTEM }: OverlaybdLayers,
+  repoBlobUrl: string,
+  lowerOf: (layer: Descriptor) => LowerLayer,
+): ServableImage {
+  if (!isMountable(fileSystem)) {
+    throw new ObdError(
+      ErrorCodes.Unsupported,
+      `Cannot mount a file system of type ${JSON.stringify(fileSystem)}, which this image has`,
+    );
+  }
+  const lowers = layers.map(lowerOf);
+  const config = { repoBlobUrl, lowers, upper: {}, resultFile: '', accelerationLayer: false };
+  return { config, fileSystem };
+}
