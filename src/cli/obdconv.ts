@@ -69,7 +69,7 @@ async function parse(args: readonly string[]): Promise<ConversionRequest | undef
           source: parsed.src,
           destination: parsed.dst,
           workDirectory: parsed.workDir,
-          allPlatforms: parsed.allPlatforms,
+          allPlatforms: parsed.allPlatforms === true,
           platform: parsed.platform,
           plainHttpHosts: parsed.plainHttp,
           format: {
@@ -98,7 +98,6 @@ const OPTIONS = {
   },
   'all-platforms': {
     type: 'boolean',
-    default: false,
     describe: 'From an index: all images, into an index',
   },
   'work-dir': {

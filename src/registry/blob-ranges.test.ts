@@ -1,0 +1,198 @@
+/**
+ * Goal: a range is the bytes asked for or an error, within its deadline, whatever the registry does; and
+ * what a signed URL saves is saved.
+ * Method: a loopback registry that misbehaves on demand.
+ */
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { after, afterEach, test } from 'node:test';
+import { type Fault, LoopbackRegistry } from '../../test/support/loopback-registry.js';
+import { ErrorCodes } from '../errors.js';
+import type { BlobRanges } from './blob-ranges.js';
+import { RegistryClient } from './registry-client.js';
+import { RegistryHosts } from './registry-hosts.js';
+import { DEFAULT_LIMITS } from './registry-limits.js';
+
+const registry = await LoopbackRegistry.start();
+const storage = await LoopbackRegistry.start();
+const bytes = randomBytes(300_000);
+const digest = registry.addBlob(bytes);
+storage.addBlob(bytes);
+
+const limits = { ...DEFAULT_LIMITS, backoffMs: 1, bodyIdleMs: 400, headersMs: 400 };
+const credentials = { label: '"config"', find: async () => undefined };
+const client = new RegistryClient({ hosts: new RegistryHosts([]), credentials, limits });
+after(async () => {
+  await client.close();
+  await registry.close();
+  await storage.close();
+});
+afterEach(() => {
+  registry.storage = undefined;
+  registry.storageOrigin = undefined;
+  for (const one of [registry, storage]) {
+    one.faults.length = 0;
+    one.seen.length = 0;
+  }
+});
+
+const open = (from = client): Promise<BlobRanges> =>
+  from.blobRanges(registry.host, 'x/y', digest, bytes.length);
+
+async function reads(blob: BlobRanges, offset: number, length: number): Promise<void> {
+  const target = new Uint8Array(length);
+  await blob.readRange(target, offset);
+  assert.ok(bytes.subarray(offset, offset + length).equals(target));
+}
+
+test('asks for the size only if it is not known', async () => {
+  const known = await open();
+  assert.equal(registry.seen.length, 0);
+  assert.equal(known.label, `${digest} of ${registry.host}/x/y`);
+  const asked = await client.blobRanges(registry.host, 'x/y', digest, undefined);
+  assert.equal(asked.sizeBytes, bytes.length);
+  assert.deepEqual(
+    registry.seen.map(({ range }) => range),
+    ['bytes=0-0'],
+  );
+});
+
+test('one request for each read, with the whole range', async () => {
+  const blob = await open();
+  await reads(blob, 0, 1);
+  await reads(blob, 1234, 65_536);
+  await reads(blob, bytes.length - 10, 10);
+  await blob.readRange(new Uint8Array(0), 5);
+  assert.deepEqual(
+    registry.seen.map(({ range }) => range),
+    ['bytes=0-0', 'bytes=1234-66769', 'bytes=299990-299999'],
+  );
+  await assert.rejects(blob.readRange(new Uint8Array(2), bytes.length - 1), RangeError);
+});
+
+test('what passes is tried again', async () => {
+  const faults: Fault[] = ['reset', 'stall', 'silence', { status: 503 }, { status: 429 }];
+  const blob = await open();
+  for (const fault of faults) {
+    registry.faults.push(fault);
+    await reads(blob, 5_000, 100_000);
+  }
+  assert.equal(registry.seen.length, 2 * faults.length);
+});
+
+test('what broke half way goes on where it broke', async () => {
+  registry.faults.push('truncate', 'truncate');
+  await reads(await open(), 100_000, 80_000);
+  assert.deepEqual(
+    registry.seen.map(({ range }) => range),
+    ['bytes=100000-179999', 'bytes=140000-179999', 'bytes=160000-179999'],
+  );
+});
+
+test('a registry that ignores ranges is read from the start, but not for ever', async () => {
+  const blob = await open();
+  registry.faults.push('ignore-range');
+  await reads(blob, 200_000, 1000);
+  const large = Buffer.alloc(6 << 20, 7);
+  const largeDigest = registry.addBlob(large);
+  const other = await client.blobRanges(registry.host, 'x/y', largeDigest, large.length);
+  registry.faults.push('ignore-range');
+  await assert.rejects(other.readRange(new Uint8Array(10), 5 << 20), {
+    code: ErrorCodes.Registry,
+    message: /ignores ranges/,
+  });
+});
+
+test('another range than the one asked for is refused, and so is another size', async () => {
+  const blob = await open();
+  for (const fault of ['wrong-range', 'no-content-range'] as const) {
+    registry.faults.push(fault);
+    await assert.rejects(reads(blob, 1000, 1000), { code: ErrorCodes.Registry }, fault);
+  }
+  const larger = await client.blobRanges(registry.host, 'x/y', digest, bytes.length + 1);
+  await assert.rejects(larger.readRange(new Uint8Array(10), 0), {
+    code: ErrorCodes.Registry,
+    message: /were promised/,
+  });
+});
+
+test('a blob that is not there is not asked for again', async () => {
+  const blob = await client.blobRanges(registry.host, 'x/y', `sha256:${'0'.repeat(64)}`, 10);
+  await assert.rejects(blob.readRange(new Uint8Array(1), 0), { code: ErrorCodes.NotFound });
+  assert.equal(registry.seen.length, 1);
+});
+
+test('a read ends at its deadline, with what went wrong before', async () => {
+  const short = { ...limits, fetchDeadlineMs: 300, backoffMs: 20 };
+  const hasty = new RegistryClient({ hosts: new RegistryHosts([]), credentials, limits: short });
+  registry.faults.push({ status: 503 }, 'silence');
+  const startedMs = performance.now();
+  await assert.rejects((await open(hasty)).readRange(new Uint8Array(1), 0), {
+    code: ErrorCodes.Unavailable,
+    message: /not done within 0.3 s.*503/,
+  });
+  assert.ok(performance.now() - startedMs < 1000);
+  await hasty.close();
+});
+
+test('a Retry-After is waited for', async () => {
+  registry.faults.push({ status: 429, headers: { 'retry-after': '1' } });
+  const startedMs = performance.now();
+  await reads(await open(), 0, 10);
+  assert.ok(performance.now() - startedMs >= 990);
+});
+
+test('an abort ends a read at once, with its reason', async () => {
+  registry.faults.push('stall');
+  const controller = new AbortController();
+  const reason = new RangeError('enough');
+  const reading = (await open()).readRange(new Uint8Array(1000), 0, controller.signal);
+  setTimeout(() => controller.abort(reason), 50);
+  await assert.rejects(reading, reason);
+  await assert.rejects((await open()).readRange(new Uint8Array(1), 0, controller.signal), reason);
+});
+
+test('the URL of a redirect is used again, until storage refuses it', async () => {
+  registry.storage = storage;
+  const blob = await open();
+  for (let i = 0; i < 3; i++) await reads(blob, i * 1000, 500);
+  assert.deepEqual([registry.seen.length, storage.seen.length], [1, 3]);
+  storage.revokeSignatures();
+  await reads(blob, 77, 500);
+  assert.deepEqual([registry.seen.length, storage.seen.length], [2, 5]);
+  storage.faults.push('reset');
+  await reads(blob, 88, 500);
+  assert.deepEqual([registry.seen.length, storage.seen.length], [3, 7]);
+});
+
+test('a signed URL is in no message', async () => {
+  registry.storage = storage;
+  const blob = await open();
+  await reads(blob, 0, 1);
+  storage.faults.push('wrong-range');
+  const error = await blob.readRange(new Uint8Array(5), 9).catch((thrown: unknown) => thrown);
+  assert.ok(error instanceof Error && !/signature/.test(`${error.message} ${error.stack}`));
+});
+
+test('a redirect that does not end, or is none, is refused', async () => {
+  const blob = await open();
+  const location = `http://${registry.host}/v2/x/y/blobs/${digest}`;
+  for (let i = 0; i < 10; i++) registry.faults.push({ status: 307, headers: { location } });
+  await assert.rejects(blob.readRange(new Uint8Array(1), 0), {
+    code: ErrorCodes.Registry,
+    message: /from place to place/,
+  });
+  registry.faults.length = 0;
+  registry.faults.push({ status: 302, headers: { location: 'ftp://elsewhere/' } });
+  await assert.rejects(blob.readRange(new Uint8Array(1), 0), { code: ErrorCodes.Registry });
+});
+
+test('a closed client says so', async () => {
+  const closed = new RegistryClient({ hosts: new RegistryHosts([]), credentials, limits });
+  const blob = await open(closed);
+  await closed.close();
+  await closed.close();
+  await assert.rejects(blob.readRange(new Uint8Array(1), 0), {
+    code: ErrorCodes.FailedPrecondition,
+  });
+});
