@@ -66,12 +66,13 @@ export class PrivateContainerd {
   }
 
   /** Copies an image of an OCI layout (`DIR:TAG`) into the registry and returns its reference there. */
-  async push(layout: string, name: string): Promise<string> {
+  async push(layout: string, name: string, ...options: readonly string[]): Promise<string> {
     const reference = `${this.registry}/${name}`;
     await run('skopeo', [
       '--insecure-policy',
       'copy',
       '--quiet',
+      ...options,
       '--dest-tls-verify=false',
       `oci:${layout}`,
       `docker://${reference}`,

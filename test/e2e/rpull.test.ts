@@ -1,0 +1,328 @@
+/**
+ * Goal: `obdctl rpull` leaves in containerd what containerd's own pull leaves there, fetches no more than it must, says what
+ * is wrong in words that help, and leaves nothing when it fails or is interrupted.
+ * Method: a real containerd and a real registry; what it made is compared with what `ctr images pull` makes of the same
+ * image in a namespace of its own; the registry's access log says what was fetched. A proxy that stalls holds a
+ * download up to be interrupted.
+ */
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer, request, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import { PrivateContainerd, unfit } from '../support/containerd-private.js';
+import { type LayerSource, LayoutBuilder, sha256 } from '../support/oci-layout-builder.js';
+import { obdctl, startObdctl } from '../support/run-obdctl.js';
+import { tarOf } from '../support/tar-builder.js';
+
+const GZIP_LAYER = 'application/vnd.oci.image.layer.v1.tar+gzip';
+const LAYER_BYTES = 3 << 20;
+
+describe('obdctl rpull', { skip: unfit, timeout: 120_000 }, () => {
+  let containerd: PrivateContainerd;
+  let folder: string;
+  let layout: LayoutBuilder;
+  /** Two layers for this machine, in an index. */
+  let image: string;
+
+  before(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'rpull-'));
+    layout = new LayoutBuilder(join(folder, 'layout'));
+    containerd = await PrivateContainerd.start();
+    const manifest = layout.addImage(sampleLayers(), goArchitecture());
+    const foreign = layout.addImage([gzipLayer(tarOf([{ name: 'f' }]))], 's390x');
+    const index = layout.addJson('application/vnd.oci.image.index.v1+json', {
+      schemaVersion: 2,
+      mediaType: 'application/vnd.oci.image.index.v1+json',
+      manifests: [
+        { ...foreign, platform: { os: 'linux', architecture: 's390x' } },
+        { ...manifest, platform: { os: 'linux', architecture: goArchitecture() } },
+      ],
+    });
+    layout.tag('index', index);
+    layout.tag('single', manifest);
+    image = await containerd.push(`${layout.directory}:single`, 'sample:single');
+  });
+  after(async () => {
+    rmSync(folder, { recursive: true });
+    await containerd.stop();
+  });
+
+  const rpull = (reference: string, namespace: string, ...more: string[]) =>
+    obdctl(...arguments_(reference, namespace, ...more));
+  const arguments_ = (reference: string, namespace: string, ...more: string[]) => [
+    'rpull',
+    '--plain-http',
+    '--address',
+    containerd.socket,
+    '--namespace',
+    namespace,
+    ...(more.includes('--snapshotter') ? [] : ['--snapshotter', 'overlayfs']),
+    ...more,
+    reference,
+  ];
+  const ctr = (namespace: string, ...args: string[]) =>
+    containerd.ctr('--namespace', namespace, ...args);
+
+  /** Everything that containerd holds in a namespace. */
+  async function holdings(namespace: string) {
+    return {
+      content: lines(await ctr(namespace, 'content', 'ls'))
+        .map(withoutTimes)
+        .sort(),
+      snapshots: lines(
+        await ctr(namespace, 'snapshots', '--snapshotter', 'overlayfs', 'ls'),
+      ).sort(),
+      images: lines(await ctr(namespace, 'images', 'ls')).sort(),
+      leases: lines(await ctr(namespace, 'leases', 'ls')),
+      ingests: lines(await ctr(namespace, 'content', 'active')),
+    };
+  }
+  const nothing = { content: [], snapshots: [], images: [], leases: [], ingests: [] };
+
+  test('makes of a plain image just what ctr makes of it', async () => {
+    const run = await rpull(image, 'ours');
+    assert.equal(run.status, 0, run.stderr);
+    assert.match(
+      run.stdout,
+      /^Pulled 127\.0\.0\.1:\d+\/sample:single \(sha256:[0-9a-f]{64}\): 2 layers: 2 downloaded; fetched 3\.0 MiB of 3\.0 MiB in /,
+    );
+    assert.match(run.stderr, /Warning: the snapshotter "overlayfs" does not serve layer 1 lazily/);
+    assert.match(run.stderr, /Layer 2\/2 sha256:[0-9a-f]{12}: downloaded and unpacked, /);
+    await ctr('theirs', 'images', 'pull', '--plain-http', '--snapshotter', 'overlayfs', image);
+    assert.deepEqual(await holdings('ours'), await holdings('theirs'));
+  });
+
+  test('unpacks the layers over each other', async () => {
+    const target = mkdtempSync(join(folder, 'mounted-'));
+    await ctr('ours', 'images', 'mount', '--snapshotter', 'overlayfs', image, target);
+    try {
+      assert.equal(readFileSync(join(target, 'etc/b'), 'utf8'), 'two');
+      assert.throws(() => readFileSync(join(target, 'etc/a')), { code: 'ENOENT' });
+      assert.equal(readFileSync(join(target, 'big')).length, LAYER_BYTES);
+    } finally {
+      await ctr('ours', 'images', 'unmount', '--rm', '--snapshotter', 'overlayfs', target);
+    }
+  });
+
+  test('fetches no layer twice', async () => {
+    const earlier = (await containerd.requests()).length;
+    const run = await rpull(image, 'ours');
+    assert.equal(run.status, 0, run.stderr);
+    assert.match(run.stdout, /: 2 layers: 2 already here; fetched \d+ B of 3\.0 MiB in /);
+    const requests = (await containerd.requests()).slice(earlier);
+    assert.ok(requests.length <= 4, requests.join('\n'));
+  });
+
+  test('takes from an index what is for the platform', async () => {
+    const index = await containerd.push(`${layout.directory}:index`, 'sample:index', '--all');
+    const host = await rpull(index, 'host');
+    assert.equal(host.status, 0, host.stderr);
+    await ctr('host-ctr', 'images', 'pull', '--plain-http', '--snapshotter', 'overlayfs', index);
+    assert.deepEqual(await holdings('host'), await holdings('host-ctr'));
+    const foreign = await rpull(index, 'foreign', '--platform', 'linux/s390x');
+    assert.match(foreign.stdout, /: 1 layer: 1 downloaded; /, foreign.stderr);
+    await fails(
+      rpull(index, 'none', '--platform', 'linux/riscv64'),
+      1,
+      /for linux\/riscv64: it has linux\/s390x, linux\/\w+; choose with --platform/,
+    );
+    await fails(
+      rpull(image, 'none', '--platform', 'linux/riscv64'),
+      1,
+      /it is for linux\/\w+; ask for that with --platform/,
+    );
+    assert.deepEqual(await holdings('none'), nothing);
+  });
+
+  test('moves a name that is there to the newer image', async () => {
+    const reference = await containerd.push(`${layout.directory}:single`, 'moving:1');
+    assert.equal((await rpull(reference, 'moving')).status, 0);
+    const before = await holdings('moving');
+    layout.tag('newer', layout.addImage([gzipLayer(tarOf([{ name: 'new' }]))], goArchitecture()));
+    await containerd.push(`${layout.directory}:newer`, 'moving:1');
+    assert.equal((await rpull(reference, 'moving')).status, 0);
+    const { images } = await holdings('moving');
+    assert.equal(images.length, 1);
+    assert.notDeepEqual(images, before.images);
+  });
+
+  test('says what is wrong with what it was asked for', async () => {
+    const { registry } = containerd;
+    await fails(rpull('Not A Reference', 'none'), 2, /is no image reference/);
+    await fails(rpull(image, 'none', '--platform', 'x'), 2, /"x" is no platform/);
+    await fails(rpull(`${registry}/sample:missing`, 'none'), 1, /sample:missing.*not found|404/i);
+    await fails(rpull(`${registry}/none:1`, 'none'), 1, /none:1/);
+    assert.deepEqual(await holdings('none'), nothing);
+  });
+
+  test('says who is missing', async () => {
+    const nowhere = join(folder, 'no.sock');
+    await fails(
+      obdctl('rpull', '--address', nowhere, image),
+      1,
+      /Cannot reach containerd at ".*no\.sock": .*; check that it runs/,
+    );
+    await fails(
+      rpull(image, 'none', '--snapshotter', 'nosuch'),
+      1,
+      /"nosuch": containerd has none of that name, but .*overlayfs.*; add \[proxy_plugins\.nosuch\]/,
+    );
+    await fails(
+      rpull(image, 'none', '--snapshotter', 'devmapper'),
+      1,
+      /"devmapper": it did not start: /,
+    );
+    await fails(
+      rpull(image, 'none', '--snapshotter', 'obd-ts'),
+      1,
+      /"obd-ts": containerd does not reach it; start it/,
+    );
+    await fails(rpull('127.0.0.1:1/sample:1', 'none'), 1, /127\.0\.0\.1:1: it refuses connections/);
+    assert.deepEqual(await holdings('none'), nothing);
+  });
+
+  test('refuses a layer that is not what the config says, and leaves nothing', async () => {
+    const sound = sampleLayers();
+    const wrong = { ...gzipLayer(tarOf([{ name: 'x' }])), diffId: sha256(Buffer.from('else')) };
+    layout.tag('wrong', layout.addImage([sound[0]!, wrong], goArchitecture()));
+    const reference = await containerd.push(`${layout.directory}:wrong`, 'sample:wrong');
+    await fails(
+      rpull(reference, 'none'),
+      1,
+      /uncompressed it is sha256:.*, and the config says sha256:/,
+    );
+    const cut = gzipSync(tarOf([{ name: 'y', content: randomBytes(5000) }])).subarray(0, 3000);
+    const damaged = { mediaType: GZIP_LAYER, blob: cut, diffId: sha256(Buffer.from('y')) };
+    layout.tag('cut', layout.addImage([sound[0]!, damaged], goArchitecture()));
+    await fails(
+      rpull(await containerd.push(`${layout.directory}:cut`, 'sample:cut'), 'none'),
+      1,
+      /Diff\/Apply\): .*unexpected EOF/,
+    );
+    assert.deepEqual(await holdings('none'), nothing);
+  });
+
+  for (const [signal, status] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
+    test(`undoes everything on ${signal}`, async () => {
+      // Layers that containerd does not have for another namespace: it would share them.
+      layout.tag(signal.toLowerCase(), layout.addImage(sampleLayers(), goArchitecture()));
+      const name = `sample:${signal.toLowerCase()}`;
+      const fresh = await containerd.push(`${layout.directory}:${signal.toLowerCase()}`, name);
+      const proxy = await StallingProxy.start(containerd.registry);
+      try {
+        const reference = fresh.replace(containerd.registry, proxy.address);
+        const { child, finished } = startObdctl(...arguments_(reference, 'none'));
+        await Promise.race([proxy.stalled, finished.then(({ stderr }) => assert.fail(stderr))]);
+        assert.equal((await holdings('none')).leases.length, 1);
+        child.kill(signal);
+        const run = await finished;
+        assert.equal(run.status, status, run.stderr);
+        assert.match(
+          run.stderr,
+          new RegExp(`Interrupted by ${signal}; nothing of the image is kept`),
+        );
+        assert.deepEqual(await holdings('none'), nothing);
+      } finally {
+        await proxy.stop();
+      }
+    });
+  }
+});
+
+async function fails(run: ReturnType<typeof obdctl>, status: number, text: RegExp): Promise<void> {
+  const { status: found, stdout, stderr } = await run;
+  assert.match(stderr, text);
+  assert.equal(found, status, stderr);
+  assert.equal(stdout, '');
+}
+
+/** Passes everything on to a registry, and blobs of more than 1 MiB up to their first MiB. */
+class StallingProxy {
+  readonly address: string;
+  /** Once it has held something up. */
+  readonly stalled: Promise<void>;
+  readonly #server: Server;
+
+  private constructor(server: Server, stalled: Promise<void>) {
+    const { port } = server.address() as AddressInfo;
+    this.address = `127.0.0.1:${port}`;
+    this.stalled = stalled;
+    this.#server = server;
+  }
+
+  static async start(registry: string): Promise<StallingProxy> {
+    let tell = () => {};
+    const stalled = new Promise<void>((resolve) => {
+      tell = resolve;
+    });
+    const server = createServer((incoming, outgoing) => {
+      const { method, headers, url } = incoming;
+      const onward = request(`http://${registry}${url}`, { method, headers }, (response) => {
+        outgoing.writeHead(response.statusCode ?? 500, response.headers);
+        if (Number(response.headers['content-length']) <= 1 << 20) {
+          response.pipe(outgoing);
+          return;
+        }
+        response.once('data', (piece: Buffer) => {
+          outgoing.write(piece);
+          response.pause();
+          tell();
+        });
+      });
+      outgoing.once('close', () => onward.destroy());
+      onward.on('error', () => {});
+      incoming.pipe(onward);
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    return new StallingProxy(server, stalled);
+  }
+
+  async stop(): Promise<void> {
+    this.#server.closeAllConnections();
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+}
+
+/** Two layers: a file, a directory with two files; then one of them gone and the other changed. */
+function sampleLayers(): LayerSource[] {
+  const first = tarOf([
+    { name: 'big', content: randomBytes(LAYER_BYTES) },
+    { name: 'etc/', type: '5', mode: 0o755 },
+    { name: 'etc/a', content: 'one' },
+    { name: 'etc/b', content: 'one' },
+  ]);
+  const second = tarOf([{ name: 'etc/.wh.a' }, { name: 'etc/b', content: 'two' }]);
+  return [gzipLayer(first), gzipLayer(second)];
+}
+
+function gzipLayer(tar: Buffer): LayerSource {
+  return { mediaType: GZIP_LAYER, blob: gzipSync(tar), diffId: sha256(tar) };
+}
+
+function goArchitecture(): string {
+  return process.arch === 'x64' ? 'amd64' : process.arch;
+}
+
+/** A table of ctr's without its head. */
+function lines(text: string): string[] {
+  return text
+    .trim()
+    .split('\n')
+    .slice(1)
+    .map((line) => line.trim());
+}
+
+/** `ctr content ls` with its column of ages left out. */
+function withoutTimes(line: string): string {
+  const [digest, size, ...rest] = line.split(/\t/);
+  const labels = rest.at(-1)?.split(',').sort().join(',');
+  return [digest, size, labels].map((part) => part?.trim()).join(' ');
+}
