@@ -43,7 +43,7 @@ async function run(config: Parameters<typeof Blockd.start>[0]): Promise<void> {
   const log = daemonLog(PROGRAM, config.log_level);
   const told = interruption();
   const daemon = await Blockd.start(config, log);
-  log.info({ pid: process.pid, socket: config.socket, stateDir: config.state_dir }, 'ready');
+  log.info({ socket: config.socket, stateDir: config.state_dir }, 'ready');
   if (!told.aborted) await new Promise((resolve) => told.addEventListener('abort', resolve));
   log.info('stopping');
   // A device or a disk that hangs must not keep the daemon for ever.

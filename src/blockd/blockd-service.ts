@@ -21,13 +21,12 @@ export function blockdService(table: DeviceTable, log: Logger): Service {
     },
     Detach: async ({ id }) => {
       try {
-        await table.detach(id);
+        if (await table.detach(id)) log.info({ id }, 'detached');
+        return {};
       } catch (err) {
         log.warn({ id, err }, 'cannot detach');
         throw err;
       }
-      log.info({ id }, 'detached');
-      return {};
     },
     List: async () => ({ devices: table.list() }),
   });

@@ -65,12 +65,16 @@ export class DeviceTable {
     }
   }
 
-  /** An id that is not attached is no error. @throws {ObdError} `Busy` while the device is in use. */
-  async detach(id: string): Promise<void> {
+  /**
+   * @returns Whether there was such a device.
+   * @throws {ObdError} `Busy` while the device is in use.
+   */
+  async detach(id: string): Promise<boolean> {
     const slot = this.#slots.get(id);
-    if (slot === undefined) return;
+    if (slot === undefined) return false;
     slot.detaching ??= this.#detach(id, slot);
     await slot.detaching;
+    return true;
   }
 
   async #detach(id: string, slot: Slot): Promise<void> {

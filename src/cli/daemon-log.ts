@@ -13,7 +13,7 @@ const CAUSES_MAX = 8;
 
 export function daemonLog(program: string, level: string): Logger {
   const options = {
-    name: program,
+    base: { program, pid: process.pid },
     level,
     serializers: { err: errorFields },
     formatters: { level: (label: string) => ({ level: label }) },

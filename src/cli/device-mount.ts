@@ -3,7 +3,7 @@
  * beside the daemon's socket, which is gone after a reboot as mounts are.
  */
 import { createHash } from 'node:crypto';
-import { realpath } from 'node:fs/promises';
+import { realpath, rm, rmdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 
@@ -26,4 +26,11 @@ export async function deviceMountAt(directory: string, blockdSocket: string): Pr
   const deviceId = `mount-${digits}`;
   const configPath = join(dirname(resolve(blockdSocket)), 'mounts', `${deviceId}.json`);
   return { directory: real, deviceId, configPath };
+}
+
+/** Removes the config, and its directory with the last one. */
+export async function removeConfig({ configPath }: DeviceMount): Promise<void> {
+  await rm(configPath, { force: true });
+  // Others' configs are in it, or somebody was faster.
+  await rmdir(dirname(configPath)).catch(() => {});
 }

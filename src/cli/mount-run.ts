@@ -2,7 +2,7 @@
  * `obdctl mount`, step by step: find the image's layers, describe them to obd-blockd, mount the device that it makes.
  * Whatever fails, an interruption included, is followed by undoing what was done.
  */
-import { mkdir, rm, stat } from 'node:fs/promises';
+import { mkdir, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { BlockdClient } from '../blockd/blockd-client.js';
 import { type Platform, parsePlatform } from '../convert/platform.js';
@@ -10,7 +10,7 @@ import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { writeImageConfig } from '../image/image-config.js';
 import { mountAt, mountImage } from '../snapshotter/image-mount.js';
 import { byteText } from './byte-text.js';
-import { type DeviceMount, deviceMountAt } from './device-mount.js';
+import { type DeviceMount, deviceMountAt, removeConfig } from './device-mount.js';
 import { interruption } from './interruption.js';
 import { type ServableImage, servableImage } from './servable-image.js';
 
@@ -43,14 +43,15 @@ export async function runMount(
 
 async function attachAndMount(
   client: BlockdClient,
-  { directory, deviceId, configPath }: DeviceMount,
+  place: DeviceMount,
   { config, fileSystem }: ServableImage,
   signal: AbortSignal,
 ): Promise<void> {
+  const { directory, deviceId, configPath } = place;
   const undo: (() => Promise<void>)[] = [];
   try {
     await makeDirectory(dirname(configPath));
-    undo.push(() => rm(configPath, { force: true }));
+    undo.push(() => removeConfig(place));
     await writeImageConfig(configPath, config);
     undo.push(() => client.detach(deviceId));
     const device = await client.attach(deviceId, configPath, signal);

@@ -1,10 +1,10 @@
 /** `obdctl umount`: the file system, then the device, then its description. */
-import { access, rm } from 'node:fs/promises';
+import { access } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { BlockdClient } from '../blockd/blockd-client.js';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import { unmountAll } from '../snapshotter/image-mount.js';
-import { deviceMountAt } from './device-mount.js';
+import { deviceMountAt, removeConfig } from './device-mount.js';
 
 export async function runUmount(directory: string, blockd: string): Promise<void> {
   const place = await deviceMountAt(directory, blockd);
@@ -22,7 +22,7 @@ export async function runUmount(directory: string, blockd: string): Promise<void
   } finally {
     client.close();
   }
-  await rm(place.configPath, { force: true });
+  await removeConfig(place);
 }
 
 /** The description of the device is there exactly as long as a mount of ours, whole or half made. */
