@@ -27,17 +27,10 @@ export function entryBytes(nameBytes: number): number {
  */
 export function* entriesOf(block: Buffer, where: string): Generator<BlockEntry> {
   for (let at = 0; at < BLOCK_BYTES; ) {
-    // An entry may be as long as a block; its header says so in full, as blocks are less than 64 KiB.
-    const lengthBytes = at + HEADER_BYTES <= BLOCK_BYTES ? block.readUInt16LE(at + 4) : 0;
-    const nameBytes = lengthBytes === 0 ? 0 : block.readUInt8(at + 6);
-    const inode = lengthBytes === 0 ? 0 : block.readUInt32LE(at);
-    const least = inode === 0 ? HEADER_BYTES : entryBytes(nameBytes);
-    if (lengthBytes % 4 !== 0 || lengthBytes < least || at + lengthBytes > BLOCK_BYTES) {
-      throw damaged(where, `the entry at ${at} has ${lengthBytes} bytes`);
-    }
-    if (inode !== 0 && nameBytes === 0) throw damaged(where, `the entry at ${at} has no name`);
-    const name = block.subarray(at + HEADER_BYTES, at + HEADER_BYTES + nameBytes);
-    yield { at, lengthBytes, inode, type: block.readUInt8(at + 7), name };
+    const lengthBytes = lengthAt(block, at, where);
+    const nameAt = at + HEADER_BYTES;
+    const name = block.subarray(nameAt, nameAt + block.readUInt8(at + 6));
+    yield { at, lengthBytes, inode: block.readUInt32LE(at), type: block.readUInt8(at + 7), name };
     at += lengthBytes;
   }
 }
@@ -45,7 +38,10 @@ export function* entriesOf(block: Buffer, where: string): Generator<BlockEntry> 
 /** The most bytes that an entry added to this block can have. */
 export function roomIn(block: Buffer, where: string): number {
   let room = 0;
-  for (const entry of entriesOf(block, where)) room = Math.max(room, gapOf(entry));
+  for (let at = 0; at < BLOCK_BYTES; ) {
+    room = Math.max(room, roomAt(block, at, where));
+    at += block.readUInt16LE(at + 4);
+  }
   return room;
 }
 
@@ -70,24 +66,37 @@ export function clearBlock(block: Buffer): void {
   block.writeUInt16LE(BLOCK_BYTES, 4);
 }
 
-/** Adds an entry in the first gap that has room; the caller knows that there is one. */
+/**
+ * Adds an entry in the first gap that has room; the caller knows that there is one.
+ *
+ * @param from - An entry to begin with, 0 for the first.
+ * @returns Where the entry is; any room behind it is part of it.
+ */
 export function addEntry(
   block: Buffer,
   where: string,
+  from: number,
   inode: number,
   type: number,
   name: Uint8Array,
-): void {
+): number {
   const wanted = entryBytes(name.length);
-  for (const entry of entriesOf(block, where)) {
-    const gap = gapOf(entry);
-    if (gap < wanted) continue;
-    const at = entry.at + entry.lengthBytes - gap;
-    if (entry.inode !== 0) block.writeUInt16LE(entry.lengthBytes - gap, entry.at + 4);
-    putEntry(block, at, gap, inode, type, name);
-    return;
+  for (let at = from; at < BLOCK_BYTES; ) {
+    const lengthBytes = lengthAt(block, at, where);
+    const used = usedAt(block, at);
+    if (lengthBytes - used >= wanted) {
+      if (used > 0) block.writeUInt16LE(used, at + 4);
+      putEntry(block, at + used, lengthBytes - used, inode, type, name);
+      return at + used;
+    }
+    at += lengthBytes;
   }
   throw damaged(where, `it has no room for a name of ${name.length} bytes`);
+}
+
+/** The room behind the entry at `at`. */
+export function roomAt(block: Buffer, at: number, where: string): number {
+  return lengthAt(block, at, where) - usedAt(block, at);
 }
 
 /** Takes the entry out: its bytes become part of the one before, or a gap at the start of the block. */
@@ -104,6 +113,18 @@ export function removeEntry(block: Buffer, where: string, name: Uint8Array): voi
   throw damaged(where, 'a name that was there is gone');
 }
 
-function gapOf(entry: BlockEntry): number {
-  return entry.inode === 0 ? entry.lengthBytes : entry.lengthBytes - entryBytes(entry.name.length);
+/** The checked length of the entry at `at`; every walk through a block goes by this. */
+function lengthAt(block: Buffer, at: number, where: string): number {
+  const hasHeader = at + HEADER_BYTES <= BLOCK_BYTES;
+  const lengthBytes = hasHeader ? block.readUInt16LE(at + 4) : 0;
+  const least = hasHeader ? Math.max(usedAt(block, at), HEADER_BYTES) : HEADER_BYTES;
+  if (lengthBytes % 4 !== 0 || lengthBytes < least || at + lengthBytes > BLOCK_BYTES) {
+    throw damaged(where, `the entry at ${at} has ${lengthBytes} bytes`);
+  }
+  return lengthBytes;
+}
+
+/** Bytes that the entry needs: none if it is a gap. The rest of its length is free. */
+function usedAt(block: Buffer, at: number): number {
+  return block.readUInt32LE(at) === 0 ? 0 : entryBytes(block.readUInt8(at + 6));
 }

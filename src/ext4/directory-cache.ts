@@ -1,13 +1,18 @@
 /**
- * The directories in use, least recently used dropped first. Dropping loses nothing: their blocks are the
- * truth, and are in the metadata cache or on the device.
+ * The directories in use. Dropping one loses nothing: its blocks are the truth, and are in the metadata
+ * cache or on the device.
+ *
+ * Two generations, as in the metadata cache: a directory that was not asked for while the young one filled
+ * up is dropped. Nothing is dropped before trim(), which the file system calls between two operations.
  */
 import { Directory } from './directory.js';
 import type { Inode } from './inode.js';
 import type { Volume } from './volume.js';
 
-/** Names in memory, some 40 MiB of them; an empty directory counts as one. */
-const NAMES_MAX = 1 << 18;
+/** Names in a generation, some 15 MiB of them. */
+const YOUNG_NAMES_MAX = 1 << 16;
+/** What a directory takes besides its names, in names. */
+const DIRECTORY_NAMES = 8;
 
 interface Slot {
   readonly directory: Directory;
@@ -16,8 +21,9 @@ interface Slot {
 
 export class DirectoryCache {
   readonly #volume: Volume;
-  readonly #slots = new Map<number, Slot>();
-  #names = 0;
+  #young = new Map<number, Slot>();
+  #old = new Map<number, Slot>();
+  #youngNames = 0;
 
   constructor(volume: Volume) {
     this.#volume = volume;
@@ -25,11 +31,16 @@ export class DirectoryCache {
 
   /** @throws {ObdError} `Corrupt`, `Unsupported`. */
   get(number: number): Directory {
-    const known = this.#slots.get(number);
-    if (known === undefined) return this.#keep(number, Directory.load(this.#volume, number));
-    this.#names -= known.counted;
-    this.#slots.delete(number);
-    return this.#keep(number, known.directory);
+    const young = this.#young.get(number);
+    if (young === undefined) {
+      const old = this.#old.get(number);
+      this.#old.delete(number);
+      return this.#keep(number, old?.directory ?? Directory.load(this.#volume, number));
+    }
+    // It may have grown since it was last asked for.
+    this.#youngNames += young.directory.size - young.counted;
+    young.counted = young.directory.size;
+    return young.directory;
   }
 
   make(inode: Inode, parent: number): void {
@@ -38,21 +49,20 @@ export class DirectoryCache {
 
   /** The directory is no more. */
   drop(number: number): void {
-    this.#names -= this.#slots.get(number)?.counted ?? 0;
-    this.#slots.delete(number);
+    this.#young.delete(number);
+    this.#old.delete(number);
   }
 
   trim(): void {
-    for (const number of this.#slots.keys()) {
-      if (this.#names <= NAMES_MAX || this.#slots.size === 1) return;
-      this.drop(number);
-    }
+    if (this.#youngNames < YOUNG_NAMES_MAX) return;
+    this.#old = this.#young;
+    this.#young = new Map();
+    this.#youngNames = 0;
   }
 
   #keep(number: number, directory: Directory): Directory {
-    const counted = directory.size + 1;
-    this.#slots.set(number, { directory, counted });
-    this.#names += counted;
+    this.#young.set(number, { directory, counted: directory.size });
+    this.#youngNames += directory.size + DIRECTORY_NAMES;
     return directory;
   }
 }

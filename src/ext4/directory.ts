@@ -12,6 +12,7 @@ import {
   entryBytes,
   putEntry,
   removeEntry,
+  roomAt,
   roomIn,
 } from './directory-block.js';
 import { beyond, damaged } from './ext4-error.js';
@@ -47,6 +48,7 @@ export class Directory {
   #subdirectories = 0;
   /** Blocks before this one are full, or were found too full for the last name that was tried. */
   #firstRoom = 0;
+  #lastAdded: { readonly block: number; readonly at: number } | undefined;
 
   private constructor(volume: Volume, number: number) {
     this.#volume = volume;
@@ -101,14 +103,23 @@ export class Directory {
     while (block < this.#rooms.length && (this.#rooms[block] as number) < wanted) block++;
     this.#firstRoom = block;
     if (block === this.#blocks.length) clearBlock(this.#grow(own));
-    const bytes = this.#bytesOf(block);
-    addEntry(bytes, this.#where(block), inode, entryTypeOf(kind), name);
-    this.#rooms[block] = roomIn(bytes, this.#where(block));
+    this.#put(block, inode, entryTypeOf(kind), name);
     const isDirectory = kind === 'directory';
     this.#children.set(keyOf(name), { inode, isDirectory, block });
     if (!isDirectory) return;
     this.#subdirectories++;
     this.#countLinks(own);
+  }
+
+  /** Names that come one after the other go behind each other, without a walk through the block. */
+  #put(block: number, inode: number, type: number, name: Uint8Array): void {
+    const bytes = this.#bytesOf(block);
+    const where = this.#where(block);
+    const last = this.#lastAdded?.block === block ? this.#lastAdded.at : 0;
+    const isBehind = last > 0 && roomAt(bytes, last, where) >= entryBytes(name.length);
+    const at = addEntry(bytes, where, isBehind ? last : 0, inode, type, name);
+    this.#rooms[block] = isBehind ? roomAt(bytes, at, where) : roomIn(bytes, where);
+    this.#lastAdded = { block, at };
   }
 
   /** The caller knows that there is such a name. */
@@ -117,6 +128,7 @@ export class Directory {
     const { block, isDirectory } = this.#children.get(key) as Child;
     const bytes = this.#bytesOf(block);
     removeEntry(bytes, this.#where(block), name);
+    this.#lastAdded = undefined;
     this.#rooms[block] = roomIn(bytes, this.#where(block));
     this.#firstRoom = Math.min(this.#firstRoom, block);
     this.#children.delete(key);
@@ -169,6 +181,7 @@ export class Directory {
     let dots = 0;
     for (const { inode, type, name } of entriesOf(bytes, where)) {
       if (inode === 0) continue;
+      if (name.length === 0) throw damaged(where, 'it has an entry without a name');
       if (block === 0 && dots < 2 && name.equals(dots === 0 ? DOT : DOT_DOT)) {
         dots++;
         continue;

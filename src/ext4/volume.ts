@@ -124,8 +124,10 @@ function layOut(superblock: Superblock, groups: GroupDescriptors, cache: Metadat
     groups.setFreeBlocks(group, blocks - taken);
     groups.setFreeInodes(group, inodesPerGroup);
     groups.setUnusedInodes(group, inodesPerGroup);
-    groups.setFlags(group, taken === 0 ? flags | BLOCK_UNINIT : flags);
-    if (taken === 0) continue;
+    // The last one's says where the disk ends; e2fsck wants it written.
+    const isWritten = taken > 0 || group === count - 1;
+    groups.setFlags(group, isWritten ? flags : flags | BLOCK_UNINIT);
+    if (!isWritten) continue;
     const { bytes } = cache.fresh(groups.blockBitmap(group));
     setRun(bytes, 0, taken);
     setRun(bytes, blocks, BLOCKS_PER_GROUP);
