@@ -149,7 +149,8 @@ class Pull {
   async #store(descriptor: Descriptor, labels: Labels, bytes: Uint8Array): Promise<void> {
     this.#progress.bytesFetched(bytes.length);
     this.#totalBytes += bytes.length;
-    const source = await sourceLabels(this.#content, descriptor.digest, this.#image.reference);
+    const known = await this.#content.labels(descriptor.digest);
+    const source = sourceLabels(known, this.#image.reference);
     await this.#content.write(descriptor, { ...labels, ...source }, [bytes]);
   }
 

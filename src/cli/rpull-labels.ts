@@ -2,8 +2,7 @@
  * The labels of containerd's own client: what refers to what, for garbage collection, and where it came from. Snapshotters
  * find the registry of a layer by them, so they are written here as they are there.
  */
-import type { ContentStore, Labels } from '../containerd/content-store.js';
-import { ErrorCodes, hasCode } from '../errors.js';
+import type { Labels } from '../containerd/content-store.js';
 import type { Descriptor } from '../registry/manifest.js';
 import { IMAGE_MANIFEST_TYPES } from '../registry/media-types.js';
 import type { ImageReference } from '../registry/reference.js';
@@ -39,25 +38,13 @@ export function childLabels(children: readonly Descriptor[]): Labels {
 /**
  * `containerd.io/distribution.source.HOST` = the repositories of HOST that have the blob, sorted, with the one of
  * `reference` among them. HOST is without its port, as containerd has it. Nothing if that would be too long for a label.
+ *
+ * @param known - The labels that the blob has now.
  */
-export async function sourceLabels(
-  content: ContentStore,
-  digest: string,
-  { host, repository }: ImageReference,
-): Promise<Labels> {
+export function sourceLabels(known: Labels, { host, repository }: ImageReference): Labels {
   const name = host.replace(/:[0-9]+$/, '').replace(/^\[(.*)\]$/, '$1');
   const key = `containerd.io/distribution.source.${name}`;
-  const known = (await labelsOf(content, digest))[key];
-  const repositories = new Set(known === undefined || known === '' ? [] : known.split(','));
+  const repositories = new Set((known[key] ?? '').split(',').filter((each) => each !== ''));
   const value = [...repositories.add(repository)].sort().join(',');
   return key.length + value.length > LABEL_BYTES_MAX ? {} : { [key]: value };
-}
-
-async function labelsOf(content: ContentStore, digest: string): Promise<Labels> {
-  try {
-    return (await content.info(digest)).labels;
-  } catch (error) {
-    if (hasCode(error, ErrorCodes.NotFound)) return {};
-    throw error;
-  }
 }

@@ -128,7 +128,7 @@ export class LayerSnapshots {
 
   async #download(descriptor: Descriptor): Promise<void> {
     const { source, reference } = this.#image;
-    const labels = await sourceLabels(this.#content, descriptor.digest, reference);
+    const labels = sourceLabels(await this.#content.labels(descriptor.digest), reference);
     await this.#content.write(descriptor, labels, this.#counted(source.readBlob(descriptor)));
   }
 

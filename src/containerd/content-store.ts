@@ -43,6 +43,16 @@ export class ContentStore {
     return contentInfo(info);
   }
 
+  /** The labels of a blob; none if it is not there. */
+  async labels(digest: string): Promise<Labels> {
+    try {
+      return (await this.info(digest)).labels;
+    } catch (error) {
+      if (hasCode(error, ErrorCodes.NotFound)) return {};
+      throw error;
+    }
+  }
+
   /** @param filters - In containerd's filter language; one that matches is enough, and none means all. */
   async *list(filters: readonly string[]): AsyncGenerator<ContentInfo, void, undefined> {
     for await (const { info } of this.#client.stream(methods.List, { filters: [...filters] })) {
