@@ -28,7 +28,7 @@ import { statusOf } from './status.js';
 const MESSAGE_BYTES_MAX = 16 << 20;
 
 /** Of a call, what its handler may want to know besides the request. */
-export interface CallContext {
+interface CallContext {
   readonly signal: AbortSignal;
   /** The first value of a header, e.g. `containerd-namespace`. */
   header(name: string): string | undefined;
