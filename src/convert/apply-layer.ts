@@ -114,7 +114,9 @@ class Application {
       const member = offset === undefined ? '' : ` at ${offset}, ${quoteName(name as Uint8Array)}`;
       const message = `Cannot apply ${label}${member}: ${messageOf(error)}`;
       const where = offset === undefined ? {} : { offset };
-      throw new ObdError(error.code, message, { ...error.details, ...where, path: label }, error);
+      // An argument that makes no sense came from the layer: nobody typed it.
+      const code = error.code === ErrorCodes.InvalidArgument ? ErrorCodes.Corrupt : error.code;
+      throw new ObdError(code, message, { ...error.details, ...where, path: label }, error);
     }
   }
 

@@ -17,6 +17,14 @@ const MINOR_MAX = 0xf_ffff;
 /** What ext4 can hold: 34 bits of seconds, from 1901 to 2446. The kernel clamps as well. */
 const SECONDS_MIN = -(2 ** 31);
 const SECONDS_MAX = 2 ** 34 - 2 ** 31 - 1;
+/** The kernel's form of an ACL: a version, then entries of tag, permissions and id (linux/posix_acl_xattr.h). */
+const ACCESS_ACL = 'system.posix_acl_access';
+const ACL_HEADER_BYTES = 4;
+const ACL_ENTRY_BYTES = 8;
+const ACL_USER_OBJ = 0x01;
+const ACL_GROUP_OBJ = 0x04;
+const ACL_MASK = 0x10;
+const ACL_OTHER = 0x20;
 const NAMESPACES = /^(user|trusted|security)\..|^system\.posix_acl_(access|default)$/s;
 
 /** @throws {ObdError} `Corrupt` for an owner that cannot be. */
@@ -28,13 +36,31 @@ export function attributesOf(entry: TarEntry): Attributes {
   const mtime = clamp(entry.mtime);
   return {
     // Links have no mode of their own; Linux shows 0777 whatever an archive says.
-    mode: entry.kind === 'symlink' ? 0o777 : entry.mode & 0o7777,
+    mode: entry.kind === 'symlink' ? 0o777 : modeOf(entry),
     uid: entry.uid,
     gid: entry.gid,
     mtime,
     atime: entry.atime === undefined ? mtime : clamp(entry.atime),
     ctime: entry.ctime === undefined ? mtime : clamp(entry.ctime),
   };
+}
+
+/**
+ * An access ACL holds the mode's nine bits as well, and setting one sets them: where an archive contradicts
+ * itself the ACL wins, as it does for umoci. The group's bits are the mask, if there is one.
+ */
+function modeOf(entry: TarEntry): number {
+  const mode = entry.mode & 0o7777;
+  const acl = Buffer.from(entry.xattrs.get(ACCESS_ACL) ?? []);
+  const found = new Map<number, number>();
+  for (let at = ACL_HEADER_BYTES; at + ACL_ENTRY_BYTES <= acl.length; at += ACL_ENTRY_BYTES) {
+    found.set(acl.readUInt16LE(at), acl.readUInt16LE(at + 2) & 0o7);
+  }
+  const owner = found.get(ACL_USER_OBJ);
+  const group = found.get(ACL_MASK) ?? found.get(ACL_GROUP_OBJ);
+  const other = found.get(ACL_OTHER);
+  if (owner === undefined || group === undefined || other === undefined) return mode;
+  return (mode & 0o7000) | (owner << 6) | (group << 3) | other;
 }
 
 /** Directories that no layer describes: root's, open to all, as old as what they were made for. */

@@ -121,7 +121,7 @@ describe('a converted image', () => {
       execFileSync('mount', ['-o', 'loop,ro', disk, mountPoint]);
       try {
         const ours = { ignore: ['lost+found'] };
-        assert.ok(countPaths(mountPoint) > 400);
+        assert.ok(countPaths(mountPoint) > 200);
         assert.deepEqual(compareTrees(join(bundle, 'rootfs'), mountPoint, ours), []);
       } finally {
         execFileSync('umount', [mountPoint]);
@@ -186,7 +186,7 @@ describe('a wrong source', () => {
     builder.tag('cut', image);
     const path = builder.blobPath(sha256(layer.blob));
     writeFileSync(path, layer.blob.subarray(0, layer.blob.length - 1000));
-    await fails('cut', 1, /sha256:/);
+    await fails('cut', 1, /sha256.*its descriptor says/);
   });
 
   test('a layer with a flipped bit', async () => {
