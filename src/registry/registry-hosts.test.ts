@@ -1,0 +1,60 @@
+/**
+ * Goal: every name leads to the address and the protocol that the operator meant, and to TLS otherwise.
+ * Method: names by example.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ErrorCodes } from '../errors.js';
+import { RegistryHosts } from './registry-hosts.js';
+
+test('TLS, except for this machine and for what is listed', () => {
+  const hosts = new RegistryHosts(['plain.lan', 'one.lan:5000']);
+  for (const [host, origin] of [
+    ['docker.io', 'https://registry-1.docker.io'],
+    ['ghcr.io', 'https://ghcr.io'],
+    ['registry.lan:8443', 'https://registry.lan:8443'],
+    ['registry.lan:443', 'https://registry.lan'],
+    ['localhost', 'http://localhost'],
+    ['localhost:5000', 'http://localhost:5000'],
+    ['127.0.0.9:5000', 'http://127.0.0.9:5000'],
+    ['[::1]:5000', 'http://[::1]:5000'],
+    ['localhost:443', 'https://localhost'],
+    ['localhost.evil.example', 'https://localhost.evil.example'],
+    ['plain.lan', 'http://plain.lan'],
+    ['PLAIN.lan:77', 'http://plain.lan:77'],
+    ['one.lan:5000', 'http://one.lan:5000'],
+    ['one.lan:5001', 'https://one.lan:5001'],
+    ['one.lan', 'https://one.lan'],
+  ] as const) {
+    assert.equal(hosts.originOf(host), origin, host);
+  }
+});
+
+test('an endpoint is where a name answers, plain if name or endpoint is', () => {
+  const hosts = new RegistryHosts(['plain.lan', 'mirror.lan:80'], {
+    localhost: 'localhost:5000',
+    'docker.io': 'mirror.lan:80',
+    'plain.lan': '10.0.0.1:99',
+    'far.example': 'near.example:8443',
+  });
+  for (const [host, origin] of [
+    ['localhost', 'http://localhost:5000'],
+    ['docker.io', 'http://mirror.lan'],
+    ['plain.lan', 'http://10.0.0.1:99'],
+    ['far.example', 'https://near.example:8443'],
+  ] as const) {
+    assert.equal(hosts.originOf(host), origin, host);
+  }
+  assert.equal(hosts.addressOf('localhost'), 'localhost:5000');
+  assert.equal(hosts.addressOf('other'), 'other');
+});
+
+test('what is no host is refused', () => {
+  for (const host of ['http://x', 'x/y', '', 'x:0', 'x:70000', 'a b']) {
+    assert.throws(() => new RegistryHosts([host]), { code: ErrorCodes.InvalidArgument }, host);
+    assert.throws(() => new RegistryHosts([], { x: host }), { code: ErrorCodes.InvalidArgument });
+    assert.throws(() => new RegistryHosts([], { [host]: 'x' }), {
+      code: ErrorCodes.InvalidArgument,
+    });
+  }
+});
