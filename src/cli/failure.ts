@@ -12,7 +12,7 @@
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 
 export const EXIT_FAILED = 1;
-export const EXIT_USAGE = 2;
+const EXIT_USAGE = 2;
 
 /** Prints what went wrong and returns the exit status. */
 export function reportFailure(program: string, error: unknown): number {

@@ -14,7 +14,7 @@ import { parse } from 'smol-toml';
 import { messageOf } from '../errors.js';
 import { byteText } from './byte-text.js';
 
-export type CheckState = 'ok' | 'warn' | 'missing' | 'info';
+type CheckState = 'ok' | 'warn' | 'missing' | 'info';
 
 export interface CheckResult {
   readonly what: string;

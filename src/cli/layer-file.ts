@@ -10,7 +10,7 @@ import { openLayer, openTurboLayer } from '../lsmt/open-layer.js';
 import { UnsealedLayer } from '../lsmt/unsealed-layer.js';
 import type { DecodedBlocks } from '../zfile/decoded-blocks.js';
 
-/** For the decoded blocks that one command keeps: any more would help nothing that reads once. */
+/** For the decoded blocks that one command keeps; more would help nothing that reads once. */
 export const DECODED_BYTES = 4 << 20;
 
 /** @throws {ObdError} `InvalidArgument` unless there is a target for each layer, or none at all. */
