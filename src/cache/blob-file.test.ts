@@ -1,0 +1,146 @@
+/**
+ * Goal: after a loss of power at any moment, a chunk that is said to be there has its bytes; damage and
+ * failing disks cost chunks and never bring wrong ones.
+ * Method: random scripts on a disk that tears everything unsynced (test/support/cache-crashing-file.ts).
+ */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { distinctBytes } from '../../test/support/blob-double.js';
+import { CrashingFile, seededRandom } from '../../test/support/cache-crashing-file.js';
+import { BlobFile } from './blob-file.js';
+import { CHUNK_BYTES } from './chunk-set.js';
+
+const CHUNKS = 5;
+const BYTES = distinctBytes((CHUNKS - 1) * CHUNK_BYTES + 1000);
+const BLOB = { digest: `sha256:${'c'.repeat(64)}`, sizeBytes: BYTES.length };
+const SEEDS = Number(process.env['FUZZ_SEEDS'] ?? 150);
+
+const fileBytes = BlobFile.fileBytes(BLOB.sizeBytes);
+const chunkBytes = (chunk: number) =>
+  BYTES.subarray(chunk * CHUNK_BYTES, Math.min((chunk + 1) * CHUNK_BYTES, BYTES.length));
+
+function reopened(disk: CrashingFile): BlobFile {
+  const file = BlobFile.reopen(disk, BLOB);
+  // What a torn first save leaves is no state: the cache then begins a new file.
+  return typeof file === 'string'
+    ? BlobFile.fresh(new CrashingFile(fileBytes, () => 0), BLOB)
+    : file;
+}
+
+function assertSound(file: BlobFile, context: string): void {
+  for (let chunk = 0; chunk < CHUNKS; chunk++) {
+    if (!file.chunks.has(chunk)) continue;
+    const found = Buffer.alloc(chunkBytes(chunk).length);
+    assert.ok(file.read(found, chunk * CHUNK_BYTES), context);
+    assert.ok(found.equals(chunkBytes(chunk)), `chunk ${chunk} is not what was stored: ${context}`);
+  }
+}
+
+describe('BlobFile', () => {
+  test('loses no chunk that a save was told of and a second one came after', async () => {
+    for (let seed = 0; seed < SEEDS; seed++) {
+      const random = seededRandom(seed);
+      const disk = new CrashingFile(fileBytes, random);
+      let file = BlobFile.fresh(disk, BLOB);
+      let kept: number[] = [];
+      for (let step = 0; step < 20; step++) {
+        const dice = random();
+        if (dice < 0.4) {
+          const chunk = Math.floor(random() * CHUNKS);
+          await file.store(chunk, chunkBytes(chunk));
+        } else if (dice < 0.8) {
+          const before = [...Array(CHUNKS).keys()].filter((chunk) => file.chunks.has(chunk));
+          await file.save();
+          await file.save();
+          kept = before;
+        } else {
+          disk.powerLoss();
+          const found = BlobFile.reopen(disk, BLOB);
+          if (typeof found === 'string') {
+            assert.deepEqual(kept, [], `lost all: seed ${seed}, step ${step}: ${found}`);
+            break;
+          }
+          file = found;
+        }
+        assertSound(file, `seed ${seed}, step ${step}`);
+        const lost = kept.filter((chunk) => !file.chunks.has(chunk));
+        assert.deepEqual(lost, [], `lost: seed ${seed}, step ${step}`);
+      }
+    }
+  });
+
+  test('is sound after a loss of power in the middle of saves and stores', async () => {
+    for (let seed = 0; seed < SEEDS; seed++) {
+      const random = seededRandom(seed + 1e6);
+      const disk = new CrashingFile(fileBytes, random);
+      const file = BlobFile.fresh(disk, BLOB);
+      const work: Promise<void>[] = [];
+      for (let step = 0; step < 12; step++) {
+        const chunk = Math.floor(random() * CHUNKS);
+        work.push(random() < 0.5 ? file.save() : file.store(chunk, chunkBytes(chunk)));
+        if (random() < 0.5) await new Promise(setImmediate);
+      }
+      disk.powerLoss();
+      assertSound(reopened(disk), `seed ${seed}`);
+      await Promise.all(work);
+    }
+  });
+
+  test('forgets what a failing disk dropped, and is sound from then on', async () => {
+    for (let seed = 0; seed < SEEDS; seed++) {
+      const random = seededRandom(seed + 2e6);
+      const disk = new CrashingFile(fileBytes, random);
+      const file = BlobFile.fresh(disk, BLOB);
+      disk.onSync = () => (random() < 0.4 ? 'lost' : 'good');
+      let kept: number[] = [];
+      for (let step = 0; step < 12; step++) {
+        const chunk = Math.floor(random() * CHUNKS);
+        await file.store(chunk, chunkBytes(chunk));
+        if (random() < 0.5) continue;
+        const before = [...Array(CHUNKS).keys()].filter((each) => file.chunks.has(each));
+        const saves = [
+          await file.save().catch(() => 'lost'),
+          await file.save().catch(() => 'lost'),
+        ];
+        if (!saves.includes('lost')) kept = before;
+        assertSound(file, `after a save: seed ${seed}, step ${step}`);
+      }
+      disk.powerLoss();
+      const found = reopened(disk);
+      assertSound(found, `seed ${seed}`);
+      const lost = kept.filter((chunk) => !found.chunks.has(chunk));
+      assert.deepEqual(lost, [], `lost: seed ${seed}`);
+    }
+  });
+
+  test('says what is wrong with a file it cannot use', async () => {
+    const short = new CrashingFile(fileBytes - 4096, () => 0);
+    assert.equal(
+      BlobFile.reopen(short, BLOB),
+      `it has ${fileBytes - 4096} bytes, not ${fileBytes}`,
+    );
+    const noise = new CrashingFile(fileBytes, () => 0);
+    await noise.write(distinctBytes(8192), fileBytes - 8192);
+    assert.equal(BlobFile.reopen(noise, BLOB), 'neither of its two slots is whole');
+  });
+
+  test('takes the other slot where one is damaged', async () => {
+    const disk = new CrashingFile(fileBytes, () => 0);
+    const file = BlobFile.fresh(disk, BLOB);
+    await file.store(0, chunkBytes(0));
+    await file.save();
+    await file.store(1, chunkBytes(1));
+    await file.save();
+    // Sequence 2 is in slot 0.
+    await disk.write(Buffer.of(0xff), fileBytes - 8192 + 64);
+    const found = reopened(disk);
+    assert.deepEqual([found.chunks.has(0), found.chunks.has(1)], [true, false]);
+  });
+
+  test('of an empty blob has nothing to say', async () => {
+    const empty = { ...BLOB, sizeBytes: 0 };
+    const disk = new CrashingFile(BlobFile.fileBytes(0), () => 0);
+    await BlobFile.fresh(disk, empty).save();
+    assert.ok(BlobFile.reopen(disk, empty) instanceof BlobFile);
+  });
+});

@@ -1,0 +1,67 @@
+/**
+ * Goal: a slot says what was written to it, or nothing.
+ * Method: random sets there and back; every byte of a slot changed in turn; slots of other blobs.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { encodeSlot, PAGE_BYTES, parseSlot, slotBytes } from './blob-slot.js';
+import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
+
+const blobOf = (chunks: number, hex = 'a') => ({
+  digest: `sha256:${hex.repeat(64)}`,
+  sizeBytes: chunks * CHUNK_BYTES,
+});
+
+test('a set comes back as it was, with its sequence number', () => {
+  const sets = fc.nat(3000).chain((chunks) =>
+    fc.record({
+      chunks: fc.constant(chunks),
+      members: fc.array(fc.nat(Math.max(0, chunks - 1)), { maxLength: chunks }),
+      sequence: fc.maxSafeNat(),
+    }),
+  );
+  fc.assert(
+    fc.property(sets, ({ chunks, members, sequence }) => {
+      const set = new ChunkSet(chunks);
+      for (const chunk of members) set.add(chunk);
+      const slot = encodeSlot(blobOf(chunks), sequence, set.bits);
+      assert.equal(slot.length, slotBytes(chunks));
+      assert.equal(slot.length % PAGE_BYTES, 0);
+      const found = new ChunkSet(chunks);
+      assert.equal(parseSlot(slot, blobOf(chunks), found), sequence);
+      assert.deepEqual(found.bits, set.bits);
+      assert.equal(found.count, new Set(members).size);
+    }),
+  );
+});
+
+test('a slot changed in any byte is none', () => {
+  const set = new ChunkSet(100);
+  set.add(42);
+  const slot = encodeSlot(blobOf(100), 7, set.bits);
+  const used = 64 + set.bits.length + 4;
+  for (let at = 0; at < used; at++) {
+    const damaged = Buffer.from(slot);
+    damaged[at]! ^= 1 << (at % 8);
+    const found = new ChunkSet(100);
+    assert.equal(parseSlot(damaged, blobOf(100), found), undefined, `byte ${at}`);
+    assert.equal(found.count, 0);
+  }
+});
+
+test('the slot of another blob, or of another size, is none', () => {
+  const slot = encodeSlot(blobOf(100), 7, new ChunkSet(100).bits);
+  assert.equal(parseSlot(slot, blobOf(100, 'b'), new ChunkSet(100)), undefined);
+  const larger = { ...blobOf(100), sizeBytes: 99 * CHUNK_BYTES + 1 };
+  assert.equal(parseSlot(slot, larger, new ChunkSet(100)), undefined);
+});
+
+test('a bit past the last chunk makes a slot none, right CRC or not', () => {
+  const bits = new ChunkSet(101).bits;
+  bits[12] = 1 << 6;
+  assert.equal(
+    parseSlot(encodeSlot(blobOf(101), 7, bits), blobOf(101), new ChunkSet(101)),
+    undefined,
+  );
+});

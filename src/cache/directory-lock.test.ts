@@ -1,0 +1,54 @@
+/**
+ * Goal: one process at a time, and a dead one is in nobody's way.
+ * Method: locks of processes that live, are gone, or were never there.
+ */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { cacheDirectory, removeCacheDirectories } from '../../test/support/cache-directories.js';
+import { ErrorCodes } from '../errors.js';
+import { DirectoryLock } from './directory-lock.js';
+
+after(removeCacheDirectories);
+
+test('a held lock is busy, by name of the process; a released one is free', () => {
+  const directory = cacheDirectory();
+  const lock = DirectoryLock.acquire(directory);
+  assert.throws(() => DirectoryLock.acquire(directory), {
+    code: ErrorCodes.Busy,
+    message: `Cannot use the cache "${directory}": process ${process.pid} uses it; stop that, or give this one a directory of its own`,
+  });
+  assert.equal(statSync(join(directory, 'lock')).mode & 0o777, 0o600);
+  lock.release();
+  DirectoryLock.acquire(directory).release();
+  assert.deepEqual(readdirSync(directory), []);
+});
+
+test('the lock of a process that is gone is taken over', async () => {
+  const directory = cacheDirectory();
+  const child = spawn('true');
+  await once(child, 'exit');
+  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+  writeFileSync(join(directory, 'lock'), `${child.pid} 12345 ${boot}\n`);
+  DirectoryLock.acquire(directory).release();
+});
+
+test('a pid used again, or seen before a reboot, is another process', () => {
+  const directory = cacheDirectory();
+  const held = DirectoryLock.acquire(directory);
+  const line = readFileSync(join(directory, 'lock'), 'latin1');
+  held.release();
+  for (const other of [
+    line.replace(/ [0-9]+ /, ' 1 '),
+    line.replace(/\S+\n/, 'another-boot\n'),
+    '',
+    'noise',
+    '\0'.repeat(100),
+  ]) {
+    writeFileSync(join(directory, 'lock'), other);
+    DirectoryLock.acquire(directory).release();
+  }
+});

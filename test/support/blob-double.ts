@@ -1,0 +1,78 @@
+/** A registry's blob in memory: the edge at which tests count, delay, refuse and damage what is fetched. */
+import { ErrorCodes, ObdError } from '../../src/errors.js';
+import type { BlobRanges } from '../../src/registry/blob-ranges.js';
+import { sha256Of } from '../../src/registry/digest.js';
+
+export interface FetchedRange {
+  readonly offset: number;
+  readonly length: number;
+}
+
+export class BlobDouble implements BlobRanges {
+  readonly label: string;
+  readonly digest: string;
+  readonly sizeBytes: number;
+  readonly requests: FetchedRange[] = [];
+  /** The most requests that were under way at once. */
+  parallelMax = 0;
+  /** Called for each request, before it is answered: may wait, and may throw. */
+  before: (request: FetchedRange, signal: AbortSignal | undefined) => Promise<void> =
+    async () => {};
+  /** May change the bytes of an answer. */
+  damage: (target: Uint8Array, request: FetchedRange) => void = () => {};
+  readonly #bytes: Uint8Array;
+  #parallel = 0;
+
+  constructor(bytes: Uint8Array, registry = 'registry.example/app') {
+    this.#bytes = bytes;
+    this.digest = sha256Of(bytes);
+    this.sizeBytes = bytes.length;
+    this.label = `${this.digest} of ${registry}`;
+  }
+
+  get requestedBytes(): number {
+    return this.requests.reduce((sum, { length }) => sum + length, 0);
+  }
+
+  async readRange(target: Uint8Array, offset: number, signal?: AbortSignal): Promise<void> {
+    if (!(offset >= 0 && offset + target.length <= this.#bytes.length)) {
+      throw new RangeError(`[${offset}, ${offset + target.length}) is outside ${this.label}`);
+    }
+    const request = { offset, length: target.length };
+    this.requests.push(request);
+    this.#parallel++;
+    this.parallelMax = Math.max(this.parallelMax, this.#parallel);
+    try {
+      await new Promise(setImmediate);
+      await this.before(request, signal);
+      target.set(this.#bytes.subarray(offset, offset + target.length));
+      this.damage(target, request);
+    } finally {
+      this.#parallel--;
+    }
+  }
+}
+
+/** For `before`: waits until the request is given up, as a registry that hangs makes one wait. */
+export async function stall(
+  _request: FetchedRange,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  await new Promise<void>((_resolve, reject) => {
+    signal?.addEventListener('abort', () => reject(signal.reason));
+  });
+}
+
+/** For `before`: the registry is away. */
+export async function unavailable(): Promise<void> {
+  throw new ObdError(ErrorCodes.Unavailable, 'Cannot read: the registry double is down');
+}
+
+/** `length` bytes in which no two places look alike, so that a byte from elsewhere is noticed. */
+export function distinctBytes(length: number, seed = 1): Buffer {
+  const bytes = Buffer.alloc(Math.ceil(length / 4) * 4);
+  for (let i = 0; i < bytes.length; i += 4) {
+    bytes.writeUInt32LE(Math.imul(i + seed * 0x10001, 2654435761) >>> 0, i);
+  }
+  return bytes.subarray(0, length);
+}
