@@ -93,7 +93,8 @@ class Pull {
     this.#image = image;
     this.#progress = progress;
     this.#content = new ContentStore(client);
-    this.#records = new ImageRecords(client);
+    // Without the signal: a step that is either taken or not.
+    this.#records = new ImageRecords(leased);
     this.#layers = new LayerSnapshots(client, leased, image, progress);
   }
 

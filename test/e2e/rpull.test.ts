@@ -6,6 +6,7 @@
  * download up to be interrupted.
  */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer, request, type Server } from 'node:http';
@@ -16,6 +17,7 @@ import { after, before, describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { PrivateContainerd, unfit } from '../support/containerd-private.js';
 import { type LayerSource, LayoutBuilder, sha256 } from '../support/oci-layout-builder.js';
+import { runObdconv } from '../support/run-obdconv.js';
 import { obdctl, startObdctl } from '../support/run-obdctl.js';
 import { tarOf } from '../support/tar-builder.js';
 
@@ -235,6 +237,116 @@ describe('obdctl rpull', { skip: unfit, timeout: 120_000 }, () => {
       }
     });
   }
+});
+
+describe('obdctl rpull with obd-ts', { skip: unfit, timeout: 120_000 }, () => {
+  let containerd: PrivateContainerd;
+  let folder: string;
+  /** The same image as it was, and converted. */
+  let plain: string;
+  let lazy: string;
+
+  before(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'rpull-'));
+    const layout = new LayoutBuilder(join(folder, 'layout'));
+    containerd = await PrivateContainerd.start();
+    layout.tag('plain', layout.addImage(sampleLayers(), goArchitecture()));
+    plain = await containerd.push(`${layout.directory}:plain`, 'sample:plain');
+    lazy = plain.replace(/plain$/, 'obd');
+    const { registry } = containerd;
+    const run = await runObdconv([
+      '--plain-http',
+      registry,
+      `docker://${plain}`,
+      `docker://${lazy}`,
+    ]);
+    assert.equal(run.status, 0, run.stderr);
+    await containerd.startObd();
+  });
+  after(async () => {
+    rmSync(folder, { recursive: true });
+    await containerd.stop();
+  });
+
+  async function rpull(reference: string) {
+    const { socket, namespace } = containerd;
+    const options = ['--plain-http', '--address', socket, '--namespace', namespace];
+    return await obdctl('rpull', ...options, reference);
+  }
+
+  const snapshots = async (...args: string[]) =>
+    await containerd.ctr('snapshots', '--snapshotter', 'obd-ts', ...args);
+
+  /** Name, parent and kind of each snapshot. */
+  const listed = async () => lines(await snapshots('ls')).map((line) => line.split(/ +/));
+
+  /** Runs `body` where the image's root file system is mounted. */
+  async function withRoot(top: string, body: (root: string) => Promise<void>): Promise<void> {
+    const root = mkdtempSync(join(folder, 'root-'));
+    const command = await snapshots('view', '--target', root, 'look', top);
+    execFileSync('sh', ['-ec', command]);
+    try {
+      await body(root);
+    } finally {
+      execFileSync('umount', [root]);
+      await snapshots('rm', 'look');
+    }
+  }
+
+  /** The one that is nobody's parent. */
+  async function topSnapshot(): Promise<string> {
+    const all = await listed();
+    const top = all.find(([name]) => !all.some((other) => other.length === 3 && other[1] === name));
+    return top?.[0] ?? assert.fail('no snapshots');
+  }
+
+  test('fetches documents, and blocks only once they are read', async (t) => {
+    const start = (await containerd.requests()).length;
+    const run = await rpull(lazy);
+    assert.equal(run.status, 0, run.stderr);
+    assert.match(run.stdout, /: 2 layers: 2 lazy; fetched 1\.\d KiB of 3\.0 MiB in /);
+    assert.doesNotMatch(run.stderr, /Warning/);
+    t.diagnostic(run.stdout.trim());
+    const pulled = (await containerd.requests()).slice(start);
+    assert.equal(pulled.length, 2, pulled.join('\n'));
+
+    await withRoot(await topSnapshot(), async (root) => {
+      assert.equal(readFileSync(join(root, 'etc/b'), 'utf8'), 'two');
+      assert.throws(() => readFileSync(join(root, 'etc/a')), { code: 'ENOENT' });
+      const read = (await containerd.requests()).slice(start + pulled.length);
+      assert.ok(read.length > 0);
+      assert.ok(
+        read.every((line) => / (?:206|200) /.test(line) && /blobs/.test(line)),
+        read.join('\n'),
+      );
+      assert.equal(readFileSync(join(root, 'big')).length, LAYER_BYTES);
+    });
+  });
+
+  test('pulls again without making anything twice', async () => {
+    const before = await listed();
+    const run = await rpull(lazy);
+    assert.match(run.stdout, /: 2 layers: 2 already here; /, run.stderr);
+    assert.deepEqual(await listed(), before);
+  });
+
+  test('leaves no snapshot once the image is removed', async () => {
+    await containerd.ctr('images', 'rm', '--sync', lazy);
+    assert.deepEqual(await listed(), []);
+  });
+
+  test('downloads a plain image, and says so', async () => {
+    const run = await rpull(plain);
+    assert.equal(run.status, 0, run.stderr);
+    assert.match(run.stderr, /Warning: the snapshotter "obd-ts" does not serve layer 1 lazily/);
+    assert.match(run.stdout, /: 2 layers: 2 downloaded; fetched 3\.0 MiB of 3\.0 MiB in /);
+    await withRoot(await topSnapshot(), async (root) => {
+      assert.equal(readFileSync(join(root, 'etc/b'), 'utf8'), 'two');
+      assert.throws(() => readFileSync(join(root, 'etc/a')), { code: 'ENOENT' });
+    });
+    await containerd.ctr('images', 'rm', '--sync', plain);
+    assert.deepEqual(await listed(), []);
+  });
 });
 
 async function fails(run: ReturnType<typeof obdctl>, status: number, text: RegExp): Promise<void> {

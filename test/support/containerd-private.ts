@@ -6,15 +6,21 @@
  * one there before its first use.
  */
 import assert from 'node:assert/strict';
-import { execFile, execFileSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { execFile, execFileSync, spawn } from 'node:child_process';
+import { closeSync, existsSync, openSync, readFileSync } from 'node:fs';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
 const ROOT = repositoryRoot();
 const SCRIPT = join(ROOT, 'scripts', 'private-services.sh');
 const PATH = `${process.env['PATH']}:/usr/local/sbin:/usr/sbin:/sbin`;
+/** Of the same build as this file. */
+const BIN = join(import.meta.dirname, '..', '..', 'src', 'bin');
+const EXTENSION = import.meta.filename.slice(-2);
+const LOADER = EXTENSION === 'ts' ? ['--import', 'tsx'] : [];
+const START_MS_MAX = 20_000;
 const OUTPUT_BYTES_MAX = 64 << 20;
 const run = promisify(execFile);
 
@@ -53,9 +59,43 @@ export class PrivateContainerd {
     }
   }
 
-  /** Starts obd-blockd and obd-snapshotter from the build (dist/). stop() stops them too. */
+  /** Starts obd-blockd and obd-snapshotter, from the same build as the test. stop() stops them too. */
   async startObd(): Promise<void> {
-    await shell(this.directory, 'start_obd "$DIR"');
+    const file = (name: string) => join(this.directory, name);
+    const blockdSocket = file('blockd.sock');
+    await this.#startDaemon('blockd', blockdSocket, {
+      socket: blockdSocket,
+      nbd_socket: file('nbd.sock'),
+      state_dir: file('blockd'),
+    });
+    await this.#startDaemon('snapshotter', this.snapshotterSocket, {
+      socket: this.snapshotterSocket,
+      root: file('snapshotter'),
+      blockd_socket: blockdSocket,
+      containerd_socket: this.socket,
+    });
+  }
+
+  /** In a session of its own and with its id in a file, as stop_service wants them. */
+  async #startDaemon(name: string, socket: string, config: Record<string, string>): Promise<void> {
+    const file = (suffix: string) => join(this.directory, `${name}.${suffix}`);
+    const toml = Object.entries(config).map(
+      ([key, value]) => `${key} = ${JSON.stringify(value)}\n`,
+    );
+    await writeFile(file('toml'), toml.join(''));
+    const log = openSync(file('log'), 'a');
+    const command = [...LOADER, `${BIN}/obd-${name}.${EXTENSION}`, '--config', file('toml')];
+    const child = spawn(process.execPath, command, { detached: true, stdio: ['ignore', log, log] });
+    closeSync(log);
+    await writeFile(join(this.directory, 'pids', name), `${child.pid}`);
+    const deadline = Date.now() + START_MS_MAX;
+    while (!existsSync(socket)) {
+      const said = () => readFileSync(file('log'), 'utf8');
+      assert.equal(child.exitCode, null, `obd-${name} ended: ${said()}`);
+      assert.ok(Date.now() < deadline, `obd-${name} does not serve: ${said()}`);
+      await setTimeout(20);
+    }
+    child.unref();
   }
 
   /** What `ctr` prints. */
