@@ -1,0 +1,271 @@
+/**
+ * Goal: an image opens from files, from a registry and from both, in few requests, as the disk that its
+ * layers add up to; what cannot be opened is named, and leaves nothing open.
+ * Method: layers of our own making and upstream's vectors, through a real cache, from a registry in memory.
+ */
+import assert from 'node:assert/strict';
+import { mkdirSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import { stall, unavailable } from '../../test/support/blob-double.js';
+import { BlobRegistry } from '../../test/support/blob-registry.js';
+import { cacheDirectory, removeCacheDirectories } from '../../test/support/cache-directories.js';
+import { MemorySink } from '../../test/support/memory-file.js';
+import {
+  DISK_SHA256,
+  sha256OfDisk,
+  vectorBytes,
+  vectorPath,
+  vectorsMissing,
+} from '../../test/support/vectors.js';
+import { BlockCache } from '../cache/block-cache.js';
+import { ErrorCodes } from '../errors.js';
+import { readFully } from '../io/random-access-file.js';
+import { CommittedLayerWriter } from '../lsmt/committed-writer.js';
+import { DecodedBlocks } from '../zfile/decoded-blocks.js';
+import { TarWrapperWriter } from '../zfile/tar-wrapper.js';
+import { ZFileWriter } from '../zfile/zfile-writer.js';
+import type { ImageConfig } from './image-config.js';
+import { type OpenedImage, openImage } from './open-image.js';
+
+after(removeCacheDirectories);
+
+const decoded = new DecodedBlocks(1 << 20);
+const repoBlobUrl = 'https://registry.example/v2/app/blobs';
+
+interface Scene {
+  readonly registry: BlobRegistry;
+  readonly directory: string;
+  open(config: Partial<ImageConfig>): Promise<OpenedImage>;
+}
+
+async function withScene(work: (scene: Scene) => Promise<void>): Promise<void> {
+  const directory = cacheDirectory();
+  const cache = await BlockCache.open(join(directory, 'cache'), { capacityBytes: 1 << 30 });
+  const registry = new BlobRegistry();
+  const surroundings = { cache, client: registry, decoded };
+  const open = (config: Partial<ImageConfig>) =>
+    openImage({ repoBlobUrl, lowers: [], ...config }, surroundings);
+  try {
+    await work({ registry, directory, open });
+    await cache.close();
+    assert.deepEqual(openPaths(directory), [], 'files left open');
+  } finally {
+    await cache.close();
+  }
+}
+
+/** What this process has open below `directory`. */
+function openPaths(directory: string): string[] {
+  const paths: string[] = [];
+  for (const fd of readdirSync('/proc/self/fd')) {
+    try {
+      paths.push(readlinkSync(`/proc/self/fd/${fd}`));
+    } catch {
+      // The one that readdir itself had open.
+    }
+  }
+  return paths.filter((path) => path.startsWith(directory));
+}
+
+/** A layer with `pages` pages of noise and words at `at`, in its tar. */
+function layer(at: number, pages: number, seed: number): Buffer {
+  const sink = new MemorySink();
+  const tar = new TarWrapperWriter(sink);
+  const zfile = new ZFileWriter(tar, { algorithm: 'lz4', blockBytes: 4096 });
+  const writer = new CommittedLayerWriter(zfile, { virtualBytes: 1 << 30 });
+  for (let i = 0; i < pages; i++) writer.write(at + i * 4096, page(at + i * 4096, seed));
+  for (const each of [writer, zfile, tar]) each.finish();
+  return sink.written;
+}
+
+/** Half noise, so that it is stored in about a half. */
+function page(at: number, seed: number): Buffer {
+  const bytes = Buffer.alloc(4096, `layer ${seed} `);
+  for (let i = 0; i < 2048; i += 4) {
+    bytes.writeUInt32LE(Math.imul(at + i + seed, 2654435761) >>> 0, i);
+  }
+  return bytes;
+}
+
+async function assertPage(image: OpenedImage, at: number, seed: number): Promise<void> {
+  const found = Buffer.alloc(4096);
+  await readFully(image.disk, found, at);
+  assert.ok(found.equals(page(at, seed)), `page at ${at}`);
+}
+
+describe('openImage()', () => {
+  test('opens twelve remote layers with two requests each, and reads what they add up to', async () => {
+    await withScene(async ({ registry, open }) => {
+      const lowers = Array.from({ length: 12 }, (_, i) => {
+        const { digest, sizeBytes } = registry.add(layer(i * 4096 * 10, 400 + 100 * i, i));
+        return { digest, size: sizeBytes };
+      });
+      const image = await open({ lowers });
+      assert.equal(registry.requests, 24);
+      assert.equal(image.fetchRequests(), 24);
+      assert.equal(image.fetchedBytes(), registry.requestedBytes);
+      assert.equal(image.cachedBytes(), registry.requestedBytes);
+      assert.equal(image.layers, 12);
+      await assertPage(image, 0, 0);
+      await assertPage(image, 11 * 4096 * 10 + 4096 * 1000, 11);
+      image.close();
+    });
+  });
+
+  test('a second time needs no request, with the registry down', async () => {
+    await withScene(async ({ registry, open }) => {
+      const blob = registry.add(layer(0, 2000, 1));
+      const lowers = [{ digest: blob.digest }];
+      const first = await open({ lowers });
+      await assertPage(first, 4096 * 1000, 1);
+      first.close();
+      blob.before = unavailable;
+      const second = await open({ lowers });
+      await assertPage(second, 4096 * 1000, 1);
+      assert.deepEqual([second.fetchRequests(), second.fetchedBytes()], [0, 0]);
+      await assert.rejects(assertPage(second, 4096 * 500, 1), { code: ErrorCodes.Unavailable });
+      second.close();
+    });
+  });
+
+  test('a small layer comes in one request', async () => {
+    await withScene(async ({ registry, open }) => {
+      const { digest } = registry.add(layer(0, 30, 1));
+      const image = await open({ lowers: [{ digest }] });
+      assert.equal(registry.requests, 1);
+      image.close();
+    });
+  });
+
+  test('takes the local file first, then what is in the folder, then the registry', async () => {
+    await withScene(async ({ registry, directory, open }) => {
+      const local = (name: string, seed: number) => {
+        mkdirSync(join(directory, 'fs'), { recursive: true });
+        writeFileSync(join(directory, 'fs', name), layer(0, 3, seed));
+      };
+      const { digest } = registry.add(layer(0, 3, 1));
+      const lower = { file: join(directory, 'fs', 'own'), dir: join(directory, 'fs'), digest };
+      for (const [name, seed] of [
+        ['nothing', 1],
+        ['overlaybd.sealed', 2],
+        ['.commit', 3],
+        ['overlaybd.commit', 4],
+        ['own', 5],
+      ] as const) {
+        local(name, seed);
+        const image = await open({ lowers: [lower] });
+        await assertPage(image, 0, seed);
+        assert.equal(image.remoteBytes > 0, seed === 1);
+        image.close();
+      }
+    });
+  });
+
+  test('fetches damage in transit again', async () => {
+    await withScene(async ({ registry, open }) => {
+      const blob = registry.add(layer(0, 2000, 1));
+      let damaged = 0;
+      blob.damage = (target) => {
+        if (damaged++ < 2) target.fill(0x55);
+      };
+      const image = await open({ lowers: [{ digest: blob.digest }] });
+      await assertPage(image, 4096 * 1000, 1);
+      image.close();
+      assert.ok(damaged <= 8, `${damaged} requests`);
+    });
+  });
+
+  test('names the layer that cannot be opened, and closes the others', async () => {
+    await withScene(async ({ registry, directory, open }) => {
+      const good = { digest: registry.add(layer(0, 2000, 1)).digest };
+      const noise = registry.add(Buffer.alloc(100_000, 'noise'));
+      const absent = `sha256:${'0'.repeat(64)}`;
+      for (const [lower, code, message] of [
+        [{ digest: absent }, ErrorCodes.NotFound, /^Cannot open layer 3 of 4: .*does not have it$/],
+        [{ digest: noise.digest }, ErrorCodes.Corrupt, /^Cannot open layer 3 of 4: .*neither/],
+        [{ file: '/nowhere/x' }, ErrorCodes.NotFound, /there is no "\/nowhere\/x", and it has no/],
+        [{}, ErrorCodes.InvalidArgument, /no "file" or "dir", and it has no "digest"/],
+        [{ file: directory }, ErrorCodes.InvalidArgument, /not a regular file/],
+        [{ file: '/dev/null' }, ErrorCodes.InvalidArgument, /not a regular file/],
+      ] as const) {
+        await assert.rejects(open({ lowers: [good, good, lower, good] }), { code, message });
+      }
+      assert.ok(noise.requests.length <= 8);
+      const other = { repoBlobUrl: '', lowers: [good] };
+      await assert.rejects(open(other), { message: /the image has no "repoBlobUrl"/ });
+    });
+  });
+
+  test('a registry that hangs is waited for no longer when the cache is closed', async () => {
+    const directory = cacheDirectory();
+    const cache = await BlockCache.open(directory, { capacityBytes: 1 << 30 });
+    const registry = new BlobRegistry();
+    const hanging = registry.add(layer(0, 300, 1));
+    hanging.before = stall;
+    const opening = openImage(
+      { repoBlobUrl, lowers: [{ digest: hanging.digest }] },
+      { cache, client: registry, decoded },
+    );
+    const refused = assert.rejects(opening, { code: ErrorCodes.FailedPrecondition });
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    await cache.close();
+    await refused;
+  });
+
+  test('refuses what it would read wrongly', async () => {
+    await withScene(async ({ registry, directory, open }) => {
+      const { digest } = registry.add(layer(0, 30, 1));
+      const unsupported = { code: ErrorCodes.Unsupported };
+      const upper = { data: '/w/data', index: '/w/index' };
+      await assert.rejects(open({ lowers: [{ digest }], upper }), unsupported);
+      await assert.rejects(open({ lowers: [{ digest, targetDigest: digest }] }), unsupported);
+      const zipped = { digest, targetFile: join(directory, 'x'), gzipIndex: '/x/gzip.meta' };
+      await assert.rejects(open({ lowers: [zipped] }), unsupported);
+      await assert.rejects(open({}), { code: ErrorCodes.InvalidArgument });
+    });
+  });
+
+  test('leaves out a topmost layer that only accelerates', async () => {
+    await withScene(async ({ registry, open }) => {
+      const { digest } = registry.add(layer(0, 30, 1));
+      const image = await open({
+        lowers: [{ digest }, { dir: '/nowhere' }],
+        accelerationLayer: true,
+        upper: { data: '' },
+      });
+      assert.equal(image.layers, 1);
+      image.close();
+    });
+  });
+});
+
+describe('upstream’s images', { skip: vectorsMissing }, () => {
+  test('read from the cache alone to the published hash, once they are in it', async () => {
+    await withScene(async ({ registry, open }) => {
+      const blobs = ['l1.lz4.4k.tar.commit', 'l2.lz4.4k.tar.commit'].map((name) =>
+        registry.add(vectorBytes(name)),
+      );
+      const lowers = blobs.map(({ digest }) => ({ digest }));
+      const first = await open({ lowers });
+      await first.disk.load(0, first.disk.sizeBytes);
+      first.close();
+      for (const blob of blobs) blob.before = unavailable;
+      const second = await open({ lowers });
+      assert.equal(sha256OfDisk(second.disk), DISK_SHA256.l1l2);
+      second.close();
+    });
+  });
+
+  test('of TurboOCI take their contents from a local tar', async () => {
+    await withScene(async ({ open }) => {
+      const image = await open({
+        lowers: [{ file: vectorPath('turbo/tar.z.tar.commit'), targetFile: vectorPath('l1.tar') }],
+      });
+      const magic = Buffer.alloc(2);
+      assert.ok(image.disk.readLocal(magic, 1024 + 56));
+      assert.equal(magic.readUInt16LE(), 0xef53, 'the superblock of an ext4');
+      image.close();
+    });
+  });
+});
