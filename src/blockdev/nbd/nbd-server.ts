@@ -170,7 +170,9 @@ export class NbdServer {
     };
     const transmission = new Transmission(socket, options, rest);
     served.transmissions.add(transmission);
-    socket.once('close', () => served.transmissions.delete(transmission));
+    socket.once('close', () => {
+      void transmission.end().then(() => served.transmissions.delete(transmission));
+    });
   }
 }
 

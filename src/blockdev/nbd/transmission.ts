@@ -72,8 +72,8 @@ export class Transmission {
   #loadingBytes = 0;
   /** The client has said good-bye: nothing more is taken from it. */
   #leaving = false;
-  #ended = false;
-  #whenIdle: (() => void) | undefined;
+  #idle: Promise<void> | undefined;
+  #onIdle: (() => void) | undefined;
 
   /** Starts serving; `rest` is what has been read from the stream already. */
   constructor(stream: Duplex, options: TransmissionOptions, rest: Buffer) {
@@ -83,26 +83,23 @@ export class Transmission {
     this.#structured = options.structured;
     this.#headerBytes = options.structured ? CHUNK_HEADER_BYTES + 8 : SIMPLE_HEADER_BYTES;
     stream.on('data', (bytes: Buffer) => this.#take(bytes));
-    stream.on('close', () => {
-      this.#ended = true;
-    });
     if (rest.length > 0) this.#take(rest);
   }
 
-  /** Ends the connection. Resolves when nothing reads the disk any more. */
+  /** Ends the connection. Resolves when it does not read the disk any more. Idempotent. */
   async end(): Promise<void> {
-    this.#ended = true;
     this.#stream.destroy();
     if (this.#loads === 0) return;
-    await new Promise<void>((resolve) => {
-      this.#whenIdle = resolve;
+    this.#idle ??= new Promise<void>((resolve) => {
+      this.#onIdle = resolve;
     });
+    await this.#idle;
   }
 
   #take(arrived: Buffer): void {
     const bytes = this.#rest.length === 0 ? arrived : Buffer.concat([this.#rest, arrived]);
     let at = 0;
-    while (!this.#ended && !this.#leaving) {
+    while (!this.#stream.destroyed && !this.#leaving) {
       if (this.#skipBytes > 0) {
         const skipped = Math.min(this.#skipBytes, bytes.length - at);
         this.#skipBytes -= skipped;
@@ -133,7 +130,7 @@ export class Transmission {
 
   /** Goes on with what had to wait, if it need not any longer. */
   #goOn(): void {
-    if (!this.#waiting || this.#ended || this.#mustWait()) return;
+    if (!this.#waiting || this.#stream.destroyed || this.#mustWait()) return;
     this.#waiting = false;
     const bytes = this.#rest;
     this.#rest = EMPTY;
@@ -143,7 +140,6 @@ export class Transmission {
 
   #answer(bytes: Buffer, at: number): void {
     if (bytes.readUInt32BE(at) !== REQUEST_MAGIC) {
-      this.#ended = true;
       this.#stream.destroy();
       return;
     }
@@ -215,12 +211,12 @@ export class Transmission {
     const settle = (answer: () => void): void => {
       this.#loads--;
       this.#loadingBytes -= length;
-      if (!this.#ended) {
+      if (!this.#stream.destroyed) {
         answer();
         this.#goOn();
         if (this.#leaving && this.#loads === 0) this.#stream.end();
       }
-      if (this.#loads === 0) this.#whenIdle?.();
+      if (this.#loads === 0) this.#onIdle?.();
     };
     readFully(this.#disk, reply.subarray(this.#headerBytes), offset).then(
       () =>
