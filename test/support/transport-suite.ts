@@ -1,0 +1,157 @@
+/**
+ * What every transport has to do, as tests: call transportSuite() from the test of each. They make real
+ * block devices, so they need root and whatever else the transport says it needs.
+ */
+import assert from 'node:assert/strict';
+import { execFile, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdir, open, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { promisify } from 'node:util';
+import type { Transport } from '../../src/blockdev/transport.js';
+import { ErrorCodes } from '../../src/errors.js';
+import { MemoryDisk, pagesOf, WaitingDisk } from './virtual-disks.js';
+
+const run = promisify(execFile);
+
+export interface TransportUnderTest {
+  readonly transport: Transport;
+  /** For the test's own files. */
+  readonly folder: string;
+  /** What of the transport is on this host now: devices, mounts, processes, files. Empty when nothing is. */
+  leftovers(): Promise<string[]>;
+}
+
+/**
+ * @param start - Makes a transport of its own for one test, and takes it away after it.
+ * @param skip - Why this host cannot run it, if it cannot.
+ */
+export function transportSuite(
+  name: string,
+  skip: string | undefined,
+  start: (t: TestContext) => Promise<TransportUnderTest>,
+): void {
+  const options = skip === undefined ? {} : { skip };
+  const check = (what: string, body: (t: TestContext) => Promise<void>) =>
+    test(`${name}: ${what}`, options, body);
+
+  check('a device reads exactly as its disk, whose last page need not be whole', async (t) => {
+    const { transport, leftovers } = await start(t);
+    const bytes = pagesOf((3 << 20) + 512);
+    bytes.fill(0, 65536, 1 << 20);
+    const device = await transport.attach('a-disk', new MemoryDisk(bytes));
+    const { stdout } = await run('sha256sum', [device.path]);
+    assert.equal(stdout.slice(0, 64), sha256(bytes));
+    await device.detach();
+    assert.deepEqual(await leftovers(), []);
+  });
+
+  check('a device is read-only', async (t) => {
+    const { transport } = await start(t);
+    const device = await transport.attach('ro', new MemoryDisk(pagesOf(1 << 20)));
+    assert.equal((await run('blockdev', ['--getro', device.path])).stdout, '1\n');
+    await device.detach();
+  });
+
+  check('several devices at once are several, and detach in any order', async (t) => {
+    const { transport, leftovers } = await start(t);
+    const disks = [1, 2, 3, 4].map((i) => pagesOf(i << 20));
+    const devices = await Promise.all(
+      disks.map((bytes, i) => transport.attach(`disk-${i}`, new MemoryDisk(bytes))),
+    );
+    assert.equal(new Set(devices.map(({ path }) => path)).size, disks.length);
+    for (const [i, { path }] of devices.entries()) {
+      const { stdout } = await run('sha256sum', [path]);
+      assert.equal(stdout.slice(0, 64), sha256(disks[i]!));
+    }
+    await devices[2]!.detach();
+    await Promise.all(devices.map((device) => device.detach()));
+    assert.deepEqual(await leftovers(), []);
+  });
+
+  check('detach() may be called again, also at once', async (t) => {
+    const { transport, leftovers } = await start(t);
+    const device = await transport.attach('again', new MemoryDisk(pagesOf(1 << 20)));
+    await Promise.all([device.detach(), device.detach()]);
+    await device.detach();
+    assert.deepEqual(await leftovers(), []);
+    await (await transport.attach('again', new MemoryDisk(pagesOf(1 << 20)))).detach();
+  });
+
+  check('an id that is attached is Busy, and what is no id is refused', async (t) => {
+    const { transport } = await start(t);
+    const disk = new MemoryDisk(pagesOf(1 << 20));
+    const device = await transport.attach('twice', disk);
+    await assert.rejects(transport.attach('twice', disk), { code: ErrorCodes.Busy });
+    for (const id of ['', '.', '..', 'a/b', 'x'.repeat(65)]) {
+      await assert.rejects(transport.attach(id, disk), { code: ErrorCodes.InvalidArgument });
+    }
+    assert.equal((await run('sha256sum', [device.path])).stdout.slice(0, 64), sha256(disk.bytes));
+    await device.detach();
+  });
+
+  check('a device that is mounted stays as it was', async (t) => {
+    const { transport, folder, leftovers } = await start(t);
+    const image = join(folder, 'ext4');
+    const content = join(folder, 'content');
+    await mkdir(content);
+    await writeFile(join(content, 'file'), pagesOf(1 << 20));
+    await run('mke2fs', ['-q', '-t', 'ext4', '-d', content, image, '8M']);
+    const device = await transport.attach('mounted', new MemoryDisk(await readFile(image)));
+    const mountPoint = join(folder, 'mnt');
+    await mkdir(mountPoint);
+    await run('mount', ['-o', 'ro', device.path, mountPoint]);
+    try {
+      await assert.rejects(device.detach(), { code: ErrorCodes.Busy });
+      assert.deepEqual(await readFile(join(mountPoint, 'file')), pagesOf(1 << 20));
+    } finally {
+      await run('umount', [mountPoint]);
+    }
+    await device.detach();
+    assert.deepEqual(await leftovers(), []);
+  });
+
+  check('a device that is open in another process stays as it was', async (t) => {
+    const { transport } = await start(t);
+    const device = await transport.attach('open', new MemoryDisk(pagesOf(1 << 20)));
+    const holder = spawn('sh', ['-c', 'exec 3<"$0"; echo; exec sleep 60', device.path]);
+    await once(holder.stdout, 'data');
+    await assert.rejects(device.detach(), { code: ErrorCodes.Busy });
+    const { stdout } = await run('sha256sum', [device.path]);
+    assert.equal(stdout.slice(0, 64), sha256(pagesOf(1 << 20)));
+    holder.kill('SIGKILL');
+    await once(holder, 'exit');
+    await device.detach();
+  });
+
+  check(
+    'a disk whose first bytes cannot be read is not attached, and leaves nothing',
+    async (t) => {
+      const { transport, leftovers } = await start(t);
+      const disk = new WaitingDisk(pagesOf(1 << 20));
+      disk.fail();
+      await assert.rejects(transport.attach('failing', disk), { code: ErrorCodes.Io });
+      assert.deepEqual(await leftovers(), []);
+    },
+  );
+
+  check('a read that fails later is EIO, and that device goes on', async (t) => {
+    const { transport } = await start(t);
+    const disk = new WaitingDisk(pagesOf(4 << 20), 1 << 20);
+    disk.fail();
+    const device = await transport.attach('partly', disk);
+    const file = await open(device.path);
+    const page = Buffer.alloc(4096);
+    await assert.rejects(file.read(page, 0, page.length, 3 << 20), { code: 'EIO' });
+    await file.read(page, 0, page.length, 512 << 10);
+    assert.deepEqual(page, Buffer.from(disk.bytes.subarray(512 << 10, (512 << 10) + 4096)));
+    await file.close();
+    await device.detach();
+  });
+}
+
+function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
