@@ -189,9 +189,9 @@ export class SnapshotStore {
     return snapshots;
   }
 
-  /** The ids of all records, readable or not. */
-  ids(): Set<number> {
-    return new Set(this.#database.prepare('SELECT id FROM snapshot').pluck().all() as number[]);
+  /** Whether there is a record with this id, readable or not. */
+  hasId(id: number): boolean {
+    return this.#database.prepare('SELECT 1 FROM snapshot WHERE id = ?').get(id) !== undefined;
   }
 
   /** Whether an active snapshot or a view stands on this one, with nothing in between but layers of files. */
@@ -241,9 +241,9 @@ export class SnapshotStore {
     });
   }
 
-  /** @throws {ObdError} `NotFound`, `FailedPrecondition` while something stands on it. */
-  remove(name: string): void {
-    this.#transaction(() => {
+  /** @returns Its id. @throws {ObdError} `NotFound`, `FailedPrecondition` while something stands on it. */
+  remove(name: string): number {
+    return this.#transaction(() => {
       const row = this.#row(name);
       if (row === undefined) throw notFound(name, 'snapshot');
       const child = this.#database
@@ -255,6 +255,7 @@ export class SnapshotStore {
         throw refusal(ErrorCodes.FailedPrecondition, name, problem);
       }
       this.#database.prepare('DELETE FROM snapshot WHERE id = ?').run(row.id);
+      return row.id;
     });
   }
 

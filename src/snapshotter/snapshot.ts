@@ -32,10 +32,11 @@ export const layerSchema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('local'), fileSystem: z.string() }),
   /** A trace of accesses, made to be replayed. It holds no blocks, and nothing is lost without it. */
   z.strictObject({ type: z.literal('trace') }),
+  /** Of an active snapshot: containerd is going to unpack an overlaybd blob in it, and it will be `local`. */
+  z.strictObject({ type: z.literal('download'), fileSystem: z.string() }),
 ]);
 
 export type Layer = z.infer<typeof layerSchema>;
-export type RemoteLayer = Extract<Layer, { type: 'remote' }>;
 
 export interface Usage {
   readonly sizeBytes: number;
@@ -60,5 +61,5 @@ export interface Snapshot {
 
 /** Whether the layer is a part of a virtual disk, and not files. */
 export function isBlockLayer(layer: Layer): boolean {
-  return layer.type !== 'files';
+  return layer.type !== 'files' && layer.type !== 'download';
 }

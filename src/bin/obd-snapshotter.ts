@@ -1,0 +1,81 @@
+#!/usr/bin/env node
+/** `obd-snapshotter`: containerd's snapshotter `obd-ts`, as a proxy plugin on a unix socket. Wiring only. */
+import { once } from 'node:events';
+import pino from 'pino';
+import yargs from 'yargs';
+import { hideBin } from 'yargs/helpers';
+import { BlockdClient } from '../blockd/blockd-client.js';
+import { reportFailure } from '../cli/failure.js';
+import { interruption } from '../cli/interruption.js';
+import { readConfigFile } from '../config/config-file.js';
+import { ErrorCodes, ObdError } from '../errors.js';
+import { GrpcServer } from '../grpc/grpc-server.js';
+import { RegistryHosts } from '../registry/registry-hosts.js';
+import { ImageLocator } from '../snapshotter/image-locator.js';
+import { snapshotsService } from '../snapshotter/snapshots-service.js';
+import { Snapshotter } from '../snapshotter/snapshotter.js';
+import {
+  CONTAINERD_CONFIG_EXAMPLE,
+  SNAPSHOTTER_CONFIG_EXAMPLE,
+  SNAPSHOTTER_CONFIG_PATH,
+  snapshotterConfig,
+} from '../snapshotter/snapshotter-config.js';
+
+const PROGRAM = 'obd-snapshotter';
+/** An image being attached may need a registry that is slow; then systemd would lose patience. */
+const STOP_GRACE_MS = 10_000;
+
+const EPILOGUE = `\
+The configuration, with its defaults (${SNAPSHOTTER_CONFIG_PATH}; it may be missing):
+
+${SNAPSHOTTER_CONFIG_EXAMPLE}
+containerd must be told of it (/etc/containerd/config.toml):
+
+${CONTAINERD_CONFIG_EXAMPLE}
+Then: ctr images pull --snapshotter obd-ts IMAGE, or lazily: obdctl rpull IMAGE`;
+
+async function serve(configPath: string | undefined): Promise<void> {
+  const stop = interruption();
+  const config = await readConfigFile(configPath ?? SNAPSHOTTER_CONFIG_PATH, snapshotterConfig, {
+    mayBeMissing: configPath === undefined,
+  });
+  if (process.geteuid?.() !== 0) {
+    throw new ObdError(ErrorCodes.Host, 'Cannot mount file systems: run this as root');
+  }
+  const log = pino({ level: config.log_level, base: { program: PROGRAM } }, pino.destination(2));
+  const { plain_http, hosts } = config.registry;
+  const registryHosts = new RegistryHosts(plain_http, hosts);
+  const devices = new BlockdClient(config.blockd_socket);
+  const locator = new ImageLocator(config.containerd_socket, registryHosts, log);
+  const snapshotter = await Snapshotter.open({ root: config.root, devices, locator, log });
+  const server = await GrpcServer.listen(config.socket, [snapshotsService(snapshotter)], log);
+  log.info({ socket: config.socket, root: config.root }, 'serving snapshots');
+  if (!stop.aborted) await once(stop, 'abort');
+  log.info({}, 'stopping: mounts and devices stay for the containers that use them');
+  await server.close(STOP_GRACE_MS);
+  snapshotter.close();
+  devices.close();
+}
+
+try {
+  const { config } = await yargs(hideBin(process.argv))
+    .scriptName(PROGRAM)
+    .usage("$0 [--config FILE]: containerd's snapshotter for lazily loaded images")
+    .options({
+      config: {
+        type: 'string',
+        requiresArg: true,
+        describe: `TOML file; by default ${SNAPSHOTTER_CONFIG_PATH}`,
+      },
+    })
+    .epilogue(EPILOGUE)
+    .wrap(null)
+    .strict()
+    .fail((message, error: unknown) => {
+      throw error ?? new ObdError(ErrorCodes.InvalidArgument, `${message}; see ${PROGRAM} --help`);
+    })
+    .parseAsync();
+  await serve(config);
+} catch (error) {
+  process.exitCode = reportFailure(PROGRAM, error);
+}

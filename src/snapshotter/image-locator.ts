@@ -1,0 +1,132 @@
+/**
+ * Finds the repository that an overlaybd layer can be fetched from, when all a client says is the layer's digest.
+ *
+ *   1. The image's reference, where the client sends it as a label (`obdctl rpull`, CRI): host with port, repository.
+ *   2. Otherwise containerd's content store, in the client's namespace: the manifest that names the layer is there before
+ *      the first layer is prepared, labelled with the host and the repositories it came from. That label has lost
+ *      the port: `[registry.hosts]` of the configuration says where such a host answers.
+ *
+ * The content service may be asked while containerd waits for us. Its snapshots service may not: garbage collection may
+ * hold what that needs, and wait for us too.
+ *
+ * Cost: without a reference, one pass over the namespace's manifests for each layer; those seen once are remembered.
+ */
+import { connectContainerd } from '../containerd/connect.js';
+import { ContentStore } from '../containerd/content-store.js';
+import { messageOf, ObdError } from '../errors.js';
+import { MANIFEST_BYTES_MAX, parseManifest } from '../registry/manifest.js';
+import { isHost, isRepository, parseReference } from '../registry/reference.js';
+import type { RegistryHosts } from '../registry/registry-hosts.js';
+import { IMAGE_REF_LABELS } from './labels.js';
+import type { Log } from './log.js';
+import type { Labels } from './snapshot.js';
+
+const MANIFESTS_FILTER = 'labels."containerd.io/gc.ref.content.config"';
+const SOURCE_LABEL = 'containerd.io/distribution.source.';
+/** Digests of layers of this many manifests are remembered: a few MiB. */
+const MANIFESTS_REMEMBERED_MAX = 4096;
+
+export class ImageLocator {
+  readonly #containerdSocket: string;
+  readonly #hosts: RegistryHosts;
+  readonly #log: Log;
+  /** Manifest digest to the digests of its layers. A manifest never changes. */
+  readonly #layersOf = new Map<string, ReadonlySet<string>>();
+
+  constructor(containerdSocket: string, hosts: RegistryHosts, log: Log) {
+    this.#containerdSocket = containerdSocket;
+    this.#hosts = hosts;
+    this.#log = log;
+  }
+
+  /**
+   * The URL that the layer's digest is to be appended to, such as `https://ghcr.io/v2/team/app/blobs`; undefined if
+   * neither labels nor containerd know one.
+   *
+   * @throws {ObdError} `InvalidArgument` for a label that is no image reference.
+   */
+  async repoBlobUrl(
+    digest: string,
+    labels: Labels,
+    namespace: string | undefined,
+  ): Promise<string | undefined> {
+    for (const label of IMAGE_REF_LABELS) {
+      const text = labels[label];
+      if (text === undefined) continue;
+      const { host, repository } = parseReference(text);
+      return this.#url(host, repository);
+    }
+    if (namespace === undefined) return undefined;
+    try {
+      return await this.#askContainerd(digest, namespace);
+    } catch (error) {
+      if (!(error instanceof ObdError)) throw error;
+      const reason = messageOf(error);
+      this.#log.warn({ reason, digest }, 'containerd could not be asked where a layer is from');
+      return undefined;
+    }
+  }
+
+  async #askContainerd(digest: string, namespace: string): Promise<string | undefined> {
+    const client = connectContainerd(this.#containerdSocket, namespace);
+    try {
+      const content = new ContentStore(client);
+      for await (const manifest of content.list([MANIFESTS_FILTER])) {
+        const [source] = sourcesIn(manifest.labels);
+        if (source === undefined || manifest.sizeBytes > MANIFEST_BYTES_MAX) continue;
+        const layers = await this.#layers(content, manifest.digest);
+        if (layers.has(digest)) return this.#url(source.host, source.repository);
+      }
+      return undefined;
+    } finally {
+      client.close();
+    }
+  }
+
+  async #layers(content: ContentStore, manifestDigest: string): Promise<ReadonlySet<string>> {
+    const remembered = this.#layersOf.get(manifestDigest);
+    if (remembered !== undefined) return remembered;
+    const layers = await layersOfManifest(content, manifestDigest, this.#log);
+    if (this.#layersOf.size >= MANIFESTS_REMEMBERED_MAX) this.#layersOf.clear();
+    this.#layersOf.set(manifestDigest, layers);
+    return layers;
+  }
+
+  #url(host: string, repository: string): string {
+    return `${this.#hosts.originOf(host)}/v2/${repository}/blobs`;
+  }
+}
+
+interface Source {
+  readonly host: string;
+  readonly repository: string;
+}
+
+/** A label for each host; its value lists repositories, with commas between. */
+function sourcesIn(labels: Labels): Source[] {
+  const hosts = Object.entries(labels).filter(([key]) => key.startsWith(SOURCE_LABEL));
+  const sources = hosts.flatMap(([key, repositories]) =>
+    repositories
+      .split(',')
+      .map((repository) => ({ host: key.slice(SOURCE_LABEL.length), repository })),
+  );
+  return sources.filter(({ host, repository }) => isHost(host) && isRepository(repository));
+}
+
+async function layersOfManifest(
+  content: ContentStore,
+  manifestDigest: string,
+  log: Log,
+): Promise<ReadonlySet<string>> {
+  const pieces: Uint8Array[] = [];
+  for await (const piece of content.read(manifestDigest)) pieces.push(piece);
+  try {
+    const parsed = parseManifest(Buffer.concat(pieces), undefined, `manifest ${manifestDigest}`);
+    return new Set(
+      parsed.kind === 'image' ? parsed.manifest.layers.map(({ digest }) => digest) : [],
+    );
+  } catch (error) {
+    log.info({ manifestDigest, reason: messageOf(error) }, 'passing over a manifest');
+    return new Set();
+  }
+}

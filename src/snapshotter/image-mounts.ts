@@ -1,0 +1,195 @@
+/**
+ * One device and one read-only mount for each image that containers use, whatever their number.
+ *
+ *   1. ensure() makes device and mount, or finds them sound: it runs at each Prepare, View and Mounts, and so repairs what
+ *      a reboot or a daemon's death took away. Calls for one image at one time share one attempt.
+ *   2. If it fails there is neither device nor mount that was not there before.
+ *   3. release() takes both away, or as much as can be at the moment. What could not (the daemon is down, a container
+ *      that was killed still holds the device) is debris: sweep() finds it without anybody's records, as debris is a
+ *      device whose config lies in our directories, or a mount there, with no snapshot. It runs at start, at containerd's
+ *      garbage collections and some seconds after a release that was not complete.
+ *   4. All that is done to one image is done in turn.
+ *
+ * Order of writes: the image's config (atomically) before its device, the device before the mount; the mount goes
+ * before the device. So at any time a kill leaves only what ensure() completes or sweep() takes away.
+ */
+import { createHash } from 'node:crypto';
+import type { Device } from '../blockd/blockd-client.js';
+import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
+import { type ImageConfig, writeImageConfig } from '../image/image-config.js';
+import { deviceAnswers, mountAt, mountImage, unmountAll } from './image-mount.js';
+import type { Log } from './log.js';
+import { readMountTable } from './mount-table.js';
+import type { SnapshotDirectories } from './snapshot-directories.js';
+import { Turns } from './turns.js';
+
+const SWEEP_AGAIN_MS = 15_000;
+
+/** What of obd-blockd's client is needed here. */
+export interface Devices {
+  attach(id: string, configPath: string): Promise<Device>;
+  detach(id: string): Promise<void>;
+  list(): Promise<Device[]>;
+}
+
+export interface MountableImage {
+  /** Of the snapshot of its topmost layer. */
+  readonly id: number;
+  readonly config: ImageConfig;
+  readonly fileSystem: string;
+  /** For messages: which image, of which registry. */
+  readonly description: string;
+}
+
+export class ImageMounts {
+  readonly #directories: SnapshotDirectories;
+  readonly #devices: Devices;
+  readonly #log: Log;
+  /** So that two snapshotters with one daemon do not meet. */
+  readonly #devicePrefix: string;
+  readonly #turns = new Turns<number>();
+  readonly #ensuring = new Map<number, Promise<string>>();
+  /** Whether an image has a snapshot: if not, what there is of it is debris. */
+  readonly #isKnown: (id: number) => boolean;
+  #sweepTimer: NodeJS.Timeout | undefined;
+  /** So that a daemon that is away for hours is told of once. */
+  #sweepFailed = false;
+  #closed = false;
+
+  constructor(
+    directories: SnapshotDirectories,
+    devices: Devices,
+    isKnown: (id: number) => boolean,
+    log: Log,
+  ) {
+    this.#directories = directories;
+    this.#devices = devices;
+    this.#isKnown = isKnown;
+    this.#log = log;
+    const hash = createHash('sha256').update(directories.path).digest('hex');
+    this.#devicePrefix = `snapshot-${hash.slice(0, 8)}`;
+  }
+
+  /**
+   * Where the image is mounted.
+   *
+   * @throws {ObdError} with the code of what failed: the daemon, the registry behind it, or the mount.
+   */
+  async ensure(image: MountableImage): Promise<string> {
+    const { id } = image;
+    const under = this.#ensuring.get(id);
+    if (under !== undefined) return await under;
+    const attempt = this.#turns.run(id, async () => {
+      try {
+        return await this.#attachAndMount(image);
+      } catch (error) {
+        throw this.#failure(image, error);
+      }
+    });
+    this.#ensuring.set(id, attempt);
+    try {
+      return await attempt;
+    } finally {
+      this.#ensuring.delete(id);
+    }
+  }
+
+  /** Takes away mount and device of an image, unless it turns out to be wanted. Never throws: see sweep(). */
+  async release(id: number, isWanted: () => boolean): Promise<void> {
+    await this.#turns.run(id, async () => {
+      if (!isWanted()) await this.#letGo(id);
+    });
+  }
+
+  /** Takes away devices and mounts of snapshots that are no more. Never throws: what it cannot do, it reports. */
+  async sweep(): Promise<void> {
+    clearTimeout(this.#sweepTimer);
+    this.#sweepTimer = undefined;
+    const ids = new Set<number>();
+    try {
+      for (const { target } of await readMountTable()) this.#addDebris(ids, target);
+      for (const { configPath } of await this.#devices.list()) this.#addDebris(ids, configPath);
+      this.#sweepFailed = false;
+    } catch (error) {
+      const what =
+        'devices without a snapshot cannot be looked for: trying again from time to time';
+      if (!this.#sweepFailed) this.#log.warn({ reason: messageOf(error) }, what);
+      this.#sweepFailed = true;
+      this.#sweepSoon();
+    }
+    for (const id of ids) {
+      this.#log.info({ snapshotId: id }, 'taking away a device or mount without a snapshot');
+      await this.release(id, () => this.#isKnown(id));
+    }
+  }
+
+  /** Mounts and devices stay: containers use them. */
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#sweepTimer);
+  }
+
+  async #attachAndMount({ id, config, fileSystem }: MountableImage): Promise<string> {
+    const target = this.#directories.mountPoint(id);
+    const configPath = this.#directories.blockConfig(id);
+    await this.#directories.createBlock(id);
+    await writeImageConfig(configPath, config);
+    const device = await this.#devices.attach(this.#deviceId(id), configPath);
+    const mounted = await mountAt(target);
+    if (mounted?.source === device.path && (await deviceAnswers(device.path))) return target;
+    try {
+      const sound = mounted === undefined ? device : await this.#replaced(id, configPath, device);
+      await mountImage(sound.path, fileSystem, target);
+      return target;
+    } catch (error) {
+      await this.#letGo(id);
+      throw error;
+    }
+  }
+
+  /** A device that answers, in the place of one that no longer does or that is not the one mounted. */
+  async #replaced(id: number, configPath: string, device: Device): Promise<Device> {
+    this.#log.warn(
+      { snapshotId: id, device: device.path },
+      'mounting an image anew: its device died',
+    );
+    await unmountAll(this.#directories.mountPoint(id), { lazily: true });
+    if (await deviceAnswers(device.path)) return device;
+    await this.#devices.detach(this.#deviceId(id));
+    return await this.#devices.attach(this.#deviceId(id), configPath);
+  }
+
+  async #letGo(id: number): Promise<void> {
+    try {
+      await unmountAll(this.#directories.mountPoint(id), { lazily: false });
+      await this.#devices.detach(this.#deviceId(id));
+    } catch (error) {
+      const reason = messageOf(error);
+      this.#log.warn({ snapshotId: id, reason }, 'an image could not be let go of yet');
+      this.#sweepSoon();
+    }
+  }
+
+  #addDebris(ids: Set<number>, path: string): void {
+    const id = this.#directories.idOf(path);
+    if (id !== undefined && !this.#isKnown(id)) ids.add(id);
+  }
+
+  #deviceId(id: number): string {
+    return `${this.#devicePrefix}-${id}`;
+  }
+
+  #sweepSoon(): void {
+    if (this.#closed || this.#sweepTimer !== undefined) return;
+    this.#sweepTimer = setTimeout(() => void this.sweep(), SWEEP_AGAIN_MS).unref();
+  }
+
+  #failure({ description }: MountableImage, error: unknown): unknown {
+    if (!(error instanceof ObdError)) return error;
+    const remedy = hasCode(error, ErrorCodes.Unauthorized)
+      ? 'give obd-blockd credentials for this registry'
+      : 'see the log of obd-blockd, and check with "obdctl doctor"';
+    const found = `Cannot serve ${description}: ${messageOf(error)}; ${remedy}`;
+    return new ObdError(error.code, found, error.details, error);
+  }
+}

@@ -1,0 +1,88 @@
+/**
+ * The labels that clients send with Prepare and Commit, and the one that we add.
+ *
+ * Annotations of an overlaybd layer are data from a registry: they are checked here, once.
+ */
+import { ErrorCodes, ObdError } from '../errors.js';
+import { isDigest } from '../registry/digest.js';
+import {
+  ACCELERATION_LAYER_ANNOTATION,
+  BLOB_DIGEST_ANNOTATION,
+  BLOB_FS_TYPE_ANNOTATION,
+  BLOB_SIZE_ANNOTATION,
+  NATIVE_VERSION,
+  VERSION_ANNOTATION,
+} from '../registry/overlaybd-annotations.js';
+import { DEFAULT_FILE_SYSTEM, isMountable } from './image-mount.js';
+import type { Labels } from './snapshot.js';
+
+/** The chain ID of the layer that the client is about to unpack. */
+export const REF_LABEL = 'containerd.io/snapshot.ref';
+
+/** The image's reference, with the port that content labels lack: from `obdctl rpull`, or from CRI. */
+export const IMAGE_REF_LABELS = [
+  'containerd.io/snapshot/cri.image-ref',
+  'containerd.io/snapshot/image-ref',
+];
+
+/**
+ * How a snapshot is served:
+ *
+ *   lazy       from blocks, fetched from a registry when they are read
+ *   local      from blocks that are all on this machine
+ *   overlayfs  from files that are all on this machine
+ */
+export const SERVED_LABEL = 'containerd.io/snapshot/obd-ts.served';
+export type Served = 'lazy' | 'local' | 'overlayfs';
+
+/** What the annotations of an overlaybd layer say of its blob. */
+export interface OverlaybdBlob {
+  readonly digest: string;
+  readonly sizeBytes: number;
+  readonly fileSystem: string;
+  /** It has an access trace in it and no blocks. */
+  readonly isTrace: boolean;
+}
+
+/**
+ * The blob that the labels describe; undefined if they are not of an overlaybd layer.
+ *
+ * @throws {ObdError} `InvalidArgument` for annotations that contradict their definition, `Unsupported` for a format or a
+ *   file system that this build cannot serve.
+ */
+export function overlaybdBlobOf(labels: Labels): OverlaybdBlob | undefined {
+  const digest = labels[BLOB_DIGEST_ANNOTATION];
+  if (digest === undefined) return undefined;
+  if (!isDigest(digest)) throw refused(BLOB_DIGEST_ANNOTATION, digest, 'it is no sha256 digest');
+  const version = labels[VERSION_ANNOTATION] ?? NATIVE_VERSION;
+  if (version !== NATIVE_VERSION) {
+    const problem = `only version ${NATIVE_VERSION} can be served; convert the image with obdconv`;
+    throw refused(VERSION_ANNOTATION, version, problem, ErrorCodes.Unsupported);
+  }
+  const size = labels[BLOB_SIZE_ANNOTATION] ?? '';
+  const sizeBytes = /^[1-9][0-9]*$/.test(size) ? Number(size) : 0;
+  if (!Number.isSafeInteger(sizeBytes) || sizeBytes === 0) {
+    throw refused(BLOB_SIZE_ANNOTATION, size, 'it is no size in bytes');
+  }
+  const [fileSystem = ''] = (labels[BLOB_FS_TYPE_ANNOTATION] ?? DEFAULT_FILE_SYSTEM).split(';');
+  if (!isMountable(fileSystem)) {
+    const problem = 'a file system of this type is not supported';
+    throw refused(BLOB_FS_TYPE_ANNOTATION, fileSystem, problem, ErrorCodes.Unsupported);
+  }
+  return {
+    digest,
+    sizeBytes,
+    fileSystem,
+    isTrace: labels[ACCELERATION_LAYER_ANNOTATION] === 'yes',
+  };
+}
+
+function refused(
+  label: string,
+  value: string,
+  problem: string,
+  code: ObdError['code'] = ErrorCodes.InvalidArgument,
+): ObdError {
+  const shown = JSON.stringify(value.slice(0, 100));
+  return new ObdError(code, `Cannot use the overlaybd layer with ${label}=${shown}: ${problem}`);
+}

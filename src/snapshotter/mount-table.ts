@@ -1,0 +1,36 @@
+/** What is mounted in this process's mount namespace, as the kernel tells it (proc(5), /proc/self/mountinfo). */
+import { readFile } from 'node:fs/promises';
+
+const MOUNT_TABLE = '/proc/self/mountinfo';
+
+export interface MountPoint {
+  readonly target: string;
+  readonly fileSystem: string;
+  /** For a block device, its node. */
+  readonly source: string;
+}
+
+/** All mounts, those made later behind those made earlier: of two with one target, the last is the one seen there. */
+export async function readMountTable(): Promise<MountPoint[]> {
+  return parseMountTable(await readFile(MOUNT_TABLE, 'utf8'));
+}
+
+/** `id parent major:minor root TARGET options [optional fields] - TYPE SOURCE options` */
+export function parseMountTable(text: string): MountPoint[] {
+  const mounts: MountPoint[] = [];
+  for (const line of text.split('\n')) {
+    const [place = '', what = ''] = line.split(' - ');
+    const target = place.split(' ')[4];
+    const [fileSystem, source] = what.split(' ');
+    if (target === undefined || fileSystem === undefined || source === undefined) continue;
+    mounts.push({ target: unescaped(target), fileSystem, source: unescaped(source) });
+  }
+  return mounts;
+}
+
+/** The kernel writes space, tab, newline and backslash as three octal digits. */
+function unescaped(text: string): string {
+  return text.replaceAll(/\\([0-7]{3})/g, (_, digits: string) =>
+    String.fromCharCode(Number.parseInt(digits, 8)),
+  );
+}

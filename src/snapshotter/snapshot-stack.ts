@@ -1,0 +1,61 @@
+/**
+ * What the snapshots that another one stands on add up to: layers of files, over at most one image.
+ *
+ *   files      0 or more layers of files, top first
+ *   image      the topmost layer made of blocks; its device shows it with all that is below it
+ *
+ * A layer of blocks cannot stand on one of files, as a device has no directories below it.
+ */
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { Served } from './labels.js';
+import { isBlockLayer, type Layer, type Snapshot } from './snapshot.js';
+
+export interface Image {
+  /** The topmost layer of blocks: its snapshot gives the device its id and a place. */
+  readonly top: Snapshot;
+  /** That and all below, bottom first. */
+  readonly layers: readonly Snapshot[];
+}
+
+export interface SnapshotStack {
+  readonly files: readonly Snapshot[];
+  readonly image: Image | undefined;
+}
+
+/** @param ancestors - Nearest first. @throws {ObdError} `FailedPrecondition` for blocks on files. */
+export function stackOf(ancestors: readonly Snapshot[]): SnapshotStack {
+  const firstBlock = ancestors.findIndex(({ layer }) => isBlockLayer(layer));
+  if (firstBlock === -1) return { files: ancestors, image: undefined };
+  const blocks = ancestors.slice(firstBlock);
+  const misplaced = blocks.find(({ layer }) => !isBlockLayer(layer));
+  const top = blocks[0];
+  if (misplaced !== undefined || top === undefined) throw blocksOnFiles(top?.name, misplaced?.name);
+  return { files: ancestors.slice(0, firstBlock), image: { top, layers: blocks.toReversed() } };
+}
+
+export function blocksOnFiles(upper = '', lower = ''): ObdError {
+  return new ObdError(
+    ErrorCodes.FailedPrecondition,
+    `Cannot put the overlaybd layer "${upper}" on "${lower}", which is a plain layer: convert the whole image with obdconv, and remove the half-converted one`,
+  );
+}
+
+/** How what stands on these is served. */
+export function servedBy({ image }: SnapshotStack): Served {
+  if (image === undefined) return 'overlayfs';
+  return image.layers.some(({ layer }) => layer.type === 'remote') ? 'lazy' : 'local';
+}
+
+/** How a layer of its own is served. */
+export function servedAs(layer: Layer): Served {
+  switch (layer.type) {
+    case 'remote':
+    case 'trace':
+      return 'lazy';
+    case 'local':
+      return 'local';
+    case 'files':
+    case 'download':
+      return 'overlayfs';
+  }
+}
