@@ -23,8 +23,9 @@ export interface ImageSource {
   readManifest(descriptor: Descriptor): Promise<StoredManifest>;
 
   /**
-   * The bytes of a blob, as stored, in pieces of any size, which are the reader's to keep. Ends with an error unless they were `descriptor.size` bytes with `descriptor.digest`; whoever stops
-   * early has unchecked bytes.
+   * The bytes of a blob, as stored, in pieces of any size, which are the reader's to keep. Ends with an
+   * error unless they were `descriptor.size` bytes with `descriptor.digest`; whoever stops early has
+   * unchecked bytes.
    *
    * @throws {ObdError} as resolve(), while it is iterated.
    */
