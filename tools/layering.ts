@@ -20,7 +20,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[] | 'anything'>> = {
   cache: ['registry'],
   image: ['lsmt', 'zfile', 'cache', 'registry'],
   blockdev: [],
-  containerd: ['grpc', 'registry'],
+  containerd: ['grpc'],
   convert: ['tar', 'ext4', 'lsmt', 'zfile', 'registry'],
   blockd: ['blockdev', 'cache', 'config', 'grpc', 'image', 'lsmt', 'registry', 'zfile'],
   snapshotter: ['config', 'containerd', 'grpc', 'registry'],

@@ -114,6 +114,13 @@ describe('the services of containerd', { skip: unfit, timeout: 60_000 }, () => {
     });
   });
 
+  test('a name that is no namespace is refused before it is sent', () => {
+    for (const wrong of ['', 'a b', 'ä', 'a\nb', '-a', 'x'.repeat(77)]) {
+      const connect = () => connectContainerd(containerd.socket, wrong);
+      assert.throws(connect, { code: ErrorCodes.InvalidArgument });
+    }
+  });
+
   test('images are made, moved, listed and removed', async () => {
     const records = new ImageRecords(leased);
     const name = 'localhost:5000/a:1';

@@ -8,7 +8,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createServer, request, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -157,6 +157,7 @@ describe('obdctl rpull', { skip: unfit, timeout: 120_000 }, () => {
     const { registry } = containerd;
     await fails(rpull('Not A Reference', 'none'), 2, /is no image reference/);
     await fails(rpull(image, 'none', '--platform', 'x'), 2, /"x" is no platform/);
+    await fails(rpull(image, 'a b'), 2, /"a b" is no namespace of containerd/);
     await fails(rpull(`${registry}/sample:missing`, 'none'), 1, /sample:missing.*not found|404/i);
     await fails(rpull(`${registry}/none:1`, 'none'), 1, /none:1/);
     assert.deepEqual(await holdings('none'), nothing);
@@ -268,28 +269,33 @@ describe('obdctl rpull with obd-ts', { skip: unfit, timeout: 120_000 }, () => {
     await containerd.stop();
   });
 
-  async function rpull(reference: string) {
-    const { socket, namespace } = containerd;
+  async function rpull(reference: string, namespace = containerd.namespace) {
+    const { socket } = containerd;
     const options = ['--plain-http', '--address', socket, '--namespace', namespace];
     return await obdctl('rpull', ...options, reference);
   }
 
-  const snapshots = async (...args: string[]) =>
-    await containerd.ctr('snapshots', '--snapshotter', 'obd-ts', ...args);
+  const snapshotsOf = async (namespace: string, ...args: string[]) =>
+    await containerd.ctr('--namespace', namespace, 'snapshots', '--snapshotter', 'obd-ts', ...args);
 
   /** Name, parent and kind of each snapshot. */
-  const listed = async () => lines(await snapshots('ls')).map((line) => line.split(/ +/));
+  const listed = async () =>
+    lines(await snapshotsOf(containerd.namespace, 'ls')).map((line) => line.split(/ +/));
 
   /** Runs `body` where the image's root file system is mounted. */
-  async function withRoot(top: string, body: (root: string) => Promise<void>): Promise<void> {
+  async function withRoot(
+    top: string,
+    body: (root: string) => Promise<void>,
+    namespace = containerd.namespace,
+  ): Promise<void> {
     const root = mkdtempSync(join(folder, 'root-'));
-    const command = await snapshots('view', '--target', root, 'look', top);
+    const command = await snapshotsOf(namespace, 'view', '--target', root, 'look', top);
     execFileSync('sh', ['-ec', command]);
     try {
       await body(root);
     } finally {
       execFileSync('umount', [root]);
-      await snapshots('rm', 'look');
+      await snapshotsOf(namespace, 'rm', 'look');
     }
   }
 
@@ -330,9 +336,23 @@ describe('obdctl rpull with obd-ts', { skip: unfit, timeout: 120_000 }, () => {
     assert.deepEqual(await listed(), before);
   });
 
-  test('leaves no snapshot once the image is removed', async () => {
+  test('shares layers with another namespace, which keeps them when this one lets go', async () => {
+    const other = `${containerd.namespace}-other`;
+    const start = (await containerd.requests()).length;
+    const run = await rpull(lazy, other);
+    assert.match(run.stdout, /: 2 layers: 2 lazy; /, run.stderr);
+    assert.equal((await containerd.requests()).length, start + 2);
+    const top = await topSnapshot();
     await containerd.ctr('images', 'rm', '--sync', lazy);
     assert.deepEqual(await listed(), []);
+    await withRoot(
+      top,
+      async (root) => assert.equal(readFileSync(join(root, 'etc/b'), 'utf8'), 'two'),
+      other,
+    );
+    await containerd.ctr('--namespace', other, 'images', 'rm', '--sync', lazy);
+    const left = readdirSync(join(containerd.directory, 'snapshotter', 'snapshots'));
+    assert.deepEqual(left, []);
   });
 
   test('downloads a plain image, and says so', async () => {
