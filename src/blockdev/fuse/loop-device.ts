@@ -12,7 +12,7 @@ import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 import { runProgram } from './system-program.js';
 
 /** A scan by udev or blkid holds a new device for some milliseconds. */
-const RELEASE_MS = 2_000;
+const RELEASE_MS = 500;
 const POLL_MS = 10;
 
 export interface LoopDevice {

@@ -44,7 +44,7 @@ interface Exported {
 }
 
 /** What was agreed on for the transmission. */
-export interface Agreement<E> {
+interface Agreement<E> {
   readonly chosen: E;
   /** READs must be answered in structured form. */
   readonly structured: boolean;
