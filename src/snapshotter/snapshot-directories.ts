@@ -106,7 +106,7 @@ export class SnapshotDirectories {
   /** Makes the place where the device of an image is described and mounted. Idempotent. @throws {ObdError} `Io`. */
   async createBlock(id: number): Promise<void> {
     await guarded(this.of(id), async () => {
-      await mkdir(this.of(id), { recursive: true, mode: 0o700 });
+      await mkdirMode(this.of(id), 0o700);
       await mkdirMode(join(this.of(id), 'block'), 0o711);
       await mkdirMode(this.mountPoint(id), 0o711);
     });
@@ -180,9 +180,14 @@ async function exists(path: string): Promise<boolean> {
   });
 }
 
-/** Whatever the umask. */
+/** Whatever the umask. One that exists stays as it is: an image may be mounted on it, and its device be dead. */
 async function mkdirMode(path: string, mode: number): Promise<void> {
-  await mkdir(path, { recursive: true });
+  try {
+    await mkdir(path);
+  } catch (error) {
+    if (systemCode(error) === 'EEXIST') return;
+    throw error;
+  }
   await chmod(path, mode);
 }
 

@@ -1,0 +1,370 @@
+/**
+ * Goal: overlaybd layers become snapshots without bytes, their image one device and one mount whatever the number of
+ * containers, and whatever goes wrong on the way leaves nothing behind.
+ * Method: a Snapshotter in this process with real mounts of real loop devices in the daemon's place (which alone can be
+ * made to fail as wanted), opened again and again on the same directory.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, test } from 'node:test';
+import { LoopDevices } from '../../test/support/snapshotter-loop-devices.js';
+import { mountsIn, unfit } from '../../test/support/snapshotter-process.js';
+import { ErrorCodes, ObdError } from '../errors.js';
+import { REF_LABEL, SERVED_LABEL } from './labels.js';
+import type { Mount } from './overlay-mounts.js';
+import { Snapshotter } from './snapshotter.js';
+
+const ANNOTATION = 'containerd.io/snapshot/overlaybd';
+const URL = 'http://localhost:5000/v2/app/blobs';
+const blob = (name: string, extra = {}) => ({
+  [`${ANNOTATION}/blob-digest`]: `sha256:${name.repeat(64)}`,
+  [`${ANNOTATION}/blob-size`]: '4096',
+  ...extra,
+});
+
+let directory: string;
+let root: string;
+let devices: LoopDevices;
+let snapshotter: Snapshotter;
+let repoBlobUrl: string | undefined;
+let logged: string[];
+
+const say = (fields: object, message: string) =>
+  void logged.push(`${message} ${JSON.stringify(fields)}`);
+const log = { info: say, warn: say, error: say };
+
+async function open(): Promise<void> {
+  const locator = { repoBlobUrl: async () => repoBlobUrl };
+  snapshotter = await Snapshotter.open({ root, devices, locator, log });
+}
+
+/** As after a kill: nothing is let go of but the lock on the database, and what was under way is not. */
+async function reopen(): Promise<void> {
+  snapshotter.close();
+  await open();
+}
+
+const request = (key: string, parent = '', labels = {}) => ({
+  key,
+  parent,
+  labels,
+  namespace: 'ns',
+});
+
+/** Whether there is nothing to download. */
+async function prepareLayer(
+  ref: string,
+  parent: string,
+  labels: Record<string, string>,
+): Promise<boolean> {
+  try {
+    await snapshotter.prepare(request(`extract-1 ${ref}`, parent, { ...labels, [REF_LABEL]: ref }));
+    return false;
+  } catch (error) {
+    assert.equal((error as ObdError).code, ErrorCodes.AlreadyExists, String(error));
+    return true;
+  }
+}
+
+async function remoteImage(): Promise<string> {
+  assert.ok(await prepareLayer('sha256:base', '', blob('a')));
+  assert.ok(await prepareLayer('sha256:top', 'sha256:base', blob('b')));
+  return 'sha256:top';
+}
+
+const lowerOf = ([mount]: Mount[]) => {
+  const option = mount?.options.find((each) => each.startsWith('lowerdir='));
+  return (option?.slice('lowerdir='.length) ?? mount?.source ?? '').split(':');
+};
+const deviceIds = () =>
+  [...devices.attached.keys()].map((id) => id.replace(/^snapshot-[0-9a-f]{8}-/, ''));
+const rejects = (call: Promise<unknown>, code: string, message = /./) =>
+  assert.rejects(call, (error: ObdError) => {
+    assert.equal(error.code, code, error.message);
+    assert.match(error.message, message);
+    return true;
+  });
+
+describe('snapshots', { skip: unfit }, () => {
+  beforeEach(async () => {
+    directory = mkdtempSync('/var/tmp/obdn.');
+    root = join(directory, 'root');
+    devices = new LoopDevices();
+    repoBlobUrl = URL;
+    logged = [];
+    await open();
+  });
+  afterEach(async () => {
+    devices.isDown = false;
+    devices.failure = undefined;
+    // Whatever a test leaves can be removed, children first, and then nothing is left.
+    for (const { name } of snapshotter.list(() => true).toReversed())
+      await snapshotter.remove(name);
+    await snapshotter.cleanup();
+    assert.deepEqual(mountsIn(directory), []);
+    assert.deepEqual(deviceIds(), []);
+    assert.deepEqual(readdirSync(join(root, 'snapshots')), []);
+    snapshotter.close();
+    devices.remove();
+    rmSync(directory, { recursive: true });
+  });
+
+  test('a remote layer is committed under its ref, with its labels and no bytes', async () => {
+    await remoteImage();
+    const { kind, parent, labels, usage } = snapshotter.stat('sha256:top');
+    assert.deepEqual(
+      [kind, parent, usage],
+      ['committed', 'sha256:base', { sizeBytes: 0, inodes: 0 }],
+    );
+    assert.equal(labels[REF_LABEL], 'sha256:top');
+    assert.equal(labels[SERVED_LABEL], 'lazy');
+    assert.equal(devices.made, 0);
+    // Another namespace, or a lost answer: there it is.
+    assert.ok(await prepareLayer('sha256:top', 'sha256:base', blob('b')));
+    assert.equal(snapshotter.list(() => true).length, 2);
+  });
+
+  test('without the ref label, nothing already exists', async () => {
+    await remoteImage();
+    const mounts = await snapshotter.prepare(request('k', '', blob('a')));
+    assert.equal(mounts[0]?.type, 'bind');
+  });
+
+  test('20 containers at once share one device and one mount', async () => {
+    const top = await remoteImage();
+    const keys = Array.from({ length: 20 }, (_, i) => `c${i}`);
+    const prepared = await Promise.all(keys.map((key) => snapshotter.prepare(request(key, top))));
+    assert.equal(devices.made, 1);
+    assert.equal(mountsIn(directory).length, 1);
+    const lowers = new Set(prepared.map((mounts) => lowerOf(mounts).join()));
+    assert.equal(lowers.size, 1);
+    const [lower = ''] = lowers;
+    assert.equal(readFileSync(join(lower, 'etc/hello'), 'utf8'), 'hello\n');
+    assert.throws(() => writeFileSync(join(lower, 'x'), ''), { code: 'EROFS' });
+    const config = JSON.parse(readFileSync(join(root, 'snapshots/2/block/config.v1.json'), 'utf8'));
+    assert.equal(config.repoBlobUrl, URL);
+    assert.deepEqual(
+      config.lowers.map(({ digest }: { digest: string }) => digest.slice(7, 8)),
+      ['a', 'b'],
+    );
+    assert.equal(statSync(join(root, 'snapshots/2/block/config.v1.json')).mode & 0o777, 0o600);
+    assert.equal(snapshotter.stat('c0').labels[SERVED_LABEL], 'lazy');
+  });
+
+  test('a view of an image is its mount, read-only', async () => {
+    const [mount] = await snapshotter.view(request('v', await remoteImage()));
+    assert.deepEqual(mount, {
+      type: 'bind',
+      source: join(root, 'snapshots/2/block/mountpoint'),
+      options: ['ro', 'rbind'],
+    });
+  });
+
+  test('the image goes with its snapshot, and not before', async () => {
+    const top = await remoteImage();
+    await snapshotter.prepare(request('c', top));
+    await rejects(snapshotter.remove(top), ErrorCodes.FailedPrecondition);
+    assert.deepEqual(deviceIds(), ['2']);
+    await snapshotter.remove('c');
+    assert.deepEqual(deviceIds(), ['2']);
+    await snapshotter.remove(top);
+    assert.deepEqual([deviceIds(), mountsIn(directory)], [[], []]);
+  });
+
+  test('an image that cannot be attached is an error that says which, and leaves nothing', async () => {
+    const top = await remoteImage();
+    devices.failure = new ObdError(ErrorCodes.Unauthorized, 'the registry wants a login');
+    await rejects(
+      snapshotter.prepare(request('c', top)),
+      ErrorCodes.Unauthorized,
+      /"sha256:top" \(2 layers from http:\/\/localhost:5000\/v2\/app\): the registry wants a login; give obd-blockd credentials/,
+    );
+    devices.failure = undefined;
+    devices.isDown = true;
+    await rejects(snapshotter.view(request('c', top)), ErrorCodes.Unavailable, /obd-blockd/);
+    assert.deepEqual(mountsIn(directory), []);
+    assert.deepEqual(readdirSync(join(root, 'snapshots')).sort(), ['1', '2']);
+    devices.isDown = false;
+    await snapshotter.prepare(request('c', top));
+  });
+
+  test('a device without a file system is detached again', async () => {
+    const top = await remoteImage();
+    const ext4 = join(devices.directory, 'ext4');
+    cpSync(ext4, `${ext4}.good`);
+    writeFileSync(ext4, Buffer.alloc(4 << 20));
+    await rejects(snapshotter.prepare(request('c', top)), ErrorCodes.Io, /Cannot mount/);
+    assert.deepEqual([deviceIds(), mountsIn(directory)], [[], []]);
+    cpSync(`${ext4}.good`, ext4);
+    await snapshotter.prepare(request('c', top));
+  });
+
+  test('Mounts makes device and mount again after a reboot', async () => {
+    const top = await remoteImage();
+    const before = await snapshotter.prepare(request('c', top));
+    execFileSync('umount', [join(root, 'snapshots/2/block/mountpoint')]);
+    devices.lose();
+    await reopen();
+    assert.deepEqual(await snapshotter.mounts('c'), before);
+    assert.equal(mountsIn(directory).length, 1);
+  });
+
+  test('Mounts replaces the mount of a device that died', async () => {
+    const top = await remoteImage();
+    const before = await snapshotter.prepare(request('c', top));
+    const [{ path } = { path: '' }] = devices.attached.values();
+    const other = execFileSync(
+      'losetup',
+      ['--find', '--show', '--read-only', join(devices.directory, 'ext4')],
+      { encoding: 'utf8' },
+    ).trim();
+    for (const [id, device] of devices.attached)
+      devices.attached.set(id, { ...device, path: other });
+    assert.deepEqual(await snapshotter.mounts('c'), before);
+    const [line = ''] = readFileSync('/proc/self/mounts', 'utf8')
+      .split('\n')
+      .filter((each) => each.includes(directory));
+    assert.ok(line.startsWith(`${other} `), line);
+    execFileSync('losetup', ['--detach', path]);
+  });
+
+  test('Remove works while the daemon is down, and the device goes later', async () => {
+    const top = await remoteImage();
+    await snapshotter.prepare(request('c', top));
+    await snapshotter.remove('c');
+    devices.isDown = true;
+    await snapshotter.remove(top);
+    await snapshotter.cleanup();
+    assert.deepEqual(deviceIds(), ['2']);
+    assert.deepEqual(readdirSync(join(root, 'snapshots')), ['1']);
+    devices.isDown = false;
+    await snapshotter.cleanup();
+    assert.deepEqual(deviceIds(), []);
+  });
+
+  test('a start takes away what has no record, and makes again what holds no bytes', async () => {
+    const top = await remoteImage();
+    await snapshotter.prepare(request('c', top));
+    const [own = ''] = devices.attached.keys();
+    await devices.attach(own.replace(/2$/, '9'), join(root, 'snapshots/9/block/config.v1.json'));
+    await devices.attach('mine', '/elsewhere/snapshots/9/block/config.v1.json');
+    snapshotter.close();
+    for (const name of ['7', '9/block/mountpoint', 'new-abc/fs']) {
+      mkdirSync(join(root, 'snapshots', name), { recursive: true });
+    }
+    execFileSync('mount', ['-t', 'tmpfs', 'none', join(root, 'snapshots/9/block/mountpoint')]);
+    rmSync(join(root, 'snapshots/1'), { recursive: true });
+    await open();
+    assert.deepEqual(readdirSync(join(root, 'snapshots')).sort(), ['1', '2', '3']);
+    assert.equal(mountsIn(directory).length, 1);
+    await devices.detach('mine');
+    await snapshotter.mounts('c');
+    await snapshotter.prepare(request('next', ''));
+    assert.equal(snapshotter.stat('next').id, 10);
+  });
+
+  test('a layer whose registry nobody knows is downloaded, with a warning, and served locally', async () => {
+    repoBlobUrl = undefined;
+    const labels = { ...blob('a'), [REF_LABEL]: 'sha256:a' };
+    const mounts = await snapshotter.prepare(request('k', '', labels));
+    const files = join(root, 'snapshots/1/fs');
+    assert.deepEqual(mounts, [{ type: 'bind', source: files, options: ['rw', 'rbind'] }]);
+    assert.ok(
+      logged.some((line) => line.startsWith('the registry of an overlaybd layer is not known')),
+    );
+    await rejects(
+      snapshotter.commit('sha256:a', 'k', {}),
+      ErrorCodes.FailedPrecondition,
+      /overlaybd\.commit/,
+    );
+    writeFileSync(join(files, 'overlaybd.commit'), 'ZFile\0\x01\0tuji.yyf@Alibaba');
+    await snapshotter.commit('sha256:a', 'k', labels);
+    assert.equal(snapshotter.stat('sha256:a').labels[SERVED_LABEL], 'local');
+    await snapshotter.prepare(request('c', 'sha256:a'));
+    const config = JSON.parse(readFileSync(join(root, 'snapshots/1/block/config.v1.json'), 'utf8'));
+    assert.deepEqual(config.lowers, [{ file: join(files, 'overlaybd.commit') }]);
+  });
+
+  test('unpacked layer by layer, an image leaves no device for the layers below its top', async () => {
+    let parent = '';
+    for (const name of ['one', 'two', 'three']) {
+      await snapshotter.prepare(request(`extract ${name}`, parent));
+      const files = join(root, 'snapshots', String(snapshotter.stat(`extract ${name}`).id), 'fs');
+      writeFileSync(join(files, 'overlaybd.commit'), 'LSMT\0\x01\x02\0');
+      await snapshotter.commit(name, `extract ${name}`, {});
+      parent = name;
+    }
+    assert.deepEqual([deviceIds(), mountsIn(directory)], [[], []]);
+    await snapshotter.prepare(request('c', 'three'));
+    assert.deepEqual(deviceIds(), ['3']);
+  });
+
+  test('plain layers stand on an image, and not the other way round', async () => {
+    const top = await remoteImage();
+    await snapshotter.prepare(request('k', top));
+    await snapshotter.commit('files', 'k', {});
+    assert.deepEqual(deviceIds(), []);
+    assert.equal(snapshotter.stat('files').labels[SERVED_LABEL], 'overlayfs');
+    const mounts = await snapshotter.prepare(request('c', 'files'));
+    assert.deepEqual(lowerOf(mounts), [
+      join(root, 'snapshots/3/fs'),
+      join(root, 'snapshots/2/block/mountpoint'),
+    ]);
+    assert.equal(snapshotter.stat('c').labels[SERVED_LABEL], 'lazy');
+    const onFiles = { ...blob('c'), [REF_LABEL]: 'sha256:c' };
+    await rejects(
+      snapshotter.prepare(request('x', 'files', onFiles)),
+      ErrorCodes.FailedPrecondition,
+      /plain layer/,
+    );
+  });
+
+  test('the root directory of a container is that of its image', async () => {
+    const mounts = await snapshotter.prepare(request('c', await remoteImage()));
+    const [lower = ''] = lowerOf(mounts);
+    const { mode, uid, gid } = statSync(join(root, 'snapshots/3/fs'));
+    const image = statSync(lower);
+    assert.deepEqual([mode, uid, gid], [image.mode, image.uid, image.gid]);
+  });
+
+  test('a trace layer is no layer of the disk', async () => {
+    const top = await remoteImage();
+    const trace = blob('c', { [`${ANNOTATION}/acceleration-layer`]: 'yes' });
+    assert.ok(await prepareLayer('sha256:trace', top, trace));
+    await snapshotter.prepare(request('c', 'sha256:trace'));
+    const config = JSON.parse(readFileSync(join(root, 'snapshots/3/block/config.v1.json'), 'utf8'));
+    assert.equal(config.lowers.length, 2);
+  });
+
+  test('annotations that make no sense are refused by name', async () => {
+    for (const [extra, code] of [
+      [{ [`${ANNOTATION}/blob-size`]: '-1' }, ErrorCodes.InvalidArgument],
+      [{ [`${ANNOTATION}/blob-digest`]: 'sha256:../../etc' }, ErrorCodes.InvalidArgument],
+      [{ [`${ANNOTATION}/version`]: '0.1.0-turbo.ociv1' }, ErrorCodes.Unsupported],
+      [{ [`${ANNOTATION}/blob-fs-type`]: 'ntfs' }, ErrorCodes.Unsupported],
+    ] as const) {
+      const labels = { ...blob('a'), ...extra, [REF_LABEL]: 'sha256:a' };
+      await rejects(snapshotter.prepare(request('k', '', labels)), code, /overlaybd/);
+    }
+  });
+
+  test('a link in a plain layer does not make it an overlaybd layer', async () => {
+    await snapshotter.prepare(request('k'));
+    const files = join(root, 'snapshots/1/fs');
+    writeFileSync(join(directory, 'elsewhere'), 'ZFile\0\x01\0');
+    execFileSync('ln', ['-s', join(directory, 'elsewhere'), join(files, 'overlaybd.commit')]);
+    await snapshotter.commit('files', 'k', {});
+    assert.equal(snapshotter.stat('files').layer.type, 'files');
+  });
+});
