@@ -138,6 +138,22 @@ describe('fetching', () => {
     });
   });
 
+  test('readahead ends where chunks are here, and is joined to no other handle’s', async () => {
+    await withCache(async (cache) => {
+      const ranges = new BlobDouble(CONTENT);
+      const blob = await cache.openBlob(ranges);
+      for (const chunk of [13, 8, 9, 10, 11, 12]) await assertReads(blob, chunk * CHUNK_BYTES, 1);
+      assert.equal(ranges.requestedBytes, 6 * CHUNK_BYTES);
+      const other = await cache.openBlob(new BlobDouble(CONTENT));
+      await Promise.all([
+        assertReads(blob, 30 * CHUNK_BYTES, 1),
+        assertReads(other, 32 * CHUNK_BYTES, 1),
+        assertReads(other, 31 * CHUNK_BYTES, 1),
+      ]);
+      assert.deepEqual([blob.fetchedBytes, other.fetchedBytes], [7 * CHUNK_BYTES, 3 * CHUNK_BYTES]);
+    });
+  });
+
   test('no more than eight requests for a blob are under way', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
@@ -185,7 +201,8 @@ describe('failing registries', () => {
         cache.openBlob(new BlobDouble(CONTENT)),
       ]);
       const refused = assert.rejects(read(bad, 0, 10), { code: ErrorCodes.Unavailable });
-      await assertReads(good, 0, 10);
+      await good.load(0, 10);
+      assert.ok(good.readLocal(Buffer.alloc(10), 0), 'load() resolved before the bytes were here');
       await refused;
       await assertReads(bad, 0, 10);
     });
@@ -220,6 +237,28 @@ describe('failing registries', () => {
       const waiting = assertReads(second, 0, 10);
       first.close();
       await Promise.all([refused, waiting]);
+    });
+  });
+
+  test('what arrives after the handle was closed is not stored over what came since', async () => {
+    await withCache(async (cache) => {
+      const late = new BlobDouble(CONTENT, 'late/app');
+      let arrive = () => {};
+      late.before = () =>
+        new Promise((resolve) => {
+          arrive = resolve;
+        });
+      late.damage = (target) => target.fill(0);
+      const first = await cache.openBlob(late);
+      const second = await cache.openBlob(new BlobDouble(CONTENT));
+      const refused = assert.rejects(read(first, 0, 10), { code: ErrorCodes.FailedPrecondition });
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      first.close();
+      await refused;
+      await assertReads(second, 0, 1000);
+      arrive();
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      await assertReads(second, 0, 1000);
     });
   });
 
@@ -276,6 +315,20 @@ describe('damaged bytes', () => {
       await assertReads(new CheckedFile(blob), 0, 100);
       assert.equal(ranges.requests.length, 2);
     });
+  });
+
+  test('that found no room on the disk are fetched again', async () => {
+    await withCache(
+      async (cache) => {
+        const ranges = new BlobDouble(CONTENT);
+        ranges.damage = (target) => {
+          if (ranges.requests.length === 1) target.fill(0, 7, 9);
+        };
+        await assertReads(new CheckedFile(await cache.openBlob(ranges)), 0, 100);
+        assert.equal(ranges.requests.length, 2);
+      },
+      { capacityBytes: 0 },
+    );
   });
 
   test('always are an error after a bounded number of requests', async () => {
