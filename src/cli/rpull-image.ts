@@ -10,9 +10,8 @@
  * Until the image record is made, nobody sees the image. If it does not come to that, the lease goes with all that it
  * kept, and so does a snapshot half made; what was there before stays as it was.
  */
-
 import { underLease } from '../containerd/connect.js';
-import { ContentStore } from '../containerd/content-store.js';
+import { ContentStore, type Labels } from '../containerd/content-store.js';
 import { ImageRecords } from '../containerd/image-records.js';
 import { Leases } from '../containerd/leases.js';
 import { chainIds } from '../convert/image-identity.js';
@@ -171,8 +170,6 @@ class Pull {
     );
   }
 }
-
-type Labels = Readonly<Record<string, string>>;
 
 /** The layers with what identifies them. @throws {ObdError} `Corrupt` if manifest and config do not agree. */
 function chainedLayers(

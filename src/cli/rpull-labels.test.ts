@@ -1,5 +1,6 @@
 /**
- * Goal: the labels are those of containerd's own client, for every kind of document that an index or a manifest may list.
+ * Goal: the labels are those of containerd's own client, for every kind of document that an index or a manifest may
+ * list.
  * Method: rows of media types and what containerd calls them; where an image is from, with the label as it was before.
  */
 import assert from 'node:assert/strict';

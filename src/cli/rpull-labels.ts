@@ -1,6 +1,6 @@
 /**
- * The labels of containerd's own client: what refers to what, for garbage collection, and where it came from. Snapshotters
- * find the registry of a layer by them, so they are written here as they are there.
+ * The labels of containerd's own client: what refers to what, for garbage collection, and where it came from.
+ * Snapshotters find the registry of a layer by them, so they are written here as they are there.
  */
 import type { Labels } from '../containerd/content-store.js';
 import type { Descriptor } from '../registry/manifest.js';
@@ -37,7 +37,8 @@ export function childLabels(children: readonly Descriptor[]): Labels {
 
 /**
  * `containerd.io/distribution.source.HOST` = the repositories of HOST that have the blob, sorted, with the one of
- * `reference` among them. HOST is without its port, as containerd has it. Nothing if that would be too long for a label.
+ * `reference` among them. HOST is without its port, as containerd has it. Nothing if that would be too long for a
+ * label.
  *
  * @param known - The labels that the blob has now.
  */

@@ -1,4 +1,7 @@
-/** What `obdctl rpull` tells while it works: a line per layer, with a share of it on a terminal while it is downloaded. */
+/**
+ * What `obdctl rpull` tells while it works: a line per layer, with a share of it on a terminal while it is
+ * downloaded.
+ */
 import { byteText } from './byte-text.js';
 import { ProgressLine } from './progress-line.js';
 

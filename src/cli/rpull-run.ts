@@ -1,6 +1,6 @@
 /**
- * One run of `obdctl rpull`: connections, progress on stderr, one line of result on stdout, and an end that says by which
- * signal it came, as a shell expects it (130 for SIGINT, 143 for SIGTERM), with everything undone.
+ * One run of `obdctl rpull`: connections, progress on stderr, one line of result on stdout, and an end that says by
+ * which signal it came, as a shell expects it (130 for SIGINT, 143 for SIGTERM), with everything undone.
  */
 import { constants } from 'node:os';
 import { connectContainerd } from '../containerd/connect.js';

@@ -1,4 +1,7 @@
-/** containerd's images: names for manifests and indexes in the content store, which keep them from garbage collection. */
+/**
+ * containerd's images: names for manifests and indexes in the content store, which keep them from garbage
+ * collection.
+ */
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { Image__Output } from '../grpc/gen/containerd/services/images/v1/Image.js';
 import type { ImagesDefinition } from '../grpc/gen/containerd/services/images/v1/Images.js';

@@ -1,4 +1,7 @@
-/** One of containerd's snapshotters, through containerd, which gives its names for snapshots to callers by namespace. */
+/**
+ * One of containerd's snapshotters, through containerd, which gives its names for snapshots to callers by
+ * namespace.
+ */
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { SnapshotsDefinition } from '../grpc/gen/containerd/services/snapshots/v1/Snapshots.js';
 import type { Mount__Output } from '../grpc/gen/containerd/types/Mount.js';

@@ -37,8 +37,9 @@ interface CallContext {
 type Declared<H> = { [M in keyof H as string extends M ? never : M]: H[M] };
 
 /**
- * What to implement for a service, from its generated `…Handlers`: for a unary method an async function, for a streaming
- * one an async generator. (A streaming handler has one parameter, so it has to be asked for first: it would pass for a unary one.)
+ * What to implement for a service, from its generated `…Handlers`: for a unary method an async function, for a
+ * streaming one an async generator. (A streaming handler has one parameter and would pass for a unary one: hence
+ * the order.)
  */
 export type Implementation<H> = {
   readonly [M in keyof Declared<H>]: Declared<H>[M] extends handleServerStreamingCall<

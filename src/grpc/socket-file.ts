@@ -1,11 +1,11 @@
 /**
  * Who may listen at the path of a unix socket, and how it gets there.
  *
- *   1. The socket is made in a directory of mode 0700, gets mode 0600, and only then is renamed to its path: at no moment
- *      can anyone but its owner connect.
+ *   1. The socket is made in a directory of mode 0700, gets mode 0600, and only then is renamed to its path: at no
+ *      moment can anyone but its owner connect.
  *   2. The rename replaces what a server left that died. A socket that somebody answers at is never replaced.
- *   3. Two servers that start in the same moment may both find nobody there; the later one has the path then. Who must be
- *      alone holds a lock on its state, and not on its socket.
+ *   3. Two servers that start in the same moment may both find nobody there; the later one has the path then. Who
+ *      must be alone holds a lock on its state, and not on its socket.
  */
 import { chmod, lstat, mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { connect } from 'node:net';

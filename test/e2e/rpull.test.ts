@@ -1,9 +1,9 @@
 /**
- * Goal: `obdctl rpull` leaves in containerd what containerd's own pull leaves there, fetches no more than it must, says what
- * is wrong in words that help, and leaves nothing when it fails or is interrupted.
- * Method: a real containerd and a real registry; what it made is compared with what `ctr images pull` makes of the same
- * image in a namespace of its own; the registry's access log says what was fetched. A proxy that stalls holds a
- * download up to be interrupted.
+ * Goal: `obdctl rpull` leaves in containerd what containerd's own pull leaves there, fetches no more than it must,
+ * says what is wrong in words that help, and leaves nothing when it fails or is interrupted.
+ * Method: a real containerd and a real registry; what it made is compared with what `ctr images pull` makes of the
+ * same image in a namespace of its own; the registry's access log says what was fetched. A proxy that stalls holds
+ * a download up to be interrupted.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';

@@ -1,9 +1,10 @@
 /**
- * A containerd and a registry of a test's own, under one directory in /var/tmp, and their end, after which nothing of them
- * may be left. The same shell functions as the quickstart's start and stop them (scripts/private-services.sh).
+ * A containerd and a registry of a test's own, under one directory in /var/tmp, and their end, after which nothing
+ * of them may be left. The same shell functions as the quickstart's start and stop them
+ * (scripts/private-services.sh).
  *
- * containerd there has the snapshotters overlayfs and native, and obd-ts as a proxy plugin at `snapshotterSocket`: start
- * one there before its first use.
+ * containerd there has the snapshotters overlayfs and native, and obd-ts as a proxy plugin at `snapshotterSocket`:
+ * start one there before its first use.
  */
 import assert from 'node:assert/strict';
 import { execFile, execFileSync, spawn } from 'node:child_process';
