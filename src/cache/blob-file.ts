@@ -132,7 +132,7 @@ export class BlobFile {
   }
 }
 
-export function chunkCount(blobBytes: number): number {
+function chunkCount(blobBytes: number): number {
   return Math.ceil(blobBytes / CHUNK_BYTES);
 }
 

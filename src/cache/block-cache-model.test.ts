@@ -160,7 +160,7 @@ test('every read is right, or fails as planned, and ends', async () => {
         removeCacheDirectories();
       }
     }),
-    { numRuns: Number(process.env['FUZZ_RUNS'] ?? 40) },
+    { numRuns: Number(process.env['FUZZ_RUNS'] ?? 25) },
   );
 });
 

@@ -4,55 +4,21 @@
  * Method: real files; a registry's blob in memory that counts, hangs, fails and damages.
  */
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { readdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { truncateSync, writeFileSync } from 'node:fs';
 import { after, describe, test } from 'node:test';
 import { BlobDouble, distinctBytes, stall, unavailable } from '../../test/support/blob-double.js';
 import {
   blobFiles,
-  cacheDirectory,
   crashedCopy,
   removeCacheDirectories,
 } from '../../test/support/cache-directories.js';
-import { ErrorCodes, type ObdError } from '../errors.js';
+import { assertReads, CONTENT, ROOM, read, withCache } from '../../test/support/cache-scene.js';
+import { ErrorCodes } from '../errors.js';
 import { corrupt } from '../io/format-error.js';
-import { type RandomAccessFile, REFETCHES_MAX, readFully } from '../io/random-access-file.js';
-import { BlockCache } from './block-cache.js';
+import { type RandomAccessFile, REFETCHES_MAX } from '../io/random-access-file.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 
 after(removeCacheDirectories);
-
-const ROOM = { capacityBytes: 1 << 30 };
-const CONTENT = distinctBytes(40 * CHUNK_BYTES + 1234);
-
-async function read(file: RandomAccessFile, offset: number, length: number): Promise<Buffer> {
-  const target = Buffer.alloc(length, 0xee);
-  await readFully(file, target, offset);
-  return target;
-}
-
-async function assertReads(file: RandomAccessFile, offset: number, length: number): Promise<void> {
-  const found = await read(file, offset, length);
-  assert.ok(found.equals(CONTENT.subarray(offset, offset + length)), `[${offset}, +${length})`);
-}
-
-async function withCache<T>(
-  work: (cache: BlockCache, directory: string, faults: ObdError[]) => Promise<T>,
-  options: { capacityBytes: number } = ROOM,
-  directory = cacheDirectory(),
-): Promise<T> {
-  const faults: ObdError[] = [];
-  const cache = await BlockCache.open(directory, {
-    ...options,
-    report: (fault) => faults.push(fault),
-  });
-  try {
-    return await work(cache, directory, faults);
-  } finally {
-    await cache.close();
-  }
-}
 
 describe('fetching', () => {
   test('a read fetches its chunk once, and is local from then on', async () => {
@@ -360,213 +326,6 @@ describe('damaged bytes', () => {
       await assertReads(blob, 5 * CHUNK_BYTES, 4096);
       assert.equal(faults[0]?.code, ErrorCodes.Io);
     });
-  });
-});
-
-describe('restarts', () => {
-  test('what was cached is there again; files and folders are private', async () => {
-    const directory = cacheDirectory();
-    await withCache(
-      async (cache) => {
-        const blob = await cache.openBlob(new BlobDouble(CONTENT));
-        await assertReads(blob, 0, CONTENT.length);
-      },
-      ROOM,
-      directory,
-    );
-    assert.equal(statSync(join(directory, 'blobs')).mode & 0o777, 0o700);
-    for (const path of blobFiles(directory)) assert.equal(statSync(path).mode & 0o777, 0o600);
-    assert.deepEqual(readdirSync(directory), ['blobs'], 'the lock is given back');
-    await withCache(
-      async (cache) => {
-        const ranges = new BlobDouble(CONTENT);
-        ranges.before = unavailable;
-        const blob = await cache.openBlob(ranges);
-        assert.equal(blob.cachedBytes, CONTENT.length);
-        await assertReads(blob, 0, CONTENT.length);
-        assert.equal(blob.fetchRequests, 0);
-      },
-      ROOM,
-      directory,
-    );
-  });
-
-  test('a blob closed and opened at once keeps what it has', async () => {
-    await withCache(async (cache) => {
-      const ranges = new BlobDouble(CONTENT);
-      for (let turn = 0; turn < 10; turn++) {
-        const blob = await cache.openBlob(ranges);
-        await assertReads(blob, 3 * turn * CHUNK_BYTES, 10);
-        blob.close();
-        if (turn % 3 === 0) await new Promise((resolve) => setTimeout(resolve, 10));
-      }
-      const blob = await cache.openBlob(ranges);
-      assert.equal(blob.cachedBytes, 10 * CHUNK_BYTES);
-      assert.equal(ranges.requests.length, 10);
-    });
-  });
-
-  test('a killed process loses what it had not saved, and its lock is taken over', async () => {
-    const directory = cacheDirectory();
-    const script = `
-      import { BlockCache } from ${JSON.stringify(import.meta.resolve('./block-cache.js'))};
-      import { BlobDouble, distinctBytes } from ${JSON.stringify(import.meta.resolve('../../test/support/blob-double.js'))};
-      const cache = await BlockCache.open(${JSON.stringify(directory)}, { capacityBytes: 1e9 });
-      const blob = await cache.openBlob(new BlobDouble(distinctBytes(${CONTENT.length})));
-      await blob.load(0, 100000);
-      await new Promise((resolve) => setTimeout(resolve, 1500));
-      await blob.load(1000000, 100000);
-      process.kill(process.pid, 'SIGKILL');`;
-    const flags = process.execArgv.filter((flag) => !flag.startsWith('--test'));
-    const loader = flags.includes('--import') ? ['--import', 'tsx'] : [];
-    const child = spawnSync(
-      process.execPath,
-      [...loader, '--input-type=module', '--eval', script],
-      { encoding: 'utf8' },
-    );
-    assert.equal(child.signal, 'SIGKILL', child.stderr);
-    await withCache(
-      async (cache, _directory, faults) => {
-        const blob = await cache.openBlob(new BlobDouble(CONTENT));
-        assert.equal(blob.cachedBytes, 2 * CHUNK_BYTES);
-        await assertReads(blob, 0, CONTENT.length);
-        assert.deepEqual(faults, []);
-      },
-      ROOM,
-      directory,
-    );
-  });
-
-  test('a second process is refused', async () => {
-    await withCache(async (_cache, directory) => {
-      await assert.rejects(BlockCache.open(directory, ROOM), { code: ErrorCodes.Busy });
-    });
-  });
-
-  const damages: ReadonlyArray<readonly [name: string, damage: (path: string) => void]> = [
-    ['cut short', (path) => truncateSync(path, CONTENT.length)],
-    ['too long', (path) => truncateSync(path, statSync(path).size + 1)],
-    ['empty', (path) => truncateSync(path, 0)],
-    [
-      'without a whole slot',
-      (path) => {
-        const size = statSync(path).size;
-        truncateSync(path, size - 8192);
-        truncateSync(path, size);
-        writeFileSync(path, Buffer.alloc(size, 'x'), { flag: 'r+' });
-      },
-    ],
-  ];
-  for (const [name, damage] of damages) {
-    test(`a cache file that is ${name} is reported, and starts empty`, async () => {
-      const directory = cacheDirectory();
-      const ranges = new BlobDouble(CONTENT);
-      await withCache(
-        async (cache) => await assertReads(await cache.openBlob(ranges), 0, 10),
-        ROOM,
-        directory,
-      );
-      damage(blobFiles(directory)[0]!);
-      await withCache(
-        async (cache, _directory, faults) => {
-          const blob = await cache.openBlob(ranges);
-          assert.deepEqual([blob.cachedBytes, faults.length], [0, 1]);
-          assert.equal(faults[0]?.code, ErrorCodes.Corrupt);
-          await assertReads(blob, 0, CONTENT.length);
-        },
-        ROOM,
-        directory,
-      );
-    });
-  }
-
-  test('files that are not ours are left alone', async () => {
-    const directory = cacheDirectory();
-    await withCache(async () => {}, ROOM, directory);
-    writeFileSync(join(directory, 'blobs', 'README'), 'hands off');
-    writeFileSync(join(directory, 'blobs', `${'a'.repeat(64)}.gone`), 'half removed');
-    await withCache(async () => {}, ROOM, directory);
-    assert.deepEqual(readdirSync(join(directory, 'blobs')), ['README']);
-  });
-});
-
-describe('room', () => {
-  const three = [1, 2, 3].map((seed) => distinctBytes(4 * CHUNK_BYTES, seed));
-
-  async function fill(cache: BlockCache, content: Buffer): Promise<number> {
-    const ranges = new BlobDouble(content);
-    const blob = await cache.openBlob(ranges);
-    assert.ok((await read(blob, 0, content.length)).equals(content));
-    blob.close();
-    await new Promise((resolve) => setTimeout(resolve, 30));
-    return ranges.requests.length;
-  }
-
-  test('the blob used longest ago makes room, one that is open never', async () => {
-    await withCache(
-      async (cache, directory) => {
-        const open = await cache.openBlob(new BlobDouble(three[0]!));
-        await read(open, 0, open.sizeBytes);
-        await fill(cache, three[1]!);
-        await fill(cache, three[2]!);
-        assert.equal(open.cachedBytes, open.sizeBytes);
-        assert.equal(await fill(cache, three[2]!), 0, 'the newest is still there');
-        assert.equal(blobFiles(directory).length, 2);
-        assert.equal(await fill(cache, three[1]!), 1, 'this one had to go');
-      },
-      { capacityBytes: 9 * CHUNK_BYTES },
-    );
-  });
-
-  test('less of it than before makes the oldest go at once', async () => {
-    const directory = cacheDirectory();
-    await withCache(
-      async (cache) => {
-        for (const content of three) await fill(cache, content);
-      },
-      ROOM,
-      directory,
-    );
-    await withCache(
-      async (cache) => {
-        assert.equal(blobFiles(directory).length, 1);
-        assert.equal(await fill(cache, three[2]!), 0);
-      },
-      { capacityBytes: 5 * CHUNK_BYTES },
-      directory,
-    );
-  });
-
-  test('none at all: everything is read all the same, and reported once', async () => {
-    await withCache(
-      async (cache, directory, faults) => {
-        const blob = await cache.openBlob(new BlobDouble(CONTENT));
-        for (let turn = 0; turn < 2; turn++) await assertReads(blob, 0, CONTENT.length);
-        await Promise.all(
-          Array.from({ length: 100 }, (_, i) => assertReads(blob, i * 20000 + 60000, 20000)),
-        );
-        assert.deepEqual(
-          faults.map(({ code }) => code),
-          [ErrorCodes.NoSpace],
-        );
-        assert.equal(blob.cachedBytes, 0);
-        assert.ok(statSync(blobFiles(directory)[0]!).blocks * 512 <= 64 * 1024);
-      },
-      { capacityBytes: 0 },
-    );
-  });
-
-  test('a read half on the disk and half in memory', async () => {
-    await withCache(
-      async (cache) => {
-        const blob = await cache.openBlob(new BlobDouble(CONTENT));
-        for (const chunk of [2, 5, 3, 4, 7, 6]) await assertReads(blob, chunk * CHUNK_BYTES, 1);
-        await assertReads(blob, CHUNK_BYTES + 17, 7 * CHUNK_BYTES);
-        await assertReads(blob, CHUNK_BYTES + 17, 7 * CHUNK_BYTES);
-        assert.equal(blob.cachedBytes, 2 * CHUNK_BYTES);
-      },
-      { capacityBytes: 2 * CHUNK_BYTES },
-    );
   });
 });
 

@@ -17,12 +17,16 @@ const CONTENT = distinctBytes(1_000_000);
 
 after(removeCacheDirectories);
 
+function run(program: string, ...args: string[]): void {
+  execFileSync(program, args);
+}
+
 async function onSmallDisk(
   options: string,
   work: (cache: BlockCache, directory: string, faults: ObdError[]) => Promise<void>,
 ): Promise<void> {
   const directory = cacheDirectory();
-  execFileSync('mount', ['-t', 'tmpfs', '-o', options, 'obd-cache-test', directory]);
+  run('mount', '-t', 'tmpfs', '-o', options, 'obd-cache-test', directory);
   try {
     const faults: ObdError[] = [];
     const report = (fault: ObdError) => faults.push(fault);
@@ -33,7 +37,7 @@ async function onSmallDisk(
       await cache.close();
     }
   } finally {
-    execFileSync('umount', [directory]);
+    run('umount', directory);
   }
 }
 

@@ -37,7 +37,7 @@ const TAIL_SHARE = 1 / 512;
 const TAIL_BYTES_MIN = 64 * 1024;
 
 /** The registry client, as far as it matters here. */
-export interface BlobSource {
+interface BlobSource {
   /** @param sizeBytes - Undefined if not known: the registry is asked then. */
   blobRanges(
     host: string,
