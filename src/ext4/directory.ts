@@ -17,6 +17,7 @@ import {
 } from './directory-block.js';
 import { beyond, damaged } from './ext4-error.js';
 import { appendExtent, type Extent } from './extent-tree.js';
+import { type DirectoryBlocks, HashIndex } from './hash-index.js';
 import { entryTypeOf, INDEX_FLAG, type Inode, type NodeKind } from './inode.js';
 import { BLOCK_BYTES } from './metadata-cache.js';
 import type { Volume } from './volume.js';
@@ -48,7 +49,8 @@ export class Directory {
   #subdirectories = 0;
   /** Blocks before this one are full, or were found too full for the last name that was tried. */
   #firstRoom = 0;
-  #lastAdded: { readonly block: number; readonly at: number } | undefined;
+  /** Per block, the entry added last: there is room behind it, most of the time. */
+  readonly #lastAdded: number[] = [];
 
   private constructor(volume: Volume, number: number) {
     this.#volume = volume;
@@ -96,30 +98,91 @@ export class Directory {
 
   /** The caller knows that there is no such name. */
   add(name: Uint8Array, inode: number, kind: NodeKind): void {
-    const wanted = entryBytes(name.length);
-    const own = this.#volume.inodes.get(this.#number);
-    own.clearFlag(INDEX_FLAG);
-    let block = this.#firstRoom;
-    while (block < this.#rooms.length && (this.#rooms[block] as number) < wanted) block++;
-    this.#firstRoom = block;
-    if (block === this.#blocks.length) clearBlock(this.#grow(own));
+    const block = this.#blockFor(name);
     this.#put(block, inode, entryTypeOf(kind), name);
     const isDirectory = kind === 'directory';
     this.#children.set(keyOf(name), { inode, isDirectory, block });
     if (!isDirectory) return;
     this.#subdirectories++;
-    this.#countLinks(own);
+    this.#countLinks(this.#volume.inodes.get(this.#number));
+  }
+
+  /** A block that has room for `name`, and is where it may be. */
+  #blockFor(name: Uint8Array): number {
+    const wanted = entryBytes(name.length);
+    const inode = this.#volume.inodes.get(this.#number);
+    let index = this.#index(inode);
+    if (index === undefined) {
+      while (this.#firstRoom < this.#blocks.length && this.#roomOf(this.#firstRoom) < wanted) {
+        this.#firstRoom++;
+      }
+      if (this.#firstRoom < this.#blocks.length) return this.#firstRoom;
+      if (this.#blocks.length > 1 || !this.#volume.canIndex) {
+        clearBlock(this.#grow(inode));
+        return this.#firstRoom;
+      }
+      index = HashIndex.make(this.#ownBlocks(), this.#volume.nameHash);
+      inode.setFlag(INDEX_FLAG);
+      this.#reread(1);
+    }
+    let leaf = index.leafOf(name);
+    if (this.#roomOf(leaf) < wanted) {
+      this.#reread(index.split(name));
+      this.#reread(leaf);
+      leaf = index.leafOf(name);
+    }
+    return leaf;
+  }
+
+  /** The index, if it has one and we can keep it up; otherwise it is turned off. */
+  #index(inode: Inode): HashIndex | undefined {
+    if (!inode.hasFlag(INDEX_FLAG)) return undefined;
+    if (this.#volume.canIndex && HashIndex.isKept(this.#bytesOf(0))) {
+      return new HashIndex(this.#ownBlocks(), this.#volume.nameHash);
+    }
+    inode.clearFlag(INDEX_FLAG);
+    return undefined;
+  }
+
+  #ownBlocks(): DirectoryBlocks {
+    return {
+      count: () => this.#blocks.length,
+      where: `inode ${this.#number}`,
+      bytes: (block) => this.#bytesOf(block),
+      grow: () => {
+        this.#grow(this.#volume.inodes.get(this.#number));
+        return this.#blocks.length - 1;
+      },
+    };
+  }
+
+  /** Names have moved to this block from another. */
+  #reread(block: number): void {
+    const bytes = this.#bytesOf(block);
+    this.#lastAdded[block] = 0;
+    this.#rooms[block] = roomIn(bytes, this.#where(block));
+    for (const { inode, name } of entriesOf(bytes, this.#where(block))) {
+      if (inode === 0) continue;
+      const key = keyOf(name);
+      const child = this.#children.get(key);
+      if (child === undefined) throw damaged(this.#where(block), 'a name from nowhere');
+      this.#children.set(key, { ...child, block });
+    }
+  }
+
+  #roomOf(block: number): number {
+    return this.#rooms[block] as number;
   }
 
   /** Names that come one after the other go behind each other, without a walk through the block. */
   #put(block: number, inode: number, type: number, name: Uint8Array): void {
     const bytes = this.#bytesOf(block);
     const where = this.#where(block);
-    const last = this.#lastAdded?.block === block ? this.#lastAdded.at : 0;
+    const last = this.#lastAdded[block] ?? 0;
     const isBehind = last > 0 && roomAt(bytes, last, where) >= entryBytes(name.length);
     const at = addEntry(bytes, where, isBehind ? last : 0, inode, type, name);
     this.#rooms[block] = isBehind ? roomAt(bytes, at, where) : roomIn(bytes, where);
-    this.#lastAdded = { block, at };
+    this.#lastAdded[block] = at;
   }
 
   /** The caller knows that there is such a name. */
@@ -128,7 +191,7 @@ export class Directory {
     const { block, isDirectory } = this.#children.get(key) as Child;
     const bytes = this.#bytesOf(block);
     removeEntry(bytes, this.#where(block), name);
-    this.#lastAdded = undefined;
+    this.#lastAdded[block] = 0;
     this.#rooms[block] = roomIn(bytes, this.#where(block));
     this.#firstRoom = Math.min(this.#firstRoom, block);
     this.#children.delete(key);

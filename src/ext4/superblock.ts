@@ -137,6 +137,10 @@ export class Superblock {
     return this.#bytes.subarray(0xec, 0xfc);
   }
 
+  get hasDirIndex(): boolean {
+    return (this.#u32(0x5c) & COMPAT.dirIndex) !== 0;
+  }
+
   get hashVersion(): number {
     return this.#bytes.readUInt8(0xfc);
   }

@@ -13,8 +13,10 @@ import { setRun } from './bitmap.js';
 import { BlockAllocator } from './block-allocator.js';
 import { ExtentTrees } from './extent-tree.js';
 import { BLOCK_UNINIT, GroupDescriptors, INODE_UNINIT, INODE_ZEROED } from './group-descriptors.js';
+import { HALF_MD4 } from './hash-index.js';
 import { InodeTable } from './inode-table.js';
 import { BLOCK_BYTES, MetadataCache } from './metadata-cache.js';
+import { NameHash } from './name-hash.js';
 import {
   BLOCKS_MAX,
   BLOCKS_PER_GROUP,
@@ -36,6 +38,7 @@ export class Volume {
   readonly allocator: BlockAllocator;
   readonly inodes: InodeTable;
   readonly trees: ExtentTrees;
+  readonly nameHash: NameHash;
 
   private constructor(
     device: BlockDevice,
@@ -50,6 +53,7 @@ export class Volume {
     this.allocator = new BlockAllocator(device, cache, superblock, groups);
     this.inodes = new InodeTable(cache, superblock, groups);
     this.trees = new ExtentTrees(cache, superblock, this.allocator);
+    this.nameHash = new NameHash(superblock.hashSeed, superblock.hashesUnsigned);
   }
 
   /**
@@ -90,6 +94,11 @@ export class Volume {
     superblock.freeBlocks = sum(superblock.groups, (group) => groups.freeBlocks(group));
     superblock.freeInodes = sum(superblock.groups, (group) => groups.freeInodes(group));
     return new Volume(device, cache, superblock, groups);
+  }
+
+  /** Whether directories get an index, and whether it is of the one kind that we keep up. */
+  get canIndex(): boolean {
+    return this.superblock.hasDirIndex && this.superblock.hashVersion === HALF_MD4;
   }
 
   /** Brings everything to the device. */
