@@ -39,12 +39,15 @@ test('a lane has eight fetches at a time, in order, and another lane goes past i
   await Promise.all(all);
 });
 
-test('sixty-four run at a time over all lanes', async () => {
+test('sixty-four run at a time over all lanes, and one of each lane in any case', async () => {
   const { started, ends, run } = controlled(new FetchScheduler());
-  const all = Array.from({ length: 70 }, (_, i) => run({}, `${i}`));
+  const lanes = Array.from({ length: 10 }, () => ({}));
+  const all = lanes.flatMap((lane, l) =>
+    Array.from({ length: 8 }, (_, i) => run(lane, `${l}.${i}`)),
+  );
   await turn();
-  assert.equal(started.length, 64);
-  for (let i = 0; i < 3; i++) {
+  assert.deepEqual(started.slice(64), ['8.0', '9.0']);
+  for (let i = 0; i < 4; i++) {
     for (const end of ends.values()) end();
     await turn();
     await turn();

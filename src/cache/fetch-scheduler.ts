@@ -3,14 +3,15 @@
  * less urgent, compete for the network.
  *
  * Fetches are in lanes, one per blob. First come, first served, except that a lane which has all it may
- * have is passed over: a blob that is read in one sweep, or whose registry hangs, delays no other.
+ * have is passed over, and one that has none under way may always start one: blobs that are read in one
+ * sweep, or whose registry hangs, keep no other from going on.
  * A fetch starts at the end of the turn of the event loop in which it was asked for, so that what is asked
  * for together can be joined first.
  *
  * What waits here is bounded by its users: each chunk of each open blob waits at most once.
  */
 
-/** With requests of up to 1 MiB, this bounds the memory in flight. */
+/** With requests of up to 1 MiB, and one more for each lane, this bounds the memory in flight. */
 const FETCHES_MAX = 64;
 /** As many requests as a kernel has under way on one device when it reads ahead for several readers. */
 const LANE_FETCHES_MAX = 8;
@@ -49,10 +50,11 @@ export class FetchScheduler {
   }
 
   #startWhatMay(): void {
-    for (let i = 0; i < this.#waiting.length && this.#runningTotal < FETCHES_MAX; ) {
+    for (let i = 0; i < this.#waiting.length; ) {
       const { lane, start } = this.#waiting[i]!;
       const running = this.#running.get(lane) ?? 0;
-      if (running >= LANE_FETCHES_MAX) {
+      const mayStart = running < LANE_FETCHES_MAX && this.#runningTotal < FETCHES_MAX;
+      if (!mayStart && running > 0) {
         i++;
         continue;
       }
