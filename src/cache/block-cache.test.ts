@@ -272,7 +272,7 @@ class CheckedFile implements RandomAccessFile {
 
 describe('damaged bytes', () => {
   test('from the registry once are fetched again, and once', async () => {
-    await withCache(async (cache) => {
+    await withCache(async (cache, _directory, faults) => {
       const ranges = new BlobDouble(CONTENT);
       ranges.damage = (target) => {
         if (ranges.requests.length === 1) target.fill(0, 7, 9);
@@ -280,6 +280,10 @@ describe('damaged bytes', () => {
       const blob = await cache.openBlob(ranges);
       await assertReads(new CheckedFile(blob), 0, 100);
       assert.equal(ranges.requests.length, 2);
+      assert.equal(
+        faults[0]?.message,
+        `Fetching 100 bytes of ${ranges.label} at 0 again: they failed a check`,
+      );
     });
   });
 

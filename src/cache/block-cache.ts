@@ -29,7 +29,7 @@ const SAVE_DELAY_MS = 1000;
 
 export interface BlockCacheOptions {
   readonly capacityBytes: number;
-  /** Told of faults that were survived: damaged state, a full disk. For the log. */
+  /** Told of faults that were survived: damaged state, a full disk, bytes fetched again. For the log. */
   readonly report?: (fault: ObdError) => void;
 }
 

@@ -71,7 +71,7 @@ export class BlobHandle implements CachedBlob, Fetcher {
   /** True: the registry has another copy. */
   forget(offset: number, length: number): boolean {
     this.#check(offset, length);
-    if (length > 0) this.#blob.forget(offset, length);
+    if (length > 0) this.#blob.distrust(this.label, offset, length);
     return true;
   }
 

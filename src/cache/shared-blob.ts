@@ -99,12 +99,20 @@ export class SharedBlob implements ChunkStore {
       problem = messageOf(error);
     }
     this.#report(ErrorCodes.Io, `Cannot read cached bytes of ${this.digest} at ${offset}`, problem);
-    this.forget(offset, target.length);
+    this.#forget(offset, target.length);
     return false;
   }
 
+  /** Drops bytes that failed a check further up; `label` names them and their registry. */
+  distrust(label: string, offset: number, length: number): void {
+    const message = `Fetching ${length} bytes of ${label} at ${offset} again: they failed a check`;
+    const details = { digest: this.digest, offset, length };
+    this.#home.report(new ObdError(ErrorCodes.Corrupt, message, details));
+    this.#forget(offset, length);
+  }
+
   /** Drops the chunks that the range touches. */
-  forget(offset: number, length: number): void {
+  #forget(offset: number, length: number): void {
     const end = Math.ceil((offset + length) / CHUNK_BYTES);
     for (let chunk = Math.floor(offset / CHUNK_BYTES); chunk < end; chunk++) {
       this.#home.held.drop(this.digest, chunk);
