@@ -2,10 +2,10 @@
  * What the formats cost: look-ups in a stack's index, the block codec beside the npm packages, and
  * reads of a layer from a local file in the page cache. One JSON object per line on stdout.
  *
- *     npx tsx bench/formats.ts [--seconds N]
+ *     npm run bench -- formats [--seconds N]
  *
  * The layer is 256 MiB of pages as layers have them: text-like, binary-like and incompressible ones.
- * `qemuNbd` figures are elsewhere; these say how much of a request's time the formats take.
+ * bench/whole-path.ts measures the daemon; these figures say how much of its time the formats take.
  */
 import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -30,7 +30,10 @@ import { ZFileWriter } from '../src/zfile/zfile-writer.js';
 
 const BLOCK = 4096;
 const LAYER_BYTES = 256 << 20;
-const { values } = parseArgs({ options: { seconds: { type: 'string', default: '2' } } });
+const { values } = parseArgs({
+  options: { seconds: { type: 'string', default: '2' } },
+  allowPositionals: true,
+});
 const SECONDS = Number(values.seconds);
 
 /** Seeded, so that two runs measure the same thing. */

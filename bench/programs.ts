@@ -1,0 +1,91 @@
+/** The programs that are measured or measure: qemu-nbd beside our daemon, fio on either's socket. */
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { ErrorCodes, ObdError } from '../src/errors.js';
+
+const execute = promisify(execFile);
+const START_MS = 5_000;
+
+/** @returns Its standard output. @throws {ObdError} `Host` if it is not installed, `Io` if it fails. */
+export async function run(program: string, args: readonly string[]): Promise<string> {
+  try {
+    return (await execute(program, args, { maxBuffer: 16 << 20 })).stdout;
+  } catch (error) {
+    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    if (!missing) throw new ObdError(ErrorCodes.Io, `${program} failed: ${error}`, {}, error);
+    throw new ObdError(ErrorCodes.Host, `Cannot run the benchmark: ${program} is not installed`);
+  }
+}
+
+/** `qemu-nbd` serving one file read-only. */
+export class QemuNbd {
+  readonly uri: string;
+  readonly #child: ChildProcess;
+
+  private constructor(uri: string, child: ChildProcess) {
+    this.uri = uri;
+    this.#child = child;
+  }
+
+  static async start(path: string, format: 'raw' | 'qcow2', socket: string): Promise<QemuNbd> {
+    const args = ['--read-only', '--persistent', '--shared=16', `--format=${format}`];
+    const child = spawn('qemu-nbd', [...args, `--socket=${socket}`, '--export-name=disk', path], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    });
+    const server = new QemuNbd(`nbd+unix:///disk?socket=${socket}`, child);
+    const deadline = performance.now() + START_MS;
+    while (!existsSync(socket)) {
+      if (child.exitCode !== null || performance.now() > deadline) {
+        throw new ObdError(ErrorCodes.Io, `qemu-nbd does not serve ${path}`);
+      }
+      await sleep(10);
+    }
+    return server;
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
+  async stop(): Promise<void> {
+    if (this.#child.exitCode !== null) return;
+    const ended = once(this.#child, 'exit');
+    this.#child.kill('SIGTERM');
+    await ended;
+  }
+}
+
+export interface Workload {
+  readonly name: string;
+  readonly unit: 'reads/s' | 'MiB/s';
+  readonly rw: 'randread' | 'read';
+  readonly blockBytes: number;
+  readonly depth: number;
+}
+
+/** One run of fio's nbd engine over the whole disk. @returns The rate in the workload's unit. */
+export async function fio(workload: Workload, uri: string, seconds: number): Promise<number> {
+  const text = await run('fio', [
+    '--name=bench',
+    '--ioengine=nbd',
+    `--uri=${uri}`,
+    `--rw=${workload.rw}`,
+    `--bs=${workload.blockBytes}`,
+    `--iodepth=${workload.depth}`,
+    `--runtime=${seconds}`,
+    '--time_based',
+    '--randrepeat=1',
+    '--output-format=json',
+  ]);
+  const { read } = JSON.parse(text.slice(text.indexOf('{'))).jobs[0];
+  return workload.unit === 'reads/s' ? read.iops : read.bw_bytes / 2 ** 20;
+}
+
+/** Resident memory of a process now, in MiB. */
+export function residentMib(pid: number): number {
+  const kib = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+  return Number(kib) / 1024;
+}
