@@ -14,7 +14,7 @@
  */
 import type { BlockDevice } from '../io/block-device.js';
 import { clearRun, lastSet, nextClear, nextSet, setRun } from './bitmap.js';
-import { beyond, damaged, noSpace } from './ext4-error.js';
+import { damaged, noSpace } from './ext4-error.js';
 import { BLOCK_UNINIT, type GroupDescriptors } from './group-descriptors.js';
 import { BLOCK_BYTES, type CachedBlock, type MetadataCache } from './metadata-cache.js';
 import { BLOCKS_PER_GROUP, type Superblock } from './superblock.js';
@@ -160,15 +160,13 @@ export class BlockAllocator {
   #bitmap(group: number): CachedBlock {
     const number = this.#groups.blockBitmap(group);
     if (!this.#groups.hasFlag(group, BLOCK_UNINIT)) return this.#cache.get(number);
-    if (this.#superblock.mayHaveBackup(group)) {
-      throw beyond(`group ${group}`, 'a block bitmap that was never written, beside a superblock');
-    }
     const bitmap = this.#cache.fresh(number);
     const base = group * BLOCKS_PER_GROUP;
     const mark = (start: number, count: number) => {
       const from = Math.max(start - base, 0);
       setRun(bitmap.bytes, from, Math.min(start + count - base, BLOCKS_PER_GROUP));
     };
+    mark(base, this.#superblock.backupBlocks(group));
     mark(this.#groups.blockBitmap(group), 1);
     mark(this.#groups.inodeBitmap(group), 1);
     mark(this.#groups.inodeTable(group), this.#superblock.inodeTableBlocks);

@@ -149,6 +149,7 @@ export class Directory {
       count: () => this.#blocks.length,
       where: `inode ${this.#number}`,
       bytes: (block) => this.#bytesOf(block),
+      change: (block) => this.#change(block),
       grow: () => {
         this.#grow(this.#volume.inodes.get(this.#number));
         return this.#blocks.length - 1;
@@ -176,7 +177,7 @@ export class Directory {
 
   /** Names that come one after the other go behind each other, without a walk through the block. */
   #put(block: number, inode: number, type: number, name: Uint8Array): void {
-    const bytes = this.#bytesOf(block);
+    const bytes = this.#change(block);
     const where = this.#where(block);
     const last = this.#lastAdded[block] ?? 0;
     const isBehind = last > 0 && roomAt(bytes, last, where) >= entryBytes(name.length);
@@ -189,7 +190,7 @@ export class Directory {
   remove(name: Uint8Array): void {
     const key = keyOf(name);
     const { block, isDirectory } = this.#children.get(key) as Child;
-    const bytes = this.#bytesOf(block);
+    const bytes = this.#change(block);
     removeEntry(bytes, this.#where(block), name);
     this.#lastAdded[block] = 0;
     this.#rooms[block] = roomIn(bytes, this.#where(block));
@@ -259,6 +260,10 @@ export class Directory {
   }
 
   #bytesOf(block: number): Buffer {
+    return this.#volume.cache.get(this.#blocks[block] as number).bytes;
+  }
+
+  #change(block: number): Buffer {
     const cached = this.#volume.cache.get(this.#blocks[block] as number);
     cached.dirty = true;
     return cached.bytes;

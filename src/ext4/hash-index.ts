@@ -27,8 +27,9 @@ const PAIR_BYTES = 8;
 export interface DirectoryBlocks {
   count(): number;
   readonly where: string;
-  /** The bytes of a block, which will be changed. */
   bytes(block: number): Buffer;
+  /** The bytes of a block that will be changed. */
+  change(block: number): Buffer;
   /** Adds a block at the end and returns its number. */
   grow(): number;
 }
@@ -56,8 +57,8 @@ export class HashIndex {
 
   /** Turns the only block of a directory into a root, and its names into a leaf, which is block 1. */
   static make(blocks: DirectoryBlocks, hash: NameHash): HashIndex {
-    const leaf = blocks.bytes(blocks.grow());
-    const root = blocks.bytes(0);
+    const leaf = blocks.change(blocks.grow());
+    const root = blocks.change(0);
     clearBlock(leaf);
     // The first two are the dots.
     for (const entry of [...entriesOf(root, blocks.where)].slice(2)) {
@@ -67,7 +68,7 @@ export class HashIndex {
     root.writeUInt16LE(BLOCK_BYTES - entryBytes(1), 16);
     root.writeUInt8(HALF_MD4, INFO_AT + 4);
     root.writeUInt8(INFO_BYTES, INFO_AT + 5);
-    new Pairs(root, ROOT_PAIRS_AT, blocks).fill([{ hash: 0, block: 1 }]);
+    new Pairs(0, ROOT_PAIRS_AT, blocks).fill([{ hash: 0, block: 1 }]);
     return new HashIndex(blocks, hash);
   }
 
@@ -98,7 +99,7 @@ export class HashIndex {
   /** Moves the upper half of a leaf, by hash, to a new block. */
   #halve(leaf: number, created: number): { upperHash: number; isContinued: boolean } {
     const { where } = this.#blocks;
-    const lower = this.#blocks.bytes(leaf);
+    const lower = this.#blocks.change(leaf);
     const entries = [...entriesOf(Buffer.from(lower), where)]
       .filter((entry) => entry.inode !== 0)
       .map((entry) => ({ ...entry, hash: this.#hash.of(entry.name) }))
@@ -120,12 +121,12 @@ export class HashIndex {
       }
     };
     fill(lower, entries.slice(0, middle));
-    fill(this.#blocks.bytes(created), entries.slice(middle));
+    fill(this.#blocks.change(created), entries.slice(middle));
     return { upperHash: after.hash, isContinued: before.hash === after.hash };
   }
 
   get #root(): Pairs {
-    return new Pairs(this.#blocks.bytes(0), ROOT_PAIRS_AT, this.#blocks);
+    return new Pairs(0, ROOT_PAIRS_AT, this.#blocks);
   }
 
   get #hasNodes(): boolean {
@@ -133,7 +134,7 @@ export class HashIndex {
   }
 
   #node(block: number): Pairs {
-    return new Pairs(this.#blocks.bytes(block), NODE_PAIRS_AT, this.#blocks);
+    return new Pairs(block, NODE_PAIRS_AT, this.#blocks);
   }
 
   /** The pairs that point to the leaf of `hash`. */
@@ -146,15 +147,14 @@ export class HashIndex {
     const full = this.#lowest(hash);
     if (!full.isFull) return;
     const created = this.#blocks.grow();
-    const bytes = this.#blocks.bytes(created);
-    clearBlock(bytes);
+    clearBlock(this.#blocks.change(created));
     const node = this.#node(created);
     const all = full.all();
     const root = this.#root;
     if (!this.#hasNodes) {
       node.fill(all);
       root.fill([{ hash: 0, block: created }]);
-      this.#blocks.bytes(0).writeUInt8(1, INFO_AT + 6);
+      this.#blocks.change(0).writeUInt8(1, INFO_AT + 6);
       this.#makeRoomForPair(hash);
       return;
     }
@@ -174,12 +174,14 @@ interface Pair {
 
 /** The pairs of a root or node. The first has no hash: its place holds limit and count. */
 class Pairs {
+  readonly #block: number;
   readonly #bytes: Buffer;
   readonly #start: number;
   readonly #blocks: DirectoryBlocks;
 
-  constructor(bytes: Buffer, start: number, blocks: DirectoryBlocks) {
-    this.#bytes = bytes;
+  constructor(block: number, start: number, blocks: DirectoryBlocks) {
+    this.#block = block;
+    this.#bytes = blocks.bytes(block);
     this.#start = start;
     this.#blocks = blocks;
   }
@@ -220,7 +222,7 @@ class Pairs {
   }
 
   fill(pairs: readonly Pair[]): void {
-    this.#bytes.fill(0, this.#start);
+    this.#blocks.change(this.#block).fill(0, this.#start);
     for (const [index, { hash, block }] of pairs.entries()) {
       this.#bytes.writeUInt32LE(hash, this.#start + index * PAIR_BYTES);
       this.#bytes.writeUInt32LE(block, this.#start + index * PAIR_BYTES + 4);

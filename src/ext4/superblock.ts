@@ -54,7 +54,6 @@ export class Superblock {
   readonly inodesPerGroup: number;
   readonly firstInode: number;
   readonly descriptorBytes: number;
-  readonly reservedDescriptorBlocks: number;
   /** gdt_csum: descriptors carry a CRC, and say which bitmaps were never written. */
   readonly hasGroupChecksums: boolean;
   readonly uuid: Buffer;
@@ -70,7 +69,6 @@ export class Superblock {
     this.groups = Math.ceil(this.blocks / BLOCKS_PER_GROUP);
     this.firstInode = this.#u32(0x54);
     this.descriptorBytes = (this.#u32(0x60) & INCOMPAT.bits64) !== 0 ? this.#u16(0xfe) : 32;
-    this.reservedDescriptorBlocks = this.#u16(0xce);
     this.hasGroupChecksums = (this.#u32(0x64) & RO_COMPAT.gdtCsum) !== 0;
     this.uuid = this.#bytes.subarray(0x68, 0x78);
     this.#checkGeometry(deviceBytes);
@@ -157,10 +155,14 @@ export class Superblock {
     return this.inodesPerGroup / INODES_PER_BLOCK;
   }
 
-  /** Whether `group` may begin with a copy of the superblock, that of group 0 not counted. */
-  mayHaveBackup(group: number): boolean {
+  /** Blocks at the start of `group` that hold a copy of the superblock and of the descriptors. */
+  backupBlocks(group: number): number {
     const listed = (this.#u32(0x5c) & COMPAT.sparseSuper2) !== 0;
-    return !listed || this.#u32(0x24c) === group || this.#u32(0x250) === group;
+    const sparse = (this.#u32(0x64) & RO_COMPAT.sparseSuper) !== 0;
+    const hasBackup = listed
+      ? this.#u32(0x24c) === group || this.#u32(0x250) === group
+      : !sparse || group <= 1 || [3, 5, 7].some((base) => isPowerOf(base, group));
+    return hasBackup ? 1 + this.descriptorBlocks + this.#u16(0xce) : 0;
   }
 
   blocksIn(group: number): number {
@@ -218,6 +220,12 @@ export class Superblock {
       throw damaged('superblock', `${found} do not fit together, or not on ${deviceBytes} bytes`);
     }
   }
+}
+
+function isPowerOf(base: number, number: number): boolean {
+  let power = base;
+  while (power < number) power *= base;
+  return power === number;
 }
 
 function bitsOf(features: Readonly<Record<string, number>>): number {
