@@ -1,10 +1,10 @@
 #!/usr/bin/env node
 /** `obd-snapshotter`: containerd's snapshotter `obd-ts`, as a proxy plugin on a unix socket. Wiring only. */
 import { once } from 'node:events';
-import pino from 'pino';
 import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { BlockdClient } from '../blockd/blockd-client.js';
+import { daemonLog } from '../cli/daemon-log.js';
 import { reportFailure } from '../cli/failure.js';
 import { interruption } from '../cli/interruption.js';
 import { readConfigFile } from '../config/config-file.js';
@@ -42,7 +42,7 @@ async function serve(configPath: string | undefined): Promise<void> {
   if (process.geteuid?.() !== 0) {
     throw new ObdError(ErrorCodes.Host, 'Cannot mount file systems: run this as root');
   }
-  const log = pino({ level: config.log_level, base: { program: PROGRAM } }, pino.destination(2));
+  const log = daemonLog(PROGRAM, config.log_level);
   const { plain_http, hosts } = config.registry;
   const registryHosts = new RegistryHosts(plain_http, hosts);
   const devices = new BlockdClient(config.blockd_socket);

@@ -61,8 +61,7 @@ export class ImageLocator {
       return await this.#askContainerd(digest, namespace);
     } catch (error) {
       if (!(error instanceof ObdError)) throw error;
-      const reason = messageOf(error);
-      this.#log.warn({ reason, digest }, 'containerd could not be asked where a layer is from');
+      this.#log.warn({ err: error, digest }, 'containerd could not be asked where a layer is from');
       return undefined;
     }
   }

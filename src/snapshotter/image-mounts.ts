@@ -113,7 +113,7 @@ export class ImageMounts {
     } catch (error) {
       const what =
         'devices without a snapshot cannot be looked for: trying again from time to time';
-      if (!this.#sweepFailed) this.#log.warn({ reason: messageOf(error) }, what);
+      if (!this.#sweepFailed) this.#log.warn({ err: error }, what);
       this.#sweepFailed = true;
       this.#sweepSoon();
     }
@@ -164,8 +164,7 @@ export class ImageMounts {
       await unmountAll(this.#directories.mountPoint(id), { lazily: false });
       await this.#devices.detach(this.#deviceId(id));
     } catch (error) {
-      const reason = messageOf(error);
-      this.#log.warn({ snapshotId: id, reason }, 'an image could not be let go of yet');
+      this.#log.warn({ snapshotId: id, err: error }, 'an image could not be let go of yet');
       this.#sweepSoon();
     }
   }

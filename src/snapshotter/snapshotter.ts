@@ -13,7 +13,7 @@
  *
  * A directory, mount or device without a record is thus debris at any time but while its Prepare is under way.
  */
-import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { ErrorCodes, ObdError } from '../errors.js';
 import type { ImageConfig } from '../image/image-config.js';
 import type { Filter } from './filter.js';
 import { DEFAULT_FILE_SYSTEM } from './image-mount.js';
@@ -173,9 +173,7 @@ export class Snapshotter {
   }
 
   list(filter: Filter): Snapshot[] {
-    const all = this.#store.list(({ message }) =>
-      this.#log.error({ reason: message }, 'passing over a snapshot'),
-    );
+    const all = this.#store.list((err) => this.#log.error({ err }, 'passing over a snapshot'));
     return all.filter((snapshot) => filter((path) => fieldOf(snapshot, path)));
   }
 
@@ -326,8 +324,7 @@ export class Snapshotter {
     try {
       await this.#directories.remove(id);
     } catch (error) {
-      const reason = messageOf(error);
-      this.#log.warn({ snapshotId: id, reason }, 'a directory could not be removed yet');
+      this.#log.warn({ snapshotId: id, err: error }, 'a directory could not be removed yet');
     }
   }
 

@@ -36,8 +36,8 @@ export const unfit = process.geteuid?.() === 0 ? false : 'mounting needs root';
 export class SnapshotsClient {
   readonly #client: GrpcClient;
 
-  constructor(socketPath: string) {
-    const headers = { 'containerd-namespace': 'testsuite' };
+  constructor(socketPath: string, namespace = 'testsuite') {
+    const headers = { 'containerd-namespace': namespace };
     this.#client = new GrpcClient(socketPath, {
       peer: 'obd-snapshotter',
       timeoutMs: CALL_MS_MAX,
@@ -113,6 +113,8 @@ export interface SnapshotterOptions {
   readonly blockdSocket?: string;
   readonly containerdSocket?: string;
   readonly socket?: string;
+  /** Of the configuration, besides where things are. */
+  readonly more?: string;
 }
 
 export class SnapshotterProcess {
@@ -142,7 +144,7 @@ export class SnapshotterProcess {
     const lines = Object.entries(config).map(
       ([key, value]) => `${key} = ${JSON.stringify(value)}\n`,
     );
-    writeFileSync(file('config.toml'), lines.join(''));
+    writeFileSync(file('config.toml'), `${lines.join('')}${options.more ?? ''}`);
     const started = new SnapshotterProcess(directory, socket);
     await started.restart();
     return started;

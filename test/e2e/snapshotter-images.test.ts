@@ -1,0 +1,278 @@
+/**
+ * Goal: under a real containerd and runc, images run from obd-ts: plain ones, overlaybd ones pulled as a whole and
+ * overlaybd ones pulled lazily, whose containers share one device and one mount; and when all is removed, all is gone.
+ * Method: an image of three small layers made of this machine's shell, converted by obdconv; every daemon a process of its
+ * own; the registry's access log says what was fetched.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
+import { BlockdProcess, blockdUnfit } from '../support/blockd-process.js';
+import { PrivateContainerd, unfit } from '../support/containerd-private.js';
+import {
+  type LayerSource,
+  LayoutBuilder,
+  readJson,
+  sha256,
+} from '../support/oci-layout-builder.js';
+import { runObdconv } from '../support/run-obdconv.js';
+import { obdctl } from '../support/run-obdctl.js';
+import { mountsIn, SnapshotsClient, SnapshotterProcess } from '../support/snapshotter-process.js';
+
+const LAYER_TAR = 'application/vnd.oci.image.layer.v1.tar';
+const BALLAST_BYTES = 8 << 20;
+const RECONNECT_TURN_MS = 200;
+const RECONNECT_TURNS_MAX = 100;
+
+describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
+  let folder: string;
+  let containerd: PrivateContainerd;
+  let blockd: BlockdProcess;
+  let snapshotter: SnapshotterProcess;
+  /** Undoes what before() has come to, last first. */
+  const undo: (() => Promise<void>)[] = [];
+  let plain: string;
+  let converted: string;
+  let count = 0;
+
+  before(async () => {
+    folder = mkdtempSync('/var/tmp/obdi.');
+    undo.push(async () => rmSync(folder, { recursive: true }));
+    containerd = await PrivateContainerd.start();
+    undo.push(() => containerd.stop());
+    const hosts = `[registry.hosts]\n"127.0.0.1" = "${containerd.registry}"\n`;
+    blockd = await BlockdProcess.start(hosts);
+    // The devices go with the images, when containerd stops, and so the daemon last.
+    undo.splice(1, 0, () => blockd.stop());
+    snapshotter = await SnapshotterProcess.start({
+      socket: containerd.snapshotterSocket,
+      blockdSocket: blockd.socket,
+      containerdSocket: containerd.socket,
+      more: hosts,
+    });
+    undo.push(() => snapshotter.stop());
+    const layout = new LayoutBuilder(join(folder, 'layout'));
+    layout.tag('plain', layout.addImage(sampleLayers(folder), goArchitecture()));
+    plain = await containerd.push(`${layout.directory}:plain`, 'sample:plain');
+    converted = `${containerd.registry}/sample:obd`;
+    const conversion = await runObdconv([`oci:${layout.directory}:plain`, `docker://${converted}`]);
+    assert.equal(conversion.status, 0, conversion.stderr);
+  });
+  after(async () => {
+    for (const step of undo.reverse()) await step();
+  });
+
+  const run = async (image: string, script: string) =>
+    (
+      await containerd.ctr(
+        'run',
+        '--rm',
+        '--snapshotter',
+        'obd-ts',
+        image,
+        `c${count++}`,
+        '/bin/sh',
+        '-c',
+        script,
+      )
+    ).trim();
+  const remove = (image: string) => containerd.ctr('images', 'remove', '--sync', image);
+  const devices = async () => (await blockd.client.list()).map(({ path }) => path);
+  const rpull = async () => {
+    const { status, stderr } = await obdctl(
+      'rpull',
+      '--plain-http',
+      '--address',
+      containerd.socket,
+      '--namespace',
+      containerd.namespace,
+      converted,
+    );
+    assert.equal(status, 0, stderr);
+  };
+  const nothingLeft = async () => {
+    assert.deepEqual(await snapshotter.client.list(), []);
+    assert.deepEqual(await devices(), []);
+    assert.deepEqual(mountsIn(snapshotter.directory), []);
+    assert.deepEqual(readdirSync(join(snapshotter.root, 'snapshots')), []);
+  };
+  /** containerd's client pauses for some seconds before it connects to a plugin again that was away. */
+  const containerdIsBack = async () => {
+    for (let turn = 0; turn < RECONNECT_TURNS_MAX; turn++) {
+      const tried = containerd.ctr('snapshots', '--snapshotter', 'obd-ts', 'ls');
+      if (await tried.then(Boolean, () => false)) return;
+      await setTimeout(RECONNECT_TURN_MS);
+    }
+    assert.fail('containerd does not find the snapshotter again');
+  };
+  const served = async () => {
+    const labels = (await snapshotter.client.list()).map(
+      (info) => info.labels['containerd.io/snapshot/obd-ts.served'],
+    );
+    return [...new Set(labels)];
+  };
+
+  test('a plain image is pulled and run', async () => {
+    await containerd.ctr('images', 'pull', '--plain-http', '--snapshotter', 'obd-ts', plain);
+    assert.equal(await run(plain, 'cat /hello; echo x > /written; cat /written'), 'hello\nx');
+    assert.deepEqual(await served(), ['overlayfs']);
+    await remove(plain);
+    await nothingLeft();
+  });
+
+  test('an image pulled lazily runs after fetching little of it; its containers share device and mount', async () => {
+    const earlier = (await containerd.requests()).length;
+    await rpull();
+    assert.deepEqual(await served(), ['lazy']);
+    assert.deepEqual(await devices(), []);
+    const [one, two] = await Promise.all([
+      run(converted, 'cat /hello; echo one > /written; cat /written'),
+      run(converted, 'test ! -e /etc/removed && cat /hello; test ! -e /written && echo two'),
+    ]);
+    assert.deepEqual([one, two], ['hello\none', 'hello\ntwo']);
+    const [device, ...others] = await blockd.client.list();
+    assert.ok(device !== undefined && others.length === 0);
+    assert.equal(mountsIn(snapshotter.directory).length, 1);
+    assert.ok(
+      device.fetchedBytes < BALLAST_BYTES,
+      `${device.fetchedBytes} of ${device.remoteBytes}`,
+    );
+    const requests = (await containerd.requests()).slice(earlier);
+    assert.ok(
+      requests.some((line) => /"GET .*\/blobs\/.*" 206 /.test(line)),
+      requests.join('\n'),
+    );
+  });
+
+  test('a container starts after the daemon was killed, and after the snapshotter was', async () => {
+    await blockd.end('SIGKILL');
+    await snapshotter.end('SIGKILL');
+    await blockd.restart();
+    await snapshotter.restart();
+    await containerdIsBack();
+    assert.equal(await run(converted, 'cat /hello'), 'hello');
+    assert.equal((await devices()).length, 1);
+    assert.equal(mountsIn(snapshotter.directory).length, 1);
+  });
+
+  test('while the daemon is down a container is refused with the reason, and images can be removed', async () => {
+    await blockd.end('SIGTERM');
+    await assert.rejects(
+      run(converted, 'true'),
+      /Cannot serve the image with top layer .*127\.0\.0\.1:\d+\/v2\/sample\): .*obd-blockd/,
+    );
+    await remove(converted);
+    assert.deepEqual(await snapshotter.client.list(), []);
+    await blockd.restart();
+    await snapshotter.client.cleanup();
+    await nothingLeft();
+  });
+
+  test('an overlaybd image pulled as a whole is served locally', async () => {
+    await containerd.ctr('images', 'pull', '--plain-http', '--snapshotter', 'obd-ts', converted);
+    assert.deepEqual(await served(), ['local']);
+    assert.deepEqual(await devices(), []);
+    assert.equal(await run(converted, 'cat /hello'), 'hello');
+    assert.equal((await blockd.client.list())[0]?.remoteBytes, 0);
+    await remove(converted);
+    await nothingLeft();
+  });
+
+  test('without the image reference, the registry is found in the content store', async () => {
+    await containerd.ctr('content', 'fetch', '--plain-http', converted);
+    const client = new SnapshotsClient(containerd.snapshotterSocket, containerd.namespace);
+    const { layers } = await manifestOf(converted);
+    let parent = '';
+    for (const [i, { annotations }] of layers.entries()) {
+      const ref = `sha256:${String(i).repeat(64)}`;
+      assert.equal(await client.prepareLayer(ref, parent, annotations), true);
+      parent = ref;
+    }
+    const [mount] = await client.view('view', parent);
+    assert.equal(
+      execFileSync('cat', [join(mount?.source ?? '', 'hello')], { encoding: 'utf8' }),
+      'hello\n',
+    );
+    for (const { name } of (await client.list()).reverse()) await client.remove(name);
+    client.close();
+    await remove(converted);
+    await nothingLeft();
+  });
+
+  async function manifestOf(
+    image: string,
+  ): Promise<{ layers: { annotations: Record<string, string> }[] }> {
+    const target = join(folder, 'copy');
+    execFileSync('skopeo', [
+      '--insecure-policy',
+      'copy',
+      '--quiet',
+      '--src-tls-verify=false',
+      `docker://${image}`,
+      `dir:${target}`,
+    ]);
+    return readJson(join(target, 'manifest.json'));
+  }
+});
+
+/** A shell and what it needs, something large, and a change to both. */
+function sampleLayers(folder: string): LayerSource[] {
+  return [
+    layerOf(join(folder, 'one'), (root) => {
+      for (const program of ['/bin/sh', '/bin/cat']) addProgram(root, program);
+      mkdirSync(join(root, 'etc'));
+      writeFileSync(join(root, 'etc/removed'), 'old');
+    }),
+    layerOf(join(folder, 'two'), (root) => {
+      writeFileSync(join(root, 'hello'), 'not this\n');
+      writeFileSync(join(root, 'ballast'), randomBytes(BALLAST_BYTES));
+    }),
+    layerOf(join(folder, 'three'), (root) => {
+      mkdirSync(join(root, 'etc'));
+      writeFileSync(join(root, 'etc/.wh.removed'), '');
+      writeFileSync(join(root, 'hello'), 'hello\n');
+    }),
+  ];
+}
+
+function layerOf(root: string, fill: (root: string) => void): LayerSource {
+  mkdirSync(root);
+  fill(root);
+  const args = [
+    '--create',
+    '--sort=name',
+    '--owner=0',
+    '--group=0',
+    '--numeric-owner',
+    '-C',
+    root,
+    '.',
+  ];
+  const blob = execFileSync('tar', args, { maxBuffer: 64 << 20 });
+  return { mediaType: LAYER_TAR, blob, diffId: sha256(blob) };
+}
+
+/** A program with the libraries that it is linked with, where the loader looks for them. */
+function addProgram(root: string, program: string): void {
+  const libraries = execFileSync('ldd', [program], { encoding: 'utf8' }).match(/\/\S+/g) ?? [];
+  for (const path of [program, ...libraries]) {
+    mkdirSync(join(root, dirname(path)), { recursive: true });
+    cpSync(realpathSync(path), join(root, path));
+  }
+}
+
+function goArchitecture(): string {
+  return process.arch === 'x64' ? 'amd64' : process.arch;
+}
