@@ -14,7 +14,7 @@ import { NULL_UUID, normalizeUuid } from './layer-uuid.js';
 
 export const HEADER_BYTES = 4096;
 export const SECTOR_BYTES = 512;
-export const USER_TAG_BYTES_MAX = 256;
+const USER_TAG_BYTES_MAX = 256;
 
 const STRUCT_BYTES = 390;
 const MAGIC = Buffer.from('4c534d5400010200657e63d29444084ca2d2c8ec4fcfae8a', 'hex');

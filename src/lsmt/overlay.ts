@@ -20,7 +20,7 @@ export function overlayAll(tables: readonly Segments[]): Segments {
 }
 
 /** `upper` over `lower`. */
-export function overlay(upper: Segments, lower: Segments): Segments {
+function overlay(upper: Segments, lower: Segments): Segments {
   if (upper.count === 0) return lower;
   if (lower.count === 0) return upper;
   const merged = new SegmentsBuilder(upper.count + lower.count);

@@ -12,7 +12,7 @@ import { BLOCK_BYTES, HeaderProblem, natural } from './header-block.js';
 import { type PaxRecords, parseNatural } from './pax-records.js';
 
 /** A map of this many extents takes 16 MiB here; GNU tar writes one per run of 512-byte blocks. */
-export const SPARSE_EXTENTS_MAX = 1 << 20;
+const SPARSE_EXTENTS_MAX = 1 << 20;
 
 const ENTRY_BYTES = 24;
 const HEADER_ENTRIES_AT = 386;

@@ -13,8 +13,6 @@ export interface TarTime {
   readonly nanoseconds: number;
 }
 
-export const EPOCH: TarTime = { seconds: 0, nanoseconds: 0 };
-
 /** `other` is a typeflag that this reader gives no meaning to; `typeflag` says which. */
 export type TarEntryKind =
   | 'file'

@@ -16,7 +16,7 @@ import { rawCrc32c } from './raw-crc32c.js';
 
 export const HEADER_BYTES = 512;
 /** Blocks are 4 KiB at least: no tool writes smaller ones, and their index would weigh too much. */
-export const BLOCK_BYTES_MIN = 4096;
+const BLOCK_BYTES_MIN = 4096;
 /**
  * 2^25 blocks, 128 GiB in blocks of 4 KiB: their table takes 128 MiB of memory, which is as much as
  * one layer may cost a daemon. The format allows 10^9.
