@@ -4,7 +4,7 @@
  * Layout of a new one: superblock, group descriptors, all block bitmaps, all inode bitmaps, all inode tables,
  * then whatever comes. Only what says something is written: a bitmap of a group in which nothing is used is
  * not (BLOCK_UNINIT, INODE_UNINIT), nor are inode tables, since the device reads as zeroes. So an empty
- * 64 GiB file system takes 18 blocks.
+ * 64 GiB file system takes 19 blocks.
  */
 
 import { ErrorCodes, ObdError } from '../errors.js';
