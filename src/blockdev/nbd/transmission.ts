@@ -36,7 +36,8 @@ import { REPLY_BUFFER_BYTES, type ReplyBuffers } from './reply-buffers.js';
 const QUEUED_BYTES_MAX = 1 << 20;
 /** Reads being loaded: what the kernel's NBD client has in flight on one connection. */
 const LOADS_MAX = 128;
-const LOADING_BYTES_MAX = 64 << 20;
+/** Enough to fetch 80 MB/s at 50 ms; nbdcopy asks for four connections of 16 MiB, which would stay resident. */
+const LOADING_BYTES_MAX = 4 << 20;
 const EMPTY = Buffer.alloc(0);
 
 export interface TransmissionOptions {
