@@ -120,7 +120,7 @@ test('random damage to any metadata is an answer or a typed error', () => {
       for (const [chunk, at, value] of damages) bytes[chunk + at] = value;
       exerciseDamaged(bytes);
     }),
-    { numRuns: 400 },
+    { numRuns: 150 },
   );
 });
 

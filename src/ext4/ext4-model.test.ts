@@ -324,6 +324,6 @@ test('any sequence of operations leaves what the model says, and e2fsck content'
         model.device.close();
       }
     }),
-    { numRuns: 30 },
+    { numRuns: 20 },
   );
 });
