@@ -83,7 +83,6 @@ const imageConfig = z.looseObject({
   rootfs: z.looseObject({ type: z.literal('layers'), diff_ids: z.array(digest) }),
 });
 
-export type Platform = z.infer<typeof platform>;
 export type Descriptor = z.infer<typeof descriptor>;
 export type ImageManifest = z.infer<typeof imageManifest>;
 export type ImageIndex = z.infer<typeof imageIndex>;
@@ -95,7 +94,7 @@ interface Stored {
   readonly bytes: Uint8Array;
 }
 export type StoredImage = Stored & { readonly kind: 'image'; readonly manifest: ImageManifest };
-export type StoredIndex = Stored & { readonly kind: 'index'; readonly index: ImageIndex };
+type StoredIndex = Stored & { readonly kind: 'index'; readonly index: ImageIndex };
 export type StoredManifest = StoredImage | StoredIndex;
 
 /**

@@ -16,11 +16,6 @@ import { DockerCredentials } from '../../src/registry/docker-credentials.js';
 import { RegistryClient } from '../../src/registry/registry-client.js';
 import { RegistryHosts } from '../../src/registry/registry-hosts.js';
 import {
-  type DockerRegistry,
-  dockerRegistryMissing,
-  startDockerRegistry,
-} from '../support/password-registry.js';
-import {
   blobPath,
   type Descriptor,
   LayoutBuilder,
@@ -28,6 +23,11 @@ import {
   sha256,
   taggedManifest,
 } from '../support/oci-layout-builder.js';
+import {
+  type DockerRegistry,
+  dockerRegistryMissing,
+  startDockerRegistry,
+} from '../support/password-registry.js';
 import { runObdconv } from '../support/run-obdconv.js';
 import { tarOf } from '../support/tar-builder.js';
 
