@@ -10,7 +10,10 @@ import { interruption } from '../cli/interruption.js';
 import { readConfigFile } from '../config/config-file.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { GrpcServer } from '../grpc/grpc-server.js';
+import { DockerCredentials } from '../registry/docker-credentials.js';
+import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
+import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
 import { ImageLocator } from '../snapshotter/image-locator.js';
 import { snapshotsService } from '../snapshotter/snapshots-service.js';
 import { Snapshotter } from '../snapshotter/snapshotter.js';
@@ -24,6 +27,8 @@ import {
 const PROGRAM = 'obd-snapshotter';
 /** An image being attached may need a registry that is slow; then systemd would lose patience. */
 const STOP_GRACE_MS = 10_000;
+/** Of each repository that may have a blob; then it is taken for one that has not. */
+const PROBE_MS_MAX = 10_000;
 
 const EPILOGUE = `\
 The configuration, with its defaults (${SNAPSHOTTER_CONFIG_PATH}; it may be missing):
@@ -46,7 +51,15 @@ async function serve(configPath: string | undefined): Promise<void> {
   const { plain_http, hosts } = config.registry;
   const registryHosts = new RegistryHosts(plain_http, hosts);
   const devices = new BlockdClient(config.blockd_socket);
-  const locator = new ImageLocator(config.containerd_socket, registryHosts, log);
+  const credentials = new DockerCredentials(config.docker_config);
+  const limits = {
+    ...DEFAULT_LIMITS,
+    requestDeadlineMs: PROBE_MS_MAX,
+    fetchDeadlineMs: PROBE_MS_MAX,
+  };
+  const registry = new RegistryClient({ hosts: registryHosts, credentials, limits });
+  const containerdSocket = config.containerd_socket;
+  const locator = new ImageLocator({ containerdSocket, hosts: registryHosts, registry, log });
   const snapshotter = await Snapshotter.open({ root: config.root, devices, locator, log });
   const server = await GrpcServer.listen(config.socket, [snapshotsService(snapshotter)], log);
   log.info({ socket: config.socket, root: config.root }, 'serving snapshots');
@@ -55,6 +68,7 @@ async function serve(configPath: string | undefined): Promise<void> {
   await server.close(STOP_GRACE_MS);
   snapshotter.close();
   devices.close();
+  await registry.close();
 }
 
 try {

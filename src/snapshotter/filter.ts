@@ -1,7 +1,7 @@
 /**
  * containerd's filter language, with which a client says which snapshots List shall send.
  *
- *   filters   selectors of one string, joined by "," (all must match); several strings: any may match
+ *   filters   selectors of one string, joined by "," (all must match); of several strings, one has to
  *   selector  fieldpath                    the field is there
  *             fieldpath == value           and has this value
  *             fieldpath != value           is absent or has another one
@@ -15,7 +15,7 @@
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 
 /** The value of a field, or undefined where there is none. */
-export type FieldOf = (path: readonly string[]) => string | undefined;
+type FieldOf = (path: readonly string[]) => string | undefined;
 export type Filter = (field: FieldOf) => boolean;
 
 /** Longer ones are no filters: containerd writes them from names, which have at most 4096 bytes. */

@@ -6,6 +6,9 @@
  *      the first layer is prepared, labelled with the host and the repositories it came from. That label has lost
  *      the port: `[registry.hosts]` of the configuration says where such a host answers.
  *
+ * If content labels name more than one repository, the registry is asked which of them has the blob: containerd lists those
+ * too that an image was once, or only under another name.
+ *
  * The content service may be asked while containerd waits for us. Its snapshots service may not: garbage collection may
  * hold what that needs, and wait for us too.
  *
@@ -16,6 +19,7 @@ import { ContentStore } from '../containerd/content-store.js';
 import { messageOf, ObdError } from '../errors.js';
 import { MANIFEST_BYTES_MAX, parseManifest } from '../registry/manifest.js';
 import { isHost, isRepository, parseReference } from '../registry/reference.js';
+import type { RegistryClient } from '../registry/registry-client.js';
 import type { RegistryHosts } from '../registry/registry-hosts.js';
 import { IMAGE_REF_LABELS } from './labels.js';
 import type { Log } from './log.js';
@@ -26,17 +30,21 @@ const SOURCE_LABEL = 'containerd.io/distribution.source.';
 /** Digests of layers of this many manifests are remembered: a few MiB. */
 const MANIFESTS_REMEMBERED_MAX = 4096;
 
+export interface ImageLocatorParts {
+  readonly containerdSocket: string;
+  readonly hosts: RegistryHosts;
+  /** With the same hosts, and with limits for a question that a pull waits for. */
+  readonly registry: RegistryClient;
+  readonly log: Log;
+}
+
 export class ImageLocator {
-  readonly #containerdSocket: string;
-  readonly #hosts: RegistryHosts;
-  readonly #log: Log;
+  readonly #parts: ImageLocatorParts;
   /** Manifest digest to the digests of its layers. A manifest never changes. */
   readonly #layersOf = new Map<string, ReadonlySet<string>>();
 
-  constructor(containerdSocket: string, hosts: RegistryHosts, log: Log) {
-    this.#containerdSocket = containerdSocket;
-    this.#hosts = hosts;
-    this.#log = log;
+  constructor(parts: ImageLocatorParts) {
+    this.#parts = parts;
   }
 
   /**
@@ -61,38 +69,60 @@ export class ImageLocator {
       return await this.#askContainerd(digest, namespace);
     } catch (error) {
       if (!(error instanceof ObdError)) throw error;
-      this.#log.warn({ err: error, digest }, 'containerd could not be asked where a layer is from');
+      this.#parts.log.warn(
+        { err: error, digest },
+        'containerd could not be asked where a layer is from',
+      );
       return undefined;
     }
   }
 
   async #askContainerd(digest: string, namespace: string): Promise<string | undefined> {
-    const client = connectContainerd(this.#containerdSocket, namespace);
+    const client = connectContainerd(this.#parts.containerdSocket, namespace);
+    const found = new Map<string, Source>();
     try {
       const content = new ContentStore(client);
       for await (const manifest of content.list([MANIFESTS_FILTER])) {
-        const [source] = sourcesIn(manifest.labels);
-        if (source === undefined || manifest.sizeBytes > MANIFEST_BYTES_MAX) continue;
+        const sources = sourcesIn(manifest.labels);
+        if (sources.length === 0 || manifest.sizeBytes > MANIFEST_BYTES_MAX) continue;
         const layers = await this.#layers(content, manifest.digest);
-        if (layers.has(digest)) return this.#url(source.host, source.repository);
+        if (!layers.has(digest)) continue;
+        for (const source of sources) found.set(`${source.host}/${source.repository}`, source);
       }
-      return undefined;
     } finally {
       client.close();
     }
+    const sources = [...found.values()];
+    const best = sources.length > 1 ? await this.#firstWithBlob(sources, digest) : sources[0];
+    return best === undefined ? undefined : this.#url(best.host, best.repository);
+  }
+
+  /** The first if none says that it has it: it may answer when the image is used. */
+  async #firstWithBlob(sources: readonly Source[], digest: string): Promise<Source | undefined> {
+    const { registry, log } = this.#parts;
+    for (const source of sources) {
+      const { host, repository } = source;
+      try {
+        await registry.blobRanges(host, repository, digest, undefined);
+        return source;
+      } catch (error) {
+        log.info({ err: error, digest, host, repository }, 'passing over a repository');
+      }
+    }
+    return sources[0];
   }
 
   async #layers(content: ContentStore, manifestDigest: string): Promise<ReadonlySet<string>> {
     const remembered = this.#layersOf.get(manifestDigest);
     if (remembered !== undefined) return remembered;
-    const layers = await layersOfManifest(content, manifestDigest, this.#log);
+    const layers = await layersOfManifest(content, manifestDigest, this.#parts.log);
     if (this.#layersOf.size >= MANIFESTS_REMEMBERED_MAX) this.#layersOf.clear();
     this.#layersOf.set(manifestDigest, layers);
     return layers;
   }
 
   #url(host: string, repository: string): string {
-    return `${this.#hosts.originOf(host)}/v2/${repository}/blobs`;
+    return `${this.#parts.hosts.originOf(host)}/v2/${repository}/blobs`;
   }
 }
 

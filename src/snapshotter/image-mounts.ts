@@ -14,6 +14,7 @@
  * before the device. So at any time a kill leaves only what ensure() completes or sweep() takes away.
  */
 import { createHash } from 'node:crypto';
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Device } from '../blockd/blockd-client.js';
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import { type ImageConfig, writeImageConfig } from '../image/image-config.js';
@@ -24,6 +25,9 @@ import type { SnapshotDirectories } from './snapshot-directories.js';
 import { Turns } from './turns.js';
 
 const SWEEP_AGAIN_MS = 15_000;
+/** A registry that cannot be reached has taken the daemon longer to find out. */
+const DAEMON_RESTART_MS_MAX = 3_000;
+const DAEMON_RESTART_TURN_MS = 100;
 
 /** What of obd-blockd's client is needed here. */
 export interface Devices {
@@ -134,7 +138,7 @@ export class ImageMounts {
     const configPath = this.#directories.blockConfig(id);
     await this.#directories.createBlock(id);
     await writeImageConfig(configPath, config);
-    const device = await this.#devices.attach(this.#deviceId(id), configPath);
+    const device = await this.#attach(id, configPath);
     const mounted = await mountAt(target);
     if (mounted?.source === device.path && (await deviceAnswers(device.path))) return target;
     try {
@@ -156,7 +160,20 @@ export class ImageMounts {
     await unmountAll(this.#directories.mountPoint(id), { lazily: true });
     if (await deviceAnswers(device.path)) return device;
     await this.#devices.detach(this.#deviceId(id));
-    return await this.#devices.attach(this.#deviceId(id), configPath);
+    return await this.#attach(id, configPath);
+  }
+
+  /** Waits for a daemon that is being restarted: that is no reason to refuse a container. */
+  async #attach(id: number, configPath: string): Promise<Device> {
+    const deadline = Date.now() + DAEMON_RESTART_MS_MAX;
+    for (;;) {
+      try {
+        return await this.#devices.attach(this.#deviceId(id), configPath);
+      } catch (error) {
+        if (!hasCode(error, ErrorCodes.Unavailable) || Date.now() >= deadline) throw error;
+        await pause(DAEMON_RESTART_TURN_MS);
+      }
+    }
   }
 
   async #letGo(id: number): Promise<void> {

@@ -11,6 +11,7 @@ export const snapshotterConfig = z.strictObject({
     .default('/var/lib/obd-ts/snapshotter'),
   blockd_socket: absolutePath.default('/run/obd-ts/blockd.sock'),
   containerd_socket: absolutePath.default('/run/containerd/containerd.sock'),
+  docker_config: absolutePath.optional(),
   log_level: z.enum(['error', 'warn', 'info', 'debug']).default('info'),
   registry: z
     .strictObject({
@@ -29,6 +30,8 @@ root = "/var/lib/obd-ts/snapshotter"
 # Where obd-blockd listens, and containerd.
 blockd_socket = "/run/obd-ts/blockd.sock"
 containerd_socket = "/run/containerd/containerd.sock"
+# Logins for registries. By default $DOCKER_CONFIG/config.json, and that is ~/.docker.
+docker_config = "/root/.docker/config.json"
 # error, warn, info or debug
 log_level = "info"
 

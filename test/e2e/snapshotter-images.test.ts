@@ -192,6 +192,10 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
 
   test('without the image reference, the registry is found in the content store', async () => {
     await containerd.ctr('content', 'fetch', '--plain-http', converted);
+    // As after a pull of the same image from a repository that has lost it since.
+    const { target } = await imageOf(converted);
+    const source = 'containerd.io/distribution.source.127.0.0.1=gone/elsewhere,sample';
+    await containerd.ctr('content', 'label', target, source);
     const client = new SnapshotsClient(containerd.snapshotterSocket, containerd.namespace);
     const { layers } = await manifestOf(converted);
     let parent = '';
@@ -201,6 +205,8 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
       parent = ref;
     }
     const [mount] = await client.view('view', parent);
+    const { labels } = await client.stat('view');
+    assert.equal(labels['containerd.io/snapshot/obd-ts.served'], 'lazy');
     assert.equal(
       execFileSync('cat', [join(mount?.source ?? '', 'hello')], { encoding: 'utf8' }),
       'hello\n',
@@ -210,6 +216,13 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
     await remove(converted);
     await nothingLeft();
   });
+
+  async function imageOf(image: string): Promise<{ target: string }> {
+    const [line = ''] = (await containerd.ctr('images', 'ls', `name==${image}`))
+      .split('\n')
+      .slice(1);
+    return { target: /sha256:[0-9a-f]{64}/.exec(line)?.[0] ?? '' };
+  }
 
   async function manifestOf(
     image: string,
