@@ -20,7 +20,7 @@ export function twoLayers(sizeBytes: number): BlockImage {
   const bottom = layerOf(disk, () => true);
   const isUpper = (page: number) => page * BLOCK_BYTES >= sizeBytes / 2 && page % 3 === 0;
   for (let at = 0; at < sizeBytes; at += BLOCK_BYTES) {
-    if (isUpper(at / BLOCK_BYTES)) disk.fill(at / BLOCK_BYTES, at, at + BLOCK_BYTES);
+    if (isUpper(at / BLOCK_BYTES)) disk.fill((at / BLOCK_BYTES) % 255 || 1, at, at + BLOCK_BYTES);
   }
   return { disk, blobs: [bottom, layerOf(disk, isUpper)] };
 }

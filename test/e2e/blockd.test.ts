@@ -1,0 +1,329 @@
+/**
+ * Goal: obd-blockd serves what the registry has, byte for byte, or an error that names what is wrong; and whatever
+ * happens to registry, disk or itself, it neither hangs, nor lies, nor leaves anything behind.
+ * Method: the real daemon, a real registry whose files are damaged and which goes away, devices of this kernel read with
+ * dd; mounts, loop devices and processes are looked for afterwards.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFile, execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { after, before, describe, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
+import { ErrorCodes } from '../../src/errors.js';
+import { type BlockImage, layerOf, twoLayers } from '../support/block-image.js';
+import { BlockdProcess, blockdUnfit, spawnBlockd } from '../support/blockd-process.js';
+import { PrivateRegistry, registryUnfit } from '../support/private-registry.js';
+import { pagesOf } from '../support/virtual-disks.js';
+
+const DISK_BYTES = 16 << 20;
+const PAGE_BYTES = 4096;
+const unfit = blockdUnfit || registryUnfit;
+
+let registry: PrivateRegistry;
+let image: BlockImage;
+
+/** An image config for blobs in the registry. */
+async function configOf(
+  directory: string,
+  name: string,
+  blobs: readonly Buffer[],
+): Promise<{ path: string; digests: string[] }> {
+  const digests: string[] = [];
+  for (const blob of blobs) digests.push(await registry.push(`test/${name}`, blob));
+  const lowers = digests.map((digest, i) => ({ digest, size: blobs[i]?.length }));
+  const path = join(directory, `${name}.json`);
+  const repoBlobUrl = `http://${registry.host}/v2/test/${name}/blobs`;
+  writeFileSync(path, JSON.stringify({ repoBlobUrl, lowers }));
+  return { path, digests };
+}
+
+/** [offset, offset + length) of a device, past the page cache. @throws with dd's words. */
+async function read(device: string, offset: number, length: number): Promise<Buffer> {
+  const args = [`if=${device}`, `bs=${PAGE_BYTES}`, 'iflag=direct', 'status=none'];
+  const range = [`skip=${offset / PAGE_BYTES}`, `count=${length / PAGE_BYTES}`];
+  const options = { encoding: 'buffer', maxBuffer: 2 * DISK_BYTES } as const;
+  return await new Promise((resolve, reject) => {
+    execFile('dd', [...args, ...range], options, (error, stdout, stderr) => {
+      if (error === null) resolve(stdout);
+      else reject(new Error(stderr.toString(), { cause: error }));
+    });
+  });
+}
+
+async function assertReads(device: string, disk: Buffer): Promise<void> {
+  assert.ok((await read(device, 0, disk.length)).equals(disk), 'other bytes than the image has');
+}
+
+/** A disk that differs from all others here, as one layer. */
+function freshLayer(seed: number): { disk: Buffer; blob: Buffer } {
+  const disk = pagesOf(DISK_BYTES);
+  for (let at = 0; at < disk.length; at += PAGE_BYTES) disk.writeUInt32LE(seed, at);
+  return { disk, blob: layerOf(disk, () => true) };
+}
+
+function flipBit(path: string, offset: number): void {
+  const byte = readFileSync(path)[offset] ?? 0;
+  const file = openSync(path, 'r+');
+  writeSync(file, Buffer.of(byte ^ 1), 0, 1, offset);
+  closeSync(file);
+}
+
+async function finished(child: ChildProcess): Promise<{ status: number; output: string }> {
+  const output = Promise.all([
+    text(child.stdout as NodeJS.ReadableStream),
+    text(child.stderr as NodeJS.ReadableStream),
+  ]);
+  const [status] = (await once(child, 'close')) as [number];
+  return { status, output: (await output).join('') };
+}
+
+describe('obd-blockd', { skip: unfit, timeout: 180_000 }, () => {
+  before(async () => {
+    registry = await PrivateRegistry.start();
+    image = twoLayers(DISK_BYTES);
+  });
+  after(async () => await registry.stop());
+
+  describe('serves', () => {
+    let daemon: BlockdProcess;
+    before(async () => {
+      daemon = await BlockdProcess.start();
+    });
+    after(async () => await daemon.stop());
+
+    test('the bytes of the image, of which it fetches what is read and that once', async () => {
+      const { path: config } = await configOf(daemon.directory, 'good', image.blobs);
+      const { path, remoteBytes, layers } = await daemon.client.attach('a', config);
+      assert.equal(layers, 2);
+      const page = 5 * PAGE_BYTES;
+      const bytes = await read(path, page, PAGE_BYTES);
+      assert.ok(bytes.equals(image.disk.subarray(page, page + PAGE_BYTES)));
+      const [first] = await daemon.client.list();
+      assert.ok((first?.fetchedBytes ?? 0) < remoteBytes / 4, JSON.stringify(first));
+      await assertReads(path, image.disk);
+      const [all] = await daemon.client.list();
+      assert.deepEqual([all?.fetchedBytes, all?.cachedBytes], [remoteBytes, remoteBytes]);
+
+      const second = await daemon.client.attach('b', config);
+      assert.notEqual(second.path, path);
+      await assertReads(second.path, image.disk);
+      const b = (await daemon.client.list()).find(({ id }) => id === 'b');
+      assert.deepEqual([b?.fetchedBytes, b?.fetchRequests, b?.readErrors], [0, 0, 0]);
+      await daemon.client.detach('a');
+      await daemon.client.detach('b');
+      assert.deepEqual(daemon.debris(), []);
+    });
+
+    test('over a socket that is for its owner alone', () => {
+      assert.equal(statSync(daemon.socket).mode & 0o777, 0o600);
+      assert.equal(statSync(daemon.stateDirectory).mode & 0o777, 0o700);
+    });
+
+    test('EIO for a damaged block and for it alone, and says which', async () => {
+      const { disk, blob } = freshLayer(1);
+      const { path: config, digests } = await configOf(daemon.directory, 'flipped', [blob]);
+      const digest = digests[0] ?? '';
+      flipBit(registry.blobFile(digest), blob.length >> 1);
+      const { path } = await daemon.client.attach('flipped', config);
+      await assert.rejects(read(path, 0, DISK_BYTES), /Input\/output error/);
+      await assert.rejects(read(path, 0, DISK_BYTES), /Input\/output error/);
+      const half = DISK_BYTES / 2 - (1 << 20);
+      assert.ok((await read(path, 0, half)).equals(disk.subarray(0, half)));
+      const line = await daemon.logged(({ id, msg }) => id === 'flipped' && /EIO/.test(msg));
+      assert.equal(line.level, 'error');
+      assert.match(JSON.stringify(line), new RegExp(`${digest} of ${registry.host}/test/flipped`));
+      assert.equal(typeof line['offset'], 'number');
+      const [device] = await daemon.client.list();
+      assert.ok((device?.readErrors ?? 0) > 0);
+      await daemon.client.detach('flipped');
+    });
+
+    test('no image whose blob is cut short', async () => {
+      const { blob } = freshLayer(2);
+      const { path: config, digests } = await configOf(daemon.directory, 'cut', [blob]);
+      truncateSync(registry.blobFile(digests[0] ?? ''), blob.length - 5000);
+      await assert.rejects(daemon.client.attach('cut', config), {
+        code: ErrorCodes.Registry,
+        message: new RegExp(`layer 1 of 1: .*${digests[0]}.*${registry.host}`),
+      });
+      assert.deepEqual([await daemon.client.list(), daemon.debris()], [[], []]);
+    });
+
+    test('no image that is not there, or is no image', async () => {
+      const missing = join(daemon.directory, 'none.json');
+      await assert.rejects(daemon.client.attach('x', missing), { code: ErrorCodes.NotFound });
+      const { path: noise } = await configOf(daemon.directory, 'noise', [pagesOf(100_000)]);
+      await assert.rejects(daemon.client.attach('x', noise), { code: ErrorCodes.Corrupt });
+      writeFileSync(missing, '{"lowers":5}');
+      await assert.rejects(daemon.client.attach('x', missing), {
+        code: ErrorCodes.InvalidArgument,
+        message: /none\.json.*lowers/,
+      });
+      assert.deepEqual([await daemon.client.list(), daemon.debris()], [[], []]);
+    });
+  });
+
+  describe('while the registry is away', () => {
+    let daemon: BlockdProcess;
+    before(async () => {
+      daemon = await BlockdProcess.start();
+    });
+    after(async () => await daemon.stop());
+
+    test('reads what it has, waits for it to come back, and gives up in time', async () => {
+      const { disk, blob } = freshLayer(3);
+      const { path: config } = await configOf(daemon.directory, 'away', [blob]);
+      const { path } = await daemon.client.attach('away', config);
+      const cached = await read(path, 0, PAGE_BYTES);
+      await registry.goAway();
+      assert.ok((await read(path, 0, PAGE_BYTES)).equals(cached));
+
+      const waiting = read(path, DISK_BYTES / 2, PAGE_BYTES);
+      await setTimeout(1_500);
+      await registry.comeBack();
+      const at = DISK_BYTES / 2;
+      assert.ok((await waiting).equals(disk.subarray(at, at + PAGE_BYTES)));
+
+      await registry.goAway();
+      const startedMs = performance.now();
+      await assert.rejects(read(path, DISK_BYTES - (4 << 20), PAGE_BYTES), /Input\/output error/);
+      const tookMs = performance.now() - startedMs;
+      assert.ok(tookMs > 30_000 && tookMs < 90_000, `${tookMs} ms`);
+      const line = await daemon.logged(({ msg }) => /EIO/.test(msg));
+      assert.match(JSON.stringify(line), new RegExp(registry.host));
+
+      await registry.comeBack();
+      await assertReads(path, disk);
+      await daemon.client.detach('away');
+    });
+  });
+
+  test('a full disk costs the cache, and no read', async () => {
+    const { disk, blob } = freshLayer(4);
+    const daemon = await BlockdProcess.start('', (state) => {
+      mkdirSync(state);
+      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=4m,mode=0700', 'obd-test', state]);
+    });
+    try {
+      const { path: config } = await configOf(daemon.directory, 'full', [blob]);
+      const { path } = await daemon.client.attach('full', config);
+      await assertReads(path, disk);
+      await assertReads(path, disk);
+      await daemon.logged(({ level, msg }) => level === 'warn' && /cache/.test(msg));
+      await daemon.client.detach('full');
+      assert.equal(await daemon.end('SIGTERM'), 0);
+      assert.deepEqual(daemon.debris(), []);
+    } finally {
+      await daemon.end('SIGKILL');
+      execFileSync('umount', [daemon.stateDirectory]);
+    }
+    await daemon.restart();
+    await daemon.stop();
+  });
+
+  describe('starts', () => {
+    test('not with a configuration that is wrong: status 2, file and key', async () =>
+      await BlockdProcess.with(async (daemon) => {
+        const path = join(daemon.directory, 'wrong.toml');
+        for (const [content, expected] of [
+          ['cache_sizes = "1 GiB"', /wrong\.toml.*"cache_sizes".*cache_size/],
+          ['cache_size = true', /wrong\.toml.*"cache_size"/],
+          ['[registry]\nplain_http = ["http://x"]', /"http:\/\/x"/],
+        ] as const) {
+          writeFileSync(path, content);
+          const { status, output } = await finished(spawnBlockd('--config', path));
+          assert.deepEqual([status, expected.test(output)], [2, true], output);
+        }
+        const missing = await finished(
+          spawnBlockd('--config', join(daemon.directory, 'none.toml')),
+        );
+        assert.equal(missing.status, 1);
+        const help = await finished(spawnBlockd('--help'));
+        assert.ok(help.status === 0 && help.output.includes('[registry.hosts]'), help.output);
+      }));
+
+    test('once on its state and its sockets: status 1', async () =>
+      await BlockdProcess.with(async (daemon) => {
+        const second = await finished(spawnBlockd('--config', daemon.configPath));
+        assert.equal(second.status, 1);
+        assert.match(second.output, /state.*process [0-9]+/);
+        const path = join(daemon.directory, 'second.toml');
+        const config = readFileSync(daemon.configPath, 'utf8').replace('/state"', '/state2"');
+        writeFileSync(path, config);
+        const third = await finished(spawnBlockd('--config', path));
+        assert.equal(third.status, 1);
+        assert.match(third.output, /sock/);
+        assert.deepEqual(await daemon.client.list(), []);
+      }));
+  });
+
+  describe('ends', () => {
+    test('killed, with nothing left once it starts again', async () =>
+      await BlockdProcess.with(async (daemon) => {
+        const { path: config } = await configOf(daemon.directory, 'killed', image.blobs);
+        const { path } = await daemon.client.attach('killed', config);
+        await assertReads(path, image.disk);
+        await daemon.end('SIGKILL');
+        assert.notDeepEqual(daemon.debris(), []);
+        await daemon.restart();
+        assert.deepEqual([await daemon.client.list(), daemon.debris()], [[], []]);
+        const again = await daemon.client.attach('killed', config);
+        await assertReads(again.path, image.disk);
+      }));
+
+    for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
+      test(`by ${signal} with a device in use, which is no obstacle for the next run`, async () =>
+        await BlockdProcess.with(async (daemon) => {
+          const { path: config } = await configOf(daemon.directory, 'used', [ext4Layer()]);
+          const { path } = await daemon.client.attach('used', config);
+          const target = join(daemon.directory, 'mnt');
+          mkdirSync(target);
+          execFileSync('mount', ['-t', 'ext4', '-o', 'ro', path, target]);
+          try {
+            await assert.rejects(daemon.client.detach('used'), { code: ErrorCodes.Busy });
+            const startedMs = performance.now();
+            const status = await daemon.end(signal);
+            assert.ok(performance.now() - startedMs < 15_000);
+            if (signal === 'SIGTERM') {
+              assert.equal(status, 0);
+              await daemon.logged(({ level, msg }) => level === 'warn' && /stays behind/.test(msg));
+            }
+            await assert.rejects(read(path, 1 << 20, PAGE_BYTES), /Input\/output error/);
+            await daemon.restart();
+            await daemon.logged(({ msg }) => /past run are still mounted/.test(msg));
+            const second = await daemon.client.attach('used', config);
+            assert.notEqual(second.path, path);
+            await read(second.path, 0, 1 << 20);
+          } finally {
+            execFileSync('umount', [target]);
+          }
+          await daemon.client.detach('used');
+          await daemon.client.attach('used', config);
+        }));
+    }
+  });
+});
+
+/** A file system that can be mounted, as one layer. */
+function ext4Layer(): Buffer {
+  const directory = execFileSync('mktemp', ['-d', '/var/tmp/obdx.XXXXXX'], { encoding: 'utf8' });
+  const path = join(directory.trim(), 'disk');
+  writeFileSync(path, '');
+  truncateSync(path, DISK_BYTES);
+  execFileSync('mkfs.ext4', ['-q', '-O', '^has_journal', path]);
+  const disk = readFileSync(path);
+  execFileSync('rm', ['-r', directory.trim()]);
+  return layerOf(disk, () => true);
+}
