@@ -40,6 +40,8 @@ export interface Child {
 export class Directory {
   readonly #volume: Volume;
   readonly #number: number;
+  /** Of use once the inode is flagged to have one. */
+  readonly #index: HashIndex;
   readonly #children = new Map<string, Child>();
   /** Where the directory's blocks are on the disk. */
   readonly #blocks: number[] = [];
@@ -55,6 +57,7 @@ export class Directory {
   private constructor(volume: Volume, number: number) {
     this.#volume = volume;
     this.#number = number;
+    this.#index = new HashIndex(this.#ownBlocks(), volume.nameHash);
   }
 
   /** Makes an empty directory of a new inode; its link count is its own to keep. */
@@ -111,8 +114,7 @@ export class Directory {
   #blockFor(name: Uint8Array): number {
     const wanted = entryBytes(name.length);
     const inode = this.#volume.inodes.get(this.#number);
-    let index = this.#index(inode);
-    if (index === undefined) {
+    if (!this.#isIndexed(inode)) {
       while (this.#firstRoom < this.#blocks.length && this.#roomOf(this.#firstRoom) < wanted) {
         this.#firstRoom++;
       }
@@ -121,27 +123,25 @@ export class Directory {
         clearBlock(this.#grow(inode));
         return this.#firstRoom;
       }
-      index = HashIndex.make(this.#ownBlocks(), this.#volume.nameHash);
+      this.#index.make();
       inode.setFlag(INDEX_FLAG);
       this.#reread(1);
     }
-    let leaf = index.leafOf(name);
+    let leaf = this.#index.leafOf(name);
     if (this.#roomOf(leaf) < wanted) {
-      this.#reread(index.split(name));
+      this.#reread(this.#index.split(name));
       this.#reread(leaf);
-      leaf = index.leafOf(name);
+      leaf = this.#index.leafOf(name);
     }
     return leaf;
   }
 
-  /** The index, if it has one and we can keep it up; otherwise it is turned off. */
-  #index(inode: Inode): HashIndex | undefined {
-    if (!inode.hasFlag(INDEX_FLAG)) return undefined;
-    if (this.#volume.canIndex && HashIndex.isKept(this.#bytesOf(0))) {
-      return new HashIndex(this.#ownBlocks(), this.#volume.nameHash);
-    }
+  /** Whether it has an index that we can keep up; any other is turned off. */
+  #isIndexed(inode: Inode): boolean {
+    if (!inode.hasFlag(INDEX_FLAG)) return false;
+    if (this.#volume.canIndex && HashIndex.isKept(this.#bytesOf(0))) return true;
     inode.clearFlag(INDEX_FLAG);
-    return undefined;
+    return false;
   }
 
   #ownBlocks(): DirectoryBlocks {

@@ -56,7 +56,8 @@ export class HashIndex {
   }
 
   /** Turns the only block of a directory into a root, and its names into a leaf, which is block 1. */
-  static make(blocks: DirectoryBlocks, hash: NameHash): HashIndex {
+  make(): void {
+    const blocks = this.#blocks;
     const leaf = blocks.change(blocks.grow());
     const root = blocks.change(0);
     clearBlock(leaf);
@@ -69,7 +70,6 @@ export class HashIndex {
     root.writeUInt8(HALF_MD4, INFO_AT + 4);
     root.writeUInt8(INFO_BYTES, INFO_AT + 5);
     new Pairs(0, ROOT_PAIRS_AT, blocks).fill([{ hash: 0, block: 1 }]);
-    return new HashIndex(blocks, hash);
   }
 
   /** The block that `name` is in, or belongs in. */
