@@ -29,6 +29,13 @@ const SWEEP_AGAIN_MS = 15_000;
 const DAEMON_RESTART_MS_MAX = 3_000;
 const DAEMON_RESTART_TURN_MS = 100;
 
+/** These are about snapshots to whoever asked for one: that a blob or a device exists or does not, is another matter. */
+const SNAPSHOT_CODES: readonly string[] = [
+  ErrorCodes.NotFound,
+  ErrorCodes.AlreadyExists,
+  ErrorCodes.InvalidArgument,
+];
+
 /** What of obd-blockd's client is needed here. */
 export interface Devices {
   attach(id: string, configPath: string): Promise<Device>;
@@ -77,7 +84,8 @@ export class ImageMounts {
   /**
    * Where the image is mounted.
    *
-   * @throws {ObdError} with the code of what failed: the daemon, the registry behind it, or the mount.
+   * @throws {ObdError} with the code of what failed (the daemon, the registry behind it, the mount), but for codes that
+   *   would say something about a snapshot: `FailedPrecondition` then.
    */
   async ensure(image: MountableImage): Promise<string> {
     const { id } = image;
@@ -206,6 +214,7 @@ export class ImageMounts {
       ? 'give obd-blockd credentials for this registry'
       : 'see the log of obd-blockd, and check with "obdctl doctor"';
     const found = `Cannot serve ${description}: ${messageOf(error)}; ${remedy}`;
-    return new ObdError(error.code, found, error.details, error);
+    const code = SNAPSHOT_CODES.includes(error.code) ? ErrorCodes.FailedPrecondition : error.code;
+    return new ObdError(code, found, error.details, error);
   }
 }

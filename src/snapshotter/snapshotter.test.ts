@@ -190,6 +190,11 @@ describe('snapshots', { skip: unfit }, () => {
       ErrorCodes.Unauthorized,
       /"sha256:top" \(2 layers from http:\/\/localhost:5000\/v2\/app\): the registry wants a login; give obd-blockd credentials/,
     );
+    // To containerd these would mean that there is a snapshot, or no parent.
+    for (const code of [ErrorCodes.AlreadyExists, ErrorCodes.NotFound]) {
+      devices.failure = new ObdError(code, 'blob');
+      await rejects(snapshotter.prepare(request('c', top)), ErrorCodes.FailedPrecondition, /blob/);
+    }
     devices.failure = undefined;
     devices.isDown = true;
     await rejects(snapshotter.view(request('c', top)), ErrorCodes.Unavailable, /obd-blockd/);
