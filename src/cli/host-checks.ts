@@ -144,7 +144,7 @@ async function checkSocket(what: string, path: string, remedy: string): Promise<
 /** That containerd's configuration, with all that it imports, sends "obd-ts" to the snapshotter's socket. */
 function checkProxyPlugin(paths: HostPaths, config: Table | string): CheckResult {
   const what = 'containerd plugin';
-  const remedy = `add [proxy_plugins.obd-ts] to ${paths.containerdConfig}, see README, and restart containerd`;
+  const remedy = `add [proxy_plugins.obd-ts] to ${paths.containerdConfig} (docs/install.md) and restart containerd`;
   if (typeof config === 'string') return result(what, 'warn', config, remedy);
   const plugin = tableAt(tableAt(config, 'proxy_plugins'), 'obd-ts');
   if (plugin === undefined) return result(what, 'missing', 'no proxy plugin "obd-ts"', remedy);
