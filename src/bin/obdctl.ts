@@ -21,7 +21,6 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 try {
   await yargs(hideBin(process.argv))
     .scriptName(PROGRAM)
-    .parserConfiguration({ 'duplicate-arguments-array': false })
     .usage('$0 COMMAND: lazily loaded container images on this host')
     .command(rpull)
     .command(devices)
