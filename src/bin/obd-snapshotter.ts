@@ -69,6 +69,8 @@ async function serve(configPath: string | undefined): Promise<void> {
   snapshotter.close();
   devices.close();
   await registry.close();
+  // An attachment that a client no longer waits for must not keep the process.
+  process.exit();
 }
 
 try {

@@ -1,5 +1,6 @@
 /**
- * Finds the repository that an overlaybd layer can be fetched from, when all a client says is the layer's digest.
+ * Finds out about an overlaybd layer what its client does not say: the repository it can be fetched from, given its digest,
+ * and, given its chain ID, that it is one.
  *
  *   1. The image's reference, where the client sends it as a label (`obdctl rpull`, CRI): host with port, repository.
  *   2. Otherwise containerd's content store, in the client's namespace: the manifest that names the layer is there before
@@ -17,17 +18,18 @@
 import { connectContainerd } from '../containerd/connect.js';
 import { ContentStore } from '../containerd/content-store.js';
 import { messageOf, ObdError } from '../errors.js';
+import { sha256Of } from '../registry/digest.js';
 import { MANIFEST_BYTES_MAX, parseManifest } from '../registry/manifest.js';
 import { isHost, isRepository, parseReference } from '../registry/reference.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import type { RegistryHosts } from '../registry/registry-hosts.js';
-import { IMAGE_REF_LABELS } from './labels.js';
+import { IMAGE_REF_LABELS, type OverlaybdBlob, overlaybdBlobOf } from './labels.js';
 import type { Log } from './log.js';
 import type { Labels } from './snapshot.js';
 
 const MANIFESTS_FILTER = 'labels."containerd.io/gc.ref.content.config"';
 const SOURCE_LABEL = 'containerd.io/distribution.source.';
-/** Digests of layers of this many manifests are remembered: a few MiB. */
+/** A layer has a few hundred bytes of digests and annotations. */
 const MANIFESTS_REMEMBERED_MAX = 4096;
 
 export interface ImageLocatorParts {
@@ -40,8 +42,8 @@ export interface ImageLocatorParts {
 
 export class ImageLocator {
   readonly #parts: ImageLocatorParts;
-  /** Manifest digest to the digests of its layers. A manifest never changes. */
-  readonly #layersOf = new Map<string, ReadonlySet<string>>();
+  /** Of manifests by digest. A manifest never changes. */
+  readonly #layersOf = new Map<string, readonly KnownLayer[]>();
 
   constructor(parts: ImageLocatorParts) {
     this.#parts = parts;
@@ -65,36 +67,60 @@ export class ImageLocator {
       return this.#url(host, repository);
     }
     if (namespace === undefined) return undefined;
+    return await this.#orUnknown(() => this.#askContainerd(digest, namespace));
+  }
+
+  /**
+   * The overlaybd layer with this chain ID, if a manifest in the content store has it. Those of plain layers are not
+   * computed: a blob of an overlaybd layer is its own diff ID, and of others only the config knows it.
+   */
+  async blobOfChain(chainId: string, namespace: string): Promise<OverlaybdBlob | undefined> {
+    return await this.#orUnknown(async () => {
+      for await (const { layers } of this.#manifests(namespace)) {
+        const found = layers.find((layer) => layer.chainId === chainId);
+        if (found !== undefined) return overlaybdBlobOf(found.annotations);
+      }
+      return undefined;
+    });
+  }
+
+  /** Not to be told is no failure: there is another way, and it takes longer. */
+  async #orUnknown<T>(ask: () => Promise<T | undefined>): Promise<T | undefined> {
     try {
-      return await this.#askContainerd(digest, namespace);
+      return await ask();
     } catch (error) {
       if (!(error instanceof ObdError)) throw error;
-      this.#parts.log.warn(
-        { err: error, digest },
-        'containerd could not be asked where a layer is from',
-      );
+      this.#parts.log.warn({ err: error }, 'containerd does not tell where a layer is from');
       return undefined;
     }
   }
 
   async #askContainerd(digest: string, namespace: string): Promise<string | undefined> {
-    const client = connectContainerd(this.#parts.containerdSocket, namespace);
     const found = new Map<string, Source>();
-    try {
-      const content = new ContentStore(client);
-      for await (const manifest of content.list([MANIFESTS_FILTER])) {
-        const sources = sourcesIn(manifest.labels);
-        if (sources.length === 0 || manifest.sizeBytes > MANIFEST_BYTES_MAX) continue;
-        const layers = await this.#layers(content, manifest.digest);
-        if (!layers.has(digest)) continue;
-        for (const source of sources) found.set(`${source.host}/${source.repository}`, source);
+    for await (const { labels, layers } of this.#manifests(namespace)) {
+      if (!layers.some((layer) => layer.digest === digest)) continue;
+      for (const source of sourcesIn(labels)) {
+        found.set(`${source.host}/${source.repository}`, source);
       }
-    } finally {
-      client.close();
     }
     const sources = [...found.values()];
     const best = sources.length > 1 ? await this.#firstWithBlob(sources, digest) : sources[0];
     return best === undefined ? undefined : this.#url(best.host, best.repository);
+  }
+
+  async *#manifests(
+    namespace: string,
+  ): AsyncGenerator<{ labels: Labels; layers: readonly KnownLayer[] }, void, undefined> {
+    const client = connectContainerd(this.#parts.containerdSocket, namespace);
+    try {
+      const content = new ContentStore(client);
+      for await (const { digest, sizeBytes, labels } of content.list([MANIFESTS_FILTER])) {
+        if (sizeBytes > MANIFEST_BYTES_MAX) continue;
+        yield { labels, layers: await this.#layers(content, digest) };
+      }
+    } finally {
+      client.close();
+    }
   }
 
   /** The first if none says that it has it: it may answer when the image is used. */
@@ -112,7 +138,7 @@ export class ImageLocator {
     return sources[0];
   }
 
-  async #layers(content: ContentStore, manifestDigest: string): Promise<ReadonlySet<string>> {
+  async #layers(content: ContentStore, manifestDigest: string): Promise<readonly KnownLayer[]> {
     const remembered = this.#layersOf.get(manifestDigest);
     if (remembered !== undefined) return remembered;
     const layers = await layersOfManifest(content, manifestDigest, this.#parts.log);
@@ -124,6 +150,13 @@ export class ImageLocator {
   #url(host: string, repository: string): string {
     return `${this.#parts.hosts.originOf(host)}/v2/${repository}/blobs`;
   }
+}
+
+interface KnownLayer {
+  readonly digest: string;
+  /** Right if this layer and those below it are overlaybd layers. */
+  readonly chainId: string;
+  readonly annotations: Labels;
 }
 
 interface Source {
@@ -146,16 +179,19 @@ async function layersOfManifest(
   content: ContentStore,
   manifestDigest: string,
   log: Log,
-): Promise<ReadonlySet<string>> {
-  const pieces: Uint8Array[] = [];
-  for await (const piece of content.read(manifestDigest)) pieces.push(piece);
+): Promise<readonly KnownLayer[]> {
   try {
+    const pieces: Uint8Array[] = [];
+    for await (const piece of content.read(manifestDigest)) pieces.push(piece);
     const parsed = parseManifest(Buffer.concat(pieces), undefined, `manifest ${manifestDigest}`);
-    return new Set(
-      parsed.kind === 'image' ? parsed.manifest.layers.map(({ digest }) => digest) : [],
-    );
+    let chainId = '';
+    if (parsed.kind !== 'image') return [];
+    return parsed.manifest.layers.map(({ digest, annotations = {} }) => {
+      chainId = chainId === '' ? digest : sha256Of(Buffer.from(`${chainId} ${digest}`));
+      return { digest, chainId, annotations };
+    });
   } catch (error) {
     log.info({ manifestDigest, reason: messageOf(error) }, 'passing over a manifest');
-    return new Set();
+    return [];
   }
 }

@@ -28,11 +28,11 @@ export function snapshotsService(snapshotter: Snapshotter): Service {
   );
   return service<SnapshotsHandlers>(definition, {
     Prepare: async ({ key, parent, labels }, { header }) => {
-      const namespace = header(NAMESPACE_HEADER);
+      const namespace = namespaceOf(key, header(NAMESPACE_HEADER));
       return { mounts: await snapshotter.prepare({ key, parent, labels, namespace }) };
     },
     View: async ({ key, parent, labels }, { header }) => {
-      const namespace = header(NAMESPACE_HEADER);
+      const namespace = namespaceOf(key, header(NAMESPACE_HEADER));
       return { mounts: await snapshotter.view({ key, parent, labels, namespace }) };
     },
     Mounts: async ({ key }) => ({ mounts: await snapshotter.mounts(key) }),
@@ -69,6 +69,11 @@ export function snapshotsService(snapshotter: Snapshotter): Service {
       return {};
     },
   });
+}
+
+/** Debian's containerd 1.6 does not forward the header; the keys that it makes for us all begin with the namespace. */
+function namespaceOf(key: string, header: string | undefined): string | undefined {
+  return header ?? /^([^/]+)\/[0-9]+\//.exec(key)?.[1];
 }
 
 /** What a field mask asks to do with labels; without one, the given ones are all that there shall be. */

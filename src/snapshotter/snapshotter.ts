@@ -41,8 +41,12 @@ import {
 } from './snapshot-stack.js';
 import { SnapshotStore } from './snapshot-store.js';
 
-/** Where a layer can be fetched from. */
+/** The key under which containerd's clients unpack a layer ends in its chain ID. */
+const UNPACKING_KEY = /(?:^|\/)extract-\S+ (sha256:[0-9a-f]{64})$/;
+
+/** Where a layer can be fetched from, and whether it is an overlaybd layer. */
 export interface Locator {
+  blobOfChain(chainId: string, namespace: string): Promise<OverlaybdBlob | undefined>;
   repoBlobUrl(
     digest: string,
     labels: Labels,
@@ -115,12 +119,12 @@ export class Snapshotter {
    * @throws {ObdError} `AlreadyExists`, `NotFound`, `InvalidArgument`, what mounting the image below throws.
    */
   async prepare(request: SnapshotRequest): Promise<Mount[]> {
-    const ref = request.labels[REF_LABEL];
+    const ref = request.labels[REF_LABEL] || undefined;
     const blob = ref === undefined ? undefined : overlaybdBlobOf(request.labels);
-    if (ref === undefined || blob === undefined) {
-      return await this.#create('active', request, { type: 'files' });
+    if (ref !== undefined && blob !== undefined) {
+      return await this.#prepareLayer(request, ref, blob);
     }
-    return await this.#prepareLayer(request, ref, blob);
+    return await this.#create('active', request, await this.#layerToUnpack(request));
   }
 
   async view(request: SnapshotRequest): Promise<Mount[]> {
@@ -139,6 +143,7 @@ export class Snapshotter {
 
   /** @throws {ObdError} `NotFound`, `AlreadyExists`, `FailedPrecondition`. */
   async commit(name: string, key: string, labels: Labels): Promise<void> {
+    if (name === '') throw new ObdError(ErrorCodes.InvalidArgument, 'a snapshot needs a name');
     const snapshot = this.#store.get(key);
     if (snapshot.kind !== 'active') {
       const found = `snapshot "${key}" is ${snapshot.kind}, and only an active one can be committed`;
@@ -227,6 +232,19 @@ export class Snapshotter {
     await this.#record(name, 'committed', parent, all, layer, undefined);
     this.#log.info({ ref, digest, repoBlobUrl }, 'a layer is served lazily');
     throw alreadyExists(name);
+  }
+
+  /**
+   * What a snapshot that a client asks for without saying more is going to be. The blob of an overlaybd layer, downloaded
+   * as a whole, is one file: to unpack it on an image, that need not be attached and mounted.
+   */
+  async #layerToUnpack({ key, parent, namespace }: SnapshotRequest): Promise<Layer> {
+    const chainId = UNPACKING_KEY.exec(key)?.[1];
+    const onImage = parent !== '' && isBlockLayer(this.#store.get(parent).layer);
+    if (chainId === undefined || namespace === undefined || !onImage) return { type: 'files' };
+    const blob = await this.#locator.blobOfChain(chainId, namespace);
+    if (blob === undefined || blob.isTrace) return { type: 'files' };
+    return { type: 'download', fileSystem: blob.fileSystem };
   }
 
   async #create(kind: Kind, request: SnapshotRequest, layer: Layer): Promise<Mount[]> {

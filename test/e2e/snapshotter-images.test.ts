@@ -181,9 +181,14 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
   });
 
   test('an overlaybd image pulled as a whole is served locally', async () => {
+    const earlier = blockd.log().length;
     await containerd.ctr('images', 'pull', '--plain-http', '--snapshotter', 'obd-ts', converted);
     assert.deepEqual(await served(), ['local']);
-    assert.deepEqual(await devices(), []);
+    const attached = blockd
+      .log()
+      .slice(earlier)
+      .filter(({ msg }) => msg.includes('attach'));
+    assert.deepEqual([await devices(), attached], [[], []]);
     assert.equal(await run(converted, 'cat /hello'), 'hello');
     assert.equal((await blockd.client.list())[0]?.remoteBytes, 0);
     await remove(converted);

@@ -122,6 +122,7 @@ export function snapshotterSuite(client: () => SnapshotsClient): void {
     }
     const base = await layer('', () => {});
     await rejects(client().commit(base, active), 'ERR_ALREADY_EXISTS');
+    await rejects(client().commit('', active), 'ERR_INVALID_ARGUMENT');
     await rejects(client().commit(unique('x'), base), 'ERR_FAILED_PRECONDITION');
     await rejects(client().commit(unique('x'), unique('missing')), 'ERR_NOT_FOUND');
     await rejects(client().mounts(base), 'ERR_FAILED_PRECONDITION');

@@ -18,12 +18,12 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import { LoopDevices } from '../../test/support/snapshotter-loop-devices.js';
-import { mountsIn, unfit } from '../../test/support/snapshotter-process.js';
-import { ErrorCodes, ObdError } from '../errors.js';
-import { REF_LABEL, SERVED_LABEL } from './labels.js';
-import type { Mount } from './overlay-mounts.js';
-import { Snapshotter } from './snapshotter.js';
+import { ErrorCodes, ObdError } from '../../src/errors.js';
+import { type OverlaybdBlob, REF_LABEL, SERVED_LABEL } from '../../src/snapshotter/labels.js';
+import type { Mount } from '../../src/snapshotter/overlay-mounts.js';
+import { Snapshotter } from '../../src/snapshotter/snapshotter.js';
+import { LoopDevices } from '../support/snapshotter-loop-devices.js';
+import { mountsIn, unfit } from '../support/snapshotter-process.js';
 
 const ANNOTATION = 'containerd.io/snapshot/overlaybd';
 const URL = 'http://localhost:5000/v2/app/blobs';
@@ -39,13 +39,18 @@ let devices: LoopDevices;
 let snapshotter: Snapshotter;
 let repoBlobUrl: string | undefined;
 let logged: string[];
+/** What containerd's content store knows of layers whose client says nothing. */
+const blobsByChain = new Map<string, OverlaybdBlob>();
 
 const say = (fields: object, message: string) =>
   void logged.push(`${message} ${JSON.stringify(fields)}`);
 const log = { info: say, warn: say, error: say };
 
 async function open(): Promise<void> {
-  const locator = { repoBlobUrl: async () => repoBlobUrl };
+  const locator = {
+    repoBlobUrl: async () => repoBlobUrl,
+    blobOfChain: async (chainId: string) => blobsByChain.get(chainId),
+  };
   snapshotter = await Snapshotter.open({ root, devices, locator, log });
 }
 
@@ -313,6 +318,30 @@ describe('snapshots', { skip: unfit }, () => {
     assert.deepEqual([deviceIds(), mountsIn(directory)], [[], []]);
     await snapshotter.prepare(request('c', 'three'));
     assert.deepEqual(deviceIds(), ['3']);
+  });
+
+  test('a layer that containerd knows to be an overlaybd layer is unpacked without the image below', async () => {
+    const top = await remoteImage();
+    const chainId = `sha256:${'5'.repeat(64)}`;
+    const digest = `sha256:${'6'.repeat(64)}`;
+    blobsByChain.set(chainId, { digest, sizeBytes: 1, fileSystem: 'ext4', isTrace: false });
+    devices.isDown = true;
+    const key = `ns/7/extract-123-abcd ${chainId}`;
+    const [mount] = await snapshotter.prepare(request(key, top));
+    assert.deepEqual(mount, {
+      type: 'bind',
+      source: join(root, 'snapshots/3/fs'),
+      options: ['rw', 'rbind'],
+    });
+    writeFileSync(join(root, 'snapshots/3/fs/overlaybd.commit'), 'ZFile\0\x01\0');
+    await snapshotter.commit('local', key, {});
+    devices.isDown = false;
+    await snapshotter.prepare(request('c', 'local'));
+    const config = JSON.parse(readFileSync(join(root, 'snapshots/3/block/config.v1.json'), 'utf8'));
+    assert.deepEqual(
+      config.lowers.map((lower: object) => Object.keys(lower).join()),
+      ['digest,size', 'digest,size', 'file'],
+    );
   });
 
   test('plain layers stand on an image, and not the other way round', async () => {
