@@ -141,11 +141,26 @@ test('all that arrives at once is answered in one write', async () => {
 
 test('a READ longer than the reply buffers is answered too', async () => {
   const large = pagesOf(4 << 20);
-  const connection = new Connection(new MemoryDisk(large), { structured: true });
-  connection.send(request({ command: READ, cookie: 1, offset: 512, length: 3 << 20 }));
-  await turn();
-  const [reply] = parseReplies(connection.received, () => 0);
-  assert.ok(reply?.data.equals(large.subarray(512, 512 + (3 << 20))));
+  for (const structured of [false, true]) {
+    const connection = new Connection(new MemoryDisk(large), { structured });
+    connection.send(request({ command: READ, cookie: 1, offset: 512, length: 3 << 20 }));
+    await turn();
+    const [reply] = parseReplies(connection.received, () => 3 << 20);
+    assert.ok(reply?.data.equals(large.subarray(512, 512 + (3 << 20))));
+  }
+});
+
+test('a client that takes nothing holds few buffers, however little it asks for', async () => {
+  const disk = new MemoryDisk(bytes);
+  const connection = new Connection(disk);
+  connection.holdReplies();
+  for (let i = 0; i < 100; i++) {
+    connection.send(request({ command: READ, cookie: 16, offset: 0, length: 16 }));
+    await turn();
+  }
+  assert.ok(disk.readBytes <= 5 * 16, `${disk.readBytes} bytes were read`);
+  connection.takeReplies();
+  while (connection.received.length < 100 * 32) await turn();
 });
 
 test('a read that waits holds up no others', async () => {

@@ -8,7 +8,7 @@
  *   3. A read that is not local, or fails a check, is loaded beside the others and answered when it is
  *      done, out of order; nobody waits for it. If it fails, that read is answered with EIO and reported once.
  *   4. A client that does not take its replies, or asks for more than it may at a time, is not read from
- *      until it does: it holds at most QUEUED_BYTES_MAX and one reply, LOADS_MAX and LOADING_BYTES_MAX.
+ *      until it does: it holds at most HELD_BUFFERS_MAX, LOADS_MAX and LOADING_BYTES_MAX, and one READ more.
  *   5. Bytes that are no request end the connection; a request that cannot be granted is refused, no more.
  */
 import type { Duplex } from 'node:stream';
@@ -32,8 +32,9 @@ import {
 } from './protocol.js';
 import { REPLY_BUFFER_BYTES, type ReplyBuffers } from './reply-buffers.js';
 
-/** Replies that the kernel has not taken yet. More would only wait longer. */
+/** Replies that the kernel has not taken yet, and in how many buffers. More would only wait longer. */
 const QUEUED_BYTES_MAX = 1 << 20;
+const HELD_BUFFERS_MAX = 4;
 /** Reads being loaded: what the kernel's NBD client has in flight on one connection. */
 const LOADS_MAX = 128;
 /** Enough to fetch 80 MB/s at 50 ms; nbdcopy asks for four connections of 16 MiB, which would stay resident. */
@@ -68,6 +69,7 @@ export class Transmission {
   #outBytes = 0;
   /** What was written and not yet taken, in order: pooled buffers, and undefined for others. */
   readonly #written: (Buffer | undefined)[] = [];
+  #heldBuffers = 0;
   readonly #onWritten = () => this.#afterWrite();
   #loads = 0;
   #loadingBytes = 0;
@@ -124,6 +126,7 @@ export class Transmission {
   #mustWait(): boolean {
     return (
       this.#stream.writableLength >= QUEUED_BYTES_MAX ||
+      this.#heldBuffers >= HELD_BUFFERS_MAX ||
       this.#loads >= LOADS_MAX ||
       this.#loadingBytes >= LOADING_BYTES_MAX
     );
@@ -314,13 +317,21 @@ export class Transmission {
   }
 
   #write(bytes: Buffer, pooled: Buffer | undefined): void {
-    this.#written.push(pooled);
     this.#stream.write(bytes, this.#onWritten);
+    const taken = this.#stream.writableLength === 0;
+    this.#written.push(taken ? undefined : pooled);
+    if (pooled === undefined) return;
+    // The next to be used, while it is still in the CPU's cache.
+    if (taken) this.#options.buffers.giveBack(pooled);
+    else this.#heldBuffers++;
   }
 
   #afterWrite(): void {
     const pooled = this.#written.shift();
-    if (pooled !== undefined) this.#options.buffers.giveBack(pooled);
+    if (pooled !== undefined) {
+      this.#heldBuffers--;
+      this.#options.buffers.giveBack(pooled);
+    }
     this.#goOn();
   }
 }
