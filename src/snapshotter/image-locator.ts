@@ -52,8 +52,6 @@ export class ImageLocator {
   /**
    * The URL that the layer's digest is to be appended to, such as `https://ghcr.io/v2/team/app/blobs`; undefined if
    * neither labels nor containerd know one.
-   *
-   * @throws {ObdError} `InvalidArgument` for a label that is no image reference.
    */
   async repoBlobUrl(
     digest: string,
@@ -63,8 +61,13 @@ export class ImageLocator {
     for (const label of IMAGE_REF_LABELS) {
       const text = labels[label];
       if (text === undefined) continue;
-      const { host, repository } = parseReference(text);
-      return this.#url(host, repository);
+      try {
+        const { host, repository } = parseReference(text);
+        return this.#url(host, repository);
+      } catch (error) {
+        if (!(error instanceof ObdError)) throw error;
+        this.#parts.log.warn({ err: error, label }, 'a label is no image reference: ignoring it');
+      }
     }
     if (namespace === undefined) return undefined;
     return await this.#orUnknown(() => this.#askContainerd(digest, namespace));
