@@ -33,6 +33,8 @@ import { mountsIn, SnapshotsClient, SnapshotterProcess } from '../support/snapsh
 
 const LAYER_TAR = 'application/vnd.oci.image.layer.v1.tar';
 const BALLAST_BYTES = 8 << 20;
+const KILLS = 4;
+const KILL_AFTER_MS_MAX = 200;
 const RECONNECT_TURN_MS = 200;
 const RECONNECT_TURNS_MAX = 100;
 
@@ -216,11 +218,29 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
       execFileSync('cat', [join(mount?.source ?? '', 'hello')], { encoding: 'utf8' }),
       'hello\n',
     );
+    await client.remove('view');
+    await killedWhileMounting(client, parent);
     for (const { name } of (await client.list()).reverse()) await client.remove(name);
     client.close();
     await remove(converted);
     await nothingLeft();
   });
+
+  /** Each time the image is there no more, is asked for, and the snapshotter dies on the way. */
+  async function killedWhileMounting(client: SnapshotsClient, image: string): Promise<void> {
+    for (let kill = 0; kill < KILLS; kill++) {
+      for (const target of mountsIn(snapshotter.directory)) execFileSync('umount', [target]);
+      for (const { id } of await blockd.client.list()) await blockd.client.detach(id);
+      const asked = client.view(`killed ${kill}`, image).catch(() => {});
+      await setTimeout(Math.random() * KILL_AFTER_MS_MAX);
+      await snapshotter.end('SIGKILL');
+      await asked;
+      await snapshotter.restart();
+      await client.view(`after ${kill}`, image);
+      assert.equal(mountsIn(snapshotter.directory).length, 1);
+      assert.equal((await devices()).length, 1);
+    }
+  }
 
   async function imageOf(image: string): Promise<{ target: string }> {
     const [line = ''] = (await containerd.ctr('images', 'ls', `name==${image}`))
