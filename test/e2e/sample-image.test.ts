@@ -25,6 +25,8 @@ import { compareTrees, countPaths } from '../support/tree-compare.js';
 const LAYERS = 3;
 /** A minimal Debian alone has more. */
 const PATHS_MIN = 5000;
+/** Of a disk that is all wrong e2fsck says more than anybody reads. */
+const SHOWN_MAX = 4000;
 const skip = process.geteuid?.() === 0 ? false : 'mounting and unpacking with owners needs root';
 
 describe('the sample image, converted', { skip, timeout: 300_000 }, () => {
@@ -58,7 +60,7 @@ describe('the sample image, converted', { skip, timeout: 300_000 }, () => {
       const exported = await obdctl('layer', 'export', disk, ...blobs.slice(0, layers));
       assert.equal(exported.status, 0, exported.stderr);
       const checked = spawnSync('e2fsck', ['-fn', disk], { encoding: 'utf8' });
-      assert.equal(checked.status, 0, checked.stdout);
+      assert.equal(checked.status, 0, checked.stdout.slice(0, SHOWN_MAX));
 
       const bundle = join(root, `bundle-${layers}`);
       prefixes.tag(`${layers}`, prefixes.addImage(layersOf(source).slice(0, layers)));
