@@ -4,16 +4,23 @@ import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { interruption } from '../src/cli/interruption.js';
 import { ErrorCodes, ObdError } from '../src/errors.js';
 
 const execute = promisify(execFile);
 const START_MS = 5_000;
 
-/** @returns Its standard output. @throws {ObdError} `Host` if it is not installed, `Io` if it fails. */
+/**
+ * Runs a program to its end. An interrupt ends it, so that whoever measures gets to clean up.
+ *
+ * @returns Its standard output. @throws {ObdError} `Host` if it is not installed, `Io` if it fails.
+ */
 export async function run(program: string, args: readonly string[]): Promise<string> {
+  const signal = interruption();
   try {
-    return (await execute(program, args, { maxBuffer: 16 << 20 })).stdout;
+    return (await execute(program, args, { maxBuffer: 16 << 20, signal })).stdout;
   } catch (error) {
+    signal.throwIfAborted();
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
     if (!missing) throw new ObdError(ErrorCodes.Io, `${program} failed: ${error}`, {}, error);
     throw new ObdError(ErrorCodes.Host, `Cannot run the benchmark: ${program} is not installed`);

@@ -10,7 +10,7 @@
  *   3. Every step has a time limit, so neither hangs on a kernel or a program that does.
  *
  * Nothing here reads a device from this process: a thread that waits for a device that this process answers
- * could wait for itself. Attaching takes 60 ms, of which nbdfuse is 40 (docs/benchmarks.md).
+ * could wait for itself. Attaching takes 22 to 62 ms (docs/benchmarks.md).
  */
 import { mkdir, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';

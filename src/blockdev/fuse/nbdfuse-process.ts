@@ -1,8 +1,8 @@
 /**
  * One `nbdfuse`: an NBD export as a file, for as long as the process lives.
  *
- * It runs in the foreground as our child, with one connection: the server answers on one thread, and more
- * connections measured no faster. It ends by itself when its mount is taken away.
+ * It runs in the foreground as our child, with one connection: the server answers on one thread, and
+ * whether more gain anything is not settled (docs/benchmarks.md). It ends by itself when its mount is taken away.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { access, readFile } from 'node:fs/promises';
