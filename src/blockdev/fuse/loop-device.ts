@@ -2,7 +2,7 @@
  * Loop devices: a file of this host as a read-only block device.
  *
  * They read the file past the page cache (direct I/O), because what is cached above the device need not be
- * again below it; over FUSE it was also faster at depth (docs/benchmarks.md). The sector size stays 512
+ * cached again below it; over FUSE it was also faster at depth (docs/benchmarks.md). The sector size stays 512
  * bytes, since a disk need not be whole pages.
  */
 import { constants } from 'node:fs';
