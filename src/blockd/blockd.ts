@@ -95,11 +95,10 @@ export class Blockd {
       transport: new FuseTransport(nbd, nbdSocketPath, run.path),
     });
     this.#closers.push(() => this.#detachAll(table));
-    // Before the devices go, so that none of them waits for a registry that does not answer.
-    this.#closers.push(() => client.close());
-
     const control = await GrpcServer.listen(config.socket, [blockdService(table, log)], log);
     this.#closers.push(() => control.close(CALLS_GRACE_MS));
+    // First, so that no call and no device waits for a registry that does not answer.
+    this.#closers.push(() => client.close());
   }
 
   /** Gives back everything, whatever fails on the way, which is logged. Idempotent. */

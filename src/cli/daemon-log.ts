@@ -29,8 +29,10 @@ function errorFields(error: unknown): object {
     return { message: messageOf(error), stack: error instanceof Error ? error.stack : undefined };
   }
   const causes: string[] = [];
-  for (let at = error.cause; at instanceof Error && causes.length < CAUSES_MAX; at = at.cause) {
+  let at = error.cause;
+  for (let depth = 0; at instanceof Error && depth < CAUSES_MAX; depth++) {
     if (!error.message.includes(at.message)) causes.push(at.message);
+    at = at.cause;
   }
   const because = causes.length === 0 ? {} : { causes };
   return { code: error.code, message: error.message, ...error.details, ...because };

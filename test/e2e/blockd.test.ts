@@ -283,6 +283,25 @@ describe('obd-blockd', { skip: unfit, timeout: 180_000 }, () => {
         await assertReads(again.path, image.disk);
       }));
 
+    test('at once, also while an attach waits for a registry', async () =>
+      await BlockdProcess.with(async (daemon) => {
+        const { path: config } = await configOf(daemon.directory, 'waits', image.blobs);
+        await registry.goAway();
+        try {
+          const attach = daemon.client.attach('waits', config);
+          const refused = assert.rejects(attach, /Cannot open layer/);
+          await setTimeout(500);
+          const startedMs = performance.now();
+          assert.equal(await daemon.end('SIGTERM'), 0);
+          assert.ok(performance.now() - startedMs < 4_000);
+          await refused;
+        } finally {
+          await registry.comeBack();
+        }
+        assert.deepEqual(daemon.debris(), []);
+        await daemon.restart();
+      }));
+
     for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
       test(`by ${signal} with a device in use, which is no obstacle for the next run`, async () =>
         await BlockdProcess.with(async (daemon) => {
