@@ -1,6 +1,6 @@
 /** What can be set in obd-snapshotter's configuration file, and the examples that --help shows. */
 import { z } from 'zod';
-import { absolutePath } from '../config/config-values.js';
+import { absolutePath, logLevel, registryTable } from '../config/config-values.js';
 
 export const SNAPSHOTTER_CONFIG_PATH = '/etc/obd-ts/snapshotter.toml';
 
@@ -12,13 +12,8 @@ export const snapshotterConfig = z.strictObject({
   blockd_socket: absolutePath.default('/run/obd-ts/blockd.sock'),
   containerd_socket: absolutePath.default('/run/containerd/containerd.sock'),
   docker_config: absolutePath.optional(),
-  log_level: z.enum(['error', 'warn', 'info', 'debug']).default('info'),
-  registry: z
-    .strictObject({
-      plain_http: z.array(z.string()).default([]),
-      hosts: z.record(z.string(), z.string()).default({}),
-    })
-    .prefault({}),
+  log_level: logLevel.default('info'),
+  registry: registryTable.prefault({}),
 });
 
 /** Every key with its default, or a likely value where the default is none. */
