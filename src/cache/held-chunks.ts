@@ -1,6 +1,6 @@
 /**
- * Chunks that were fetched and could not be stored: kept in memory until they have been read, or until
- * newer ones push them out. With it a full disk makes reads dear, but does not fail them.
+ * Chunks that were fetched and could not be stored: kept in memory until newer ones push them out, or nobody
+ * has their blob open. With it a full disk makes reads dear, but does not fail them.
  */
 
 /** 16 MiB: the largest request of a transport, compressed, and another one beside it. */
@@ -17,7 +17,8 @@ export class HeldChunks {
   /** @param bytes - Copied. */
   hold(digest: string, chunk: number, bytes: Uint8Array): void {
     this.drop(digest, chunk);
-    this.#chunks.set(key(digest, chunk), bytes.slice());
+    // Not bytes.slice(): a Buffer's is a view, and each chunk would keep the whole answer it came in.
+    this.#chunks.set(key(digest, chunk), new Uint8Array(bytes));
     if (this.#chunks.size <= HELD_CHUNKS_MAX) return;
     const { value } = this.#chunks.keys().next();
     if (value !== undefined) this.#chunks.delete(value);
