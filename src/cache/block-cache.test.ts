@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict';
 import { truncateSync, writeFileSync } from 'node:fs';
 import { after, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { BlobDouble, distinctBytes, stall, unavailable } from '../../test/support/blob-double.js';
 import {
   blobFiles,
@@ -158,6 +159,26 @@ describe('failing registries', () => {
     });
   });
 
+  test('what has queued for as long as a fetch was tried fails with it', async () => {
+    await withCache(async (cache) => {
+      const ranges = new BlobDouble(CONTENT);
+      const blob = await cache.openBlob(ranges);
+      let isAway = false;
+      ranges.before = async () => {
+        while (!isAway) await sleep(1);
+        await unavailable();
+      };
+      const readOf = (chunk: number) =>
+        assert.rejects(read(blob, chunk * CHUNK_BYTES, 1), { code: ErrorCodes.Unavailable });
+      const early = Array.from({ length: 18 }, (_, i) => readOf(2 * i));
+      while (ranges.requests.length < 8) await sleep(1);
+      const late = readOf(38);
+      isAway = true;
+      await Promise.all([...early, late]);
+      assert.equal(ranges.requests.length, 9, 'eight that were tried, and the one that came later');
+    });
+  });
+
   test('where one handle’s registry fails, another’s own is tried', async () => {
     await withCache(async (cache) => {
       const broken = new BlobDouble(CONTENT, 'broken/app');
@@ -199,7 +220,7 @@ describe('failing registries', () => {
       const first = await cache.openBlob(hanging);
       const second = await cache.openBlob(new BlobDouble(CONTENT));
       const refused = assert.rejects(read(first, 0, 10), { code: ErrorCodes.FailedPrecondition });
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await sleep(20);
       const waiting = assertReads(second, 0, 10);
       first.close();
       await Promise.all([refused, waiting]);
@@ -218,12 +239,12 @@ describe('failing registries', () => {
       const first = await cache.openBlob(late);
       const second = await cache.openBlob(new BlobDouble(CONTENT));
       const refused = assert.rejects(read(first, 0, 10), { code: ErrorCodes.FailedPrecondition });
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await sleep(20);
       first.close();
       await refused;
       await assertReads(second, 0, 1000);
       arrive();
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await sleep(20);
       await assertReads(second, 0, 1000);
     });
   });
@@ -234,7 +255,7 @@ describe('failing registries', () => {
     await withCache(async (cache) => {
       const blob = await cache.openBlob(ranges);
       const refused = assert.rejects(read(blob, 0, 10), { code: ErrorCodes.FailedPrecondition });
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await sleep(20);
       await cache.close();
       await refused;
     });
