@@ -141,10 +141,20 @@ export class ImageLocator {
     return sources[0];
   }
 
+  /** None of a manifest that cannot be read, which is remembered only if that is the manifest's own fault. */
   async #layers(content: ContentStore, manifestDigest: string): Promise<readonly KnownLayer[]> {
     const remembered = this.#layersOf.get(manifestDigest);
     if (remembered !== undefined) return remembered;
-    const layers = await layersOfManifest(content, manifestDigest, this.#parts.log);
+    const { log } = this.#parts;
+    let bytes: Buffer;
+    try {
+      bytes = await bytesOf(content, manifestDigest);
+    } catch (error) {
+      // It may have been removed since it was listed, or containerd be busy.
+      log.info({ manifestDigest, reason: messageOf(error) }, 'passing over a manifest, for now');
+      return [];
+    }
+    const layers = layersIn(bytes, manifestDigest, log);
     if (this.#layersOf.size >= MANIFESTS_REMEMBERED_MAX) this.#layersOf.clear();
     this.#layersOf.set(manifestDigest, layers);
     return layers;
@@ -178,17 +188,17 @@ function sourcesIn(labels: Labels): Source[] {
   return sources.filter(({ host, repository }) => isHost(host) && isRepository(repository));
 }
 
-async function layersOfManifest(
-  content: ContentStore,
-  manifestDigest: string,
-  log: Log,
-): Promise<readonly KnownLayer[]> {
+async function bytesOf(content: ContentStore, digest: string): Promise<Buffer> {
+  const pieces: Uint8Array[] = [];
+  for await (const piece of content.read(digest)) pieces.push(piece);
+  return Buffer.concat(pieces);
+}
+
+function layersIn(manifest: Uint8Array, manifestDigest: string, log: Log): readonly KnownLayer[] {
   try {
-    const pieces: Uint8Array[] = [];
-    for await (const piece of content.read(manifestDigest)) pieces.push(piece);
-    const parsed = parseManifest(Buffer.concat(pieces), undefined, `manifest ${manifestDigest}`);
-    let chainId = '';
+    const parsed = parseManifest(manifest, undefined, `manifest ${manifestDigest}`);
     if (parsed.kind !== 'image') return [];
+    let chainId = '';
     return parsed.manifest.layers.map(({ digest, annotations = {} }) => {
       chainId = chainId === '' ? digest : sha256Of(Buffer.from(`${chainId} ${digest}`));
       return { digest, chainId, annotations };

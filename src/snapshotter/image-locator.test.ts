@@ -1,0 +1,90 @@
+/**
+ * Goal: what containerd could not tell once is asked again, as otherwise an image would be downloaded as a whole until this
+ * daemon is restarted.
+ * Method: a content store of one manifest, on a real socket, whose reads fail as often as a test says. Against a real
+ * containerd: test/e2e/snapshotter-images.test.ts.
+ */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { ErrorCodes, ObdError } from '../errors.js';
+import type {
+  ContentDefinition,
+  ContentHandlers,
+} from '../grpc/gen/containerd/services/content/v1/Content.js';
+import { GrpcServer, type Implementation, service } from '../grpc/grpc-server.js';
+import { loadService } from '../grpc/proto.js';
+import { sha256Of } from '../registry/digest.js';
+import { DockerCredentials } from '../registry/docker-credentials.js';
+import { OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST } from '../registry/media-types.js';
+import { RegistryClient } from '../registry/registry-client.js';
+import { RegistryHosts } from '../registry/registry-hosts.js';
+import { ImageLocator } from './image-locator.js';
+
+const LAYER = sha256Of(Buffer.from('layer'));
+const MANIFEST = Buffer.from(
+  JSON.stringify({
+    schemaVersion: 2,
+    mediaType: OCI_MANIFEST,
+    config: { mediaType: OCI_CONFIG, digest: sha256Of(Buffer.from('config')), size: 1 },
+    layers: [{ mediaType: OCI_LAYER_TAR, digest: LAYER, size: 1 }],
+  }),
+);
+
+const directory = mkdtempSync(join(tmpdir(), 'obd-locator-'));
+const containerdSocket = join(directory, 'containerd.sock');
+const hosts = new RegistryHosts([], { localhost: 'localhost:5000' });
+const registry = new RegistryClient({ hosts, credentials: new DockerCredentials() });
+const log = { info: () => {}, warn: () => {}, error: () => {} };
+let failures = 0;
+let reads = 0;
+let server: GrpcServer;
+
+before(async () => {
+  const definition = loadService<ContentDefinition>(
+    'containerd/services/content/v1/content.proto',
+    'containerd.services.content.v1.Content',
+  );
+  const content: Pick<Implementation<ContentHandlers>, 'List' | 'Read'> = {
+    List: async function* () {
+      const labels = { 'containerd.io/distribution.source.localhost': 'team/app' };
+      yield { info: [{ digest: sha256Of(MANIFEST), size: MANIFEST.length, labels }] };
+    },
+    Read: async function* () {
+      reads++;
+      if (failures-- > 0) throw new ObdError(ErrorCodes.Unavailable, 'not now');
+      yield { data: MANIFEST };
+    },
+  };
+  const parts = service<ContentHandlers>(definition, content as Implementation<ContentHandlers>);
+  server = await GrpcServer.listen(containerdSocket, [parts], log);
+});
+after(async () => {
+  await server.close(0);
+  await registry.close();
+  rmSync(directory, { recursive: true });
+});
+
+const locate = (locator: ImageLocator) => locator.repoBlobUrl(LAYER, {}, 'default');
+
+test('the port that labels have lost comes from the configuration', async () => {
+  const locator = new ImageLocator({ containerdSocket, hosts, registry, log });
+  assert.equal(await locate(locator), 'http://localhost:5000/v2/team/app/blobs');
+});
+
+test('a manifest is read once', async () => {
+  const locator = new ImageLocator({ containerdSocket, hosts, registry, log });
+  reads = 0;
+  await locate(locator);
+  await locate(locator);
+  assert.equal(reads, 1);
+});
+
+test('a manifest that could not be read is read again the next time', async () => {
+  const locator = new ImageLocator({ containerdSocket, hosts, registry, log });
+  failures = 1;
+  assert.equal(await locate(locator), undefined);
+  assert.equal(await locate(locator), 'http://localhost:5000/v2/team/app/blobs');
+});
