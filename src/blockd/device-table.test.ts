@@ -72,6 +72,8 @@ class TestTransport implements Transport {
   readonly name = 'test';
   readonly attached: string[] = [];
   readonly inUse = new Set<string>();
+  /** What detaching gives back the node of, and then fails at. */
+  readonly stuck = new Set<string>();
   refusal: Error | undefined;
   /** attach() and detach() wait for it. */
   gate: Promise<void> = Promise.resolve();
@@ -83,14 +85,22 @@ class TestTransport implements Transport {
     if (this.refusal !== undefined) throw this.refusal;
     this.attached.push(id);
     this.disk = disk;
-    return { path: `/dev/test-${id}`, detach: () => this.#detach(id) };
+    const isAttached = () => this.attached.includes(id);
+    return {
+      path: `/dev/test-${id}`,
+      get isGone() {
+        return !isAttached();
+      },
+      detach: () => this.#detach(id),
+    };
   }
 
   async #detach(id: string): Promise<void> {
     await this.#work(id);
     if (this.inUse.has(id))
       throw new ObdError(ErrorCodes.Busy, `Cannot detach ${id}: it is mounted`);
-    this.attached.splice(this.attached.indexOf(id), 1);
+    if (this.attached.includes(id)) this.attached.splice(this.attached.indexOf(id), 1);
+    if (this.stuck.has(id)) throw new ObdError(ErrorCodes.Busy, `Cannot free what ${id} used`);
   }
 
   /** Of one id, one at a time. */
@@ -203,6 +213,18 @@ test('a device in use stays as it was', async () => {
   assert.equal((await table.attach('a', good)).path, '/dev/test-a');
   await readFully(kernel.disk as VirtualDisk, Buffer.alloc(4096), 0);
   kernel.inUse.clear();
+  await table.detach('a');
+  await assertFree('a');
+});
+
+test('a device that was detached in part is given to nobody', async () => {
+  await table.attach('a', good);
+  kernel.stuck.add('a');
+  await assert.rejects(table.detach('a'), { code: ErrorCodes.Busy });
+  await assert.rejects(table.attach('a', good), { code: ErrorCodes.Busy });
+  kernel.stuck.clear();
+  await table.attach('a', good);
+  assert.deepEqual(kernel.attached, ['a']);
   await table.detach('a');
   await assertFree('a');
 });

@@ -5,6 +5,7 @@
  *      or the same error.
  *   2. Of one id, attaching and detaching never overlap; different ids do not wait for each other.
  *   3. A device that is in use stays as it was when it is to be detached.
+ *   4. One that could be detached in part only is given to nobody: attaching finishes that first.
  *
  * The table is in memory only. What a daemon that died had attached is dead with it, because each device reads
  * through a connection to the daemon; who needs one asks for it again.
@@ -44,7 +45,10 @@ export class DeviceTable {
     for (let slot = this.#slots.get(id); slot !== undefined; slot = this.#slots.get(id)) {
       if (slot.detaching === undefined) {
         if (slot.configPath !== configPath) throw otherConfig(id, slot.configPath, configPath);
-        return (await slot.exported).describe();
+        const exported = await slot.exported;
+        if (!exported.isHalfDetached) return exported.describe();
+        await this.detach(id);
+        continue;
       }
       // Whether that works out is for its caller to know; the next turn sees what came of it.
       await slot.detaching.catch(() => {});

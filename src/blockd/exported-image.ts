@@ -55,7 +55,12 @@ export class ExportedImage {
     }
   }
 
-  /** @throws {ObdError} `Busy` while the device is in use; everything then stays as it was. */
+  /** A detach() that could not be finished: the node may be another's by now. */
+  get isHalfDetached(): boolean {
+    return this.#device.isGone;
+  }
+
+  /** @throws {ObdError} as AttachedDevice.detach(); the next call goes on where this one failed. */
   async detach(): Promise<void> {
     await this.#device.detach();
     try {

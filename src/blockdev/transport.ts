@@ -8,8 +8,14 @@ export interface AttachedDevice {
   /** The device node, e.g. /dev/loop3. It exists, and answers reads, when attach() resolves. */
   readonly path: string;
   /**
+   * Whether the node has been given back, so that by now it may be another's: nobody may use `path` any more. True
+   * before detach() has resolved where something behind the node could not be freed.
+   */
+  readonly isGone: boolean;
+  /**
    * Takes the device away and frees what it used. Idempotent.
-   * @throws {ObdError} `Busy` while it is mounted or open; the device then stays as it was.
+   * @throws {ObdError} `Busy` while it is mounted or open; the device then stays as it was. `Busy` or `Io` with
+   *   `isGone` true for what is left behind the node; the next call goes on with that.
    */
   detach(): Promise<void>;
 }

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { promisify } from 'node:util';
@@ -90,6 +90,18 @@ test('a device whose nbdfuse was killed can be detached', { skip }, async (t) =>
   const { stdout } = await run('ps', ['-eo', 'pid,args']);
   const line = stdout.split('\n').find((each) => each.includes('killed/mount/disk'));
   process.kill(Number.parseInt(line ?? '', 10), 'SIGKILL');
+  await device.detach();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('a device whose file is held is gone, and detached when that ends', { skip }, async (t) => {
+  const { transport, folder, leftovers } = await start(t);
+  const device = await transport.attach('held', new MemoryDisk(pagesOf(1 << 20)));
+  const file = await open(join(folder, 'devices', 'held', 'mount', 'disk'));
+  assert.equal(device.isGone, false);
+  await assert.rejects(device.detach(), { code: ErrorCodes.Busy });
+  assert.equal(device.isGone, true);
+  await file.close();
   await device.detach();
   assert.deepEqual(await leftovers(), []);
 });

@@ -110,11 +110,18 @@ export class FuseTransport implements Transport {
 class FuseDevice implements AttachedDevice {
   readonly path: string;
   readonly #undo: Undo[];
+  readonly #steps: number;
   #detaching: Promise<void> | undefined;
 
   constructor(path: string, undo: Undo[]) {
     this.path = path;
     this.#undo = undo;
+    this.#steps = undo.length;
+  }
+
+  /** The first step that detach() takes is to free the loop device. */
+  get isGone(): boolean {
+    return this.#undo.length < this.#steps;
   }
 
   async detach(): Promise<void> {
