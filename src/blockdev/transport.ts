@@ -24,7 +24,8 @@ export interface Transport {
   readonly name: string;
   /**
    * @param id - Names the device among this daemon's; [A-Za-z0-9._-]{1,64}.
-   * @throws {ObdError} `Host` if this host lacks what the transport needs, `Busy`, `Io`. Nothing is left behind.
+   * @throws {ObdError} `Host` if this host lacks what the transport needs, `Busy`, `Io`; what reading the first bytes of
+   *   the disk throws. Nothing is left behind.
    */
   attach(id: string, disk: VirtualDisk): Promise<AttachedDevice>;
 }

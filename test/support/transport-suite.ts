@@ -132,7 +132,10 @@ export function transportSuite(
       const { transport, leftovers } = await start(t);
       const disk = new WaitingDisk(pagesOf(1 << 20));
       disk.fail();
-      await assert.rejects(transport.attach('failing', disk), { code: ErrorCodes.Io });
+      await assert.rejects(transport.attach('failing', disk), {
+        code: ErrorCodes.Unavailable,
+        message: /the registry is away/,
+      });
       assert.deepEqual(await leftovers(), []);
     },
   );

@@ -8,6 +8,8 @@
  *   1. What attach() did in this order, detach() undoes in the other, and so does an attach() that fails.
  *   2. Until the loop device is gone, detach() has changed nothing: a device in use stays as it was.
  *   3. Every step has a time limit, so neither hangs on a kernel or a program that does.
+ *   4. The first bytes of the disk are read before there is a device, and through it before it is anyone's. So a disk
+ *      that cannot be read fails with its own error and not with EIO, and the limits of 3 are not spent on a registry.
  *
  * Nothing here reads a device from this process: a thread that waits for a device that this process answers
  * could wait for itself. Attaching takes 22 to 62 ms (docs/benchmarks.md).
@@ -15,6 +17,7 @@
 import { mkdir, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
+import { readFully } from '../../io/random-access-file.js';
 import type { NbdServer } from '../nbd/nbd-server.js';
 import type { AttachedDevice, Transport } from '../transport.js';
 import type { VirtualDisk } from '../virtual-disk.js';
@@ -66,6 +69,8 @@ export class FuseTransport implements Transport {
   }
 
   async #attach(id: string, disk: VirtualDisk, undo: Undo[]): Promise<string> {
+    const probeBytes = Math.min(PROBE_BYTES, disk.sizeBytes);
+    await readFully(disk, Buffer.alloc(probeBytes), 0);
     const home = await this.#makeHome(id);
     undo.push(() => rm(home, { recursive: true, force: true }));
     const mountPoint = join(home, 'mount');
@@ -84,7 +89,7 @@ export class FuseTransport implements Transport {
     const backingFile = join(mountPoint, FILE_NAME);
     const path = await attachLoop(backingFile);
     undo.push(() => releaseLoop({ path, backingFile }));
-    if (disk.sizeBytes > 0) await probe(path, Math.min(PROBE_BYTES, disk.sizeBytes));
+    if (probeBytes > 0) await probe(path, probeBytes);
     return path;
   }
 
@@ -140,7 +145,11 @@ async function undoAll(undo: Undo[]): Promise<void> {
   }
 }
 
-/** Reads the start of the device, in a process of its own. @throws {ObdError} `Io` if it cannot be read. */
+/**
+ * Reads the start of the device, in a process of its own and without the kernel's readahead.
+ * @throws {ObdError} `Io` if it cannot be read.
+ */
 async function probe(path: string, bytes: number): Promise<void> {
-  await runProgram('dd', [`if=${path}`, 'of=/dev/null', `bs=${bytes}`, 'count=1', 'status=none']);
+  const what = [`if=${path}`, 'of=/dev/null', `bs=${bytes}`, 'count=1', 'iflag=direct'];
+  await runProgram('dd', [...what, 'status=none']);
 }
