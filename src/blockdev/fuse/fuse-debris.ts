@@ -13,8 +13,9 @@ import { FILE_NAME } from './fuse-transport.js';
 import { listLoops, releaseLoop } from './loop-device.js';
 import { unmountFuse } from './nbdfuse-process.js';
 
-/** After its mount is gone, nbdfuse ends by itself at once. */
+/** After its mount is gone, nbdfuse ends by itself at once, and at the latest when it is killed. */
 const END_MS = 1_000;
+const KILLED_MS = 1_000;
 const POLL_MS = 10;
 
 /** Ids of devices. */
@@ -46,22 +47,31 @@ export async function clearFuseDebris(directory: string): Promise<Debris> {
       inUse.push(id);
       continue;
     }
-    await endProcess(join(home, 'pid'), backingFile);
+    if (!(await endProcess(join(home, 'pid'), backingFile))) {
+      inUse.push(id);
+      continue;
+    }
     await rm(home, { recursive: true, force: true });
     cleared.push(id);
   }
   return { cleared, inUse };
 }
 
-/** Ends the process in `pidFile` if it still is the nbdfuse of that file, and not another of the same id. */
-async function endProcess(pidFile: string, file: string): Promise<void> {
+/**
+ * Ends the process in `pidFile` if it still is the nbdfuse of that file, and not another of the same id.
+ * @returns False if it hangs in the kernel, where no signal reaches it.
+ */
+async function endProcess(pidFile: string, file: string): Promise<boolean> {
   const pid = Number.parseInt(await readFile(pidFile, 'utf8').catch(() => ''), 10);
-  if (!(pid > 1)) return;
-  const deadline = performance.now() + END_MS;
+  if (!(pid > 1)) return true;
+  const startedMs = performance.now();
   while ((await commandOf(pid)).includes(file)) {
-    if (performance.now() > deadline) kill(pid);
+    const waitedMs = performance.now() - startedMs;
+    if (waitedMs > END_MS + KILLED_MS) return false;
+    if (waitedMs > END_MS) kill(pid);
     await sleep(POLL_MS);
   }
+  return true;
 }
 
 async function commandOf(pid: number): Promise<readonly string[]> {

@@ -13,6 +13,7 @@ import { missingProgram, runProgram } from './system-program.js';
 
 const START_MS = 10_000;
 const STOP_MS = 2_000;
+const KILLED_MS = 2_000;
 const POLL_MS = 5;
 /** Of what it writes to stderr: the end, for the error message. */
 const LAST_WORDS_MAX = 1_000;
@@ -104,13 +105,23 @@ export class NbdfuseProcess {
   /** Unmounts the file and ends the process. Idempotent. @throws {ObdError} `Busy` if the file is open, `Io`. */
   async stop(): Promise<void> {
     await unmountFuse(this.#mountPoint);
-    const deadline = performance.now() + STOP_MS;
+    const startedMs = performance.now();
     while (this.#gone === undefined) {
+      const waitedMs = performance.now() - startedMs;
+      if (waitedMs > STOP_MS + KILLED_MS) throw this.#immortal();
       // It may not have mounted yet, or hang.
-      if (performance.now() > deadline) this.#child.kill('SIGKILL');
+      if (waitedMs > STOP_MS) this.#child.kill('SIGKILL');
       await sleep(POLL_MS);
     }
     await unmountFuse(this.#mountPoint);
+  }
+
+  #immortal(): ObdError {
+    return new ObdError(
+      ErrorCodes.Io,
+      `Cannot end nbdfuse, process ${this.#child.pid}: it hangs in the kernel, where no signal reaches it`,
+      { path: this.#mountPoint },
+    );
   }
 }
 
