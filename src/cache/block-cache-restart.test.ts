@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { BlobDouble, distinctBytes, unavailable } from '../../test/support/blob-double.js';
@@ -141,9 +141,13 @@ describe('restarts', () => {
     const directory = cacheDirectory();
     await withCache(async () => {}, ROOM, directory);
     writeFileSync(join(directory, 'blobs', 'README'), 'hands off');
-    writeFileSync(join(directory, 'blobs', `${'a'.repeat(64)}.gone`), 'half removed');
+    const folder = join(directory, 'blobs', 'registry.example');
+    mkdirSync(folder);
+    writeFileSync(join(folder, 'README'), 'hands off');
+    writeFileSync(join(folder, `${'a'.repeat(64)}.gone`), 'half removed');
     await withCache(async () => {}, ROOM, directory);
-    assert.deepEqual(readdirSync(join(directory, 'blobs')), ['README']);
+    assert.deepEqual(readdirSync(join(directory, 'blobs')), ['README', 'registry.example']);
+    assert.deepEqual(readdirSync(folder), ['README']);
   });
 });
 

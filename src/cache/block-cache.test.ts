@@ -79,7 +79,10 @@ describe('fetching', () => {
 
   test('a chunk is fetched once for all handles of the blob', async () => {
     await withCache(async (cache) => {
-      const blobs = [new BlobDouble(CONTENT, 'one/app'), new BlobDouble(CONTENT, 'two/app')];
+      const blobs = [
+        new BlobDouble(CONTENT, 'registry.example/one'),
+        new BlobDouble(CONTENT, 'registry.example/two'),
+      ];
       const handles = await Promise.all(blobs.map((ranges) => cache.openBlob(ranges)));
       await Promise.all(
         Array.from({ length: 50 }, (_, i) => assertReads(handles[i % 2]!, 3 * CHUNK_BYTES, 4096)),
@@ -129,6 +132,20 @@ describe('fetching', () => {
       await Promise.all(chunks.map((chunk) => assertReads(blob, chunk * CHUNK_BYTES, 1)));
       assert.equal(ranges.parallelMax, 8);
     });
+  });
+
+  test('what one registry sends is not read in the name of another', async () => {
+    const evil = distinctBytes(CONTENT.length, 666);
+    for (const options of [ROOM, { capacityBytes: 0 }]) {
+      await withCache(async (cache) => {
+        const good = new BlobDouble(CONTENT);
+        const liar = new BlobDouble(evil, 'liar.example/app', good.digest);
+        const lie = await cache.openBlob(liar);
+        assert.ok((await read(lie, 0, 10)).equals(evil.subarray(0, 10)));
+        await assertReads(await cache.openBlob(good), 0, 10);
+        lie.close();
+      }, options);
+    }
   });
 
   test('an empty blob, an empty read and an end beyond the blob', async () => {
@@ -181,7 +198,7 @@ describe('failing registries', () => {
 
   test('where one handle’s registry fails, another’s own is tried', async () => {
     await withCache(async (cache) => {
-      const broken = new BlobDouble(CONTENT, 'broken/app');
+      const broken = new BlobDouble(CONTENT, 'registry.example/broken');
       broken.before = unavailable;
       const [bad, good] = await Promise.all([
         cache.openBlob(broken),
@@ -197,7 +214,7 @@ describe('failing registries', () => {
 
   test('one that hangs delays no other blob, and closing ends the wait', async () => {
     await withCache(async (cache) => {
-      const hanging = new BlobDouble(CONTENT, 'hanging/app');
+      const hanging = new BlobDouble(CONTENT, 'registry.example/hanging');
       hanging.before = stall;
       const stuck = await cache.openBlob(hanging);
       const waits = Array.from({ length: 20 }, (_, i) =>
@@ -215,7 +232,7 @@ describe('failing registries', () => {
 
   test('closing the handle that fetches leaves the others to fetch for themselves', async () => {
     await withCache(async (cache) => {
-      const hanging = new BlobDouble(CONTENT, 'hanging/app');
+      const hanging = new BlobDouble(CONTENT, 'registry.example/hanging');
       hanging.before = stall;
       const first = await cache.openBlob(hanging);
       const second = await cache.openBlob(new BlobDouble(CONTENT));
@@ -229,7 +246,7 @@ describe('failing registries', () => {
 
   test('what arrives after the handle was closed is not stored over what came since', async () => {
     await withCache(async (cache) => {
-      const late = new BlobDouble(CONTENT, 'late/app');
+      const late = new BlobDouble(CONTENT, 'registry.example/late');
       let arrive = () => {};
       late.before = () =>
         new Promise((resolve) => {

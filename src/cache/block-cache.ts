@@ -1,9 +1,11 @@
 /**
  * The local cache of remote blobs: what was fetched once is read from this disk, across restarts too.
  *
- * Guarantees: bytes are those that the registry sent for that digest, or there are none: state that a
+ * Guarantees: bytes are those that this registry sent for that digest, or there are none: state that a
  * crash, a full disk or damage left is taken only as far as it proves itself (blob-file.ts). Whether the
- * registry sent the right ones is checked further up, by the formats, which then call forget().
+ * registry sent damaged ones is checked further up, by the formats, which then call forget().
+ * Parts of a blob do not prove its digest, so whatever one registry sends is never read in the name of another:
+ * who can make a host read one image of his own must not be able to put his bytes into everybody's base layer.
  * No read fails because the cache cannot store: what finds no room is held in memory until it is read.
  *
  * Room: at most `capacityBytes` of chunks are on the disk. Beyond that, blobs that nobody has open are removed,
@@ -17,8 +19,10 @@
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { BlobRanges } from '../registry/blob-ranges.js';
 import { checkDigest } from '../registry/digest.js';
+import { isHost } from '../registry/reference.js';
 import type { BlobFile } from './blob-file.js';
-import { CacheDirectory } from './cache-directory.js';
+import type { BlobIdentity } from './blob-slot.js';
+import { type BlobName, CacheDirectory } from './cache-directory.js';
 import { BlobHandle, type CachedBlob } from './cached-blob.js';
 import { FetchScheduler } from './fetch-scheduler.js';
 import { HeldChunks } from './held-chunks.js';
@@ -85,17 +89,19 @@ export class BlockCache {
   }
 
   /**
-   * The blob as a file that is fetched as it is read. Opens of the same digest share everything but the
-   * way to the registry.
+   * The blob as a file that is fetched as it is read. Opens of the same digest of one registry share everything
+   * but repository and credentials.
    *
    * @throws {ObdError} `InvalidArgument` for what is no digest, or another size than an open handle's;
    *   `Unsupported` for a blob larger than 1 TiB; `Io`.
    */
   async openBlob(ranges: BlobRanges): Promise<CachedBlob> {
     if (this.#closed !== undefined) throw new TypeError('the cache is closed');
-    const { digest, sizeBytes, label } = ranges;
+    const { registry, digest, sizeBytes, label } = ranges;
     checkDigest(digest, label);
-    const entry = this.#entryOf(digest, sizeBytes);
+    if (!isHost(registry)) throw new TypeError(`"${registry}" is no host`);
+    const key = keyOf(ranges);
+    const entry = this.#entryOf(key, { registry, digest, sizeBytes });
     entry.handles++;
     try {
       const blob = await entry.opened;
@@ -106,12 +112,12 @@ export class BlockCache {
       if (this.#closed !== undefined) throw new TypeError('the cache is closed');
       const handle = new BlobHandle(blob, ranges, () => {
         this.#handles.delete(handle);
-        void this.#handBack(digest, entry);
+        void this.#handBack(key, entry);
       });
       this.#handles.add(handle);
       return handle;
     } catch (error) {
-      await this.#handBack(digest, entry);
+      await this.#handBack(key, entry);
       throw error;
     }
   }
@@ -125,7 +131,7 @@ export class BlockCache {
   async #close(): Promise<void> {
     for (const handle of this.#handles) handle.close();
     while (this.#entries.size > 0) {
-      await Promise.all([...this.#entries].map(([digest, entry]) => this.#settle(digest, entry)));
+      await Promise.all([...this.#entries].map(([key, entry]) => this.#settle(key, entry)));
     }
     await Promise.all(this.#closing.values());
     clearTimeout(this.#saveTimer);
@@ -133,17 +139,16 @@ export class BlockCache {
     this.#directory.close();
   }
 
-  #entryOf(digest: string, sizeBytes: number): Entry {
-    const found = this.#entries.get(digest);
+  #entryOf(key: string, identity: BlobName & BlobIdentity): Entry {
+    const found = this.#entries.get(key);
     if (found !== undefined) return found;
-    const entry = { handles: 0, opened: this.#openShared(digest, sizeBytes) };
-    this.#entries.set(digest, entry);
+    const entry = { handles: 0, opened: this.#openShared(key, identity) };
+    this.#entries.set(key, entry);
     return entry;
   }
 
-  async #openShared(digest: string, sizeBytes: number): Promise<SharedBlob> {
-    await this.#closing.get(digest);
-    const identity = { digest, sizeBytes };
+  async #openShared(key: string, identity: BlobName & BlobIdentity): Promise<SharedBlob> {
+    await this.#closing.get(key);
     let file: BlobFile | undefined;
     try {
       file = await this.#directory.take(identity);
@@ -156,32 +161,32 @@ export class BlockCache {
     return blob;
   }
 
-  async #handBack(digest: string, entry: Entry): Promise<void> {
+  async #handBack(key: string, entry: Entry): Promise<void> {
     entry.handles--;
-    await this.#settle(digest, entry);
+    await this.#settle(key, entry);
   }
 
   /** Closes the blob if it has no handle, and gets none while its fetches end and its state is saved. */
-  async #settle(digest: string, entry: Entry): Promise<void> {
-    const isOver = () => entry.handles === 0 && this.#entries.get(digest) === entry;
+  async #settle(key: string, entry: Entry): Promise<void> {
+    const isOver = () => entry.handles === 0 && this.#entries.get(key) === entry;
     let blob: SharedBlob;
     try {
       blob = await entry.opened;
     } catch {
       // openBlob() has told everybody who waited for it.
-      if (isOver()) this.#entries.delete(digest);
+      if (isOver()) this.#entries.delete(key);
       return;
     }
     await blob.fetches.idle();
     if (!isOver()) return;
     if (this.#unsaved.delete(blob)) await blob.save();
     if (!isOver()) return;
-    this.#entries.delete(digest);
+    this.#entries.delete(key);
     this.#open.delete(blob);
-    const closing = blob.close().then(() => this.#directory.giveBack(digest, blob.storedBytes));
-    this.#closing.set(digest, closing);
+    const closing = blob.close().then(() => this.#directory.giveBack(blob, blob.storedBytes));
+    this.#closing.set(key, closing);
     await closing;
-    if (this.#closing.get(digest) === closing) this.#closing.delete(digest);
+    if (this.#closing.get(key) === closing) this.#closing.delete(key);
   }
 
   #usedBytes(): number {
@@ -216,4 +221,8 @@ export class BlockCache {
       if (this.#unsaved.delete(blob)) await blob.save();
     }
   }
+}
+
+function keyOf({ registry, digest }: BlobName): string {
+  return `${registry}/${digest}`;
 }

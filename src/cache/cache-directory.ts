@@ -1,18 +1,19 @@
 /**
- * The files of the cache on disk, by digest: opening one, and evicting the least recently used.
+ * The files of the cache on disk, by registry and digest: opening one, and evicting the least recently used.
  *
- *   DIR/lock            who uses the directory, directory-lock.ts
- *   DIR/blobs/HEX       the cache file of the blob sha256:HEX, blob-file.ts
- *   DIR/blobs/HEX.gone  one being removed
+ *   DIR/lock                     who uses the directory, directory-lock.ts
+ *   DIR/blobs/REGISTRY/HEX       the cache file of the blob sha256:HEX of that registry, blob-file.ts
+ *   DIR/blobs/REGISTRY/HEX.gone  one being removed
  *
  * A file that cannot be what an earlier run left is reported and replaced by an empty one. Files of other
  * names are not touched. The times of last use are the files' modification times.
  */
 import { renameSync } from 'node:fs';
 import { chmod, mkdir, readdir, rm, stat, utimes } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 import { isDigest } from '../registry/digest.js';
+import { isHost } from '../registry/reference.js';
 import { BlobFile } from './blob-file.js';
 import type { BlobIdentity } from './blob-slot.js';
 import { DirectoryLock } from './directory-lock.js';
@@ -24,11 +25,18 @@ const STAT_BLOCK_BYTES = 512;
 /** A layer of 1 TiB has a bitmap of 2 MiB. No registry takes larger ones. */
 const BLOB_BYTES_MAX = 2 ** 40;
 
+/** What tells one blob in the cache from another. */
+export interface BlobName {
+  /** `host` or `host:port`. */
+  readonly registry: string;
+  readonly digest: string;
+}
+
 export class CacheDirectory {
   readonly #blobs: string;
   readonly #lock: DirectoryLock;
   readonly #report: (fault: ObdError) => void;
-  /** Bytes on disk of the blobs that nobody has open, least recently used first. */
+  /** Bytes on disk of the blobs that nobody has open, by their paths, least recently used first. */
   readonly #idle = new Map<string, number>();
   #idleBytes = 0;
 
@@ -63,30 +71,32 @@ export class CacheDirectory {
   }
 
   async #scan(): Promise<void> {
-    const found: Array<{ digest: string; bytes: number; usedAtMs: number }> = [];
-    for (const name of await readdir(this.#blobs)) {
-      const digest = `sha256:${name.replace(GONE, '')}`;
-      if (!isDigest(digest)) continue;
-      const path = join(this.#blobs, name);
-      if (name.endsWith(GONE)) {
-        await rm(path, { force: true, recursive: true });
-        continue;
+    const found: Array<{ path: string; bytes: number; usedAtMs: number }> = [];
+    for (const folder of await readdir(this.#blobs, { withFileTypes: true })) {
+      if (!folder.isDirectory() || !isHost(folder.name)) continue;
+      for (const name of await readdir(join(this.#blobs, folder.name))) {
+        if (!isDigest(`sha256:${name.replace(GONE, '')}`)) continue;
+        const path = join(this.#blobs, folder.name, name);
+        if (name.endsWith(GONE)) {
+          await rm(path, { force: true, recursive: true });
+          continue;
+        }
+        const { blocks, mtimeMs } = await stat(path);
+        found.push({ path, bytes: blocks * STAT_BLOCK_BYTES, usedAtMs: mtimeMs });
       }
-      const { blocks, mtimeMs } = await stat(path);
-      found.push({ digest, bytes: blocks * STAT_BLOCK_BYTES, usedAtMs: mtimeMs });
     }
     found.sort((a, b) => a.usedAtMs - b.usedAtMs);
-    for (const { digest, bytes } of found) this.#addIdle(digest, bytes);
+    for (const { path, bytes } of found) this.#addIdle(path, bytes);
   }
 
-  #addIdle(digest: string, bytes: number): void {
-    this.#idle.set(digest, bytes);
+  #addIdle(path: string, bytes: number): void {
+    this.#idle.set(path, bytes);
     this.#idleBytes += bytes;
   }
 
-  #removeIdle(digest: string): void {
-    this.#idleBytes -= this.#idle.get(digest) ?? 0;
-    this.#idle.delete(digest);
+  #removeIdle(path: string): void {
+    this.#idleBytes -= this.#idle.get(path) ?? 0;
+    this.#idle.delete(path);
   }
 
   /**
@@ -95,14 +105,14 @@ export class CacheDirectory {
    * @throws {ObdError} `Unsupported` for a blob that is too large; `NoSpace` where the disk has no room
    *   for a new file; `Io`.
    */
-  async take(blob: BlobIdentity): Promise<BlobFile> {
+  async take(blob: BlobIdentity & BlobName): Promise<BlobFile> {
     const { digest, sizeBytes } = blob;
     if (sizeBytes > BLOB_BYTES_MAX) {
       const message = `Cannot cache ${digest}: it has ${sizeBytes} bytes, the limit is ${BLOB_BYTES_MAX}`;
       throw new ObdError(ErrorCodes.Unsupported, message, { digest });
     }
-    const path = this.#pathOf(digest);
-    this.#removeIdle(digest);
+    const path = this.#pathOf(blob);
+    this.#removeIdle(path);
     try {
       return (await this.#reopen(path, blob)) ?? (await this.#create(path, blob));
     } catch (error) {
@@ -134,23 +144,26 @@ export class CacheDirectory {
 
   async #create(path: string, blob: BlobIdentity): Promise<BlobFile> {
     const fileBytes = BlobFile.fileBytes(blob.sizeBytes);
+    await mkdir(dirname(path), { mode: 0o700 }).catch((error: unknown) => {
+      if (systemCode(error) !== 'EEXIST') throw error;
+    });
     return BlobFile.fresh(await LocalDurableFile.create(path, fileBytes), blob);
   }
 
   /** The blob, whose file the caller has closed, may be evicted from now on. */
-  async giveBack(digest: string, storedBytes: number): Promise<void> {
-    this.#addIdle(digest, storedBytes);
+  async giveBack(blob: BlobName, storedBytes: number): Promise<void> {
+    const path = this.#pathOf(blob);
+    this.#addIdle(path, storedBytes);
     const now = new Date();
     // Only the order of eviction after a restart depends on it.
-    await utimes(this.#pathOf(digest), now, now).catch(() => {});
+    await utimes(path, now, now).catch(() => {});
   }
 
   /** Removes the least recently used of the blobs that nobody has open; false if there is none. */
   async evictOne(): Promise<boolean> {
-    const digest = this.#idle.keys().next().value;
-    if (digest === undefined) return false;
-    this.#removeIdle(digest);
-    const path = this.#pathOf(digest);
+    const path = this.#idle.keys().next().value;
+    if (path === undefined) return false;
+    this.#removeIdle(path);
     try {
       // Away from its name at once: it may be opened again, as an empty one, before it is removed.
       renameSync(path, path + GONE);
@@ -166,7 +179,7 @@ export class CacheDirectory {
     this.#lock.release();
   }
 
-  #pathOf(digest: string): string {
-    return join(this.#blobs, digest.slice(digest.indexOf(':') + 1));
+  #pathOf({ registry, digest }: BlobName): string {
+    return join(this.#blobs, registry, digest.slice(digest.indexOf(':') + 1));
   }
 }

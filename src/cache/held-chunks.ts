@@ -2,6 +2,7 @@
  * Chunks that were fetched and could not be stored: kept in memory until newer ones push them out, or nobody
  * has their blob open. With it a full disk makes reads dear, but does not fail them.
  */
+import type { BlobName } from './cache-directory.js';
 
 /** 16 MiB: the largest request of a transport, compressed, and another one beside it. */
 const HELD_CHUNKS_MAX = 256;
@@ -15,30 +16,33 @@ export class HeldChunks {
   }
 
   /** @param bytes - Copied. */
-  hold(digest: string, chunk: number, bytes: Uint8Array): void {
-    this.drop(digest, chunk);
+  hold(blob: BlobName, chunk: number, bytes: Uint8Array): void {
+    this.drop(blob, chunk);
     // Not bytes.slice(): a Buffer's is a view, and each chunk would keep the whole answer it came in.
-    this.#chunks.set(key(digest, chunk), new Uint8Array(bytes));
+    this.#chunks.set(key(blob, chunk), new Uint8Array(bytes));
     if (this.#chunks.size <= HELD_CHUNKS_MAX) return;
     const { value } = this.#chunks.keys().next();
     if (value !== undefined) this.#chunks.delete(value);
   }
 
-  find(digest: string, chunk: number): Uint8Array | undefined {
-    return this.#chunks.size === 0 ? undefined : this.#chunks.get(key(digest, chunk));
+  find(blob: BlobName, chunk: number): Uint8Array | undefined {
+    return this.#chunks.size === 0 ? undefined : this.#chunks.get(key(blob, chunk));
   }
 
-  drop(digest: string, chunk: number): void {
-    this.#chunks.delete(key(digest, chunk));
+  drop(blob: BlobName, chunk: number): void {
+    this.#chunks.delete(key(blob, chunk));
   }
 
-  dropAll(digest: string): void {
-    for (const each of this.#chunks.keys()) {
-      if (each.startsWith(`${digest}/`)) this.#chunks.delete(each);
-    }
+  dropAll(blob: BlobName): void {
+    const prefix = prefixOf(blob);
+    for (const each of this.#chunks.keys()) if (each.startsWith(prefix)) this.#chunks.delete(each);
   }
 }
 
-function key(digest: string, chunk: number): string {
-  return `${digest}/${chunk}`;
+function key(blob: BlobName, chunk: number): string {
+  return `${prefixOf(blob)}${chunk}`;
+}
+
+function prefixOf({ registry, digest }: BlobName): string {
+  return `${registry}/${digest}/`;
 }

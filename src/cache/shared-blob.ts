@@ -8,6 +8,7 @@ import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { BlobFetches, type ChunkStore } from './blob-fetches.js';
 import type { BlobFile } from './blob-file.js';
 import type { BlobIdentity } from './blob-slot.js';
+import type { BlobName } from './cache-directory.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 import { isDiskFull } from './durable-file.js';
 import type { FetchScheduler } from './fetch-scheduler.js';
@@ -30,6 +31,7 @@ export interface BlobHome {
 }
 
 export class SharedBlob implements ChunkStore {
+  readonly registry: string;
   readonly digest: string;
   readonly sizeBytes: number;
   readonly chunks: number;
@@ -40,7 +42,12 @@ export class SharedBlob implements ChunkStore {
   #roomy = true;
 
   /** @param file - Undefined where there is no room even for an empty one: then nothing is stored. */
-  constructor(home: BlobHome, { digest, sizeBytes }: BlobIdentity, file: BlobFile | undefined) {
+  constructor(
+    home: BlobHome,
+    { registry, digest, sizeBytes }: BlobName & BlobIdentity,
+    file: BlobFile | undefined,
+  ) {
+    this.registry = registry;
     this.digest = digest;
     this.sizeBytes = sizeBytes;
     this.chunks = Math.ceil(sizeBytes / CHUNK_BYTES);
@@ -62,7 +69,7 @@ export class SharedBlob implements ChunkStore {
   }
 
   isHere(chunk: number): boolean {
-    return this.#file?.chunks.has(chunk) || this.#home.held.find(this.digest, chunk) !== undefined;
+    return this.#file?.chunks.has(chunk) || this.#home.held.find(this, chunk) !== undefined;
   }
 
   /** As RandomAccessFile.readLocal, of a range that has been checked. */
@@ -81,7 +88,7 @@ export class SharedBlob implements ChunkStore {
       const start = chunk * CHUNK_BYTES;
       const to = chunk + 1 === endChunk ? offset + target.length : start + CHUNK_BYTES;
       const part = target.subarray(at - offset, to - offset);
-      const held = this.#home.held.find(this.digest, chunk);
+      const held = this.#home.held.find(this, chunk);
       if (held !== undefined) part.set(held.subarray(at - start, to - start));
       else if (!this.#file?.chunks.has(chunk) || !this.#readFile(this.#file, part, at))
         return false;
@@ -115,7 +122,7 @@ export class SharedBlob implements ChunkStore {
   #forget(offset: number, length: number): void {
     const end = Math.ceil((offset + length) / CHUNK_BYTES);
     for (let chunk = Math.floor(offset / CHUNK_BYTES); chunk < end; chunk++) {
-      this.#home.held.drop(this.digest, chunk);
+      this.#home.held.drop(this, chunk);
       if (this.#file?.chunks.delete(chunk)) this.#home.changed(this);
     }
   }
@@ -128,7 +135,7 @@ export class SharedBlob implements ChunkStore {
     }
     for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
       const chunk = first + at / CHUNK_BYTES;
-      this.#home.held.hold(this.digest, chunk, bytes.subarray(at, at + CHUNK_BYTES));
+      this.#home.held.hold(this, chunk, bytes.subarray(at, at + CHUNK_BYTES));
     }
   }
 
@@ -171,7 +178,7 @@ export class SharedBlob implements ChunkStore {
 
   /** When no handle is left and nothing is under way. Never fails. */
   async close(): Promise<void> {
-    this.#home.held.dropAll(this.digest);
+    this.#home.held.dropAll(this);
     try {
       await this.#file?.close();
     } catch (error) {

@@ -23,6 +23,8 @@ const SKIP_BYTES_MAX = 4 << 20;
 export interface BlobRanges {
   /** For messages: "sha256:... of host/repository". */
   readonly label: string;
+  /** `host` or `host:port` of the registry that answers for it, whatever storage that redirects to. */
+  readonly registry: string;
   /** `sha256:...` */
   readonly digest: string;
   readonly sizeBytes: number;
@@ -45,6 +47,7 @@ export interface RangesOfBlob {
 
 export class RemoteBlobRanges implements BlobRanges {
   readonly label: string;
+  readonly registry: string;
   readonly digest: string;
   readonly sizeBytes: number;
   readonly #source: RangeSource;
@@ -52,6 +55,7 @@ export class RemoteBlobRanges implements BlobRanges {
 
   private constructor(source: RangeSource, { digest, limits }: RangesOfBlob, sizeBytes: number) {
     this.label = source.label;
+    this.registry = source.registry;
     this.digest = digest;
     this.sizeBytes = sizeBytes;
     this.#source = source;
@@ -122,6 +126,7 @@ export class RemoteBlobRanges implements BlobRanges {
 /** Where the blob's bytes come from at the moment: the registry, or where it last sent us. */
 class RangeSource {
   readonly label: string;
+  readonly registry: string;
   readonly #exchange: RegistryExchange;
   readonly #access: Access;
   readonly #home: URL;
@@ -132,6 +137,7 @@ class RangeSource {
     this.#exchange = exchange;
     this.#access = access;
     this.#home = exchange.urlOf(access, `blobs/${digest}`);
+    this.registry = this.#home.host;
   }
 
   /** The answer to a GET of [from, end): 206, or 200 from who ignores ranges. */

@@ -10,6 +10,7 @@ export interface FetchedRange {
 
 export class BlobDouble implements BlobRanges {
   readonly label: string;
+  readonly registry: string;
   readonly digest: string;
   readonly sizeBytes: number;
   readonly requests: FetchedRange[] = [];
@@ -23,11 +24,17 @@ export class BlobDouble implements BlobRanges {
   readonly #bytes: Uint8Array;
   #parallel = 0;
 
-  constructor(bytes: Uint8Array, registry = 'registry.example/app') {
+  /** @param digest - Of other bytes, for a registry that lies. */
+  constructor(
+    bytes: Uint8Array,
+    repository = 'registry.example/app',
+    digest: string = sha256Of(bytes),
+  ) {
     this.#bytes = bytes;
-    this.digest = sha256Of(bytes);
+    this.digest = digest;
     this.sizeBytes = bytes.length;
-    this.label = `${this.digest} of ${registry}`;
+    this.registry = repository.slice(0, repository.indexOf('/'));
+    this.label = `${this.digest} of ${repository}`;
   }
 
   get requestedBytes(): number {

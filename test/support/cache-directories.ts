@@ -27,5 +27,6 @@ export function crashedCopy(directory: string): string {
 /** The cache files of the blobs, by full path. */
 export function blobFiles(directory: string): string[] {
   const blobs = join(directory, 'blobs');
-  return readdirSync(blobs).map((name) => join(blobs, name));
+  const registries = readdirSync(blobs).map((name) => join(blobs, name));
+  return registries.flatMap((folder) => readdirSync(folder).map((name) => join(folder, name)));
 }
