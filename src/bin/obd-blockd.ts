@@ -1,6 +1,5 @@
 #!/usr/bin/env node
 /** `obd-blockd`: the daemon that serves images as block devices. Wiring only; see src/blockd/blockd.ts. */
-import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { Blockd } from '../blockd/blockd.js';
 import {
@@ -8,28 +7,23 @@ import {
   BLOCKD_CONFIG_PATH,
   blockdConfig,
 } from '../blockd/blockd-config.js';
+import { commandLine } from '../cli/command-line.js';
 import { daemonLog } from '../cli/daemon-log.js';
 import { EXIT_FAILED, reportFailure } from '../cli/failure.js';
 import { interruption } from '../cli/interruption.js';
 import { readConfigFile } from '../config/config-file.js';
-import { ErrorCodes, ObdError } from '../errors.js';
 
 const PROGRAM = 'obd-blockd';
 /** Below the 90 seconds after which systemd kills. */
 const STOP_MS_MAX = 30_000;
 
 try {
-  const { config: path } = await yargs(hideBin(process.argv))
-    .scriptName(PROGRAM)
+  const { config: path } = await commandLine(PROGRAM, hideBin(process.argv))
     .usage('$0 [--config FILE]: serves lazily loaded container images as block devices')
     .option('config', { type: 'string', requiresArg: true, describe: 'Configuration, in TOML' })
     .epilogue(
       `${BLOCKD_CONFIG_PATH} is read if it is there. For example:\n\n${BLOCKD_CONFIG_EXAMPLE}`,
     )
-    .strict()
-    .fail((message, error: unknown) => {
-      throw error ?? new ObdError(ErrorCodes.InvalidArgument, `${message}; see ${PROGRAM} --help`);
-    })
     .parseAsync();
   const config = await readConfigFile(path ?? BLOCKD_CONFIG_PATH, blockdConfig, {
     mayBeMissing: path === undefined,

@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 /** `obd-snapshotter`: containerd's snapshotter `obd-ts`, as a proxy plugin on a unix socket. Wiring only. */
 import { once } from 'node:events';
-import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
 import { BlockdClient } from '../blockd/blockd-client.js';
+import { commandLine } from '../cli/command-line.js';
 import { daemonLog } from '../cli/daemon-log.js';
 import { reportFailure } from '../cli/failure.js';
 import { interruption } from '../cli/interruption.js';
@@ -74,8 +74,7 @@ async function serve(configPath: string | undefined): Promise<void> {
 }
 
 try {
-  const { config } = await yargs(hideBin(process.argv))
-    .scriptName(PROGRAM)
+  const { config } = await commandLine(PROGRAM, hideBin(process.argv))
     .usage("$0 [--config FILE]: containerd's snapshotter for lazily loaded images")
     .options({
       config: {
@@ -86,10 +85,6 @@ try {
     })
     .epilogue(EPILOGUE)
     .wrap(null)
-    .strict()
-    .fail((message, error: unknown) => {
-      throw error ?? new ObdError(ErrorCodes.InvalidArgument, `${message}; see ${PROGRAM} --help`);
-    })
     .parseAsync();
   await serve(config);
 } catch (error) {

@@ -1,14 +1,13 @@
 #!/usr/bin/env node
 /** `obdctl`: what an operator types. Wiring only; each command is a file of src/cli. */
-import yargs from 'yargs';
 import { hideBin } from 'yargs/helpers';
+import { commandLine } from '../cli/command-line.js';
 import { devices } from '../cli/devices.js';
 import { doctor } from '../cli/doctor.js';
 import { reportFailure } from '../cli/failure.js';
 import { layer } from '../cli/layer.js';
 import { mount, umount } from '../cli/mount.js';
 import { rpull } from '../cli/rpull.js';
-import { ErrorCodes, ObdError } from '../errors.js';
 
 const PROGRAM = 'obdctl';
 
@@ -19,8 +18,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 });
 
 try {
-  await yargs(hideBin(process.argv))
-    .scriptName(PROGRAM)
+  await commandLine(PROGRAM, hideBin(process.argv))
     .usage('$0 COMMAND: lazily loaded container images on this host')
     .command(rpull)
     .command(devices)
@@ -30,10 +28,6 @@ try {
     .command(doctor)
     .demandCommand(1, 'Name a command')
     .recommendCommands()
-    .strict()
-    .fail((message, error: unknown) => {
-      throw error ?? new ObdError(ErrorCodes.InvalidArgument, `${message}; see ${PROGRAM} --help`);
-    })
     .parseAsync();
 } catch (error) {
   process.exitCode = reportFailure(PROGRAM, error);

@@ -1,12 +1,14 @@
 /** `obdctl doctor`: what this host lacks for lazily loaded images, and how to get it. */
 import type { CommandModule } from 'yargs';
+import { addressOption } from './address-option.js';
+import { blockdOption } from './blockd-option.js';
 import { EXIT_FAILED } from './failure.js';
 import { jsonOption, printJson } from './json-option.js';
 import { textTable } from './text-table.js';
 
 interface Arguments {
   readonly address: string;
-  readonly containerdConfig: string;
+  readonly 'containerd-config': string;
   readonly blockd: string;
   readonly snapshotter: string;
   readonly state: string;
@@ -18,35 +20,33 @@ export const doctor: CommandModule<object, Arguments> = {
   describe: 'Say what is missing on this host and how to get it; exit status 1 if anything is',
   builder: (yargs) =>
     yargs.options({
-      address: {
-        alias: 'a',
+      address: addressOption,
+      'containerd-config': {
         type: 'string',
-        default: '/run/containerd/containerd.sock',
-        describe: "containerd's socket",
-      },
-      containerdConfig: {
-        type: 'string',
+        requiresArg: true,
         default: '/etc/containerd/config.toml',
         describe: "containerd's configuration",
       },
-      blockd: {
-        type: 'string',
-        default: '/run/obd-ts/blockd.sock',
-        describe: "obd-blockd's socket",
-      },
+      blockd: blockdOption,
       snapshotter: {
         type: 'string',
+        requiresArg: true,
         default: '/run/obd-ts/snapshotter.sock',
         describe: "obd-snapshotter's socket",
       },
-      state: { type: 'string', default: '/var/lib/obd-ts', describe: 'Where images are cached' },
+      state: {
+        type: 'string',
+        requiresArg: true,
+        default: '/var/lib/obd-ts',
+        describe: 'Where images are cached',
+      },
       json: jsonOption,
     }),
-  handler: async ({ address, containerdConfig, blockd, snapshotter, state, json }) => {
+  handler: async ({ address, blockd, snapshotter, state, json, ...rest }) => {
     const { checkHost } = await import('./host-checks.js');
     const checks = await checkHost({
       containerdSocket: address,
-      containerdConfig,
+      containerdConfig: rest['containerd-config'],
       blockdSocket: blockd,
       snapshotterSocket: snapshotter,
       stateDirectory: state,

@@ -9,6 +9,9 @@ const LAYER_FORMS = 'A layer file; or DATA,INDEX for the two files of a writable
 const target = {
   type: 'string',
   array: true,
+  // Or it would take the layers, too.
+  nargs: 1,
+  requiresArg: true,
   default: [] as string[],
   describe: 'TurboOCI: uncompressed tar of the original layer; once for each layer',
 } as const;

@@ -6,8 +6,8 @@
  * An interruption takes back what is half done, as a failure does; a second one ends the process at once.
  * The conversion's code is loaded when it runs, so that --help needs no native add-on.
  */
-import yargs from 'yargs';
 import { ErrorCodes, ObdError } from '../errors.js';
+import { commandLine } from './command-line.js';
 import { reportFailure } from './failure.js';
 import type { ConversionRequest } from './obdconv-run.js';
 
@@ -47,8 +47,7 @@ export async function obdconv(args: readonly string[]): Promise<number> {
 /** Undefined if all that was asked for was --help or --version, which is done then. */
 async function parse(args: readonly string[]): Promise<ConversionRequest | undefined> {
   let request: ConversionRequest | undefined;
-  await yargs(args)
-    .scriptName(PROGRAM)
+  await commandLine(PROGRAM, args)
     .command(
       '$0 <src> <dst>',
       'Convert an OCI or Docker image into an overlaybd image, layer by layer.\n\n' +
@@ -80,12 +79,8 @@ async function parse(args: readonly string[]): Promise<ConversionRequest | undef
         };
       },
     )
-    .strict()
     .help()
     .exitProcess(false)
-    .fail((message, error: unknown) => {
-      throw error ?? new ObdError(ErrorCodes.InvalidArgument, `${message}; see ${PROGRAM} --help`);
-    })
     .parseAsync();
   return request;
 }

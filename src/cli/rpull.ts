@@ -1,5 +1,6 @@
 /** `obdctl rpull`: pulls an image into containerd, lazily. */
 import type { CommandModule } from 'yargs';
+import { addressOption } from './address-option.js';
 
 interface RpullArguments {
   readonly reference: string;
@@ -21,23 +22,23 @@ export const rpull: CommandModule<object, RpullArguments> = {
         describe: 'host/repository:tag, or host/repository@digest',
       })
       .options({
-        address: {
-          type: 'string',
-          default: process.env['CONTAINERD_ADDRESS'] ?? '/run/containerd/containerd.sock',
-          describe: "containerd's socket",
-        },
+        address: addressOption,
         namespace: {
+          alias: 'n',
           type: 'string',
-          default: process.env['CONTAINERD_NAMESPACE'] ?? 'default',
+          requiresArg: true,
+          default: process.env['CONTAINERD_NAMESPACE'] || 'default',
           describe: "containerd's namespace: k8s.io for Kubernetes",
         },
         snapshotter: {
           type: 'string',
+          requiresArg: true,
           default: 'obd-ts',
           describe: 'The snapshotter that serves the layers',
         },
         platform: {
           type: 'string',
+          requiresArg: true,
           describe: 'os/architecture[/variant] of the image, if not that of this machine',
         },
         'plain-http': {
