@@ -1,6 +1,11 @@
 /** What can be set in obd-blockd's configuration file, and the example that --help and the manual show. */
 import { z } from 'zod';
-import { absolutePath, byteAmount, logLevel, registryTable } from '../config/config-values.js';
+import {
+  absolutePath,
+  byteAmount,
+  COMMON_KEYS_EXAMPLE,
+  commonKeys,
+} from '../config/config-values.js';
 
 export const BLOCKD_CONFIG_PATH = '/etc/obd-ts/blockd.toml';
 
@@ -11,9 +16,7 @@ export const blockdConfig = z.strictObject({
   nbd_socket: absolutePath.default('/run/obd-ts/nbd.sock'),
   state_dir: absolutePath.default('/var/lib/obd-ts'),
   cache_size: byteAmount.default(20 * GIB),
-  docker_config: absolutePath.optional(),
-  log_level: logLevel.default('info'),
-  registry: registryTable.prefault({}),
+  ...commonKeys,
 });
 
 export type BlockdConfig = z.infer<typeof blockdConfig>;
@@ -28,16 +31,4 @@ nbd_socket = "/run/obd-ts/nbd.sock"
 state_dir = "/var/lib/obd-ts"
 # How much of the registries' blobs is kept on this disk.
 cache_size = "20 GiB"
-# Logins for registries. By default $DOCKER_CONFIG/config.json, and that is ~/.docker.
-docker_config = "/root/.docker/config.json"
-# error, warn, info or debug
-log_level = "info"
-
-[registry]
-# Registries that speak plain HTTP, as host or host:port. Those on this machine do without being named.
-plain_http = ["registry.lan:5000"]
-
-[registry.hosts]
-# Where the registry of a name really answers. containerd remembers names without their port.
-"registry.lan" = "registry.lan:5000"
-`;
+${COMMON_KEYS_EXAMPLE}`;

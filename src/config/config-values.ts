@@ -44,3 +44,26 @@ export const registryTable = z.strictObject({
   plain_http: z.array(z.string()).default([]),
   hosts: z.record(z.string(), z.string()).default({}),
 });
+
+/** What every daemon's configuration has: spread it into the schema. */
+export const commonKeys = {
+  docker_config: absolutePath.optional(),
+  log_level: logLevel.default('info'),
+  registry: registryTable.prefault({}),
+};
+
+/** These with their defaults, or a likely value where the default is none: the end of every daemon's example. */
+export const COMMON_KEYS_EXAMPLE = `\
+# Logins for registries. By default $DOCKER_CONFIG/config.json, and that is ~/.docker.
+docker_config = "/root/.docker/config.json"
+# error, warn, info or debug
+log_level = "info"
+
+[registry]
+# Registries that speak plain HTTP, as host or host:port. Those on this machine do without being named.
+plain_http = ["registry.lan:5000"]
+
+[registry.hosts]
+# Where the registry of a name really answers. containerd remembers names without their port.
+"registry.lan" = "registry.lan:5000"
+`;

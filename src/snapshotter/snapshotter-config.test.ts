@@ -1,0 +1,36 @@
+/**
+ * Goal: the example that --help shows says the truth: it can be used as it is, and what it gives as defaults are the
+ * defaults; and the manual knows every key.
+ * Method: the example, read as a configuration; the manual, searched.
+ */
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { test } from 'node:test';
+import { parse } from 'smol-toml';
+import { SNAPSHOTTER_CONFIG_EXAMPLE, snapshotterConfig } from './snapshotter-config.js';
+
+test('the example has every key, with its default where there is one', () => {
+  const example = snapshotterConfig.parse(parse(SNAPSHOTTER_CONFIG_EXAMPLE));
+  assert.deepEqual(Object.keys(example).sort(), Object.keys(snapshotterConfig.shape).sort());
+  const { docker_config, registry, ...rest } = example;
+  const { registry: empty, ...defaults } = snapshotterConfig.parse({});
+  assert.deepEqual(rest, defaults);
+  assert.ok(docker_config !== undefined);
+  assert.deepEqual(Object.keys(registry), Object.keys(empty));
+});
+
+test('the manual has every key', () => {
+  let root = import.meta.dirname;
+  while (!existsSync(join(root, 'package.json'))) root = dirname(root);
+  const manual = readFileSync(join(root, 'docs', 'snapshotter.md'), 'utf8');
+  for (const key of Object.keys(snapshotterConfig.shape)) {
+    assert.match(manual, new RegExp(`^\\| \`\\[?${key}`, 'm'));
+  }
+});
+
+test('a root that overlayfs could not be told of is refused', () => {
+  for (const root of ['/a b', '/a:b', '/a,b', '/a\\b', 'relative']) {
+    assert.equal(snapshotterConfig.safeParse({ root }).success, false, root);
+  }
+});
