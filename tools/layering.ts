@@ -30,7 +30,6 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[] | 'anything'>> = {
 
 /** Single files of another room that a room may import, because they are that room's door. */
 const DOORS: Readonly<Record<string, readonly string[]>> = {
-  blockdev: ['src/grpc/socket-file.ts'],
   snapshotter: ['src/blockd/blockd-client.ts', 'src/image/image-config.ts'],
 };
 

@@ -14,7 +14,7 @@ import {
   status,
 } from '@grpc/grpc-js';
 import { ErrorCodes, ObdError } from '../errors.js';
-import { checkSocketPath } from './socket-file.js';
+import { checkSocketPath } from '../io/socket-file.js';
 import { errorOf } from './status.js';
 
 /** containerd sends and takes as much. */

@@ -2,7 +2,7 @@
  * A gRPC server on a unix socket, whose services are plain objects of async functions.
  *
  *   1. The socket is there, with mode 0600, when listen() returns, and only its owner could ever connect
- *      (socket-file.ts).
+ *      (src/io/socket-file.ts).
  *   2. A handler that throws an ObdError is answered as status.ts says. Anything else it throws is a bug: logged with
  *      its stack, answered INTERNAL, and no reason to end.
  *   3. A handler whose client is gone, has cancelled or has passed its deadline finds its signal aborted.
@@ -21,7 +21,7 @@ import {
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import { ErrorCodes, ObdError } from '../errors.js';
-import { placeSocket } from './socket-file.js';
+import { placeSocket } from '../io/socket-file.js';
 import { statusOf } from './status.js';
 
 /** containerd sends and takes as much. */

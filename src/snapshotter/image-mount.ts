@@ -6,8 +6,8 @@
  * as a directory above is closed to them.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
-import { type MountPoint, readMountTable } from './mount-table.js';
-import { runProgram } from './run-program.js';
+import { type MountPoint, readMountTable } from '../io/mount-table.js';
+import { runProgram } from '../io/run-program.js';
 
 /** Reading a superblock through a slow registry takes as long as one fetch may; then the device has answered EIO. */
 const MOUNT_TIMEOUT_MS = 120_000;

@@ -18,9 +18,9 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { Device } from '../blockd/blockd-client.js';
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import { type ImageConfig, writeImageConfig } from '../image/image-config.js';
+import { readMountTable } from '../io/mount-table.js';
 import { deviceAnswers, mountAt, mountImage, unmountAll } from './image-mount.js';
 import type { Log } from './log.js';
-import { readMountTable } from './mount-table.js';
 import type { SnapshotDirectories } from './snapshot-directories.js';
 import { Turns } from './turns.js';
 

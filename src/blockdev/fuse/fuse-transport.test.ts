@@ -14,11 +14,11 @@ import { promisify } from 'node:util';
 import { type TransportUnderTest, transportSuite } from '../../../test/support/transport-suite.js';
 import { MemoryDisk, pagesOf } from '../../../test/support/virtual-disks.js';
 import { ErrorCodes } from '../../errors.js';
+import { readMountTable } from '../../io/mount-table.js';
 import { NbdServer } from '../nbd/nbd-server.js';
 import { clearFuseDebris } from './fuse-debris.js';
 import { FuseTransport } from './fuse-transport.js';
 import { listLoops } from './loop-device.js';
-import { readMounts } from './mount-table.js';
 
 const run = promisify(execFile);
 const skip =
@@ -49,7 +49,7 @@ async function start(t: TestContext): Promise<TransportUnderTest & { server: Nbd
 
 async function leftoversIn(directory: string): Promise<string[]> {
   const loops = (await listLoops()).map(({ backingFile }) => backingFile);
-  const mounts = (await readMounts()).map(({ path }) => path);
+  const mounts = (await readMountTable()).map(({ target }) => target);
   const commands = await run('ps', ['-eo', 'args']);
   const processes = commands.stdout.split('\n').filter((line) => line.startsWith('nbdfuse'));
   const files = await readdir(directory).catch(() => []);

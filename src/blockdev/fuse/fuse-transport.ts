@@ -18,16 +18,18 @@ import { mkdir, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 import { readFully } from '../../io/random-access-file.js';
+import { outputOf } from '../../io/run-program.js';
 import type { NbdServer } from '../nbd/nbd-server.js';
 import type { AttachedDevice, Transport } from '../transport.js';
 import type { VirtualDisk } from '../virtual-disk.js';
 import { attachLoop, releaseLoop } from './loop-device.js';
 import { NbdfuseProcess } from './nbdfuse-process.js';
-import { runProgram } from './system-program.js';
 
 const ID_PATTERN = /^(?!\.\.?$)[A-Za-z0-9._-]{1,64}$/;
 export const FILE_NAME = 'disk';
 const PROBE_BYTES = 4096;
+/** It takes milliseconds, as the bytes are local; this is for a kernel that does not answer. */
+const PROBE_MS = 10_000;
 
 /** How to take back one step. */
 type Undo = () => Promise<void>;
@@ -151,5 +153,5 @@ async function undoAll(undo: Undo[]): Promise<void> {
  */
 async function probe(path: string, bytes: number): Promise<void> {
   const what = [`if=${path}`, 'of=/dev/null', `bs=${bytes}`, 'count=1', 'iflag=direct'];
-  await runProgram('dd', [...what, 'status=none']);
+  await outputOf('dd', [...what, 'status=none'], PROBE_MS);
 }

@@ -9,11 +9,13 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, readdir, readFile, readlink } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
-import { runProgram } from './system-program.js';
+import { outputOf } from '../../io/run-program.js';
 
 /** A scan by udev or blkid holds a new device for some milliseconds. */
 const RELEASE_MS = 500;
 const POLL_MS = 10;
+/** losetup takes milliseconds; this is for a kernel that does not answer. */
+const PROGRAM_MS = 10_000;
 
 export interface LoopDevice {
   /** e.g. /dev/loop3 */
@@ -29,7 +31,7 @@ export interface LoopDevice {
 export async function attachLoop(file: string): Promise<string> {
   const args = ['--find', '--show', '--read-only', '--direct-io=on', file];
   try {
-    return (await runProgram('losetup', args)).trim();
+    return (await outputOf('losetup', args, PROGRAM_MS)).trim();
   } catch (cause) {
     if (!(cause instanceof ObdError) || cause.code !== ErrorCodes.Io) throw cause;
     if (!/cannot find an unused loop device|loop-control/.test(cause.message)) throw cause;
@@ -88,7 +90,7 @@ async function tryRelease(path: string): Promise<string | undefined> {
     const user = await openerOf(path);
     if (user !== undefined) return `open in process ${user}`;
     // The kernel only marks it, as we have it open; it goes when we close it.
-    await runProgram('losetup', ['--detach', path]);
+    await outputOf('losetup', ['--detach', path], PROGRAM_MS);
     return undefined;
   } finally {
     await exclusive.close();

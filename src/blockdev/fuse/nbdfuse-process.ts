@@ -8,12 +8,14 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { access, readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, ObdError, systemCode } from '../../errors.js';
-import { readMounts } from './mount-table.js';
-import { missingProgram, runProgram } from './system-program.js';
+import { readMountTable } from '../../io/mount-table.js';
+import { missingProgram, outputOf } from '../../io/run-program.js';
 
 const START_MS = 10_000;
 const STOP_MS = 2_000;
 const KILLED_MS = 2_000;
+/** umount takes milliseconds; this is for a kernel that does not answer. */
+const UMOUNT_MS = 10_000;
 const POLL_MS = 5;
 /** Of what it writes to stderr: the end, for the error message. */
 const LAST_WORDS_MAX = 1_000;
@@ -132,9 +134,9 @@ export class NbdfuseProcess {
  */
 export async function unmountFuse(mountPoint: string): Promise<void> {
   const deadline = performance.now() + STOP_MS;
-  while ((await readMounts()).some(({ path }) => path === mountPoint)) {
+  while ((await readMountTable()).some(({ target }) => target === mountPoint)) {
     try {
-      await runProgram('umount', ['--no-canonicalize', '--internal-only', mountPoint]);
+      await outputOf('umount', ['--no-canonicalize', '--internal-only', mountPoint], UMOUNT_MS);
     } catch (error) {
       // A loop device lets go of its file a moment after it is gone.
       if (performance.now() > deadline) {

@@ -7,7 +7,7 @@
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import { ErrorCodes, ObdError } from '../../errors.js';
-import { placeSocket } from '../../grpc/socket-file.js';
+import { placeSocket } from '../../io/socket-file.js';
 import type { VirtualDisk } from '../virtual-disk.js';
 import { Handshake } from './handshake.js';
 import { ReplyBuffers } from './reply-buffers.js';

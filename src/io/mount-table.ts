@@ -28,9 +28,11 @@ export function parseMountTable(text: string): MountPoint[] {
   return mounts;
 }
 
-/** The kernel writes space, tab, newline and backslash as three octal digits. */
+/** The kernel writes some bytes, space, tab, newline and backslash among them, as three octal digits. */
 function unescaped(text: string): string {
-  return text.replaceAll(/\\([0-7]{3})/g, (_, digits: string) =>
+  const bytes = Buffer.from(text).toString('latin1');
+  const plain = bytes.replaceAll(/\\([0-7]{3})/g, (_, digits: string) =>
     String.fromCharCode(Number.parseInt(digits, 8)),
   );
+  return Buffer.from(plain, 'latin1').toString();
 }
