@@ -23,11 +23,7 @@ import {
   sha256,
   taggedManifest,
 } from '../support/oci-layout-builder.js';
-import {
-  type DockerRegistry,
-  dockerRegistryMissing,
-  startDockerRegistry,
-} from '../support/password-registry.js';
+import { PrivateRegistry, registryUnfit } from '../support/private-registry.js';
 import { runObdconv } from '../support/run-obdconv.js';
 import { tarOf } from '../support/tar-builder.js';
 
@@ -39,11 +35,11 @@ const noSkopeo =
     ? false
     : 'cannot run here: skopeo is not installed';
 
-describe('docker-registry with a password', { skip: dockerRegistryMissing || noSkopeo }, () => {
+describe('docker-registry with a password', { skip: registryUnfit || noSkopeo }, () => {
   const root = mkdtempSync(join(tmpdir(), 'obd-registry-e2e-'));
   const work = join(root, 'work');
   const layout = new LayoutBuilder(join(root, 'source'));
-  let registry: DockerRegistry;
+  let registry: PrivateRegistry;
 
   function configWith(password: string): string {
     const directory = mkdtempSync(join(root, 'docker-'));
@@ -57,7 +53,7 @@ describe('docker-registry with a password', { skip: dockerRegistryMissing || noS
     runObdconv(['--work-dir', work, source, target], { DOCKER_CONFIG: dockerConfig });
 
   before(async () => {
-    registry = await startDockerRegistry(HTPASSWD);
+    registry = await PrivateRegistry.start(HTPASSWD);
     mkdirSync(work);
     const layers = ['base', 'top'].map((name) => {
       const content = Buffer.alloc(2 << 20, name);
@@ -76,7 +72,7 @@ describe('docker-registry with a password', { skip: dockerRegistryMissing || noS
     assert.equal(copied.status, 0, copied.stderr);
   });
   after(async () => {
-    await registry.close();
+    await registry.stop();
     rmSync(root, { recursive: true });
   });
 

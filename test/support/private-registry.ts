@@ -22,12 +22,20 @@ export class PrivateRegistry {
   /** Picked by the first start, kept from then on. */
   #address = '127.0.0.1:0';
 
-  private constructor(directory: string) {
+  readonly #auth: object;
+
+  private constructor(directory: string, auth: object) {
     this.directory = directory;
+    this.#auth = auth;
   }
 
-  static async start(): Promise<PrivateRegistry> {
-    const registry = new PrivateRegistry(await mkdtemp('/var/tmp/obdr.'));
+  /** @param htpasswd - A line of `user:bcrypt`; undefined lets everybody in. */
+  static async start(htpasswd?: string): Promise<PrivateRegistry> {
+    const directory = await mkdtemp('/var/tmp/obdr.');
+    const path = join(directory, 'htpasswd');
+    if (htpasswd !== undefined) writeFileSync(path, `${htpasswd}\n`);
+    const auth = htpasswd === undefined ? {} : { auth: { htpasswd: { realm: 'test', path } } };
+    const registry = new PrivateRegistry(directory, auth);
     await registry.comeBack();
     return registry;
   }
@@ -45,6 +53,7 @@ export class PrivateRegistry {
       log: { level: 'info', accesslog: { disabled: false } },
       storage: { filesystem: { rootdirectory: join(this.directory, 'data') } },
       http: { addr: this.#address },
+      ...this.#auth,
     };
     writeFileSync(config, JSON.stringify(settings));
     const log = join(this.directory, 'log');
