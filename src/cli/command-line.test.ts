@@ -17,7 +17,8 @@ async function program(args: readonly string[]) {
         .option('one', { type: 'string', requiresArg: true, default: 'default' })
         .option('number', { alias: 'n', type: 'number', requiresArg: true })
         .option('flag', { type: 'boolean' })
-        .option('many', { type: 'string', array: true, requiresArg: true, nargs: 1 }),
+        .option('so-many', { type: 'string', array: true, requiresArg: true, nargs: 1 })
+        .option('so-many', { type: 'string', array: true, requiresArg: true, nargs: 1 }),
     )
     .command(
       'fail',
@@ -54,13 +55,13 @@ for (const [line, problem] of [
 }
 
 test('what makes sense is understood', async () => {
-  const args = 'do --many a --flag what --many b -n 3 --flag'.split(' ');
-  const { what, many, flag, number, one } = await program(args);
+  const args = 'do --many a --flag what --many b --so-many c --so-many d -n 3 --flag'.split(' ');
+  const { what, soMany, flag, number, one } = await program(args);
   assert.deepEqual(
-    { what, many, flag, number, one },
+    { what, soMany, flag, number, one },
     {
       what: 'what',
-      many: ['a', 'b'],
+      soMany: ['a', 'b'],
       flag: true,
       number: 3,
       one: 'default',

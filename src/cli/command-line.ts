@@ -12,11 +12,13 @@ export function commandLine(program: string, args: readonly string[]): Argv {
     .strict()
     .check((given, options: object) => {
       // Not the aliases that its types speak of, but all that is known of the options.
-      const { array } = options as { array: readonly string[] };
-      for (const [name, value] of Object.entries(given)) {
-        const isOption = name !== '_' && !array.includes(name);
-        if (isOption && Array.isArray(value)) throw misused(program, `"${name}" is given twice`);
-        if (isOption && value === '') throw misused(program, `"${name}" has no value`);
+      const { array, key } = options as { array: readonly string[]; key: object };
+      // Not all that is given: there each name stands in camel case, too.
+      for (const name of Object.keys(key)) {
+        const value = given[name];
+        const isTwice = Array.isArray(value) && !array.includes(name);
+        if (isTwice) throw misused(program, `"${name}" is given twice`);
+        if (value === '') throw misused(program, `"${name}" has no value`);
       }
       return true;
     })
@@ -25,6 +27,11 @@ export function commandLine(program: string, args: readonly string[]): Argv {
       const isOwn = error === undefined || (error instanceof Error && error.name === 'YError');
       throw isOwn ? misused(program, message) : error;
     });
+}
+
+/** yargs gives `plain-http` as `plainHttp` too. */
+function camelCase(name: string): string {
+  return name.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
 }
 
 function misused(program: string, problem: string): ObdError {
