@@ -17,7 +17,6 @@ async function program(args: readonly string[]) {
         .option('one', { type: 'string', requiresArg: true, default: 'default' })
         .option('number', { alias: 'n', type: 'number', requiresArg: true })
         .option('flag', { type: 'boolean' })
-        .option('so-many', { type: 'string', array: true, requiresArg: true, nargs: 1 })
         .option('so-many', { type: 'string', array: true, requiresArg: true, nargs: 1 }),
     )
     .command(
@@ -55,7 +54,7 @@ for (const [line, problem] of [
 }
 
 test('what makes sense is understood', async () => {
-  const args = 'do --many a --flag what --many b --so-many c --so-many d -n 3 --flag'.split(' ');
+  const args = 'do --so-many a --flag what --so-many b -n 3 --flag'.split(' ');
   const { what, soMany, flag, number, one } = await program(args);
   assert.deepEqual(
     { what, soMany, flag, number, one },

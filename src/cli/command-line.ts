@@ -29,11 +29,6 @@ export function commandLine(program: string, args: readonly string[]): Argv {
     });
 }
 
-/** yargs gives `plain-http` as `plainHttp` too. */
-function camelCase(name: string): string {
-  return name.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
-}
-
 function misused(program: string, problem: string): ObdError {
   return new ObdError(ErrorCodes.InvalidArgument, `${problem}; see ${program} --help`);
 }
