@@ -31,6 +31,7 @@ readonly QUICKSTART_NEEDS=(
 )
 readonly TEST_NEEDS=(
   git git
+  ps procps
   mkfs.ext4 e2fsprogs
   fio fio
   nbdinfo libnbd-bin

@@ -246,7 +246,7 @@ main() {
   repository=$(registry_address "$DIR")/sample
   say "pushing and converting $repository:plain"
   step skopeo --insecure-policy copy --quiet --dest-tls-verify=false "oci:$layout:sample" "docker://$repository:plain"
-  step node dist/src/bin/obdconv.js "docker://$repository:plain" "docker://$repository:obd"
+  step node dist/src/bin/obdconv.js "docker://$repository:plain" "docker://$repository:obd" >&2
   start_obd "$DIR"
   start_containerd "$DIR"
 
