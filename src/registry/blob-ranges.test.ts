@@ -187,6 +187,18 @@ test('a redirect that does not end, or is none, is refused', async () => {
   await assert.rejects(blob.readRange(new Uint8Array(1), 0), { code: ErrorCodes.Registry });
 });
 
+test('a blob that is shorter there than promised, or gone, is to be pushed again', async () => {
+  const blob = await open();
+  const whole = registry.blobs.get(digest)!;
+  registry.blobs.set(digest, whole.subarray(0, 100));
+  const message = /push the image again|push it again/;
+  const read = () => blob.readRange(new Uint8Array(1), 500);
+  await assert.rejects(read(), { code: ErrorCodes.Registry, message });
+  registry.blobs.delete(digest);
+  await assert.rejects(read(), { code: ErrorCodes.NotFound, message });
+  registry.blobs.set(digest, whole);
+});
+
 test('a closed client says so', async () => {
   const closed = new RegistryClient({ hosts: new RegistryHosts([]), credentials, limits });
   const blob = await open(closed);

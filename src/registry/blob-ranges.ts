@@ -19,6 +19,11 @@ const SIGNED_URL_MS = 300_000;
 /** A server that ignores ranges is read from the start up to here; beyond, a disk on it would be a joke. */
 const SKIP_BYTES_MAX = 4 << 20;
 
+const REMEDIES = {
+  404: 'the image is not complete there, push it again',
+  416: 'the blob is shorter there than its image says, push the image again',
+};
+
 /** One blob of one registry, read by ranges. */
 export interface BlobRanges {
   /** For messages: "sha256:... of host/repository". */
@@ -156,7 +161,7 @@ class RangeSource {
       this.#signed = undefined;
     }
     const response = await this.#send(this.#home, from, end, doing, signal);
-    if (!isData(response)) throw await this.#exchange.errorOf(response, this.#access);
+    if (!isData(response)) throw await this.#exchange.errorOf(response, this.#access, REMEDIES);
     if (!this.#exchange.isHome(this.#access, response.url)) {
       this.#signed = { url: response.url, goodUntilMs: performance.now() + SIGNED_URL_MS };
     }

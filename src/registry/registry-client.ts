@@ -19,11 +19,14 @@ import { isHost, isRepository, isTag } from './reference.js';
 import { RegistryExchange, type RegistryRequest } from './registry-exchange.js';
 import type { RegistryHosts } from './registry-hosts.js';
 import { DEFAULT_LIMITS, type RegistryLimits } from './registry-limits.js';
+import type { Remedies } from './response-error.js';
 import { retrying } from './retry.js';
 import { mismatch } from './verified-blob.js';
 
 /** Schema 1 too: a registry that has nothing else then says so, in place of "not found". */
 const ACCEPT = [...IMAGE_MANIFEST_TYPES, ...INDEX_TYPES, ...SCHEMA1_TYPES].join(', ');
+
+const MANIFEST_REMEDIES = { 404: 'check the name and the tag, and that it was pushed' };
 
 export interface RegistryClientOptions {
   readonly hosts: RegistryHosts;
@@ -92,7 +95,7 @@ export class RegistryClient {
         signal: attemptSignal,
         doing,
       } as const;
-      const response = await this.#expect(request, [200]);
+      const response = await this.#expect(request, [200], MANIFEST_REMEDIES);
       const bytes = await response.readAll(MANIFEST_BYTES_MAX);
       const promised = isDigest(target) ? target : response.header('docker-content-digest');
       const digest = sha256Of(bytes);
@@ -195,10 +198,14 @@ export class RegistryClient {
     await this.#exchange.close();
   }
 
-  async #expect(request: RegistryRequest, statuses: readonly number[]): Promise<HttpResponse> {
+  async #expect(
+    request: RegistryRequest,
+    statuses: readonly number[],
+    remedies: Remedies = {},
+  ): Promise<HttpResponse> {
     const response = await this.#exchange.send(request);
     if (statuses.includes(response.status)) return response;
-    throw await this.#exchange.errorOf(response, request.access);
+    throw await this.#exchange.errorOf(response, request.access, remedies);
   }
 
   #retrying<T>(

@@ -12,7 +12,7 @@ import type { Credentials } from './credentials.js';
 import { HttpClient, type HttpRequest, type HttpResponse } from './http-client.js';
 import type { RegistryHosts } from './registry-hosts.js';
 import type { RegistryLimits } from './registry-limits.js';
-import { quotable, responseError } from './response-error.js';
+import { quotable, type Remedies, responseError } from './response-error.js';
 
 /** Registry to mirror, mirror to storage, storage to its region: three are seen. */
 const REDIRECTS_MAX = 6;
@@ -91,8 +91,12 @@ export class RegistryExchange {
   }
 
   /** The error for an answer that was not hoped for. */
-  async errorOf(response: HttpResponse, { host }: Access): Promise<ObdError> {
-    const error = await responseError(response);
+  async errorOf(
+    response: HttpResponse,
+    { host }: Access,
+    remedies: Remedies = {},
+  ): Promise<ObdError> {
+    const error = await responseError(response, remedies);
     if (error.code !== ErrorCodes.Unauthorized) return error;
     return this.#authenticator.refusal(host, error.message, error);
   }

@@ -13,14 +13,13 @@ import { retryAfterMs } from './retry.js';
 const ERROR_BYTES_MAX = 16 << 10;
 const QUOTE_LENGTH_MAX = 200;
 
-/**
- * Reads the answer's body and returns the error to throw.
- *
- * @param remedies - What to say of a status, besides what the registry says.
- */
+/** What to say of a status, besides what the registry says. */
+export type Remedies = Readonly<Record<number, string>>;
+
+/** Reads the answer's body and returns the error to throw. */
 export async function responseError(
   response: HttpResponse,
-  remedies: Readonly<Record<number, string>> = {},
+  remedies: Remedies = {},
 ): Promise<ObdError> {
   const { status, doing, url } = response;
   const said = await registrySays(response);

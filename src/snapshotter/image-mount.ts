@@ -47,7 +47,9 @@ export async function mountImage(
   const args = ['-t', fileSystem, '-o', options, '--', device, target];
   const { status, stderr } = await runProgram('mount', args, MOUNT_TIMEOUT_MS);
   if (status === 0) return;
-  const found = `Cannot mount ${device} on "${target}": ${stderr}`;
+  // What follows the first line is advice to read the kernel's log, which knows less than the daemon's.
+  const [said] = stderr.split('\n');
+  const found = `Cannot mount ${device} on "${target}": ${said}; if its image could not be read, the log of obd-blockd says why`;
   throw new ObdError(ErrorCodes.Io, found, { path: device });
 }
 

@@ -152,10 +152,11 @@ describe('obdctl mount', { skip: unfit, timeout: 120_000 }, () => {
       [image('none'), /none/],
       ['oci:/nowhere', /\/nowhere/],
       ['./none.json', /none\.json/],
-      [noise, /Cannot mount \/dev\/loop/],
+      [noise, /Cannot mount \/dev\/loop.*the log of obd-blockd says why/],
     ] as const) {
       const { status, stderr } = await mount(what);
       assert.deepEqual([status, expected.test(stderr)], [1, true], `${what}: ${stderr}`);
+      assert.equal(stderr.trimEnd().includes('\n'), false, stderr);
       await assertNothingLeft();
     }
     const nowhere = await obdctl('mount', noise, '/nowhere', '--blockd', daemon.socket);
