@@ -2,7 +2,7 @@
  * How a command of this project ends when it cannot do what it was asked: one line for people on stderr, and an exit
  * status for scripts.
  *
- *   0  done    1  failed    2  the command line makes no sense
+ *   0  done    1  failed    2  the command line makes no sense    130, 143  interrupted (interruption.ts)
  *
  * The line is the ObdError's own message: action, state found, remedy. A stack is printed only where
  * OBD_TS_DEBUG is set, or for a bug, which has no better description. Whatever is printed goes
@@ -10,6 +10,7 @@
  * there) and authorization headers never reach a terminal or a log.
  */
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { interruptedStatus } from './interruption.js';
 
 export const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
@@ -17,7 +18,7 @@ const EXIT_USAGE = 2;
 /** Prints what went wrong and returns the exit status. */
 export function reportFailure(program: string, error: unknown): number {
   process.stderr.write(failureText(program, error, process.env['OBD_TS_DEBUG'] !== undefined));
-  return exitStatusOf(error);
+  return interruptedStatus() ?? exitStatusOf(error);
 }
 
 export function exitStatusOf(error: unknown): number {

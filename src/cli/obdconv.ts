@@ -1,14 +1,13 @@
 /**
  * `obdconv SRC DST`: its command line, and how it ends.
  *
- *   0  converted    1  failed    2  the command line makes no sense    130, 143  interrupted
- *
- * An interruption takes back what is half done, as a failure does; a second one ends the process at once.
+ * An interruption takes back what is half done, as a failure does.
  * The conversion's code is loaded when it runs, so that --help needs no native add-on.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import { commandLine } from './command-line.js';
 import { reportFailure } from './failure.js';
+import { interruption } from './interruption.js';
 import type { ConversionRequest } from './obdconv-run.js';
 
 const PROGRAM = 'obdconv';
@@ -19,19 +18,12 @@ const BLOCK_KIB = [4, 8, 16, 32];
 const VSIZE_GIB_DEFAULT = 64;
 /** A bit per 4 KiB of it is held in memory: 32 MiB. */
 const VSIZE_GIB_MAX = 1024;
-/** What a shell shows for a program that a signal ended. */
-const SIGNAL_STATUS = { SIGINT: 130, SIGTERM: 143 } as const;
 
 /** @returns The exit status. */
 export async function obdconv(args: readonly string[]): Promise<number> {
   const stop = new AbortController();
-  let interrupted: number | undefined;
-  for (const name of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(name, () => {
-      interrupted = SIGNAL_STATUS[name];
-      stop.abort(new ObdError(ErrorCodes.FailedPrecondition, `interrupted by ${name}`));
-    });
-  }
+  const told = interruption();
+  told.addEventListener('abort', () => stop.abort(told.reason));
   try {
     const request = await parse(args);
     if (request === undefined) return 0;
@@ -39,8 +31,7 @@ export async function obdconv(args: readonly string[]): Promise<number> {
     process.stdout.write(`${await runConversion(request, stop)}\n`);
     return 0;
   } catch (error) {
-    const status = reportFailure(PROGRAM, error);
-    return interrupted ?? status;
+    return reportFailure(PROGRAM, error);
   }
 }
 

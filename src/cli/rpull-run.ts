@@ -1,8 +1,4 @@
-/**
- * One run of `obdctl rpull`: connections, progress on stderr, one line of result on stdout, and an end that says by
- * which signal it came, as a shell expects it (130 for SIGINT, 143 for SIGTERM), with everything undone.
- */
-import { constants } from 'node:os';
+/** One run of `obdctl rpull`: connections, progress on stderr, one line of result on stdout. */
 import { connectContainerd } from '../containerd/connect.js';
 import { snapshotterPlugins } from '../containerd/daemon-info.js';
 import { hostPlatform, parsePlatform } from '../convert/platform.js';
@@ -33,7 +29,6 @@ export async function runRpull(options: RpullOptions): Promise<void> {
     options.platform === undefined ? hostPlatform() : parsePlatform(options.platform);
   const hosts = new RegistryHosts(options.plainHttp ? [reference.host] : []);
   const started = performance.now();
-  const end = endingSignal();
   const signal = interruption();
   const containerd = connectContainerd(options.address, options.namespace);
   const client = new RegistryClient({ hosts, credentials: new DockerCredentials() });
@@ -52,23 +47,12 @@ export async function runRpull(options: RpullOptions): Promise<void> {
   } catch (error) {
     progress.abandon();
     if (!signal.aborted) throw error;
-    process.stderr.write(`obdctl: ${messageOf(signal.reason)}; nothing of the image is kept\n`);
-    process.exitCode = 128 + end();
+    const found = `${messageOf(signal.reason)}; nothing of the image is kept`;
+    throw new ObdError(ErrorCodes.FailedPrecondition, found, {}, error);
   } finally {
     containerd.close();
     await client.close();
   }
-}
-
-/** Tells, once the process was told to end, by which signal. Has to be asked for before interruption(). */
-function endingSignal(): () => number {
-  let number = 0;
-  for (const name of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(name, () => {
-      number = constants.signals[name];
-    });
-  }
-  return () => number;
 }
 
 /** containerd itself says only that a snapshotter "is not loaded", and only once the manifest has been fetched. */
