@@ -7,7 +7,7 @@
  *
  * Writing replaces the file atomically: temporary file, fsync, rename, fsync of the folder.
  */
-import { open, rename, rm } from 'node:fs/promises';
+import { constants, open, rename, rm } from 'node:fs/promises';
 import { dirname, isAbsolute } from 'node:path';
 import { z } from 'zod';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
@@ -127,7 +127,8 @@ function withoutEmpty(object: object): object {
 
 async function readText(path: string): Promise<string> {
   try {
-    const file = await open(path, 'r');
+    // Opening a pipe would wait for who writes to it; a file does not care.
+    const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
       const stat = await file.stat();
       if (!stat.isFile()) throw invalid(path, 'it is not a regular file');

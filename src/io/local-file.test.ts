@@ -3,6 +3,7 @@
  * Method: real files in a temporary directory.
  */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -34,6 +35,9 @@ test('reads any range', async () => {
 test('refuses what is missing and what is no file', () => {
   assert.throws(() => LocalFile.open(join(directory, 'none')), { code: ErrorCodes.NotFound });
   assert.throws(() => LocalFile.open(directory), { code: ErrorCodes.InvalidArgument });
+  const pipe = join(directory, 'pipe');
+  execFileSync('mkfifo', [pipe]);
+  assert.throws(() => LocalFile.open(pipe), { code: ErrorCodes.InvalidArgument });
 });
 
 test('a file that shrinks under us is corrupt, not zeroes', async () => {

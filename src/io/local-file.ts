@@ -3,7 +3,7 @@
  *
  * Cost of a read: one pread through fs.readSync, no allocation.
  */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 import type { RandomAccessFile } from './random-access-file.js';
 
@@ -22,7 +22,8 @@ export class LocalFile implements RandomAccessFile {
   static open(path: string): LocalFile {
     let fd: number | undefined;
     try {
-      fd = openSync(path, 'r');
+      // Opening a pipe would wait for who writes to it; a file does not care.
+      fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
       const stat = fstatSync(fd);
       if (!stat.isFile()) {
         throw new ObdError(
