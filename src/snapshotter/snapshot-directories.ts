@@ -22,6 +22,8 @@ import { unmountAll } from './image-mount.js';
 import type { Kind, Usage } from './snapshot.js';
 
 const UNFINISHED = 'new-';
+/** As many digits as a number holds, with room to count on. */
+const ID = /^[1-9][0-9]{0,14}$/;
 /** A layer of a million files, on a disk that has other things to do. */
 const REMOVE_TIMEOUT_MS = 600_000;
 const USAGE_TIMEOUT_MS = 600_000;
@@ -70,7 +72,7 @@ export class SnapshotDirectories {
     const [first = '', ...rest] = path.startsWith(`${this.path}/`)
       ? path.slice(this.path.length + 1).split('/')
       : [];
-    return rest.length > 0 && /^[1-9][0-9]*$/.test(first) ? Number(first) : undefined;
+    return rest.length > 0 ? snapshotIdIn(first) : undefined;
   }
 
   /**
@@ -157,6 +159,16 @@ export class SnapshotDirectories {
     const sizeBytes = await diskUsage(path, '--block-size=1');
     return { sizeBytes, inodes: await diskUsage(path, '--inodes') };
   }
+}
+
+/** The id that a directory is named by; undefined for whatever else there is. */
+export function snapshotIdIn(name: string): number | undefined {
+  return ID.test(name) ? Number(name) : undefined;
+}
+
+/** Whether a directory of this name was never finished: at a start, nobody is making it. */
+export function isUnfinished(name: string): boolean {
+  return name.startsWith(UNFINISHED);
 }
 
 /** Exit status 1 with a number is a walk during which files went away, as they do in a running container. */

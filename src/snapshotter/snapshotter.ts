@@ -13,7 +13,7 @@
  *
  * A directory, mount or device without a record is thus debris at any time but while its Prepare is under way.
  */
-import { ErrorCodes, ObdError } from '../errors.js';
+import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { ImageConfig } from '../image/image-config.js';
 import type { Filter } from './filter.js';
 import { DEFAULT_FILE_SYSTEM } from './image-mount.js';
@@ -30,7 +30,7 @@ import {
   type Snapshot,
   type Usage,
 } from './snapshot.js';
-import { SnapshotDirectories } from './snapshot-directories.js';
+import { isUnfinished, SnapshotDirectories, snapshotIdIn } from './snapshot-directories.js';
 import {
   blocksOnFiles,
   type Image,
@@ -192,7 +192,7 @@ export class Snapshotter {
   async cleanup(): Promise<void> {
     await this.#images.sweep();
     for (const name of await this.#directories.names()) {
-      const id = /^[1-9][0-9]*$/.test(name) ? Number(name) : undefined;
+      const id = snapshotIdIn(name);
       const isDebris = id !== undefined && !this.#store.hasId(id) && !this.#making.has(id);
       if (isDebris) await this.#removeDirectory(id);
     }
@@ -338,31 +338,36 @@ export class Snapshotter {
     return { type: 'local', fileSystem };
   }
 
-  async #removeDirectory(id: number): Promise<void> {
+  async #removeDirectory(name: number | string): Promise<void> {
     try {
-      await this.#directories.remove(id);
+      await this.#directories.remove(name);
     } catch (error) {
-      this.#log.warn({ snapshotId: id, err: error }, 'a directory could not be removed yet');
+      this.#log.warn({ directory: name, err: error }, 'a directory could not be removed yet');
     }
   }
 
   async #reconcile(): Promise<void> {
     const names = await this.#directories.names();
-    for (const name of names.filter((each) => each.startsWith('new-'))) {
-      await this.#directories.remove(name);
-    }
-    const numbers = names.map(Number).filter((id) => Number.isSafeInteger(id));
-    this.#store.reserveIdsUpTo(Math.max(0, ...numbers));
+    for (const name of names) if (isUnfinished(name)) await this.#removeDirectory(name);
+    const present = new Set(names.map(snapshotIdIn));
+    for (const id of present) this.#store.reserveIdsUpTo(id ?? 0);
     await this.cleanup();
-    const present = new Set(numbers);
     for (const { id, name, layer } of this.list(() => true)) {
       if (present.has(id)) continue;
-      if (layer.type === 'remote' || layer.type === 'trace') {
-        await this.#directories.create(id, 'committed', undefined);
-      } else {
-        const what = 'the directory of a snapshot is missing: remove the snapshot';
-        this.#log.error({ snapshotId: id, name }, what);
-      }
+      const isEmpty = layer.type === 'remote' || layer.type === 'trace';
+      const problem = isEmpty ? await this.#remade(id) : 'remove the snapshot';
+      if (problem === undefined) continue;
+      this.#log.error({ snapshotId: id, name, problem }, 'the directory of a snapshot is missing');
+    }
+  }
+
+  /** Makes the directory of a snapshot without bytes; returns why it cannot. */
+  async #remade(id: number): Promise<string | undefined> {
+    try {
+      await this.#directories.create(id, 'committed', undefined);
+      return undefined;
+    } catch (error) {
+      return messageOf(error);
     }
   }
 }

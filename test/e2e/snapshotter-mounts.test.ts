@@ -16,6 +16,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
+import { opendir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { ErrorCodes, ObdError } from '../../src/errors.js';
@@ -282,6 +283,26 @@ describe('snapshots', { skip: unfit }, () => {
     await snapshotter.mounts('c');
     await snapshotter.prepare(request('next', ''));
     assert.equal(snapshotter.stat('next').id, 10);
+  });
+
+  test('a start is not stopped by what cannot be removed, nor misled by names that are no ids', async () => {
+    snapshotter.close();
+    const strange = ['new-stuck', '9007199254740991', '1e6', '0x7'];
+    const paths = strange.map((name) => join(root, 'snapshots', name));
+    const [stuck = ''] = paths;
+    for (const path of paths) mkdirSync(join(path, 'fs'), { recursive: true });
+    execFileSync('mount', ['-t', 'tmpfs', 'none', join(stuck, 'fs')]);
+    const inUse = await opendir(join(stuck, 'fs'));
+    try {
+      await open();
+      await snapshotter.prepare(request('next', ''));
+      assert.equal(snapshotter.stat('next').id, 1);
+      assert.ok(logged.some((line) => line.includes('new-stuck')));
+    } finally {
+      await inUse.close();
+      execFileSync('umount', [join(stuck, 'fs')]);
+      for (const path of paths) rmSync(path, { recursive: true });
+    }
   });
 
   test('a layer whose registry nobody knows is downloaded, with a warning, and served locally', async () => {
