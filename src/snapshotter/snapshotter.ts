@@ -381,8 +381,10 @@ function fieldOf(snapshot: Snapshot, [first, ...rest]: readonly string[]): strin
       return snapshot.parent;
     case 'kind':
       return snapshot.kind;
-    case 'labels':
-      return snapshot.labels[rest.join('.')];
+    case 'labels': {
+      const label = rest.join('.');
+      return Object.hasOwn(snapshot.labels, label) ? snapshot.labels[label] : undefined;
+    }
     default:
       return undefined;
   }

@@ -20,6 +20,7 @@ import { opendir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { ErrorCodes, ObdError } from '../../src/errors.js';
+import { parseFilters } from '../../src/snapshotter/filter.js';
 import { type OverlaybdBlob, REF_LABEL, SERVED_LABEL } from '../../src/snapshotter/labels.js';
 import type { Mount } from '../../src/snapshotter/overlay-mounts.js';
 import { Snapshotter } from '../../src/snapshotter/snapshotter.js';
@@ -139,6 +140,13 @@ describe('snapshots', { skip: unfit }, () => {
     // Another namespace, or a lost answer: there it is.
     assert.ok(await prepareLayer('sha256:top', 'sha256:base', blob('b')));
     assert.equal(snapshotter.list(() => true).length, 2);
+  });
+
+  test('a filter on a label that no snapshot has finds none, whatever its name', async () => {
+    await remoteImage();
+    for (const label of ['missing', 'constructor', 'toString']) {
+      assert.deepEqual(snapshotter.list(parseFilters([`labels.${label}`])), [], label);
+    }
   });
 
   test('without the ref label, nothing already exists', async () => {
