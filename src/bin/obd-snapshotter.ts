@@ -27,8 +27,9 @@ import {
 const PROGRAM = 'obd-snapshotter';
 /** An image being attached may need a registry that is slow; then systemd would lose patience. */
 const STOP_GRACE_MS = 10_000;
-/** Of each repository that may have a blob; then it is taken for one that has not. */
+/** Of each repository that may have a blob; then it is taken for one that has not. A pull waits for it. */
 const PROBE_MS_MAX = 10_000;
+const PROBE_ATTEMPTS_MAX = 2;
 
 const EPILOGUE = `\
 The configuration, with its defaults (${SNAPSHOTTER_CONFIG_PATH}; it may be missing):
@@ -54,6 +55,7 @@ async function serve(configPath: string | undefined): Promise<void> {
   const credentials = new DockerCredentials(config.docker_config);
   const limits = {
     ...DEFAULT_LIMITS,
+    attemptsMax: PROBE_ATTEMPTS_MAX,
     requestDeadlineMs: PROBE_MS_MAX,
     fetchDeadlineMs: PROBE_MS_MAX,
   };

@@ -1,14 +1,15 @@
 /**
- * Goal: what containerd could not tell once is asked again, as otherwise an image would be downloaded as a whole until this
- * daemon is restarted.
- * Method: a content store of one manifest, on a real socket, whose reads fail as often as a test says. Against a real
- * containerd: test/e2e/snapshotter-images.test.ts.
+ * Goal: a layer is served from where it really is, and where it cannot be found that is no snapshot; what containerd could
+ * not tell once is asked again, as otherwise an image would be downloaded until this daemon is restarted.
+ * Method: a content store of one manifest, on a real socket, whose reads fail as often as a test says, and a registry.
+ * Against a real containerd: test/e2e/snapshotter-images.test.ts.
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { LoopbackRegistry } from '../../test/support/loopback-registry.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import type {
   ContentDefinition,
@@ -21,6 +22,7 @@ import { DockerCredentials } from '../registry/docker-credentials.js';
 import { OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST } from '../registry/media-types.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
+import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
 import { ImageLocator } from './image-locator.js';
 
 const LAYER = sha256Of(Buffer.from('layer'));
@@ -35,14 +37,20 @@ const MANIFEST = Buffer.from(
 
 const directory = mkdtempSync(join(tmpdir(), 'obd-locator-'));
 const containerdSocket = join(directory, 'containerd.sock');
-const hosts = new RegistryHosts([], { localhost: 'localhost:5000' });
-const registry = new RegistryClient({ hosts, credentials: new DockerCredentials() });
+const limits = { ...DEFAULT_LIMITS, attemptsMax: 1 };
 const log = { info: () => {}, warn: () => {}, error: () => {} };
 let failures = 0;
 let reads = 0;
 let server: GrpcServer;
+let origin: LoopbackRegistry;
+let hosts: RegistryHosts;
+let registry: RegistryClient;
 
 before(async () => {
+  origin = await LoopbackRegistry.start();
+  origin.addBlob(Buffer.from('layer'));
+  hosts = new RegistryHosts([], { localhost: origin.host });
+  registry = new RegistryClient({ hosts, credentials: new DockerCredentials(), limits });
   const definition = loadService<ContentDefinition>(
     'containerd/services/content/v1/content.proto',
     'containerd.services.content.v1.Content',
@@ -64,6 +72,7 @@ before(async () => {
 after(async () => {
   await server.close(0);
   await registry.close();
+  await origin.close();
   rmSync(directory, { recursive: true });
 });
 
@@ -71,7 +80,13 @@ const locate = (locator: ImageLocator) => locator.repoBlobUrl(LAYER, {}, 'defaul
 
 test('the port that labels have lost comes from the configuration', async () => {
   const locator = new ImageLocator({ containerdSocket, hosts, registry, log });
-  assert.equal(await locate(locator), 'http://localhost:5000/v2/team/app/blobs');
+  assert.equal(await locate(locator), `http://${origin.host}/v2/team/app/blobs`);
+});
+
+test('a layer that is not where the labels lead is not served from there', async () => {
+  origin.faults.push({ status: 404 });
+  const locator = new ImageLocator({ containerdSocket, hosts, registry, log });
+  assert.equal(await locate(locator), undefined);
 });
 
 test('a manifest is read once', async () => {
@@ -86,5 +101,5 @@ test('a manifest that could not be read is read again the next time', async () =
   const locator = new ImageLocator({ containerdSocket, hosts, registry, log });
   failures = 1;
   assert.equal(await locate(locator), undefined);
-  assert.equal(await locate(locator), 'http://localhost:5000/v2/team/app/blobs');
+  assert.equal(await locate(locator), `http://${origin.host}/v2/team/app/blobs`);
 });

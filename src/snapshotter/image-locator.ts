@@ -7,13 +7,14 @@
  *      the first layer is prepared, labelled with the host and the repositories it came from. That label has lost
  *      the port: `[registry.hosts]` of the configuration says where such a host answers.
  *
- * If content labels name more than one repository, the registry is asked which of them has the blob: containerd lists those
- * too that an image was once, or only under another name.
+ * What content labels say may be no longer true, and leads elsewhere if the port is missing that they have lost. So the
+ * registry is asked for the blob: a snapshot is not made of a layer that nobody could read.
  *
  * The content service may be asked while containerd waits for us. Its snapshots service may not: garbage collection may
  * hold what that needs, and wait for us too.
  *
- * Cost: without a reference, one pass over the namespace's manifests for each layer; those seen once are remembered.
+ * Cost: without a reference, one request to the registry and one pass over the namespace's manifests for each layer; those
+ * seen once are remembered.
  */
 import { connectContainerd } from '../containerd/connect.js';
 import { ContentStore } from '../containerd/content-store.js';
@@ -51,7 +52,7 @@ export class ImageLocator {
 
   /**
    * The URL that the layer's digest is to be appended to, such as `https://ghcr.io/v2/team/app/blobs`; undefined if
-   * neither labels nor containerd know one.
+   * neither labels nor containerd know one where the layer is.
    */
   async repoBlobUrl(
     digest: string,
@@ -106,8 +107,7 @@ export class ImageLocator {
         found.set(`${source.host}/${source.repository}`, source);
       }
     }
-    const sources = [...found.values()];
-    const best = sources.length > 1 ? await this.#firstWithBlob(sources, digest) : sources[0];
+    const best = await this.#firstWithBlob([...found.values()], digest);
     return best === undefined ? undefined : this.#url(best.host, best.repository);
   }
 
@@ -126,8 +126,7 @@ export class ImageLocator {
     }
   }
 
-  /** The first if none says that it has it: it may answer when the image is used. */
-  async #firstWithBlob(sources: readonly Source[], digest: string): Promise<Source | undefined> {
+  async #firstWithBlob(sources: Iterable<Source>, digest: string): Promise<Source | undefined> {
     const { registry, log } = this.#parts;
     for (const source of sources) {
       const { host, repository } = source;
@@ -135,10 +134,11 @@ export class ImageLocator {
         await registry.blobRanges(host, repository, digest, undefined);
         return source;
       } catch (error) {
-        log.info({ err: error, digest, host, repository }, 'passing over a repository');
+        const what = 'passing over a repository; if it answers at a port, [registry.hosts] says so';
+        log.warn({ err: error, digest, host, repository }, what);
       }
     }
-    return sources[0];
+    return undefined;
   }
 
   /** None of a manifest that cannot be read, which is remembered only if that is the manifest's own fault. */
