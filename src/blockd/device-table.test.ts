@@ -5,12 +5,14 @@
  * that can be held up and refused, and once the real one.
  */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
+import { execFile, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, beforeEach, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { twoLayers } from '../../test/support/block-image.js';
-import { LoopbackRegistry } from '../../test/support/loopback-registry.js';
+import { type Fault, LoopbackRegistry } from '../../test/support/loopback-registry.js';
 import { FuseTransport } from '../blockdev/fuse/fuse-transport.js';
 import { NbdServer } from '../blockdev/nbd/nbd-server.js';
 import type { AttachedDevice, Transport } from '../blockdev/transport.js';
@@ -27,6 +29,8 @@ import { BUDGET_BYTES_MIN, DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { DeviceTable } from './device-table.js';
 
 const unfit = process.geteuid?.() === 0 ? false : 'loop devices need root';
+const noNbdcopy =
+  spawnSync('nbdcopy', ['--version']).error === undefined ? false : 'nbdcopy is not installed';
 const DISK_BYTES = 2 << 20;
 
 const directory = await mkdtemp('/var/tmp/obd-table.');
@@ -214,6 +218,27 @@ test('a device in use stays as it was', async () => {
   await readFully(kernel.disk as VirtualDisk, Buffer.alloc(4096), 0);
   kernel.inUse.clear();
   await table.detach('a');
+  await assertFree('a');
+});
+
+test('a client that waits for a registry holds up no detaching', { skip: noNbdcopy }, async () => {
+  const large = twoLayers(4 * DISK_BYTES);
+  const layers = large.blobs.map((blob) => ({
+    digest: registry.addBlob(blob),
+    size: blob.length,
+  }));
+  const { nbdUri } = await table.attach('a', await configFile('large.json', layers));
+  registry.faults.push(...Array<Fault>(64).fill('silence'));
+  const seen = registry.seen.length;
+  const copy = spawn('nbdcopy', [nbdUri, 'null:'], { stdio: 'ignore' });
+  const ended = once(copy, 'exit');
+  while (registry.seen.length === seen) await sleep(5);
+  const startedMs = performance.now();
+  await table.detach('a');
+  assert.ok(performance.now() - startedMs < 2_000);
+  registry.faults.length = 0;
+  copy.kill();
+  await ended;
   await assertFree('a');
 });
 

@@ -63,11 +63,10 @@ export class ExportedImage {
   /** @throws {ObdError} as AttachedDevice.detach(); the next call goes on where this one failed. */
   async detach(): Promise<void> {
     await this.#device.detach();
-    try {
-      await this.#export.remove();
-    } finally {
-      this.#image.close();
-    }
+    const removed = this.#export.remove();
+    // Its connections have ended; closing ends what they wait for, which can be a registry that does not answer.
+    this.#image.close();
+    await removed;
   }
 
   describe(): Device {
