@@ -289,7 +289,8 @@ describe('obdctl rpull with obd-ts', { skip: unfit, timeout: 120_000 }, () => {
     namespace = containerd.namespace,
   ): Promise<void> {
     const root = mkdtempSync(join(folder, 'root-'));
-    const command = await snapshotsOf(namespace, 'view', '--target', root, 'look', top);
+    // Not ctr's `view`: what that makes has no label that keeps it from the collection after a pull.
+    const command = await snapshotsOf(namespace, 'prepare', '--target', root, 'look', top);
     execFileSync('sh', ['-ec', command]);
     try {
       await body(root);
