@@ -3,12 +3,13 @@
  * mounts, and loop devices on them, all of which answer EIO.
  *
  * Only what is under the transport's own directory is touched, and nothing of it that is still mounted or
- * open: taking that away would not help who uses it. It is reported, and the next call will find it.
+ * open: taking that away would not help who uses it. It is reported, as is what cannot be taken away for another
+ * reason, and the next call will find it.
  */
 import { readdir, readFile, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ErrorCodes, hasCode, systemCode } from '../../errors.js';
+import { ErrorCodes, ObdError, systemCode } from '../../errors.js';
 import { FILE_NAME } from './fuse-transport.js';
 import { listLoops, releaseLoop } from './loop-device.js';
 import { unmountFuse } from './nbdfuse-process.js';
@@ -27,7 +28,7 @@ export interface Debris {
 /**
  * Call it while no daemon uses `directory`, before attaching.
  *
- * @throws {ObdError} `Host` if this host lacks losetup or umount, `Io`.
+ * @throws {ObdError} `Host` if this host lacks losetup or umount; system errors of the directory.
  */
 export async function clearFuseDebris(directory: string): Promise<Debris> {
   const cleared: string[] = [];
@@ -43,7 +44,8 @@ export async function clearFuseDebris(directory: string): Promise<Debris> {
       for (const loop of loops) if (loop.backingFile === backingFile) await releaseLoop(loop);
       await unmountFuse(mountPoint);
     } catch (error) {
-      if (!hasCode(error, ErrorCodes.Busy)) throw error;
+      // Whatever it is, it must not keep this host from getting new devices.
+      if (!(error instanceof ObdError) || error.code === ErrorCodes.Host) throw error;
       inUse.push(id);
       continue;
     }

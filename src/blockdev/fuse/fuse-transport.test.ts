@@ -147,6 +147,25 @@ test('the debris of a killed daemon is taken away when nobody uses it', { skip }
   assert.deepEqual(await leftoversIn(directory), []);
 });
 
+test('debris that cannot be unmounted is in nobody’s way', { skip }, async (t) => {
+  const folder = await folderFor(t);
+  const mountPoint = join(folder, 'devices', 'stuck', 'mount');
+  await mkdir(mountPoint, { recursive: true });
+  await run('mount', ['-t', 'tmpfs', 'obd-stuck', mountPoint]);
+  const path = process.env['PATH'];
+  const programs = join(folder, 'bin');
+  await mkdir(programs);
+  await writeFile(join(programs, 'umount'), '#!/bin/sh\necho no >&2\nexit 1\n', { mode: 0o755 });
+  process.env['PATH'] = `${programs}:${path}`;
+  try {
+    const found = await clearFuseDebris(join(folder, 'devices'));
+    assert.deepEqual(found, { cleared: [], inUse: ['stuck'] });
+  } finally {
+    process.env['PATH'] = path;
+    await run('umount', [mountPoint]);
+  }
+});
+
 test('devices of others, under other directories, are not debris', { skip }, async (t) => {
   const { transport, folder } = await start(t);
   const device = await transport.attach('mine', new MemoryDisk(pagesOf(1 << 20)));
