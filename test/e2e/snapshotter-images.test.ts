@@ -19,6 +19,8 @@ import {
 import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { connectContainerd } from '../../src/containerd/connect.js';
+import { Snapshots } from '../../src/containerd/snapshots.js';
 import { BlockdProcess, blockdUnfit } from '../support/blockd-process.js';
 import { PrivateContainerd, unfit } from '../support/containerd-private.js';
 import {
@@ -197,6 +199,38 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
     await nothingLeft();
   });
 
+  test('pulled as nerdctl does, without the image reference, an image is served lazily and run', async () => {
+    // nerdctl fetches the documents, and prepares each layer with its annotations and chain ID alone.
+    await containerd.ctr('content', 'fetch', '--plain-http', converted);
+    const connection = connectContainerd(containerd.socket, containerd.namespace);
+    try {
+      const snapshots = new Snapshots(connection, 'obd-ts');
+      const { layers } = await manifestOf(converted);
+      let parent = '';
+      for (const { digest, annotations } of layers) {
+        const ref = parent === '' ? digest : sha256(Buffer.from(`${parent} ${digest}`));
+        const labels = { ...annotations, 'containerd.io/snapshot.ref': ref };
+        const key = `extract-${process.hrtime.bigint()} ${ref}`;
+        await assert.rejects(snapshots.prepare(key, parent, labels), {
+          code: 'ERR_ALREADY_EXISTS',
+        });
+        assert.equal((await snapshots.stat(ref)).kind, 'COMMITTED');
+        parent = ref;
+      }
+      assert.deepEqual(await served(), ['lazy']);
+      assert.equal(await run(converted, 'cat /hello'), 'hello');
+      const [device] = await blockd.client.list();
+      assert.ok((device?.fetchedBytes ?? Infinity) < BALLAST_BYTES);
+    } finally {
+      connection.close();
+    }
+    await remove(converted);
+    for (const { name } of (await snapshotter.client.list()).reverse()) {
+      await snapshotter.client.remove(name);
+    }
+    await nothingLeft();
+  });
+
   test('without the image reference, the registry is found in the content store', async () => {
     await containerd.ctr('content', 'fetch', '--plain-http', converted);
     // As after a pull of the same image from a repository that has lost it since.
@@ -251,8 +285,9 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
 
   async function manifestOf(
     image: string,
-  ): Promise<{ layers: { annotations: Record<string, string> }[] }> {
+  ): Promise<{ layers: { digest: string; annotations: Record<string, string> }[] }> {
     const target = join(folder, 'copy');
+    rmSync(target, { recursive: true, force: true });
     execFileSync('skopeo', [
       '--insecure-policy',
       'copy',
