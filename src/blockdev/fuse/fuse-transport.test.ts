@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, open, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { promisify } from 'node:util';
@@ -91,6 +91,29 @@ test('a device whose nbdfuse was killed can be detached', { skip }, async (t) =>
   const line = stdout.split('\n').find((each) => each.includes('killed/mount/disk'));
   process.kill(Number.parseInt(line ?? '', 10), 'SIGKILL');
   await device.detach();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('what a failed attach could not take back is in the way of no other', { skip }, async (t) => {
+  const { transport, folder, leftovers } = await start(t);
+  const disk = new MemoryDisk(pagesOf(1 << 20));
+  const path = process.env['PATH'];
+  const programs = join(folder, 'bin');
+  await mkdir(programs);
+  // Fails, and leaves the device open, as a scan by udev that waits for the disk does.
+  const script =
+    '#!/bin/sh\nexec 3<"$(echo "$1" | cut -c4-)"\nsleep 60 >/dev/null 2>&1 &\necho $! >"$0.pid"\nexit 1\n';
+  await writeFile(join(programs, 'dd'), script, { mode: 0o755 });
+  process.env['PATH'] = `${programs}:${path}`;
+  try {
+    await assert.rejects(transport.attach('again', disk), { code: ErrorCodes.Io, message: /`dd / });
+  } finally {
+    process.env['PATH'] = path;
+  }
+  await assert.rejects(transport.attach('again', disk), { code: ErrorCodes.Busy });
+  const holder = Number(await readFile(join(programs, 'dd.pid'), 'utf8'));
+  process.kill(holder);
+  await (await transport.attach('again', disk)).detach();
   assert.deepEqual(await leftovers(), []);
 });
 

@@ -39,6 +39,8 @@ export class FuseTransport implements Transport {
   readonly #server: NbdServer;
   readonly #socketPath: string;
   readonly #directory: string;
+  /** What failed attaches could not take back, by id; the next attach of the id goes on with it. */
+  readonly #leftBehind = new Map<string, Undo[]>();
 
   /**
    * @param server - Listens at `socketPath`. A disk it exports under the device's id already is read through
@@ -59,13 +61,24 @@ export class FuseTransport implements Transport {
         `Cannot attach ${JSON.stringify(id)}: an id is 1 to 64 of A-Z, a-z, 0-9, ".", "_" and "-"`,
       );
     }
+    await this.#takeBack(id, this.#leftBehind.get(id) ?? []);
     const undo: Undo[] = [];
     try {
       const path = await this.#attach(id, disk, undo);
       return new FuseDevice(path, undo);
     } catch (error) {
-      // What cannot be taken back now is debris for the next start; why the attach failed matters more.
-      await undoAll(undo).catch(() => {});
+      // Why the attach failed matters more. What is never asked for again is debris for the next start.
+      await this.#takeBack(id, undo).catch(() => {});
+      throw error;
+    }
+  }
+
+  async #takeBack(id: string, undo: Undo[]): Promise<void> {
+    this.#leftBehind.delete(id);
+    try {
+      await undoAll(undo);
+    } catch (error) {
+      this.#leftBehind.set(id, undo);
       throw error;
     }
   }
