@@ -20,6 +20,8 @@ export const ROOT_INODE = 2;
 const NAME_BYTES_MAX = 255;
 /** As securejoin has it; the kernel itself gives up after 40. */
 const SYMLINKS_MAX = 255;
+/** No path in a running container, of at most PATH_MAX bytes, leads deeper. It bounds the walks down a tree, too. */
+const DEPTH_MAX = 2048;
 const SLASH = 0x2f;
 const DOT = 0x2e;
 
@@ -88,7 +90,8 @@ export class ScopedTree {
   /**
    * The directory that `parts` lead to; what is missing on the way is made, with these attributes.
    *
-   * @throws {ObdError} `Corrupt` where something on the way is no directory, or links run in circles.
+   * @throws {ObdError} `Corrupt` where something on the way is no directory, or links run in circles;
+   *   `Unsupported` deeper than DEPTH_MAX.
    */
   make(parts: readonly Uint8Array[], missing: Attributes): ResolvedDirectory {
     const found = this.#walk(parts, missing);
@@ -115,7 +118,10 @@ export class ScopedTree {
       }
       const { kind } = this.#fs.stat(inode);
       if (kind === 'directory') {
-        steps.push({ parent, name, inode });
+        if (steps.push({ parent, name, inode }) > DEPTH_MAX) {
+          const found = `it lies more than ${DEPTH_MAX} directories deep`;
+          throw new ObdError(ErrorCodes.Unsupported, found);
+        }
       } else if (kind !== 'symlink') {
         return `${quoteName(name)} on the way to it is no directory but a ${kind}`;
       } else if (++links > SYMLINKS_MAX) {
