@@ -2,15 +2,11 @@
  * The layers of an overlaybd image, bottom first, from whatever names the image: what obd-blockd needs to serve it.
  * Only the manifest is read.
  */
-import {
-  formatPlatform,
-  hostPlatform,
-  matchesPlatform,
-  type Platform,
-} from '../convert/platform.js';
+import { imageFor } from '../convert/index-images.js';
+import { hostPlatform, type Platform } from '../convert/platform.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { ImageSource } from '../registry/image-store.js';
-import type { Descriptor, ImageIndex } from '../registry/manifest.js';
+import type { Descriptor } from '../registry/manifest.js';
 import {
   ACCELERATION_LAYER_ANNOTATION,
   BLOB_DIGEST_ANNOTATION,
@@ -35,14 +31,11 @@ export async function overlaybdLayers(
   source: ImageSource,
   platform: Platform | undefined,
 ): Promise<OverlaybdLayers> {
-  let found = await source.resolve();
-  if (found.kind === 'index') {
-    found = await source.readManifest(choose(source, found.index, platform ?? hostPlatform()));
-  }
-  if (found.kind === 'index') {
-    const problem = 'its index lists another index, and not images';
-    throw new ObdError(ErrorCodes.Unsupported, `Cannot use ${source.label}: ${problem}`);
-  }
+  const stored = await source.resolve();
+  const found =
+    stored.kind === 'image'
+      ? stored
+      : await imageFor(source, stored.index, platform ?? hostPlatform());
   const layers = found.manifest.layers.filter((layer) => !isTrace(layer));
   checkAll(source, layers);
   const fileSystem = layers.at(-1)?.annotations?.[BLOB_FS_TYPE_ANNOTATION]?.split(';', 1)[0];
@@ -77,15 +70,4 @@ function checkAll(source: ImageSource, layers: readonly Descriptor[]): void {
       );
     }
   }
-}
-
-function choose(source: ImageSource, { manifests }: ImageIndex, wanted: Platform): Descriptor {
-  const images = manifests.filter((each) => each.platform !== undefined);
-  const found = images.find(({ platform }) => platform && matchesPlatform(wanted, platform));
-  if (found !== undefined) return found;
-  const offered = images.flatMap(({ platform }) => (platform ? [formatPlatform(platform)] : []));
-  throw new ObdError(
-    ErrorCodes.NotFound,
-    `Cannot use ${source.label} for ${formatPlatform(wanted)}: it has ${offered.join(', ') || 'no platforms'}; choose with --platform`,
-  );
 }

@@ -15,6 +15,7 @@ import { ContentStore, type Labels } from '../containerd/content-store.js';
 import { ImageRecords } from '../containerd/image-records.js';
 import { Leases } from '../containerd/leases.js';
 import { chainIds } from '../convert/image-identity.js';
+import { imageFor } from '../convert/index-images.js';
 import { formatPlatform, matchesPlatform, type Platform } from '../convert/platform.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { GrpcClient } from '../grpc/grpc-client.js';
@@ -23,7 +24,6 @@ import {
   CONFIG_BYTES_MAX,
   type Descriptor,
   type ImageConfig,
-  type ImageIndex,
   type ImageManifest,
   parseImageConfig,
   type StoredImage,
@@ -98,20 +98,12 @@ class Pull {
   }
 
   async run(): Promise<PulledImage> {
-    const { source, reference, snapshotter } = this.#image;
+    const { source, reference, platform, snapshotter } = this.#image;
     const top = await source.resolve();
-    let stored = top;
     if (top.kind === 'index') {
       await this.#store(top.descriptor, childLabels(top.index.manifests), top.bytes);
-      stored = await source.readManifest(this.#choose(top.index));
     }
-    if (stored.kind === 'index') {
-      throw new ObdError(
-        ErrorCodes.Unsupported,
-        `Cannot pull ${reference}: its index has another index, and not images`,
-        { reference: reference.toString() },
-      );
-    }
+    const stored = top.kind === 'image' ? top : await imageFor(source, top.index, platform);
     const config = await this.#storeImage(stored);
     const layers = chainedLayers(stored.manifest, config, reference);
     this.#totalBytes += layers.reduce((sum, { descriptor }) => sum + descriptor.size, 0);
@@ -152,22 +144,6 @@ class Pull {
     const known = await this.#content.labels(descriptor.digest);
     const source = sourceLabels(known, this.#image.reference);
     await this.#content.write(descriptor, { ...labels, ...source }, [bytes]);
-  }
-
-  #choose({ manifests }: ImageIndex): Descriptor {
-    const { reference, platform } = this.#image;
-    const found = manifests.find(
-      (each) => each.platform && matchesPlatform(platform, each.platform),
-    );
-    if (found !== undefined) return found;
-    const offered = manifests.flatMap((each) =>
-      each.platform ? [formatPlatform(each.platform)] : [],
-    );
-    throw new ObdError(
-      ErrorCodes.NotFound,
-      `Cannot pull ${reference} for ${formatPlatform(platform)}: it has ${offered.join(', ') || 'no platforms'}; choose with --platform`,
-      { reference: reference.toString() },
-    );
   }
 }
 

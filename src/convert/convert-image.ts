@@ -10,10 +10,8 @@ import type { ImageDestination, ImageSource } from '../registry/image-store.js';
 import type { Descriptor, ImageIndex, StoredImage } from '../registry/manifest.js';
 import { OCI_INDEX, OCI_MANIFEST } from '../registry/media-types.js';
 import { type ConvertOptions, convertManifest, readConvertible } from './convert-manifest.js';
+import { imageFor, imagesIn, readImage } from './index-images.js';
 import { formatPlatform, hostPlatform, matchesPlatform, type Platform } from './platform.js';
-
-/** By this annotation buildkit marks what describes an image's bytes rather than being one. */
-const REFERENCE_TYPE = 'vnd.docker.reference.type';
 
 /** Which images of an index. */
 export interface Selection {
@@ -36,13 +34,11 @@ export async function convertImage(
   if (found.kind === 'image') {
     return await convertOne(source, destination, found, selection.platform, options);
   }
-  const images = found.index.manifests.filter(isImage);
   if (selection.allPlatforms) {
-    const index = await convertAll(source, destination, found.index, images, options);
+    const index = await convertAll(source, destination, found.index, options);
     return await destination.publish(index, OCI_INDEX);
   }
-  const chosen = choose(source, images, selection.platform ?? hostPlatform());
-  const image = await readImage(source, chosen);
+  const image = await imageFor(source, found.index, selection.platform ?? hostPlatform());
   return await convertOne(source, destination, image, undefined, options);
 }
 
@@ -69,12 +65,11 @@ async function convertOne(
 async function convertAll(
   source: ImageSource,
   destination: ImageDestination,
-  { annotations }: ImageIndex,
-  images: readonly Descriptor[],
+  from: ImageIndex,
   options: ConvertOptions,
 ): Promise<Buffer> {
   const manifests: Descriptor[] = [];
-  for (const entry of images) {
+  for (const entry of imagesIn(from)) {
     const { platform } = entry;
     if (platform !== undefined && platform.os !== 'linux') {
       const left = `${formatPlatform(platform)} left out: only Linux images can be converted`;
@@ -95,39 +90,9 @@ async function convertAll(
     const message = `Cannot convert ${source.label}: it lists no Linux image`;
     throw new ObdError(ErrorCodes.Unsupported, message);
   }
+  const { annotations } = from;
   const index = { schemaVersion: 2, mediaType: OCI_INDEX, manifests, annotations };
   return Buffer.from(JSON.stringify(index));
-}
-
-function choose(source: ImageSource, images: readonly Descriptor[], wanted: Platform): Descriptor {
-  const [only] = images;
-  if (only !== undefined && images.length === 1 && only.platform === undefined) return only;
-  const found = images.find(
-    ({ platform }) => platform !== undefined && matchesPlatform(wanted, platform),
-  );
-  if (found !== undefined) return found;
-  const offered = images.flatMap(({ platform }) =>
-    platform === undefined ? [] : [formatPlatform(platform)],
-  );
-  const has = offered.length === 0 ? 'it names no platforms' : `it has ${offered.join(', ')}`;
-  throw new ObdError(
-    ErrorCodes.NotFound,
-    `Cannot find ${formatPlatform(wanted)} in ${source.label}: ${has}; choose one with --platform`,
-  );
-}
-
-async function readImage(source: ImageSource, descriptor: Descriptor): Promise<StoredImage> {
-  const found = await source.readManifest(descriptor);
-  if (found.kind === 'image') return found;
-  throw new ObdError(
-    ErrorCodes.Unsupported,
-    `Cannot convert ${source.label}: ${descriptor.digest} in its index is an index again`,
-  );
-}
-
-function isImage({ annotations = {}, platform }: Descriptor): boolean {
-  const isAttestation = annotations[REFERENCE_TYPE] !== undefined;
-  return !isAttestation && platform?.os !== 'unknown';
 }
 
 function sourceBytes(layers: readonly Descriptor[]): number {

@@ -131,7 +131,7 @@ describe('obdctl rpull', { skip: unfit, timeout: 120_000 }, () => {
     await fails(
       rpull(index, 'none', '--platform', 'linux/riscv64'),
       1,
-      /for linux\/riscv64: it has linux\/s390x, linux\/\w+; choose with --platform/,
+      /Cannot find linux\/riscv64 in .*: it has linux\/s390x, linux\/\w+; choose one with --platform/,
     );
     await fails(
       rpull(image, 'none', '--platform', 'linux/riscv64'),
