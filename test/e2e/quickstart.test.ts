@@ -1,15 +1,15 @@
 /**
  * Goal: the quickstart does what the README promises: a container's first output after fetching less than a quarter of
  * its image, and a machine that is afterwards as it was, however the run ended.
- * Method: the script itself, run to its end, interrupted while everything is up, and with --keep; each time mounts,
- * loop devices and processes are compared with those before.
+ * Method: the script itself, run to its end, interrupted while everything is up, and with --keep; each time what its
+ * directory may have left in mounts, loop devices, processes and cgroups is looked for.
  */
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 
@@ -17,6 +17,10 @@ const SCRIPT = join(repositoryRoot(), 'scripts', 'quickstart.sh');
 const FETCHED_SHARE_MAX = 0.25;
 const RUN_MS_MAX = 300_000;
 const unfit = process.geteuid?.() === 0 ? false : 'the quickstart needs root';
+
+/** As the runs print it. Somebody else may run a quickstart at the same time: their directory is another. */
+const DIRECTORY = /\/var\/tmp\/obd\.\w+/g;
+const runs: Run[] = [];
 
 interface Run {
   readonly child: ChildProcess;
@@ -37,7 +41,9 @@ function start(...args: string[]): Run {
     child.once('error', reject);
     child.once('close', resolve);
   });
-  return { child, text: () => text, status };
+  const run = { child, text: () => text, status };
+  runs.push(run);
+  return run;
 }
 
 async function seen(run: Run, pattern: RegExp): Promise<string> {
@@ -49,16 +55,27 @@ async function seen(run: Run, pattern: RegExp): Promise<string> {
   }
 }
 
-/** What a run may not leave, beside what others have there: its mounts, loop devices, processes, cgroups and directories. */
-async function traces(): Promise<string[]> {
-  const lines = (text: string) => text.split('\n').filter((line) => line.includes('/var/tmp/obd.'));
+/** What may not be left of the runs so far: mounts, loop devices, processes, cgroups and directories. Others' stay out. */
+async function left(): Promise<string[]> {
+  const directories = new Set(runs.flatMap((run) => run.text().match(DIRECTORY) ?? []));
+  assert.notEqual(directories.size, 0, 'no run has named its directory');
+  const found = await Promise.all([...directories].map((directory) => tracesOf(directory)));
+  return found.flat();
+}
+
+async function tracesOf(directory: string): Promise<string[]> {
+  const lines = (text: string) => text.split('\n').filter((line) => line.includes(directory));
+  const cgroup = `obd-ts-${basename(directory).replace('obd.', '')}`;
+  const find = ['/sys/fs/cgroup', '-maxdepth', '4', '-type', 'd', '-name', cgroup];
+  const { stdout: cgroups } = spawnSync('find', find, { encoding: 'utf8' });
   return [
     ...lines(readFileSync('/proc/self/mounts', 'utf8')),
     ...lines(
       execFileSync('losetup', ['--list', '--output', 'NAME,BACK-FILE'], { encoding: 'utf8' }),
     ),
-    ...processesNaming('/var/tmp/obd.'),
-    ...(await readdir('/var/tmp')).filter((name) => name.startsWith('obd.')),
+    ...processesNaming(directory),
+    ...cgroups.split('\n').filter((path) => path !== ''),
+    ...(existsSync(directory) ? [directory] : []),
   ];
 }
 
@@ -79,12 +96,9 @@ function processesNaming(text: string): string[] {
 
 describe('scripts/quickstart.sh', { skip: unfit, timeout: RUN_MS_MAX }, () => {
   let folder: string;
-  let earlier: string[];
-  const left = async () => (await traces()).filter((trace) => !earlier.includes(trace));
 
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), 'quickstart-test-'));
-    earlier = await traces();
   });
   after(async () => {
     await rm(folder, { recursive: true });
