@@ -6,7 +6,8 @@
 #     scripts/install-deps.sh test           and what the tests need besides
 #
 # A package is installed only if what it is needed for is absent, so another vendor's containerd stays; nothing is
-# removed or upgraded to make room, and no service is started: the scripts run their own.
+# removed or upgraded to make room, and no service is started: the scripts run their own. What Debian enables at the
+# next boot (containerd, and docker-registry on port 5000) is left as Debian has it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
