@@ -103,3 +103,16 @@ test('a manifest that could not be read is read again the next time', async () =
   assert.equal(await locate(locator), undefined);
   assert.equal(await locate(locator), `http://${origin.host}/v2/team/app/blobs`);
 });
+
+test('what a client says of a layer is asked of the registry too, and content labels after it', async () => {
+  const locator = new ImageLocator({ containerdSocket, hosts, registry, log });
+  const labels = { 'containerd.io/snapshot/cri.image-ref': `${origin.host}/other/app:1` };
+  const found = await locator.repoBlobUrl(LAYER, labels, 'default');
+  assert.equal(found, `http://${origin.host}/v2/other/app/blobs`);
+  // As a registry answers whose login the client has, and we have not.
+  origin.faults.push({ status: 403 });
+  const second = await locator.repoBlobUrl(LAYER, labels, 'default');
+  assert.equal(second, `http://${origin.host}/v2/team/app/blobs`);
+  origin.faults.push({ status: 403 });
+  assert.equal(await locator.repoBlobUrl(LAYER, labels, undefined), undefined);
+});

@@ -7,14 +7,15 @@
  *      the first layer is prepared, labelled with the host and the repositories it came from. That label has lost
  *      the port: `[registry.hosts]` of the configuration says where such a host answers.
  *
- * What content labels say may be no longer true, and leads elsewhere if the port is missing that they have lost. So the
- * registry is asked for the blob: a snapshot is not made of a layer that nobody could read.
+ * What labels say may be no longer true, leads elsewhere if the port is missing that content labels have lost, and the
+ * client may have a login that we have not. So the registry is asked for the blob, as obd-blockd would: a snapshot is
+ * not made of a layer that it could not read.
  *
  * The content service may be asked while containerd waits for us. Its snapshots service may not: garbage collection may
  * hold what that needs, and wait for us too.
  *
- * Cost: without a reference, one request to the registry and one pass over the namespace's manifests for each layer; those
- * seen once are remembered.
+ * Cost: one request to the registry for each layer, and without a reference one pass over the namespace's manifests;
+ * those seen once are remembered.
  */
 import { connectContainerd } from '../containerd/connect.js';
 import { ContentStore } from '../containerd/content-store.js';
@@ -59,19 +60,23 @@ export class ImageLocator {
     labels: Labels,
     namespace: string | undefined,
   ): Promise<string | undefined> {
-    for (const label of IMAGE_REF_LABELS) {
+    const named = await this.#firstWithBlob(this.#referencesIn(labels), digest);
+    if (named !== undefined || namespace === undefined) return named;
+    return await this.#orUnknown(() => this.#askContainerd(digest, namespace));
+  }
+
+  #referencesIn(labels: Labels): Source[] {
+    return IMAGE_REF_LABELS.flatMap((label) => {
       const text = labels[label];
-      if (text === undefined) continue;
+      if (text === undefined) return [];
       try {
-        const { host, repository } = parseReference(text);
-        return this.#url(host, repository);
+        return [parseReference(text)];
       } catch (error) {
         if (!(error instanceof ObdError)) throw error;
         this.#parts.log.warn({ err: error, label }, 'a label is no image reference: ignoring it');
+        return [];
       }
-    }
-    if (namespace === undefined) return undefined;
-    return await this.#orUnknown(() => this.#askContainerd(digest, namespace));
+    });
   }
 
   /**
@@ -107,8 +112,7 @@ export class ImageLocator {
         found.set(`${source.host}/${source.repository}`, source);
       }
     }
-    const best = await this.#firstWithBlob([...found.values()], digest);
-    return best === undefined ? undefined : this.#url(best.host, best.repository);
+    return await this.#firstWithBlob(found.values(), digest);
   }
 
   async *#manifests(
@@ -126,15 +130,16 @@ export class ImageLocator {
     }
   }
 
-  async #firstWithBlob(sources: Iterable<Source>, digest: string): Promise<Source | undefined> {
+  /** The URL of the first source that has the blob and gives it to us. */
+  async #firstWithBlob(sources: Iterable<Source>, digest: string): Promise<string | undefined> {
     const { registry, log } = this.#parts;
-    for (const source of sources) {
-      const { host, repository } = source;
+    for (const { host, repository } of sources) {
       try {
         await registry.blobRanges(host, repository, digest, undefined);
-        return source;
+        return `${this.#parts.hosts.originOf(host)}/v2/${repository}/blobs`;
       } catch (error) {
-        const what = 'passing over a repository; if it answers at a port, [registry.hosts] says so';
+        const what =
+          'passing over a repository; docker_config has its login, [registry.hosts] its port';
         log.warn({ err: error, digest, host, repository }, what);
       }
     }
@@ -158,10 +163,6 @@ export class ImageLocator {
     if (this.#layersOf.size >= MANIFESTS_REMEMBERED_MAX) this.#layersOf.clear();
     this.#layersOf.set(manifestDigest, layers);
     return layers;
-  }
-
-  #url(host: string, repository: string): string {
-    return `${this.#parts.hosts.originOf(host)}/v2/${repository}/blobs`;
   }
 }
 
