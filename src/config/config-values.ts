@@ -55,7 +55,7 @@ export const commonKeys = {
 /** These with their defaults, or a likely value where the default is none: the end of every daemon's example. */
 export const COMMON_KEYS_EXAMPLE = `\
 # Logins for registries. By default $DOCKER_CONFIG/config.json, and that is ~/.docker.
-docker_config = "/root/.docker/config.json"
+docker_config = "/etc/obd-ts/docker.json"
 # error, warn, info or debug
 log_level = "info"
 
