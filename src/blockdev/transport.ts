@@ -1,8 +1,22 @@
 /**
  * A way to turn a VirtualDisk into a block device of this kernel. Each sibling folder is one; whoever
  * attaches knows nothing of how it is done.
+ *
+ *   1. A device outlives the process that serves it. Until another process resumes it, reads and writes wait; in
+ *      flight ones are answered then. Where the kernel lets us set a limit, that is ABSENCE_SECONDS_MAX.
+ *   2. What a transport makes in the kernel carries the name of its daemon (by the directory it is given) and the id, so
+ *      that a later process finds its own and touches nobody else's.
+ *   3. All methods are called on the thread that serves the device, except missing(), survivors() and clear(), which any
+ *      thread and process may call.
  */
 import type { VirtualDisk } from './virtual-disk.js';
+
+/** In the order of preference. */
+export const TRANSPORT_NAMES = ['ublk', 'tcmu', 'nbd', 'fuse'] as const;
+export type TransportName = (typeof TRANSPORT_NAMES)[number];
+
+/** How long a device waits for a process that serves it before it answers EIO. */
+export const ABSENCE_SECONDS_MAX = 600;
 
 export interface AttachedDevice {
   /** The device node, e.g. /dev/loop3. It exists, and answers reads, when attach() resolves. */
@@ -18,14 +32,42 @@ export interface AttachedDevice {
    *   `isGone` true for what is left behind the node; the next call goes on with that.
    */
   detach(): Promise<void>;
+  /**
+   * Stops serving and leaves the device in the kernel for the next process to resume, as a killed one would. The disk
+   * is not read any more when it resolves. Idempotent; the object is of no use afterwards.
+   */
+  release(): Promise<void>;
+}
+
+/** A device, or a part of one, that an earlier process attached and this one does not serve. */
+export interface Survivor {
+  readonly id: string;
+  /** The device node, where the device is whole and was handed out or may have been; undefined for debris. */
+  readonly path: string | undefined;
 }
 
 export interface Transport {
-  readonly name: string;
+  readonly name: TransportName;
+
+  /** What this host lacks for it, with the remedy, as the end of the sentence "nbd cannot be used: ..."; undefined if nothing. */
+  missing(): Promise<string | undefined>;
+
   /**
-   * @param id - Names the device among this daemon's; [A-Za-z0-9._-]{1,64}.
+   * @param id - Names the device among this daemon's; [A-Za-z0-9_-][A-Za-z0-9._-]{0,63}.
    * @throws {ObdError} `Host` if this host lacks what the transport needs, `Busy`, `Io`; what reading the first bytes of
    *   the disk throws. Nothing is left behind.
    */
   attach(id: string, disk: VirtualDisk): Promise<AttachedDevice>;
+
+  /** What earlier processes of this daemon left, whole and in part. Those of another daemon, or program, are not among it. */
+  survivors(): Promise<Survivor[]>;
+
+  /**
+   * Serves a survivor that is whole again, from the same disk as before; what waited is answered.
+   * @throws {ObdError} `NotFound` if there is none or it is debris, `FailedPrecondition` if the disk is of another size, `Io`.
+   */
+  resume(id: string, disk: VirtualDisk): Promise<AttachedDevice>;
+
+  /** Takes a survivor away, whole or in part. Idempotent. @throws {ObdError} `Busy` while it is mounted or open, `Io`. */
+  clear(id: string): Promise<void>;
 }

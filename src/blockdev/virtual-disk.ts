@@ -1,4 +1,9 @@
-/** What the transports export: the disk that a stack of layers adds up to. Read-only. */
+/**
+ * What the transports export: the disk that a stack of layers adds up to.
+ *
+ * Images are read-only. A disk that can be written says so by being a WritableDisk, and a transport then offers
+ * the kernel writes, flushes and discards as well; of any other it refuses them.
+ */
 import type { RandomAccessFile } from '../io/random-access-file.js';
 
 export interface VirtualDisk extends RandomAccessFile {
@@ -7,4 +12,18 @@ export interface VirtualDisk extends RandomAccessFile {
    * data, negative where nothing does and the bytes are zeroes. Needs nothing but the index.
    */
   extentAt(offset: number, length: number): number;
+}
+
+/** A disk that can be written. A range outside [0, sizeBytes] is a RangeError: a bug in the caller. */
+export interface WritableDisk extends VirtualDisk {
+  /** Later reads see the bytes once it resolves; until then `source` must stay as it is. @throws {ObdError} `NoSpace`, `Io`. */
+  write(source: Uint8Array, offset: number): Promise<void>;
+  /** Makes the range read as zeroes. @param mayUnmap - Whether its room may be given back. @throws {ObdError} `NoSpace`, `Io`. */
+  zero(offset: number, length: number, mayUnmap: boolean): Promise<void>;
+  /** What was written and zeroed by calls that had resolved is on stable storage when it resolves. @throws {ObdError} `NoSpace`, `Io`. */
+  flush(): Promise<void>;
+}
+
+export function isWritable(disk: VirtualDisk): disk is WritableDisk {
+  return 'write' in disk;
 }
