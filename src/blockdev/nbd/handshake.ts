@@ -23,6 +23,7 @@ import {
   Options,
   TransmissionFlags,
 } from './protocol.js';
+import { transmissionFlags } from './transmission-flags.js';
 
 /** Room for one name of the 4096 bytes the protocol allows and some queries. */
 const OPTION_BYTES_MAX = 16 * 1024;
@@ -241,11 +242,10 @@ export class Handshake<E extends Exported> {
   }
 
   #writeSizeAndFlags(target: Buffer, at: number, { disk }: E): void {
-    const { HasFlags, ReadOnly, SendFlush, CanMultiConn, SendDontFragment } = TransmissionFlags;
-    const dontFragment = this.#structured ? SendDontFragment : 0;
+    const dontFragment = this.#structured ? TransmissionFlags.SendDontFragment : 0;
     target.writeUInt32BE(Math.floor(disk.sizeBytes / 2 ** 32), at);
     target.writeUInt32BE(disk.sizeBytes % 2 ** 32, at + 4);
-    target.writeUInt16BE(HasFlags | ReadOnly | SendFlush | CanMultiConn | dontFragment, at + 8);
+    target.writeUInt16BE(transmissionFlags(disk) | dontFragment, at + 8);
   }
 
   #refuse(option: number, type: number, text: string): undefined {

@@ -49,6 +49,9 @@ export const TransmissionFlags = {
   HasFlags: 0x1,
   ReadOnly: 0x2,
   SendFlush: 0x4,
+  SendFua: 0x8,
+  SendTrim: 0x20,
+  SendWriteZeroes: 0x40,
   SendDontFragment: 0x80,
   CanMultiConn: 0x100,
 } as const;
@@ -63,13 +66,19 @@ export const Commands = {
   BlockStatus: 7,
 } as const;
 
-/** Of a block status request: one extent is enough. */
-export const COMMAND_FLAG_REQUEST_ONE = 8;
+export const CommandFlags = {
+  /** Of a write: it is on stable storage before it is answered. */
+  Fua: 1,
+  /** Of a write of zeroes: their room is kept. */
+  NoHole: 2,
+  /** Of a block status request: one extent is enough. */
+  RequestOne: 8,
+} as const;
 
 export const CHUNK_FLAG_DONE = 1;
 export const Chunks = { OffsetData: 1, BlockStatus: 5, Error: 0x8001 } as const;
 
-export const NbdErrors = { NotPermitted: 1, Io: 5, Invalid: 22 } as const;
+export const NbdErrors = { NotPermitted: 1, Io: 5, Invalid: 22, NoSpace: 28 } as const;
 
 /** The one metadata context there is, and its flags of an extent that reads as zeroes. */
 export const ALLOCATION_CONTEXT = 'base:allocation';

@@ -1,6 +1,6 @@
 /**
- * The second half of an NBD connection: requests in, replies out, for one read-only disk. It needs a stream
- * that is past the handshake, so it serves the kernel's NBD client over a socket pair as well.
+ * The second half of an NBD connection: requests in, replies out, for one disk, which may be a WritableDisk. It
+ * needs a stream that is past the handshake, so it serves the kernel's NBD client over a socket pair as well.
  *
  *   1. However the byte stream is cut, the answers are the same.
  *   2. All requests of one arrival whose bytes are local are answered in that tick, in one write: the disk
@@ -8,12 +8,15 @@
  *   3. A read that is not local, or fails a check, is loaded beside the others and answered when it is
  *      done, out of order; nobody waits for it. If it fails, that read is answered with EIO and reported once.
  *   4. A client that does not take its replies, or asks for more than it may at a time, is not read from
- *      until it does: it holds at most HELD_BUFFERS_MAX, LOADS_MAX and LOADING_BYTES_MAX, and one READ more.
+ *      until it does: it holds at most HELD_BUFFERS_MAX, LOADS_MAX and LOADING_BYTES_MAX, and one request more.
  *   5. Bytes that are no request end the connection; a request that cannot be granted is refused, no more.
+ *   6. A write, a trim and a flush run beside the others too. What was answered before a flush arrived had been done
+ *      before the disk was asked to flush, so the flush covers it; one with FUA is answered after a flush of its own.
  */
 import type { Duplex } from 'node:stream';
+import { ErrorCodes, hasCode } from '../../errors.js';
 import { readFully } from '../../io/random-access-file.js';
-import type { VirtualDisk } from '../virtual-disk.js';
+import { isWritable, type VirtualDisk, type WritableDisk } from '../virtual-disk.js';
 import { encodeExtents } from './block-status.js';
 import { READ_BYTES_MAX } from './handshake.js';
 import {
@@ -21,7 +24,7 @@ import {
   CHUNK_FLAG_DONE,
   CHUNK_HEADER_BYTES,
   Chunks,
-  COMMAND_FLAG_REQUEST_ONE,
+  CommandFlags,
   Commands,
   NbdErrors,
   REQUEST_BYTES,
@@ -35,7 +38,7 @@ import { REPLY_BUFFER_BYTES, type ReplyBuffers } from './reply-buffers.js';
 /** Replies that the kernel has not taken yet, and in how many buffers. More would only wait longer. */
 const QUEUED_BYTES_MAX = 1 << 20;
 const HELD_BUFFERS_MAX = 4;
-/** Reads being loaded: what the kernel's NBD client has in flight on one connection. */
+/** Reads being loaded, and writes: what the kernel's NBD client has in flight on one connection. */
 const LOADS_MAX = 128;
 /** Enough to fetch 80 MB/s at 50 ms; nbdcopy asks for four connections of 16 MiB, which would stay resident. */
 const LOADING_BYTES_MAX = 4 << 20;
@@ -48,22 +51,40 @@ export interface TransmissionOptions {
   /** BLOCK_STATUS may be asked for. */
   readonly allocation: boolean;
   readonly buffers: ReplyBuffers;
+  /** Called for a failed change of a WritableDisk as well. */
   readonly onReadError: (error: unknown, offset: number, length: number) => void;
+}
+
+/** Bytes on the disk that a request is about, and whom to answer. */
+interface Target {
+  readonly cookieHigh: number;
+  readonly cookieLow: number;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** A WRITE whose data are arriving. */
+interface Arriving extends Target {
+  readonly fua: boolean;
+  readonly data: Buffer;
+  filled: number;
 }
 
 export class Transmission {
   readonly #stream: Duplex;
   readonly #options: TransmissionOptions;
   readonly #disk: VirtualDisk;
+  readonly #writable: WritableDisk | undefined;
   readonly #structured: boolean;
   /** What precedes the data in the reply to a READ. */
   readonly #headerBytes: number;
   /** Bytes that are not a whole request yet, or that have to wait. */
   #rest: Buffer = EMPTY;
   #waiting = false;
-  /** Data of a refused WRITE still to be read past, and whom to answer then. */
+  /** Data of a refused WRITE still to be read past, and what to answer whom then. */
   #skipBytes = 0;
-  #skipCookie: readonly [number, number] = [0, 0];
+  #skipAnswer: readonly [cookieHigh: number, cookieLow: number, error: number] = [0, 0, 0];
+  #arriving: Arriving | undefined;
   /** Replies of this tick. */
   #out: Buffer | undefined;
   #outBytes = 0;
@@ -83,13 +104,14 @@ export class Transmission {
     this.#stream = stream;
     this.#options = options;
     this.#disk = options.disk;
+    this.#writable = isWritable(options.disk) ? options.disk : undefined;
     this.#structured = options.structured;
     this.#headerBytes = options.structured ? CHUNK_HEADER_BYTES + 8 : SIMPLE_HEADER_BYTES;
     stream.on('data', (bytes: Buffer) => this.#take(bytes));
     if (rest.length > 0) this.#take(rest);
   }
 
-  /** Ends the connection. Resolves when it does not read the disk any more. Idempotent. */
+  /** Ends the connection. Resolves when it does not use the disk any more. Idempotent. */
   async end(): Promise<void> {
     this.#stream.destroy();
     if (this.#loads === 0) return;
@@ -108,7 +130,11 @@ export class Transmission {
         this.#skipBytes -= skipped;
         at += skipped;
         if (this.#skipBytes > 0) break;
-        this.#refuse(this.#skipCookie[0], this.#skipCookie[1], NbdErrors.NotPermitted);
+        this.#refuse(...this.#skipAnswer);
+      }
+      if (this.#arriving !== undefined) {
+        at += this.#fill(this.#arriving, bytes, at);
+        if (this.#arriving !== undefined) break;
       }
       if (bytes.length - at < REQUEST_BYTES) break;
       if (this.#mustWait()) {
@@ -163,29 +189,99 @@ export class Transmission {
           this.#load(cookieHigh, cookieLow, offset, length);
         }
         return;
-      case Commands.Write:
-        this.#skipBytes = length;
-        this.#skipCookie = [cookieHigh, cookieLow];
-        if (length === 0) this.#refuse(cookieHigh, cookieLow, NbdErrors.NotPermitted);
-        return;
       case Commands.Disconnect:
         this.#disconnect();
         return;
+      case Commands.Write:
       case Commands.Flush:
-        this.#writeSimpleHeader(this.#room(SIMPLE_HEADER_BYTES), cookieHigh, cookieLow, 0);
-        return;
       case Commands.Trim:
       case Commands.WriteZeroes:
-        this.#refuse(cookieHigh, cookieLow, NbdErrors.NotPermitted);
+        this.#answerChange(command, bytes.readUInt16BE(at + 4), {
+          cookieHigh,
+          cookieLow,
+          offset,
+          length,
+        });
         return;
       case Commands.BlockStatus: {
-        const one = (bytes.readUInt16BE(at + 4) & COMMAND_FLAG_REQUEST_ONE) !== 0;
+        const one = (bytes.readUInt16BE(at + 4) & CommandFlags.RequestOne) !== 0;
         this.#blockStatus(cookieHigh, cookieLow, offset, length, one);
         return;
       }
       default:
         this.#refuse(cookieHigh, cookieLow, NbdErrors.Invalid);
     }
+  }
+
+  #answerChange(command: number, flags: number, target: Target): void {
+    const { cookieHigh, cookieLow, offset, length } = target;
+    const disk = this.#writable;
+    const fua = (flags & CommandFlags.Fua) !== 0;
+    if (command === Commands.Flush) {
+      if (disk === undefined) this.#done(cookieHigh, cookieLow);
+      else this.#change(target, 0, () => disk.flush());
+      return;
+    }
+    const refusal = this.#refusalOf(command, offset, length);
+    if (command === Commands.Write) {
+      if (refusal === 0) {
+        this.#arriving = { ...target, fua, data: Buffer.allocUnsafe(length), filled: 0 };
+      } else {
+        this.#skipBytes = length;
+        this.#skipAnswer = [cookieHigh, cookieLow, refusal];
+        if (length === 0) this.#refuse(cookieHigh, cookieLow, refusal);
+      }
+    } else if (disk === undefined || refusal !== 0) {
+      this.#refuse(cookieHigh, cookieLow, refusal);
+    } else {
+      const mayUnmap = command === Commands.Trim || (flags & CommandFlags.NoHole) === 0;
+      this.#change(target, 0, () => durably(disk, fua, disk.zero(offset, length, mayUnmap)));
+    }
+  }
+
+  /** Why bytes cannot be changed as asked, as an error of the protocol; 0 if they can. */
+  #refusalOf(command: number, offset: number, length: number): number {
+    if (this.#writable === undefined) return NbdErrors.NotPermitted;
+    if (length === 0 || (command === Commands.Write && length > READ_BYTES_MAX)) {
+      return NbdErrors.Invalid;
+    }
+    if (offset + length <= this.#disk.sizeBytes) return 0;
+    return command === Commands.Trim ? NbdErrors.Invalid : NbdErrors.NoSpace;
+  }
+
+  /** Takes data of a WRITE, and starts it when they are whole. Returns how many bytes it took. */
+  #fill(arriving: Arriving, bytes: Buffer, at: number): number {
+    const taken = bytes.copy(arriving.data, arriving.filled, at);
+    arriving.filled += taken;
+    if (arriving.filled === arriving.length) {
+      this.#arriving = undefined;
+      const disk = this.#writable!;
+      this.#change(arriving, arriving.length, () =>
+        durably(disk, arriving.fua, disk.write(arriving.data, arriving.offset)),
+      );
+    }
+    return taken;
+  }
+
+  /** Answers when `work` is done. `heldBytes` are held until then. */
+  #change(target: Target, heldBytes: number, work: () => Promise<void>): void {
+    const { cookieHigh, cookieLow, offset, length } = target;
+    this.#loads++;
+    this.#loadingBytes += heldBytes;
+    work().then(
+      () =>
+        this.#settle(heldBytes, () => {
+          this.#done(cookieHigh, cookieLow);
+          this.#flush();
+        }),
+      (error: unknown) =>
+        this.#settle(heldBytes, () => {
+          this.#options.onReadError(error, offset, length);
+          const full = hasCode(error, ErrorCodes.NoSpace);
+          this.#refuse(cookieHigh, cookieLow, full ? NbdErrors.NoSpace : NbdErrors.Io);
+          this.#flush();
+        }),
+    );
   }
 
   /** Answers now if the bytes are local, or starts loading them. */
@@ -212,29 +308,31 @@ export class Transmission {
     const reply = Buffer.alloc(this.#headerBytes + length);
     this.#loads++;
     this.#loadingBytes += length;
-    const settle = (answer: () => void): void => {
-      this.#loads--;
-      this.#loadingBytes -= length;
-      if (!this.#stream.destroyed) {
-        answer();
-        this.#goOn();
-        if (this.#leaving && this.#loads === 0) this.#stream.end();
-      }
-      if (this.#loads === 0) this.#onIdle?.();
-    };
     readFully(this.#disk, reply.subarray(this.#headerBytes), offset).then(
       () =>
-        settle(() => {
+        this.#settle(length, () => {
           this.#writeReadHeader(reply, 0, cookieHigh, cookieLow, offset, length);
           this.#write(reply, undefined);
         }),
       (error: unknown) =>
-        settle(() => {
+        this.#settle(length, () => {
           this.#options.onReadError(error, offset, length);
           this.#refuse(cookieHigh, cookieLow, NbdErrors.Io);
           this.#flush();
         }),
     );
+  }
+
+  /** One of #loads has ended, and no longer holds `heldBytes`. */
+  #settle(heldBytes: number, answer: () => void): void {
+    this.#loads--;
+    this.#loadingBytes -= heldBytes;
+    if (!this.#stream.destroyed) {
+      answer();
+      this.#goOn();
+      if (this.#leaving && this.#loads === 0) this.#stream.end();
+    }
+    if (this.#loads === 0) this.#onIdle?.();
   }
 
   #blockStatus(
@@ -267,7 +365,7 @@ export class Transmission {
   #refuse(cookieHigh: number, cookieLow: number, error: number): void {
     if (!this.#structured) {
       const at = this.#room(SIMPLE_HEADER_BYTES);
-      this.#writeSimpleHeader(at, cookieHigh, cookieLow, error);
+      writeSimpleHeader(this.#out!, at, cookieHigh, cookieLow, error);
       return;
     }
     const at = this.#room(CHUNK_HEADER_BYTES + 6);
@@ -294,8 +392,10 @@ export class Transmission {
     target.writeUInt32BE(offset % 2 ** 32, at + CHUNK_HEADER_BYTES + 4);
   }
 
-  #writeSimpleHeader(at: number, cookieHigh: number, cookieLow: number, error: number): void {
-    writeSimpleHeader(this.#out!, at, cookieHigh, cookieLow, error);
+  /** The whole reply to what has no data to answer. */
+  #done(cookieHigh: number, cookieLow: number): void {
+    const at = this.#room(SIMPLE_HEADER_BYTES);
+    writeSimpleHeader(this.#out!, at, cookieHigh, cookieLow, 0);
   }
 
   /** Reserves bytes of #out, at the position returned. */
@@ -334,6 +434,12 @@ export class Transmission {
     }
     this.#goOn();
   }
+}
+
+/** Resolves when the change is done, and is on stable storage if it has to be. */
+async function durably(disk: WritableDisk, fua: boolean, change: Promise<void>): Promise<void> {
+  await change;
+  if (fua) await disk.flush();
 }
 
 function writeSimpleHeader(
