@@ -4,14 +4,12 @@
  * Method: a stream whose other end the test holds, so that it can cut what arrives and refuse what is sent.
  */
 import assert from 'node:assert/strict';
-import { Duplex } from 'node:stream';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import fc from 'fast-check';
 import { parseReplies, request } from '../../../test/support/nbd-bytes.js';
+import { Connection } from '../../../test/support/nbd-connection.js';
 import { MemoryDisk, pagesOf, WaitingDisk } from '../../../test/support/virtual-disks.js';
-import { ReplyBuffers } from './reply-buffers.js';
-import { Transmission } from './transmission.js';
 
 const READ = 0;
 const WRITE = 1;
@@ -20,52 +18,6 @@ const FLUSH = 3;
 const BLOCK_STATUS = 7;
 const bytes = pagesOf(1 << 20);
 bytes.fill(0, 65536, 131072);
-const buffers = new ReplyBuffers();
-
-/** One connection, seen from the client. */
-class Connection {
-  readonly #sent: Buffer[] = [];
-  readonly failures: number[] = [];
-  writes = 0;
-  /** While set, nothing that is written is taken. */
-  #closedTap: (() => void)[] | undefined;
-  readonly stream: Duplex;
-  readonly transmission: Transmission;
-
-  constructor(disk: MemoryDisk, { structured = false, allocation = false } = {}) {
-    this.stream = new Duplex({
-      read() {},
-      write: (chunk: Buffer, _encoding, done) => {
-        this.writes++;
-        // Copied as the kernel would; the buffer is used again.
-        this.#sent.push(Buffer.from(chunk));
-        if (this.#closedTap === undefined) done();
-        else this.#closedTap.push(done);
-      },
-    });
-    const onReadError = (_error: unknown, offset: number) => void this.failures.push(offset);
-    const options = { disk, structured, allocation, buffers, onReadError };
-    this.transmission = new Transmission(this.stream, options, Buffer.alloc(0));
-  }
-
-  send(...pieces: Uint8Array[]): void {
-    for (const piece of pieces) this.stream.push(piece);
-  }
-
-  holdReplies(): void {
-    this.#closedTap = [];
-  }
-
-  takeReplies(): void {
-    const held = this.#closedTap ?? [];
-    this.#closedTap = undefined;
-    for (const done of held) done();
-  }
-
-  get received(): Buffer {
-    return Buffer.concat(this.#sent);
-  }
-}
 
 /** What one arrival of bytes is answered with, at once. */
 async function answers(
