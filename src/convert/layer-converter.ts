@@ -129,7 +129,7 @@ export class LayerConverter {
     } finally {
       blob.close();
     }
-    this.#below.push(await openLayer(LocalFile.open(path), this.#decoded));
+    this.#below.push(await openLayer(LocalFile.openWaiting(path), this.#decoded));
     this.#parentUuid = uuid;
     return { path, digest: await blob.digest(), sizeBytes: blob.sizeBytes };
   }

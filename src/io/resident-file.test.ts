@@ -1,0 +1,221 @@
+/**
+ * Goal: a file is read without waiting for its disk, as the bytes it holds, however it has to be read.
+ * Method: real files, dropped from the page cache with dd; on a file system that has no such notion, its own cases.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { extname, join } from 'node:path';
+import { after, test } from 'node:test';
+import { Worker } from 'node:worker_threads';
+import { ErrorCodes } from '../errors.js';
+import { NOT_IN_MEMORY, NOWAIT_UNSUPPORTED, readNow } from './libaio.js';
+import { ResidentFile } from './resident-file.js';
+
+const BYTES = (5 << 20) + 777;
+const directory = mkdtempSync(join(tmpdir(), 'obd-resident-'));
+after(() => rmSync(directory, { recursive: true }));
+
+const bytes = Buffer.alloc(BYTES);
+for (let i = 0; i + 4 <= BYTES; i += 4) bytes.writeUInt32LE(Math.imul(i, 0x9e3779b1) >>> 0, i);
+
+function fileOf(name: string, where = directory): string {
+  const path = join(where, name);
+  writeFileSync(path, bytes);
+  return path;
+}
+
+/** Writes what is dirty, and takes all of the file out of the page cache. */
+function drop(path: string): void {
+  const args = [`of=${path}`, 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0'];
+  execFileSync('dd', args, { stdio: 'ignore' });
+}
+
+function opened(path: string): { file: ResidentFile; fd: number; close: () => void } {
+  const fd = openSync(path, 'r');
+  const file = new ResidentFile(fd, path);
+  const close = () => {
+    file.close();
+    closeSync(fd);
+  };
+  return { file, fd, close };
+}
+
+/** Whether this file system tells what is in its page cache, and lets go of it. */
+function droppable(): string | false {
+  const path = fileOf('probe');
+  drop(path);
+  const fd = openSync(path, 'r');
+  const got = readNow(fd, new Uint8Array(4096), 0, 4096, 1 << 20);
+  closeSync(fd);
+  return got === NOT_IN_MEMORY
+    ? false
+    : `the file system of ${directory} does not drop pages (${got})`;
+}
+
+const skip = droppable();
+
+test('what is in the page cache is read at once, at any offset', () => {
+  const { file, close } = opened(fileOf('warm'));
+  const target = Buffer.alloc(300_000);
+  assert.equal(file.readNow(target, 123_457), true);
+  assert.deepEqual(target, bytes.subarray(123_457, 423_457));
+  assert.equal(file.readNow(target.subarray(0, 777), BYTES - 777), true);
+  assert.deepEqual(target.subarray(0, 777), bytes.subarray(BYTES - 777));
+  close();
+});
+
+test('what is not is not waited for, and there after load()', { skip }, async () => {
+  const path = fileOf('cold');
+  const { file, close } = opened(path);
+  for (const [offset, length] of [
+    [0, 4096],
+    [1 << 20, 100],
+    [(2 << 20) - 3, 70_000],
+    [BYTES - 5000, 5000],
+    [0, BYTES],
+  ] as const) {
+    drop(path);
+    const target = Buffer.alloc(length);
+    if (length > 100_000) file.forget(0, BYTES);
+    assert.equal(file.readNow(target, offset), false, `${offset}`);
+    await file.load(offset, length);
+    assert.equal(file.readNow(target, offset), true, `${offset}`);
+    assert.deepEqual(target, bytes.subarray(offset, offset + length));
+  }
+  close();
+});
+
+test('a range in the page cache but for its middle is read right', { skip }, async () => {
+  const path = fileOf('mixed');
+  drop(path);
+  const { file, fd, close } = opened(path);
+  // The page cache gets the ends; what it reads ahead of them does not matter.
+  for (const at of [0, 1 << 20]) readNow(fd, new Uint8Array(1), 0, 1, at);
+  await file.load(300_000, 4096);
+  await file.load(0, 1 << 20);
+  const target = Buffer.alloc(1 << 20);
+  assert.equal(file.readNow(target, 0), true);
+  assert.deepEqual(target, bytes.subarray(0, 1 << 20));
+  close();
+});
+
+test('many at a time, more than there is room for, are all answered', { skip }, async () => {
+  const paths = Array.from({ length: 4 }, (_, i) => fileOf(`many-${i}`));
+  for (const path of paths) drop(path);
+  const files = paths.map(opened);
+  const reads = [];
+  for (let at = 0; at + 8192 < BYTES; at += 65_536 - 512) {
+    for (const { file } of files) {
+      reads.push(
+        (async () => {
+          const target = Buffer.alloc(8192);
+          let turns = 0;
+          while (!file.readNow(target, at)) {
+            await file.load(at, target.length);
+            assert.ok(++turns < 3, `${turns} turns at ${at}`);
+          }
+          assert.deepEqual(target, bytes.subarray(at, at + 8192));
+        })(),
+      );
+    }
+  }
+  await Promise.all(reads);
+  for (const { close } of files) close();
+});
+
+test('what was forgotten is read again, also if it was on its way', { skip }, async () => {
+  const path = fileOf('forgotten');
+  drop(path);
+  const { file, close } = opened(path);
+  const loading = file.load(0, 4096);
+  file.forget(0, 4096);
+  await loading;
+  writeFileSync(path, Buffer.alloc(BYTES, 7), { flag: 'r+' });
+  const target = Buffer.alloc(4096);
+  assert.equal(file.readNow(target, 0), true);
+  assert.deepEqual(target, Buffer.alloc(4096, 7));
+  close();
+});
+
+test('a file that was cut short is corrupt, and not zeroes', { skip }, async () => {
+  const path = fileOf('short');
+  const { file, close } = opened(path);
+  truncateSync(path, 100_000);
+  drop(path);
+  await file.load(90_000, 20_000);
+  assert.throws(() => file.readNow(new Uint8Array(20_000), 90_000), {
+    code: ErrorCodes.Corrupt,
+    details: { path, offset: 100_000 },
+  });
+  close();
+});
+
+test('closed while it loads, it ends', { skip }, async () => {
+  const path = fileOf('closed');
+  drop(path);
+  const { file, close } = opened(path);
+  const loading = Promise.allSettled([file.load(0, 1 << 20), file.load(0, BYTES)]);
+  close();
+  await loading;
+});
+
+test('one whose reader may wait always answers', { skip }, () => {
+  const path = fileOf('waiting');
+  drop(path);
+  const fd = openSync(path, 'r');
+  const file = new ResidentFile(fd, path, true);
+  const target = Buffer.alloc(100_000);
+  assert.equal(file.readNow(target, 1 << 20), true);
+  assert.deepEqual(target, bytes.subarray(1 << 20, (1 << 20) + 100_000));
+  file.close();
+  closeSync(fd);
+});
+
+test('a file system that is memory is simply read', async () => {
+  const where = mkdtempSync('/dev/shm/obd-resident-');
+  try {
+    const { file, fd, close } = opened(fileOf('memory', where));
+    const got = readNow(fd, new Uint8Array(10), 0, 10, 0);
+    assert.ok(got === NOWAIT_UNSUPPORTED || got === 10);
+    const target = Buffer.alloc(100_000);
+    await file.load(0, BYTES);
+    assert.equal(file.readNow(target, 3), true);
+    assert.deepEqual(target, bytes.subarray(3, 100_003));
+    close();
+  } finally {
+    rmSync(where, { recursive: true });
+  }
+});
+
+test('a thread that ends while the disk is busy ends', { skip }, async () => {
+  const path = fileOf('thread');
+  const extension = extname(import.meta.url);
+  const source = new URL(`../../test/support/loading-thread${extension}`, import.meta.url);
+  // From the sources, tsx has to be told of each thread.
+  const registered =
+    extension === '.ts'
+      ? `(await import(${JSON.stringify(import.meta.resolve('tsx/esm/api'))})).register();`
+      : '';
+  const script = `${registered} await import(${JSON.stringify(source.href)});`;
+  for (const [end, expected] of [
+    ['exit', 3],
+    ['wait', 0],
+    ['terminate', 1],
+  ] as const) {
+    drop(path);
+    const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(script)}`), {
+      workerData: { path, end },
+    });
+    const code = new Promise<number>((resolve, reject) => {
+      worker.once('exit', resolve);
+      worker.once('error', reject);
+    });
+    if (end === 'terminate') {
+      await new Promise((resolve) => worker.once('message', resolve));
+      await worker.terminate();
+    }
+    assert.equal(await code, expected);
+  }
+});
