@@ -252,7 +252,7 @@ describe('upstream’s images', { skip: vectorsMissing }, () => {
       first.close();
       for (const blob of blobs) blob.before = unavailable;
       const second = await open({ lowers });
-      assert.equal(sha256OfDisk(second.disk), DISK_SHA256.l1l2);
+      assert.equal(await sha256OfDisk(second.disk), DISK_SHA256.l1l2);
       second.close();
     });
   });
