@@ -1,0 +1,419 @@
+/**
+ * The transport on the kernel's own NBD client: /dev/nbdN asks this process over a pair of sockets.
+ *
+ * Which device is whose stands in the kernel and nowhere else: its backend is called obd-ts/INSTANCE/ID, INSTANCE being
+ * a hash of this daemon's directory, so a device that exists at all can be found again.
+ *
+ *   1. attach: CONNECT, first read, then ABSENCE_SECONDS_MAX. Until that read the device waits UNREAD_SECONDS for a
+ *      server, for the kernel looks for partitions when it is first opened: whoever clears away what a crash in between
+ *      left would be kept waiting in open(2).
+ *   2. A server that is killed closes its end. Requests that are not sent yet wait in the kernel; those in flight stay
+ *      where they are until a timer of theirs finds that their connection was replaced (RECONFIGURE), and are sent again.
+ *   3. Nobody is at the device when it is disconnected: it is claimed first. Then its number is free and its node goes.
+ *   4. The numbers the module came with are not used, and a device of ours is destroyed with its connection. So what is
+ *      set on it, such as the timer, is in nobody else's way, and /sys/block is afterwards as it was.
+ *
+ * One connection, although the kernel takes many: with several it holds a request that is not answered within its timer
+ * for a dead connection, and cuts it, where a registry may take a minute; with one it waits. Two and four were no faster
+ * here (docs/benchmarks.md), as one thread answers them all.
+ */
+import { createHash } from 'node:crypto';
+import { mkdir, realpath } from 'node:fs/promises';
+import { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ErrorCodes, hasCode, messageOf, ObdError } from '../../errors.js';
+import { readFully } from '../../io/random-access-file.js';
+import { outputOf } from '../../io/run-program.js';
+import { claimDevice } from '../device-users.js';
+import {
+  ABSENCE_SECONDS_MAX,
+  type AttachedDevice,
+  type Survivor,
+  type Transport,
+} from '../transport.js';
+import type { VirtualDisk } from '../virtual-disk.js';
+import {
+  backendOf,
+  freeIndexes,
+  isThere,
+  listNamedDevices,
+  nodeOf,
+  setRequestPatience,
+  sizeBytesOf,
+} from './nbd-devices.js';
+import {
+  closeSocket,
+  connectDevice,
+  DESTROY_ON_DISCONNECT,
+  disconnectDevice,
+  isHungUp,
+  missingForDriver,
+  openSocketPair,
+  reconfigureDevice,
+} from './nbd-netlink.js';
+import { ReplyBuffers } from './reply-buffers.js';
+import { Transmission } from './transmission.js';
+import { transmissionFlags } from './transmission-flags.js';
+
+const ID_PATTERN = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
+/** File systems of 1 KiB blocks are among what has to be mounted, and a larger logical block refuses them. */
+const BLOCK_BYTES = 512;
+/** What the kernel reads in search of partitions. */
+const FIRST_BYTES = 16384;
+/** Its bytes are local by then; this is for a kernel that does not answer. */
+const FIRST_READ_MS = 30_000;
+const UNREAD_SECONDS = 2;
+/** How long a request in flight may stay unnoticed once its server was replaced. A slow one costs a line in the kernel's log as often. */
+const REQUEST_PATIENCE_MS = 3000;
+/** Numbers to try when others take the free ones at the same time. */
+const INDEX_TRIES = 64;
+/** The kernel knows within milliseconds that a process is dead. */
+const TAKE_OVER_MS = 10_000;
+/** The node goes as soon as nobody has it open. */
+const DISAPPEAR_MS = 10_000;
+const POLL_MS = 10;
+
+/** One read, or change of a WritableDisk, that was answered with an error. */
+export interface NbdFailure {
+  readonly id: string;
+  readonly offset: number;
+  readonly length: number;
+  readonly error: unknown;
+}
+
+export class NbdTransport implements Transport {
+  readonly name = 'nbd';
+  readonly #directory: string;
+  readonly #onReadError: ((failure: NbdFailure) => void) | undefined;
+  readonly #buffers = new ReplyBuffers();
+  /** What is attached, or becomes or ceases to be, by id. */
+  readonly #taken = new Set<string>();
+  #prefix: Promise<string> | undefined;
+
+  /** @param directory - Names this daemon's devices; made when it is first needed, and stays empty. */
+  constructor(directory: string, onReadError?: (failure: NbdFailure) => void) {
+    this.#directory = directory;
+    this.#onReadError = onReadError;
+  }
+
+  async missing(): Promise<string | undefined> {
+    return await missingForDriver();
+  }
+
+  async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
+    const backend = await this.#begin(id, 'attach');
+    return await this.#keeping(id, async () => {
+      const [existing] = await devicesOf(backend);
+      if (existing !== undefined) {
+        throw new ObdError(
+          ErrorCodes.Busy,
+          `Cannot attach "${id}": it is ${nodeOf(existing)}, from now or before`,
+        );
+      }
+      if (disk.sizeBytes % BLOCK_BYTES !== 0) {
+        throw new ObdError(
+          ErrorCodes.InvalidArgument,
+          `Cannot attach ${disk.label}: ${disk.sizeBytes} bytes are no multiple of ${BLOCK_BYTES}`,
+        );
+      }
+      await readFully(disk, Buffer.alloc(Math.min(FIRST_BYTES, disk.sizeBytes)), 0);
+      const [ours, kernels] = openSocketPair();
+      const index = await connectFree(kernels, disk, backend).catch((error) => {
+        closeSocket(ours);
+        throw error;
+      });
+      const device = this.#serve(id, index, backend, ours, disk);
+      try {
+        await setRequestPatience(index, REQUEST_PATIENCE_MS);
+        await readFirst(index);
+        await reconfigureDevice({
+          index,
+          sockets: [],
+          deadConnTimeoutSeconds: ABSENCE_SECONDS_MAX,
+          backendIdentifier: backend,
+        });
+      } catch (error) {
+        // Why the attach failed matters more. What cannot be taken back is found by survivors().
+        await device.abandon().catch(() => {});
+        throw error;
+      }
+      return device;
+    });
+  }
+
+  async survivors(): Promise<Survivor[]> {
+    const prefix = await this.#namePrefix();
+    return (await listNamedDevices()).flatMap(({ index, backend }) => {
+      const id = backend.slice(prefix.length);
+      if (!backend.startsWith(prefix) || this.#taken.has(id)) return [];
+      return [{ id, path: nodeOf(index) }];
+    });
+  }
+
+  async resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
+    const backend = await this.#begin(id, 'resume');
+    return await this.#keeping(id, async () => {
+      const [index] = await devicesOf(backend);
+      const sizeBytes = index === undefined ? undefined : await sizeBytesOf(index);
+      if (index === undefined || sizeBytes === undefined) {
+        throw new ObdError(ErrorCodes.NotFound, `Cannot resume "${id}": there is no such device`);
+      }
+      const path = nodeOf(index);
+      if (sizeBytes !== disk.sizeBytes) {
+        throw new ObdError(
+          ErrorCodes.FailedPrecondition,
+          `Cannot resume ${path} with ${disk.label}: it has ${sizeBytes} bytes, and the disk ${disk.sizeBytes}`,
+          { path },
+        );
+      }
+      // It may have died before it set this.
+      await setRequestPatience(index, REQUEST_PATIENCE_MS);
+      const ours = await takeOver(index, backend);
+      return this.#serve(id, index, backend, ours, disk);
+    });
+  }
+
+  async clear(id: string): Promise<void> {
+    const backend = await this.#begin(id, 'clear');
+    try {
+      for (const index of await devicesOf(backend)) {
+        await disconnect(index, backend);
+        await untilGone(index, backend);
+      }
+    } finally {
+      this.#taken.delete(id);
+    }
+  }
+
+  /** Takes the id for a call, and returns its name in the kernel. */
+  async #begin(id: string, action: string): Promise<string> {
+    if (!ID_PATTERN.test(id)) {
+      throw new ObdError(
+        ErrorCodes.InvalidArgument,
+        `Cannot ${action} ${JSON.stringify(id)}: an id is 1 to 64 of A-Z, a-z, 0-9, ".", "_" and "-", and begins with no "."`,
+      );
+    }
+    if (this.#taken.has(id)) {
+      throw new ObdError(
+        ErrorCodes.Busy,
+        `Cannot ${action} "${id}": this process serves or changes it`,
+      );
+    }
+    this.#taken.add(id);
+    try {
+      const missing = await this.missing();
+      if (missing !== undefined) {
+        throw new ObdError(
+          ErrorCodes.Host,
+          `Cannot ${action} "${id}": nbd cannot be used: ${missing}`,
+        );
+      }
+      return `${await this.#namePrefix()}${id}`;
+    } catch (error) {
+      this.#taken.delete(id);
+      throw error;
+    }
+  }
+
+  /** The id stays taken if a device comes of it. */
+  async #keeping(id: string, make: () => Promise<NbdDevice>): Promise<NbdDevice> {
+    try {
+      return await make();
+    } catch (error) {
+      this.#taken.delete(id);
+      throw error;
+    }
+  }
+
+  /** Serves the device on a socket whose other end the kernel has. */
+  #serve(id: string, index: number, backend: string, ours: number, disk: VirtualDisk): NbdDevice {
+    const socket = new Socket({ fd: ours, readable: true, writable: true });
+    // The kernel's end is gone, with the device; 'close' follows.
+    socket.on('error', () => {});
+    const onReadError = (error: unknown, offset: number, length: number): void =>
+      this.#onReadError?.({ id, offset, length, error });
+    const options = { disk, structured: false, allocation: false, buffers: this.#buffers };
+    const transmission = new Transmission(socket, { ...options, onReadError }, Buffer.alloc(0));
+    return new NbdDevice(index, backend, transmission, () => this.#taken.delete(id));
+  }
+
+  #namePrefix(): Promise<string> {
+    this.#prefix ??= nameDaemon(this.#directory).catch((error) => {
+      this.#prefix = undefined;
+      throw error;
+    });
+    return this.#prefix;
+  }
+}
+
+class NbdDevice implements AttachedDevice {
+  readonly path: string;
+  readonly #index: number;
+  readonly #backend: string;
+  readonly #transmission: Transmission;
+  readonly #forget: () => void;
+  #isGone = false;
+  #detaching: Promise<void> | undefined;
+
+  constructor(index: number, backend: string, transmission: Transmission, forget: () => void) {
+    this.path = nodeOf(index);
+    this.#index = index;
+    this.#backend = backend;
+    this.#transmission = transmission;
+    this.#forget = forget;
+  }
+
+  get isGone(): boolean {
+    return this.#isGone;
+  }
+
+  async detach(): Promise<void> {
+    this.#detaching ??= this.#detach().catch((error) => {
+      this.#detaching = undefined;
+      throw error;
+    });
+    await this.#detaching;
+  }
+
+  async release(): Promise<void> {
+    await this.#transmission.end();
+    this.#forget();
+  }
+
+  /** Takes it away whoever is looking at it: it was never handed out. */
+  async abandon(): Promise<void> {
+    await disconnectDevice(this.#index);
+    await this.#transmission.end();
+    await untilGone(this.#index, this.#backend);
+  }
+
+  async #detach(): Promise<void> {
+    if (!this.#isGone) {
+      await disconnect(this.#index, this.#backend);
+      this.#isGone = true;
+    }
+    await this.#transmission.end();
+    await untilGone(this.#index, this.#backend);
+    this.#forget();
+  }
+}
+
+/** What the backends of this daemon's devices begin with. */
+async function nameDaemon(directory: string): Promise<string> {
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    const hash = createHash('sha256').update(await realpath(directory));
+    return `obd-ts/${hash.digest('hex').slice(0, 16)}/`;
+  } catch (cause) {
+    const message = `Cannot make the directory "${directory}": ${messageOf(cause)}`;
+    throw new ObdError(ErrorCodes.Io, message, { path: directory }, cause);
+  }
+}
+
+async function devicesOf(backend: string): Promise<number[]> {
+  const named = await listNamedDevices();
+  return named.filter((device) => device.backend === backend).map(({ index }) => index);
+}
+
+/** Gives `socket` to the kernel as a new device, and returns its number. The kernel says who is first. */
+async function connectFree(socket: number, disk: VirtualDisk, backend: string): Promise<number> {
+  try {
+    let refused: unknown;
+    for (const index of await freeIndexes(INDEX_TRIES)) {
+      try {
+        await connectDevice({
+          sockets: [socket],
+          sizeBytes: disk.sizeBytes,
+          blockSize: BLOCK_BYTES,
+          serverFlags: transmissionFlags(disk),
+          clientFlags: DESTROY_ON_DISCONNECT,
+          timeoutSeconds: 0,
+          deadConnTimeoutSeconds: UNREAD_SECONDS,
+          backendIdentifier: backend,
+          index,
+        });
+        return index;
+      } catch (error) {
+        if (!hasCode(error, ErrorCodes.Busy)) throw error;
+        refused = error;
+      }
+    }
+    throw (
+      refused ??
+      new ObdError(
+        ErrorCodes.NoSpace,
+        `Cannot attach ${disk.label}: no number for an NBD device is free; detach some, or load nbd with a smaller max_part`,
+      )
+    );
+  } finally {
+    closeSocket(socket);
+  }
+}
+
+/** Puts a new connection in the place of the dead one, and returns our end. */
+async function takeOver(index: number, backend: string): Promise<number> {
+  const deadline = Date.now() + TAKE_OVER_MS;
+  for (;;) {
+    const [ours, kernels] = openSocketPair();
+    try {
+      await reconfigureDevice({
+        index,
+        sockets: [kernels],
+        deadConnTimeoutSeconds: ABSENCE_SECONDS_MAX,
+        backendIdentifier: backend,
+      });
+    } catch (error) {
+      closeSocket(ours);
+      throw error;
+    } finally {
+      closeSocket(kernels);
+    }
+    // It says yes to a socket that it has no use for, as long as it holds the connection for alive.
+    if (!isHungUp(ours)) return ours;
+    closeSocket(ours);
+    if (Date.now() > deadline) {
+      const path = nodeOf(index);
+      throw new ObdError(
+        ErrorCodes.Busy,
+        `Cannot resume ${path}: another process serves it; stop that one first`,
+        { path },
+      );
+    }
+    await sleep(POLL_MS);
+  }
+}
+
+/** Takes the device from its users, of whom there may be none. @throws {ObdError} `Busy` if there are; `Io`. */
+async function disconnect(index: number, backend: string): Promise<void> {
+  // Somebody else may have disconnected it: then there is nothing to take.
+  if ((await backendOf(index)) !== backend) return;
+  const claim = await claimDevice(nodeOf(index));
+  try {
+    // Whoever has it open holds it, so from here on the number cannot become another's.
+    if ((await backendOf(index)) === backend) await disconnectDevice(index);
+  } finally {
+    await claim.close();
+  }
+}
+
+/** @throws {ObdError} `Busy` if somebody has it open all the time. */
+async function untilGone(index: number, backend: string): Promise<void> {
+  const deadline = Date.now() + DISAPPEAR_MS;
+  while (await isThere(index)) {
+    const current = await backendOf(index);
+    if (current !== undefined && current !== backend) return;
+    if (Date.now() > deadline) {
+      const path = nodeOf(index);
+      throw new ObdError(ErrorCodes.Busy, `Cannot detach "${path}": a process has it open`, {
+        path,
+      });
+    }
+    await sleep(POLL_MS);
+  }
+}
+
+/** Reads the start of the device, in a process of its own: a thread of this one might wait for itself. */
+async function readFirst(index: number): Promise<void> {
+  const what = [`if=${nodeOf(index)}`, 'of=/dev/null', 'bs=4096', 'count=1', 'iflag=direct'];
+  await outputOf('dd', [...what, 'status=none'], FIRST_READ_MS);
+}
