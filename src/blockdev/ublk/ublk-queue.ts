@@ -1,0 +1,169 @@
+/**
+ * Answers the requests of one ublk device from its disk. The kernel copies what is read out of the request's own
+ * memory, and puts there what is to be written, so the disk works on that memory itself.
+ *
+ *   1. Reads that the disk can answer now are answered in the tick in which they arrive, and committed together, or
+ *      whenever COMMIT_BYTES of them are there: no promise, and a view only where the last one of that tag does not fit.
+ *   2. What takes longer goes on beside the others, and is answered when it is done. If it fails, that request alone
+ *      is, and it is reported once.
+ *   3. As many requests are under way as the device has tags, each with at most the device's largest request.
+ */
+import { ErrorCodes, hasCode } from '../../errors.js';
+import { readFully } from '../../io/random-access-file.js';
+import { isWritable, type VirtualDisk, type WritableDisk } from '../virtual-disk.js';
+import { type NativeQueue, ublkAddon } from './ublk-addon.js';
+import { Answers, REQUEST_NO_UNMAP, Requests, SECTOR_BYTES } from './ublk-protocol.js';
+
+/** Sooner than the last of many large reads is decoded, the first are on their way. */
+const COMMIT_BYTES = 256 << 10;
+const READY_COLUMNS = 4;
+const NO_BYTES = new Uint8Array(0);
+
+export type OnFailure = (error: unknown, offset: number, length: number) => void;
+
+export class UblkQueue {
+  readonly #disk: VirtualDisk;
+  readonly #writable: WritableDisk | undefined;
+  readonly #ioBytesMax: number;
+  readonly #onFailure: OnFailure;
+  readonly #native: NativeQueue;
+  /** The last view of each tag's memory. */
+  readonly #views: Uint8Array[];
+  #answered = 0;
+  #answeredBytes = 0;
+  #closed = false;
+  #isStopped = false;
+  /** What the disk is working on. */
+  #pending = 0;
+  #onIdle: (() => void) | undefined;
+  #idle: Promise<void> | undefined;
+
+  /** @throws system errors, of opening `path` or of fetching its requests. */
+  constructor(
+    path: string,
+    depth: number,
+    ioBytesMax: number,
+    disk: VirtualDisk,
+    onFailure: OnFailure,
+  ) {
+    this.#disk = disk;
+    this.#writable = isWritable(disk) ? disk : undefined;
+    this.#ioBytesMax = ioBytesMax;
+    this.#onFailure = onFailure;
+    this.#views = new Array<Uint8Array>(depth).fill(NO_BYTES);
+    this.#native = new (ublkAddon().Queue)(
+      path,
+      depth,
+      ioBytesMax,
+      (count) => this.#take(count),
+      () => {
+        this.#isStopped = true;
+      },
+    );
+  }
+
+  /** The kernel has taken all requests back: there is no device any more. */
+  get isStopped(): boolean {
+    return this.#isStopped;
+  }
+
+  /** Leaves what is not answered to the next process. Resolves when the disk is not used any more. Idempotent. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#native.close();
+    if (this.#pending === 0) return;
+    this.#idle ??= new Promise<void>((resolve) => {
+      this.#onIdle = resolve;
+    });
+    await this.#idle;
+  }
+
+  #take(count: number): void {
+    const { ready } = this.#native;
+    for (let i = 0; i < count; i++) {
+      const at = i * READY_COLUMNS;
+      const flags = ready[at + 1]!;
+      const bytes = ready[at + 2]! * SECTOR_BYTES;
+      this.#handle(ready[at]!, flags, bytes, ready[at + 3]! * SECTOR_BYTES);
+    }
+    this.#commit();
+  }
+
+  #handle(tag: number, flags: number, bytes: number, offset: number): void {
+    const request = flags & 0xff;
+    if (request === Requests.Read) {
+      const target = this.#view(tag, bytes);
+      if (this.#readNow(target, offset)) {
+        this.#answer(tag, bytes);
+        this.#answeredBytes += bytes;
+        if (this.#answeredBytes >= COMMIT_BYTES) this.#commit();
+      } else {
+        this.#later(tag, bytes, offset, bytes, readFully(this.#disk, target, offset));
+      }
+      return;
+    }
+    const disk = this.#writable;
+    if (disk === undefined) {
+      this.#answer(tag, request === Requests.Flush ? 0 : Answers.Unsupported);
+    } else if (request === Requests.Write) {
+      this.#later(tag, bytes, offset, bytes, disk.write(this.#view(tag, bytes), offset));
+    } else if (request === Requests.Flush) {
+      this.#later(tag, 0, 0, 0, disk.flush());
+    } else if (request === Requests.Discard || request === Requests.WriteZeroes) {
+      const mayUnmap = request === Requests.Discard || (flags & REQUEST_NO_UNMAP) === 0;
+      this.#later(tag, 0, offset, bytes, disk.zero(offset, bytes, mayUnmap));
+    } else {
+      this.#answer(tag, Answers.Unsupported);
+    }
+  }
+
+  #readNow(target: Uint8Array, offset: number): boolean {
+    try {
+      return this.#disk.readLocal(target, offset);
+    } catch {
+      // It may be damage that a better copy mends: readFully() finds out, and throws it if not.
+      return false;
+    }
+  }
+
+  /** Answers with `result` when the work is done, or with why it failed. */
+  #later(tag: number, result: number, offset: number, bytes: number, work: Promise<void>): void {
+    this.#pending++;
+    const settle = (answer: number): void => {
+      this.#pending--;
+      if (this.#pending === 0) this.#onIdle?.();
+      if (this.#closed) return;
+      if (this.#answered === 0) queueMicrotask(() => this.#commit());
+      this.#answer(tag, answer);
+    };
+    work.then(
+      () => settle(result),
+      (error: unknown) => {
+        if (!this.#closed) this.#onFailure(error, offset, bytes);
+        settle(hasCode(error, ErrorCodes.NoSpace) ? Answers.NoSpace : Answers.Io);
+      },
+    );
+  }
+
+  #view(tag: number, bytes: number): Uint8Array {
+    const last = this.#views[tag]!;
+    if (last.length === bytes) return last;
+    const view = new Uint8Array(this.#native.memory, tag * this.#ioBytesMax, bytes);
+    this.#views[tag] = view;
+    return view;
+  }
+
+  #answer(tag: number, result: number): void {
+    const at = this.#answered * 2;
+    this.#native.answers[at] = tag;
+    this.#native.answers[at + 1] = result;
+    this.#answered++;
+  }
+
+  #commit(): void {
+    const count = this.#answered;
+    this.#answered = 0;
+    this.#answeredBytes = 0;
+    if (count > 0) this.#native.commit(count);
+  }
+}

@@ -1,0 +1,313 @@
+/**
+ * Devices of the kernel's ublk driver, /dev/ublkbN: requests and answers in memory shared with the kernel, by io_uring.
+ *
+ *   1. A device is added with user recovery: when its server dies, its requests wait, those in flight included, until
+ *      another one has fetched them. The driver has no limit to that, so ABSENCE_SECONDS_MAX is not kept.
+ *   2. It is started without the kernel's scan for partitions (native/ublk says why), so nothing reads it meanwhile.
+ *   3. detach() claims the device, stops it, and lets go of the claim then: in between nobody can mount it.
+ *   4. The thread that attaches or resumes a device serves it. If the thread ends, it is as if the process had died.
+ *
+ * Which devices are ours is UblkDevices' to know, how they are answered UblkQueue's.
+ */
+import { readFile } from 'node:fs/promises';
+import { setTimeout } from 'node:timers/promises';
+import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
+import { readFully } from '../../io/random-access-file.js';
+import { claimDevice } from '../device-users.js';
+import type { AttachedDevice, Survivor, Transport } from '../transport.js';
+import { isWritable, type VirtualDisk } from '../virtual-disk.js';
+import { UblkControl } from './ublk-control.js';
+import { blockPath, characterPath, isServedHere, UblkDevices } from './ublk-devices.js';
+import {
+  DEVICE_ID_ANY,
+  type DeviceInfo,
+  type DeviceParameters,
+  FEATURES,
+  SECTOR_BYTES,
+  States,
+} from './ublk-protocol.js';
+import { UblkQueue } from './ublk-queue.js';
+
+const ID_PATTERN = /^(?!\.\.?$)[A-Za-z0-9._-]{1,64}$/;
+const PROBE_BYTES = 4096;
+/** What a container's processes have in flight at a time, and twice what fio is usually told to. */
+const DEPTH = 64;
+/** The memory of a tag. The kernel splits what is larger, and reads ahead 128 KiB by itself. */
+const IO_BYTES_MAX = 256 << 10;
+/** A disk that has to write its zeroes is not asked for more at a time. */
+const ZERO_BYTES_MAX = 256 << 20;
+/** A process that was killed is gone in milliseconds; this is for one that dumps core, and for a kernel that is busy. */
+const DEATH_MS_MAX = 20_000;
+const DEATH_POLL_MS = 5;
+const CAP_SYS_ADMIN = 21n;
+
+/** An access to the disk that could not be made, and was answered with an error. */
+export interface DiskFailure {
+  readonly id: string;
+  readonly offset: number;
+  readonly length: number;
+  readonly error: unknown;
+}
+
+export class UblkTransport implements Transport {
+  readonly name = 'ublk';
+  readonly #devices: UblkDevices;
+  readonly #onReadError: (failure: DiskFailure) => void;
+
+  /**
+   * @param directory - For this transport alone; made when it is first needed.
+   * @param onReadError - Told of each request that failed.
+   */
+  constructor(directory: string, onReadError: (failure: DiskFailure) => void) {
+    this.#devices = new UblkDevices(directory);
+    this.#onReadError = onReadError;
+  }
+
+  async missing(): Promise<string | undefined> {
+    let control: UblkControl;
+    try {
+      control = UblkControl.ofThread();
+    } catch (error) {
+      return await whyNot(error);
+    }
+    const features = await control.features();
+    if (features === undefined || (features & FEATURES) !== FEATURES) {
+      return 'the ublk_drv of this kernel has no user recovery: it takes Linux 6.5';
+    }
+    const status = await readFile('/proc/thread-self/status', 'utf8');
+    const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0';
+    if ((BigInt(`0x${effective}`) & (1n << CAP_SYS_ADMIN)) === 0n) return 'it takes CAP_SYS_ADMIN';
+    return undefined;
+  }
+
+  async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
+    if (!ID_PATTERN.test(id)) {
+      const rule = 'an id is 1 to 64 of A-Z, a-z, 0-9, ".", "_" and "-"';
+      const message = `Cannot attach ${JSON.stringify(id)}: ${rule}`;
+      throw new ObdError(ErrorCodes.InvalidArgument, message);
+    }
+    const control = await openControl();
+    const parameters = parametersOf(disk, IO_BYTES_MAX);
+    await readFully(disk, Buffer.alloc(Math.min(PROBE_BYTES, disk.sizeBytes)), 0);
+    const { owner, name } = await this.#devices.claim(id);
+    let deviceId: number | undefined;
+    let queue: UblkQueue | undefined;
+    try {
+      const added = await control.add({
+        deviceId: DEVICE_ID_ANY,
+        state: States.Dead,
+        depth: DEPTH,
+        ioBytesMax: IO_BYTES_MAX,
+        features: FEATURES,
+        owner,
+        name,
+        serverPid: process.pid,
+      });
+      deviceId = added.deviceId;
+      await control.setParameters(deviceId, parameters);
+      queue = this.#serve(id, added, disk);
+      await control.start(deviceId);
+      return new UblkDevice(id, deviceId, queue, control, this.#devices);
+    } catch (error) {
+      // Why the attach failed matters more; what cannot be taken back keeps its file, and is debris.
+      await queue?.close();
+      await remove(control, this.#devices, id, deviceId).catch(() => {});
+      throw error;
+    }
+  }
+
+  async survivors(): Promise<Survivor[]> {
+    const ids = await this.#devices.ids();
+    if (ids.length === 0) return [];
+    const devices = await this.#devices.list(await openControl());
+    const survivors: Survivor[] = [];
+    for (const id of ids) {
+      const info = devices.get(id);
+      if (info !== undefined && (await isServedHere(info.deviceId))) continue;
+      survivors.push({ id, path: isWhole(info) ? blockPath(info.deviceId) : undefined });
+    }
+    return survivors;
+  }
+
+  async resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
+    const control = await openControl();
+    const found = (await this.#devices.list(control)).get(id);
+    if (!isWhole(found)) {
+      throw new ObdError(ErrorCodes.NotFound, `Cannot resume "${id}": there is no such device`);
+    }
+    const { deviceId } = found;
+    const path = blockPath(deviceId);
+    const had = await control.parameters(deviceId);
+    if (had.sizeBytes !== disk.sizeBytes || had.writable !== isWritable(disk)) {
+      const message =
+        `Cannot resume "${id}": "${path}" has ${describe(had)}, and ${disk.label} ` +
+        `has ${describe(parametersOf(disk, had.ioBytesMax))}`;
+      throw new ObdError(ErrorCodes.FailedPrecondition, message, { path });
+    }
+    await startRecovery(control, id, deviceId);
+    const queue = this.#serve(id, found, disk);
+    try {
+      await control.endRecovery(deviceId);
+    } catch (error) {
+      await queue.close();
+      throw error;
+    }
+    return new UblkDevice(id, deviceId, queue, control, this.#devices);
+  }
+
+  async clear(id: string): Promise<void> {
+    if (!(await this.#devices.has(id))) return;
+    const control = await openControl();
+    const info = (await this.#devices.list(control)).get(id);
+    if (isWhole(info)) await stopUnused(control, info.deviceId);
+    await remove(control, this.#devices, id, info?.deviceId);
+  }
+
+  #serve(id: string, info: DeviceInfo, disk: VirtualDisk): UblkQueue {
+    const path = characterPath(info.deviceId);
+    try {
+      return new UblkQueue(path, info.depth, info.ioBytesMax, disk, (error, offset, length) =>
+        this.#onReadError({ id, offset, length, error }),
+      );
+    } catch (cause) {
+      const message = `Cannot serve "${path}": ${messageOf(cause)}`;
+      throw new ObdError(ErrorCodes.Io, message, { path }, cause);
+    }
+  }
+}
+
+class UblkDevice implements AttachedDevice {
+  readonly path: string;
+  readonly #id: string;
+  readonly #deviceId: number;
+  readonly #queue: UblkQueue;
+  readonly #control: UblkControl;
+  readonly #devices: UblkDevices;
+  #released = false;
+  #stopped = false;
+  #detaching: Promise<void> | undefined;
+
+  constructor(
+    id: string,
+    deviceId: number,
+    queue: UblkQueue,
+    control: UblkControl,
+    devices: UblkDevices,
+  ) {
+    this.path = blockPath(deviceId);
+    this.#id = id;
+    this.#deviceId = deviceId;
+    this.#queue = queue;
+    this.#control = control;
+    this.#devices = devices;
+  }
+
+  /** By detach(), or by somebody else. */
+  get isGone(): boolean {
+    return this.#stopped || this.#queue.isStopped;
+  }
+
+  async detach(): Promise<void> {
+    this.#detaching ??= this.#detach().finally(() => {
+      this.#detaching = undefined;
+    });
+    await this.#detaching;
+  }
+
+  async #detach(): Promise<void> {
+    if (this.#released) return;
+    if (!this.isGone) await stopUnused(this.#control, this.#deviceId);
+    this.#stopped = true;
+    await this.#queue.close();
+    await remove(this.#control, this.#devices, this.#id, this.#deviceId);
+    this.#released = true;
+  }
+
+  async release(): Promise<void> {
+    this.#released = true;
+    await this.#queue.close();
+  }
+}
+
+/** @throws {ObdError} `Busy` while it is mounted or open; it is then as it was. */
+async function stopUnused(control: UblkControl, deviceId: number): Promise<void> {
+  const claim = await claimDevice(blockPath(deviceId));
+  try {
+    await control.stop(deviceId);
+  } finally {
+    await claim.close();
+  }
+}
+
+/** Deletes what is stopped or was never started, and gives the id back. Idempotent. */
+async function remove(
+  control: UblkControl,
+  devices: UblkDevices,
+  id: string,
+  deviceId: number | undefined,
+): Promise<void> {
+  if (deviceId !== undefined) await control.remove(deviceId);
+  await devices.forget(id);
+}
+
+/** Waits for the last server's end, and makes the device fetchable again. */
+async function startRecovery(control: UblkControl, id: string, deviceId: number): Promise<void> {
+  const deadline = Date.now() + DEATH_MS_MAX;
+  for (;;) {
+    const refused = await control.startRecovery(deviceId);
+    // EINVAL: a server died between this call and its fetch, so it is fetchable already.
+    if (refused === undefined || refused === 'EINVAL') return;
+    if (refused !== 'EBUSY' || Date.now() > deadline) {
+      const path = blockPath(deviceId);
+      const server = (await control.info(deviceId))?.serverPid;
+      const message = `Cannot resume "${id}": "${path}" is still served by process ${server} (${refused})`;
+      throw new ObdError(ErrorCodes.Io, message, { path });
+    }
+    await setTimeout(DEATH_POLL_MS);
+  }
+}
+
+/** Whether it was started: before that nobody can have used it, and it cannot be recovered. */
+function isWhole(info: DeviceInfo | undefined): info is DeviceInfo {
+  return info !== undefined && info.state !== States.Dead;
+}
+
+function parametersOf(disk: VirtualDisk, ioBytesMax: number): DeviceParameters {
+  const { sizeBytes, label } = disk;
+  if (sizeBytes % SECTOR_BYTES !== 0) {
+    const message = `Cannot export ${label}: its ${sizeBytes} bytes are not whole sectors of ${SECTOR_BYTES}`;
+    throw new ObdError(ErrorCodes.Unsupported, message, { path: label });
+  }
+  return { sizeBytes, ioBytesMax, writable: isWritable(disk), zeroBytesMax: ZERO_BYTES_MAX };
+}
+
+function describe({ sizeBytes, writable }: DeviceParameters): string {
+  return `${sizeBytes} bytes and can${writable ? '' : 'not'} be written`;
+}
+
+/** @throws {ObdError} `Host`. */
+async function openControl(): Promise<UblkControl> {
+  try {
+    return UblkControl.ofThread();
+  } catch (error) {
+    const message = `ublk cannot be used: ${await whyNot(error)}`;
+    throw new ObdError(ErrorCodes.Host, message, {}, error);
+  }
+}
+
+/** What the failure to open the control device says about this host. */
+async function whyNot(error: unknown): Promise<string> {
+  const code = systemCode(error);
+  const { syscall } = error as { syscall?: string };
+  if (syscall === 'open' && code === 'ENOENT') {
+    return 'the module ublk_drv is not loaded or this kernel lacks it (Linux 6.0 or newer has it): modprobe ublk_drv';
+  }
+  if (syscall === 'open') return `"/dev/ublk-control" cannot be opened (${code}): it takes root`;
+  if (syscall !== 'io_uring_setup') return messageOf(error);
+  if (code === 'ENOSYS') return 'this kernel has no io_uring, or a seccomp filter hides it';
+  if (code !== 'EPERM') return `io_uring_setup failed (${code}): it takes Linux 6.1`;
+  const disabled = await readFile('/proc/sys/kernel/io_uring_disabled', 'utf8').catch(() => '0');
+  return disabled.trim() === '0'
+    ? 'a seccomp filter forbids io_uring to this process'
+    : `io_uring is disabled (kernel.io_uring_disabled is ${disabled.trim()}): sysctl kernel.io_uring_disabled=0`;
+}
