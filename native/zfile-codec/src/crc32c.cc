@@ -30,11 +30,57 @@ uint32_t WithTable(const uint8_t* bytes, size_t count, uint32_t state) {
   return state;
 }
 
+// What a state becomes when kLaneBytes zeroes follow, as four look-ups: the register is linear in its bits.
+constexpr size_t kLaneBytes = 256;
+using Shift = std::array<std::array<uint32_t, 256>, 4>;
+
+constexpr Shift MakeShift() {
+  // Of each single bit first; every other state is a sum of these.
+  std::array<uint32_t, 32> of_bit{};
+  for (int bit = 0; bit < 32; bit++) {
+    uint32_t state = 1u << bit;
+    for (size_t i = 0; i < kLaneBytes; i++) state = (state >> 8) ^ kTable[state & 0xff];
+    of_bit[static_cast<size_t>(bit)] = state;
+  }
+  Shift shift{};
+  for (size_t byte = 0; byte < 4; byte++) {
+    for (uint32_t value = 0; value < 256; value++) {
+      for (size_t bit = 0; bit < 8; bit++) {
+        if (value >> bit & 1) shift[byte][value] ^= of_bit[byte * 8 + bit];
+      }
+    }
+  }
+  return shift;
+}
+
+constexpr Shift kShift = MakeShift();
+
+inline uint32_t Shifted(uint32_t state) {
+  return kShift[0][state & 0xff] ^ kShift[1][state >> 8 & 0xff] ^ kShift[2][state >> 16 & 0xff] ^
+         kShift[3][state >> 24];
+}
+
 #if defined(__x86_64__)
 
+// The instruction answers after three cycles and takes another each cycle: three lanes side by side.
 __attribute__((target("sse4.2"))) uint32_t WithInstruction(const uint8_t* bytes, size_t count,
                                                            uint32_t seed) {
   uint64_t state = seed;
+  for (; count >= 3 * kLaneBytes; bytes += 3 * kLaneBytes, count -= 3 * kLaneBytes) {
+    uint64_t second = 0;
+    uint64_t third = 0;
+    for (size_t i = 0; i < kLaneBytes; i += 8) {
+      uint64_t words[3];
+      memcpy(&words[0], bytes + i, 8);
+      memcpy(&words[1], bytes + kLaneBytes + i, 8);
+      memcpy(&words[2], bytes + 2 * kLaneBytes + i, 8);
+      state = _mm_crc32_u64(state, words[0]);
+      second = _mm_crc32_u64(second, words[1]);
+      third = _mm_crc32_u64(third, words[2]);
+    }
+    const uint32_t two = Shifted(static_cast<uint32_t>(state)) ^ static_cast<uint32_t>(second);
+    state = Shifted(two) ^ static_cast<uint32_t>(third);
+  }
   for (; count >= 8; bytes += 8, count -= 8) {
     uint64_t word;
     memcpy(&word, bytes, 8);
@@ -51,6 +97,20 @@ bool HasInstruction() { return __builtin_cpu_supports("sse4.2"); }
 
 __attribute__((target("+crc"))) uint32_t WithInstruction(const uint8_t* bytes, size_t count,
                                                          uint32_t state) {
+  for (; count >= 3 * kLaneBytes; bytes += 3 * kLaneBytes, count -= 3 * kLaneBytes) {
+    uint32_t second = 0;
+    uint32_t third = 0;
+    for (size_t i = 0; i < kLaneBytes; i += 8) {
+      uint64_t words[3];
+      memcpy(&words[0], bytes + i, 8);
+      memcpy(&words[1], bytes + kLaneBytes + i, 8);
+      memcpy(&words[2], bytes + 2 * kLaneBytes + i, 8);
+      state = __crc32cd(state, words[0]);
+      second = __crc32cd(second, words[1]);
+      third = __crc32cd(third, words[2]);
+    }
+    state = Shifted(Shifted(state) ^ second) ^ third;
+  }
   for (; count >= 8; bytes += 8, count -= 8) {
     uint64_t word;
     memcpy(&word, bytes, 8);
