@@ -4,7 +4,7 @@
 // process behind, the holder (holder.h), that outlives whoever called this. When the device answers reads, this
 // prints one line and ends with status 0:
 //
-//     PID /dev/loopN
+//     /dev/loopN
 //
 // Otherwise it says why on standard error and leaves nothing mounted or running; status 2 if this host lacks
 // something, 1 if it is anything else. It takes less than 30 s however things are. FILE is an empty file, LOG is where
@@ -110,7 +110,7 @@ int Attach(const char* const* arguments, int64_t absence_ms) {
     made = MakeDevice(file, loop, problem);
   }
   if (made && loop.Probe(problem) && write(reins.get(), "", 1) == 1) {
-    printf("%d %s\n", pid, loop.path());
+    printf("%s\n", loop.path());
     return 0;
   }
   if (made) loop.Detach();

@@ -1,126 +1,137 @@
 /**
- * Goal: FuseTransport is a transport as the suite has it; it leaves nothing whatever fails; and what a
- * daemon that was killed left is found and taken away, except what is in use.
- * Method: real devices in a directory of the test's own. The daemon to be killed is a child process.
+ * Goal: FuseTransport is a transport as the suite has it; it leaves nothing whatever fails; a device goes on
+ * from one server to the next; and what is left of one, whole or not, is told apart and taken away unless it is in use.
+ * Method: real devices in a directory of the test's own. Servers to be killed are child processes.
  */
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { ExportingTransport } from '../../../test/support/exporting-transport.js';
 import { type TransportUnderTest, transportSuite } from '../../../test/support/transport-suite.js';
 import { MemoryDisk, pagesOf } from '../../../test/support/virtual-disks.js';
 import { ErrorCodes } from '../../errors.js';
 import { readMountTable } from '../../io/mount-table.js';
 import { NbdServer } from '../nbd/nbd-server.js';
-import { clearFuseDebris } from './fuse-debris.js';
+import { listHolders } from './fuse-file.js';
 import { FuseTransport } from './fuse-transport.js';
 import { listLoops } from './loop-device.js';
 
 const run = promisify(execFile);
-const skip =
-  process.getuid?.() !== 0
-    ? 'it takes root'
-    : !existsSync('/dev/fuse') || !existsSync('/dev/loop-control')
-      ? 'this host has no FUSE or no loop devices'
-      : spawnSync('nbdfuse', ['--version']).error !== undefined
-        ? 'nbdfuse is not installed'
-        : undefined;
+const skip = await new FuseTransport('/nowhere', '/nowhere').missing();
+
+interface Scene extends TransportUnderTest {
+  readonly transport: ExportingTransport;
+  readonly server: NbdServer;
+}
 
 /** Not below /tmp, whose files may be in memory: loop devices need not work on those. */
 async function folderFor(t: TestContext): Promise<string> {
   const folder = await mkdtemp('/var/tmp/obd-fuse-');
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  t.after(async () => {
+    // What a failed assertion left must neither stay nor keep this process from ending.
+    await takeAway(folder);
+    await rm(folder, { recursive: true, force: true });
+  });
   return folder;
 }
 
-async function start(t: TestContext): Promise<TransportUnderTest & { server: NbdServer }> {
+async function takeAway(folder: string): Promise<void> {
+  for (const [file, pids] of await listHolders()) {
+    if (file.startsWith(folder)) for (const pid of pids) process.kill(pid, 'SIGKILL');
+  }
+  for (const { path, backingFile } of await listLoops()) {
+    if (backingFile.startsWith(folder)) await run('losetup', ['--detach', path]).catch(() => {});
+  }
+  for (const { target } of await readMountTable()) {
+    if (target.startsWith(folder)) await run('umount', ['--lazy', target]);
+  }
+}
+
+async function start(t: TestContext): Promise<Scene> {
   const folder = await folderFor(t);
-  const socketPath = join(folder, 'nbd.sock');
-  const directory = join(folder, 'devices');
-  const server = await NbdServer.listen(socketPath);
+  const server = await NbdServer.listen(join(folder, 'nbd.sock'));
   t.after(() => server.close());
-  const transport = new FuseTransport(server, socketPath, directory);
+  const directory = join(folder, 'devices');
+  const transport = new ExportingTransport(server, join(folder, 'nbd.sock'), directory);
   return { transport, server, folder, leftovers: () => leftoversIn(directory) };
 }
 
 async function leftoversIn(directory: string): Promise<string[]> {
   const loops = (await listLoops()).map(({ backingFile }) => backingFile);
   const mounts = (await readMountTable()).map(({ target }) => target);
-  const commands = await run('ps', ['-eo', 'args']);
-  const processes = commands.stdout.split('\n').filter((line) => line.startsWith('nbdfuse'));
+  const holders = [...(await listHolders()).keys()];
   const files = await readdir(directory).catch(() => []);
-  const ours = [...loops, ...mounts, ...processes].filter((each) => each.includes(`${directory}/`));
+  const ours = [...loops, ...mounts, ...holders].filter((each) => each.startsWith(`${directory}/`));
   return [...ours, ...files];
+}
+
+async function killHolder(file: string): Promise<void> {
+  const [pid] = (await listHolders()).get(file) ?? [];
+  assert.ok(pid !== undefined);
+  process.kill(pid, 'SIGKILL');
+  while ((await listHolders()).has(file)) await sleep(5);
+}
+
+/** Keeps the device open in a process of its own. */
+async function hold(t: TestContext, device: string): Promise<() => Promise<void>> {
+  const holder = spawn('sh', ['-c', 'exec 3<"$0"; echo; exec sleep 60', device]);
+  const letGo = async () => {
+    if (holder.kill('SIGKILL')) await once(holder, 'exit');
+  };
+  t.after(letGo);
+  await once(holder.stdout, 'data');
+  return letGo;
 }
 
 transportSuite('fuse', skip, start);
 
-test('an export that is there is used, and outlives the device', { skip }, async (t) => {
-  const { transport, server } = await start(t);
-  const disk = new MemoryDisk(pagesOf(1 << 20));
-  server.addExport('shared', disk);
-  const device = await transport.attach('shared', disk);
+test('fuse: a device is past the page cache of its file, and only root sees the file', {
+  skip,
+}, async (t) => {
+  const { transport, folder } = await start(t);
+  const device = await transport.attach('direct', new MemoryDisk(pagesOf(1 << 20)));
+  const loop = device.path.slice('/dev/'.length);
+  assert.equal(await readFile(`/sys/block/${loop}/loop/dio`, 'utf8'), '1\n');
+  const file = join(folder, 'devices', 'direct', 'disk');
+  const asNobody = ['--reuid=65534', '--clear-groups', 'cat', file];
+  await assert.rejects(run('setpriv', asNobody), /Permission denied/);
   await device.detach();
-  assert.equal(server.serves('shared', disk), true);
 });
 
-test('without its programs, attach() says which package brings them', { skip }, async (t) => {
-  const { transport, leftovers, folder } = await start(t);
-  const disk = new MemoryDisk(pagesOf(1 << 20));
-  const path = process.env['PATH'];
-  t.after(() => {
-    process.env['PATH'] = path;
+test('fuse: an export that is not there is named, and nothing is left', { skip }, async (t) => {
+  const { folder, leftovers } = await start(t);
+  const transport = new FuseTransport(join(folder, 'nbd.sock'), join(folder, 'devices'));
+  await assert.rejects(transport.attach('none', new MemoryDisk(pagesOf(1 << 20))), {
+    code: ErrorCodes.Io,
+    message: /no export "none"/,
   });
-  process.env['PATH'] = folder;
-  await assert.rejects(transport.attach('none', disk), {
-    code: ErrorCodes.Host,
-    message: /libnbd-bin/,
+  const nobody = new FuseTransport(join(folder, 'other.sock'), join(folder, 'devices'));
+  await assert.rejects(nobody.attach('none', new MemoryDisk(pagesOf(1 << 20))), {
+    code: ErrorCodes.Io,
+    message: /Cannot connect to ".*other\.sock"/,
   });
-  process.env['PATH'] = path;
   assert.deepEqual(await leftovers(), []);
 });
 
-test('a device whose nbdfuse was killed can be detached', { skip }, async (t) => {
-  const { transport, leftovers } = await start(t);
-  const device = await transport.attach('killed', new MemoryDisk(pagesOf(1 << 20)));
-  const { stdout } = await run('ps', ['-eo', 'pid,args']);
-  const line = stdout.split('\n').find((each) => each.includes('killed/mount/disk'));
-  process.kill(Number.parseInt(line ?? '', 10), 'SIGKILL');
-  await device.detach();
-  assert.deepEqual(await leftovers(), []);
-});
-
-test('what a failed attach could not take back is in the way of no other', { skip }, async (t) => {
+test('fuse: a device whose holder was killed can be detached', { skip }, async (t) => {
   const { transport, folder, leftovers } = await start(t);
-  const disk = new MemoryDisk(pagesOf(1 << 20));
-  const path = process.env['PATH'];
-  const programs = join(folder, 'bin');
-  await mkdir(programs);
-  // Fails, and leaves the device open, as a scan by udev that waits for the disk does.
-  const script =
-    '#!/bin/sh\nexec 3<"$(echo "$1" | cut -c4-)"\nsleep 60 >/dev/null 2>&1 &\necho $! >"$0.pid"\nexit 1\n';
-  await writeFile(join(programs, 'dd'), script, { mode: 0o755 });
-  process.env['PATH'] = `${programs}:${path}`;
-  try {
-    await assert.rejects(transport.attach('again', disk), { code: ErrorCodes.Io, message: /`dd / });
-  } finally {
-    process.env['PATH'] = path;
-  }
-  await assert.rejects(transport.attach('again', disk), { code: ErrorCodes.Busy });
-  const holder = Number(await readFile(join(programs, 'dd.pid'), 'utf8'));
-  process.kill(holder);
-  await (await transport.attach('again', disk)).detach();
+  const device = await transport.attach('killed', new MemoryDisk(pagesOf(1 << 20)));
+  await killHolder(join(folder, 'devices', 'killed', 'disk'));
+  await device.detach();
   assert.deepEqual(await leftovers(), []);
 });
 
-test('a device whose file is held is gone, and detached when that ends', { skip }, async (t) => {
+test('fuse: a device whose file is held is gone, and detached when that ends', {
+  skip,
+}, async (t) => {
   const { transport, folder, leftovers } = await start(t);
   const device = await transport.attach('held', new MemoryDisk(pagesOf(1 << 20)));
-  const file = await open(join(folder, 'devices', 'held', 'mount', 'disk'));
+  const file = await open(join(folder, 'devices', 'held', 'disk'));
   assert.equal(device.isGone, false);
   await assert.rejects(device.detach(), { code: ErrorCodes.Busy });
   assert.equal(device.isGone, true);
@@ -129,73 +140,152 @@ test('a device whose file is held is gone, and detached when that ends', { skip 
   assert.deepEqual(await leftovers(), []);
 });
 
-/** A daemon in a process of its own, with one device; prints the device's path when it is there. */
+/** A daemon in a process of its own: serves `orphan`, attached or resumed, and prints its node. */
 const DAEMON = `
-  const { NbdServer } = await import(process.argv[1] + '/../../nbd/nbd-server' + process.argv[3]);
-  const { FuseTransport } = await import(process.argv[1] + '/../fuse-transport' + process.argv[3]);
-  const folder = process.argv[2];
+  const [self, folder, action, sizeBytes] = process.argv.slice(1);
+  const { NbdServer } = await import(self + '/../../nbd/nbd-server' + self.slice(-3));
+  const { FuseTransport } = await import(self + '/../fuse-transport' + self.slice(-3));
+  const { pagesOf, MemoryDisk } = await import(self + '/../../../../test/support/virtual-disks' + self.slice(-3));
   const server = await NbdServer.listen(folder + '/nbd.sock');
-  const transport = new FuseTransport(server, folder + '/nbd.sock', folder + '/devices');
-  const disk = { label: 'zeroes', sizeBytes: 1 << 20, readLocal: (target) => (target.fill(7), true) };
-  process.stdout.write((await transport.attach('orphan', disk)).path);
+  const transport = new FuseTransport(folder + '/nbd.sock', folder + '/devices');
+  const disk = new MemoryDisk(pagesOf(Number(sizeBytes)));
+  server.addExport('orphan', disk);
+  process.stdout.write((await transport[action]('orphan', disk)).path);
 `;
+const SIZE_BYTES = 8 << 20;
 
-async function startDaemon(folder: string): Promise<{ daemon: ChildProcess; device: string }> {
-  const self = import.meta.filename;
-  const daemon = spawn(
-    process.execPath,
-    [...process.execArgv, '--input-type=module', '--eval', DAEMON, self, folder, self.slice(-3)],
-    { stdio: ['ignore', 'pipe', 'inherit'] },
-  );
-  const [path] = await once(daemon.stdout!, 'data');
-  return { daemon, device: String(path) };
+interface Daemon {
+  readonly device: string;
+  kill(): Promise<void>;
 }
 
-test('the debris of a killed daemon is taken away when nobody uses it', { skip }, async (t) => {
+async function startDaemon(
+  t: TestContext,
+  folder: string,
+  action: 'attach' | 'resume',
+): Promise<Daemon> {
+  const self = import.meta.filename;
+  const daemon: ChildProcess = spawn(
+    process.execPath,
+    [
+      ...process.execArgv.filter((each) => each !== '--test'),
+      ...['--input-type=module', '--eval', DAEMON, self, folder, action, String(SIZE_BYTES)],
+    ],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  );
+  const kill = async () => {
+    if (daemon.kill('SIGKILL')) await once(daemon, 'exit');
+  };
+  t.after(kill);
+  const [path] = await Promise.race([once(daemon.stdout!, 'data'), once(daemon, 'exit')]);
+  assert.match(String(path), /^\/dev\/loop/);
+  return { device: String(path), kill };
+}
+
+test('fuse: reads wait for the next server while none is there, however often it is killed', {
+  skip,
+}, async (t) => {
   const folder = await folderFor(t);
   const directory = join(folder, 'devices');
-  assert.deepEqual(await clearFuseDebris(directory), { cleared: [], inUse: [] });
-  const { daemon, device } = await startDaemon(folder);
-  daemon.kill('SIGKILL');
-  await once(daemon, 'exit');
+  let daemon = await startDaemon(t, folder, 'attach');
+  const { device } = daemon;
+  // Reads all of it, over and over, and says "differs" once it is not as it was.
+  const reader = spawn('sh', [
+    '-c',
+    'while sum=$(dd if="$0" bs=64k iflag=direct status=none | sha256sum); do echo "$sum"; done',
+    device,
+  ]);
+  t.after(() => reader.kill('SIGKILL'));
+  const sums: string[] = [];
+  reader.stdout.setEncoding('utf8').on('data', (text: string) => {
+    sums.push(...text.split('\n').filter((line) => line !== ''));
+  });
+  for (let round = 0; round < 3; round++) {
+    await sleep(200);
+    await daemon.kill();
+    const seen = sums.length;
+    const successor = new FuseTransport(join(folder, 'nbd.sock'), directory);
+    assert.deepEqual(await successor.survivors(), [{ id: 'orphan', path: device }]);
+    daemon = await startDaemon(t, folder, 'resume');
+    assert.equal(daemon.device, device);
+    while (sums.length < seen + 3) await sleep(10);
+  }
+  reader.kill('SIGKILL');
+  await once(reader, 'exit');
+  const { stdout } = await run('sha256sum', [device]);
+  assert.deepEqual([...new Set(sums)], [`${stdout.slice(0, 64)}  -`]);
+  const log = await readFile(join(directory, 'orphan', 'log'), 'utf8');
+  assert.match(log, /reads wait\n.*The server is back/);
+});
 
-  const holder = spawn('sh', ['-c', 'exec 3<"$0"; echo; exec sleep 60', device]);
-  await once(holder.stdout, 'data');
-  assert.deepEqual(await clearFuseDebris(directory), { cleared: [], inUse: ['orphan'] });
-  assert.notDeepEqual(await leftoversIn(directory), []);
-
-  holder.kill('SIGKILL');
-  await once(holder, 'exit');
-  assert.deepEqual(await clearFuseDebris(directory), { cleared: ['orphan'], inUse: [] });
+test('fuse: a survivor is cleared away when nobody uses it', { skip }, async (t) => {
+  const folder = await folderFor(t);
+  const directory = join(folder, 'devices');
+  const daemon = await startDaemon(t, folder, 'attach');
+  await daemon.kill();
+  const successor = new FuseTransport(join(folder, 'nbd.sock'), directory);
+  const letGo = await hold(t, daemon.device);
+  await assert.rejects(successor.clear('orphan'), { code: ErrorCodes.Busy });
+  assert.deepEqual(await successor.survivors(), [{ id: 'orphan', path: daemon.device }]);
+  await letGo();
+  await successor.clear('orphan');
+  await successor.clear('orphan');
   assert.deepEqual(await leftoversIn(directory), []);
 });
 
-test('debris that cannot be unmounted is in nobody’s way', { skip }, async (t) => {
-  const folder = await folderFor(t);
-  const mountPoint = join(folder, 'devices', 'stuck', 'mount');
-  await mkdir(mountPoint, { recursive: true });
-  await run('mount', ['-t', 'tmpfs', 'obd-stuck', mountPoint]);
-  const path = process.env['PATH'];
-  const programs = join(folder, 'bin');
-  await mkdir(programs);
-  await writeFile(join(programs, 'umount'), '#!/bin/sh\necho no >&2\nexit 1\n', { mode: 0o755 });
-  process.env['PATH'] = `${programs}:${path}`;
-  try {
-    const found = await clearFuseDebris(join(folder, 'devices'));
-    assert.deepEqual(found, { cleared: [], inUse: ['stuck'] });
-  } finally {
-    process.env['PATH'] = path;
-    await run('umount', [mountPoint]);
-  }
+test('fuse: a survivor without its holder is debris, which is Busy while it is open', {
+  skip,
+}, async (t) => {
+  const { transport, folder, leftovers } = await start(t);
+  const disk = new MemoryDisk(pagesOf(1 << 20));
+  const device = await transport.attach('half', disk);
+  await device.release();
+  await killHolder(join(folder, 'devices', 'half', 'disk'));
+  const letGo = await hold(t, device.path);
+  assert.deepEqual(await transport.survivors(), [{ id: 'half', path: undefined }]);
+  await assert.rejects(transport.resume('half', disk), { code: ErrorCodes.NotFound });
+  await assert.rejects(transport.clear('half'), { code: ErrorCodes.Busy });
+  await letGo();
+  await transport.clear('half');
+  assert.deepEqual(await leftovers(), []);
 });
 
-test('devices of others, under other directories, are not debris', { skip }, async (t) => {
+test('fuse: a survivor is not resumed with a disk of another size', { skip }, async (t) => {
+  const { transport, leftovers } = await start(t);
+  const device = await transport.attach('size', new MemoryDisk(pagesOf(1 << 20)));
+  await device.release();
+  const other = new MemoryDisk(pagesOf(2 << 20));
+  await assert.rejects(transport.resume('size', other), { code: ErrorCodes.FailedPrecondition });
+  const resumed = await transport.resume('size', new MemoryDisk(pagesOf(1 << 20)));
+  await resumed.detach();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('fuse: debris of every kind is listed as such, and cleared', { skip }, async (t) => {
+  const { transport, folder, leftovers } = await start(t);
+  const directory = join(folder, 'devices');
+  assert.deepEqual(await transport.survivors(), []);
+  await mkdir(join(directory, 'empty'), { recursive: true });
+  await mkdir(join(directory, 'unmounted'));
+  await writeFile(join(directory, 'unmounted', 'disk'), '');
+  const device = await transport.attach('no-loop', new MemoryDisk(pagesOf(1 << 20)));
+  await device.release();
+  await run('losetup', ['--detach', device.path]);
+  const found = await transport.survivors();
+  assert.deepEqual(
+    found.sort((a, b) => (a.id < b.id ? -1 : 1)),
+    ['empty', 'no-loop', 'unmounted'].map((id) => ({ id, path: undefined })),
+  );
+  for (const { id } of found) await transport.clear(id);
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('fuse: devices under another directory are no survivors', { skip }, async (t) => {
   const { transport, folder } = await start(t);
   const device = await transport.attach('mine', new MemoryDisk(pagesOf(1 << 20)));
-  const elsewhere = join(folder, 'devices-of-others');
-  await mkdir(elsewhere);
-  await writeFile(join(elsewhere, 'README'), 'hello');
-  assert.deepEqual(await clearFuseDebris(elsewhere), { cleared: ['README'], inUse: [] });
+  const other = new FuseTransport(join(folder, 'nbd.sock'), join(folder, 'others'));
+  assert.deepEqual(await other.survivors(), []);
+  await other.clear('mine');
   await run('sha256sum', [device.path]);
   await device.detach();
 });

@@ -1,118 +1,159 @@
 /**
- * The transport that works on every kernel with FUSE and loop: the NBD export, as a file by nbdfuse, as a
- * block device by a loop device.
+ * The transport that works on every kernel with FUSE and loop: an NBD export as a file, that file as a block device.
  *
- *     DIRECTORY/ID/mount/disk    the file: nbdfuse reads it from the NBD socket, /dev/loopN from it
- *     DIRECTORY/ID/pid           the process id of nbdfuse
+ *     DIRECTORY/ID/disk    the file: its holder (fuse-file.ts) reads it from the NBD socket, /dev/loopN from it
+ *     DIRECTORY/ID/log     what the holder has to tell of its servers
  *
- *   1. What attach() did in this order, detach() undoes in the other, and so does an attach() that fails.
- *   2. Until the loop device is gone, detach() has changed nothing: a device in use stays as it was.
- *   3. Every step has a time limit, so neither hangs on a kernel or a program that does.
- *   4. The first bytes of the disk are read before there is a device, and through it before it is anyone's. So a disk
- *      that cannot be read fails with its own error and not with EIO, and the limits of 3 are not spent on a registry.
+ *   1. The disk is exported under the device's id at the socket by whoever calls attach() and resume(), from before the
+ *      call until detach() or release() has resolved. Nothing else of a server is known here.
+ *   2. A device is whole if there is a loop device on the file, a mount under it and a holder. What else there is of
+ *      one is debris. There are no records that could say otherwise.
+ *   3. Until the loop device is gone, detach() has changed nothing: a device in use stays as it was. Then go the
+ *      mount, the holder and the directory, in this order, each of which may be gone already.
+ *   4. Every step has a time limit, so nothing hangs on a kernel or a program that does.
+ *   5. The first bytes of the disk are read before there is a device, and through it before it is anyone's. So a disk
+ *      that cannot be read fails with its own error and not with EIO, and the limits of 4 are not spent on a registry.
  *
  * Nothing here reads a device from this process: a thread that waits for a device that this process answers
- * could wait for itself. Attaching takes 22 to 62 ms (docs/benchmarks.md).
+ * could wait for itself.
  */
-import { mkdir, realpath, rm } from 'node:fs/promises';
+import { access, mkdir, readdir, realpath, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
+import { readMountTable } from '../../io/mount-table.js';
 import { readFully } from '../../io/random-access-file.js';
 import { outputOf } from '../../io/run-program.js';
-import type { NbdServer } from '../nbd/nbd-server.js';
-import type { AttachedDevice, Transport } from '../transport.js';
+import {
+  ABSENCE_SECONDS_MAX,
+  type AttachedDevice,
+  type Survivor,
+  type Transport,
+} from '../transport.js';
 import type { VirtualDisk } from '../virtual-disk.js';
-import { attachLoop, releaseLoop } from './loop-device.js';
-import { NbdfuseProcess } from './nbdfuse-process.js';
+import { endHolders, findFuseFile, listHolders, makeFuseDevice } from './fuse-file.js';
+import { unmountFile } from './fuse-mount.js';
+import { type LoopDevice, listLoops, loopSectors, releaseLoop, sectorsOf } from './loop-device.js';
 
-const ID_PATTERN = /^(?!\.\.?$)[A-Za-z0-9._-]{1,64}$/;
-export const FILE_NAME = 'disk';
-const PROBE_BYTES = 4096;
-/** It takes milliseconds, as the bytes are local; this is for a kernel that does not answer. */
-const PROBE_MS = 10_000;
-
-/** How to take back one step. */
-type Undo = () => Promise<void>;
+const ID_PATTERN = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
+const FIRST_BYTES = 4096;
+/** A holder connects again within a second, and the bytes are local; this is for one that does not. */
+const FIRST_READ_MS = 15_000;
 
 export class FuseTransport implements Transport {
   readonly name = 'fuse';
-  readonly #server: NbdServer;
   readonly #socketPath: string;
   readonly #directory: string;
-  /** What failed attaches could not take back, by id; the next attach of the id goes on with it. */
-  readonly #leftBehind = new Map<string, Undo[]>();
+  /** What is attached, or becomes or ceases to be, by id. */
+  readonly #taken = new Set<string>();
+  /** Ids whose attach failed and could not be taken back; the next attach of the id begins with that. */
+  readonly #leftBehind = new Set<string>();
 
   /**
-   * @param server - Listens at `socketPath`. A disk it exports under the device's id already is read through
-   *   that export, and otherwise gets one for as long as the device is there.
-   * @param directory - For this transport alone; made when it is first needed. What a daemon that died
-   *   left in it, clearFuseDebris() takes away.
+   * @param socketPath - Of the NBD server, absolute.
+   * @param directory - For this transport alone, absolute; made when it is first needed.
    */
-  constructor(server: NbdServer, socketPath: string, directory: string) {
-    this.#server = server;
+  constructor(socketPath: string, directory: string) {
     this.#socketPath = socketPath;
     this.#directory = directory;
   }
 
+  async missing(): Promise<string | undefined> {
+    if (process.getuid?.() !== 0) return 'it takes root';
+    if (!(await isThere('/dev/fuse'))) return 'there is no /dev/fuse; `modprobe fuse` brings it';
+    if (!(await isThere('/dev/loop-control')))
+      return 'there is no /dev/loop-control; `modprobe loop` brings it';
+    if (findFuseFile() === undefined)
+      return 'native/fuse-file is not built; `npm run build` builds it';
+    return undefined;
+  }
+
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
+    this.#take(id, 'attach');
+    try {
+      const missing = await this.missing();
+      if (missing !== undefined) {
+        const message = `Cannot attach "${id}": fuse cannot be used: ${missing}`;
+        throw new ObdError(ErrorCodes.Host, message);
+      }
+      await readFirst(disk);
+      if (this.#leftBehind.has(id)) {
+        await this.#clear(id);
+        this.#leftBehind.delete(id);
+      }
+      const home = await this.#makeHome(id);
+      const device = await this.#make(id, home).catch(async (error) => {
+        // Why the attach failed matters more.
+        await this.#clear(id).catch(() => this.#leftBehind.add(id));
+        throw error;
+      });
+      return new FuseDevice(device, home, () => this.#taken.delete(id));
+    } catch (error) {
+      this.#taken.delete(id);
+      throw error;
+    }
+  }
+
+  async survivors(): Promise<Survivor[]> {
+    const root = await realpath(this.#directory).catch(() => undefined);
+    if (root === undefined) return [];
+    const wholes = await this.#wholeDevices();
+    const ids = (await readdir(root)).filter((id) => ID_PATTERN.test(id) && !this.#taken.has(id));
+    return ids.map((id) => ({ id, path: wholes.get(join(root, id, 'disk'))?.path }));
+  }
+
+  async resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
+    this.#take(id, 'resume');
+    try {
+      const home = await this.#homeOf(id);
+      const loop = (await this.#wholeDevices()).get(join(home, 'disk'));
+      if (loop === undefined) {
+        const message = `Cannot resume "${id}": there is no whole device of it in "${this.#directory}"`;
+        throw new ObdError(ErrorCodes.NotFound, message, { path: home });
+      }
+      const sectors = await loopSectors(loop);
+      if (sectors !== sectorsOf(disk.sizeBytes)) {
+        throw new ObdError(
+          ErrorCodes.FailedPrecondition,
+          `Cannot resume ${loop.path} with ${disk.label}: it has ${sectors} sectors, and the disk ${sectorsOf(disk.sizeBytes)}`,
+          { path: loop.path },
+        );
+      }
+      await readFirst(disk);
+      if (sectors > 0) await readFirstOf(loop.path);
+      return new FuseDevice(loop, home, () => this.#taken.delete(id));
+    } catch (error) {
+      this.#taken.delete(id);
+      throw error;
+    }
+  }
+
+  async clear(id: string): Promise<void> {
+    this.#take(id, 'clear');
+    try {
+      await this.#clear(id);
+    } finally {
+      this.#taken.delete(id);
+    }
+  }
+
+  #take(id: string, action: string): void {
     if (!ID_PATTERN.test(id)) {
       throw new ObdError(
         ErrorCodes.InvalidArgument,
-        `Cannot attach ${JSON.stringify(id)}: an id is 1 to 64 of A-Z, a-z, 0-9, ".", "_" and "-"`,
+        `Cannot ${action} ${JSON.stringify(id)}: an id is 1 to 64 of A-Z, a-z, 0-9, ".", "_" and "-", and begins with no "."`,
       );
     }
-    await this.#takeBack(id, this.#leftBehind.get(id) ?? []);
-    const undo: Undo[] = [];
-    try {
-      const path = await this.#attach(id, disk, undo);
-      return new FuseDevice(path, undo);
-    } catch (error) {
-      // Why the attach failed matters more. What is never asked for again is debris for the next start.
-      await this.#takeBack(id, undo).catch(() => {});
-      throw error;
+    if (this.#taken.has(id)) {
+      const message = `Cannot ${action} "${id}": this process serves or changes it`;
+      throw new ObdError(ErrorCodes.Busy, message);
     }
-  }
-
-  async #takeBack(id: string, undo: Undo[]): Promise<void> {
-    this.#leftBehind.delete(id);
-    try {
-      await undoAll(undo);
-    } catch (error) {
-      this.#leftBehind.set(id, undo);
-      throw error;
-    }
-  }
-
-  async #attach(id: string, disk: VirtualDisk, undo: Undo[]): Promise<string> {
-    const probeBytes = Math.min(PROBE_BYTES, disk.sizeBytes);
-    await readFully(disk, Buffer.alloc(probeBytes), 0);
-    const home = await this.#makeHome(id);
-    undo.push(() => rm(home, { recursive: true, force: true }));
-    const mountPoint = join(home, 'mount');
-    await mkdir(mountPoint);
-
-    if (!this.#server.serves(id, disk)) {
-      const own = this.#server.addExport(id, disk);
-      undo.push(() => own.remove());
-    }
-    const socket = encodeURIComponent(this.#socketPath);
-    const uri = `nbd+unix:///${encodeURIComponent(id)}?socket=${socket}`;
-    const pidFile = join(home, 'pid');
-    const nbdfuse = await NbdfuseProcess.start(uri, mountPoint, FILE_NAME, pidFile);
-    undo.push(() => nbdfuse.stop());
-
-    const backingFile = join(mountPoint, FILE_NAME);
-    const path = await attachLoop(backingFile);
-    undo.push(() => releaseLoop({ path, backingFile }));
-    if (probeBytes > 0) await probe(path, probeBytes);
-    return path;
+    this.#taken.add(id);
   }
 
   async #makeHome(id: string): Promise<string> {
     try {
       await mkdir(this.#directory, { recursive: true, mode: 0o700 });
-      // As the kernel's tables will call it.
-      const home = join(await realpath(this.#directory), id);
+      const home = await this.#homeOf(id);
       await mkdir(home, { mode: 0o700 });
       return home;
     } catch (cause) {
@@ -125,46 +166,114 @@ export class FuseTransport implements Transport {
       throw new ObdError(ErrorCodes.Io, message, { path }, cause);
     }
   }
+
+  /** As the kernel's tables call it, if it is there. */
+  async #homeOf(id: string): Promise<string> {
+    return join(await realpath(this.#directory).catch(() => this.#directory), id);
+  }
+
+  async #make(id: string, home: string): Promise<LoopDevice> {
+    const file = join(home, 'disk');
+    await writeFile(file, '', { mode: 0o400 });
+    const path = await makeFuseDevice({
+      socketPath: this.#socketPath,
+      exportName: id,
+      file,
+      log: join(home, 'log'),
+      absenceSeconds: ABSENCE_SECONDS_MAX,
+    });
+    return { path, backingFile: file };
+  }
+
+  /** Devices that lack nothing, of whatever transport and daemon, by file. */
+  async #wholeDevices(): Promise<Map<string, LoopDevice>> {
+    const [loops, mounts, holders] = await Promise.all([
+      listLoops(),
+      readMountTable(),
+      listHolders(),
+    ]);
+    const mounted = new Set(mounts.map(({ target }) => target));
+    const whole = loops.filter(
+      ({ backingFile }) => mounted.has(backingFile) && holders.has(backingFile),
+    );
+    return new Map(whole.map((loop) => [loop.backingFile, loop]));
+  }
+
+  async #clear(id: string): Promise<void> {
+    const home = await this.#homeOf(id);
+    const file = join(home, 'disk');
+    const loops = await listLoops();
+    for (const loop of loops) if (loop.backingFile === file) await releaseLoop(loop);
+    await takeAway(home);
+  }
 }
 
 class FuseDevice implements AttachedDevice {
   readonly path: string;
-  readonly #undo: Undo[];
-  readonly #steps: number;
+  readonly #loop: LoopDevice;
+  readonly #home: string;
+  readonly #forget: () => void;
+  #isGone = false;
   #detaching: Promise<void> | undefined;
 
-  constructor(path: string, undo: Undo[]) {
-    this.path = path;
-    this.#undo = undo;
-    this.#steps = undo.length;
+  constructor(loop: LoopDevice, home: string, forget: () => void) {
+    this.path = loop.path;
+    this.#loop = loop;
+    this.#home = home;
+    this.#forget = forget;
   }
 
-  /** The first step that detach() takes is to free the loop device. */
   get isGone(): boolean {
-    return this.#undo.length < this.#steps;
+    return this.#isGone;
   }
 
   async detach(): Promise<void> {
-    this.#detaching ??= undoAll(this.#undo).finally(() => {
+    this.#detaching ??= this.#detach().catch((error) => {
       this.#detaching = undefined;
+      throw error;
     });
     await this.#detaching;
   }
+
+  /** Its disk is read through the export, which is its caller's. */
+  async release(): Promise<void> {
+    this.#forget();
+  }
+
+  async #detach(): Promise<void> {
+    if (!this.#isGone) {
+      await releaseLoop(this.#loop);
+      this.#isGone = true;
+    }
+    await takeAway(this.#home);
+    this.#forget();
+  }
 }
 
-/** Last first. A step that fails keeps its place, and those before it theirs, for the next time. */
-async function undoAll(undo: Undo[]): Promise<void> {
-  for (let step = undo.at(-1); step !== undefined; step = undo.at(-1)) {
-    await step();
-    undo.pop();
-  }
+/** What there is of a device besides the loop device. */
+async function takeAway(home: string): Promise<void> {
+  const file = join(home, 'disk');
+  await unmountFile(file);
+  await endHolders(file);
+  await rm(home, { recursive: true, force: true });
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return await access(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+async function readFirst(disk: VirtualDisk): Promise<void> {
+  await readFully(disk, Buffer.alloc(Math.min(FIRST_BYTES, disk.sizeBytes)), 0);
 }
 
 /**
  * Reads the start of the device, in a process of its own and without the kernel's readahead.
  * @throws {ObdError} `Io` if it cannot be read.
  */
-async function probe(path: string, bytes: number): Promise<void> {
-  const what = [`if=${path}`, 'of=/dev/null', `bs=${bytes}`, 'count=1', 'iflag=direct'];
-  await outputOf('dd', [...what, 'status=none'], PROBE_MS);
+async function readFirstOf(path: string): Promise<void> {
+  const what = [`if=${path}`, 'of=/dev/null', `bs=${FIRST_BYTES}`, 'count=1', 'iflag=direct'];
+  await outputOf('dd', [...what, 'status=none'], FIRST_READ_MS);
 }

@@ -1,0 +1,127 @@
+/**
+ * The program native/fuse-file, which makes a device of an NBD export and stays behind as the holder of it: it
+ * answers the kernel's reads from whoever listens at the socket, and has them wait while nobody does.
+ *
+ * A holder is nobody's child for long, and there is no record of it: it is found by its command line, which names
+ * the file that it answers for. It ends when that file is unmounted.
+ */
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
+
+const NAME = 'fuse-file';
+const BUILT = join('native', NAME, 'build', 'Release', NAME);
+/** src/blockdev/fuse lies three folders below the root, dist/src/blockdev/fuse four. */
+const LEVELS_MAX = 4;
+/** It has limits of its own, which are shorter; this is for a kernel that does not answer. */
+const MAKE_MS = 45_000;
+/** Its exit status where this host lacks something. */
+const HOST_LACKS = 2;
+/** After its mount is gone it ends by itself at once, and at the latest when it is killed. */
+const END_MS = 1_000;
+const KILLED_MS = 1_000;
+const POLL_MS = 2;
+
+/** The program, in the nearest folder above this file that has it; undefined if it was not built. */
+export function findFuseFile(): string | undefined {
+  let folder = import.meta.dirname;
+  for (let level = 0; level < LEVELS_MAX; level++) {
+    folder = dirname(folder);
+    const path = join(folder, BUILT);
+    if (existsSync(path)) return path;
+  }
+  return undefined;
+}
+
+interface FuseDeviceOptions {
+  readonly socketPath: string;
+  readonly exportName: string;
+  /** An empty file, on which the export is mounted. */
+  readonly file: string;
+  /** Where the holder tells what becomes of its servers. */
+  readonly log: string;
+  /** How long reads wait for a server before they are answered with EIO. */
+  readonly absenceSeconds: number;
+}
+
+/**
+ * Makes the device and its holder. The device answers reads by then.
+ * @returns The device node. @throws {ObdError} `Host`, `Io`.
+ */
+export function makeFuseDevice(options: FuseDeviceOptions): Promise<string> {
+  const { socketPath, exportName, file, log, absenceSeconds } = options;
+  const program = findFuseFile();
+  if (program === undefined) {
+    const message = `Cannot run ${NAME}: there is no "${BUILT}"; build it with \`npm run build\``;
+    throw new ObdError(ErrorCodes.Host, message, { path: BUILT });
+  }
+  const args = [socketPath, exportName, file, log, String(absenceSeconds)];
+  return new Promise((resolve, reject) => {
+    const child = execFile(program, args, { env: { LC_ALL: 'C' } }, (error, stdout, stderr) => {
+      clearTimeout(timer);
+      const path = /^(\/dev\/loop\d+)\n$/.exec(stdout)?.[1];
+      if (error === null && path !== undefined) return resolve(path);
+      const said = stderr.trim().replaceAll('\n', '; ');
+      const state = said !== '' ? said : error === null ? `it says "${stdout}"` : messageOf(error);
+      const code = error?.code === HOST_LACKS ? ErrorCodes.Host : ErrorCodes.Io;
+      reject(new ObdError(code, `Cannot make a device of "${file}": ${state}`, { path: file }));
+    });
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL');
+      child.unref();
+      const message = `Cannot make a device of "${file}": no end after ${MAKE_MS} ms`;
+      reject(new ObdError(ErrorCodes.Io, message, { path: file }));
+    }, MAKE_MS);
+  });
+}
+
+/** The processes that answer for files, or are about to, by file. */
+export async function listHolders(): Promise<Map<string, number[]>> {
+  const holders = new Map<string, number[]>();
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  await Promise.all(
+    pids.map(async (pid) => {
+      // Its name first: the command line of a process that hangs in the kernel may not be readable.
+      const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
+      if (name !== `${NAME}\n`) return;
+      const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+      const file = line.split('\0')[3];
+      if (file === undefined) return;
+      holders.set(file, [...(holders.get(file) ?? []), Number(pid)]);
+    }),
+  );
+  return holders;
+}
+
+/**
+ * Waits for the end of all processes that answer for the file, whose mount is gone.
+ * @throws {ObdError} `Io` if one hangs in the kernel, where no signal reaches it.
+ */
+export async function endHolders(file: string): Promise<void> {
+  const startedMs = performance.now();
+  for (;;) {
+    const pids = (await listHolders()).get(file) ?? [];
+    if (pids.length === 0) return;
+    const waitedMs = performance.now() - startedMs;
+    if (waitedMs > END_MS + KILLED_MS) {
+      throw new ObdError(
+        ErrorCodes.Io,
+        `Cannot end ${NAME}, process ${pids.join(', ')}: it hangs in the kernel, where no signal reaches it`,
+        { path: file },
+      );
+    }
+    if (waitedMs > END_MS) for (const pid of pids) kill(pid);
+    await sleep(POLL_MS);
+  }
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if (systemCode(error) !== 'ESRCH') throw error;
+  }
+}

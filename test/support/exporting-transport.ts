@@ -1,0 +1,76 @@
+/**
+ * A FuseTransport with the server that it needs: each disk is exported for as long as its device is served, as
+ * the daemon does it.
+ */
+import { FuseTransport } from '../../src/blockdev/fuse/fuse-transport.js';
+import type { NbdServer } from '../../src/blockdev/nbd/nbd-server.js';
+import type { AttachedDevice, Survivor, Transport } from '../../src/blockdev/transport.js';
+import type { VirtualDisk } from '../../src/blockdev/virtual-disk.js';
+
+export class ExportingTransport implements Transport {
+  readonly name = 'fuse';
+  readonly #server: NbdServer;
+  readonly #fuse: FuseTransport;
+  readonly #exported = new Set<string>();
+
+  /** @param server - Listens at `socketPath`. */
+  constructor(server: NbdServer, socketPath: string, directory: string) {
+    this.#server = server;
+    this.#fuse = new FuseTransport(socketPath, directory);
+  }
+
+  missing(): Promise<string | undefined> {
+    return this.#fuse.missing();
+  }
+
+  attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
+    return this.#exporting(id, disk, () => this.#fuse.attach(id, disk));
+  }
+
+  survivors(): Promise<Survivor[]> {
+    return this.#fuse.survivors();
+  }
+
+  resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
+    return this.#exporting(id, disk, () => this.#fuse.resume(id, disk));
+  }
+
+  clear(id: string): Promise<void> {
+    return this.#fuse.clear(id);
+  }
+
+  async #exporting(
+    id: string,
+    disk: VirtualDisk,
+    serve: () => Promise<AttachedDevice>,
+  ): Promise<AttachedDevice> {
+    // The transport itself has to say that.
+    if (this.#exported.has(id)) return await serve();
+    const exported = this.#server.addExport(id, disk);
+    this.#exported.add(id);
+    const withdraw = async () => {
+      this.#exported.delete(id);
+      await exported.remove();
+    };
+    try {
+      const device = await serve();
+      return {
+        path: device.path,
+        get isGone() {
+          return device.isGone;
+        },
+        detach: async () => {
+          await device.detach();
+          await withdraw();
+        },
+        release: async () => {
+          await device.release();
+          await withdraw();
+        },
+      };
+    } catch (error) {
+      await withdraw();
+      throw error;
+    }
+  }
+}
