@@ -21,6 +21,7 @@ const PACKAGES = {
   mount: 'mount',
   nbdfuse: 'libnbd-bin',
   rm: 'coreutils',
+  sh: 'dash',
   umount: 'mount',
 } as const;
 
