@@ -2,10 +2,11 @@
  * NBD devices as the kernel shows them in /sys/block: which there are, whose they are, how large, and which numbers
  * are free. A device comes and goes while we look; one that is going reads as one that is not there.
  */
-import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 
 const BLOCK_FOLDER = '/sys/block';
+const REQUEST_PATIENCE = 'queue/io_timeout';
 const PARAMETERS = '/sys/module/nbd/parameters';
 const SECTOR_BYTES = 512;
 /** The minor numbers of a major one. */
@@ -42,19 +43,18 @@ export async function sizeBytesOf(index: number): Promise<number | undefined> {
   return sectors === undefined ? undefined : Number(sectors) * SECTOR_BYTES;
 }
 
-/** After how long the kernel looks at a request that is not answered. @throws {ObdError} `Io`. */
-export async function setRequestPatience(index: number, patienceMs: number): Promise<void> {
-  const path = `${BLOCK_FOLDER}/nbd${index}/queue/io_timeout`;
-  try {
-    await writeFile(path, String(patienceMs));
-  } catch (cause) {
-    throw new ObdError(
-      ErrorCodes.Io,
-      `Cannot write "${path}": ${messageOf(cause)}`,
-      { path },
-      cause,
-    );
-  }
+/**
+ * After how long, in ms, the kernel looks at a request that is not answered. Whoever writes it waits for what is in
+ * flight. Undefined where there is no such device.
+ * @throws {ObdError} `Io`.
+ */
+export async function requestPatienceOf(index: number): Promise<number | undefined> {
+  const text = await attributeOf(index, REQUEST_PATIENCE);
+  return text === undefined ? undefined : Number(text);
+}
+
+export function requestPatiencePath(index: number): string {
+  return `${BLOCK_FOLDER}/nbd${index}/${REQUEST_PATIENCE}`;
 }
 
 /**

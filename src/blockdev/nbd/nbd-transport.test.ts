@@ -1,0 +1,323 @@
+/**
+ * Goal: NbdTransport is a transport as the suite has it; what this kernel and this process cannot do is said; a device
+ * that lost its server waits and goes on without an error; nothing of another daemon or program is touched.
+ * Method: real devices, each test with a directory of its own. The server to be killed is a child process.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, readdir, readFile, realpath, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { FileDisk } from '../../../test/support/file-disk.js';
+import { type TransportUnderTest, transportSuite } from '../../../test/support/transport-suite.js';
+import { MemoryDisk, pagesOf, WaitingDisk } from '../../../test/support/virtual-disks.js';
+import { ErrorCodes } from '../../errors.js';
+import { listNamedDevices, unusedIndexes } from './nbd-devices.js';
+import {
+  closeSocket,
+  connectDevice,
+  DESTROY_ON_DISCONNECT,
+  disconnectDevice,
+  openSocketPair,
+  reconfigureDevice,
+} from './nbd-netlink.js';
+import { type NbdFailure, NbdTransport } from './nbd-transport.js';
+
+const run = promisify(execFile);
+const hasModule = existsSync('/sys/module/nbd');
+const skip =
+  process.getuid?.() !== 0
+    ? 'it takes root'
+    : !hasModule
+      ? 'this kernel has no nbd, or has not loaded it'
+      : undefined;
+const SERVER_PROCESS = join(
+  import.meta.dirname,
+  `../../../test/support/nbd-server-process${import.meta.filename.endsWith('.ts') ? '.ts' : '.js'}`,
+);
+
+interface Scene extends TransportUnderTest {
+  readonly transport: NbdTransport;
+  readonly directory: string;
+  readonly failures: NbdFailure[];
+}
+
+async function start(t: TestContext): Promise<Scene> {
+  const folder = await mkdtemp('/var/tmp/obd-nbd-');
+  t.after(() => rm(folder, { recursive: true }));
+  const directory = join(folder, 'devices');
+  const failures: NbdFailure[] = [];
+  const transport = new NbdTransport(directory, (failure) => failures.push(failure));
+  return { transport, folder, directory, failures, leftovers: () => leftoversOf(directory) };
+}
+
+/** The devices of this directory's daemon, nodes beyond those the module came with, and files. */
+async function leftoversOf(directory: string): Promise<string[]> {
+  const prefix = await prefixOf(directory);
+  const named = (await listNamedDevices()).map(({ backend }) => backend);
+  const made = Number(await readFile('/sys/module/nbd/parameters/nbds_max', 'utf8'));
+  const nodes = (await readdir('/sys/block')).filter(
+    (name) => name.startsWith('nbd') && Number(name.slice(3)) >= made,
+  );
+  const files = await readdir(directory).catch(() => []);
+  return [...named.filter((backend) => backend.startsWith(prefix)), ...nodes, ...files];
+}
+
+async function prefixOf(directory: string): Promise<string> {
+  const hash = createHash('sha256').update(await realpath(directory));
+  return `obd-ts/${hash.digest('hex').slice(0, 16)}/`;
+}
+
+/** Starts a server and waits for what it says. */
+async function serveElsewhere(
+  t: TestContext,
+  ...args: [directory: string, id: string, file: string, action: 'attach' | 'resume']
+): Promise<{ server: ChildProcess; said: string }> {
+  const server = spawn(process.execPath, [...process.execArgv, SERVER_PROCESS, ...args], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  t.after(() => server.kill('SIGKILL'));
+  const [said] = (await once(createInterface(server.stdout), 'line')) as [string];
+  return { server, said };
+}
+
+async function kill(server: ChildProcess): Promise<void> {
+  server.kill('SIGKILL');
+  await once(server, 'exit');
+}
+
+/** A file of so many bytes, of which no page is like another. */
+async function fileOf(folder: string, sizeBytes: number): Promise<string> {
+  const path = join(folder, 'file');
+  await writeFile(path, pagesOf(sizeBytes));
+  return path;
+}
+
+transportSuite('nbd', skip, start);
+
+test('numbers of devices: not those of the module, not those in use, none that has no minor', () => {
+  assert.deepEqual(unusedIndexes(new Set([0, 16, 18]), 16, 31, 3), [17, 19, 20]);
+  assert.deepEqual(unusedIndexes(new Set(), 0, 0, 2), [0, 1]);
+  const all = new Set(Array.from({ length: 4096 }, (_, index) => index));
+  assert.deepEqual(unusedIndexes(all, 16, 255, 1), []);
+  all.delete(4095);
+  assert.deepEqual(unusedIndexes(all, 16, 255, 2), [4095]);
+});
+
+test('without the module, it says how to load it', {
+  skip: hasModule && 'this kernel has it',
+}, async (t) => {
+  const { transport } = await start(t);
+  assert.match((await transport.missing()) ?? '', /modprobe nbd/);
+  const attach = transport.attach('none', new MemoryDisk(pagesOf(4096)));
+  await assert.rejects(attach, { code: ErrorCodes.Host, message: /modprobe nbd/ });
+});
+
+test('what is no id, or no size of a device, is refused before anything is touched', {
+  skip,
+}, async (t) => {
+  const { transport, leftovers } = await start(t);
+  const disk = new MemoryDisk(Buffer.alloc(1000));
+  await assert.rejects(transport.attach('odd', disk), { code: ErrorCodes.InvalidArgument });
+  for (const id of ['', '.', '..', '.x', 'a/b', 'x'.repeat(65)]) {
+    await assert.rejects(transport.attach(id, disk), { code: ErrorCodes.InvalidArgument });
+    await assert.rejects(transport.resume(id, disk), { code: ErrorCodes.InvalidArgument });
+    await assert.rejects(transport.clear(id), { code: ErrorCodes.InvalidArgument });
+  }
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('a disk that can be written is, with discard and flush', { skip }, async (t) => {
+  const { transport, folder, leftovers } = await start(t);
+  const file = await fileOf(folder, 16 << 20);
+  const disk = new FileDisk(file);
+  const device = await transport.attach('rw', disk);
+  assert.equal((await run('blockdev', ['--getro', device.path])).stdout, '0\n');
+  const job = ['--name=v', `--filename=${device.path}`, '--rw=randwrite', '--ioengine=libaio'];
+  const how = ['--direct=1', '--iodepth=16', '--bsrange=512-64k', '--size=8M', '--verify=crc32c'];
+  const { stdout } = await run('fio', [...job, ...how, '--fsync=64']);
+  assert.match(stdout, /err= 0/);
+  assert.ok(disk.counts.flushes > 0);
+  await run('blkdiscard', ['--offset', String(8 << 20), '--length', String(1 << 20), device.path]);
+  assert.ok(disk.counts.zeroes > 0);
+  const zeroed = (await readFile(file)).subarray(8 << 20, 9 << 20);
+  assert.ok(zeroed.every((byte) => byte === 0));
+  const { stdout: sum } = await run('sha256sum', [device.path, file]);
+  const [ofDevice, ofFile] = sum.split('\n').map((line) => line.slice(0, 64));
+  assert.equal(ofDevice, ofFile);
+  await device.detach();
+  disk.close();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('a read that takes longer than the kernel looks is waited for', { skip }, async (t) => {
+  const { transport, failures } = await start(t);
+  const disk = new WaitingDisk(pagesOf(4 << 20), 1 << 20);
+  const device = await transport.attach('slow', disk);
+  const what = [`if=${device.path}`, 'bs=4096', 'count=1', 'skip=700', 'iflag=direct'];
+  const reading = run('dd', [...what, 'status=none'], { encoding: 'buffer' });
+  await sleep(8000);
+  disk.arrive();
+  const { stdout } = await reading;
+  assert.ok(stdout.equals(disk.bytes.subarray(700 * 4096, 701 * 4096)));
+  assert.deepEqual(failures, []);
+  await device.detach();
+});
+
+test('a server is killed while fio writes and reads, and others resume: no error, no mismatch', {
+  skip,
+}, async (t) => {
+  const { transport, directory, folder, leftovers } = await start(t);
+  const file = await fileOf(folder, 32 << 20);
+  let { server, said: path } = await serveElsewhere(t, directory, 'killed', file, 'attach');
+  assert.match(path, /^\/dev\/nbd[0-9]+$/);
+  const job = ['--name=v', `--filename=${path}`, '--rw=randrw', '--ioengine=libaio', '--direct=1'];
+  const how = ['--iodepth=8', '--bs=4k', '--size=32M', '--io_size=24M', '--verify=crc32c'];
+  const rate = ['--rate_iops=400', '--verify_fatal=1', '--verify_backlog=64'];
+  const load = run('fio', [...job, ...how, ...rate]);
+  load.catch(() => {});
+  for (let round = 0; round < 2; round++) {
+    await sleep(1500);
+    await kill(server);
+    assert.deepEqual(await transport.survivors(), [{ id: 'killed', path }]);
+    const again = await serveElsewhere(t, directory, 'killed', file, 'resume');
+    assert.equal(again.said, path);
+    server = again.server;
+  }
+  await sleep(1500);
+  await kill(server);
+  const disk = new FileDisk(file);
+  const device = await transport.resume('killed', disk);
+  assert.match((await load).stdout, /err= 0/);
+  assert.deepEqual(await transport.survivors(), []);
+  await device.detach();
+  disk.close();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('release() leaves the device to the next one', { skip }, async (t) => {
+  const { transport, directory, leftovers } = await start(t);
+  const disk = new MemoryDisk(pagesOf(4 << 20));
+  const device = await transport.attach('left', disk);
+  await Promise.all([device.release(), device.release()]);
+  const next = new NbdTransport(directory);
+  assert.deepEqual(await next.survivors(), [{ id: 'left', path: device.path }]);
+  const sum = run('sha256sum', [device.path]);
+  await sleep(500);
+  const resumed = await next.resume('left', disk);
+  const expected = createHash('sha256').update(disk.bytes).digest('hex');
+  assert.equal((await sum).stdout.slice(0, 64), expected);
+  await resumed.detach();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('what cannot be resumed is said why, and stays as it was', { skip }, async (t) => {
+  const { transport, directory, folder, leftovers } = await start(t);
+  const file = await fileOf(folder, 4 << 20);
+  const disk = new MemoryDisk(pagesOf(4 << 20));
+  await assert.rejects(transport.resume('served', disk), { code: ErrorCodes.NotFound });
+  const { server } = await serveElsewhere(t, directory, 'served', file, 'attach');
+  await assert.rejects(transport.resume('served', new MemoryDisk(pagesOf(4096))), {
+    code: ErrorCodes.FailedPrecondition,
+  });
+  await assert.rejects(transport.resume('served', disk), { code: ErrorCodes.Busy });
+  await assert.rejects(transport.attach('served', disk), { code: ErrorCodes.Busy });
+  await kill(server);
+  const device = await transport.resume('served', disk);
+  await assert.rejects(transport.clear('served'), { code: ErrorCodes.Busy });
+  await device.detach();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('clear() takes a dead device away, but not one that is mounted', { skip }, async (t) => {
+  const { transport, directory, folder, leftovers } = await start(t);
+  const file = join(folder, 'ext4');
+  await run('mke2fs', ['-q', '-t', 'ext4', file, '8M']);
+  const { server, said: path } = await serveElsewhere(t, directory, 'dead', file, 'attach');
+  const mountPoint = join(folder, 'mnt');
+  await mkdir(mountPoint);
+  await run('mount', ['-o', 'ro', path, mountPoint]);
+  await kill(server);
+  await assert.rejects(transport.clear('dead'), { code: ErrorCodes.Busy });
+  const disk = new FileDisk(file);
+  const device = await transport.resume('dead', disk);
+  await run('umount', [mountPoint]);
+  await device.release();
+  await transport.clear('dead');
+  await transport.clear('dead');
+  disk.close();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('a device that nobody has read yet, and nobody serves, is cleared within seconds', {
+  skip,
+}, async (t) => {
+  const { transport, directory, leftovers } = await start(t);
+  assert.deepEqual(await transport.survivors(), []);
+  const [ours, kernels] = openSocketPair();
+  const backendIdentifier = `${await prefixOf(directory)}unread`;
+  const size = { sizeBytes: 1 << 20, blockSize: 512, serverFlags: 0x3 };
+  const times = { timeoutSeconds: 0, deadConnTimeoutSeconds: 2, index: 900 };
+  const clientFlags = DESTROY_ON_DISCONNECT;
+  const sockets = [kernels];
+  await connectDevice({ sockets, clientFlags, backendIdentifier, ...size, ...times });
+  closeSocket(kernels);
+  closeSocket(ours);
+  assert.deepEqual(await transport.survivors(), [{ id: 'unread', path: '/dev/nbd900' }]);
+  const begun = Date.now();
+  await transport.clear('unread');
+  assert.ok(Date.now() - begun < 8000);
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('devices of other daemons are none of ours', { skip }, async (t) => {
+  const one = await start(t);
+  const other = await start(t);
+  const disk = new MemoryDisk(pagesOf(1 << 20));
+  const device = await one.transport.attach('same', disk);
+  assert.deepEqual(await other.transport.survivors(), []);
+  await other.transport.clear('same');
+  await assert.rejects(other.transport.resume('same', disk), { code: ErrorCodes.NotFound });
+  const second = await other.transport.attach('same', disk);
+  assert.notEqual(second.path, device.path);
+  await second.detach();
+  const { stdout } = await run('sha256sum', [device.path]);
+  assert.equal(stdout.slice(0, 64), createHash('sha256').update(disk.bytes).digest('hex'));
+  await device.detach();
+});
+
+test('a device that somebody else disconnected can be detached', { skip }, async (t) => {
+  const { transport, leftovers } = await start(t);
+  const device = await transport.attach('pulled', new MemoryDisk(pagesOf(1 << 20)));
+  await disconnectDevice(Number(device.path.slice('/dev/nbd'.length)));
+  await device.detach();
+  assert.equal(device.isGone, true);
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('a number in use, and a name that is not the device, are refused by the kernel', {
+  skip,
+}, async (t) => {
+  const { transport } = await start(t);
+  const device = await transport.attach('taken', new MemoryDisk(pagesOf(1 << 20)));
+  const index = Number(device.path.slice('/dev/nbd'.length));
+  const [ours, kernels] = openSocketPair();
+  const sockets = [kernels];
+  const what = { sizeBytes: 512, blockSize: 512, serverFlags: 1, clientFlags: 0, index, sockets };
+  const times = { timeoutSeconds: 0, deadConnTimeoutSeconds: 0 };
+  const backendIdentifier = 'other';
+  await assert.rejects(connectDevice({ ...what, ...times, backendIdentifier }), {
+    code: ErrorCodes.Busy,
+  });
+  const reconfigure = reconfigureDevice({ index, ...times, sockets, backendIdentifier });
+  await assert.rejects(reconfigure, { code: ErrorCodes.NotFound });
+  closeSocket(ours);
+  closeSocket(kernels);
+  await device.detach();
+});
