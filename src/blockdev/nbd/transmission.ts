@@ -225,7 +225,7 @@ export class Transmission {
     const refusal = this.#refusalOf(command, offset, length);
     if (command === Commands.Write) {
       if (refusal === 0) {
-        this.#arriving = { ...target, fua, data: Buffer.allocUnsafe(length), filled: 0 };
+        this.#arriving = { ...target, fua, data: Buffer.alloc(length), filled: 0 };
       } else {
         this.#skipBytes = length;
         this.#skipAnswer = [cookieHigh, cookieLow, refusal];
