@@ -6,20 +6,19 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { ExportingTransport } from '../../../test/support/exporting-transport.js';
+import { eventually, fuseFolder, fuseLeftovers } from '../../../test/support/fuse-folder.js';
 import { type TransportUnderTest, transportSuite } from '../../../test/support/transport-suite.js';
 import { MemoryDisk, pagesOf } from '../../../test/support/virtual-disks.js';
 import { ErrorCodes } from '../../errors.js';
-import { readMountTable } from '../../io/mount-table.js';
 import { NbdServer } from '../nbd/nbd-server.js';
 import { listHolders } from './fuse-file.js';
 import { FuseTransport } from './fuse-transport.js';
-import { listLoops } from './loop-device.js';
 
 const run = promisify(execFile);
 const skip = await new FuseTransport('/nowhere', '/nowhere').missing();
@@ -29,31 +28,8 @@ interface Scene extends TransportUnderTest {
   readonly server: NbdServer;
 }
 
-/** Not below /tmp, whose files may be in memory: loop devices need not work on those. */
-async function folderFor(t: TestContext): Promise<string> {
-  const folder = await mkdtemp('/var/tmp/obd-fuse-');
-  t.after(async () => {
-    // What a failed assertion left must neither stay nor keep this process from ending.
-    await takeAway(folder);
-    await rm(folder, { recursive: true, force: true });
-  });
-  return folder;
-}
-
-async function takeAway(folder: string): Promise<void> {
-  for (const [file, pids] of await listHolders()) {
-    if (file.startsWith(folder)) for (const pid of pids) process.kill(pid, 'SIGKILL');
-  }
-  for (const { path, backingFile } of await listLoops()) {
-    if (backingFile.startsWith(folder)) await run('losetup', ['--detach', path]).catch(() => {});
-  }
-  for (const { target } of await readMountTable()) {
-    if (target.startsWith(folder)) await run('umount', ['--lazy', target]);
-  }
-}
-
 async function start(t: TestContext): Promise<Scene> {
-  const folder = await folderFor(t);
+  const folder = await fuseFolder(t);
   const server = await NbdServer.listen(join(folder, 'nbd.sock'));
   t.after(() => server.close());
   const directory = join(folder, 'devices');
@@ -62,19 +38,14 @@ async function start(t: TestContext): Promise<Scene> {
 }
 
 async function leftoversIn(directory: string): Promise<string[]> {
-  const loops = (await listLoops()).map(({ backingFile }) => backingFile);
-  const mounts = (await readMountTable()).map(({ target }) => target);
-  const holders = [...(await listHolders()).keys()];
-  const files = await readdir(directory).catch(() => []);
-  const ours = [...loops, ...mounts, ...holders].filter((each) => each.startsWith(`${directory}/`));
-  return [...ours, ...files];
+  return [...(await fuseLeftovers(directory)), ...(await readdir(directory).catch(() => []))];
 }
 
 async function killHolder(file: string): Promise<void> {
   const [pid] = (await listHolders()).get(file) ?? [];
   assert.ok(pid !== undefined);
   process.kill(pid, 'SIGKILL');
-  while ((await listHolders()).has(file)) await sleep(5);
+  await eventually('the holder is gone', async () => !(await listHolders()).has(file));
 }
 
 /** Keeps the device open in a process of its own. */
@@ -185,7 +156,7 @@ async function startDaemon(
 test('fuse: reads wait for the next server while none is there, however often it is killed', {
   skip,
 }, async (t) => {
-  const folder = await folderFor(t);
+  const folder = await fuseFolder(t);
   const directory = join(folder, 'devices');
   let daemon = await startDaemon(t, folder, 'attach');
   const { device } = daemon;
@@ -208,7 +179,7 @@ test('fuse: reads wait for the next server while none is there, however often it
     assert.deepEqual(await successor.survivors(), [{ id: 'orphan', path: device }]);
     daemon = await startDaemon(t, folder, 'resume');
     assert.equal(daemon.device, device);
-    while (sums.length < seen + 3) await sleep(10);
+    await eventually('reading goes on', () => sums.length >= seen + 3);
   }
   reader.kill('SIGKILL');
   await once(reader, 'exit');
@@ -219,7 +190,7 @@ test('fuse: reads wait for the next server while none is there, however often it
 });
 
 test('fuse: a survivor is cleared away when nobody uses it', { skip }, async (t) => {
-  const folder = await folderFor(t);
+  const folder = await fuseFolder(t);
   const directory = join(folder, 'devices');
   const daemon = await startDaemon(t, folder, 'attach');
   await daemon.kill();
