@@ -1,0 +1,41 @@
+// Arguments as TypeScript hands them over, checked: what does not fit is a bug of the caller, and throws.
+#pragma once
+
+#include <uv.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#include <napi.h>
+
+// A whole number in [min, max].
+inline size_t WholeNumber(const Napi::CallbackInfo& info, size_t i, double min, double max,
+                          const char* name) {
+  if (i < info.Length() && info[i].IsNumber()) {
+    const double value = info[i].As<Napi::Number>().DoubleValue();
+    if (value >= min && value <= max && value == std::floor(value)) {
+      return static_cast<size_t>(value);
+    }
+  }
+  throw Napi::RangeError::New(info.Env(), name);
+}
+
+inline Napi::Uint8Array Bytes(const Napi::CallbackInfo& info, size_t i, const char* name) {
+  if (i < info.Length() && info[i].IsTypedArray() &&
+      info[i].As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array) {
+    return info[i].As<Napi::Uint8Array>();
+  }
+  throw Napi::TypeError::New(info.Env(), name);
+}
+
+// In Node's own shape: { code, errno, syscall }. `number` is positive.
+inline Napi::Error SystemError(Napi::Env env, const char* name, int number) {
+  const char* code = uv_err_name(-number);
+  auto error = Napi::Error::New(env, std::string(code) + ": " + strerror(number) + ", " + name);
+  error.Set("code", code);
+  error.Set("errno", static_cast<double>(-number));
+  error.Set("syscall", name);
+  return error;
+}
