@@ -17,6 +17,7 @@ const OUTPUT_BYTES_MAX = 4 << 20;
 const PACKAGES = {
   dd: 'coreutils',
   du: 'coreutils',
+  ln: 'coreutils',
   losetup: 'mount',
   mount: 'mount',
   nbdfuse: 'libnbd-bin',

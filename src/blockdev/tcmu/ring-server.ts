@@ -1,0 +1,320 @@
+/**
+ * Answers the commands in the ring of one device from its disk, which may be a WritableDisk.
+ *
+ *   1. All commands of one wake-up are taken, and what can be answered at once is, with one kick at the end: reads whose
+ *      bytes are local, decoded into a buffer that the thread's devices share and copied once, to where the kernel
+ *      wants them. No promise, and no allocation but one view per read.
+ *   2. A read that is not local, or fails a check, is loaded beside the others and answered when it is done, out of
+ *      order. If it fails, that read is answered with an error and reported once. So are changes.
+ *   3. What is under way is bounded by the device's data area: the kernel keeps the rest to itself.
+ *   4. What was answered before a flush arrived had been done before the disk was asked to flush.
+ */
+import { ErrorCodes, hasCode, ObdError } from '../../errors.js';
+import { readFully } from '../../io/random-access-file.js';
+import { isWritable, type VirtualDisk, type WritableDisk } from '../virtual-disk.js';
+import { CommandRing } from './command-ring.js';
+import { BLOCK_BYTES, blockCountOf, blockOf, CDB_BYTES, Opcodes } from './scsi-command.js';
+import {
+  checkModeSelect,
+  dataIn,
+  type ScsiUnit,
+  TRANSFER_BLOCKS_MAX,
+  unmapRanges,
+  WRITE_SAME_BLOCKS_MAX,
+} from './scsi-data.js';
+import { type Sense, Senses } from './scsi-sense.js';
+import type { UioDevice } from './uio-device.js';
+
+/** What one READ takes at most: the size of the buffer that a thread's devices share. */
+export const TRANSFER_BYTES_MAX = TRANSFER_BLOCKS_MAX * BLOCK_BYTES;
+/** Looks into the ring before the loop's other handles have their turn. */
+const TURNS_MAX = 8;
+/** Forces what a command writes to stable storage, in the second byte of all but the shortest. */
+const FUA = 0x08;
+/** In that of WRITE SAME: the blocks may be unmapped if they are zeroes; and, in the longer, zeroes it writes. */
+const MAY_UNMAP = 0x08;
+const NO_DATA = 0x01;
+
+export type ReportFailure = (error: unknown, offset: number, length: number) => void;
+
+export class RingServer {
+  readonly #uio: UioDevice;
+  readonly #ring: CommandRing;
+  readonly #disk: VirtualDisk;
+  readonly #writable: WritableDisk | undefined;
+  readonly #unit: ScsiUnit;
+  readonly #shared: Buffer;
+  readonly #report: ReportFailure;
+  readonly #cdb = Buffer.alloc(CDB_BYTES);
+  /** Commands that are not answered at once. */
+  #underWay = 0;
+  /** There are answers that the kernel has not been told of. */
+  #answered = false;
+  #stopped = false;
+  #idle: Promise<void> | undefined;
+  #onIdle: (() => void) | undefined;
+
+  /**
+   * @param shared - TRANSFER_BYTES_MAX that are used within a tick only.
+   * @throws {ObdError} `Unsupported` if this kernel's ring is of another kind.
+   */
+  constructor(
+    uio: UioDevice,
+    disk: VirtualDisk,
+    serial: string,
+    shared: Buffer,
+    report: ReportFailure,
+  ) {
+    this.#uio = uio;
+    this.#ring = new CommandRing(uio.ring);
+    this.#disk = disk;
+    this.#writable = isWritable(disk) ? disk : undefined;
+    const blocks = disk.sizeBytes / BLOCK_BYTES;
+    this.#unit = { blocks, writable: this.#writable !== undefined, serial };
+    this.#shared = shared;
+    this.#report = report;
+  }
+
+  /** Takes what is in the ring. @param failure - An errno: there is no device any more. */
+  wake(failure = 0): void {
+    if (failure !== 0) this.#stopped = true;
+    try {
+      for (let turn = 0; turn < TURNS_MAX && !this.#stopped; turn++) {
+        while (this.#ring.next()) this.#answer();
+        if (!this.#answered) return;
+        this.#kick();
+      }
+    } catch (error) {
+      if (!(error instanceof ObdError)) throw error;
+      // The kernel's ring makes no sense: nothing of it can be answered.
+      this.#stopped = true;
+      this.#report(error, 0, 0);
+    }
+  }
+
+  /** Takes no more commands. Resolves when the disk is not used any more, and what was taken is answered. Idempotent. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    if (this.#underWay === 0) return;
+    this.#idle ??= new Promise<void>((resolve) => {
+      this.#onIdle = resolve;
+    });
+    await this.#idle;
+  }
+
+  #kick(): void {
+    this.#answered = false;
+    this.#uio.kick();
+  }
+
+  #complete(id: number, sense: Sense): void {
+    this.#ring.complete(id, sense);
+    this.#answered = true;
+  }
+
+  #answer(): void {
+    const ring = this.#ring;
+    const cdb = this.#cdb;
+    cdb.set(ring.bytes.subarray(ring.cdbAt, ring.cdbAt + CDB_BYTES));
+    switch (cdb[0]) {
+      case Opcodes.Read6:
+      case Opcodes.Read10:
+      case Opcodes.Read12:
+      case Opcodes.Read16:
+        this.#read(ring.id, blockOf(cdb), blockCountOf(cdb));
+        return;
+      case Opcodes.TestUnitReady:
+      case Opcodes.StartStopUnit:
+        this.#complete(ring.id, Senses.None);
+        return;
+      case Opcodes.Verify10:
+      case Opcodes.Verify12:
+      case Opcodes.Verify16:
+        // Bytes to compare with would come along.
+        if ((cdb[1]! & 0x06) !== 0) this.#complete(ring.id, Senses.InvalidField);
+        else this.#complete(ring.id, this.#rangeSense(blockOf(cdb), blockCountOf(cdb)));
+        return;
+      case Opcodes.ModeSelect6:
+      case Opcodes.ModeSelect10:
+        this.#complete(ring.id, this.#modeSelect());
+        return;
+      case Opcodes.Write6:
+      case Opcodes.Write10:
+      case Opcodes.Write12:
+      case Opcodes.Write16:
+      case Opcodes.SynchronizeCache10:
+      case Opcodes.SynchronizeCache16:
+      case Opcodes.WriteSame10:
+      case Opcodes.WriteSame16:
+      case Opcodes.Unmap:
+        this.#change(ring.id, cdb);
+        return;
+      default:
+        this.#complete(ring.id, this.#dataIn());
+    }
+  }
+
+  /** Answers now if the bytes are local, or starts loading them. */
+  #read(id: number, first: number, count: number): void {
+    const sense =
+      count > TRANSFER_BLOCKS_MAX ? Senses.InvalidField : this.#rangeSense(first, count);
+    if (sense !== Senses.None || count === 0) {
+      this.#complete(id, sense);
+      return;
+    }
+    const offset = first * BLOCK_BYTES;
+    const length = count * BLOCK_BYTES;
+    const { bytes, iovecsAt, iovecCount } = this.#ring;
+    let local = false;
+    try {
+      local = this.#disk.readLocal(this.#shared.subarray(0, length), offset);
+    } catch {
+      // It may be damage that a better copy mends: readFully() finds out, and throws it if not.
+    }
+    if (local) {
+      const whole = this.#uio.scatter(bytes, iovecsAt, iovecCount, this.#shared, 0, length);
+      this.#complete(id, whole ? Senses.None : Senses.InvalidField);
+      return;
+    }
+    const iovecs = this.#ring.copyIovecs();
+    const target = Buffer.allocUnsafeSlow(length);
+    const load = async () => {
+      await readFully(this.#disk, target, offset);
+      if (!this.#uio.scatter(iovecs, 0, iovecCount, target, 0, length)) {
+        const message = `Cannot answer a read of ${length} bytes: the command has room for less`;
+        throw new ObdError(ErrorCodes.InvalidArgument, message, { offset, length });
+      }
+    };
+    this.#later(id, offset, length, load, () => Senses.ReadFailed);
+  }
+
+  #dataIn(): Sense {
+    const data = dataIn(this.#unit, this.#cdb);
+    if (typeof data === 'number') return data;
+    // The kernel hands on as much as was asked for: what there is no answer to must not be what was there before.
+    const { bytes, iovecsAt, iovecCount } = this.#ring;
+    const length = Math.min(this.#ring.dataBytes(), TRANSFER_BYTES_MAX);
+    data.copy(this.#shared.fill(0, 0, length), 0, 0, length);
+    const whole = this.#uio.scatter(bytes, iovecsAt, iovecCount, this.#shared, 0, length);
+    return whole ? Senses.None : Senses.InvalidField;
+  }
+
+  #modeSelect(): Sense {
+    const cdb = this.#cdb;
+    const list = this.#gather(cdb[0] === Opcodes.ModeSelect6 ? cdb[4]! : cdb.readUInt16BE(7));
+    return list === undefined ? Senses.InvalidField : checkModeSelect(this.#unit, cdb, list);
+  }
+
+  #change(id: number, cdb: Buffer): void {
+    const disk = this.#writable;
+    const sync = cdb[0] === Opcodes.SynchronizeCache10 || cdb[0] === Opcodes.SynchronizeCache16;
+    if (disk === undefined) this.#complete(id, sync ? Senses.None : Senses.WriteProtected);
+    else if (sync) this.#later(id, 0, 0, () => disk.flush());
+    else if (cdb[0] === Opcodes.Unmap) this.#unmap(id, disk);
+    else this.#write(id, disk, cdb[0] === Opcodes.WriteSame10 || cdb[0] === Opcodes.WriteSame16);
+  }
+
+  #write(id: number, disk: WritableDisk, same: boolean): void {
+    const cdb = this.#cdb;
+    const first = blockOf(cdb);
+    const count = blockCountOf(cdb);
+    const tooMany = count > (same ? WRITE_SAME_BLOCKS_MAX : TRANSFER_BLOCKS_MAX);
+    const sense = tooMany ? Senses.InvalidField : this.#rangeSense(first, count);
+    if (sense !== Senses.None || count === 0) {
+      this.#complete(id, sense !== Senses.None || !same ? sense : Senses.InvalidField);
+      return;
+    }
+    const offset = first * BLOCK_BYTES;
+    const length = count * BLOCK_BYTES;
+    const flags = cdb[1]!;
+    const zeroes = same && cdb[0] === Opcodes.WriteSame16 && (flags & NO_DATA) !== 0;
+    const data = zeroes ? Buffer.alloc(BLOCK_BYTES) : this.#gather(same ? BLOCK_BYTES : length);
+    if (data === undefined) this.#complete(id, Senses.InvalidField);
+    else if (same) {
+      this.#later(id, offset, length, () =>
+        writeSame(disk, data, offset, length, (flags & MAY_UNMAP) !== 0),
+      );
+    } else {
+      const fua = cdb[0] !== Opcodes.Write6 && (flags & FUA) !== 0;
+      this.#later(id, offset, length, async () => {
+        await disk.write(data, offset);
+        if (fua) await disk.flush();
+      });
+    }
+  }
+
+  #unmap(id: number, disk: WritableDisk): void {
+    const list = this.#gather(this.#cdb.readUInt16BE(7));
+    const ranges = list === undefined ? Senses.InvalidField : unmapRanges(this.#unit, list);
+    if (typeof ranges === 'number') {
+      this.#complete(id, ranges);
+      return;
+    }
+    const offset = (ranges[0]?.first ?? 0) * BLOCK_BYTES;
+    this.#later(id, offset, (ranges[0]?.count ?? 0) * BLOCK_BYTES, async () => {
+      for (const { first, count } of ranges) {
+        await disk.zero(first * BLOCK_BYTES, count * BLOCK_BYTES, true);
+      }
+    });
+  }
+
+  /** Data that came with the command, to be kept; undefined if it brought less. */
+  #gather(length: number): Buffer | undefined {
+    const { bytes, iovecsAt, iovecCount } = this.#ring;
+    const data = Buffer.allocUnsafeSlow(length);
+    return this.#uio.gather(bytes, iovecsAt, iovecCount, data, 0, length) ? data : undefined;
+  }
+
+  #rangeSense(first: number, count: number): Sense {
+    return first + count > this.#unit.blocks ? Senses.OutOfRange : Senses.None;
+  }
+
+  /** Answers when `work` is done. */
+  #later(
+    id: number,
+    offset: number,
+    length: number,
+    work: () => Promise<void>,
+    senseOf: (error: unknown) => Sense = changeSense,
+  ): void {
+    this.#underWay++;
+    work()
+      .then(
+        () => Senses.None,
+        (error: unknown) => {
+          this.#report(error, offset, length);
+          return senseOf(error);
+        },
+      )
+      .then((sense) => this.#finish(id, sense))
+      .catch((error: unknown) => this.#report(error, offset, length));
+  }
+
+  #finish(id: number, sense: Sense): void {
+    this.#underWay--;
+    if (this.#underWay === 0) this.#onIdle?.();
+    this.#complete(id, sense);
+    this.#kick();
+  }
+}
+
+function changeSense(error: unknown): Sense {
+  return hasCode(error, ErrorCodes.NoSpace) ? Senses.NoSpace : Senses.WriteFailed;
+}
+
+async function writeSame(
+  disk: WritableDisk,
+  block: Buffer,
+  offset: number,
+  length: number,
+  mayUnmap: boolean,
+): Promise<void> {
+  if (block.every((byte) => byte === 0)) {
+    await disk.zero(offset, length, mayUnmap);
+    return;
+  }
+  const blocks = Buffer.alloc(Math.min(length, TRANSFER_BYTES_MAX), block);
+  for (let at = 0; at < length; at += blocks.length) {
+    await disk.write(blocks.subarray(0, Math.min(blocks.length, length - at)), offset + at);
+  }
+}

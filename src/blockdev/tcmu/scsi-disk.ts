@@ -1,0 +1,61 @@
+/**
+ * The block device that Linux makes of a SCSI address, and how long it waits for answers.
+ */
+import { access, readdir, writeFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
+import { ABSENCE_SECONDS_MAX } from '../transport.js';
+
+const SCSI_DEVICES = '/sys/bus/scsi/devices';
+/** The disk is looked at and named beside whoever asked for it. */
+const APPEAR_MS = 30_000;
+const POLL_MS = 2;
+/** By then TCMU has given up on a command: before, the kernel would abort it, and wait for that. */
+const PATIENCE_SECONDS = ABSENCE_SECONDS_MAX + 60;
+
+/** Its node in /dev; undefined if there is none (yet, or any more). @throws {ObdError} `Io`. */
+export async function diskNodeOf(address: string): Promise<string | undefined> {
+  const path = `${SCSI_DEVICES}/${address}/block`;
+  try {
+    const [name] = await readdir(path);
+    return name === undefined ? undefined : `/dev/${name}`;
+  } catch (cause) {
+    if (['ENOENT', 'ENODEV'].includes(systemCode(cause) ?? '')) return undefined;
+    const message = `Cannot read "${path}": ${messageOf(cause)}`;
+    throw new ObdError(ErrorCodes.Io, message, { path }, cause);
+  }
+}
+
+/** @throws {ObdError} `Io` if it does not appear. */
+export async function waitForDisk(address: string): Promise<string> {
+  const deadline = performance.now() + APPEAR_MS;
+  while (performance.now() < deadline) {
+    const node = await diskNodeOf(address);
+    if (node !== undefined && (await isThere(node))) return node;
+    await sleep(POLL_MS);
+  }
+  throw new ObdError(
+    ErrorCodes.Io,
+    `Cannot find the disk at SCSI address ${address}: no node in /dev after ${APPEAR_MS} ms`,
+  );
+}
+
+/** Has the kernel wait for answers as long as a device may be without a server. @throws {ObdError} `Io`. */
+export async function setPatience(node: string): Promise<void> {
+  const path = `/sys/block/${node.slice('/dev/'.length)}/device/timeout`;
+  try {
+    await writeFile(path, String(PATIENCE_SECONDS));
+  } catch (cause) {
+    const message = `Cannot write "${path}": ${messageOf(cause)}`;
+    throw new ObdError(ErrorCodes.Io, message, { path }, cause);
+  }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,387 @@
+/**
+ * The transport on the kernel's SCSI target: TCMU hands a disk's commands to this process in a ring of shared memory,
+ * and tcm_loop makes a SCSI host of this machine that the disk is on, /dev/sdX.
+ *
+ * Which device is whose stands in the names of its objects in configfs and nowhere else (target-objects.ts).
+ *
+ *   1. attach: core device, uio device, serving, and only then the SCSI host, whose scan the kernel wants answers to.
+ *   2. A server that is killed leaves commands in the ring, and the kernel goes on to put some there. Who comes next
+ *      opens the uio device, which only one process can have; holds the device; has the kernel ask again for what was in
+ *      the ring (BUSY, which the SCSI layer repeats); and lets go. ABSENCE_SECONDS_MAX later commands fail.
+ *   3. Nobody is at the disk when it is removed: it is claimed first.
+ *   4. What is cleared away is answered with errors meanwhile: a kernel in the middle of the scan, or of the search for
+ *      partitions, would wait for answers while it holds locks that nobody else gets past.
+ *
+ * No netlink. TCMU tells handler programs of each device in messages that, if they are lost, leave the kernel waiting
+ * for an answer for ever, with the device's directory locked. Whoever makes the device knows all that the message says, so
+ * it is made with nl_reply_supported=-1, and the kernel waits for nobody. The message is sent nevertheless, to a
+ * tcmu-runner maybe: of a configuration that begins with "obd-ts/" it says that it has no handler, and lets it be.
+ */
+import { createHash } from 'node:crypto';
+import { mkdir, realpath } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ErrorCodes, hasCode, messageOf, ObdError, systemCode } from '../../errors.js';
+import { readFully } from '../../io/random-access-file.js';
+import { claimDevice } from '../device-users.js';
+import type { AttachedDevice, Survivor, Transport } from '../transport.js';
+import type { VirtualDisk } from '../virtual-disk.js';
+import { CommandRefusal } from './command-refusal.js';
+import { RingServer, TRANSFER_BYTES_MAX } from './ring-server.js';
+import { BLOCK_BYTES } from './scsi-command.js';
+import { diskNodeOf, setPatience, waitForDisk } from './scsi-disk.js';
+import {
+  enableCoreDevice,
+  findUio,
+  isMade,
+  listTargets,
+  makeCoreDevice,
+  makeLoopTarget,
+  missingForTargets,
+  putAction,
+  removeLink,
+  removeTarget,
+  scsiAddressOf,
+  sizeBytesOf,
+  type TargetNames,
+  targetNames,
+} from './target-objects.js';
+import { openUioDevice, type UioDevice } from './uio-device.js';
+
+const ID_PATTERN = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
+/** What the kernel reads in search of partitions. */
+const FIRST_BYTES = 16384;
+/** A process that was killed has its files closed within that, unless its memory is large. */
+const TAKE_OVER_MS = 10_000;
+/** udev looks at a new disk, or one that was written to, for a moment. */
+const SETTLE_MS = 2000;
+const POLL_MS = 20;
+
+/** One read, or change of a WritableDisk, that was answered with an error. */
+export interface TcmuFailure {
+  readonly id: string;
+  readonly offset: number;
+  readonly length: number;
+  readonly error: unknown;
+}
+
+export class TcmuTransport implements Transport {
+  readonly name = 'tcmu';
+  readonly #directory: string;
+  readonly #onReadError: ((failure: TcmuFailure) => void) | undefined;
+  readonly #shared = Buffer.allocUnsafeSlow(TRANSFER_BYTES_MAX);
+  /** What is attached, or becomes or ceases to be, by id. */
+  readonly #taken = new Set<string>();
+  #instance: Promise<string> | undefined;
+
+  /** @param directory - Names this daemon's devices; made when it is first needed, and stays empty. */
+  constructor(directory: string, onReadError?: (failure: TcmuFailure) => void) {
+    this.#directory = directory;
+    this.#onReadError = onReadError;
+  }
+
+  async missing(): Promise<string | undefined> {
+    return await missingForTargets();
+  }
+
+  async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
+    const names = await this.#begin(id, 'attach');
+    return await this.#keeping(id, async () => {
+      if (disk.sizeBytes % BLOCK_BYTES !== 0 || disk.sizeBytes === 0) {
+        throw new ObdError(
+          ErrorCodes.InvalidArgument,
+          `Cannot attach ${disk.label}: ${disk.sizeBytes} bytes are no blocks of ${BLOCK_BYTES}`,
+        );
+      }
+      await readFully(disk, Buffer.alloc(Math.min(FIRST_BYTES, disk.sizeBytes)), 0);
+      await makeCoreDevice(names);
+      let serving: Serving | undefined;
+      try {
+        await enableCoreDevice(names, disk.sizeBytes);
+        serving = await this.#serve(id, names, disk, 'attach');
+        await makeLoopTarget(names);
+        const path = await waitForDisk((await scsiAddressOf(names)) ?? 'unknown');
+        await setPatience(path);
+        return new TcmuDevice(names, path, serving, () => this.#taken.delete(id));
+      } catch (error) {
+        // Why the attach failed matters more. What cannot be taken back is found by survivors().
+        await abandon(names, serving).catch(() => {});
+        throw error;
+      }
+    });
+  }
+
+  async survivors(): Promise<Survivor[]> {
+    const instance = await this.#instanceKey();
+    const found: Survivor[] = [];
+    for (const id of await listTargets(instance)) {
+      if (this.#taken.has(id)) continue;
+      found.push({ id, path: await nodeOf(targetNames(instance, id)) });
+    }
+    return found;
+  }
+
+  async resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
+    const names = await this.#begin(id, 'resume');
+    return await this.#keeping(id, async () => {
+      const path = await nodeOf(names);
+      if (path === undefined) {
+        throw new ObdError(ErrorCodes.NotFound, `Cannot resume "${id}": there is no such device`);
+      }
+      const sizeBytes = await sizeBytesOf(names);
+      if (sizeBytes !== disk.sizeBytes) {
+        throw new ObdError(
+          ErrorCodes.FailedPrecondition,
+          `Cannot resume ${path} with ${disk.label}: it has ${sizeBytes} bytes, and the disk ${disk.sizeBytes}`,
+          { path },
+        );
+      }
+      const serving = await this.#serve(id, names, disk, 'resume');
+      try {
+        // It may have died before it set this.
+        await setPatience(path);
+      } catch (error) {
+        await serving.end();
+        throw error;
+      }
+      return new TcmuDevice(names, path, serving, () => this.#taken.delete(id));
+    });
+  }
+
+  async clear(id: string): Promise<void> {
+    const names = await this.#begin(id, 'clear');
+    try {
+      if (await isMade(names)) await clear(names);
+    } finally {
+      this.#taken.delete(id);
+    }
+  }
+
+  /** Takes the id for a call, and returns its names in the kernel. */
+  async #begin(id: string, action: string): Promise<TargetNames> {
+    if (!ID_PATTERN.test(id)) {
+      throw new ObdError(
+        ErrorCodes.InvalidArgument,
+        `Cannot ${action} ${JSON.stringify(id)}: an id is 1 to 64 of A-Z, a-z, 0-9, ".", "_" and "-", and begins with no "."`,
+      );
+    }
+    if (this.#taken.has(id)) {
+      throw new ObdError(
+        ErrorCodes.Busy,
+        `Cannot ${action} "${id}": this process serves or changes it`,
+      );
+    }
+    this.#taken.add(id);
+    try {
+      const missing = await this.missing();
+      if (missing !== undefined) {
+        throw new ObdError(
+          ErrorCodes.Host,
+          `Cannot ${action} "${id}": tcmu cannot be used: ${missing}`,
+        );
+      }
+      return targetNames(await this.#instanceKey(), id);
+    } catch (error) {
+      this.#taken.delete(id);
+      throw error;
+    }
+  }
+
+  /** The id stays taken if a device comes of it. */
+  async #keeping(id: string, make: () => Promise<TcmuDevice>): Promise<TcmuDevice> {
+    try {
+      return await make();
+    } catch (error) {
+      this.#taken.delete(id);
+      throw error;
+    }
+  }
+
+  async #serve(
+    id: string,
+    names: TargetNames,
+    disk: VirtualDisk,
+    as: 'attach' | 'resume',
+  ): Promise<Serving> {
+    let server: RingServer | undefined;
+    const uio = await openUio(names, (failure) => server?.wake(failure));
+    try {
+      if (as === 'resume') await holdAndReset(names);
+      const report = (error: unknown, offset: number, length: number): void =>
+        this.#onReadError?.({ id, offset, length, error });
+      server = new RingServer(uio, disk, names.serial, this.#shared, report);
+      server.wake();
+      if (as === 'resume') await putAction(names, 'block_dev', 0);
+      return new Serving(uio, server);
+    } catch (error) {
+      await server?.stop();
+      uio.close();
+      throw error;
+    }
+  }
+
+  #instanceKey(): Promise<string> {
+    this.#instance ??= nameDaemon(this.#directory).catch((error) => {
+      this.#instance = undefined;
+      throw error;
+    });
+    return this.#instance;
+  }
+}
+
+/** A uio device and who answers its commands. */
+class Serving {
+  readonly #uio: UioDevice;
+  readonly #server: RingServer;
+
+  constructor(uio: UioDevice, server: RingServer) {
+    this.#uio = uio;
+    this.#server = server;
+  }
+
+  /** What was taken is answered first. Idempotent. */
+  async end(): Promise<void> {
+    await this.#server.stop();
+    this.#uio.close();
+  }
+}
+
+class TcmuDevice implements AttachedDevice {
+  readonly path: string;
+  readonly #names: TargetNames;
+  readonly #serving: Serving;
+  readonly #forget: () => void;
+  #isGone = false;
+  #detaching: Promise<void> | undefined;
+
+  constructor(names: TargetNames, path: string, serving: Serving, forget: () => void) {
+    this.path = path;
+    this.#names = names;
+    this.#serving = serving;
+    this.#forget = forget;
+  }
+
+  get isGone(): boolean {
+    return this.#isGone;
+  }
+
+  async detach(): Promise<void> {
+    this.#detaching ??= this.#detach().catch((error) => {
+      this.#detaching = undefined;
+      throw error;
+    });
+    await this.#detaching;
+  }
+
+  async release(): Promise<void> {
+    await this.#serving.end();
+    this.#forget();
+  }
+
+  async #detach(): Promise<void> {
+    if (!this.#isGone) {
+      // Somebody else may have removed it: then there is nothing to claim, and the node is another's.
+      const isThere = (await nodeOf(this.#names)) === this.path;
+      const claim = isThere ? await claimWhenSettled(this.path) : undefined;
+      try {
+        await removeLink(this.#names);
+        this.#isGone = true;
+      } finally {
+        await claim?.close();
+      }
+    }
+    await this.#serving.end();
+    await removeTarget(this.#names);
+    this.#forget();
+  }
+}
+
+/** What this daemon's objects have in their names. */
+async function nameDaemon(directory: string): Promise<string> {
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    const hash = createHash('sha256').update(await realpath(directory));
+    return hash.digest('hex').slice(0, 16);
+  } catch (cause) {
+    const message = `Cannot make the directory "${directory}": ${messageOf(cause)}`;
+    throw new ObdError(ErrorCodes.Io, message, { path: directory }, cause);
+  }
+}
+
+async function nodeOf(names: TargetNames): Promise<string | undefined> {
+  const address = await scsiAddressOf(names);
+  return address === undefined ? undefined : await diskNodeOf(address);
+}
+
+/** Its files are closed only a moment after a process was killed. @throws {ObdError} `Busy`, `Io`. */
+async function openUio(names: TargetNames, onReady: (failure: number) => void): Promise<UioDevice> {
+  const node = await findUio(names);
+  if (node === undefined) {
+    const message = `Cannot serve "${names.device}": there is no uio device called "${names.uioName}"`;
+    throw new ObdError(ErrorCodes.Io, message, { path: names.device });
+  }
+  const { path, sizeBytes } = node;
+  const deadline = performance.now() + TAKE_OVER_MS;
+  for (;;) {
+    try {
+      return openUioDevice(path, sizeBytes, onReady);
+    } catch (cause) {
+      if (systemCode(cause) !== 'EBUSY') {
+        const message = `Cannot open "${path}" of "${names.device}": ${messageOf(cause)}`;
+        throw new ObdError(ErrorCodes.Io, message, { path }, cause);
+      }
+      if (performance.now() > deadline) {
+        const message = `Cannot serve "${names.device}": another process does, by "${path}"; stop that one first`;
+        throw new ObdError(ErrorCodes.Busy, message, { path }, cause);
+      }
+      await sleep(POLL_MS);
+    }
+  }
+}
+
+/** Keeps the kernel's commands back, and has it ask again for those that an earlier server left unanswered. */
+async function holdAndReset(names: TargetNames): Promise<void> {
+  await putAction(names, 'block_dev', 1);
+  await putAction(names, 'reset_ring', 1);
+}
+
+/** Takes away what was never handed out, whoever is looking at it. */
+async function abandon(names: TargetNames, serving: Serving | undefined): Promise<void> {
+  await removeLink(names);
+  await serving?.end();
+  await removeTarget(names);
+}
+
+async function clear(names: TargetNames): Promise<void> {
+  const path = await nodeOf(names);
+  const claiming = path === undefined ? undefined : claimWhenSettled(path);
+  // Opening it waits only while the kernel itself waits for answers to its search for partitions. Then nobody ever had it.
+  await Promise.race([claiming, sleep(SETTLE_MS * 2, undefined, { ref: false })]);
+  let refusal: CommandRefusal | undefined;
+  let uio: UioDevice | undefined;
+  try {
+    if ((await findUio(names)) !== undefined) {
+      uio = await openUio(names, () => refusal?.wake());
+      await holdAndReset(names);
+      refusal = new CommandRefusal(uio);
+      await putAction(names, 'block_dev', 0);
+    }
+    await claiming;
+    await removeLink(names);
+  } finally {
+    await (await claiming?.catch(() => undefined))?.close();
+    uio?.close();
+  }
+  await removeTarget(names);
+}
+
+async function claimWhenSettled(path: string): ReturnType<typeof claimDevice> {
+  const deadline = performance.now() + SETTLE_MS;
+  for (;;) {
+    try {
+      return await claimDevice(path);
+    } catch (error) {
+      if (!hasCode(error, ErrorCodes.Busy) || performance.now() > deadline) throw error;
+      await sleep(POLL_MS);
+    }
+  }
+}
