@@ -223,6 +223,22 @@ test('reads of every length and alignment, many at once, are what the disk has',
   assert.ok((await Promise.all(reads)).every((equal) => equal));
 });
 
+test('a server that ends before the device has answered a read ends the attach', {
+  skip,
+}, async (t) => {
+  const scene = await Scene.make(t);
+  const disk = new WaitingDisk(bytes);
+  const server = await scene.serve(disk);
+  const made = scene.makeDevice();
+  await eventually('the first read is in flight', () => disk.loads > 0);
+  const refused = assert.rejects(made, { code: ErrorCodes.Io, message: /it hung up/ });
+  const closed = server.close();
+  await refused;
+  disk.fail();
+  await closed;
+  assert.deepEqual(await fuseLeftovers(scene.folder), []);
+});
+
 test('a device whose server ends, or says nothing right, before it is made is none', {
   skip,
 }, async (t) => {
