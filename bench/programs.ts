@@ -1,4 +1,4 @@
-/** The programs that are measured or measure: qemu-nbd beside our daemon, fio on either's socket. */
+/** The programs that are measured or measure: qemu-nbd beside our daemon, fio on what either serves. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
@@ -73,12 +73,22 @@ export interface Workload {
   readonly depth: number;
 }
 
-/** One run of fio's nbd engine over the whole disk. @returns The rate in the workload's unit. */
-export async function fio(workload: Workload, uri: string, seconds: number): Promise<number> {
+/** What fio reads: an NBD export, or a block device past the page cache. */
+export type FioTarget = { readonly uri: string } | { readonly device: string };
+
+/** One run of fio over the whole disk. @returns The rate in the workload's unit, and how many reads that was. */
+export async function fio(
+  workload: Workload,
+  target: FioTarget,
+  seconds: number,
+): Promise<{ rate: number; reads: number }> {
+  const where =
+    'uri' in target
+      ? ['--ioengine=nbd', `--uri=${target.uri}`]
+      : ['--ioengine=libaio', '--direct=1', '--readonly', `--filename=${target.device}`];
   const text = await run('fio', [
     '--name=bench',
-    '--ioengine=nbd',
-    `--uri=${uri}`,
+    ...where,
     `--rw=${workload.rw}`,
     `--bs=${workload.blockBytes}`,
     `--iodepth=${workload.depth}`,
@@ -88,7 +98,8 @@ export async function fio(workload: Workload, uri: string, seconds: number): Pro
     '--output-format=json',
   ]);
   const { read } = JSON.parse(text.slice(text.indexOf('{'))).jobs[0];
-  return workload.unit === 'reads/s' ? read.iops : read.bw_bytes / 2 ** 20;
+  const rate = workload.unit === 'reads/s' ? read.iops : read.bw_bytes / 2 ** 20;
+  return { rate, reads: read.total_ios };
 }
 
 /** Resident memory of a process now, in MiB. */

@@ -6,7 +6,7 @@
  * and each figure is the median of its rounds, with the lowest and the highest beside it in the JSON. All of
  * the disk is in the daemon's cache, and all files in the page cache, before a rate is measured.
  */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { cpus, release } from 'node:os';
 import { join } from 'node:path';
 import { textTable } from '../src/cli/text-table.js';
@@ -14,7 +14,8 @@ import { writeImageConfig } from '../src/image/image-config.js';
 import { LocalRegistry } from './local-registry.js';
 import { MeasuredDaemon } from './measured-daemon.js';
 import { fio, QemuNbd, residentMib, run, type Workload } from './programs.js';
-import { DISK_BYTES, makeSampleImage, type SampleImage } from './sample-image.js';
+import { type Sample, sampleOf } from './sample.js';
+import { DISK_BYTES, makeQcow2, makeSampleImage, type SampleImage } from './sample-image.js';
 
 const OPENINGS = 3;
 const ROUNDS = 5;
@@ -27,12 +28,6 @@ const WORKLOADS: readonly Workload[] = [
   { name: '1 MiB sequential, depth 8', unit: 'MiB/s', rw: 'read', blockBytes: 1 << 20, depth: 8 },
 ];
 const SERVERS = ['obd-blockd', 'qemu-nbd raw', 'qemu-nbd qcow2'] as const;
-
-interface Sample {
-  readonly median: number;
-  readonly lowest: number;
-  readonly highest: number;
-}
 
 interface Figure {
   readonly name: string;
@@ -54,7 +49,9 @@ export async function measureWholePath(say: (step: string) => void): Promise<Rep
   const undo: (() => Promise<unknown>)[] = [() => rm(folder, { recursive: true })];
   try {
     say('making an image of twelve layers');
-    const image = await makeSampleImage(folder);
+    const image = makeSampleImage(folder, DISK_BYTES);
+    const qcow2 = join(folder, 'disk.qcow2');
+    await makeQcow2(image, qcow2);
     say('pushing it');
     const registry = await LocalRegistry.start(folder);
     undo.push(() => registry.stop());
@@ -64,12 +61,12 @@ export async function measureWholePath(say: (step: string) => void): Promise<Rep
     say('reading it');
     const daemon = await MeasuredDaemon.start(folder);
     undo.push(() => daemon.stop());
-    figures.push(...(await measureReads(image, config, daemon, folder, undo)));
-    const { layerBytes, qcow2Bytes } = image;
+    figures.push(...(await measureReads(image, qcow2, config, daemon, folder, undo)));
+    const { layerBytes } = image;
     return {
       date: new Date().toISOString(),
       machine: `${cpus().length} x ${cpus()[0]?.model}, Linux ${release()}, Node ${process.version}`,
-      image: `${mib(DISK_BYTES)} MiB in ${image.layers.length} layers of ${mib(layerBytes)} MiB, qcow2 ${mib(qcow2Bytes)} MiB`,
+      image: `${mib(DISK_BYTES)} MiB in ${image.layers.length} layers of ${mib(layerBytes)} MiB, qcow2 ${mib((await stat(qcow2)).size)} MiB`,
       figures,
     };
   } finally {
@@ -115,6 +112,7 @@ async function measureOpenings(config: string, folder: string): Promise<Figure[]
 
 async function measureReads(
   image: SampleImage,
+  qcow2Path: string,
   config: string,
   daemon: MeasuredDaemon,
   folder: string,
@@ -125,7 +123,7 @@ async function measureReads(
   await run('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', nbdUri, image.raw]);
   const raw = await QemuNbd.start(image.raw, 'raw', join(folder, 'raw.sock'));
   undo.push(() => raw.stop());
-  const qcow2 = await QemuNbd.start(image.qcow2, 'qcow2', join(folder, 'qcow2.sock'));
+  const qcow2 = await QemuNbd.start(qcow2Path, 'qcow2', join(folder, 'qcow2.sock'));
   undo.push(() => qcow2.stop());
   await run('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', qcow2.uri, image.raw]);
 
@@ -134,7 +132,7 @@ async function measureReads(
     const rates = SERVERS.map((): number[] => []);
     for (let round = 0; round < ROUNDS; round++) {
       for (const [i, uri] of [nbdUri, raw.uri, qcow2.uri].entries()) {
-        rates[i]?.push(await fio(workload, uri, RUN_SECONDS));
+        rates[i]?.push((await fio(workload, { uri }, RUN_SECONDS)).rate);
       }
     }
     figures.push({ name: workload.name, unit: workload.unit, samples: rates.map(sampleOf) });
@@ -145,17 +143,11 @@ async function measureReads(
   const [random] = WORKLOADS;
   for (let i = 1; i < DEVICES; i++) {
     const device = await daemon.client.attach(`bench-${i}`, config);
-    await fio(random!, device.nbdUri, RUN_SECONDS);
+    await fio(random!, { uri: device.nbdUri }, RUN_SECONDS);
   }
   const ten = [sampleOf([residentMib(daemon.pid)])];
   figures.push({ name: `resident, ${DEVICES} devices`, unit: 'MiB', samples: ten });
   return figures;
-}
-
-function sampleOf(values: readonly number[]): Sample {
-  const sorted = [...values].sort((a, b) => a - b);
-  const at = (i: number) => Number((sorted[i] ?? Number.NaN).toPrecision(4));
-  return { median: at(sorted.length >> 1), lowest: at(0), highest: at(sorted.length - 1) };
 }
 
 const mib = (bytes: number): string => (bytes / 2 ** 20).toFixed(0);
