@@ -9,6 +9,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <thread>
+
 #include "arguments.h"
 
 namespace {
@@ -37,6 +39,7 @@ constexpr double kIoBytesMax = 32 << 20;
 constexpr size_t kReadyColumns = 4;
 // Batches of one device before the loop's other handles have their turn.
 constexpr int kTurnsMax = 8;
+constexpr useconds_t kDeathPollMicroseconds = 1000;
 
 size_t RoundUpToPages(size_t bytes) {
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
@@ -70,6 +73,7 @@ class WithoutAdmin {
 Napi::Function Queue::Class(Napi::Env env) {
   return DefineClass(env, "Queue",
                      {InstanceMethod<&Queue::Commit>("commit"),
+                      InstanceMethod<&Queue::Leave>("leave"),
                       InstanceMethod<&Queue::CloseFromScript>("close")});
 }
 
@@ -86,9 +90,8 @@ Queue::Queue(const Napi::CallbackInfo& info)
   on_ready_ = Napi::Persistent(Callback(info, 3, "onReady"));
   on_stopped_ = Napi::Persistent(Callback(info, 4, "onStopped"));
 
-  // Work for this thread is done in Enter() only, and in a thread of the kernel once the ring is closed. With work that
-  // interrupts the thread instead, a request that arrives while the ring is closed would be handed to nobody, for ever.
-  int failed = ring_.Open(depth_, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+  // Requests are handed over when this thread enters the kernel, and do not interrupt it.
+  int failed = ring_.Open(depth_, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN |
                                       IORING_SETUP_TASKRUN_FLAG);
   if (failed != 0) throw SystemError(env, "io_uring_setup", -failed);
   fd_ = open(path.c_str(), O_RDWR | O_CLOEXEC);
@@ -120,7 +123,7 @@ Queue::Queue(const Napi::CallbackInfo& info)
 
   failed = wakeup_.Open(
       env_, this, [](void* queue) { static_cast<Queue*>(queue)->Wake(); },
-      [](void* queue) { static_cast<Queue*>(queue)->Close(); });
+      [](void* queue) { static_cast<Queue*>(queue)->CloseAfterThread(); });
   if (failed == 0) {
     Ref();
     held_ = true;
@@ -178,7 +181,7 @@ void Queue::Push(uint32_t operation, uint32_t tag, int32_t result) {
 void Queue::Commit(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto count = static_cast<uint32_t>(WholeNumber(info, 0, 0, depth_, "count"));
-  if (fd_ < 0) return;
+  if (fd_ < 0 || left_) return;
   const int32_t* answers = answers_.Value().Data();
   for (uint32_t i = 0; i < count; i++) {
     const auto tag = static_cast<uint32_t>(answers[2 * i]);
@@ -194,7 +197,7 @@ void Queue::Commit(const Napi::CallbackInfo& info) {
 
 void Queue::Wake() {
   const Napi::Env env(env_);
-  for (int turn = 0; turn < kTurnsMax && fd_ >= 0; turn++) {
+  for (int turn = 0; turn < kTurnsMax && fd_ >= 0 && !left_; turn++) {
     if (!ring_.HasWork()) {
       // What comes in between is seen here, and what comes later signals.
       wakeup_.Drain();
@@ -250,12 +253,37 @@ void Queue::Call(const Napi::FunctionReference& function, uint32_t count) {
   }
 }
 
+void Queue::Leave(const Napi::CallbackInfo&) {
+  if (fd_ < 0) return;
+  left_ = true;
+  wakeup_.Stop();
+}
+
 void Queue::CloseFromScript(const Napi::CallbackInfo&) { Close(); }
 
 void Queue::Close() {
   if (fd_ < 0) return;
   ring_.Close();
   close(fd_);
+  LetGo();
+}
+
+void Queue::CloseAfterThread() {
+  if (fd_ < 0) return;
+  const int ring = ring_.Detach();
+  const int device = fd_;
+  LetGo();
+  const auto process = getpid();
+  const auto thread = static_cast<pid_t>(syscall(SYS_gettid));
+  // If the process ends first, the kernel does the same.
+  std::thread([=] {
+    while (syscall(SYS_tgkill, process, thread, 0) == 0) usleep(kDeathPollMicroseconds);
+    close(ring);
+    close(device);
+  }).detach();
+}
+
+void Queue::LetGo() {
   fd_ = -1;
   if (descriptors_ != nullptr) munmap(const_cast<uint8_t*>(descriptors_), descriptors_bytes_);
   descriptors_ = nullptr;

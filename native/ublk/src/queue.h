@@ -24,7 +24,11 @@
 // and at any time, with commit(count) of as many rows of `answers`. onStopped() is called once when the kernel has
 // taken the last tag back: the device was stopped.
 //
-// close() takes what is unanswered from this process as its death would. Then the arrays are of no use.
+// leave() answers no more. close() gives up what is unanswered, so that another process, or thread, can have it; then the
+// arrays are of no use. Linux 6.12 loses a request, and with it the device, that arrives in the moment in which
+// it takes the others back, unless the thread which served them is dead. So a queue that others may be using is left, and
+// closed when its thread or its process has ended; only one that is stopped, was never started or is known to
+// be quiet is closed before. (IORING_SETUP_DEFER_TASKRUN would lose it even when the thread is dead.)
 class Queue : public Napi::ObjectWrap<Queue> {
  public:
   static Napi::Function Class(Napi::Env env);
@@ -34,6 +38,7 @@ class Queue : public Napi::ObjectWrap<Queue> {
   enum class Tag : uint8_t { kKernels, kOurs, kGone };
 
   void Commit(const Napi::CallbackInfo& info);
+  void Leave(const Napi::CallbackInfo& info);
   void CloseFromScript(const Napi::CallbackInfo& info);
 
   int Fetch();
@@ -42,6 +47,8 @@ class Queue : public Napi::ObjectWrap<Queue> {
   uint32_t Gather();
   void Call(const Napi::FunctionReference& function, uint32_t count);
   void Close();
+  void CloseAfterThread();
+  void LetGo();
 
   napi_env env_;
   uint32_t depth_;
@@ -49,6 +56,7 @@ class Queue : public Napi::ObjectWrap<Queue> {
   Ring ring_;
   Wakeup wakeup_;
   int fd_ = -1;
+  bool left_ = false;
   bool held_ = false;
   uint8_t* memory_ = nullptr;
   const uint8_t* descriptors_ = nullptr;

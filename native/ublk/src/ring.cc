@@ -54,13 +54,19 @@ int Ring::Register(int event_fd) {
 }
 
 void Ring::Close() {
+  const int fd = Detach();
+  if (fd >= 0) close(fd);
+}
+
+int Ring::Detach() {
   // The mappings hold the ring as the descriptor does.
   if (rings_ != nullptr) munmap(rings_, rings_bytes_);
   if (sqes_ != nullptr) munmap(sqes_, entries_ * sqe_bytes_);
-  if (fd_ >= 0) close(fd_);
   rings_ = nullptr;
   sqes_ = nullptr;
+  const int fd = fd_;
   fd_ = -1;
+  return fd;
 }
 
 io_uring_sqe* Ring::Next() {

@@ -20,6 +20,8 @@ class Ring {
   int Register(int event_fd);
   // Commands under way are cancelled by the kernel, on its own time. Idempotent.
   void Close();
+  // Close() but for the descriptor, which is the caller's to close; -1 if it was closed.
+  int Detach();
 
   // A zeroed submission, which the next Enter() submits. At most `entries` between two of those.
   io_uring_sqe* Next();

@@ -44,6 +44,10 @@ void Wakeup::Drain() {
   }
 }
 
+void Wakeup::Stop() {
+  if (poll_ != nullptr) uv_poll_stop(poll_);
+}
+
 void Wakeup::Close() {
   if (poll_ == nullptr) return;
   uv_poll_stop(poll_);

@@ -18,6 +18,8 @@ class Wakeup {
   void Drain();
   void Ref() { uv_ref(reinterpret_cast<uv_handle_t*>(poll_)); }
   void Unref() { uv_unref(reinterpret_cast<uv_handle_t*>(poll_)); }
+  // No more calls of on_wake; it stays open.
+  void Stop();
   // Idempotent.
   void Close();
 

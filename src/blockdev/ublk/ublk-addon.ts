@@ -12,6 +12,7 @@ export interface NativeQueue {
   /** Two for each answer: tag, and bytes or -errno. */
   readonly answers: Int32Array;
   commit(count: number): void;
+  leave(): void;
   close(): void;
 }
 

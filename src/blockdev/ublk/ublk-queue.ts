@@ -67,15 +67,21 @@ export class UblkQueue {
     return this.#isStopped;
   }
 
-  /** Leaves what is not answered to the next process. Resolves when the disk is not used any more. Idempotent. */
-  async close(): Promise<void> {
+  /** Answers no more, and keeps what is not answered until close(). Resolves when the disk is not used any more. Idempotent. */
+  async leave(): Promise<void> {
     this.#closed = true;
-    this.#native.close();
+    this.#native.leave();
     if (this.#pending === 0) return;
     this.#idle ??= new Promise<void>((resolve) => {
       this.#onIdle = resolve;
     });
     await this.#idle;
+  }
+
+  /** Gives up what is not answered: of a device that nobody can use, or does (native/ublk says why). Idempotent. */
+  async close(): Promise<void> {
+    await this.leave();
+    this.#native.close();
   }
 
   #take(count: number): void {

@@ -6,6 +6,8 @@
  *   2. It is started without the kernel's scan for partitions (native/ublk says why), so nothing reads it meanwhile.
  *   3. detach() claims the device, stops it, and lets go of the claim then: in between nobody can mount it.
  *   4. The thread that attaches or resumes a device serves it. If the thread ends, it is as if the process had died.
+ *   5. A released device is held, unanswered, until its process ends: only then can the kernel give it to another one
+ *      without risk to requests that arrive just then. Resuming it in the same thread waits until none do.
  *
  * Which devices are ours is UblkDevices' to know, how they are answered UblkQueue's.
  */
@@ -41,6 +43,11 @@ const DEATH_MS_MAX = 20_000;
 const DEATH_POLL_MS = 5;
 const CAP_SYS_ADMIN = 21n;
 
+/** After so long without an answer, all who use a device wait for one. */
+const QUIET_MS = 100;
+/** Those of this thread that were released: with their process ends the last hold on them, if they are not resumed here. */
+const released = new Map<number, UblkQueue>();
+
 /** An access to the disk that could not be made, and was answered with an error. */
 export interface DiskFailure {
   readonly id: string;
@@ -52,13 +59,13 @@ export interface DiskFailure {
 export class UblkTransport implements Transport {
   readonly name = 'ublk';
   readonly #devices: UblkDevices;
-  readonly #onReadError: (failure: DiskFailure) => void;
+  readonly #onReadError: ((failure: DiskFailure) => void) | undefined;
 
   /**
    * @param directory - For this transport alone; made when it is first needed.
    * @param onReadError - Told of each request that failed.
    */
-  constructor(directory: string, onReadError: (failure: DiskFailure) => void) {
+  constructor(directory: string, onReadError?: (failure: DiskFailure) => void) {
     this.#devices = new UblkDevices(directory);
     this.#onReadError = onReadError;
   }
@@ -123,7 +130,13 @@ export class UblkTransport implements Transport {
     const survivors: Survivor[] = [];
     for (const id of ids) {
       const info = devices.get(id);
-      if (info !== undefined && (await isServedHere(info.deviceId))) continue;
+      if (
+        info !== undefined &&
+        !released.has(info.deviceId) &&
+        (await isServedHere(info.deviceId))
+      ) {
+        continue;
+      }
       survivors.push({ id, path: isWhole(info) ? blockPath(info.deviceId) : undefined });
     }
     return survivors;
@@ -144,6 +157,7 @@ export class UblkTransport implements Transport {
         `has ${describe(parametersOf(disk, had.ioBytesMax))}`;
       throw new ObdError(ErrorCodes.FailedPrecondition, message, { path });
     }
+    await giveUp(deviceId);
     await startRecovery(control, id, deviceId);
     const queue = this.#serve(id, found, disk);
     try {
@@ -159,7 +173,10 @@ export class UblkTransport implements Transport {
     if (!(await this.#devices.has(id))) return;
     const control = await openControl();
     const info = (await this.#devices.list(control)).get(id);
-    if (isWhole(info)) await stopUnused(control, info.deviceId);
+    if (isWhole(info)) {
+      await giveUp(info.deviceId);
+      await stopUnused(control, info.deviceId);
+    }
     await remove(control, this.#devices, id, info?.deviceId);
   }
 
@@ -167,7 +184,7 @@ export class UblkTransport implements Transport {
     const path = characterPath(info.deviceId);
     try {
       return new UblkQueue(path, info.depth, info.ioBytesMax, disk, (error, offset, length) =>
-        this.#onReadError({ id, offset, length, error }),
+        this.#onReadError?.({ id, offset, length, error }),
       );
     } catch (cause) {
       const message = `Cannot serve "${path}": ${messageOf(cause)}`;
@@ -224,9 +241,21 @@ class UblkDevice implements AttachedDevice {
   }
 
   async release(): Promise<void> {
+    if (this.#released) return;
     this.#released = true;
-    await this.#queue.close();
+    released.set(this.#deviceId, this.#queue);
+    await this.#queue.leave();
   }
+}
+
+/** Closes the queue of a device that this thread has released. */
+async function giveUp(deviceId: number): Promise<void> {
+  const queue = released.get(deviceId);
+  if (queue === undefined) return;
+  released.delete(deviceId);
+  // In the thread's own time: what arrives is taken until then.
+  await setTimeout(QUIET_MS);
+  await queue.close();
 }
 
 /** @throws {ObdError} `Busy` while it is mounted or open; it is then as it was. */

@@ -1,0 +1,330 @@
+/**
+ * Goal: UblkTransport is a transport as the suite has it; a device outlives whoever serves it, however that ends and
+ * whenever; and what a crash leaves of one is found and taken away. What can be said without the driver is said.
+ * Method: real devices, where the kernel has ublk_drv, in a directory of the test's own. Who is to be killed is a child
+ * process or a thread.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, open, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { Worker } from 'node:worker_threads';
+import { FileDisk } from '../../../test/support/file-disk.js';
+import { type TransportUnderTest, transportSuite } from '../../../test/support/transport-suite.js';
+import { MemoryDisk, pagesOf, WaitingDisk } from '../../../test/support/virtual-disks.js';
+import { ErrorCodes } from '../../errors.js';
+import { UblkTransport } from './ublk-transport.js';
+
+const run = promisify(execFile);
+const hasDriver = existsSync('/dev/ublk-control');
+const skip = hasDriver ? undefined : 'this kernel has no ublk_drv';
+const options = skip === undefined ? {} : { skip };
+const KILLS = Number(process.env['UBLK_KILLS'] ?? 4);
+const DISK_BYTES = 16 << 20;
+
+async function start(t: TestContext): Promise<TransportUnderTest & { transport: UblkTransport }> {
+  const folder = await mkdtemp('/var/tmp/obd-ublk-');
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  const directory = join(folder, 'devices');
+  const leftovers = async () => {
+    const files = await readdir(directory).catch(() => []);
+    const nodes = (await readdir('/dev')).filter((name) => /^ublk[bc]/.test(name));
+    return [...files, ...(await readdir('/sys/class/ublk-char')), ...nodes];
+  };
+  return { transport: new UblkTransport(directory), folder, leftovers };
+}
+
+transportSuite('ublk', skip, start);
+
+test('without the driver it says what to do', { skip: hasDriver && 'it has it' }, async (t) => {
+  const { transport } = await start(t);
+  assert.match((await transport.missing()) ?? '', /modprobe ublk_drv|io_uring|seccomp/);
+  const attach = transport.attach('none', new MemoryDisk(pagesOf(4096)));
+  await assert.rejects(attach, { code: ErrorCodes.Host, message: /^ublk cannot be used: / });
+  assert.deepEqual(await transport.survivors(), []);
+});
+
+test('where it works nothing is missing', options, async (t) => {
+  assert.equal(await (await start(t)).transport.missing(), undefined);
+});
+
+/** Serves FOLDER/disk, which can be written, as "victim", by `attach` or `resume`; prints the path. */
+const SERVER = `
+  const [self, folder, step, suffix] = process.argv.slice(1);
+  const from = (name) => import(self + '/../' + name + suffix);
+  const { UblkTransport } = await from('ublk-transport');
+  const { FileDisk } = await from('../../../test/support/file-disk');
+  const transport = new UblkTransport(folder + '/devices');
+  const disk = new FileDisk(folder + '/disk');
+  process.stdout.write((await transport[step]('victim', disk)).path);
+`;
+
+/** Adds a device and does not start it; with 'fetch' it could be started. Prints something then. */
+const BEGINNER = `
+  const [self, folder, step, suffix] = process.argv.slice(1);
+  const from = (name) => import(self + '/../' + name + suffix);
+  const { UblkControl } = await from('ublk-control');
+  const { UblkDevices } = await from('ublk-devices');
+  const { UblkQueue } = await from('ublk-queue');
+  const numbers = await new UblkDevices(folder + '/devices').claim('victim');
+  const device = { deviceId: 0xffffffff, state: 0, depth: 8, ioBytesMax: 65536, features: 0x58, serverPid: process.pid };
+  const { deviceId } = await UblkControl.ofThread().add({ ...device, ...numbers });
+  if (step === 'fetch') new UblkQueue('/dev/ublkc' + deviceId, 8, 65536, {}, () => {});
+  process.stdout.write('added');
+  setInterval(() => {}, 1000);
+`;
+
+function startChild(script: string, folder: string, step: string): ChildProcess {
+  const self = import.meta.filename;
+  const args = ['--input-type=module', '--eval', script, self, folder, step, self.slice(-3)];
+  return spawn(process.execPath, [...process.execArgv, ...args], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+}
+
+async function firstWords(child: ChildProcess): Promise<string> {
+  const [words] = await Promise.race([
+    once(child.stdout!, 'data'),
+    once(child, 'exit').then(() => assert.fail('it ended')),
+  ]);
+  return String(words);
+}
+
+async function kill(child: ChildProcess): Promise<void> {
+  const ended = once(child, 'exit');
+  child.kill('SIGKILL');
+  await ended;
+}
+
+async function makeDisk(folder: string): Promise<void> {
+  await writeFile(join(folder, 'disk'), '');
+  await truncate(join(folder, 'disk'), DISK_BYTES);
+}
+
+test('servers are killed under fio, and it sees nothing but a delay', options, async (t) => {
+  const { transport, folder, leftovers } = await start(t);
+  await makeDisk(folder);
+  let server = startChild(SERVER, folder, 'attach');
+  const path = await firstWords(server);
+  const load = ['--rw=randrw', '--bs=4k', '--iodepth=16', '--ioengine=libaio', '--direct=1'];
+  const check = ['--verify=crc32c', '--verify_backlog=64', '--verify_fatal=1'];
+  const time = ['--time_based', `--runtime=${KILLS * 4}`, '--minimal'];
+  const fio = run('fio', ['--name=v', `--filename=${path}`, ...load, ...check, ...time]);
+  let running = true;
+  const ended = fio.finally(() => {
+    running = false;
+  });
+  let kills = 0;
+  while (running) {
+    await setTimeout(300 + Math.random() * 700);
+    await kill(server);
+    kills++;
+    server = startChild(SERVER, folder, 'resume');
+    assert.equal(await firstWords(server), path);
+  }
+  await ended;
+  t.diagnostic(`${kills} kills`);
+  assert.ok(kills >= KILLS / 2);
+  await kill(server);
+  assert.deepEqual(await transport.survivors(), [{ id: 'victim', path }]);
+  await transport.clear('victim');
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('a read in flight when its server dies is answered by the next', options, async (t) => {
+  const { transport, folder, leftovers } = await start(t);
+  const disk = new WaitingDisk(pagesOf(4 << 20), 1 << 20);
+  const device = await transport.attach('flight', disk);
+  const file = await open(device.path);
+  t.after(() => file.close());
+  const page = Buffer.alloc(4096);
+  const read = file.read(page, 0, page.length, 2 << 20);
+  while (disk.loads === 0) await setTimeout(5);
+  const released = device.release();
+  disk.fail();
+  await released;
+  assert.deepEqual(await transport.survivors(), [{ id: 'flight', path: device.path }]);
+  const whole = new MemoryDisk(Buffer.from(disk.bytes));
+  const again = await transport.resume('flight', whole);
+  assert.equal(again.path, device.path);
+  await read;
+  assert.deepEqual(page, Buffer.from(whole.bytes.subarray(2 << 20, (2 << 20) + 4096)));
+  await assert.rejects(again.detach(), { code: ErrorCodes.Busy });
+  await file.close();
+  await again.detach();
+  await device.detach();
+  assert.deepEqual(await leftovers(), []);
+  assert.ok(folder);
+});
+
+test('devices are released under load, again and again', options, async (t) => {
+  const { transport, leftovers } = await start(t);
+  const disk = new MemoryDisk(pagesOf(DISK_BYTES));
+  let device = await transport.attach('again', disk);
+  const load = ['--rw=randread', '--bs=4k', '--iodepth=32', '--ioengine=libaio', '--direct=1'];
+  const time = ['--time_based', '--runtime=8', '--readonly', '--minimal'];
+  const fio = run('fio', ['--name=r', `--filename=${device.path}`, ...load, ...time]);
+  let running = true;
+  const ended = fio.finally(() => {
+    running = false;
+  });
+  let turns = 0;
+  for (; running; turns++) {
+    await setTimeout(20);
+    await device.release();
+    device = await transport.resume('again', disk);
+  }
+  await ended;
+  t.diagnostic(`${turns} times`);
+  assert.ok(turns > 10);
+  await device.detach();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('what is not the same disk does not resume a device', options, async (t) => {
+  const { transport, leftovers } = await start(t);
+  const disk = new MemoryDisk(pagesOf(1 << 20));
+  const device = await transport.attach('same', disk);
+  await device.release();
+  const other = new MemoryDisk(pagesOf(2 << 20));
+  await assert.rejects(transport.resume('same', other), { code: ErrorCodes.FailedPrecondition });
+  await assert.rejects(transport.resume('none', disk), { code: ErrorCodes.NotFound });
+  const again = await transport.resume('same', disk);
+  await run('sha256sum', [again.path]);
+  await again.detach();
+  assert.deepEqual(await leftovers(), []);
+});
+
+for (const step of ['add', 'fetch']) {
+  test(`killed after ${step}, a device is debris`, options, async (t) => {
+    const { transport, folder, leftovers } = await start(t);
+    const child = startChild(BEGINNER, folder, step);
+    await firstWords(child);
+    await kill(child);
+    assert.notDeepEqual(await leftovers(), []);
+    assert.deepEqual(await transport.survivors(), [{ id: 'victim', path: undefined }]);
+    await assert.rejects(transport.resume('victim', new MemoryDisk(pagesOf(4096))), {
+      code: ErrorCodes.NotFound,
+    });
+    await transport.clear('victim');
+    await transport.clear('victim');
+    assert.deepEqual(await leftovers(), []);
+  });
+}
+
+test(
+  'killed at any time of an attach or a resume, a device can be had or cleared',
+  options,
+  async (t) => {
+    const { transport, folder, leftovers } = await start(t);
+    await makeDisk(folder);
+    let whole = 0;
+    for (let i = 0; i < KILLS * 2; i++) {
+      const child = startChild(SERVER, folder, whole > 0 && i % 2 === 1 ? 'resume' : 'attach');
+      // From the first thing that it does, which is to take the id, or to wait for the other's end.
+      while (!existsSync(join(folder, 'devices', 'victim'))) await setTimeout(1);
+      await setTimeout(i % 2 === 1 ? 500 + Math.random() * 1500 : Math.random() * 150);
+      await kill(child);
+      const [survivor] = await transport.survivors();
+      assert.equal(survivor?.id, 'victim');
+      if (survivor.path === undefined) {
+        await transport.clear('victim');
+        whole = 0;
+        continue;
+      }
+      whole++;
+      if (i % 2 === 0) continue;
+      const disk = new FileDisk(join(folder, 'disk'));
+      const device = await transport.resume('victim', disk);
+      await run('sha256sum', [device.path]);
+      await device.detach();
+      disk.close();
+      whole = 0;
+    }
+    await transport.clear('victim');
+    assert.deepEqual(await leftovers(), []);
+  },
+);
+
+/** A device in a thread; says its path, and detaches when it is told to. */
+const THREAD = `
+  const { parentPort, workerData } = require('node:worker_threads');
+  (async () => {
+    const { UblkTransport } = await import(workerData.self + '/../ublk-transport' + workerData.suffix);
+    const disk = { label: 'sevens', sizeBytes: 1 << 20, readLocal: (target) => (target.fill(7), true) };
+    const device = await new UblkTransport(workerData.directory)[workerData.step]('threaded', disk);
+    parentPort.postMessage(device.path);
+    parentPort.once('message', async () => {
+      await device.detach();
+      parentPort.postMessage('detached');
+    });
+  })();
+`;
+
+test(
+  'a device is served in a thread, outlives it, and is resumed in another',
+  options,
+  async (t) => {
+    const { transport, folder, leftovers } = await start(t);
+    const self = import.meta.filename;
+    const suffix = self.slice(-3);
+    const directory = join(folder, 'devices');
+    const work = (step: string) =>
+      new Worker(THREAD, { eval: true, workerData: { self, suffix, directory, step } });
+    const first = work('attach');
+    const [path] = await once(first, 'message');
+    assert.deepEqual(await transport.survivors(), []);
+    const file = await open(path);
+    const page = Buffer.alloc(4096);
+    await file.read(page, 0, 4096, 0);
+    assert.deepEqual(page, Buffer.alloc(4096, 7));
+    await first.terminate();
+    assert.deepEqual(await transport.survivors(), [{ id: 'threaded', path }]);
+    const second = work('resume');
+    assert.deepEqual(await once(second, 'message'), [path]);
+    await file.read(page, 0, 4096, 8192);
+    await file.close();
+    second.postMessage('detach');
+    assert.deepEqual(await once(second, 'message'), ['detached']);
+    await second.terminate();
+    assert.deepEqual(await leftovers(), []);
+  },
+);
+
+test('what is written, zeroed, discarded and flushed is in the disk', options, async (t) => {
+  const { transport, folder, leftovers } = await start(t);
+  await makeDisk(folder);
+  const disk = new FileDisk(join(folder, 'disk'));
+  const device = await transport.attach('written', disk);
+  const bytes = pagesOf(1 << 20);
+  const file = await open(device.path, 'r+');
+  await file.write(bytes, 0, bytes.length, 4096);
+  await file.sync();
+  await file.close();
+  assert.ok(disk.counts.flushes > 0);
+  await run('blkdiscard', ['-o', '8192', '-l', '4096', device.path]);
+  await run('blkdiscard', ['-z', '-o', '16384', '-l', '8192', device.path]);
+  assert.equal(disk.counts.zeroes, 2);
+  const expected = Buffer.alloc(DISK_BYTES);
+  expected.set(bytes, 4096);
+  expected.fill(0, 8192, 12288).fill(0, 16384, 24576);
+  await device.detach();
+  assert.ok(expected.equals(await readFile(join(folder, 'disk'))));
+  disk.close();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('a device that somebody else has stopped is gone, and is detached', options, async (t) => {
+  const { transport, folder, leftovers } = await start(t);
+  await mkdir(folder, { recursive: true });
+  const device = await transport.attach('stopped', new MemoryDisk(pagesOf(1 << 20)));
+  await transport.clear('stopped');
+  assert.equal(device.isGone, true);
+  await device.detach();
+  assert.deepEqual(await leftovers(), []);
+});
