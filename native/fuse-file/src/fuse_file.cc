@@ -1,17 +1,19 @@
 // fuse-file SOCKET EXPORT FILE LOG SECONDS
 //
-// Makes a block device of an NBD export: mounts it as a FUSE file on FILE, puts a loop device on that, and leaves a
-// process behind, the holder (holder.h), that outlives whoever called this. When the device answers reads, this
-// prints one line and ends with status 0:
+// Makes a block device of an NBD export: mounts it as a FUSE file on FILE, puts a loop device on
+// that, and leaves a process behind, the holder (holder.h), that outlives whoever called this. When
+// the device answers reads, this prints one line and ends with status 0:
 //
 //     /dev/loopN
 //
-// Otherwise it says why on standard error and leaves nothing mounted or running; status 2 if this host lacks
-// something, 1 if it is anything else. It takes less than 30 s however things are. FILE is an empty file, LOG is where
-// the holder tells what becomes of its servers, SECONDS how long reads wait for one (holder.h).
+// Otherwise it says why on standard error and leaves nothing mounted or running; status 2 if this
+// host lacks something, 1 if it is anything else. It takes less than 30 s however things are. FILE
+// is an empty file, LOG is where the holder tells what becomes of its servers, SECONDS how long
+// reads wait for one (holder.h).
 //
-// The holder ends when FILE is unmounted. Nothing that a terminal or a service manager does to the caller's
-// processes reaches it, but a signal to itself: then the device answers EIO, and is to be taken away.
+// The holder ends when FILE is unmounted. Nothing that a terminal or a service manager does to the
+// caller's processes reaches it, but a signal to itself: then the device answers EIO, and is to be
+// taken away.
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -57,7 +59,8 @@ int Hold(Holder& holder, Descriptor tether, const Descriptor& log) {
     problem.SayErrno(errno, "Cannot let go of the terminal");
     return Fail(problem);
   }
-  // A disk must not wait for its server's pages to be read back from a disk. It works as well without.
+  // A disk must not wait for its server's pages to be read back from a disk. It works as well
+  // without.
   mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
   return holder.Serve(std::move(tether), log.get(), problem) ? 0 : Fail(problem);
 }

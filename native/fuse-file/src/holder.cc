@@ -55,7 +55,8 @@ bool Holder::Serve(Descriptor tether, int log, Problem& problem) {
   const int64_t probation_until_ms = now_ms_ + kProbationMs;
   int64_t tick_ms = now_ms_;
   while (!gone_) {
-    // Entries with a negative descriptor are passed over; the end of the mount is told to whoever asks for nothing.
+    // Entries with a negative descriptor are passed over; the end of the mount is told to whoever
+    // asks for nothing.
     pollfd files[3] = {
         {fuse_.fd(), free_count_ > 0 ? short{POLLIN} : short{0}, 0},
         {nbd_.fd(), nbd_.events(), 0},
@@ -70,7 +71,9 @@ bool Holder::Serve(Descriptor tether, int log, Problem& problem) {
       if ((files[0].revents & POLLIN) != 0 && !TakeRequests()) break;
       if (files[2].revents != 0) {
         char said;
-        if (read(tether.get(), &said, 1) != 1) return problem.Say("Cannot hold the device: it was given up");
+        if (read(tether.get(), &said, 1) != 1) {
+          return problem.Say("Cannot hold the device: it was given up");
+        }
         tether.Close();
         on_probation_ = false;
         dup2(log, STDERR_FILENO);
@@ -85,7 +88,7 @@ bool Holder::Serve(Descriptor tether, int log, Problem& problem) {
     if (on_probation_ && now_ms_ > probation_until_ms) {
       return problem.Say("Cannot use the server: it leaves the first reads unanswered");
     }
-    if (now_ms_ - tick_ms >= std::min(kTickMs, absence_ms_ / 4) || nbd_.state() != NbdClient::State::kReady) {
+    if (now_ms_ - tick_ms >= TickMs() || nbd_.state() != NbdClient::State::kReady) {
       tick_ms = now_ms_;
       KeepTime();
     }
@@ -94,15 +97,17 @@ bool Holder::Serve(Descriptor tether, int log, Problem& problem) {
 }
 
 int Holder::TimeoutMs() const {
-  const int64_t tick = std::min(kTickMs, std::max<int64_t>(absence_ms_ / 4, 1));
   if (nbd_.state() == NbdClient::State::kClosed) {
-    return static_cast<int>(std::clamp<int64_t>(retry_at_ms_ - now_ms_, 0, tick));
+    return static_cast<int>(std::clamp<int64_t>(retry_at_ms_ - now_ms_, 0, TickMs()));
   }
   const bool idle = nbd_.state() == NbdClient::State::kReady && waiting_count() == 0;
-  return idle && !on_probation_ ? -1 : static_cast<int>(tick);
+  return idle && !on_probation_ ? -1 : static_cast<int>(TickMs());
 }
 
-// As many as there are, and records for; what is asked of the server goes out in one message.
+int64_t Holder::TickMs() const { return std::min(kTickMs, absence_ms_ / 4); }
+
+// As many as there are, as a rule, and records for; what is asked of the server goes out in one
+// message.
 bool Holder::TakeRequests() {
   while (free_count_ > 0) {
     FuseChannel::Read read;
@@ -113,6 +118,9 @@ bool Holder::TakeRequests() {
     requests_[slot] = {read.unique, read.offset, read.length, now_ms_};
     if (nbd_.state() == NbdClient::State::kReady) Ask(slot);
     else if (absent()) Refuse(slot);
+    // Alone, it most likely is the only one: asking in vain would cost it a system call before it
+    // is even sent.
+    if (waiting_count() == 1) return true;
   }
   return true;
 }

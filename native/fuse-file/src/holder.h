@@ -1,20 +1,23 @@
-// The process that a device depends on once it is there: it answers the kernel's reads from whichever server
-// listens at the socket, and has them wait while there is none.
+// The process that a device depends on once it is there: it answers the kernel's reads from
+// whichever server listens at the socket, and has them wait while there is none.
 //
 // Servers, which are daemons that get restarted:
 //
-//   1. When the connection ends, it connects again, by path, and asks for the same export: after kRetryMinMs at
-//      first, every kRetryMaxMs later, for ever. An export of another size is not the same, and is no server.
-//   2. Every read is kept until it is answered, and sent again on the next connection. Reads change nothing, so
-//      that is never one too many.
-//   3. No read waits for ever: after `absence_ms` without a server, all that wait and all that come get EIO until
-//      there is one. One that a server leaves unanswered for as long is EIO too, and that server is hung up on.
-//   4. A server is only there again when it has answered something, if something was asked. So one that
-//      accepts and hangs up, or sends garbage, does not reset the limit.
+//   1. When the connection ends, it connects again, by path, and asks for the same export: after
+//      kRetryMinMs at first, every kRetryMaxMs later, for ever. An export of another size is not
+//      the same, and is no server.
+//   2. Every read is kept until it is answered, and sent again on the next connection. Reads change
+//      nothing, so that is never one too many.
+//   3. No read waits for ever: after `absence_ms` without a server, all that wait and all that come
+//      get EIO until there is one. One that a server leaves unanswered for as long is EIO too, and
+//      that server is hung up on.
+//   4. A server is only there again when it has answered something, if something was asked. So one
+//      that accepts and hangs up, or sends garbage, does not reset the limit.
 //   5. A server's own error is EIO for that read.
 //
-// It starts on probation, tethered to whoever makes the device: until that one says that the device is
-// complete, the end of either it or the connection ends the holder, and with it all that was made so far.
+// It starts on probation, tethered to whoever makes the device: until that one says that the device
+// is complete, the end of either it or the connection ends the holder, and with it all that was
+// made so far.
 //
 // Memory: kRequestsMax records and one receive buffer. When all records are taken the kernel waits.
 
@@ -67,6 +70,7 @@ class Holder final : private ReplySink {
   void KeepTime();
   bool absent() const { return doubt_ms_ != 0 && now_ms_ - doubt_ms_ > absence_ms_; }
   int TimeoutMs() const;
+  int64_t TickMs() const;
 
   const char* const socket_path_;
   const char* const export_name_;

@@ -1,7 +1,9 @@
-// The loop device on the file: read-only, past the page cache of the file (direct I/O), sectors of 512 bytes.
+// The loop device on the file: read-only, past the page cache of the file (direct I/O), sectors of
+// 512 bytes.
 //
-// Direct, because what is cached above the device need not be cached again below it; over FUSE it is also what
-// keeps more than one read in flight. Sectors of 512 bytes, because a disk need not be whole pages.
+// Direct, because what is cached above the device need not be cached again below it; over FUSE it
+// is also what keeps more than one read in flight. Sectors of 512 bytes, because a disk need not be
+// whole pages.
 
 #pragma once
 

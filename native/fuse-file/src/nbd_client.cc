@@ -32,6 +32,8 @@ constexpr uint32_t kReplyUnknown = kReplyErrors + 6;
 constexpr uint16_t kInfoExport = 0;
 // Of the payload of an option reply: a description of an export, or a message.
 constexpr uint32_t kOptionPayloadMax = 64 << 10;
+// A reply from which on it is worth a system call of its own not to move what follows.
+constexpr size_t kLongBytes = 64 << 10;
 // The protocol's limit of a name.
 constexpr size_t kNameBytesMax = 4096;
 
@@ -105,8 +107,9 @@ void NbdClient::Close() {
 short NbdClient::events() const { return queued_ > 0 ? POLLIN | POLLOUT : POLLIN; }
 
 bool NbdClient::Receive(ReplySink& sink, Problem& problem) {
-  // Of a long reply, only its own rest: what follows would have to be moved to the start of the buffer.
-  const size_t room = reply_bytes_ > received_ ? reply_bytes_ - received_ : kReceiveBytes - received_;
+  // Of a long reply, only its own rest: what follows would have to be moved to the start of the
+  // buffer.
+  const size_t room = (reply_bytes_ > received_ ? reply_bytes_ : kReceiveBytes) - received_;
   const ssize_t got = recv(socket_.get(), buffer_ + received_, room, 0);
   if (got < 0) {
     if (errno == EAGAIN || errno == EINTR) return true;
@@ -135,7 +138,7 @@ bool NbdClient::TakeReplies(ReplySink& sink, Problem& problem) {
     }
     const size_t bytes = kReplyHeaderBytes + (error == 0 ? length : 0);
     if (received_ - at < bytes) {
-      reply_bytes_ = bytes > (64 << 10) ? bytes : 0;
+      if (bytes > kLongBytes) reply_bytes_ = bytes;
       break;
     }
     sink.Answer(cookie, error, reply + kReplyHeaderBytes);

@@ -1,9 +1,10 @@
-// One connection to an NBD server on a unix socket: the fixed newstyle handshake with GO, then READs with
-// simple replies, which may come in any order.
+// One connection to an NBD server on a unix socket: the fixed newstyle handshake with GO, then
+// READs with simple replies, which may come in any order.
 //
 //   - Nothing blocks. Whoever owns it polls fd() for events() and calls Receive() and Send().
-//   - What the server says is not trusted: bytes that are no answer to what was asked are a problem, and so is
-//     an export that is larger than a file can be. After a problem the connection is to be closed.
+//   - What the server says is not trusted: bytes that are no answer to what was asked are a
+//     problem, and so is an export that is larger than a file can be. After a problem the
+//     connection is to be closed.
 //   - Memory: one buffer for what arrives, one for what is to be sent.
 
 #pragma once
@@ -15,7 +16,8 @@
 
 namespace fusefile {
 
-// What one READ asks for at most, and how many may be unanswered: more than a loop device has in flight (128).
+// What one READ asks for at most, and how many may be unanswered: more than a loop device has in
+// flight (128).
 constexpr uint32_t kReadBytesMax = 1 << 20;
 constexpr uint32_t kRequestsMax = 192;
 
@@ -47,8 +49,8 @@ class NbdClient {
   // Takes what has arrived, once. False when the connection is of no use any more.
   bool Receive(ReplySink& sink, Problem& problem);
 
-  // Queues a READ; Send() sends what is queued, as far as the socket takes it. False if there is no room, as a
-  // server has answered reads that were not sent yet.
+  // Queues a READ; Send() sends what is queued, as far as the socket takes it. False if there is no
+  // room, as a server has answered reads that were not sent yet.
   bool QueueRead(uint64_t cookie, uint64_t offset, uint32_t length);
   bool Send(Problem& problem);
 
@@ -72,7 +74,7 @@ class NbdClient {
   uint64_t size_bytes_ = 0;
 
   size_t received_ = 0;
-  // How many bytes the reply at the start of the buffer has, once its header is there.
+  // How many bytes the reply at the start of the buffer has, if it is a long one that is not whole.
   size_t reply_bytes_ = 0;
   size_t queued_ = 0;
   alignas(64) uint8_t queue_[kRequestsMax * kRequestBytes];

@@ -12,7 +12,8 @@ namespace fusefile {
 
 namespace {
 
-// Of a log file; past it the log begins anew. A server that comes and goes writes two lines each time.
+// Of a log file; past it the log begins anew. A server that comes and goes writes two lines each
+// time.
 constexpr off_t kLogBytesMax = 64 << 10;
 
 }  // namespace

@@ -1,5 +1,5 @@
-// What the parts of fuse-file share: descriptors that close themselves, the clock, and one way to say what
-// went wrong. No part of this program uses exceptions, or allocates once it serves.
+// What the parts of fuse-file share: descriptors that close themselves, the clock, and one way to
+// say what went wrong. No part of this program uses exceptions, or allocates once it serves.
 
 #pragma once
 
@@ -41,8 +41,8 @@ class Descriptor {
   int fd_ = -1;
 };
 
-// Why something did not work: the action, a colon, the state found. `lacking` is for what this host does
-// not have or does not allow, which trying again does not mend.
+// Why something did not work: the action, a colon, the state found. `lacking` is for what this host
+// does not have or does not allow, which trying again does not mend.
 struct Problem {
   char text[512] = "";
   bool lacking = false;
@@ -56,7 +56,8 @@ struct Problem {
 // Of the monotonic clock.
 int64_t NowMs();
 
-// One line on standard error, with the time. Of what is written there: the log must not grow for ever.
+// One line on standard error, with the time. Of what is written there: the log must not grow for
+// ever.
 [[gnu::format(printf, 1, 2)]] void Log(const char* format, ...);
 
 }  // namespace fusefile
