@@ -117,6 +117,11 @@ test('without the module, it says how to load it', {
   assert.match((await transport.missing()) ?? '', /modprobe nbd/);
   const attach = transport.attach('none', new MemoryDisk(pagesOf(4096)));
   await assert.rejects(attach, { code: ErrorCodes.Host, message: /modprobe nbd/ });
+  assert.deepEqual(await transport.survivors(), []);
+  await transport.clear('none');
+  await assert.rejects(transport.resume('none', new MemoryDisk(pagesOf(4096))), {
+    code: ErrorCodes.NotFound,
+  });
 });
 
 test('what is no id, or no size of a device, is refused before anything is touched', {
@@ -207,6 +212,7 @@ test('release() leaves the device to the next one', { skip }, async (t) => {
   const device = await transport.attach('left', disk);
   await Promise.all([device.release(), device.release()]);
   const next = new NbdTransport(directory);
+  await device.release();
   assert.deepEqual(await next.survivors(), [{ id: 'left', path: device.path }]);
   const sum = run('sha256sum', [device.path]);
   await sleep(500);
@@ -298,6 +304,15 @@ test('a device that somebody else disconnected can be detached', { skip }, async
   await disconnectDevice(Number(device.path.slice('/dev/nbd'.length)));
   await device.detach();
   assert.equal(device.isGone, true);
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('looking for partitions, the kernel reads no more than attach() made local', {
+  skip,
+}, async (t) => {
+  const { transport, leftovers } = await start(t);
+  const device = await transport.attach('scan', new WaitingDisk(pagesOf(64 << 20), 16384));
+  await device.detach();
   assert.deepEqual(await leftovers(), []);
 });
 

@@ -108,11 +108,16 @@ export class NbdTransport implements Transport {
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
     const backend = await this.#begin(id, 'attach');
     return await this.#keeping(id, async () => {
+      const missing = await this.missing();
+      if (missing !== undefined) {
+        const message = `Cannot attach "${id}": nbd cannot be used: ${missing}`;
+        throw new ObdError(ErrorCodes.Host, message);
+      }
       const [existing] = await devicesOf(backend);
       if (existing !== undefined) {
         throw new ObdError(
           ErrorCodes.Busy,
-          `Cannot attach "${id}": it is ${nodeOf(existing)}, from now or before`,
+          `Cannot attach "${id}": it is ${nodeOf(existing)}, attached by this daemon or one before it`,
         );
       }
       if (disk.sizeBytes % BLOCK_BYTES !== 0) {
@@ -181,6 +186,7 @@ export class NbdTransport implements Transport {
   async clear(id: string): Promise<void> {
     const backend = await this.#begin(id, 'clear');
     try {
+      // None where there is no driver, and then there is nothing to ask it.
       for (const index of await devicesOf(backend)) {
         await disconnect(index, backend);
         await untilGone(index, backend);
@@ -206,13 +212,6 @@ export class NbdTransport implements Transport {
     }
     this.#taken.add(id);
     try {
-      const missing = await this.missing();
-      if (missing !== undefined) {
-        throw new ObdError(
-          ErrorCodes.Host,
-          `Cannot ${action} "${id}": nbd cannot be used: ${missing}`,
-        );
-      }
       return `${await this.#namePrefix()}${id}`;
     } catch (error) {
       this.#taken.delete(id);
@@ -259,6 +258,7 @@ class NbdDevice implements AttachedDevice {
   readonly #forget: () => void;
   #isGone = false;
   #detaching: Promise<void> | undefined;
+  #releasing: Promise<void> | undefined;
 
   constructor(index: number, backend: string, transmission: Transmission, forget: () => void) {
     this.path = nodeOf(index);
@@ -281,14 +281,18 @@ class NbdDevice implements AttachedDevice {
   }
 
   async release(): Promise<void> {
-    await this.#transmission.end();
-    this.#forget();
+    // Once: the id may be another device's by the second time.
+    this.#releasing ??= this.#transmission.end().then(this.#forget);
+    await this.#releasing;
   }
 
   /** Takes it away whoever is looking at it: it was never handed out. */
   async abandon(): Promise<void> {
-    await disconnectDevice(this.#index);
-    await this.#transmission.end();
+    try {
+      await disconnectDevice(this.#index);
+    } finally {
+      await this.#transmission.end();
+    }
     await untilGone(this.#index, this.#backend);
   }
 
