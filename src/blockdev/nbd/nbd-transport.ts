@@ -15,8 +15,8 @@
  *
  * One connection, although the kernel takes many: with several it holds a request that is not answered within its timer
  * for a dead connection, and cuts it, where a registry may take a minute; with one it waits. As one thread answers them
- * all, two and four were no faster: 4 KiB at depth 32 under 6.12, 16.1, 16.6 and 18.5 thousand a second, 1 MiB reads 392,
- * 295 and 323 MiB/s, where runs of one kind differ by a fifth (QEMU's emulation, one boot, raw file).
+ * all, more were no faster. A raw file under emulation, two boots, 4 KiB reads at depth 32 and 1 MiB reads: 6.12 alone on
+ * the machine, one 16,100 a second and 392 MiB/s, four 18,500 and 323; 6.1 on a busy one, one 2,200 and 32, four 830 and 22.
  */
 import { createHash } from 'node:crypto';
 import { mkdir, realpath } from 'node:fs/promises';
@@ -69,7 +69,7 @@ const UNREAD_SECONDS = 2;
 const PREPARE_SCRIPT =
   'echo "$2" >"$1" && exec dd if="$3" of=/dev/null bs=4096 count=1 iflag=direct status=none';
 /** How long a request in flight may stay unnoticed once its server was replaced. A slow one costs a line in the kernel's log as often. */
-const REQUEST_PATIENCE_MS = 3000;
+const REQUEST_PATIENCE_MS = 2000;
 /** Numbers to try when others take the free ones at the same time. */
 const INDEX_TRIES = 64;
 /** The kernel knows within milliseconds that a process is dead. */
