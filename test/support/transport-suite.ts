@@ -6,22 +6,25 @@ import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir, open, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, readlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { promisify } from 'node:util';
-import type { Transport } from '../../src/blockdev/transport.js';
 import { ErrorCodes } from '../../src/errors.js';
+import { survivalChecks } from './transport-survival.js';
+import type { Check, StartTransport } from './transport-under-test.js';
+import { writeChecks } from './transport-writes.js';
 import { MemoryDisk, pagesOf, WaitingDisk } from './virtual-disks.js';
 
-const run = promisify(execFile);
+export type { TransportUnderTest } from './transport-under-test.js';
 
-export interface TransportUnderTest {
-  readonly transport: Transport;
-  /** For the test's own files. */
-  readonly folder: string;
-  /** What of the transport is on this host now: devices, mounts, processes, files. Empty when nothing is. */
-  leftovers(): Promise<string[]>;
+const run = promisify(execFile);
+const CYCLES = 20;
+
+/** What not every transport can do. */
+export interface Abilities {
+  /** Whether its devices of a WritableDisk can be written. */
+  readonly writable: boolean;
 }
 
 /**
@@ -31,11 +34,11 @@ export interface TransportUnderTest {
 export function transportSuite(
   name: string,
   skip: string | undefined,
-  start: (t: TestContext) => Promise<TransportUnderTest>,
+  start: StartTransport,
+  { writable }: Abilities = { writable: true },
 ): void {
   const options = skip === undefined ? {} : { skip };
-  const check = (what: string, body: (t: TestContext) => Promise<void>) =>
-    test(`${name}: ${what}`, options, body);
+  const check: Check = (what, body) => void test(`${name}: ${what}`, options, body);
 
   check('a device reads exactly as its disk, whose last page need not be whole', async (t) => {
     const { transport, leftovers } = await start(t);
@@ -153,6 +156,60 @@ export function transportSuite(
     await file.close();
     await device.detach();
   });
+
+  check('fio finds in a read-only device what it wrote to the file', async (t) => {
+    const { transport, folder, leftovers } = await start(t);
+    const verify = ['--verify=crc32c', '--verify_fatal=1', '--ioengine=libaio', '--iodepth=16'];
+    const image = join(folder, 'image');
+    const job = ['--name=v', '--size=16M', '--bs=4k', '--randseed=1', ...verify];
+    await run('fio', [...job, `--filename=${image}`, '--rw=randwrite', '--do_verify=0']);
+    const device = await transport.attach('verified', new MemoryDisk(await readFile(image)));
+    const how = ['--rw=randread', '--direct=1', '--readonly'];
+    await run('fio', [...job, `--filename=${device.path}`, ...how]);
+    await device.detach();
+    assert.deepEqual(await leftovers(), []);
+  });
+
+  check('where it runs, nothing is missing', async (t) => {
+    assert.equal(await (await start(t)).transport.missing(), undefined);
+  });
+
+  check('a size that is not whole sectors is refused, or rounded down', async (t) => {
+    const { transport, leftovers } = await start(t);
+    try {
+      const device = await transport.attach('odd', new MemoryDisk(pagesOf((1 << 20) + 1000)));
+      const { stdout } = await run('blockdev', ['--getsize64', device.path]);
+      assert.equal(Number(stdout), (1 << 20) + 512);
+      await device.detach();
+    } catch (error) {
+      assert.equal((error as { code?: unknown }).code, ErrorCodes.InvalidArgument);
+    }
+    assert.deepEqual(await leftovers(), []);
+  });
+
+  check(`attached and detached ${CYCLES} times, a device leaves nothing`, async (t) => {
+    const { transport, leftovers } = await start(t);
+    const disk = new MemoryDisk(pagesOf(1 << 20));
+    const cycle = async () => await (await transport.attach('cycle', disk)).detach();
+    // What a process opens once and for all.
+    await cycle();
+    const before = await openFiles();
+    for (let i = 0; i < CYCLES; i++) await cycle();
+    assert.deepEqual(await openFiles(), before);
+    assert.deepEqual(await leftovers(), []);
+  });
+
+  survivalChecks(check, start);
+  if (writable) writeChecks(check, start);
+}
+
+/** Of this process: what each descriptor is of, without the numbers that differ from one to the next. */
+async function openFiles(): Promise<string[]> {
+  const names = (await readdir('/proc/self/fd')).map((fd) =>
+    readlink(`/proc/self/fd/${fd}`).catch(() => ''),
+  );
+  const kinds = (await Promise.all(names)).map((name) => name.replace(/\d+/g, 'N'));
+  return kinds.filter((kind) => kind !== '').sort();
 }
 
 function sha256(bytes: Uint8Array): string {

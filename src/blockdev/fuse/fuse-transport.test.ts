@@ -33,8 +33,8 @@ async function start(t: TestContext): Promise<Scene> {
   const server = await NbdServer.listen(join(folder, 'nbd.sock'));
   t.after(() => server.close());
   const directory = join(folder, 'devices');
-  const transport = new ExportingTransport(server, join(folder, 'nbd.sock'), directory);
-  return { transport, server, folder, leftovers: () => leftoversIn(directory) };
+  const again = () => new ExportingTransport(server, join(folder, 'nbd.sock'), directory);
+  return { transport: again(), again, server, folder, leftovers: () => leftoversIn(directory) };
 }
 
 async function leftoversIn(directory: string): Promise<string[]> {
@@ -59,7 +59,7 @@ async function hold(t: TestContext, device: string): Promise<() => Promise<void>
   return letGo;
 }
 
-transportSuite('fuse', skip, start);
+transportSuite('fuse', skip, start, { writable: false });
 
 test('fuse: a device is past the page cache of its file, and only root sees the file', {
   skip,

@@ -54,7 +54,8 @@ async function start(t: TestContext): Promise<Scene> {
   const directory = join(folder, 'devices');
   const failures: NbdFailure[] = [];
   const transport = new NbdTransport(directory, (failure) => failures.push(failure));
-  return { transport, folder, directory, failures, leftovers: () => leftoversOf(directory) };
+  const again = () => new NbdTransport(directory);
+  return { transport, again, folder, directory, failures, leftovers: () => leftoversOf(directory) };
 }
 
 /** The devices of this directory's daemon, nodes beyond those the module came with, and files. */

@@ -36,7 +36,8 @@ async function start(t: TestContext): Promise<TransportUnderTest & { transport: 
     const nodes = (await readdir('/dev')).filter((name) => /^ublk[bc]/.test(name));
     return [...files, ...(await readdir('/sys/class/ublk-char')), ...nodes];
   };
-  return { transport: new UblkTransport(directory), folder, leftovers };
+  const again = () => new UblkTransport(directory);
+  return { transport: again(), again, folder, leftovers };
 }
 
 transportSuite('ublk', skip, start);

@@ -1,0 +1,142 @@
+/**
+ * The part of the transport suite about what outlives its server. One transport object releases, another on the same
+ * directory goes on: that is what the kernel sees of two processes. Real ones that are killed are in test/transports.
+ */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ErrorCodes } from '../../src/errors.js';
+import {
+  type Check,
+  pageOf,
+  readPage,
+  type StartTransport,
+  until,
+} from './transport-under-test.js';
+import { MemoryDisk, pagesOf, WaitingDisk } from './virtual-disks.js';
+
+/** For a read to arrive in the kernel, where nobody can tell that it has. */
+const ARRIVAL_MS = 500;
+
+export function survivalChecks(check: Check, start: StartTransport): void {
+  check('a read in flight when its device is released is answered by the next', async (t) => {
+    const { transport, again, leftovers } = await start(t);
+    const disk = new WaitingDisk(pagesOf(4 << 20), 1 << 20);
+    const device = await transport.attach('flight', disk);
+    const read = readPage(device.path, 2 << 20);
+    await until(() => disk.loads > 0);
+    const released = device.release();
+    // It may wait for what it asked of the disk, whose answer may not reach the reader any more.
+    await Promise.race([released, sleep(ARRIVAL_MS)]);
+    disk.fail();
+    await released;
+    const next = again();
+    assert.deepEqual(await next.survivors(), [{ id: 'flight', path: device.path }]);
+    const resumed = await next.resume('flight', new MemoryDisk(disk.bytes));
+    assert.equal(resumed.path, device.path);
+    assert.deepEqual(await read, pageOf(disk, 2 << 20));
+    assert.deepEqual(await next.survivors(), []);
+    await resumed.detach();
+    assert.deepEqual(await leftovers(), []);
+  });
+
+  check('a read that begins while nobody serves its device waits', async (t) => {
+    const { transport, again, leftovers } = await start(t);
+    const disk = new MemoryDisk(pagesOf(4 << 20));
+    let device = await transport.attach('waits', disk);
+    for (let round = 0; round < 3; round++) {
+      await device.release();
+      let isAnswered = false;
+      const read = readPage(device.path, round << 20).finally(() => {
+        isAnswered = true;
+      });
+      await sleep(ARRIVAL_MS);
+      assert.equal(isAnswered, false);
+      device = await again().resume('waits', disk);
+      assert.deepEqual(await read, pageOf(disk, round << 20));
+    }
+    await device.detach();
+    assert.deepEqual(await leftovers(), []);
+  });
+
+  check('release() may be called again, also when another serves', async (t) => {
+    const { transport, again, leftovers } = await start(t);
+    const disk = new MemoryDisk(pagesOf(1 << 20));
+    const device = await transport.attach('released', disk);
+    await Promise.all([device.release(), device.release()]);
+    const resumed = await again().resume('released', disk);
+    await device.release();
+    assert.deepEqual(await readPage(resumed.path, 4096), pageOf(disk, 4096));
+    await resumed.detach();
+    assert.deepEqual(await leftovers(), []);
+  });
+
+  check('a survivor that nobody wants is cleared away', async (t) => {
+    const { transport, again, leftovers } = await start(t);
+    const device = await transport.attach('unwanted', new MemoryDisk(pagesOf(1 << 20)));
+    await device.release();
+    const next = again();
+    await next.clear('unwanted');
+    await next.clear('unwanted');
+    assert.deepEqual(await next.survivors(), []);
+    assert.deepEqual(await leftovers(), []);
+    await (await next.attach('unwanted', new MemoryDisk(pagesOf(2 << 20)))).detach();
+    assert.deepEqual(await leftovers(), []);
+  });
+
+  check('a survivor that is open is not cleared away', async (t) => {
+    const { transport, again, leftovers } = await start(t);
+    const disk = new MemoryDisk(pagesOf(1 << 20));
+    const device = await transport.attach('open', disk);
+    const holder = spawn('sh', ['-c', 'exec 3<"$0"; echo; exec sleep 60', device.path]);
+    t.after(() => holder.kill('SIGKILL'));
+    await once(holder.stdout, 'data');
+    await device.release();
+    const next = again();
+    await assert.rejects(next.clear('open'), { code: ErrorCodes.Busy });
+    const resumed = await next.resume('open', disk);
+    assert.deepEqual(await readPage(resumed.path, 8192), pageOf(disk, 8192));
+    const ended = once(holder, 'exit');
+    holder.kill('SIGKILL');
+    await ended;
+    await resumed.detach();
+    assert.deepEqual(await leftovers(), []);
+  });
+
+  check('only what survived, and with the same disk, is resumed', async (t) => {
+    const { transport, again, leftovers } = await start(t);
+    const disk = new MemoryDisk(pagesOf(1 << 20));
+    const device = await transport.attach('same', disk);
+    await device.release();
+    const next = again();
+    await assert.rejects(next.resume('none', disk), { code: ErrorCodes.NotFound });
+    await assert.rejects(next.resume('same', new MemoryDisk(pagesOf(2 << 20))), {
+      code: ErrorCodes.FailedPrecondition,
+    });
+    const resumed = await next.resume('same', disk);
+    assert.deepEqual(await readPage(resumed.path, 12288), pageOf(disk, 12288));
+    await resumed.detach();
+    assert.deepEqual(await leftovers(), []);
+  });
+
+  check('what survives of one daemon is nothing of another', async (t) => {
+    const one = await start(t);
+    const other = await start(t);
+    const disk = new MemoryDisk(pagesOf(1 << 20));
+    const device = await one.transport.attach('shared-name', disk);
+    await device.release();
+    assert.deepEqual(await other.transport.survivors(), []);
+    await other.transport.clear('shared-name');
+    await assert.rejects(other.transport.resume('shared-name', disk), {
+      code: ErrorCodes.NotFound,
+    });
+    const own = await other.transport.attach('shared-name', disk);
+    assert.notEqual(own.path, device.path);
+    const resumed = await one.again().resume('shared-name', disk);
+    assert.equal(resumed.path, device.path);
+    await own.detach();
+    await resumed.detach();
+    assert.deepEqual(await one.leftovers(), []);
+  });
+}
