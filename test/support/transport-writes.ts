@@ -41,7 +41,8 @@ export function writeChecks(check: Check, start: StartTransport): void {
       const device = await transport.attach(name, disk);
       const range = ['--offset', String(8 * MIB), '--length', String(3 * MIB)];
       await run('blkdiscard', [...args, ...range, device.path]);
-      assert.ok(disk.counts.zeroes > 0);
+      // A kernel whose driver knows no zeroes writes them.
+      assert.ok(disk.counts.zeroes > 0 || (name === 'zeroed' && disk.counts.writes > 0));
       const expected = pagesOf(DISK_BYTES).fill(0, 8 * MIB, 11 * MIB);
       assert.ok(expected.equals(await readFile(disk.label)));
       const { stdout } = await run('sha256sum', [device.path]);
