@@ -34,6 +34,12 @@ interface Addon {
     targetAt: number,
     bytes: number,
   ): number;
+  boundaries(
+    lengths: Uint8Array,
+    boundaries: Uint32Array,
+    shortest: number,
+    longest: number,
+  ): number;
   encode(
     algorithm: number,
     blockBytes: number,
@@ -94,6 +100,22 @@ export function decodeBlocks(
     targetAt,
     bytes,
   );
+}
+
+/**
+ * Where blocks end that are stored one behind the other, from the index of their lengths.
+ *
+ * @param lengths - A u32 per block, little-endian.
+ * @param boundaries - One entry more: receives 0 and the end of each block, counted from the start of the first.
+ * @returns The first block whose length is not in [shortest, longest], or -1.
+ */
+export function blockBoundaries(
+  lengths: Uint8Array,
+  boundaries: Uint32Array,
+  shortest: number,
+  longest: number,
+): number {
+  return addon.boundaries(lengths, boundaries, shortest, longest);
 }
 
 /** Room that {@link encodeBlocks} needs for `bytes` bytes, at worst. */

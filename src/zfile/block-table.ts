@@ -11,7 +11,7 @@
  */
 import { corrupt } from '../io/format-error.js';
 import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
-import { CHECKSUM_BYTES, EXPANSION_BYTES_MAX } from './block-codec.js';
+import { blockBoundaries, CHECKSUM_BYTES, EXPANSION_BYTES_MAX } from './block-codec.js';
 import { rawCrc32c } from './raw-crc32c.js';
 import { HEADER_BYTES, INDEX_ENTRY_BYTES, type ZFileLayout } from './zfile-header.js';
 
@@ -65,16 +65,11 @@ export class BlockTable {
     const longest = blockBytes + EXPANSION_BYTES_MAX + trailer;
     const count = lengths.length / INDEX_ENTRY_BYTES;
     const boundaries = new Uint32Array(count + 1);
-    let end = 0;
-    for (let i = 0; i < count; i++) {
-      const length = lengths.readUInt32LE(i * INDEX_ENTRY_BYTES);
-      if (length <= trailer || length > longest) throw impossible(i);
-      end += length;
-      boundaries[i + 1] = end;
-    }
+    const bad = blockBoundaries(lengths, boundaries, trailer + 1, longest);
+    if (bad !== -1) throw impossible(bad);
     this.#starts[this.#boundaries.length] = start;
     this.#boundaries.push(boundaries);
-    return start + end;
+    return start + boundaries[count]!;
   }
 
   /** The boundaries of the blocks in `block`'s group; block b is entry b % GROUP_BLOCKS of them. */

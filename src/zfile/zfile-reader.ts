@@ -28,7 +28,7 @@ import {
 } from './zfile-header.js';
 
 /** Stored bytes of one run: small enough to be still in the CPU's cache when they are decoded. */
-const RUN_BYTES = 256 * 1024;
+const RUN_BYTES = 128 * 1024;
 const storedRun = new Uint8Array(RUN_BYTES);
 /** What #firstBad() answers besides a block's number and -1. */
 const NOT_LOCAL = -2;

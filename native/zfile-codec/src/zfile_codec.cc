@@ -1,4 +1,4 @@
-// Runs of ZFile blocks in memory: check and decompress them, or compress and checksum them.
+// Runs of ZFile blocks in memory: find, check and decompress them, or compress and checksum them.
 //
 // Rules:
 //   - Both buffers belong to the caller. Whatever the arguments and the bytes are, nothing outside
@@ -189,8 +189,37 @@ Napi::Value Encode(const Napi::CallbackInfo& info) {
   return Napi::Number::New(env, static_cast<double>(used));
 }
 
+// boundaries(lengths, boundaries, shortest, longest)
+//
+// From stored lengths, u32 little-endian each, to where each block ends counted from the first one's start:
+// boundaries[0] = 0, boundaries[i + 1] = boundaries[i] + length i. Returns the first block whose length is not
+// in [shortest, longest], or -1.
+Napi::Value Boundaries(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const Bytes lengths = BytesOf(info[0]);
+  auto boundaries = info[1].As<Napi::Uint32Array>();
+  const uint32_t shortest = info[2].As<Napi::Number>();
+  const uint32_t longest = info[3].As<Napi::Number>();
+  const size_t count = lengths.length / 4;
+  if (boundaries.ElementLength() != count + 1) throw OutOfRange(env, "boundaries");
+  if (count * static_cast<uint64_t>(longest) > UINT32_MAX) throw OutOfRange(env, "longest");
+  uint32_t* to = boundaries.Data();
+  uint32_t end = 0;
+  to[0] = 0;
+  for (size_t i = 0; i < count; i++) {
+    const uint32_t length = LoadU32(lengths.data + 4 * i);
+    if (length < shortest || length > longest) {
+      return Napi::Number::New(env, static_cast<double>(i));
+    }
+    end += length;
+    to[i + 1] = end;
+  }
+  return Napi::Number::New(env, -1);
+}
+
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("decode", Napi::Function::New(env, Decode, "decode"));
+  exports.Set("boundaries", Napi::Function::New(env, Boundaries, "boundaries"));
   exports.Set("encode", Napi::Function::New(env, Encode, "encode"));
   return exports;
 }
