@@ -147,7 +147,7 @@ test('a disk that can be written is, with discard and flush', { skip }, async (t
   assert.equal((await run('blockdev', ['--getro', device.path])).stdout, '0\n');
   const job = ['--name=v', `--filename=${device.path}`, '--rw=randwrite', '--ioengine=libaio'];
   const how = ['--direct=1', '--iodepth=16', '--bsrange=512-64k', '--size=8M', '--verify=crc32c'];
-  const { stdout } = await run('fio', [...job, ...how, '--fsync=64']);
+  const { stdout } = await run('fio', [...job, ...how, '--fsync=64'], { cwd: folder });
   assert.match(stdout, /err= 0/);
   assert.ok(disk.counts.flushes > 0);
   await run('blkdiscard', ['--offset', String(8 << 20), '--length', String(1 << 20), device.path]);
@@ -186,7 +186,7 @@ test('a server is killed while fio writes and reads, and others resume: no error
   const job = ['--name=v', `--filename=${path}`, '--rw=randrw', '--ioengine=libaio', '--direct=1'];
   const how = ['--iodepth=8', '--bs=4k', '--size=32M', '--io_size=24M', '--verify=crc32c'];
   const rate = ['--rate_iops=400', '--verify_fatal=1', '--verify_backlog=64'];
-  const load = run('fio', [...job, ...how, ...rate]);
+  const load = run('fio', [...job, ...how, ...rate], { cwd: folder });
   load.catch(() => {});
   for (let round = 0; round < 2; round++) {
     await sleep(1500);
