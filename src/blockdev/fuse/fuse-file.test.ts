@@ -133,14 +133,14 @@ test('a read in flight is answered by the next server', { skip }, async (t) => {
 test('without a server for too long reads are EIO, until there is one', { skip }, async (t) => {
   const scene = await Scene.make(t);
   const first = await scene.serve();
-  const device = await scene.makeDevice(1);
+  const device = await scene.makeDevice(3);
   await first.close();
   const startedMs = performance.now();
   await assert.rejects(readPage(device, 1), /Input\/output error/);
   const waitedMs = performance.now() - startedMs;
-  assert.ok(waitedMs > 900 && waitedMs < 5000, `${waitedMs} ms`);
+  assert.ok(waitedMs > 2800 && waitedMs < 8000, `${waitedMs} ms`);
   await assert.rejects(readPage(device, 2), /Input\/output error/);
-  assert.ok(performance.now() - startedMs - waitedMs < 500, 'one that comes later does not wait');
+  assert.ok(performance.now() - startedMs - waitedMs < 2500, 'one that comes later does not wait');
   await scene.serve();
   await scene.logged(/The server is back/);
   assert.deepEqual(await readPage(device, 3), pageOf(3));
