@@ -166,7 +166,8 @@ async function startQemuKernel(raw: string): Promise<Omit<Served, 'name'>> {
   if (!existsSync(PEER_NBD)) {
     throw new ObdError(ErrorCodes.Host, `there is no ${PEER_NBD}; \`modprobe nbd\` brings it`);
   }
-  const args = ['-r', '-f', 'raw', '-c', PEER_NBD, raw];
+  // Verbose, or it would go on as another process.
+  const args = ['-v', '-r', '-f', 'raw', '-c', PEER_NBD, raw];
   const child = await launch('qemu-nbd', args);
   const size = `/sys/block/${PEER_NBD.slice(5)}/size`;
   await until(child, 'qemu-nbd', async () => Number(await readFile(size, 'utf8')) > 0);

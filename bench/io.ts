@@ -7,7 +7,7 @@
  * The servers of one transport take turns within each round, so that whatever else the machine does falls on all; each
  * figure is the median of its rounds. Our side decompresses lz4 from twelve layers, the peers read one raw file.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, release } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -54,12 +54,14 @@ interface Figure {
   readonly cpuPerRead: Sample;
 }
 
-/** User and system time of processes so far, in seconds. */
+/** User and system time of processes so far, in seconds. One that has ended counts nothing: it was no server. */
 function cpuSeconds(pids: readonly number[]): number {
   let ticks = 0;
   for (const pid of pids) {
+    const path = `/proc/${pid}/stat`;
+    if (!existsSync(path)) continue;
     // Behind the program's name, which can have spaces in it: fields 14 and 15.
-    const fields = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    const fields = readFileSync(path, 'latin1')
       .replace(/^.*\) /, '')
       .split(' ');
     ticks += Number(fields[11]) + Number(fields[12]);
