@@ -1,12 +1,27 @@
 /** Where devices are served: what the table of devices needs of it, whichever thread that is. */
 import type { TransportName } from '../blockdev/transport.js';
-import type { Device } from './blockd-client.js';
+
+/** The figures of one device. All but the first three grow. */
+export interface DeviceState {
+  /** Virtual size. */
+  readonly sizeBytes: number;
+  readonly layers: number;
+  /** Sum of the sizes of the remote blobs. */
+  readonly remoteBytes: number;
+  /** Of these, how much is on this disk. */
+  readonly cachedBytes: number;
+  /** What this device made the cache fetch. */
+  readonly fetchedBytes: number;
+  readonly fetchRequests: number;
+  /** Reads answered with an error. */
+  readonly readErrors: number;
+}
 
 export interface HostedDevice {
   readonly path: string;
   /** As AttachedDevice.isGone. */
   readonly isGone: boolean;
-  describe(): Device;
+  state(): DeviceState;
   /** As AttachedDevice.detach(), and closes the image. */
   detach(): Promise<void>;
   /** As AttachedDevice.release(), and closes the image. */
