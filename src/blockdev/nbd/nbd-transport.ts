@@ -14,9 +14,10 @@
  *      set on it, such as the timer, is in nobody else's way, and /sys/block is afterwards as it was.
  *
  * One connection, although the kernel takes many: with several it holds a request that is not answered within its timer
- * for a dead connection, and cuts it, where a registry may take a minute; with one it waits. As one thread answers them
- * all, more were no faster. A raw file under emulation, two boots, 4 KiB reads at depth 32 and 1 MiB reads: 6.12 alone on
- * the machine, one 16,100 a second and 392 MiB/s, four 18,500 and 323; 6.1 on a busy one, one 2,200 and 32, four 830 and 22.
+ * for a dead connection, and cuts it, where a registry may take a minute; with one it waits. A read of 9 s at a timer of
+ * 2 s came through on one, and not within 100 s on two (6.1 and 6.12). That decides it, and not speed, of which emulation
+ * says little: against one, four answered 1.1 and 1.4 times as many 4 KiB reads at depth 32 in two boots of 6.12, and 0.45
+ * and 0.33 times in two rounds of a busy 6.1; of 1 MiB reads 0.8 and 1.3, 0.6 and 0.75 times.
  */
 import { createHash } from 'node:crypto';
 import { mkdir, realpath } from 'node:fs/promises';
