@@ -58,6 +58,8 @@ export class UblkQueue {
       (count) => this.#take(count),
       () => {
         this.#isStopped = true;
+        // Whoever stopped it cannot delete it while it is open here.
+        void this.close();
       },
     );
   }
