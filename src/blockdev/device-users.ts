@@ -3,34 +3,50 @@
  * their users, so a transport asks here first.
  *
  * A claim (O_EXCL) fails while the device is mounted in any namespace, is part of another device, or swapped on; and
- * while it is held nobody else can mount it. Who merely has it open is found in /proc, which takes a millisecond for a
- * hundred processes. Between the two and the caller's next step the device can still be opened, but not mounted.
+ * while it is held nobody else can mount it. Who merely has it open is found in /proc. Between the two and the caller's
+ * next step the device can still be opened, but not mounted.
+ *
+ * The links in /proc are read on this thread, SLICE_MS at a time: each takes less than handing it to another thread does,
+ * and needs nothing of the file system behind it, which may hang.
+ * Some 10 ms for 94 processes with 714 descriptors, on a machine of two busy cores; 65 ms when each was a promise.
  */
-import { constants } from 'node:fs';
-import { type FileHandle, open, readdir, readlink } from 'node:fs/promises';
+import { constants, type Dir, opendirSync, readlinkSync } from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 
+/** A scan by udev or blkid holds a new device for some milliseconds. */
+const SCAN_MS = 1000;
+const POLL_MS = 25;
+/** How long the other work of this thread waits for us at a time. */
+const SLICE_MS = 1;
+
 /**
- * Claims the device for its caller, who closes the handle when it may be used again or is gone.
+ * Claims the device for its caller, who closes the handle when it may be used again or is gone. Who merely has it open is
+ * waited for, for SCAN_MS.
  * @throws {ObdError} `Busy` if it is in use, `Io`.
  */
 export async function claimDevice(path: string): Promise<FileHandle> {
-  let claim: FileHandle;
+  const deadline = performance.now() + SCAN_MS;
+  for (;;) {
+    const claim = await openExclusively(path);
+    const user = await findUser(path, claim.fd);
+    if (user === undefined) return claim;
+    await claim.close();
+    if (performance.now() > deadline) throw busy(path, `process ${user} has it open`);
+    await sleep(POLL_MS);
+  }
+}
+
+async function openExclusively(path: string): Promise<FileHandle> {
   try {
-    claim = await open(path, constants.O_RDONLY | constants.O_EXCL);
+    return await open(path, constants.O_RDONLY | constants.O_EXCL);
   } catch (cause) {
-    if (systemCode(cause) === 'EBUSY')
+    if (systemCode(cause) === 'EBUSY') {
       throw busy(path, 'it is mounted, or another device is on it');
+    }
     const message = `Cannot open "${path}": ${messageOf(cause)}`;
     throw new ObdError(ErrorCodes.Io, message, { path }, cause);
-  }
-  try {
-    const user = await findUser(path, claim.fd);
-    if (user !== undefined) throw busy(path, `process ${user} has it open`);
-    return claim;
-  } catch (error) {
-    await claim.close();
-    throw error;
   }
 }
 
@@ -40,15 +56,38 @@ function busy(path: string, why: string): ObdError {
 
 /** The id of a process that has the device open otherwise than by `ownFd`. */
 async function findUser(path: string, ownFd: number): Promise<string | undefined> {
-  const own = String(process.pid);
-  for (const pid of await readdir('/proc')) {
+  const own = `/proc/${process.pid}/fd/${ownFd}`;
+  let sliceEnd = performance.now() + SLICE_MS;
+  for (const pid of namesIn('/proc')) {
     if (!/^[0-9]+$/.test(pid)) continue;
-    const folder = `/proc/${pid}/fd`;
-    // Processes and descriptors come and go while we look.
-    for (const fd of await readdir(folder).catch(() => [])) {
-      if (pid === own && fd === String(ownFd)) continue;
-      if ((await readlink(`${folder}/${fd}`).catch(() => '')) === path) return pid;
+    for (const fd of namesIn(`/proc/${pid}/fd`)) {
+      const link = `/proc/${pid}/fd/${fd}`;
+      if (link !== own && targetOf(link) === path) return pid;
+      if (performance.now() < sliceEnd) continue;
+      await nextTurn();
+      sliceEnd = performance.now() + SLICE_MS;
     }
   }
   return undefined;
+}
+
+/** Processes and descriptors come and go while we look. */
+function* namesIn(directory: string): Generator<string> {
+  let dir: Dir | undefined;
+  try {
+    dir = opendirSync(directory);
+    for (let entry = dir.readSync(); entry !== null; entry = dir.readSync()) yield entry.name;
+  } catch {
+    // Gone.
+  } finally {
+    dir?.closeSync();
+  }
+}
+
+function targetOf(link: string): string | undefined {
+  try {
+    return readlinkSync(link);
+  } catch {
+    return undefined;
+  }
 }

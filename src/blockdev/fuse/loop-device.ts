@@ -1,13 +1,8 @@
 /** Loop devices: which file is behind which, and taking one away that nobody uses. */
 import { readdir, readFile } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { ErrorCodes, hasCode } from '../../errors.js';
 import { outputOf } from '../../io/run-program.js';
 import { claimDevice } from '../device-users.js';
 
-/** A scan by udev or blkid holds a new device for some milliseconds. */
-const RELEASE_MS = 500;
-const POLL_MS = 10;
 /** losetup takes milliseconds; this is for a kernel that does not answer. */
 const PROGRAM_MS = 10_000;
 const SECTOR_BYTES = 512;
@@ -43,19 +38,13 @@ export async function loopSectors({ path }: LoopDevice): Promise<number> {
  * @throws {ObdError} `Busy`, `Io`; `Host` if this host lacks losetup.
  */
 export async function releaseLoop({ path, backingFile }: LoopDevice): Promise<void> {
-  const deadline = performance.now() + RELEASE_MS;
   while ((await backingFileOf(nameOf(path))) === backingFile) {
+    const claim = await claimDevice(path);
     try {
-      const claim = await claimDevice(path);
-      try {
-        // The kernel only marks it, as we have it open; it goes when we close it.
-        await outputOf('losetup', ['--detach', path], PROGRAM_MS);
-      } finally {
-        await claim.close();
-      }
-    } catch (error) {
-      if (!hasCode(error, ErrorCodes.Busy) || performance.now() > deadline) throw error;
-      await sleep(POLL_MS);
+      // The kernel only marks it, as we have it open; it goes when we, or whoever opened it just now, closes it.
+      await outputOf('losetup', ['--detach', path], PROGRAM_MS);
+    } finally {
+      await claim.close();
     }
   }
 }

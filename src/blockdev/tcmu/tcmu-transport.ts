@@ -20,7 +20,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, realpath } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ErrorCodes, hasCode, messageOf, ObdError, systemCode } from '../../errors.js';
+import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 import { readFully } from '../../io/random-access-file.js';
 import { claimDevice } from '../device-users.js';
 import type { AttachedDevice, Survivor, Transport } from '../transport.js';
@@ -52,8 +52,8 @@ const ID_PATTERN = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 const FIRST_BYTES = 16384;
 /** A process that was killed has its files closed within that, unless its memory is large. */
 const TAKE_OVER_MS = 10_000;
-/** udev looks at a new disk, or one that was written to, for a moment. */
-const SETTLE_MS = 2000;
+/** Longer than claimDevice() waits for others. */
+const OPEN_MS = 4000;
 const POLL_MS = 20;
 
 /** One read, or change of a WritableDisk, that was answered with an error. */
@@ -281,7 +281,7 @@ class TcmuDevice implements AttachedDevice {
     if (!this.#isGone) {
       // Somebody else may have removed it: then there is nothing to claim, and the node is another's.
       const isThere = (await nodeOf(this.#names)) === this.path;
-      const claim = isThere ? await claimWhenSettled(this.path) : undefined;
+      const claim = isThere ? await claimDevice(this.path) : undefined;
       try {
         await removeLink(this.#names);
         this.#isGone = true;
@@ -353,9 +353,9 @@ async function abandon(names: TargetNames, serving: Serving | undefined): Promis
 
 async function clear(names: TargetNames): Promise<void> {
   const path = await nodeOf(names);
-  const claiming = path === undefined ? undefined : claimWhenSettled(path);
+  const claiming = path === undefined ? undefined : claimDevice(path);
   // Opening it waits only while the kernel itself waits for answers to its search for partitions. Then nobody ever had it.
-  await Promise.race([claiming, sleep(SETTLE_MS * 2, undefined, { ref: false })]);
+  await Promise.race([claiming, sleep(OPEN_MS, undefined, { ref: false })]);
   let refusal: CommandRefusal | undefined;
   let uio: UioDevice | undefined;
   try {
@@ -372,16 +372,4 @@ async function clear(names: TargetNames): Promise<void> {
     uio?.close();
   }
   await removeTarget(names);
-}
-
-async function claimWhenSettled(path: string): ReturnType<typeof claimDevice> {
-  const deadline = performance.now() + SETTLE_MS;
-  for (;;) {
-    try {
-      return await claimDevice(path);
-    } catch (error) {
-      if (!hasCode(error, ErrorCodes.Busy) || performance.now() > deadline) throw error;
-      await sleep(POLL_MS);
-    }
-  }
 }
