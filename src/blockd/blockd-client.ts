@@ -5,11 +5,13 @@
  */
 import type { BlockdDefinition } from '../grpc/gen/obd/blockd/v1/Blockd.js';
 import type { Device__Output } from '../grpc/gen/obd/blockd/v1/Device.js';
+import type { ListResponse__Output } from '../grpc/gen/obd/blockd/v1/ListResponse.js';
 import { GrpcClient } from '../grpc/grpc-client.js';
 import { loadService } from '../grpc/proto.js';
 
 /** See proto/obd/blockd/v1/blockd.proto. */
 export type Device = Device__Output;
+export type Overview = ListResponse__Output;
 
 /** Opening an image asks the registry for each layer's index, and waits a minute for a registry that is away. */
 const ATTACH_MS_MAX = 180_000;
@@ -47,8 +49,12 @@ export class BlockdClient {
   }
 
   async list(): Promise<Device[]> {
-    const { devices } = await this.#client.call(blockdMethods.List, {});
-    return devices;
+    return (await this.overview()).devices;
+  }
+
+  /** The devices, and which transports there are for new ones. */
+  async overview(): Promise<Overview> {
+    return await this.#client.call(blockdMethods.List, {});
   }
 
   close(): void {

@@ -1,5 +1,6 @@
 /** What can be set in obd-blockd's configuration file, and the example that --help and the manual show. */
 import { z } from 'zod';
+import { TRANSPORT_NAMES } from '../blockdev/transport.js';
 import {
   absolutePath,
   byteAmount,
@@ -16,6 +17,7 @@ export const blockdConfig = z.strictObject({
   nbd_socket: absolutePath.default('/run/obd-ts/nbd.sock'),
   state_dir: absolutePath.default('/var/lib/obd-ts'),
   cache_size: byteAmount.default(20 * GIB),
+  transport: z.enum(['auto', ...TRANSPORT_NAMES]).default('auto'),
   ...commonKeys,
 });
 
@@ -31,4 +33,6 @@ nbd_socket = "/run/obd-ts/nbd.sock"
 state_dir = "/var/lib/obd-ts"
 # How much of the registries' blobs is kept on this disk.
 cache_size = "20 GiB"
+# How devices reach the kernel: auto (the first of these that works here), ublk, tcmu, nbd or fuse.
+transport = "auto"
 ${COMMON_KEYS_EXAMPLE}`;

@@ -4,15 +4,16 @@ import type { BlockdHandlers } from '../grpc/gen/obd/blockd/v1/Blockd.js';
 import { type Service, service } from '../grpc/grpc-server.js';
 import { blockdMethods } from './blockd-client.js';
 import type { DeviceTable } from './device-table.js';
+import type { TransportChoice } from './transport-choice.js';
 
-export function blockdService(table: DeviceTable, log: Logger): Service {
+export function blockdService(table: DeviceTable, choice: TransportChoice, log: Logger): Service {
   return service<BlockdHandlers>(blockdMethods, {
     Attach: async ({ id, configPath }) => {
       const startedMs = performance.now();
       try {
         const device = await table.attach(id, configPath);
-        const { path, layers } = device;
-        log.info({ id, configPath, path, layers, ms: since(startedMs) }, 'attached');
+        const { path, transport, layers } = device;
+        log.info({ id, configPath, path, transport, layers, ms: since(startedMs) }, 'attached');
         return device;
       } catch (err) {
         log.warn({ id, configPath, ms: since(startedMs), err }, 'cannot attach');
@@ -28,7 +29,7 @@ export function blockdService(table: DeviceTable, log: Logger): Service {
         throw err;
       }
     },
-    List: async () => ({ devices: table.list() }),
+    List: async () => ({ devices: table.list(), transports: await choice.states() }),
   });
 }
 

@@ -2,19 +2,18 @@
  * The daemon as an object: what it opens when it starts, in this order, and gives back when it stops, in the other.
  *
  *   cache      takes the state directory for this process alone, so all that follows is alone
- *   past runs  of a daemon that was killed: what nobody has mounted goes, what is mounted is reported
- *   NBD        disks by name; the kernel's devices read through it
- *   devices    the table of what is attached, empty at start: who needs a device asks for it
+ *   NBD        disks by name; the devices of the fuse transport read through it
+ *   devices    those of an earlier run are served again, and what is left of a half made one is taken away
  *   control    last, so that whoever can connect can be served
  *
- * Devices that are in use when the daemon stops stay mounted and answer EIO to what the page cache does not hold; only
- * unmounting helps them. The next run takes away what is left of those that were unmounted meanwhile.
+ * Devices that are in use when the daemon stops, or is killed, stay in the kernel: reads of them wait for the next run,
+ * for up to ABSENCE_SECONDS_MAX.
  */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import { FuseTransport } from '../blockdev/fuse/fuse-transport.js';
-import { NbdServer, type ReadFailure } from '../blockdev/nbd/nbd-server.js';
+import { NbdServer } from '../blockdev/nbd/nbd-server.js';
+import { type DeviceReadFailure, makeTransports } from '../blockdev/transports.js';
 import { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { GrpcServer } from '../grpc/grpc-server.js';
@@ -26,8 +25,11 @@ import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import type { BlockdConfig } from './blockd-config.js';
 import { blockdService } from './blockd-service.js';
+import { DeviceRecords } from './device-records.js';
 import { DeviceTable } from './device-table.js';
-import { RunDirectory } from './run-directory.js';
+import { LocalDeviceHost } from './local-device-host.js';
+import { recoverDevices } from './recovery.js';
+import { TransportChoice } from './transport-choice.js';
 
 /** For calls under way when the daemon stops. */
 const CALLS_GRACE_MS = 5_000;
@@ -76,26 +78,41 @@ export class Blockd {
     });
     this.#closers.push(() => cache.close());
 
-    const run = await RunDirectory.make(devicesDirectory);
-    this.#closers.push(() => run.remove());
-    await this.#clearPast(run);
-
     const nbdSocketPath = config.nbd_socket;
-    const nbd = await NbdServer.listen(nbdSocketPath, (failure) => logReadFailure(log, failure));
+    const nbd = await NbdServer.listen(nbdSocketPath, ({ exportName, ...failure }) =>
+      logReadFailure(log, { id: exportName, ...failure }),
+    );
     this.#closers.push(() => nbd.close());
 
-    const decoded = new DecodedBlocks(DECODED_BYTES);
-    const table = new DeviceTable({
-      openImage: async (configPath) => {
-        await this.#clearPast(run);
-        return await openImage(await readImageConfig(configPath), { cache, client, decoded });
-      },
-      nbd,
-      nbdSocketPath,
-      transport: new FuseTransport(nbd, nbdSocketPath, run.path),
+    const transports = makeTransports(nbdSocketPath, devicesDirectory, (failure) => {
+      host.countReadError(failure.id);
+      logReadFailure(log, failure);
     });
-    this.#closers.push(() => this.#detachAll(table));
-    const control = await GrpcServer.listen(config.socket, [blockdService(table, log)], log);
+    const decoded = new DecodedBlocks(DECODED_BYTES);
+    const host = new LocalDeviceHost({
+      openImage: async (path) =>
+        await openImage(await readImageConfig(path), { cache, client, decoded }),
+      nbd,
+      transports,
+    });
+    const choice = new TransportChoice(config.transport, transports);
+    const records = new DeviceRecords(devicesDirectory);
+    const table = new DeviceTable({
+      host,
+      records,
+      transports,
+      candidates: () => choice.candidates(),
+      nbdSocketPath,
+      report: ({ id, msg, err }) => log.warn({ id, err }, msg),
+    });
+    this.#closers.push(() => this.#closeTable(table));
+    await recoverDevices(table, records, transports, log);
+    log.info({ setting: config.transport, transports: await choice.states() }, 'transports');
+    const control = await GrpcServer.listen(
+      config.socket,
+      [blockdService(table, choice, log)],
+      log,
+    );
     this.#closers.push(() => control.close(CALLS_GRACE_MS));
     // First, so that no call and no device waits for a registry that does not answer.
     this.#closers.push(() => client.close());
@@ -112,16 +129,9 @@ export class Blockd {
     }
   }
 
-  async #clearPast(run: RunDirectory): Promise<void> {
-    const { cleared, inUse } = await run.clearPast();
-    if (cleared.length > 0) this.#log.info({ ids: cleared }, 'cleared away devices of a past run');
-    if (inUse.length === 0) return;
-    this.#log.warn({ ids: inUse }, 'devices of a past run are still mounted: unmount them');
-  }
-
-  async #detachAll(table: DeviceTable): Promise<void> {
-    for (const err of await table.close()) {
-      this.#log.warn({ err }, 'a device stays behind, and will answer EIO: unmount it');
+  async #closeTable(table: DeviceTable): Promise<void> {
+    for (const [id, why] of await table.close()) {
+      this.#log.info({ id, why: messageOf(why) }, 'a device waits for the next run');
     }
   }
 }
@@ -139,6 +149,6 @@ async function makeDirectories(...paths: readonly string[]): Promise<void> {
 }
 
 /** The message names blob and registry. */
-function logReadFailure(log: Logger, { exportName, offset, length, error }: ReadFailure): void {
-  log.error({ id: exportName, offset, length, err: error }, 'a read is answered with EIO');
+function logReadFailure(log: Logger, { id, offset, length, error }: DeviceReadFailure): void {
+  log.error({ id, offset, length, err: error }, 'a read is answered with EIO');
 }

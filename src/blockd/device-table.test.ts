@@ -1,21 +1,22 @@
 /**
- * Goal: the table keeps its three promises (once however often, never overlapping, in use means unchanged), and what fails
- * leaves nothing behind.
+ * Goal: the table keeps its promises (once however often, never overlapping, in use means unchanged, a record as long as
+ * there is anything), what fails leaves nothing behind, and what an earlier process left is served again or taken away.
  * Method: real images from a loopback registry through cache, layers and NBD server; in place of the kernel a transport
  * that can be held up and refused, and once the real one.
  */
 import assert from 'node:assert/strict';
 import { execFile, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, beforeEach, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import pino from 'pino';
 import { twoLayers } from '../../test/support/block-image.js';
 import { type Fault, LoopbackRegistry } from '../../test/support/loopback-registry.js';
-import { FuseTransport } from '../blockdev/fuse/fuse-transport.js';
 import { NbdServer } from '../blockdev/nbd/nbd-server.js';
-import type { AttachedDevice, Transport } from '../blockdev/transport.js';
+import type { AttachedDevice, Survivor, Transport, TransportName } from '../blockdev/transport.js';
+import { makeTransports, type Transports } from '../blockdev/transports.js';
 import type { VirtualDisk } from '../blockdev/virtual-disk.js';
 import { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -26,7 +27,10 @@ import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
 import { BUDGET_BYTES_MIN, DecodedBlocks } from '../zfile/decoded-blocks.js';
+import { DeviceRecords } from './device-records.js';
 import { DeviceTable } from './device-table.js';
+import { LocalDeviceHost } from './local-device-host.js';
+import { recoverDevices } from './recovery.js';
 
 const unfit = process.geteuid?.() === 0 ? false : 'loop devices need root';
 const noNbdcopy =
@@ -73,20 +77,53 @@ const broken = await configFile('broken.json', [{ digest: `sha256:${'0'.repeat(6
 
 /** The kernel, as far as the table sees it. */
 class TestTransport implements Transport {
-  readonly name = 'test';
+  readonly name: TransportName;
   readonly attached: string[] = [];
+  /** What an earlier process left: the path of a whole one, or undefined. */
+  readonly left = new Map<string, string | undefined>();
+  readonly released: string[] = [];
   readonly inUse = new Set<string>();
   /** What detaching gives back the node of, and then fails at. */
   readonly stuck = new Set<string>();
   refusal: Error | undefined;
-  /** attach() and detach() wait for it. */
+  /** attach(), resume() and detach() wait for it. */
   gate: Promise<void> = Promise.resolve();
   readonly #working = new Set<string>();
   disk: VirtualDisk | undefined;
 
+  constructor(name: TransportName) {
+    this.name = name;
+  }
+
+  async missing(): Promise<string | undefined> {
+    return undefined;
+  }
+
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
     await this.#work(id);
     if (this.refusal !== undefined) throw this.refusal;
+    return this.#serve(id, disk);
+  }
+
+  async survivors(): Promise<Survivor[]> {
+    return [...this.left].map(([id, path]) => ({ id, path }));
+  }
+
+  async resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
+    await this.#work(id);
+    if (this.refusal !== undefined) throw this.refusal;
+    assert.ok(this.left.delete(id), `nothing left of ${id}`);
+    return this.#serve(id, disk);
+  }
+
+  async clear(id: string): Promise<void> {
+    await this.#work(id);
+    if (this.inUse.has(id))
+      throw new ObdError(ErrorCodes.Busy, `Cannot clear ${id}: it is mounted`);
+    this.left.delete(id);
+  }
+
+  #serve(id: string, disk: VirtualDisk): AttachedDevice {
     this.attached.push(id);
     this.disk = disk;
     const isAttached = () => this.attached.includes(id);
@@ -96,6 +133,9 @@ class TestTransport implements Transport {
         return !isAttached();
       },
       detach: () => this.#detach(id),
+      release: async () => {
+        this.released.push(id);
+      },
     };
   }
 
@@ -117,21 +157,49 @@ class TestTransport implements Transport {
 }
 
 let kernel: TestTransport;
+/** What is tried first, if a test says so. */
+let better: TestTransport;
+let transports: Transports;
+let candidates: TransportName[];
 let table: DeviceTable;
+let records: DeviceRecords;
+let problems: string[];
+const recordsDirectory = join(directory, 'records');
+const silent = pino({ level: 'silent' });
 
-function tableOver(transport: Transport): DeviceTable {
+function tableOver(used: Transports): DeviceTable {
   return new DeviceTable({
-    openImage: async (path) =>
-      await openImage(await readImageConfig(path), { cache, client, decoded }),
-    nbd,
+    host: new LocalDeviceHost({
+      openImage: async (path) =>
+        await openImage(await readImageConfig(path), { cache, client, decoded }),
+      nbd,
+      transports: used,
+    }),
+    records,
+    transports: used,
+    candidates: async () => candidates,
     nbdSocketPath,
-    transport,
+    report: ({ id, msg }) => problems.push(`${id}: ${msg}`),
   });
 }
 
-beforeEach(() => {
-  kernel = new TestTransport();
-  table = tableOver(kernel);
+async function recordedIds(): Promise<string[]> {
+  return (await records.all((problem) => problems.push(problem.message)))
+    .map(({ id }) => id)
+    .sort();
+}
+
+beforeEach(async () => {
+  await rm(recordsDirectory, { recursive: true, force: true });
+  await mkdir(recordsDirectory);
+  records = new DeviceRecords(recordsDirectory);
+  kernel = new TestTransport('nbd');
+  better = new TestTransport('ublk');
+  const unused = new TestTransport('tcmu');
+  transports = { ublk: better, tcmu: unused, nbd: kernel, fuse: new TestTransport('fuse') };
+  candidates = ['nbd'];
+  problems = [];
+  table = tableOver(transports);
 });
 
 /** Nothing of the id is left: the name is free for another export. */
@@ -147,7 +215,7 @@ test('a device is the image, with its figures', async () => {
       id: 'a',
       configPath: good,
       path: '/dev/test-a',
-      transport: 'test',
+      transport: 'nbd',
       sizeBytes: DISK_BYTES,
       layers: 2,
       remoteBytes: image.blobs.reduce((sum, { length }) => sum + length, 0),
@@ -156,6 +224,8 @@ test('a device is the image, with its figures', async () => {
       fetchRequests: 0,
       readErrors: 0,
       nbdUri: `nbd+unix:///a?socket=${encodeURIComponent(nbdSocketPath)}`,
+      state: 'attached',
+      problem: '',
     },
   );
   const bytes = Buffer.alloc(DISK_BYTES);
@@ -267,17 +337,120 @@ test('attaching and detaching one id never overlap', async () => {
   await table.detach('a');
 });
 
-test('closing takes away what is free, names what is not, and refuses more', async () => {
+test('closing takes away what is free, leaves what is not for the next process, and refuses more', async () => {
   await table.attach('a', good);
   await table.attach('b', other);
   kernel.inUse.add('b');
-  const left = await table.close();
-  assert.match(left.map(String).join(), /^ObdError: Cannot detach b: it is mounted$/);
-  assert.deepEqual(kernel.attached, ['b']);
+  const kept = await table.close();
+  assert.deepEqual([...kept.keys()], ['b']);
+  assert.match(String(kept.get('b')), /^ObdError: Cannot detach b: it is mounted$/);
+  assert.deepEqual([kernel.attached, kernel.released], [['b'], ['b']]);
+  assert.deepEqual(await recordedIds(), ['b']);
   await assert.rejects(table.attach('c', good), { code: ErrorCodes.Unavailable });
+  await assertFree('b');
+});
+
+test('there is a record as long as there is anything to recover', async () => {
+  await table.attach('a', good);
+  assert.deepEqual(await recordedIds(), ['a']);
+  kernel.inUse.add('a');
+  await assert.rejects(table.detach('a'), { code: ErrorCodes.Busy });
+  assert.deepEqual(await recordedIds(), ['a']);
   kernel.inUse.clear();
-  assert.deepEqual(await table.close(), []);
-  assert.deepEqual(kernel.attached, []);
+  await table.detach('a');
+  kernel.refusal = new ObdError(ErrorCodes.Io, 'Cannot attach');
+  await assert.rejects(table.attach('b', good), { code: ErrorCodes.Io });
+  assert.deepEqual(await recordedIds(), []);
+});
+
+test('a transport that the host turns out to lack something for gives way to the next', async () => {
+  candidates = ['ublk', 'nbd'];
+  better.refusal = new ObdError(ErrorCodes.Host, 'Cannot attach: no queue');
+  assert.equal((await table.attach('a', good)).transport, 'nbd');
+  assert.deepEqual(problems, ['a: cannot attach by ublk, trying nbd']);
+  const [record] = await records.all(() => {});
+  assert.equal(record?.transport, 'nbd');
+  await table.detach('a');
+  better.refusal = new ObdError(ErrorCodes.Io, 'Cannot attach: a fault');
+  await assert.rejects(table.attach('a', good), { code: ErrorCodes.Io });
+});
+
+/** As a daemon does that starts after one that was killed. */
+async function startAgain(): Promise<void> {
+  await recoverDevices(table, records, transports, silent);
+}
+
+test('what an earlier process left whole is served again, from where it was', async () => {
+  await records.put({ id: 'a', configPath: good, transport: 'nbd' });
+  kernel.left.set('a', '/dev/test-a');
+  await startAgain();
+  const device = await table.attach('a', good);
+  assert.deepEqual([device.path, device.state], ['/dev/test-a', 'attached']);
+  const bytes = Buffer.alloc(DISK_BYTES);
+  await readFully(kernel.disk as VirtualDisk, bytes, 0);
+  assert.ok(bytes.equals(image.disk));
+  await assert.rejects(table.attach('a', other), { code: ErrorCodes.AlreadyExists });
+  await table.detach('a');
+  assert.deepEqual([kernel.attached, await recordedIds()], [[], []]);
+  await assertFree('a');
+});
+
+test('debris goes, so does a device nobody knows, and a record of nothing', async () => {
+  await records.put({ id: 'half', configPath: good, transport: 'nbd' });
+  await records.put({ id: 'elsewhere', configPath: good, transport: 'ublk' });
+  await records.put({ id: 'nothing', configPath: good, transport: 'nbd' });
+  kernel.left.set('half', undefined).set('elsewhere', '/dev/e').set('unknown', '/dev/u');
+  kernel.left.set('used', '/dev/used');
+  kernel.inUse.add('used');
+  await writeFile(join(recordsDirectory, 'noise.json'), '{"version":1');
+  await startAgain();
+  assert.deepEqual([...kernel.left.keys()], ['used']);
+  assert.deepEqual([table.list(), await recordedIds()], [[], []]);
+  assert.match(problems.join(), /noise\.json/);
+});
+
+test('a device that cannot be served yet is shown, waited for, and served when it can be', async () => {
+  await records.put({ id: 'a', configPath: good, transport: 'nbd' });
+  kernel.left.set('a', '/dev/test-a');
+  kernel.refusal = new ObdError(ErrorCodes.Unavailable, 'the registry is away');
+  await startAgain();
+  while (table.list()[0]?.problem === '') await sleep(5);
+  const [shown] = table.list();
+  assert.deepEqual(
+    [shown?.state, shown?.path, shown?.problem],
+    ['recovering', '/dev/test-a', 'the registry is away'],
+  );
+  const waiting = table.attach('a', good);
+  kernel.refusal = undefined;
+  assert.equal((await waiting).state, 'attached');
+  await table.detach('a');
+});
+
+test('a device that cannot be served can be detached, unless it is in use', async () => {
+  await records.put({ id: 'a', configPath: good, transport: 'nbd' });
+  kernel.left.set('a', '/dev/test-a');
+  kernel.refusal = new ObdError(ErrorCodes.Unavailable, 'the registry is away');
+  kernel.inUse.add('a');
+  await startAgain();
+  await assert.rejects(table.detach('a'), { code: ErrorCodes.Busy });
+  assert.equal(table.list()[0]?.state, 'recovering');
+  assert.deepEqual(await recordedIds(), ['a']);
+  kernel.inUse.clear();
+  assert.equal(await table.detach('a'), true);
+  assert.deepEqual([[...kernel.left.keys()], table.list(), await recordedIds()], [[], [], []]);
+  kernel.refusal = undefined;
+  await table.attach('a', good);
+  await table.detach('a');
+});
+
+test('a stop leaves a device that cannot be served yet to the next process', async () => {
+  await records.put({ id: 'a', configPath: good, transport: 'nbd' });
+  kernel.left.set('a', '/dev/test-a');
+  kernel.refusal = new ObdError(ErrorCodes.Unavailable, 'the registry is away');
+  kernel.inUse.add('a');
+  await startAgain();
+  assert.deepEqual([...(await table.close()).keys()], ['a']);
+  assert.deepEqual([[...kernel.left.keys()], await recordedIds()], [['a'], ['a']]);
 });
 
 test('ids and paths that make no sense', async () => {
@@ -291,7 +464,8 @@ test('ids and paths that make no sense', async () => {
 
 test('through the kernel', { skip: unfit }, async () => {
   const devices = join(directory, 'devices');
-  const real = tableOver(new FuseTransport(nbd, nbdSocketPath, devices));
+  candidates = ['fuse'];
+  const real = tableOver(makeTransports(nbdSocketPath, devices));
   const { path } = await real.attach('real', good);
   try {
     // In a process of its own: this one answers the reads.
@@ -300,7 +474,7 @@ test('through the kernel', { skip: unfit }, async () => {
   } finally {
     await real.detach('real');
   }
-  assert.deepEqual(await readdir(devices), []);
+  assert.deepEqual(await readdir(join(devices, 'fuse')), []);
 });
 
 function contentOf(device: string): Promise<Buffer> {

@@ -3,37 +3,48 @@
  *
  *   1. Attaching is idempotent and single-flight: whoever asks for an id while it is being attached gets the same device,
  *      or the same error.
- *   2. Of one id, attaching and detaching never overlap; different ids do not wait for each other.
+ *   2. Of one id, attaching, recovering and detaching never overlap; different ids do not wait for each other.
  *   3. A device that is in use stays as it was when it is to be detached.
  *   4. One that could be detached in part only is given to nobody: attaching finishes that first.
+ *   5. There is a record of a device (device-records.ts) from before anything of it exists until nothing does.
  *
- * The table is in memory only. What a daemon that died had attached is dead with it, because each device reads
- * through a connection to the daemon; who needs one asks for it again.
+ * A device that an earlier process left is in the table from the start and is served when its image can be opened;
+ * until then reads of it wait in the kernel, and whoever asks for it waits here.
  */
 import { isAbsolute } from 'node:path';
-import { ErrorCodes, ObdError } from '../errors.js';
+import type { Transport, TransportName } from '../blockdev/transport.js';
+import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { Device } from './blockd-client.js';
-import { ExportedImage, type ExportPath } from './exported-image.js';
+import type { DeviceHost, HostedDevice } from './device-host.js';
+import type { DeviceRecords } from './device-records.js';
+import { type DeviceSlot, describeSlot, Recovery, type WholeSurvivor } from './device-slot.js';
 
 /** Also file names and NBD export names. */
 const ID_PATTERN = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 
-interface Slot {
-  readonly configPath: string;
-  /** Rejects, and is gone from the table, if the image cannot be attached. */
-  readonly exported: Promise<ExportedImage>;
-  /** The same without waiting, once it is there. */
-  current?: ExportedImage;
-  detaching?: Promise<void> | undefined;
+export interface TableSurroundings {
+  readonly host: DeviceHost;
+  readonly records: DeviceRecords;
+  /** To take away survivors that are not served. */
+  readonly transports: Readonly<Record<TransportName, Pick<Transport, 'clear'>>>;
+  /** Which transports to try, best first. @throws {ObdError} `Host` if there is none. */
+  readonly candidates: () => Promise<readonly TransportName[]>;
+  readonly nbdSocketPath: string;
+  /** Told of what went wrong and was got over. */
+  readonly report: (problem: {
+    readonly id: string;
+    readonly msg: string;
+    readonly err: unknown;
+  }) => void;
 }
 
 export class DeviceTable {
-  readonly #path: ExportPath;
-  readonly #slots = new Map<string, Slot>();
+  readonly #surroundings: TableSurroundings;
+  readonly #slots = new Map<string, DeviceSlot>();
   #closed = false;
 
-  constructor(path: ExportPath) {
-    this.#path = path;
+  constructor(surroundings: TableSurroundings) {
+    this.#surroundings = surroundings;
   }
 
   /**
@@ -45,8 +56,7 @@ export class DeviceTable {
     for (let slot = this.#slots.get(id); slot !== undefined; slot = this.#slots.get(id)) {
       if (slot.detaching === undefined) {
         if (slot.configPath !== configPath) throw otherConfig(id, slot.configPath, configPath);
-        const exported = await slot.exported;
-        if (!exported.isHalfDetached) return exported.describe();
+        if (!(await slot.device).isGone) return this.#describe(id, slot);
         await this.detach(id);
         continue;
       }
@@ -54,19 +64,67 @@ export class DeviceTable {
       await slot.detaching.catch(() => {});
     }
     if (this.#closed) throw ending(id);
-    const slot: Slot = { configPath, exported: this.#export(id, configPath) };
+    const slot: DeviceSlot = { configPath, device: this.#attach(id, configPath) };
     this.#slots.set(id, slot);
-    slot.current = await slot.exported;
-    return slot.current.describe();
+    await slot.device;
+    return this.#describe(id, slot);
   }
 
-  async #export(id: string, configPath: string): Promise<ExportedImage> {
+  async #attach(id: string, configPath: string): Promise<HostedDevice> {
     try {
-      return await ExportedImage.attach(id, configPath, this.#path);
+      const [transport, device] = await this.#attachByBest(id, configPath);
+      Object.assign(this.#slots.get(id)!, { transport, current: device });
+      return device;
     } catch (error) {
       this.#slots.delete(id);
       throw error;
     }
+  }
+
+  async #attachByBest(
+    id: string,
+    configPath: string,
+  ): Promise<readonly [TransportName, HostedDevice]> {
+    const { host, records, candidates, report } = this.#surroundings;
+    const names = [...(await candidates())];
+    for (;;) {
+      const transport = names.shift()!;
+      await records.put({ id, configPath, transport });
+      try {
+        return [transport, await host.attach(id, configPath, transport)];
+      } catch (err) {
+        if (names.length === 0 || !hasCode(err, ErrorCodes.Host)) {
+          // Why the attach failed matters more; the next start removes a record of nothing.
+          await records.remove(id).catch(() => {});
+          throw err;
+        }
+        report({ id, msg: `cannot attach by ${transport}, trying ${names[0]}`, err });
+      }
+    }
+  }
+
+  /**
+   * Takes on what an earlier process attached; its id must not be in the table.
+   *
+   * @returns Whether the first attempt to serve it succeeded. If not there will be more, until it is detached.
+   */
+  async recover({ record, path }: WholeSurvivor): Promise<boolean> {
+    const { id, configPath, transport } = record;
+    const { host, report } = this.#surroundings;
+    const recovery = new Recovery(
+      path,
+      () => host.resume(id, configPath, transport),
+      (err) => report({ id, msg: 'cannot serve a device again yet: reads of it wait', err }),
+    );
+    const slot: DeviceSlot = { configPath, device: recovery.device, transport, recovery };
+    this.#slots.set(id, slot);
+    recovery.device.then(
+      (device) => {
+        slot.current = device;
+      },
+      () => {},
+    );
+    return await recovery.firstAttempt;
   }
 
   /**
@@ -76,42 +134,81 @@ export class DeviceTable {
   async detach(id: string): Promise<boolean> {
     const slot = this.#slots.get(id);
     if (slot === undefined) return false;
-    slot.detaching ??= this.#detach(id, slot);
+    slot.detaching ??= this.#detach(id, slot).finally(() => {
+      slot.detaching = undefined;
+    });
     await slot.detaching;
     return true;
   }
 
-  async #detach(id: string, slot: Slot): Promise<void> {
-    let exported: ExportedImage;
+  async #detach(id: string, slot: DeviceSlot): Promise<void> {
+    slot.recovery?.stop();
+    let device: HostedDevice;
     try {
-      exported = await slot.exported;
-    } catch {
-      // It never was there; whoever wanted it has been told why.
+      device = await slot.device;
+    } catch (error) {
+      // It never was there, and whoever wanted it has been told why; or it was there before this process was.
+      if (slot.recovery !== undefined) await this.#clear(id, slot, slot.recovery, error);
       return;
     }
+    await device.detach();
+    await this.#forget(id);
+  }
+
+  /** Takes away a survivor that could not be served; if it is in use, that is tried again. */
+  async #clear(id: string, slot: DeviceSlot, { path }: Recovery, problem: unknown): Promise<void> {
+    const { transports } = this.#surroundings;
+    const { configPath, transport } = slot;
     try {
-      await exported.detach();
-      this.#slots.delete(id);
-    } finally {
-      slot.detaching = undefined;
+      await transports[transport!].clear(id);
+    } catch (error) {
+      if (this.#closed) throw error;
+      void this.recover({ record: { id, configPath, transport: transport! }, path });
+      const recovering = this.#slots.get(id)?.recovery;
+      if (recovering !== undefined) recovering.problem ||= String(problem);
+      throw error;
     }
+    await this.#forget(id);
   }
 
-  /** What is attached; what is on its way is not. */
+  async #forget(id: string): Promise<void> {
+    this.#slots.delete(id);
+    await this.#surroundings.records.remove(id);
+  }
+
+  /** What is attached or recovering; what is on its way is not. */
   list(): Device[] {
-    const devices: Device[] = [];
-    for (const { current } of this.#slots.values()) {
-      if (current !== undefined) devices.push(current.describe());
-    }
-    return devices;
+    return [...this.#slots].flatMap(
+      ([id, slot]) => describeSlot(id, slot, this.#surroundings.nbdSocketPath) ?? [],
+    );
   }
 
-  /** Refuses new devices and takes away those that nobody uses. @returns Why the others are still there. */
-  async close(): Promise<Error[]> {
+  #describe(id: string, slot: DeviceSlot): Device {
+    return describeSlot(id, slot, this.#surroundings.nbdSocketPath)!;
+  }
+
+  /**
+   * Refuses new devices, takes away those that nobody uses, and leaves the others in the kernel for the next process.
+   *
+   * @returns The ids of these, each with why it could not be taken away.
+   */
+  async close(): Promise<Map<string, Error>> {
     this.#closed = true;
-    const ids = [...this.#slots.keys()];
-    const results = await Promise.allSettled(ids.map((id) => this.detach(id)));
-    return results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []));
+    const kept = new Map<string, Error>();
+    await Promise.all(
+      [...this.#slots].map(async ([id, slot]) => {
+        try {
+          await this.detach(id);
+        } catch (error) {
+          kept.set(id, error as Error);
+          // Half of a device is debris, and for the next process to find as well.
+          await slot.current?.release().catch((err: unknown) => {
+            this.#surroundings.report({ id, msg: 'cannot leave a device in order', err });
+          });
+        }
+      }),
+    );
+    return kept;
   }
 }
 

@@ -147,10 +147,16 @@ export class BlockdProcess {
     const status = await this.end('SIGTERM');
     assert.equal(status, 0, this.logText());
     assert.deepEqual(this.debris(), []);
-    assert.deepEqual(readdirSync(join(this.stateDirectory, 'devices')), []);
+    assert.deepEqual(filesIn(join(this.stateDirectory, 'devices')), []);
     assert.ok(!existsSync(this.socket));
     await rm(this.directory, { recursive: true });
   }
+}
+
+/** Other than folders. */
+function filesIn(directory: string): string[] {
+  const entries = readdirSync(directory, { recursive: true, withFileTypes: true });
+  return entries.filter((entry) => !entry.isDirectory()).map(({ name }) => name);
 }
 
 export function spawnBlockd(...args: readonly string[]): ChildProcess {

@@ -51,6 +51,8 @@ export class LoopDevices implements Devices {
       fetchRequests: 0,
       readErrors: 0,
       nbdUri: '',
+      state: 'attached',
+      problem: '',
     };
     this.attached.set(id, device);
     return device;

@@ -15,6 +15,8 @@ export interface Device {
   'fetchRequests'?: (number | string | Long);
   'readErrors'?: (number | string | Long);
   'nbdUri'?: (string);
+  'state'?: (string);
+  'problem'?: (string);
 }
 
 export interface Device__Output {
@@ -30,4 +32,6 @@ export interface Device__Output {
   'fetchRequests': (number);
   'readErrors': (number);
   'nbdUri': (string);
+  'state': (string);
+  'problem': (string);
 }

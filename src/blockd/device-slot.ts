@@ -1,0 +1,113 @@
+/** One id of the table of devices: what it is, and what is being done to it. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { TransportName } from '../blockdev/transport.js';
+import { messageOf } from '../errors.js';
+import type { DeviceState, HostedDevice } from './device-host.js';
+import type { DeviceRecord } from './device-records.js';
+
+/** Between attempts to serve a survivor again: first, and at most. Each attempt has its own limits. */
+const PAUSE_MS = 100;
+const PAUSE_MS_MAX = 10_000;
+
+const UNKNOWN: DeviceState = {
+  sizeBytes: 0,
+  layers: 0,
+  remoteBytes: 0,
+  cachedBytes: 0,
+  fetchedBytes: 0,
+  fetchRequests: 0,
+  readErrors: 0,
+};
+
+export interface DeviceSlot {
+  readonly configPath: string;
+  /** Rejects, and the slot is gone from the table, if there will be no device. */
+  readonly device: Promise<HostedDevice>;
+  /** The same without waiting, once it is there. */
+  current?: HostedDevice;
+  transport?: TransportName;
+  /** While an earlier process's device is not served yet. */
+  readonly recovery?: Recovery;
+  detaching?: Promise<void> | undefined;
+}
+
+/** Serving a survivor again, as often as it takes. */
+export class Recovery {
+  readonly path: string;
+  /** Why the last attempt failed. */
+  problem = '';
+  /** Settles with the first attempt, whatever came of it: whether the device is served. */
+  readonly firstAttempt: Promise<boolean>;
+  readonly device: Promise<HostedDevice>;
+  readonly #stop = new AbortController();
+
+  /**
+   * @param resume - One attempt.
+   * @param onFailure - Told of each attempt that failed.
+   */
+  constructor(
+    path: string,
+    resume: () => Promise<HostedDevice>,
+    onFailure: (error: unknown) => void,
+  ) {
+    this.path = path;
+    let settleFirst: (served: boolean) => void = () => {};
+    this.firstAttempt = new Promise((resolve) => {
+      settleFirst = resolve;
+    });
+    this.device = this.#untilServed(resume, (error) => {
+      onFailure(error);
+      settleFirst(false);
+    });
+    this.device.then(
+      () => settleFirst(true),
+      () => settleFirst(false),
+    );
+  }
+
+  /** After the attempt that is under way; `device` settles then. */
+  stop(): void {
+    this.#stop.abort();
+  }
+
+  async #untilServed(
+    resume: () => Promise<HostedDevice>,
+    onFailure: (error: unknown) => void,
+  ): Promise<HostedDevice> {
+    for (let pauseMs = PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, PAUSE_MS_MAX)) {
+      try {
+        return await resume();
+      } catch (error) {
+        this.problem = messageOf(error);
+        onFailure(error);
+        if (this.#stop.signal.aborted) throw error;
+      }
+      // Being stopped ends the pause, and is told from the next look at the signal.
+      await sleep(pauseMs, undefined, { signal: this.#stop.signal }).catch(() => {});
+      this.#stop.signal.throwIfAborted();
+    }
+  }
+}
+
+/** Of a device that is there, or recovering. */
+export function describeSlot(id: string, slot: DeviceSlot, nbdSocketPath: string) {
+  const { configPath, current, recovery, transport } = slot;
+  const path = current?.path ?? recovery?.path;
+  if (path === undefined || transport === undefined) return undefined;
+  return {
+    id,
+    configPath,
+    path,
+    transport,
+    ...(current?.state() ?? UNKNOWN),
+    nbdUri: `nbd+unix:///${id}?socket=${encodeURIComponent(nbdSocketPath)}`,
+    state: current === undefined ? 'recovering' : 'attached',
+    problem: current === undefined ? (recovery?.problem ?? '') : '',
+  };
+}
+
+/** What an earlier process attached, as the table takes it on. */
+export interface WholeSurvivor {
+  readonly record: DeviceRecord;
+  readonly path: string;
+}

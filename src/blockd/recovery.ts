@@ -1,0 +1,90 @@
+/**
+ * What a daemon does first with what an earlier one left, because containers wait for it: whole devices with a record
+ * are served again, debris is taken away, and so is a whole device that nobody knows, unless it is in use.
+ *
+ * Nothing here keeps a daemon from starting: what cannot be read or taken away is reported and left.
+ */
+import type { Logger } from 'pino';
+import { TRANSPORT_NAMES, type TransportName } from '../blockdev/transport.js';
+import type { Transports } from '../blockdev/transports.js';
+import { ErrorCodes, hasCode } from '../errors.js';
+import type { DeviceRecord, DeviceRecords } from './device-records.js';
+import type { WholeSurvivor } from './device-slot.js';
+import type { DeviceTable } from './device-table.js';
+
+/**
+ * Resolves when all devices are in the table and all debris is gone that can go; they are served, and a line is logged,
+ * later.
+ *
+ * @throws {ObdError} `Io` if the records cannot be listed.
+ */
+export async function recoverDevices(
+  table: DeviceTable,
+  records: DeviceRecords,
+  transports: Transports,
+  log: Logger,
+): Promise<void> {
+  const startedMs = performance.now();
+  const known = new Map<string, DeviceRecord>();
+  for (const record of await records.all((err) => log.error({ err }, 'a device is left alone'))) {
+    known.set(record.id, record);
+  }
+  const wholes: WholeSurvivor[] = [];
+  const cleared: string[] = [];
+  await Promise.all(
+    TRANSPORT_NAMES.map(async (name) => {
+      for (const { id, path } of await survivorsOf(name, transports, log)) {
+        const record = known.get(id);
+        if (path !== undefined && record?.transport === name) wholes.push({ record, path });
+        else if (await clear(name, id, transports, log)) cleared.push(id);
+      }
+    }),
+  );
+  if (cleared.length > 0) log.info({ ids: cleared }, 'cleared away what earlier devices left');
+  const survived = new Set(wholes.map(({ record }) => record.id));
+  for (const id of known.keys()) {
+    if (survived.has(id)) continue;
+    await records.remove(id).catch((err) => log.warn({ id, err }, 'a record stays'));
+  }
+  if (wholes.length > 0) void resumeAll(table, wholes, startedMs, log);
+}
+
+async function survivorsOf(name: TransportName, transports: Transports, log: Logger) {
+  try {
+    return await transports[name].survivors();
+  } catch (err) {
+    log.error({ transport: name, err }, 'cannot look for devices of an earlier run');
+    return [];
+  }
+}
+
+async function clear(
+  name: TransportName,
+  id: string,
+  transports: Transports,
+  log: Logger,
+): Promise<boolean> {
+  try {
+    await transports[name].clear(id);
+    return true;
+  } catch (err) {
+    const msg = hasCode(err, ErrorCodes.Busy)
+      ? 'what is left of a device is in use, and answers errors: unmount it'
+      : 'cannot clear away what is left of a device';
+    log.warn({ id, transport: name, err }, msg);
+    return false;
+  }
+}
+
+async function resumeAll(
+  table: DeviceTable,
+  wholes: readonly WholeSurvivor[],
+  startedMs: number,
+  log: Logger,
+): Promise<void> {
+  // At once: one whose registry is away waits for it, and the others must not wait for that one.
+  const served = await Promise.all(wholes.map((whole) => table.recover(whole)));
+  const devices = served.filter(Boolean).length;
+  const ms = Math.round(performance.now() - startedMs);
+  log.info({ devices, waiting: served.length - devices, ms }, 'devices of an earlier run go on');
+}
