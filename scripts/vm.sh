@@ -58,7 +58,7 @@ boot() {
   exec 3> >(exec cat)
   printer=$!
   timeout --kill-after=5 "$seconds" qemu-system-x86_64 \
-    -accel tcg,thread=multi -machine pc,usb=off,vmport=off,hpet=off -cpu "${OBD_VM_CPU:-Nehalem}" -smp 2 -m 3G \
+    -accel tcg,thread=multi -machine pc,usb=off,vmport=off,hpet=off -cpu max,la57=off -smp 2 -m 3G \
     -nodefaults -no-user-config -display none -no-reboot \
     -kernel "$kernel/vmlinuz" -initrd "$kernel/initrd.gz" -append "$KERNEL_OPTIONS modules=$kernel/modules" \
     -serial file:"$RUN/console" \

@@ -159,7 +159,13 @@ export function transportSuite(
 
   check('fio finds in a read-only device what it wrote to the file', async (t) => {
     const { transport, folder, leftovers } = await start(t);
-    const verify = ['--verify=crc32c', '--verify_fatal=1', '--ioengine=libaio', '--iodepth=16'];
+    const verify = [
+      '--verify=crc32c',
+      '--verify_fatal=1',
+      '--verify_state_save=0',
+      '--ioengine=libaio',
+      '--iodepth=16',
+    ];
     const image = join(folder, 'image');
     const job = ['--name=v', '--size=16M', '--bs=4k', '--randseed=1', ...verify];
     await run('fio', [...job, `--filename=${image}`, '--rw=randwrite', '--do_verify=0']);

@@ -13,7 +13,13 @@ import { pagesOf } from './virtual-disks.js';
 const run = promisify(execFile);
 const DISK_BYTES = 32 << 20;
 const MIB = 1 << 20;
-const FIO_VERIFY = ['--verify=crc32c', '--verify_fatal=1', '--ioengine=libaio', '--iodepth=16'];
+const FIO_VERIFY = [
+  '--verify=crc32c',
+  '--verify_fatal=1',
+  '--verify_state_save=0',
+  '--ioengine=libaio',
+  '--iodepth=16',
+];
 
 export function writeChecks(check: Check, start: StartTransport): void {
   check('what is written and flushed is in the disk', async (t) => {

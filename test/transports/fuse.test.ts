@@ -1,0 +1,6 @@
+/** What processes that are killed leave of fuse's devices. */
+import { whyNot } from '../support/kernel-transports.js';
+import { serverKills } from './server-kills.js';
+
+const missing = await whyNot('fuse');
+serverKills('fuse', missing);
