@@ -83,9 +83,9 @@ export class BlobFile {
     return new BlobFile(file, blob, chunks, newest);
   }
 
-  /** Reads bytes of chunks that are in the set. False if the file has been cut short meanwhile. */
-  read(target: Uint8Array, offset: number): boolean {
-    return this.#file.readSync(target, offset) === target.length;
+  /** The blob's bytes are read by it, where they are in the set. */
+  get fd(): number {
+    return this.#file.fd;
   }
 
   /** Stores whole chunks from chunk `first` on. After an error none of them is in the set. */

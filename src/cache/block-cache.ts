@@ -110,7 +110,7 @@ export class BlockCache {
         throw new ObdError(ErrorCodes.InvalidArgument, message, { digest });
       }
       if (this.#closed !== undefined) throw new TypeError('the cache is closed');
-      const handle = new BlobHandle(blob, ranges, () => {
+      const handle = new BlobHandle(blob, this.#home.held, ranges, () => {
         this.#handles.delete(handle);
         void this.#handBack(key, entry);
       });

@@ -3,37 +3,62 @@
  *
  * A handle brings its own way to the registry, repository and credentials; file, bits and fetches are those
  * of the blob, shared with its other handles. Closing it ends the fetches it caused.
+ *
+ * It can be read here, on the thread of the cache, and by one other thread: that makes a BlobReader of share(), and
+ * links it to the handle's own methods.
  */
 import type { RandomAccessFile } from '../io/random-access-file.js';
 import type { BlobRanges } from '../registry/blob-ranges.js';
 import type { Fetcher } from './blob-fetches.js';
+import { type BlobLink, BlobReader, type BlobShare } from './blob-reader.js';
 import { CHUNK_BYTES } from './chunk-set.js';
+import type { HeldChunk, HeldChunks } from './held-chunks.js';
 import type { SharedBlob } from './shared-blob.js';
 
-export interface CachedBlob extends RandomAccessFile {
+/** The methods of BlobLink, but closed(), are for who reads it on another thread, which close() has to wait for. */
+export interface CachedBlob extends RandomAccessFile, Omit<BlobLink, 'closed'> {
   /** Of the blob's bytes, how many are on this disk. */
   readonly cachedBytes: number;
   /** Bytes and requests that reading through this handle caused. */
   readonly fetchedBytes: number;
   readonly fetchRequests: number;
+
+  share(): BlobShare;
+  /** The chunks of that range which found no room on the disk, and are here. */
+  held(offset: number, length: number): HeldChunk[];
 }
 
 export class BlobHandle implements CachedBlob, Fetcher {
-  readonly label: string;
-  readonly sizeBytes: number;
   readonly ranges: BlobRanges;
   readonly #blob: SharedBlob;
-  readonly #onClosed: () => void;
+  readonly #held: HeldChunks;
+  readonly #reader: BlobReader;
   #fetchedBytes = 0;
   #fetchRequests = 0;
-  #closed = false;
 
-  constructor(blob: SharedBlob, ranges: BlobRanges, onClosed: () => void) {
-    this.label = ranges.label;
-    this.sizeBytes = ranges.sizeBytes;
+  /** @throws system errors. */
+  constructor(blob: SharedBlob, held: HeldChunks, ranges: BlobRanges, onClosed: () => void) {
     this.ranges = ranges;
     this.#blob = blob;
-    this.#onClosed = onClosed;
+    this.#held = held;
+    const closed = () => {
+      this.#blob.fetches.dismiss(this);
+      onClosed();
+    };
+    this.#reader = new BlobReader(this.share(), held, {
+      fetch: (offset, length) => this.fetch(offset, length),
+      distrusted: (offset, length) => this.distrusted(offset, length),
+      lost: (offset, length, problem) => this.lost(offset, length, problem),
+      closed,
+    });
+  }
+
+  get label(): string {
+    return this.ranges.label;
+  }
+
+  get sizeBytes(): number {
+    return this.#blob.sizeBytes;
   }
 
   get cachedBytes(): number {
@@ -57,35 +82,50 @@ export class BlobHandle implements CachedBlob, Fetcher {
   }
 
   readLocal(target: Uint8Array, offset: number): boolean {
-    this.#check(offset, target.length);
-    return this.#blob.read(target, offset);
+    return this.#reader.readLocal(target, offset);
   }
 
   async load(offset: number, length: number): Promise<void> {
-    this.#check(offset, length);
-    if (length === 0) return;
-    const end = Math.ceil((offset + length) / CHUNK_BYTES);
-    await this.#blob.fetches.load(this, Math.floor(offset / CHUNK_BYTES), end);
+    await this.#reader.load(offset, length);
   }
 
-  /** True: the registry has another copy. */
   forget(offset: number, length: number): boolean {
-    this.#check(offset, length);
-    if (length > 0) this.#blob.distrust(this.label, offset, length);
-    return true;
+    return this.#reader.forget(offset, length);
   }
 
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#blob.fetches.dismiss(this);
-    this.#onClosed();
+    this.#reader.close();
   }
 
-  #check(offset: number, length: number): void {
-    if (this.#closed) throw new TypeError(`${this.label} is closed`);
-    if (!(offset >= 0 && length >= 0 && offset + length <= this.sizeBytes)) {
-      throw new RangeError(`[${offset}, ${offset + length}) is outside ${this.label}`);
-    }
+  share(): BlobShare {
+    const { registry, digest, sizeBytes, fd, stored } = this.#blob;
+    return { label: this.label, registry, digest, sizeBytes, fd, chunks: stored.memory };
   }
+
+  async fetch(offset: number, length: number): Promise<void> {
+    await this.#blob.fetches.load(this, Math.floor(offset / CHUNK_BYTES), endChunk(offset, length));
+  }
+
+  held(offset: number, length: number): HeldChunk[] {
+    const found: HeldChunk[] = [];
+    if (this.#held.isEmpty) return found;
+    const end = endChunk(offset, length);
+    for (let chunk = Math.floor(offset / CHUNK_BYTES); chunk < end; chunk++) {
+      const bytes = this.#held.find(this.#blob, chunk);
+      if (bytes !== undefined) found.push({ chunk, bytes });
+    }
+    return found;
+  }
+
+  distrusted(offset: number, length: number): void {
+    this.#blob.distrusted(this.label, offset, length);
+  }
+
+  lost(offset: number, length: number, problem: string): void {
+    this.#blob.lost(offset, length, problem);
+  }
+}
+
+function endChunk(offset: number, length: number): number {
+  return Math.ceil((offset + length) / CHUNK_BYTES);
 }

@@ -6,6 +6,7 @@ import { systemCode } from '../errors.js';
 /** Offsets and lengths in bytes. Failures are Node's system errors. */
 export interface DurableFile {
   readonly sizeBytes: number;
+  readonly fd: number;
   /** @returns How many bytes were read; less than wanted only at the end of the file. */
   readSync(target: Uint8Array, offset: number): number;
   /** The bytes may be lost, or torn, by a loss of power until sync() resolves. */
@@ -44,6 +45,10 @@ export class LocalDurableFile implements DurableFile {
       await handle.close();
       throw error;
     }
+  }
+
+  get fd(): number {
+    return this.#handle.fd;
   }
 
   readSync(target: Uint8Array, offset: number): number {

@@ -7,6 +7,11 @@ import type { BlobName } from './cache-directory.js';
 /** 16 MiB: the largest request of a transport, compressed, and another one beside it. */
 const HELD_CHUNKS_MAX = 256;
 
+export interface HeldChunk {
+  readonly chunk: number;
+  readonly bytes: Uint8Array;
+}
+
 export class HeldChunks {
   /** Oldest first. */
   readonly #chunks = new Map<string, Uint8Array>();

@@ -1,15 +1,13 @@
 /**
  * One blob in the cache, as all its handles share it: the file on disk, the fetches under way, and the
- * chunks that found no room.
- *
- * Cost of a read that is local: one look at each chunk's bit and one pread.
+ * chunks that found no room. It is read by BlobReaders (blob-reader.ts), on this thread and on others.
  */
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { BlobFetches, type ChunkStore } from './blob-fetches.js';
 import type { BlobFile } from './blob-file.js';
 import type { BlobIdentity } from './blob-slot.js';
 import type { BlobName } from './cache-directory.js';
-import { CHUNK_BYTES } from './chunk-set.js';
+import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
 import { isDiskFull } from './durable-file.js';
 import type { FetchScheduler } from './fetch-scheduler.js';
 import type { HeldChunks } from './held-chunks.js';
@@ -35,6 +33,8 @@ export class SharedBlob implements ChunkStore {
   readonly digest: string;
   readonly sizeBytes: number;
   readonly chunks: number;
+  /** The chunks that are on the disk. */
+  readonly stored: ChunkSet;
   readonly fetches: BlobFetches;
   readonly #home: BlobHome;
   readonly #file: BlobFile | undefined;
@@ -53,15 +53,21 @@ export class SharedBlob implements ChunkStore {
     this.chunks = Math.ceil(sizeBytes / CHUNK_BYTES);
     this.#home = home;
     this.#file = file;
+    this.stored = file?.chunks ?? new ChunkSet(this.chunks);
     this.fetches = new BlobFetches(this, home.scheduler);
   }
 
   /** Of this blob's bytes, how many are on the disk. */
   get storedBytes(): number {
-    const stored = this.#file?.chunks;
-    if (stored === undefined || stored.count === 0) return 0;
+    const { stored } = this;
+    if (stored.count === 0) return 0;
     const missingOfLast = this.chunks * CHUNK_BYTES - this.sizeBytes;
     return stored.count * CHUNK_BYTES - (stored.has(this.chunks - 1) ? missingOfLast : 0);
+  }
+
+  /** To read the file by. */
+  get fd(): number | undefined {
+    return this.#file?.fd;
   }
 
   get roomy(): boolean {
@@ -69,62 +75,30 @@ export class SharedBlob implements ChunkStore {
   }
 
   isHere(chunk: number): boolean {
-    return this.#file?.chunks.has(chunk) || this.#home.held.find(this, chunk) !== undefined;
+    return this.stored.has(chunk) || this.#home.held.find(this, chunk) !== undefined;
   }
 
-  /** As RandomAccessFile.readLocal, of a range that has been checked. */
-  read(target: Uint8Array, offset: number): boolean {
-    if (target.length === 0) return true;
-    const first = Math.floor(offset / CHUNK_BYTES);
-    const end = Math.ceil((offset + target.length) / CHUNK_BYTES);
-    if (this.#file?.chunks.hasAll(first, end)) return this.#readFile(this.#file, target, offset);
-    return this.#home.held.isEmpty ? false : this.#readMixed(target, offset, end);
-  }
-
-  /** Some of it from memory: chunk by chunk. */
-  #readMixed(target: Uint8Array, offset: number, endChunk: number): boolean {
-    for (let at = offset; at < offset + target.length; ) {
-      const chunk = Math.floor(at / CHUNK_BYTES);
-      const start = chunk * CHUNK_BYTES;
-      const to = chunk + 1 === endChunk ? offset + target.length : start + CHUNK_BYTES;
-      const part = target.subarray(at - offset, to - offset);
-      const held = this.#home.held.find(this, chunk);
-      if (held !== undefined) part.set(held.subarray(at - start, to - start));
-      else if (!this.#file?.chunks.has(chunk) || !this.#readFile(this.#file, part, at))
-        return false;
-      at = to;
-    }
-    return true;
-  }
-
-  /** A copy that this disk does not give back is a copy lost: the registry has another. */
-  #readFile(file: BlobFile, target: Uint8Array, offset: number): boolean {
-    let problem = 'its file was cut short';
-    try {
-      if (file.read(target, offset)) return true;
-    } catch (error) {
-      problem = messageOf(error);
-    }
-    this.#report(ErrorCodes.Io, `Cannot read cached bytes of ${this.digest} at ${offset}`, problem);
-    this.#forget(offset, target.length);
-    return false;
-  }
-
-  /** Drops bytes that failed a check further up; `label` names them and their registry. */
-  distrust(label: string, offset: number, length: number): void {
+  /** Bytes that failed a check further up were dropped by their reader; `label` names them and their registry. */
+  distrusted(label: string, offset: number, length: number): void {
     const message = `Fetching ${length} bytes of ${label} at ${offset} again: they failed a check`;
     const details = { digest: this.digest, offset, length };
     this.#home.report(new ObdError(ErrorCodes.Corrupt, message, details));
-    this.#forget(offset, length);
+    this.#dropped(offset, length);
   }
 
-  /** Drops the chunks that the range touches. */
-  #forget(offset: number, length: number): void {
+  /** Bytes that the disk does not give back were dropped by their reader. */
+  lost(offset: number, length: number, problem: string): void {
+    this.#report(ErrorCodes.Io, `Cannot read cached bytes of ${this.digest} at ${offset}`, problem);
+    this.#dropped(offset, length);
+  }
+
+  /** By a reader, out of the set. It may have been of another thread, so they may be here again by now. */
+  #dropped(offset: number, length: number): void {
     const end = Math.ceil((offset + length) / CHUNK_BYTES);
     for (let chunk = Math.floor(offset / CHUNK_BYTES); chunk < end; chunk++) {
       this.#home.held.drop(this, chunk);
-      if (this.#file?.chunks.delete(chunk)) this.#home.changed(this);
     }
+    this.#home.changed(this);
   }
 
   async keep(first: number, bytes: Uint8Array): Promise<void> {

@@ -14,6 +14,8 @@ interface Write {
 
 export class CrashingFile implements DurableFile {
   readonly sizeBytes: number;
+  /** It is in memory. */
+  readonly fd = -1;
   /** Each sync() asks: 'lost' is a disk that fails, and the kernel drops what was not written. */
   onSync: () => 'good' | 'lost' = () => 'good';
   /** As reads see it. */
