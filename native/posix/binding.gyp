@@ -1,0 +1,12 @@
+{
+  "targets": [{
+    "target_name": "posix",
+    "sources": ["src/posix.cc"],
+    "include_dirs": ["<!@(node -p \"require('node-addon-api').include\")"],
+    "defines": ["NAPI_VERSION=9", "NODE_ADDON_API_CPP_EXCEPTIONS"],
+    "cflags_cc!": ["-fno-exceptions", "-fno-rtti"],
+    "cflags_cc": [
+      "-std=c++20", "-O2", "-fexceptions", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"
+    ]
+  }]
+}

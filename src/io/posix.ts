@@ -1,0 +1,44 @@
+/** System calls that Node has no function for, by native/posix. */
+import type { Socket } from 'node:net';
+import { ErrorCodes, ObdError } from '../errors.js';
+import { loadNativeAddon } from './native-addon.js';
+
+interface Addon {
+  duplicate(fd: number): number;
+  execute(path: string, args: readonly string[], environment: readonly string[]): never;
+}
+
+const addon = loadNativeAddon('posix', 'posix') as Addon;
+
+/**
+ * A descriptor of its own for the connection of `socket`, which stays open when that is destroyed: Node closes, and
+ * does not shut down, what it destroys. Any thread can make a socket of it.
+ *
+ * @throws {ObdError} `Io` for a socket that has none; system errors (`EMFILE`).
+ */
+export function duplicateOf(socket: Socket): number {
+  // No interface of Node's says it. It is how Node's own cluster and child_process know, since 0.x; where it should
+  // cease to be so, this fails and no connection is mixed up with another.
+  const { _handle: handle } = socket as unknown as { _handle?: { readonly fd?: unknown } | null };
+  const fd = handle?.fd;
+  if (typeof fd !== 'number' || fd < 0) {
+    throw new ObdError(
+      ErrorCodes.Io,
+      'Cannot hand a connection over: its socket has no descriptor',
+    );
+  }
+  return addon.duplicate(fd);
+}
+
+/**
+ * This process goes on as another program, as what it is to its parent: same id, standard streams and environment.
+ * @throws system errors; otherwise nothing of this program runs any more.
+ */
+export function becomeProgram(
+  path: string,
+  args: readonly string[],
+  environment: NodeJS.ProcessEnv,
+): never {
+  const settings = Object.entries(environment).map(([name, value]) => `${name}=${value ?? ''}`);
+  return addon.execute(path, [path, ...args], settings);
+}
