@@ -1,6 +1,6 @@
 /** `obdctl devices`: what obd-blockd has attached, and what that made it fetch. */
 import type { CommandModule } from 'yargs';
-import type { Device } from '../blockd/blockd-client.js';
+import type { Device, Overview } from '../blockd/blockd-client.js';
 import { blockdOption } from './blockd-option.js';
 import { byteText, percentText } from './byte-text.js';
 import { jsonOption, printJson } from './json-option.js';
@@ -13,21 +13,22 @@ interface Arguments {
 
 export const devices: CommandModule<object, Arguments> = {
   command: 'devices',
-  describe: 'List the block devices of lazily loaded images',
+  describe: 'List the block devices of lazily loaded images, and say what kind new ones get',
   builder: (yargs) =>
     yargs
       .options({ blockd: blockdOption, json: jsonOption })
       .epilogue(
-        'REMOTE is the size of the blobs in the registry, CACHED how much of them is on this disk. FETCHED, REQUESTS ' +
+        'A device that is recovering is of an earlier run of the daemon; reads of it wait. REMOTE is the size of the blobs in the registry, CACHED how much of them is on this disk. FETCHED, REQUESTS ' +
           'and ERRORS (reads answered with an error) count from when the device was attached.',
       ),
   handler: async ({ blockd, json }) => {
     const { BlockdClient } = await import('../blockd/blockd-client.js');
     const client = new BlockdClient(blockd);
     try {
-      const found = await client.list();
-      if (json) printJson(found);
-      else process.stdout.write(tableOf(found));
+      const { devices, transports } = await client.overview();
+      if (json) printJson(devices);
+      else
+        process.stdout.write(`${tableOf(devices)}${problemsOf(devices)}\n${choiceOf(transports)}`);
     } finally {
       client.close();
     }
@@ -39,6 +40,7 @@ function tableOf(found: readonly Device[]): string {
     { title: 'ID' },
     { title: 'DEVICE' },
     { title: 'TRANSPORT' },
+    { title: 'STATE' },
     { title: 'SIZE', right: true },
     { title: 'LAYERS', right: true },
     { title: 'REMOTE', right: true },
@@ -51,6 +53,7 @@ function tableOf(found: readonly Device[]): string {
     device.id,
     device.path,
     device.transport,
+    device.state,
     byteText(device.sizeBytes),
     String(device.layers),
     byteText(device.remoteBytes),
@@ -60,4 +63,26 @@ function tableOf(found: readonly Device[]): string {
     String(device.readErrors),
   ]);
   return textTable(columns, rows);
+}
+
+/** A line for each device that is not served, and why. */
+function problemsOf(found: readonly Device[]): string {
+  const waiting = found.filter(({ problem }) => problem !== '');
+  return waiting.map(({ id, problem }) => `${id}: ${problem}\n`).join('');
+}
+
+/** Which transport new devices get, and why none of the better ones. */
+function choiceOf(transports: Overview['transports']): string {
+  const at = transports.findIndex(({ chosen }) => chosen);
+  const chosen = transports[at];
+  const better = transports.slice(0, chosen === undefined ? undefined : at);
+  const lines = better.map(({ name, missing }) =>
+    missing === ''
+      ? `  ${name} could be used: the configuration says otherwise`
+      : `  not ${name}: ${missing}`,
+  );
+  if (chosen === undefined) lines.unshift('New devices cannot be attached:');
+  else if (chosen.missing === '') lines.unshift(`New devices use ${chosen.name}.`);
+  else lines.unshift(`New devices would use ${chosen.name}, but ${chosen.missing}`);
+  return `${lines.join('\n')}\n`;
 }

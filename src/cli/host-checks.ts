@@ -11,6 +11,7 @@ import { release } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { parse } from 'smol-toml';
+import type { TransportState } from '../blockd/transport-choice.js';
 import { messageOf } from '../errors.js';
 import { byteText } from './byte-text.js';
 
@@ -45,13 +46,11 @@ const OUTPUT_BYTES_MAX = 4 << 20;
 /** Runs every check; none of them throws. */
 export async function checkHost(paths: HostPaths): Promise<CheckResult[]> {
   const config = containerdConfig(paths.containerdConfig);
-  return await Promise.all([
+  const transports = checkTransports(paths.stateDirectory);
+  const others = await Promise.all([
     checkRoot(),
     checkNode(),
     checkNativeCode(),
-    checkDevice('/dev/fuse', 'fuse'),
-    checkProgram('nbdfuse', 'apt-get install libnbd-bin'),
-    checkDevice('/dev/loop-control', 'loop'),
     checkFileSystem('overlay'),
     checkFileSystem('ext4'),
     checkProgram('runc', 'apt-get install runc'),
@@ -62,8 +61,8 @@ export async function checkHost(paths: HostPaths): Promise<CheckResult[]> {
     checkSocket('obd-blockd', paths.blockdSocket, 'systemctl start obd-blockd'),
     checkSocket('obd-snapshotter', paths.snapshotterSocket, 'systemctl start obd-snapshotter'),
     checkSpace(paths.stateDirectory),
-    ...['nbd', 'target_core_user', 'ublk_drv'].map(checkFutureModule),
   ]);
+  return [...others, ...(await transports)];
 }
 
 function result(what: string, state: CheckState, found: string, remedy = ''): CheckResult {
@@ -89,15 +88,6 @@ async function checkNativeCode(): Promise<CheckResult> {
   return problem === undefined
     ? result(what, 'ok', 'loaded')
     : result(what, 'missing', problem, 'npm run build');
-}
-
-async function checkDevice(path: string, module: string): Promise<CheckResult> {
-  const found = await access(path, constants.R_OK | constants.W_OK).then(
-    () => undefined,
-    (error: unknown) => messageOf(error),
-  );
-  if (found === undefined) return result(path, 'ok', 'usable');
-  return result(path, 'missing', found, `modprobe ${module}; in a container, pass the device in`);
 }
 
 async function checkProgram(name: string, remedy: string): Promise<CheckResult> {
@@ -194,9 +184,24 @@ async function checkSpace(directory: string): Promise<CheckResult> {
   }
 }
 
-async function checkFutureModule(name: string): Promise<CheckResult> {
-  const found = (await hasModule(name)) ? 'present' : 'absent';
-  return result(`module ${name}`, 'info', `${found}; no transport uses it yet`);
+/** Whether there is a way to make block devices, and which one obd-blockd takes if nothing else is configured. */
+async function checkTransports(stateDirectory: string): Promise<CheckResult[]> {
+  let states: TransportState[];
+  try {
+    const { makeTransports } = await import('../blockdev/transports.js');
+    const { TransportChoice } = await import('../blockd/transport-choice.js');
+    // Nothing is exported or attached, only looked for.
+    const transports = makeTransports('/nonexistent', join(stateDirectory, 'devices'));
+    states = await new TransportChoice('auto', transports).states();
+  } catch (error) {
+    return [result('transports', 'missing', messageOf(error), 'npm run build')];
+  }
+  const works = states.some(({ missing }) => missing === '');
+  return states.map(({ name, missing, chosen }) => {
+    const what = `transport ${name}`;
+    if (missing !== '') return result(what, works ? 'info' : 'missing', 'not usable', missing);
+    return result(what, 'ok', chosen ? 'usable; what transport = "auto" takes' : 'usable');
+  });
 }
 
 async function hasModule(name: string): Promise<boolean> {

@@ -109,15 +109,19 @@ describe('obdctl mount', { skip: unfit, timeout: 120_000 }, () => {
   test('from a registry, fetching what is read', async () => {
     const { status, stdout, stderr } = await mount(`${registry.host}/test/image:obd`);
     assert.equal(status, 0, stderr);
-    assert.match(stdout, /\/dev\/loop[0-9]+, 32\.0 MiB in 1 layers/);
+    assert.match(stdout, /\/dev\/[a-z0-9]+, 32\.0 MiB in 1 layers/);
     assert.equal(readFileSync(join(target, 'small'), 'utf8'), 'hello\n');
     const listed = await obdctl('devices', '--blockd', daemon.socket, '--json');
     const [device] = JSON.parse(listed.stdout);
     assert.ok(device.fetchedBytes < layer.length / 2, listed.stdout);
     assertShown();
     const table = await obdctl('devices', '--blockd', daemon.socket);
-    assert.match(table.stdout, /^ID +DEVICE +TRANSPORT/);
-    assert.match(table.stdout, new RegExp(`${device.id} +${device.path} +fuse +32\\.0 MiB +1 `));
+    assert.match(table.stdout, /^ID +DEVICE +TRANSPORT +STATE/);
+    assert.match(table.stdout, new RegExp(`^New devices use ${device.transport}\\.$`, 'm'));
+    assert.match(
+      table.stdout,
+      new RegExp(`${device.id} +${device.path} +${device.transport} +attached +32\\.0 MiB +1 `),
+    );
     const again = await mount(`${registry.host}/test/image:obd`);
     assert.deepEqual([again.status, /is mounted there/.test(again.stderr)], [1, true]);
     assert.deepEqual(await umount(), { status: 0, stdout: '', stderr: '' });
