@@ -15,14 +15,13 @@ import {
   parseOptionReplies,
   text,
 } from '../../../test/support/nbd-bytes.js';
-import { MemoryDisk } from '../../../test/support/virtual-disks.js';
-import { Handshake, type Progress } from './handshake.js';
+import { type Exported, Handshake, type Progress } from './handshake.js';
 
-const disk = new MemoryDisk(new Uint8Array(1 << 20));
-type Exported = { readonly disk: MemoryDisk };
+/** Of a disk that can be read only. */
+const FLAGS = 0x107;
 const exports = new Map<string, Exported>([
-  ['one', { disk }],
-  ['zwei', { disk }],
+  ['one', { sizeBytes: 1 << 20, flags: FLAGS }],
+  ['zwei', { sizeBytes: 1 << 20, flags: FLAGS }],
 ]);
 
 /** What becomes of a talk, and all that was said after the greeting. */

@@ -8,7 +8,7 @@
  * time, longer ones are read past and refused; what is not understood is refused and the haggling goes on,
  * as the protocol wants it, until whoever owns the connection loses patience.
  */
-import type { VirtualDisk } from '../virtual-disk.js';
+import type { Terms } from './disk-connections.js';
 import {
   ALLOCATION_CONTEXT,
   ALLOCATION_CONTEXT_ID,
@@ -23,7 +23,6 @@ import {
   Options,
   TransmissionFlags,
 } from './protocol.js';
-import { transmissionFlags } from './transmission-flags.js';
 
 /** Room for one name of the 4096 bytes the protocol allows and some queries. */
 const OPTION_BYTES_MAX = 16 * 1024;
@@ -40,17 +39,16 @@ export interface Exports<E extends Exported> {
   keys(): Iterable<string>;
 }
 
-interface Exported {
-  readonly disk: VirtualDisk;
+/** What a client is told of a disk. */
+export interface Exported {
+  readonly sizeBytes: number;
+  /** As transmissionFlags() has them. */
+  readonly flags: number;
 }
 
 /** What was agreed on for the transmission. */
-interface Agreement<E> {
+interface Agreement<E> extends Terms {
   readonly chosen: E;
-  /** READs must be answered in structured form. */
-  readonly structured: boolean;
-  /** BLOCK_STATUS may be asked for. */
-  readonly allocation: boolean;
 }
 
 /** How far it is: more bytes are needed, or the connection ends, or the transmission begins. */
@@ -241,11 +239,11 @@ export class Handshake<E extends Exported> {
     return { agreement: { chosen, structured: this.#structured, allocation }, rest: this.#pending };
   }
 
-  #writeSizeAndFlags(target: Buffer, at: number, { disk }: E): void {
+  #writeSizeAndFlags(target: Buffer, at: number, { sizeBytes, flags }: E): void {
     const dontFragment = this.#structured ? TransmissionFlags.SendDontFragment : 0;
-    target.writeUInt32BE(Math.floor(disk.sizeBytes / 2 ** 32), at);
-    target.writeUInt32BE(disk.sizeBytes % 2 ** 32, at + 4);
-    target.writeUInt16BE(transmissionFlags(disk) | dontFragment, at + 8);
+    target.writeUInt32BE(Math.floor(sizeBytes / 2 ** 32), at);
+    target.writeUInt32BE(sizeBytes % 2 ** 32, at + 4);
+    target.writeUInt16BE(flags | dontFragment, at + 8);
   }
 
   #refuse(option: number, type: number, text: string): undefined {

@@ -1,25 +1,32 @@
 /**
- * Read-only disks as NBD exports on one unix socket, which only its owner can open. Whoever has the name of
+ * Disks as NBD exports on one unix socket, which only its owner can open. Whoever has the name of
  * an export can read it, over as many connections as it likes, and none of them can hold up or end another.
  *
+ * The disk of an export is on this thread, or on another one. Connections are accepted and shake hands here;
+ * then a disk of another thread is given a descriptor of the connection, and nothing of it goes through here any more.
+ *
  * A client that has not picked an export within HANDSHAKE_MS is hung up on, and so is one beyond
- * CONNECTIONS_MAX. What one connection can make the server hold is in handshake.ts and transmission.ts.
+ * CONNECTIONS_MAX, on all threads together. What one connection can make the server hold is in handshake.ts and
+ * transmission.ts.
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import { ErrorCodes, ObdError } from '../../errors.js';
+import { duplicateOf } from '../../io/posix.js';
 import { placeSocket } from '../../io/socket-file.js';
 import type { VirtualDisk } from '../virtual-disk.js';
-import { Handshake } from './handshake.js';
+import { DiskConnections, type Terms } from './disk-connections.js';
+import { type Exported, Handshake } from './handshake.js';
 import { ReplyBuffers } from './reply-buffers.js';
-import { Transmission } from './transmission.js';
+import { transmissionFlags } from './transmission-flags.js';
 
-/** A hundred devices of the default of nbdfuse, four connections each, and room for as many again. */
+/** A hundred devices, four connections each, and room for as many again. */
 const CONNECTIONS_MAX = 1024;
 const HANDSHAKE_MS = 10_000;
 /** Of answers to options that a client does not take: more than any list of exports has. */
 const HANDSHAKE_QUEUED_BYTES_MAX = 1 << 20;
 /** The protocol's limit of a name. */
 const NAME_BYTES_MAX = 4096;
+const EMPTY = Buffer.alloc(0);
 
 /** One read that was answered with EIO. */
 export interface ReadFailure {
@@ -30,29 +37,54 @@ export interface ReadFailure {
 }
 
 export interface NbdExport {
-  /** Reads answered with an error. */
+  /** Reads answered with an error, on this thread. */
   readonly readErrors: number;
   /** Ends its connections; resolves when nothing reads the disk any more. Idempotent. */
   remove(): Promise<void>;
 }
 
-/** An export and who is connected to it. */
-class ServedDisk implements NbdExport {
-  readonly name: string;
-  readonly disk: VirtualDisk;
-  readonly transmissions = new Set<Transmission>();
-  readErrors = 0;
-  readonly #forget: () => void;
+/** A connection on its way to the thread that has the disk. */
+export interface HandedConnection extends Terms {
+  /** Of the receiver, to close. */
+  readonly fd: number;
+  /** What has been read of it already. */
+  readonly rest: Buffer;
+  /** To be called once, when the connection has ended. */
+  readonly ended: () => void;
+}
 
-  constructor(name: string, disk: VirtualDisk, forget: () => void) {
-    this.name = name;
-    this.disk = disk;
-    this.#forget = forget;
+/** A disk of another thread. */
+export interface RemoteDisk extends Exported {
+  readonly label: string;
+  /** Serves a connection. */
+  take(connection: HandedConnection): void;
+  /** Ends all of them. Resolves when nothing reads the disk any more. Called once, after the last take(). */
+  end(): Promise<void>;
+}
+
+/** An export, wherever its disk is. */
+class ServedDisk implements NbdExport, Exported {
+  readonly sizeBytes: number;
+  readonly flags: number;
+  readErrors = 0;
+  readonly serve: (socket: Socket, terms: Terms, rest: Buffer) => void;
+  readonly #remove: () => Promise<void>;
+  #removed: Promise<void> | undefined;
+
+  constructor(
+    { sizeBytes, flags }: Exported,
+    serve: (socket: Socket, terms: Terms, rest: Buffer) => void,
+    remove: () => Promise<void>,
+  ) {
+    this.sizeBytes = sizeBytes;
+    this.flags = flags;
+    this.serve = serve;
+    this.#remove = remove;
   }
 
   async remove(): Promise<void> {
-    this.#forget();
-    await Promise.all([...this.transmissions].map((transmission) => transmission.end()));
+    this.#removed ??= this.#remove();
+    await this.#removed;
   }
 }
 
@@ -62,16 +94,17 @@ export class NbdServer {
   readonly #buffers = new ReplyBuffers();
   readonly #onReadError: ((failure: ReadFailure) => void) | undefined;
   readonly #server: Server;
+  /** Connections that are on other threads. */
+  #handedOver = 0;
   #withdraw: () => Promise<void> = async () => {};
 
   private constructor(onReadError: ((failure: ReadFailure) => void) | undefined) {
     this.#onReadError = onReadError;
     this.#server = createServer((socket) => this.#greet(socket));
-    this.#server.maxConnections = CONNECTIONS_MAX;
   }
 
   /**
-   * @param onReadError - Called once for every read that is answered with EIO; the place to log it.
+   * @param onReadError - Called once for every read of a disk of this thread that is answered with EIO.
    * @throws {ObdError} `Busy` if another server answers at that path, and as placeSocket() does.
    */
   static async listen(
@@ -90,6 +123,40 @@ export class NbdServer {
    * @throws {ObdError} `AlreadyExists` for a name in use, `InvalidArgument` for one no client can say.
    */
   addExport(name: string, disk: VirtualDisk): NbdExport {
+    const connections = new DiskConnections(disk, this.#buffers, (error, offset, length) => {
+      served.readErrors++;
+      this.#onReadError?.({ exportName: name, offset, length, error });
+    });
+    const { label, sizeBytes } = disk;
+    const served = this.#add(
+      name,
+      { label, sizeBytes, flags: transmissionFlags(disk) },
+      (socket, terms, rest) => connections.serve(socket, terms, rest),
+      () => connections.end(),
+    );
+    return served;
+  }
+
+  /** As addExport(). */
+  addRemoteExport(name: string, disk: RemoteDisk): NbdExport {
+    const served = this.#add(
+      name,
+      disk,
+      (socket, terms, rest) => {
+        const isThere = () => this.#exports.get(name) === served;
+        this.#handOver(socket, terms, rest, disk, isThere);
+      },
+      () => disk.end(),
+    );
+    return served;
+  }
+
+  #add(
+    name: string,
+    disk: Exported & { readonly label: string },
+    serve: (socket: Socket, terms: Terms, rest: Buffer) => void,
+    end: () => Promise<void>,
+  ): ServedDisk {
     const bytes = Buffer.byteLength(name);
     if (bytes === 0 || bytes > NAME_BYTES_MAX) {
       throw new ObdError(
@@ -103,16 +170,12 @@ export class NbdServer {
         `Cannot export ${disk.label} as "${name}": there is an export of this name`,
       );
     }
-    const served = new ServedDisk(name, disk, () => {
-      if (this.#exports.get(name) === served) this.#exports.delete(name);
+    const served = new ServedDisk(disk, serve, async () => {
+      this.#exports.delete(name);
+      await end();
     });
     this.#exports.set(name, served);
     return served;
-  }
-
-  /** Whether `disk`, and no other, is exported as `name`. */
-  serves(name: string, disk: VirtualDisk): boolean {
-    return this.#exports.get(name)?.disk === disk;
   }
 
   /** Takes the socket away, ends every connection and removes every export. Idempotent. */
@@ -124,6 +187,10 @@ export class NbdServer {
   }
 
   #greet(socket: Socket): void {
+    if (this.#sockets.size + this.#handedOver >= CONNECTIONS_MAX) {
+      socket.destroy();
+      return;
+    }
     this.#sockets.add(socket);
     const patience = setTimeout(() => socket.destroy(), HANDSHAKE_MS);
     socket.once('close', () => {
@@ -147,32 +214,51 @@ export class NbdServer {
         return;
       }
       const { agreement, rest } = progress;
-      this.#serve(socket, agreement.chosen, agreement, rest);
+      agreement.chosen.serve(socket, agreement, rest);
     };
     socket.on('data', listener);
   }
 
-  #serve(
+  /**
+   * In the tick in which the handshake's last bytes were read: the descriptor is duplicated and the socket destroyed
+   * before Node can read more of it.
+   */
+  #handOver(
     socket: Socket,
-    served: ServedDisk,
-    agreed: { readonly structured: boolean; readonly allocation: boolean },
+    terms: Terms,
     rest: Buffer,
+    disk: RemoteDisk,
+    isThere: () => boolean,
   ): void {
-    const options = {
-      disk: served.disk,
-      structured: agreed.structured,
-      allocation: agreed.allocation,
-      buffers: this.#buffers,
-      onReadError: (error: unknown, offset: number, length: number) => {
-        served.readErrors++;
-        this.#onReadError?.({ exportName: served.name, offset, length, error });
-      },
+    if (!isThere()) socket.destroy();
+    if (socket.destroyed) return;
+    if (socket.writableLength > 0) {
+      // A client that asks on without reading the answers. What it sends until it has them is kept here.
+      socket.setTimeout(HANDSHAKE_MS, () => socket.destroy());
+      socket.pause();
+      socket.write(EMPTY, () => {
+        const more = (socket.read() ?? EMPTY) as Buffer;
+        this.#handOver(socket, terms, Buffer.concat([rest, more]), disk, isThere);
+      });
+      return;
+    }
+    const fd = descriptorOf(socket);
+    socket.destroy();
+    if (fd === undefined) return;
+    this.#handedOver++;
+    const ended = () => {
+      this.#handedOver--;
     };
-    const transmission = new Transmission(socket, options, rest);
-    served.transmissions.add(transmission);
-    socket.once('close', () => {
-      void transmission.end().then(() => served.transmissions.delete(transmission));
-    });
+    disk.take({ ...terms, fd, rest, ended });
+  }
+}
+
+/** Undefined where there is none to be had: then the client is hung up on, and may come again. */
+function descriptorOf(socket: Socket): number | undefined {
+  try {
+    return duplicateOf(socket);
+  } catch {
+    return undefined;
   }
 }
 
