@@ -42,6 +42,12 @@ readonly TEST_NEEDS=(
   xz xz-utils
   shellcheck shellcheck
 )
+# Of scripts/vm.sh, whose guests are of this architecture alone.
+readonly VM_NEEDS=(
+  qemu-system-x86_64 qemu-system-x86
+  cpio cpio
+  depmod kmod
+)
 readonly NODE_MAJOR_MIN=20
 
 say() { printf '==> %s\n' "$*" >&2; }
@@ -114,7 +120,10 @@ main() {
   local needs=("${QUICKSTART_NEEDS[@]}")
   case ${1-} in
     quickstart) ;;
-    test) needs+=("${TEST_NEEDS[@]}") ;;
+    test)
+      needs+=("${TEST_NEEDS[@]}")
+      [[ $(uname -m) != x86_64 ]] || needs+=("${VM_NEEDS[@]}")
+      ;;
     *) fail 'usage: scripts/install-deps.sh quickstart|test' ;;
   esac
   export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin

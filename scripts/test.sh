@@ -4,8 +4,8 @@
 #     scripts/test.sh
 #
 # Installs what is missing, builds, then runs `npm run check` (format, lint, layering, types, unused code, unit tests) and
-# `npm run test:e2e` (a real containerd, runc, registry and kernel; the quickstart is one of these tests). The scripts
-# themselves are linted first. A part that fails does not stop the others. What was skipped is listed with its reason.
+# `npm run test:e2e` (a real containerd, runc, registry and kernel; the quickstart is one of these tests) and `npm run
+# test:vm` (the kernel transports, on the kernels of Debian 12 and 13). The scripts themselves are linted first. A part that fails does not stop the others. What was skipped is listed with its reason.
 #
 # The last line is `N passed, N failed, N skipped`; the exit status is 0 only if nothing failed.
 set -euo pipefail
@@ -13,6 +13,11 @@ cd "$(dirname "$0")/.."
 
 # Far above what they take; only a hang gets there.
 readonly PART_SECONDS_MAX=1500
+
+# The lines of test:vm, each preceded by its kernel, as node:test has them.
+readonly VM_AS_TAP='s/^([0-9.]+) (ok|not ok) (.*)/\2 1 - \1 \3/p
+s/^([0-9.]+) skipped (.*): ([^:]*)$/ok 1 - \1 \2 # SKIP \3/p
+s/^[0-9.]+ (# [a-z]+ [0-9]+)$/\1/p'
 
 REPORTS=$(mktemp -d)
 trap 'rm -rf "$REPORTS"' EXIT
@@ -60,9 +65,16 @@ failed_tests() {
 }
 
 scripts/install-deps.sh test
-part shellcheck shellcheck --external-sources scripts/*.sh .ci/run
+part shellcheck shellcheck --external-sources scripts/*.sh scripts/vm/* .ci/run
 part check npm run --silent check
 part e2e npm run --silent test:e2e
+if [[ $(uname -m) == x86_64 ]]; then
+  # shellcheck disable=SC2016 # the inner shell expands them
+  part vm bash -o pipefail -c 'npm run --silent test:vm | tee /dev/stderr | sed -nE "$0" >"$1"' "$VM_AS_TAP" "$REPORTS/vm.tap"
+else
+  echo "ok 1 - vm # SKIP its kernels are for x86-64, this is $(uname -m)" >"$REPORTS/vm.tap"
+  SKIPPED=$((SKIPPED + 1))
+fi
 
 echo
 skipped_tests

@@ -16,14 +16,15 @@ import { whyNot } from '../support/kernel-transports.js';
 const MODULES = ['loop', 'fuse', 'nbd', 'target_core_user', 'tcm_loop', 'sd_mod', 'ublk_drv'];
 const CONFIGFS = '/sys/kernel/config';
 const AT_A_TIME = 2;
+const DIST = join(import.meta.dirname, '../..');
 
-const counts = { ok: 0, failed: 0, skipped: 0 };
+const counts = { pass: 0, fail: 0, skipped: 0 };
+const WORDS = { pass: 'ok', fail: 'not ok', skipped: 'skipped' } as const;
 
 /** Prints a line, and below a failure what it was. */
 function report(outcome: keyof typeof counts, what: string, error?: unknown): void {
   counts[outcome]++;
-  const word = outcome === 'failed' ? 'not ok' : outcome;
-  process.stdout.write(`${word} ${what}\n`);
+  process.stdout.write(`${WORDS[outcome]} ${what}\n`);
   if (error === undefined) return;
   const cause = error instanceof Error ? (error.cause ?? error) : error;
   process.stdout.write(inspect(cause).replace(/^/gm, '    ').concat('\n'));
@@ -42,31 +43,30 @@ function prepareKernel(): void {
   }
 }
 
-async function runFiles(files: readonly string[]): Promise<void> {
-  const events = run({ files: [...files], concurrency: AT_A_TIME });
-  for await (const { type, data } of events) {
+async function testTransport(name: TransportName): Promise<void> {
+  const files = [
+    `${DIST}/src/blockdev/${name}/${name}-transport.test.js`,
+    `${DIST}/test/transports/${name}.test.js`,
+  ];
+  for await (const { type, data } of run({ files })) {
     if (type === 'test:diagnostic' && data.nesting > 0)
       process.stdout.write(`    ${data.message}\n`);
-    if (type === 'test:stderr') process.stderr.write(data.message);
     if (type !== 'test:pass' && type !== 'test:fail') continue;
-    const seconds = (data.details.duration_ms / 1000).toFixed(1);
-    const name = labelled(data.name, data.file);
-    if (data.skip !== undefined) report('skipped', `${name}: ${data.skip}`);
-    else if (type === 'test:pass') report('ok', `${name} (${seconds} s)`);
-    else report('failed', `${name} (${seconds} s)`, data.details.error);
+    // The transport comes first, where the test does not say it.
+    const title = data.name.startsWith(`${name}: `) ? data.name : `${name}: ${data.name}`;
+    const line = `${title} (${(data.details.duration_ms / 1000).toFixed(1)} s)`;
+    if (data.skip !== undefined) report('skipped', `${title}: ${data.skip}`);
+    else if (type === 'test:pass') report('pass', line);
+    else report('fail', line, data.details.error);
   }
 }
 
-/** The transport comes first: the file says which, where the name does not. */
-function labelled(name: string, file: string | undefined): string {
-  const transport = /\/(\w+)(-transport)?\.test\.js$/.exec(file ?? '')?.[1];
-  return name.startsWith(`${transport}: `) ? name : `${transport}: ${name}`;
+/** Takes transports from the list until it is empty. */
+async function testNext(names: TransportName[]): Promise<void> {
+  for (let name = names.shift(); name !== undefined; name = names.shift()) {
+    await testTransport(name);
+  }
 }
-
-const root = join(import.meta.dirname, '../..');
-const conformance = (name: TransportName) =>
-  `${root}/src/blockdev/${name}/${name}-transport.test.js`;
-const kills = (name: TransportName) => `${root}/test/transports/${name}.test.js`;
 
 prepareKernel();
 const here: TransportName[] = [];
@@ -75,11 +75,9 @@ for (const name of TRANSPORT_NAMES) {
   if (missing === undefined) here.push(name);
   else report('skipped', `${name}: ${missing}`);
 }
-await runFiles(here.map(conformance));
-await runFiles(here.map(kills));
-process.stdout.write(`${counts.ok} ok, ${counts.failed} failed, ${counts.skipped} skipped\n`);
-if (!here.some((name) => name !== 'fuse')) {
-  process.stdout.write('not ok: this kernel has no transport of its own\n');
-  process.exitCode = 1;
-}
-if (counts.failed > 0) process.exitCode = 1;
+const queue = [...here];
+await Promise.all(Array.from({ length: AT_A_TIME }, () => testNext(queue)));
+if (!here.some((name) => name !== 'fuse')) report('fail', 'this kernel has a transport of its own');
+// As node:test ends its own reports.
+for (const [name, count] of Object.entries(counts)) process.stdout.write(`# ${name} ${count}\n`);
+if (counts.fail > 0) process.exitCode = 1;

@@ -1,0 +1,246 @@
+/**
+ * Goal: whoever uses a device of obd-blockd sees nothing of the daemon's deaths but a delay; nothing stays of devices that
+ * came or went as it died; and nothing grows with the number of devices that there were.
+ * Method: the real daemon, set to one transport, with an image of local layers, killed under fio, OBD_KILLS times, and at
+ * random moments of attach and detach; OBD_CYCLES devices one after the other; a container that reads throughout.
+ */
+import assert from 'node:assert/strict';
+import { execFile, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import {
+  copyFile,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  writeFile,
+} from 'node:fs/promises';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import type { TransportName } from '../../src/blockdev/transport.js';
+import { layerOf } from '../support/block-image.js';
+import { BlockdProcess } from '../support/blockd-process.js';
+import { FioLoad, prepareFile } from '../support/fio-load.js';
+import { kernelObjects } from '../support/kernel-transports.js';
+import { until } from '../support/transport-under-test.js';
+import { pagesOf } from '../support/virtual-disks.js';
+
+const run = promisify(execFile);
+const KILLS = Number(process.env['OBD_KILLS'] ?? 3);
+const CYCLES = Number(process.env['OBD_CYCLES'] ?? 20);
+const DISK_BYTES = 8 << 20;
+/** Caches of the runtime fill up in the first cycles, and with it the memory varies by some. */
+const WARM_UP_CYCLES = 5;
+const GROWTH_BYTES_MAX = 32 << 20;
+const ATTACH_MS = 600;
+/** Of the file that the container reads. */
+const DATA_BYTES = 2 << 20;
+
+interface Scene {
+  readonly daemon: BlockdProcess;
+  /** Of the image. */
+  readonly configPath: string;
+  /** Ends the daemon, and fails unless everything is as it was. */
+  finish(): Promise<void>;
+}
+
+/** @param disk - What the image holds. */
+async function start(t: TestContext, name: TransportName, disk: Buffer): Promise<Scene> {
+  const daemon = await BlockdProcess.start(`transport = "${name}"\n`);
+  let isFinished = false;
+  t.after(async () => {
+    if (isFinished) return;
+    for (const { id } of await daemon.client.list().catch(() => [])) {
+      await daemon.client.detach(id).catch(() => {});
+    }
+    await daemon.end('SIGTERM');
+  });
+  const half = disk.length / 4096 / 2;
+  const lowers = [(page: number) => page < half, (page: number) => page >= half].map(
+    async (chosen, i) => {
+      const file = join(daemon.directory, `layer-${i}`);
+      await writeFile(file, layerOf(disk, chosen));
+      return { file };
+    },
+  );
+  const configPath = join(daemon.directory, 'image.json');
+  await writeFile(configPath, JSON.stringify({ lowers: await Promise.all(lowers) }));
+  const before = await kernelObjects(name, daemon.directory);
+  const finish = async () => {
+    await daemon.stop();
+    isFinished = true;
+    assert.deepEqual(await kernelObjects(name, daemon.directory), before);
+  };
+  return { daemon, configPath, finish };
+}
+
+async function restart(daemon: BlockdProcess): Promise<void> {
+  await daemon.end('SIGKILL');
+  await daemon.restart();
+}
+
+/** @param missing - Why this host cannot run it. */
+export function daemonKills(name: TransportName, missing: string | undefined): void {
+  const skip = missing === undefined ? {} : { skip: missing };
+  const timeout = 180_000 + KILLS * 60_000 + CYCLES * 10_000;
+  const check = (what: string, body: (t: TestContext) => Promise<void>) =>
+    test(`${name}: ${what}`, { timeout, ...skip }, body);
+
+  check('the daemon is killed under load', async (t) => {
+    const folder = await mkdtemp('/var/tmp/obd-load-');
+    t.after(() => rm(folder, { recursive: true }));
+    await prepareFile(join(folder, 'disk'), DISK_BYTES);
+    const { daemon, configPath, finish } = await start(
+      t,
+      name,
+      await readFile(join(folder, 'disk')),
+    );
+    const { path } = await daemon.client.attach('loaded', configPath);
+    const load = new FioLoad(path, folder, DISK_BYTES, { writes: false });
+    for (let i = 0; i < KILLS; i++) {
+      await sleep(500 + Math.random() * 1500);
+      await restart(daemon);
+    }
+    const { requests, longestStallMs } = await load.finish();
+    t.diagnostic(
+      `${KILLS} kills, ${requests} reads, 0 errors, 0 mismatches, longest stall ${longestStallMs} ms`,
+    );
+    assert.equal((await daemon.client.attach('loaded', configPath)).path, path);
+    await daemon.client.detach('loaded');
+    await finish();
+  });
+
+  for (const when of ['attach', 'detach'] as const) {
+    check(`the daemon is killed in the middle of ${when}`, async (t) => {
+      const { daemon, configPath, finish } = await start(t, name, pagesOf(1 << 20));
+      let whole = 0;
+      for (let i = 0; i < KILLS; i++) {
+        if (when === 'detach') await daemon.client.attach('victim', configPath);
+        const call =
+          when === 'attach'
+            ? daemon.client.attach('victim', configPath)
+            : daemon.client.detach('victim');
+        call.catch(() => {});
+        await sleep(Math.random() * ATTACH_MS);
+        await restart(daemon);
+        whole += (await daemon.client.list()).length;
+        const { path } = await daemon.client.attach('victim', configPath);
+        await run('dd', [`if=${path}`, 'of=/dev/null', 'bs=64k', 'iflag=direct', 'status=none']);
+        await daemon.client.detach('victim');
+        assert.deepEqual(daemon.debris(), []);
+      }
+      t.diagnostic(`${KILLS} kills, ${whole} whole devices left`);
+      await finish();
+    });
+  }
+
+  check(`${CYCLES} devices come and go`, async (t) => {
+    const { daemon, configPath, finish } = await start(t, name, pagesOf(1 << 20));
+    const cycle = async () => {
+      const { path } = await daemon.client.attach('cycle', configPath);
+      await run('dd', [`if=${path}`, 'of=/dev/null', 'bs=64k', 'iflag=direct', 'status=none']);
+      await daemon.client.detach('cycle');
+    };
+    for (let i = 0; i < WARM_UP_CYCLES; i++) await cycle();
+    const objects = await kernelObjects(name, daemon.directory);
+    const files = await openFiles(daemon.pid);
+    const memory = await residentBytes(daemon.pid);
+    for (let i = 0; i < CYCLES; i++) await cycle();
+    assert.deepEqual(await kernelObjects(name, daemon.directory), objects);
+    assert.deepEqual(await openFiles(daemon.pid), files);
+    const grown = (await residentBytes(daemon.pid)) - memory;
+    t.diagnostic(
+      `${files.length} files open as before, ${Math.round(grown / 1024)} KiB more memory`,
+    );
+    assert.ok(grown < GROWTH_BYTES_MAX);
+    await finish();
+  });
+
+  check('a container runs on while the daemon dies', async (t) => {
+    const folder = await mkdtemp('/var/tmp/obd-bundle-');
+    t.after(() => rm(folder, { recursive: true }));
+    const { daemon, configPath, finish } = await start(t, name, await rootDisk(folder));
+    const { path } = await daemon.client.attach('root', configPath);
+    const rootfs = await mountRoot(t, path, folder);
+    const container = spawn('runc', ['run', '--bundle', folder, `obd-${process.pid}-${name}`], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let words = '';
+    container.stdout.setEncoding('utf8').on('data', (text: string) => {
+      words += text;
+    });
+    const ended = once(container, 'close');
+    await until(() => words.includes('started'));
+    await restart(daemon);
+    await writeFile(join(rootfs, 'stop'), '');
+    assert.deepEqual(await ended, [0, null], words);
+    const sums = words.trimEnd().split('\n').slice(1);
+    const expected = createHash('md5').update(pagesOf(DATA_BYTES)).digest('hex');
+    assert.deepEqual([...new Set(sums)], [`${expected}  -`]);
+    for (const each of ['rootfs', 'upper', 'lower']) await run('umount', [join(folder, each)]);
+    await daemon.client.detach('root');
+    await finish();
+  });
+}
+
+/** An ext4 with a shell, and a file that it can read again and again. */
+async function rootDisk(folder: string): Promise<Buffer> {
+  const content = join(folder, 'content');
+  await mkdir(join(content, 'bin'), { recursive: true });
+  for (const name of ['dev', 'proc', 'sys']) await mkdir(join(content, name));
+  const { stdout } = await run('sh', ['-c', 'command -v busybox']);
+  await copyFile(stdout.trim(), join(content, 'bin/busybox'));
+  await writeFile(join(content, 'data'), pagesOf(DATA_BYTES));
+  const image = join(folder, 'image');
+  await run('mke2fs', ['-q', '-t', 'ext4', '-O', '^has_journal', '-d', content, image, '16M']);
+  return await readFile(image);
+}
+
+/** Mounts the device, an overlay over it, and writes the bundle of a container that reads until /stop is there. */
+async function mountRoot(t: TestContext, path: string, folder: string): Promise<string> {
+  const lower = join(folder, 'lower');
+  const upper = join(folder, 'upper');
+  const rootfs = join(folder, 'rootfs');
+  for (const each of [lower, upper, rootfs]) await mkdir(each);
+  t.after(async () => {
+    for (const each of [rootfs, upper, lower])
+      await run('umount', ['--lazy', each]).catch(() => {});
+  });
+  await run('mount', ['-o', 'ro', path, lower]);
+  // Overlayfs writes to no overlayfs, which the folder may be on.
+  await run('mount', ['-t', 'tmpfs', 'tmpfs', upper]);
+  for (const each of ['files', 'work']) await mkdir(join(upper, each));
+  const layers = `lowerdir=${lower},upperdir=${upper}/files,workdir=${upper}/work`;
+  await run('mount', ['-t', 'overlay', '-o', layers, 'overlay', rootfs]);
+  await run('runc', ['spec', '--bundle', folder]);
+  const specPath = join(folder, 'config.json');
+  const spec = JSON.parse(await readFile(specPath, 'utf8'));
+  const script = [
+    'echo started',
+    'until [ -e /stop ]; do dd if=/data bs=64k iflag=direct 2>/dev/null | md5sum; done',
+    'dd if=/data bs=64k iflag=direct 2>/dev/null | md5sum',
+  ].join('; ');
+  spec.process.terminal = false;
+  spec.process.args = ['/bin/busybox', 'sh', '-c', `alias dd='busybox dd'; ${script}`];
+  spec.root.readonly = false;
+  await writeFile(specPath, JSON.stringify(spec));
+  return rootfs;
+}
+
+/** What each descriptor of a process is of, without the numbers that differ from one to the next. */
+async function openFiles(pid: number): Promise<string[]> {
+  const folder = `/proc/${pid}/fd`;
+  const names = (await readdir(folder)).map((fd) => readlink(`${folder}/${fd}`).catch(() => ''));
+  const kinds = (await Promise.all(names)).map((name) => name.replace(/\d+/g, 'N'));
+  return kinds.filter((kind) => kind !== '').sort();
+}
+
+async function residentBytes(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8');
+  return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) * 1024;
+}
