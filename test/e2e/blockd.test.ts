@@ -1,8 +1,9 @@
 /**
  * Goal: obd-blockd serves what the registry has, byte for byte, or an error that names what is wrong; and whatever
  * happens to registry, disk or itself, it neither hangs, nor lies, nor leaves anything behind.
+ * Its devices go on with the next daemon, however it ended, and whoever reads them sees no error.
  * Method: the real daemon, a real registry whose files are damaged and which goes away, devices of this kernel read with
- * dd; mounts, loop devices and processes are looked for afterwards.
+ * dd, also while the daemon is killed and started; mounts, loop devices and processes are looked for afterwards.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, execFileSync } from 'node:child_process';
@@ -12,6 +13,7 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  rmSync,
   statSync,
   truncateSync,
   writeFileSync,
@@ -29,6 +31,7 @@ import { pagesOf } from '../support/virtual-disks.js';
 
 const DISK_BYTES = 16 << 20;
 const PAGE_BYTES = 4096;
+const CUT_TURNS = 4;
 const unfit = blockdUnfit || registryUnfit;
 
 let registry: PrivateRegistry;
@@ -270,17 +273,71 @@ describe('obd-blockd', { skip: unfit, timeout: 180_000 }, () => {
   });
 
   describe('ends', () => {
-    test('killed, with nothing left once it starts again', async () =>
+    test('killed, and its device is there when it starts again', async () =>
       await BlockdProcess.with(async (daemon) => {
         const { path: config } = await configOf(daemon.directory, 'killed', image.blobs);
-        const { path } = await daemon.client.attach('killed', config);
-        await assertReads(path, image.disk);
+        const { path: other } = await configOf(daemon.directory, 'other', image.blobs);
+        const { path, layers } = await daemon.client.attach('killed', config);
         await daemon.end('SIGKILL');
-        assert.notDeepEqual(daemon.debris(), []);
         await daemon.restart();
-        assert.deepEqual([await daemon.client.list(), daemon.debris()], [[], []]);
+        const taken = { code: ErrorCodes.AlreadyExists };
+        await assert.rejects(daemon.client.attach('killed', other), taken);
         const again = await daemon.client.attach('killed', config);
-        await assertReads(again.path, image.disk);
+        assert.deepEqual([again.path, again.layers, again.state], [path, layers, 'attached']);
+        await assertReads(path, image.disk);
+        await daemon.client.detach('killed');
+        assert.deepEqual([await daemon.client.list(), daemon.debris()], [[], []]);
+      }));
+
+    test('killed, and reads wait while its successor has nothing and no registry', async () =>
+      await BlockdProcess.with(async (daemon) => {
+        const { path: config } = await configOf(daemon.directory, 'bare', image.blobs);
+        const { path } = await daemon.client.attach('bare', config);
+        await daemon.end('SIGKILL');
+        rmSync(join(daemon.stateDirectory, 'cache'), { recursive: true });
+        await registry.goAway();
+        let reading: Promise<void>;
+        try {
+          await daemon.restart();
+          const [device] = await daemon.client.list();
+          assert.deepEqual([device?.path, device?.state], [path, 'recovering']);
+          reading = assertReads(path, image.disk);
+          await setTimeout(500);
+        } finally {
+          await registry.comeBack();
+        }
+        await reading;
+        const { state } = await daemon.client.attach('bare', config);
+        assert.equal(state, 'attached');
+      }));
+
+    test('killed while it attaches or detaches, and has each device in whole or not at all', async () =>
+      await BlockdProcess.with(async (daemon) => {
+        const { path: config } = await configOf(daemon.directory, 'cut-off', image.blobs);
+        const { client } = daemon;
+        const startedMs = performance.now();
+        await client.attach('x', config);
+        const attachMs = performance.now() - startedMs;
+        for (let turn = 0; turn < 2 * CUT_TURNS; turn++) {
+          const attaching = turn % 2 === 0;
+          if (attaching) await client.detach('x');
+          else await client.attach('x', config);
+          const call = attaching ? client.attach('x', config) : client.detach('x');
+          const answered = call.then(
+            () => true,
+            () => false,
+          );
+          await setTimeout(Math.random() * attachMs);
+          await daemon.end('SIGKILL');
+          const wasAnswered = await answered;
+          await daemon.restart();
+          const [device] = await client.list();
+          if (wasAnswered) assert.equal(device !== undefined, attaching);
+          if (device === undefined) assert.deepEqual(daemon.debris(), []);
+          else await assertReads((await client.attach('x', config)).path, image.disk);
+        }
+        await client.detach('x');
+        assert.deepEqual([await client.list(), daemon.debris()], [[], []]);
       }));
 
     test('at once, also while an attach waits for a registry', async () =>
@@ -302,41 +359,80 @@ describe('obd-blockd', { skip: unfit, timeout: 180_000 }, () => {
         await daemon.restart();
       }));
 
-    for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
-      test(`by ${signal} with a device in use, which is no obstacle for the next run`, async () =>
+    for (const [signal, times] of [
+      ['SIGKILL', 10],
+      ['SIGTERM', 3],
+    ] as const) {
+      test(`by ${signal} under a mounted device, ${times} times, and its readers see no error`, async () =>
         await BlockdProcess.with(async (daemon) => {
-          const { path: config } = await configOf(daemon.directory, 'used', [ext4Layer()]);
+          const { disk, blob } = ext4Layer();
+          const { path: config } = await configOf(daemon.directory, 'used', [blob]);
           const { path } = await daemon.client.attach('used', config);
           const target = join(daemon.directory, 'mnt');
           mkdirSync(target);
           execFileSync('mount', ['-t', 'ext4', '-o', 'ro', path, target]);
+          const readers = Array.from({ length: 2 }, () => new Reader(path, disk));
           try {
             await assert.rejects(daemon.client.detach('used'), { code: ErrorCodes.Busy });
-            const startedMs = performance.now();
-            const status = await daemon.end(signal);
-            assert.ok(performance.now() - startedMs < 15_000);
-            if (signal === 'SIGTERM') {
-              assert.equal(status, 0);
-              await daemon.logged(({ level, msg }) => level === 'warn' && /stays behind/.test(msg));
+            for (let turn = 0; turn < times; turn++) {
+              await setTimeout(Math.random() * 200);
+              const startedMs = performance.now();
+              const status = await daemon.end(signal);
+              assert.ok(performance.now() - startedMs < 15_000);
+              if (signal === 'SIGTERM') assert.equal(status, 0);
+              await daemon.restart();
+              for (const reader of readers) await reader.progress();
             }
-            await assert.rejects(read(path, 1 << 20, PAGE_BYTES), /Input\/output error/);
-            await daemon.restart();
-            await daemon.logged(({ msg }) => /past run are still mounted/.test(msg));
-            const second = await daemon.client.attach('used', config);
-            assert.notEqual(second.path, path);
-            await read(second.path, 0, 1 << 20);
+            for (const reader of readers) await reader.stop();
+            const [device] = await daemon.client.list();
+            assert.deepEqual([device?.path, device?.state], [path, 'attached']);
+            if (signal === 'SIGTERM')
+              await daemon.logged(({ msg }) => /waits for the next run/.test(msg));
           } finally {
-            execFileSync('umount', [target]);
+            for (const reader of readers) reader.cancel();
+            execFileSync('umount', ['--lazy', target]);
           }
+          assert.ok(!daemon.log().some(({ msg }) => /EIO/.test(msg)));
           await daemon.client.detach('used');
-          await daemon.client.attach('used', config);
         }));
     }
   });
 });
 
+/** Reads a device over and over, all of it, and compares. */
+class Reader {
+  #rounds = 0;
+  #cancelled = false;
+  readonly #run: Promise<void>;
+
+  constructor(path: string, disk: Buffer) {
+    this.#run = this.#loop(path, disk);
+    // Whoever asks next is told.
+    this.#run.catch(() => {});
+  }
+
+  async #loop(path: string, disk: Buffer): Promise<void> {
+    for (; !this.#cancelled; this.#rounds++) await assertReads(path, disk);
+  }
+
+  /** Waits until it has read the device once from now on. */
+  async progress(): Promise<void> {
+    const wanted = this.#rounds + 2;
+    while (this.#rounds < wanted) await Promise.race([this.#run, setTimeout(10)]);
+  }
+
+  cancel(): void {
+    this.#cancelled = true;
+  }
+
+  async stop(): Promise<void> {
+    this.cancel();
+    await this.#run;
+  }
+}
+
 /** A file system that can be mounted, as one layer. */
-function ext4Layer(): Buffer {
+function ext4Layer(): { disk: Buffer; blob: Buffer } {
   const directory = execFileSync('mktemp', ['-d', '/var/tmp/obdx.XXXXXX'], { encoding: 'utf8' });
   const path = join(directory.trim(), 'disk');
   writeFileSync(path, '');
@@ -344,5 +440,5 @@ function ext4Layer(): Buffer {
   execFileSync('mkfs.ext4', ['-q', '-O', '^has_journal', path]);
   const disk = readFileSync(path);
   execFileSync('rm', ['-r', directory.trim()]);
-  return layerOf(disk, () => true);
+  return { disk, blob: layerOf(disk, () => true) };
 }
