@@ -1,13 +1,15 @@
 /**
  * What a daemon does first with what an earlier one left, because containers wait for it: whole devices with a record
- * are served again, debris is taken away, and so is a whole device that nobody knows, unless it is in use.
+ * are served again, debris is taken away, and so is a whole device that nobody knows, or whose image config is gone, as it
+ * is when `obdctl umount` finds no daemon; unless it is in use.
  *
  * Nothing here keeps a daemon from starting: what cannot be read or taken away is reported and left.
  */
+import { access } from 'node:fs/promises';
 import type { Logger } from 'pino';
 import { TRANSPORT_NAMES, type TransportName } from '../blockdev/transport.js';
 import type { Transports } from '../blockdev/transports.js';
-import { ErrorCodes, hasCode } from '../errors.js';
+import { ErrorCodes, hasCode, systemCode } from '../errors.js';
 import type { DeviceRecord, DeviceRecords } from './device-records.js';
 import type { WholeSurvivor } from './device-slot.js';
 import type { DeviceTable } from './device-table.js';
@@ -35,8 +37,10 @@ export async function recoverDevices(
     TRANSPORT_NAMES.map(async (name) => {
       for (const { id, path } of await survivorsOf(name, transports, log)) {
         const record = known.get(id);
-        if (path !== undefined && record?.transport === name) wholes.push({ record, path });
+        const whole = path !== undefined && record?.transport === name && { record, path };
+        if (whole && (await hasConfig(record))) wholes.push(whole);
         else if (await clear(name, id, transports, log)) cleared.push(id);
+        else if (whole) wholes.push(whole);
       }
     }),
   );
@@ -47,6 +51,14 @@ export async function recoverDevices(
     await records.remove(id).catch((err) => log.warn({ id, err }, 'a record stays'));
   }
   if (wholes.length > 0) void resumeAll(table, wholes, startedMs, log);
+}
+
+/** Whether it may be there: only one that is gone will not be readable later. */
+async function hasConfig({ configPath }: DeviceRecord): Promise<boolean> {
+  return await access(configPath).then(
+    () => true,
+    (error: unknown) => systemCode(error) !== 'ENOENT',
+  );
 }
 
 async function survivorsOf(name: TransportName, transports: Transports, log: Logger) {

@@ -15,7 +15,7 @@ export async function runUmount(directory: string, blockd: string): Promise<void
     await client.detach(place.deviceId);
   } catch (error) {
     if (!hasCode(error, ErrorCodes.Unavailable)) throw error;
-    // With the daemon gone the device is dead, and the next daemon clears it away.
+    // The next daemon takes away a device that nobody uses and whose description is gone.
     process.stderr.write(
       'obdctl: obd-blockd is not running; it removes the device when it starts\n',
     );
