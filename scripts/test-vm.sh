@@ -10,18 +10,20 @@ cd "$(dirname "$0")/.."
 # Minutes on a quiet machine; only a hang gets there.
 readonly SECONDS_MAX=$((900 + 300 * ${OBD_KILLS:-0}))
 
-run_on() {
+# Starts it, as the job $!.
+start_on() {
   scripts/vm.sh -k "$1" -t "$SECONDS_MAX" \
-    "OBD_KILLS=${OBD_KILLS:-3} OBD_CYCLES=${OBD_CYCLES:-20} npm run --silent test:transports" 2>&1 | sed -u "s/^/$1 /"
+    "OBD_KILLS=${OBD_KILLS:-3} OBD_CYCLES=${OBD_CYCLES:-20} npm run --silent test:transports" \
+    > >(exec sed -u "s/^/$1 /") 2>&1 &
 }
 
 # Both at once would wait for the same download.
 for kernel in 6.1 6.12; do scripts/vm/kernel.sh "$kernel" >/dev/null; done
-run_on 6.1 &
+start_on 6.1
 pids=("$!")
-run_on 6.12 &
+start_on 6.12
 pids+=("$!")
-trap 'kill "${pids[@]}" 2>/dev/null; wait' INT TERM
+trap 'kill "${pids[@]}" 2>/dev/null; wait; exit 143' INT TERM
 status=0
 for pid in "${pids[@]}"; do wait "$pid" || status=1; done
 exit "$status"
