@@ -36,7 +36,10 @@ try {
 async function run(config: Parameters<typeof Blockd.start>[0]): Promise<void> {
   const log = daemonLog(PROGRAM, config.log_level);
   const told = interruption();
-  const daemon = await Blockd.start(config, log);
+  const daemon = await Blockd.start(config, log, (err) => {
+    log.fatal({ err }, 'a thread that serves devices has died; the next run goes on with them');
+    process.exit(EXIT_FAILED);
+  });
   log.info({ socket: config.socket, stateDir: config.state_dir }, 'ready');
   if (!told.aborted) await new Promise((resolve) => told.addEventListener('abort', resolve));
   log.info('stopping');

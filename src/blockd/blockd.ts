@@ -3,6 +3,7 @@
  *
  *   cache      takes the state directory for this process alone, so all that follows is alone
  *   NBD        disks by name; the devices of the fuse transport read through it
+ *   threads    started as devices come; images are opened and read there
  *   devices    those of an earlier run are served again, and what is left of a half made one is taken away
  *   control    last, so that whoever can connect can be served
  *
@@ -17,42 +18,45 @@ import { type DeviceReadFailure, makeTransports } from '../blockdev/transports.j
 import { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { GrpcServer } from '../grpc/grpc-server.js';
-import { readImageConfig } from '../image/image-config.js';
-import { openImage } from '../image/open-image.js';
 import { DockerCredentials } from '../registry/docker-credentials.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
-import { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import type { BlockdConfig } from './blockd-config.js';
 import { blockdService } from './blockd-service.js';
 import { DeviceRecords } from './device-records.js';
 import { DeviceTable } from './device-table.js';
-import { LocalDeviceHost } from './local-device-host.js';
 import { recoverDevices } from './recovery.js';
 import { TransportChoice } from './transport-choice.js';
+import { WorkerDeviceHost } from './worker-device-host.js';
 
 /** For calls under way when the daemon stops. */
 const CALLS_GRACE_MS = 5_000;
-/** Decoded blocks that several reads share a part of; the page cache keeps the rest. */
-const DECODED_BYTES = 64 << 20;
 
 export class Blockd {
   readonly #log: Logger;
+  readonly #onBroken: (why: Error) => void;
   /** What to do to stop, last first. */
   readonly #closers: (() => unknown)[] = [];
 
-  private constructor(log: Logger) {
+  private constructor(log: Logger, onBroken: (why: Error) => void) {
     this.#log = log;
+    this.#onBroken = onBroken;
   }
 
   /**
    * Serves when it resolves.
    *
+   * @param onBroken - A part of it has ended by itself, which is a bug: devices wait for another process to resume them,
+   *   so this one has to end.
    * @throws {ObdError} `Busy` if another daemon has the state directory or a socket, `InvalidArgument` for what no
    *   registry can be called, `Host`, `Io`. Nothing is left running.
    */
-  static async start(config: BlockdConfig, log: Logger): Promise<Blockd> {
-    const daemon = new Blockd(log);
+  static async start(
+    config: BlockdConfig,
+    log: Logger,
+    onBroken: (why: Error) => void,
+  ): Promise<Blockd> {
+    const daemon = new Blockd(log, onBroken);
     try {
       await daemon.#start(config);
       return daemon;
@@ -84,17 +88,18 @@ export class Blockd {
     );
     this.#closers.push(() => nbd.close());
 
-    const transports = makeTransports(nbdSocketPath, devicesDirectory, (failure) => {
-      host.countReadError(failure.id);
-      logReadFailure(log, failure);
-    });
-    const decoded = new DecodedBlocks(DECODED_BYTES);
-    const host = new LocalDeviceHost({
-      openImage: async (path) =>
-        await openImage(await readImageConfig(path), { cache, client, decoded }),
+    const host = new WorkerDeviceHost({
+      cache,
+      client,
       nbd,
-      transports,
+      nbdSocketPath,
+      directory: devicesDirectory,
+      onReadError: (failure) => logReadFailure(log, failure),
+      onDeath: (err) => this.#onBroken(err),
     });
+    this.#closers.push(() => host.close());
+    // To look at what there is; those that serve devices are where the devices are.
+    const transports = makeTransports(nbdSocketPath, devicesDirectory);
     const choice = new TransportChoice(config.transport, transports);
     const records = new DeviceRecords(devicesDirectory);
     const table = new DeviceTable({

@@ -171,7 +171,11 @@ function tableOver(used: Transports): DeviceTable {
   return new DeviceTable({
     host: new LocalDeviceHost({
       openImage: async (path) =>
-        await openImage(await readImageConfig(path), { cache, client, decoded }),
+        await openImage(await readImageConfig(path), {
+          openBlob: async ({ host, repository, digest, sizeBytes }) =>
+            await cache.openBlob(await client.blobRanges(host, repository, digest, sizeBytes)),
+          decoded,
+        }),
       nbd,
       transports: used,
     }),

@@ -6,13 +6,14 @@ import type { NbdExport, NbdServer } from '../blockdev/nbd/nbd-server.js';
 import type { AttachedDevice, Transport, TransportName } from '../blockdev/transport.js';
 import type { Transports } from '../blockdev/transports.js';
 import type { VirtualDisk } from '../blockdev/virtual-disk.js';
+import { type CachedBlob, figuresOf } from '../cache/cached-blob.js';
 import type { OpenedImage } from '../image/open-image.js';
 import type { DeviceHost, DeviceState, HostedDevice } from './device-host.js';
 
 /** What images are served with. */
 export interface HostSurroundings {
   /** @throws {ObdError} whatever keeps the image from being opened. */
-  readonly openImage: (configPath: string) => Promise<OpenedImage>;
+  readonly openImage: (configPath: string) => Promise<OpenedImage<CachedBlob>>;
   readonly nbd: NbdServer;
   readonly transports: Transports;
 }
@@ -64,13 +65,13 @@ export class LocalDeviceHost implements DeviceHost {
 
 class LocalDevice implements HostedDevice {
   readErrors = 0;
-  readonly #image: OpenedImage;
+  readonly #image: OpenedImage<CachedBlob>;
   readonly #export: NbdExport;
   readonly #device: AttachedDevice;
   readonly #forget: () => void;
 
   constructor(
-    image: OpenedImage,
+    image: OpenedImage<CachedBlob>,
     nbdExport: NbdExport,
     device: AttachedDevice,
     forget: () => void,
@@ -95,9 +96,7 @@ class LocalDevice implements HostedDevice {
       sizeBytes: image.disk.sizeBytes,
       layers: image.layers,
       remoteBytes: image.remoteBytes,
-      cachedBytes: image.cachedBytes(),
-      fetchedBytes: image.fetchedBytes(),
-      fetchRequests: image.fetchRequests(),
+      ...figuresOf(image.remote),
       readErrors: this.readErrors + this.#export.readErrors,
     };
   }

@@ -15,17 +15,31 @@ import { CHUNK_BYTES } from './chunk-set.js';
 import type { HeldChunk, HeldChunks } from './held-chunks.js';
 import type { SharedBlob } from './shared-blob.js';
 
-/** The methods of BlobLink, but closed(), are for who reads it on another thread, which close() has to wait for. */
-export interface CachedBlob extends RandomAccessFile, Omit<BlobLink, 'closed'> {
+/** What was done for one handle, and of its blob. */
+export interface BlobFigures {
   /** Of the blob's bytes, how many are on this disk. */
   readonly cachedBytes: number;
   /** Bytes and requests that reading through this handle caused. */
   readonly fetchedBytes: number;
   readonly fetchRequests: number;
+}
 
+/** The methods of BlobLink, but closed(), are for who reads it on another thread, which close() has to wait for. */
+export interface CachedBlob extends RandomAccessFile, BlobFigures, Omit<BlobLink, 'closed'> {
   share(): BlobShare;
   /** The chunks of that range which found no room on the disk, and are here. */
   held(offset: number, length: number): HeldChunk[];
+}
+
+/** What several handles add up to. */
+export function figuresOf(blobs: Iterable<BlobFigures>): BlobFigures {
+  const sum = { cachedBytes: 0, fetchedBytes: 0, fetchRequests: 0 };
+  for (const { cachedBytes, fetchedBytes, fetchRequests } of blobs) {
+    sum.cachedBytes += cachedBytes;
+    sum.fetchedBytes += fetchedBytes;
+    sum.fetchRequests += fetchRequests;
+  }
+  return sum;
 }
 
 export class BlobHandle implements CachedBlob, Fetcher {

@@ -19,6 +19,7 @@ import {
   vectorsMissing,
 } from '../../test/support/vectors.js';
 import { BlockCache } from '../cache/block-cache.js';
+import { type CachedBlob, figuresOf } from '../cache/cached-blob.js';
 import { ErrorCodes } from '../errors.js';
 import { readFully } from '../io/random-access-file.js';
 import { CommittedLayerWriter } from '../lsmt/committed-writer.js';
@@ -26,7 +27,7 @@ import { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { TarWrapperWriter } from '../zfile/tar-wrapper.js';
 import { ZFileWriter } from '../zfile/zfile-writer.js';
 import type { ImageConfig } from './image-config.js';
-import { type OpenedImage, openImage } from './open-image.js';
+import { type BlobAddress, type OpenedImage, openImage } from './open-image.js';
 
 after(removeCacheDirectories);
 
@@ -36,14 +37,18 @@ const repoBlobUrl = 'https://registry.example/v2/app/blobs';
 interface Scene {
   readonly registry: BlobRegistry;
   readonly directory: string;
-  open(config: Partial<ImageConfig>): Promise<OpenedImage>;
+  open(config: Partial<ImageConfig>): Promise<OpenedImage<CachedBlob>>;
 }
 
 async function withScene(work: (scene: Scene) => Promise<void>): Promise<void> {
   const directory = cacheDirectory();
   const cache = await BlockCache.open(join(directory, 'cache'), { capacityBytes: 1 << 30 });
   const registry = new BlobRegistry();
-  const surroundings = { cache, client: registry, decoded };
+  const surroundings = {
+    openBlob: async ({ host, repository, digest, sizeBytes }: BlobAddress) =>
+      await cache.openBlob(await registry.blobRanges(host, repository, digest, sizeBytes)),
+    decoded,
+  };
   const open = (config: Partial<ImageConfig>) =>
     openImage({ repoBlobUrl, lowers: [], ...config }, surroundings);
   try {
@@ -88,7 +93,7 @@ function page(at: number, seed: number): Buffer {
   return bytes;
 }
 
-async function assertPage(image: OpenedImage, at: number, seed: number): Promise<void> {
+async function assertPage(image: OpenedImage<CachedBlob>, at: number, seed: number): Promise<void> {
   const found = Buffer.alloc(4096);
   await readFully(image.disk, found, at);
   assert.ok(found.equals(page(at, seed)), `page at ${at}`);
@@ -103,9 +108,9 @@ describe('openImage()', () => {
       });
       const image = await open({ lowers });
       assert.equal(registry.requests, 24);
-      assert.equal(image.fetchRequests(), 24);
-      assert.equal(image.fetchedBytes(), registry.requestedBytes);
-      assert.equal(image.cachedBytes(), registry.requestedBytes);
+      assert.equal(figuresOf(image.remote).fetchRequests, 24);
+      assert.equal(figuresOf(image.remote).fetchedBytes, registry.requestedBytes);
+      assert.equal(figuresOf(image.remote).cachedBytes, registry.requestedBytes);
       assert.equal(image.layers, 12);
       await assertPage(image, 0, 0);
       await assertPage(image, 11 * 4096 * 10 + 4096 * 1000, 11);
@@ -123,7 +128,10 @@ describe('openImage()', () => {
       blob.before = unavailable;
       const second = await open({ lowers });
       await assertPage(second, 4096 * 1000, 1);
-      assert.deepEqual([second.fetchRequests(), second.fetchedBytes()], [0, 0]);
+      assert.deepEqual(
+        [figuresOf(second.remote).fetchRequests, figuresOf(second.remote).fetchedBytes],
+        [0, 0],
+      );
       await assert.rejects(assertPage(second, 4096 * 500, 1), { code: ErrorCodes.Unavailable });
       second.close();
     });
@@ -205,7 +213,11 @@ describe('openImage()', () => {
     hanging.before = stall;
     const opening = openImage(
       { repoBlobUrl, lowers: [{ digest: hanging.digest }] },
-      { cache, client: registry, decoded },
+      {
+        openBlob: async ({ host, repository, digest, sizeBytes }: BlobAddress) =>
+          await cache.openBlob(await registry.blobRanges(host, repository, digest, sizeBytes)),
+        decoded,
+      },
     );
     const refused = assert.rejects(opening, { code: ErrorCodes.FailedPrecondition });
     await new Promise((resolve) => setTimeout(resolve, 30));

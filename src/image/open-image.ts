@@ -10,15 +10,12 @@
  * larger than expected there are one or two more, one after the other.
  */
 import { join } from 'node:path';
-import type { BlockCache } from '../cache/block-cache.js';
-import type { CachedBlob } from '../cache/cached-blob.js';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import { LocalFile } from '../io/local-file.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
 import type { Layer } from '../lsmt/layer.js';
 import { LayerStack } from '../lsmt/layer-stack.js';
 import { openLayer, openTurboLayer } from '../lsmt/open-layer.js';
-import type { BlobRanges } from '../registry/blob-ranges.js';
 import type { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { parseBlobUrl } from './blob-url.js';
 import type { ImageConfig, LowerLayer } from './image-config.js';
@@ -36,67 +33,49 @@ const HEAD_BYTES = 4096;
 const TAIL_SHARE = 1 / 512;
 const TAIL_BYTES_MIN = 64 * 1024;
 
-/** The registry client, as far as it matters here. */
-interface BlobSource {
-  /** @param sizeBytes - Undefined if not known: the registry is asked then. */
-  blobRanges(
-    host: string,
-    repository: string,
-    digest: string,
-    sizeBytes: number | undefined,
-  ): Promise<BlobRanges>;
+/** A blob of a registry, and what is known of it. */
+export interface BlobAddress {
+  readonly host: string;
+  readonly repository: string;
+  readonly digest: string;
+  /** Undefined if not known: the registry is asked then. */
+  readonly sizeBytes: number | undefined;
 }
 
-export interface ImageSurroundings {
-  readonly cache: BlockCache;
-  readonly client: BlobSource;
+export interface ImageSurroundings<B extends RandomAccessFile> {
+  /** The blob as a file that is fetched as it is read. @throws {ObdError} what keeps it from being opened. */
+  readonly openBlob: (address: BlobAddress) => Promise<B>;
   /** The cache that all files of this thread share. */
   readonly decoded: DecodedBlocks;
 }
 
-export class OpenedImage {
+export class OpenedImage<B extends RandomAccessFile> {
   readonly disk: LayerStack;
   readonly layers: number;
-  /** Sum of the sizes of the remote blobs. */
-  readonly remoteBytes: number;
-  readonly #remote: readonly CachedBlob[];
+  readonly remote: readonly B[];
 
-  constructor(disk: LayerStack, layers: number, remote: readonly CachedBlob[]) {
+  constructor(disk: LayerStack, layers: number, remote: readonly B[]) {
     this.disk = disk;
     this.layers = layers;
-    this.#remote = remote;
-    this.remoteBytes = this.#sum((blob) => blob.sizeBytes);
+    this.remote = remote;
   }
 
-  /** Of the remote blobs, how much is on this disk. */
-  cachedBytes(): number {
-    return this.#sum((blob) => blob.cachedBytes);
-  }
-
-  /** What this image made the cache fetch since it was opened. */
-  fetchedBytes(): number {
-    return this.#sum((blob) => blob.fetchedBytes);
-  }
-
-  fetchRequests(): number {
-    return this.#sum((blob) => blob.fetchRequests);
+  /** Sum of the sizes of the remote blobs. */
+  get remoteBytes(): number {
+    return this.remote.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   }
 
   /** Idempotent. */
   close(): void {
     this.disk.close();
   }
-
-  #sum(of: (blob: CachedBlob) => number): number {
-    return this.#remote.reduce((sum, blob) => sum + of(blob), 0);
-  }
 }
 
 /** @throws {ObdError} naming the layer, with the code of what kept it from being opened. */
-export async function openImage(
+export async function openImage<B extends RandomAccessFile>(
   config: ImageConfig,
-  surroundings: ImageSurroundings,
-): Promise<OpenedImage> {
+  surroundings: ImageSurroundings<B>,
+): Promise<OpenedImage<B>> {
   const { upper, lowers, accelerationLayer } = config;
   if (upper?.index || upper?.data || upper?.target) {
     throw new ObdError(
@@ -106,7 +85,7 @@ export async function openImage(
   }
   // A trace, for prefetching, is no part of the disk.
   const blocks = accelerationLayer === true ? lowers.slice(0, -1) : lowers;
-  const opened: Opened[] = new Array(blocks.length);
+  const opened: Opened<B>[] = new Array(blocks.length);
   try {
     await forEachOf(blocks, async (lower, i) => {
       try {
@@ -127,17 +106,17 @@ export async function openImage(
   }
 }
 
-interface Opened {
+interface Opened<B> {
   readonly layer: Layer;
   /** The blob, where the layer is remote. */
-  readonly remote: CachedBlob | undefined;
+  readonly remote: B | undefined;
 }
 
-async function openLower(
+async function openLower<B extends RandomAccessFile>(
   lower: LowerLayer,
   repoBlobUrl: string,
-  surroundings: ImageSurroundings,
-): Promise<Opened> {
+  surroundings: ImageSurroundings<B>,
+): Promise<Opened<B>> {
   const { decoded } = surroundings;
   if (lower.gzipIndex || (lower.targetDigest && !lower.targetFile)) {
     throw new ObdError(
@@ -179,11 +158,11 @@ function localPaths(file: string | undefined, dir: string | undefined): string[]
   return dir ? [...named, ...LOCAL_NAMES.map((name) => join(dir, name))] : named;
 }
 
-async function openRemote(
+async function openRemote<B extends RandomAccessFile>(
   { file, dir, digest, size }: LowerLayer,
   repoBlobUrl: string,
-  { cache, client }: ImageSurroundings,
-): Promise<CachedBlob> {
+  { openBlob }: ImageSurroundings<B>,
+): Promise<B> {
   const repository = parseBlobUrl(repoBlobUrl);
   if (!digest || repository === undefined) {
     const tried = localPaths(file, dir).map((path) => `"${path}"`);
@@ -193,12 +172,11 @@ async function openRemote(
       `there is no ${tried.length > 0 ? tried.join(', ') : '"file" or "dir"'}, and ${missing}`,
     );
   }
-  const { host, repository: name } = repository;
-  return await cache.openBlob(await client.blobRanges(host, name, digest, size || undefined));
+  return await openBlob({ ...repository, digest, sizeBytes: size || undefined });
 }
 
 /** Brings what opening reads, in one turn, so that the ends of a small blob come in one request. */
-async function loadEnds(blob: CachedBlob): Promise<void> {
+async function loadEnds(blob: RandomAccessFile): Promise<void> {
   const { sizeBytes } = blob;
   const wanted = Math.max(TAIL_BYTES_MIN, Math.ceil(sizeBytes * TAIL_SHARE));
   const tailBytes = Math.min(sizeBytes, wanted);

@@ -1,0 +1,190 @@
+/**
+ * Serves devices on a pool of threads. This thread keeps what they share: the cache and its fetches, the names at the NBD
+ * socket, and the figures. What is done in this order is undone in the reverse one: the image is opened, served over NBD
+ * under its device's id, attached to the kernel; whatever fails on the way leaves nothing.
+ */
+import type { NbdExport, NbdServer } from '../blockdev/nbd/nbd-server.js';
+import type { TransportName } from '../blockdev/transport.js';
+import type { DeviceReadFailure } from '../blockdev/transports.js';
+import type { BlockCache } from '../cache/block-cache.js';
+import { type CachedBlob, figuresOf } from '../cache/cached-blob.js';
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { RegistryClient } from '../registry/registry-client.js';
+import type { DeviceHost, DeviceState, HostedDevice } from './device-host.js';
+import { receivedError } from './sent-error.js';
+import type { Handlers } from './thread-calls.js';
+import type { MainCalls, OpenedDisk, WorkerSettings } from './worker-messages.js';
+import { type PooledWorker, WorkerPool } from './worker-pool.js';
+
+export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> {
+  readonly cache: BlockCache;
+  readonly client: Pick<RegistryClient, 'blobRanges'>;
+  readonly nbd: NbdServer;
+  /** Called once for every read that is answered with an error; the place to log it. */
+  readonly onReadError: (failure: DeviceReadFailure) => void;
+  /**
+   * A thread has ended by itself, which is a bug. Its devices wait for a process that resumes them, so that the
+   * best this one can do is end.
+   */
+  readonly onDeath: (error: Error) => void;
+}
+
+export class WorkerDeviceHost implements DeviceHost {
+  readonly #options: WorkerHostOptions;
+  readonly #pool: WorkerPool;
+  readonly #devices = new Map<string, WorkerDevice>();
+
+  constructor(options: WorkerHostOptions) {
+    this.#options = options;
+    const { nbdSocketPath, directory, onDeath } = options;
+    const settings = { nbdSocketPath, directory };
+    this.#pool = new WorkerPool({ settings, handlers: () => this.#handlers(), onDeath });
+  }
+
+  async attach(id: string, configPath: string, transport: TransportName): Promise<HostedDevice> {
+    return await this.#serve(id, configPath, transport, 'attach');
+  }
+
+  async resume(id: string, configPath: string, transport: TransportName): Promise<HostedDevice> {
+    return await this.#serve(id, configPath, transport, 'resume');
+  }
+
+  /** Ends the threads. What they still serve is left as a killed process would leave it. Idempotent. */
+  async close(): Promise<void> {
+    await this.#pool.close();
+  }
+
+  async #serve(
+    id: string,
+    configPath: string,
+    transport: TransportName,
+    how: 'attach' | 'resume',
+  ): Promise<HostedDevice> {
+    if (this.#devices.has(id)) {
+      throw new ObdError(ErrorCodes.AlreadyExists, `Cannot ${how} "${id}": it is served already`);
+    }
+    const worker = this.#pool.take();
+    const device = new WorkerDevice(id, worker, () => {
+      this.#devices.delete(id);
+      this.#pool.giveBack(worker);
+    });
+    this.#devices.set(id, device);
+    try {
+      await device.open(configPath, this.#options.nbd);
+      await device.connect(how, transport);
+      return device;
+    } catch (error) {
+      await device.close();
+      throw error;
+    }
+  }
+
+  /** What one worker may ask for. */
+  #handlers(): Handlers<MainCalls> {
+    const { cache, client, onReadError } = this.#options;
+    const blobs = new Map<number, CachedBlob>();
+    let last = 0;
+    return {
+      openBlob: async ({ id, address }) => {
+        const { host, repository, digest, sizeBytes } = address;
+        const ranges = await client.blobRanges(host, repository, digest, sizeBytes);
+        const handle = await cache.openBlob(ranges);
+        const blob = ++last;
+        blobs.set(blob, handle);
+        this.#devices.get(id)?.blobs.push(handle);
+        return { blob, share: handle.share() };
+      },
+      fetch: async ({ blob, offset, length }) => {
+        await blobs.get(blob)?.fetch(offset, length);
+        return blobs.get(blob)?.held(offset, length) ?? [];
+      },
+      distrusted: ({ blob, offset, length }) => blobs.get(blob)?.distrusted(offset, length),
+      lost: ({ blob, offset, length, problem }) => blobs.get(blob)?.lost(offset, length, problem),
+      closeBlob: ({ blob }) => {
+        blobs.get(blob)?.close();
+        blobs.delete(blob);
+      },
+      readError: ({ id, offset, length, error }) => {
+        const device = this.#devices.get(id);
+        if (device !== undefined) device.readErrors++;
+        onReadError({ id, offset, length, error: receivedError(error) });
+      },
+    };
+  }
+}
+
+class WorkerDevice implements HostedDevice {
+  path = '';
+  isGone = false;
+  readErrors = 0;
+  /** Of its image, those that are remote. */
+  readonly blobs: CachedBlob[] = [];
+  readonly #id: string;
+  readonly #worker: PooledWorker;
+  readonly #forget: () => void;
+  #disk: OpenedDisk | undefined;
+  #export: NbdExport | undefined;
+  #closed: Promise<void> | undefined;
+
+  constructor(id: string, worker: PooledWorker, forget: () => void) {
+    this.#id = id;
+    this.#worker = worker;
+    this.#forget = forget;
+  }
+
+  async open(configPath: string, nbd: NbdServer): Promise<void> {
+    const id = this.#id;
+    const { calls } = this.#worker;
+    const disk = await calls.call('open', { id, configPath });
+    this.#disk = disk;
+    this.#export = nbd.addRemoteExport(id, {
+      ...disk,
+      take: ({ fd, structured, allocation, rest, ended }) => {
+        const taken = { id, fd, structured, allocation, rest: new Uint8Array(rest) };
+        calls.call('connection', taken).then(ended, ended);
+      },
+      end: () => calls.call('endConnections', { id }),
+    });
+  }
+
+  async connect(how: 'attach' | 'resume', transport: TransportName): Promise<void> {
+    this.path = await this.#worker.calls.call(how, { id: this.#id, transport });
+  }
+
+  state(): DeviceState {
+    const { sizeBytes = 0, layers = 0, remoteBytes = 0 } = this.#disk ?? {};
+    const { readErrors } = this;
+    return { sizeBytes, layers, remoteBytes, ...figuresOf(this.blobs), readErrors };
+  }
+
+  async detach(): Promise<void> {
+    if (this.#closed === undefined) {
+      const { isGone, error } = await this.#worker.calls.call('detach', { id: this.#id });
+      this.isGone = isGone;
+      if (error !== undefined) throw receivedError(error);
+    }
+    await this.close();
+  }
+
+  async release(): Promise<void> {
+    if (this.#closed === undefined) await this.#worker.calls.call('release', { id: this.#id });
+    await this.close();
+  }
+
+  /** All but the device. Idempotent. */
+  async close(): Promise<void> {
+    this.#closed ??= this.#close();
+    await this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    try {
+      // Both at once: closing the image ends what its connections wait for.
+      const removed = this.#export?.remove();
+      await this.#worker.calls.call('close', { id: this.#id });
+      await removed;
+    } finally {
+      this.#forget();
+    }
+  }
+}

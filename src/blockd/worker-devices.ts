@@ -1,0 +1,145 @@
+/**
+ * The devices of one worker thread: their images, their transports, and the NBD connections that read them. All that a
+ * read needs is here; only bytes that are not on this machine are asked for, of the main thread.
+ */
+import { closeSync } from 'node:fs';
+import { Socket } from 'node:net';
+import type { MessagePort } from 'node:worker_threads';
+import { DiskConnections, type Terms } from '../blockdev/nbd/disk-connections.js';
+import { ReplyBuffers } from '../blockdev/nbd/reply-buffers.js';
+import { transmissionFlags } from '../blockdev/nbd/transmission-flags.js';
+import type { AttachedDevice, Transport, TransportName } from '../blockdev/transport.js';
+import { makeTransports, type Transports } from '../blockdev/transports.js';
+import type { VirtualDisk } from '../blockdev/virtual-disk.js';
+import { BlobReader } from '../cache/blob-reader.js';
+import { HeldChunks } from '../cache/held-chunks.js';
+import { ErrorCodes, ObdError } from '../errors.js';
+import { readImageConfig } from '../image/image-config.js';
+import { type BlobAddress, type OpenedImage, openImage } from '../image/open-image.js';
+import { DecodedBlocks } from '../zfile/decoded-blocks.js';
+import { sentError } from './sent-error.js';
+import { type Handlers, ThreadCalls } from './thread-calls.js';
+import type { MainCalls, OpenedDisk, WorkerCalls, WorkerSettings } from './worker-messages.js';
+
+interface ServedImage {
+  readonly image: OpenedImage<BlobReader>;
+  readonly connections: DiskConnections;
+  /** Once it is attached. */
+  device: AttachedDevice | undefined;
+}
+
+export class WorkerDevices {
+  readonly #main: ThreadCalls<MainCalls, WorkerCalls>;
+  readonly #transports: Transports;
+  readonly #decoded: DecodedBlocks;
+  readonly #held = new HeldChunks();
+  readonly #buffers = new ReplyBuffers();
+  readonly #served = new Map<string, ServedImage>();
+
+  constructor(port: MessagePort, { nbdSocketPath, directory, decodedBytes }: WorkerSettings) {
+    this.#decoded = new DecodedBlocks(decodedBytes);
+    this.#transports = makeTransports(nbdSocketPath, directory, (failure) =>
+      this.#tellReadError(failure.id, failure.error, failure.offset, failure.length),
+    );
+    const attach = (to: Transport, id: string, disk: VirtualDisk) => to.attach(id, disk);
+    const resume = (to: Transport, id: string, disk: VirtualDisk) => to.resume(id, disk);
+    const handlers: Handlers<WorkerCalls> = {
+      open: ({ id, configPath }) => this.#open(id, configPath),
+      attach: ({ id, transport }) => this.#connect(id, transport, attach),
+      resume: ({ id, transport }) => this.#connect(id, transport, resume),
+      detach: ({ id }) => this.#detach(id),
+      release: ({ id }) => this.#served.get(id)?.device?.release(),
+      close: ({ id }) => this.#close(id),
+      connection: ({ id, fd, structured, allocation, rest }) =>
+        this.#takeConnection(id, fd, { structured, allocation }, rest),
+      endConnections: ({ id }) => this.#served.get(id)?.connections.end(),
+    };
+    this.#main = new ThreadCalls(port, handlers);
+  }
+
+  async #open(id: string, configPath: string): Promise<OpenedDisk> {
+    const image = await openImage(await readImageConfig(configPath), {
+      openBlob: (address) => this.#openBlob(id, address),
+      decoded: this.#decoded,
+    });
+    const { disk, layers, remoteBytes } = image;
+    const connections = new DiskConnections(disk, this.#buffers, (error, offset, length) =>
+      this.#tellReadError(id, error, offset, length),
+    );
+    this.#served.set(id, { image, connections, device: undefined });
+    const { label, sizeBytes } = disk;
+    return { label, sizeBytes, layers, remoteBytes, flags: transmissionFlags(disk) };
+  }
+
+  async #openBlob(id: string, address: BlobAddress): Promise<BlobReader> {
+    const main = this.#main;
+    const { blob, share } = await main.call('openBlob', { id, address });
+    const held = this.#held;
+    return new BlobReader(share, held, {
+      fetch: async (offset, length) => {
+        for (const { chunk, bytes } of await main.call('fetch', { blob, offset, length })) {
+          held.hold(share, chunk, bytes);
+        }
+      },
+      distrusted: (offset, length) => main.tell('distrusted', { blob, offset, length }),
+      lost: (offset, length, problem) => main.tell('lost', { blob, offset, length, problem }),
+      closed: () => main.tell('closeBlob', { blob }),
+    });
+  }
+
+  async #connect(
+    id: string,
+    transport: TransportName,
+    connect: (transport: Transport, id: string, disk: VirtualDisk) => Promise<AttachedDevice>,
+  ): Promise<string> {
+    const served = this.#find(id);
+    served.device = await connect(this.#transports[transport], id, served.image.disk);
+    return served.device.path;
+  }
+
+  async #detach(id: string): Promise<ReturnType<WorkerCalls['detach']>> {
+    const { device } = this.#find(id);
+    try {
+      await device?.detach();
+      return { isGone: true, error: undefined };
+    } catch (error) {
+      return { isGone: device?.isGone ?? true, error: sentError(error) };
+    }
+  }
+
+  /** Closing the image ends what its connections wait for, which can be a registry that does not answer. */
+  async #close(id: string): Promise<void> {
+    const served = this.#served.get(id);
+    if (served === undefined) return;
+    this.#served.delete(id);
+    const ended = served.connections.end();
+    served.image.close();
+    await ended;
+  }
+
+  async #takeConnection(id: string, fd: number, terms: Terms, rest: Uint8Array): Promise<void> {
+    const served = this.#served.get(id);
+    if (served === undefined) {
+      // It was closed while the connection was on its way.
+      closeSync(fd);
+      return;
+    }
+    const socket = new Socket({ fd });
+    // A client that is gone; 'close' follows.
+    socket.on('error', () => {});
+    served.connections.serve(socket, terms, Buffer.from(rest));
+    await new Promise<void>((resolve) => {
+      socket.once('close', () => resolve());
+    });
+  }
+
+  #find(id: string): ServedImage {
+    const served = this.#served.get(id);
+    if (served !== undefined) return served;
+    throw new ObdError(ErrorCodes.NotFound, `Cannot find "${id}": no image of it is open`);
+  }
+
+  #tellReadError(id: string, error: unknown, offset: number, length: number): void {
+    this.#main.tell('readError', { id, offset, length, error: sentError(error) });
+  }
+}

@@ -1,0 +1,75 @@
+/** All that the main thread and the threads that serve devices say to each other. Devices are called by their ids. */
+
+import type { Terms } from '../blockdev/nbd/disk-connections.js';
+import type { TransportName } from '../blockdev/transport.js';
+import type { BlobShare } from '../cache/blob-reader.js';
+import type { HeldChunk } from '../cache/held-chunks.js';
+import type { BlobAddress } from '../image/open-image.js';
+import type { SentError } from './sent-error.js';
+
+/** What a worker is started with. */
+export interface WorkerSettings {
+  /** As makeTransports() takes them. */
+  readonly nbdSocketPath: string;
+  readonly directory: string;
+  /** For the decoded blocks of this thread. */
+  readonly decodedBytes: number;
+}
+
+/** An image as the main thread has to know it. */
+export interface OpenedDisk {
+  readonly label: string;
+  readonly sizeBytes: number;
+  readonly layers: number;
+  readonly remoteBytes: number;
+  /** As transmissionFlags() gives them. */
+  readonly flags: number;
+}
+
+interface OfDevice {
+  readonly id: string;
+}
+
+interface ToAttach extends OfDevice {
+  readonly transport: TransportName;
+}
+
+interface Range {
+  readonly offset: number;
+  readonly length: number;
+}
+
+interface OfBlob {
+  /** As openBlob answered. */
+  readonly blob: number;
+}
+
+/** What the main thread asks of a worker. `close` ends whatever there is of a device but the device itself. */
+export type WorkerCalls = {
+  open(image: OfDevice & { readonly configPath: string }): OpenedDisk;
+  /** Answers with the path of the device. */
+  attach(device: ToAttach): string;
+  resume(device: ToAttach): string;
+  /** Fails, with `isGone` told, as an answer. */
+  detach(device: OfDevice): { readonly isGone: boolean; readonly error: SentError | undefined };
+  release(device: OfDevice): void;
+  close(device: OfDevice): void;
+  /** Answers when the connection has ended. `fd` is the worker's from now on. */
+  connection(
+    connection: OfDevice & Terms & { readonly fd: number; readonly rest: Uint8Array },
+  ): void;
+  endConnections(device: OfDevice): void;
+};
+
+/** What a worker asks of the main thread. Those that give no answer are told, not called. */
+export type MainCalls = {
+  openBlob(
+    blob: OfDevice & { readonly address: BlobAddress },
+  ): OfBlob & { readonly share: BlobShare };
+  /** Answers with what found no room on the disk. */
+  fetch(range: OfBlob & Range): readonly HeldChunk[];
+  distrusted(range: OfBlob & Range): void;
+  lost(range: OfBlob & Range & { readonly problem: string }): void;
+  closeBlob(blob: OfBlob): void;
+  readError(failure: OfDevice & Range & { readonly error: SentError }): void;
+};

@@ -1,0 +1,86 @@
+/**
+ * The threads that devices are spread over: at most one per core, each started when there is a device for it and those
+ * before it have some already.
+ */
+import { availableParallelism } from 'node:os';
+import { extname } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { messageOf } from '../errors.js';
+import { type Handlers, ThreadCalls } from './thread-calls.js';
+import type { MainCalls, WorkerCalls, WorkerSettings } from './worker-messages.js';
+
+const THREADS_MAX = 8;
+/** Decoded blocks that several reads share a part of, of all threads; the page cache keeps the rest. */
+const DECODED_BYTES = 64 << 20;
+
+/** Beside this file, in the sources as in the build. */
+const ENTRY = new URL(`./worker-entry${extname(import.meta.filename)}`, import.meta.url);
+
+export interface PooledWorker {
+  readonly calls: ThreadCalls<WorkerCalls, MainCalls>;
+  devices: number;
+}
+
+interface StartedWorker extends PooledWorker {
+  readonly thread: Worker;
+}
+
+export interface PoolOptions {
+  readonly settings: Omit<WorkerSettings, 'decodedBytes'>;
+  /** What a new worker may call; each has its own. */
+  readonly handlers: () => Handlers<MainCalls>;
+  /** A worker has ended by itself, and its devices are served by nobody. */
+  readonly onDeath: (error: Error) => void;
+}
+
+export class WorkerPool {
+  readonly #options: PoolOptions;
+  readonly #threadsMax = Math.min(THREADS_MAX, availableParallelism());
+  readonly #workers: StartedWorker[] = [];
+  #closing = false;
+
+  constructor(options: PoolOptions) {
+    this.#options = options;
+  }
+
+  /** The worker for one more device, which it is until giveBack(). */
+  take(): PooledWorker {
+    let least: PooledWorker | undefined;
+    for (const worker of this.#workers) {
+      if (least === undefined || worker.devices < least.devices) least = worker;
+    }
+    const isFull = this.#workers.length === this.#threadsMax;
+    const worker = least !== undefined && (least.devices === 0 || isFull) ? least : this.#start();
+    worker.devices++;
+    return worker;
+  }
+
+  giveBack(worker: PooledWorker): void {
+    worker.devices--;
+  }
+
+  /** Ends the threads, with whatever they do. Idempotent. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    await Promise.all(this.#workers.map(({ thread }) => thread.terminate()));
+  }
+
+  #start(): StartedWorker {
+    const { settings, handlers, onDeath } = this.#options;
+    const decodedBytes = Math.floor(DECODED_BYTES / this.#threadsMax);
+    const workerData: WorkerSettings = { ...settings, decodedBytes };
+    const thread = new Worker(ENTRY, { workerData, name: 'devices' });
+    const worker = { thread, devices: 0, calls: new ThreadCalls(thread, handlers()) };
+    let cause: unknown;
+    thread.on('error', (error) => {
+      cause = error;
+    });
+    thread.on('exit', (status) => {
+      const why = `the thread ended by itself, with status ${status}`;
+      worker.calls.end(cause === undefined ? why : `the thread failed: ${messageOf(cause)}`);
+      if (!this.#closing) onDeath(cause instanceof Error ? cause : new Error(why));
+    });
+    this.#workers.push(worker);
+    return worker;
+  }
+}
