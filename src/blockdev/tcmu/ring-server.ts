@@ -92,7 +92,7 @@ export class RingServer {
     }
   }
 
-  /** Takes no more commands. Resolves when the disk is not used any more, and what was taken is answered. Idempotent. */
+  /** Takes no more commands. Resolves when the disk is not used any more, and what was taken is answered or has failed. Idempotent. */
   async stop(): Promise<void> {
     this.#stopped = true;
     if (this.#underWay === 0) return;
@@ -293,6 +293,8 @@ export class RingServer {
   #finish(id: number, sense: Sense): void {
     this.#underWay--;
     if (this.#underWay === 0) this.#onIdle?.();
+    // Whoever serves the device next may succeed: it is given what has no answer.
+    if (this.#stopped && sense !== Senses.None) return;
     this.#complete(id, sense);
     this.#kick();
   }
