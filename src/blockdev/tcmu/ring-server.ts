@@ -92,7 +92,7 @@ export class RingServer {
     }
   }
 
-  /** Takes no more commands. Resolves when the disk is not used any more, and what was taken is answered or has failed. Idempotent. */
+  /** Takes no more commands. Resolves when the disk is not used any more: what was taken is answered, or failed. Idempotent. */
   async stop(): Promise<void> {
     this.#stopped = true;
     if (this.#underWay === 0) return;
