@@ -305,7 +305,7 @@ function parametersOf(disk: VirtualDisk, ioBytesMax: number): DeviceParameters {
   const { sizeBytes, label } = disk;
   if (sizeBytes % SECTOR_BYTES !== 0) {
     const message = `Cannot export ${label}: its ${sizeBytes} bytes are not whole sectors of ${SECTOR_BYTES}`;
-    throw new ObdError(ErrorCodes.Unsupported, message, { path: label });
+    throw new ObdError(ErrorCodes.InvalidArgument, message, { path: label });
   }
   return { sizeBytes, ioBytesMax, writable: isWritable(disk), zeroBytesMax: ZERO_BYTES_MAX };
 }
