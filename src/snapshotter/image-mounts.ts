@@ -2,7 +2,7 @@
  * One device and one read-only mount for each image that containers use, whatever their number.
  *
  *   1. ensure() makes device and mount, or finds them sound: it runs at each Prepare, View and Mounts, and so repairs what
- *      a reboot or a daemon's death took away. Calls for one image at one time share one attempt.
+ *      a reboot took away, or 600 s without a daemon. Calls for one image at one time share one attempt.
  *   2. If it fails there is neither device nor mount that was not there before.
  *   3. release() takes both away, or as much as can be at the moment. What could not (the daemon is down, a container
  *      that was killed still holds the device) is debris: sweep() finds it without anybody's records, as debris is a
@@ -106,10 +106,13 @@ export class ImageMounts {
     }
   }
 
-  /** Takes away mount and device of an image, unless it turns out to be wanted. Never throws: see sweep(). */
-  async release(id: number, isWanted: () => boolean): Promise<void> {
+  /**
+   * Takes away mount and device of an image. Never throws, unless `isKept` does: see sweep().
+   * @param isKept - Asked in the image's turn whether there is nothing to take away, or it is wanted.
+   */
+  async release(id: number, isKept: () => boolean | Promise<boolean>): Promise<void> {
     await this.#turns.run(id, async () => {
-      if (!isWanted()) await this.#letGo(id);
+      if (!(await isKept())) await this.#letGo(id);
     });
   }
 

@@ -163,7 +163,8 @@ export class Snapshotter {
   /** @throws {ObdError} `NotFound`, `FailedPrecondition` while something stands on it. */
   async remove(key: string): Promise<void> {
     const id = this.#store.remove(key);
-    if (await this.#directories.hasBlock(id)) await this.#images.release(id, () => false);
+    // Looked at in the image's turn: a Prepare may be making it at this moment.
+    await this.#images.release(id, async () => !(await this.#directories.hasBlock(id)));
     await this.#removeDirectory(id);
   }
 

@@ -92,7 +92,7 @@ async function finished(child: ChildProcess): Promise<{ status: number; output: 
   return { status, output: (await output).join('') };
 }
 
-describe('obd-blockd', { skip: unfit, timeout: 180_000 }, () => {
+describe('obd-blockd', { skip: unfit, timeout: 600_000 }, () => {
   before(async () => {
     registry = await PrivateRegistry.start();
     image = twoLayers(DISK_BYTES);

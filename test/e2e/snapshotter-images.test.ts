@@ -12,10 +12,12 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   realpathSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
@@ -35,6 +37,8 @@ import { mountsIn, SnapshotsClient, SnapshotterProcess } from '../support/snapsh
 
 const LAYER_TAR = 'application/vnd.oci.image.layer.v1.tar';
 const BALLAST_BYTES = 8 << 20;
+/** The container waits for its reads by then. */
+const DEAD_MS = 1000;
 const KILLS = 4;
 const KILL_AFTER_MS_MAX = 200;
 const RECONNECT_TURN_MS = 200;
@@ -158,6 +162,35 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
       requests.some((line) => /"GET .*\/blobs\/.*" 206 /.test(line)),
       requests.join('\n'),
     );
+  });
+
+  test('a container that reads while the daemon is dead goes on with the next one', async () => {
+    const shared = join(folder, 'shared');
+    mkdirSync(shared);
+    execFileSync('mkfifo', [join(shared, 'ready'), join(shared, 'go')]);
+    const before = await devices();
+    const running = containerd.ctr(
+      'run',
+      '--rm',
+      '--snapshotter',
+      'obd-ts',
+      '--mount',
+      `type=bind,src=${shared},dst=/shared,options=rbind:rw`,
+      converted,
+      `c${count++}`,
+      '/bin/sh',
+      '-c',
+      'echo >/shared/ready; read go </shared/go; cat /ballast >/shared/copy',
+    );
+    await Promise.race([readFile(join(shared, 'ready')), running]);
+    await blockd.end('SIGKILL');
+    await writeFile(join(shared, 'go'), '\n');
+    await setTimeout(DEAD_MS);
+    await blockd.restart();
+    await running;
+    const [copy, ballast] = [join(shared, 'copy'), join(folder, 'two/ballast')];
+    assert.ok(readFileSync(copy).equals(readFileSync(ballast)), 'other bytes than the image has');
+    assert.deepEqual(await devices(), before);
   });
 
   test('a container starts after the daemon was killed, and after the snapshotter was', async () => {
