@@ -24,8 +24,6 @@ readonly QUICKSTART_NEEDS=(
   skopeo skopeo
   umoci umoci
   mmdebstrap mmdebstrap
-  nbdfuse libnbd-bin
-  fusermount3 fuse3
   losetup mount
   findmnt util-linux
   /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
@@ -36,6 +34,7 @@ readonly TEST_NEEDS=(
   mkfs.ext4 e2fsprogs
   fio fio
   nbdinfo libnbd-bin
+  fusermount3 fuse3
   qemu-nbd qemu-utils
   setfattr attr
   setfacl acl

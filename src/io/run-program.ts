@@ -20,7 +20,6 @@ const PACKAGES = {
   ln: 'coreutils',
   losetup: 'mount',
   mount: 'mount',
-  nbdfuse: 'libnbd-bin',
   rm: 'coreutils',
   sh: 'dash',
   umount: 'mount',
@@ -72,7 +71,7 @@ export async function outputOf(
   throw failed(program, args, stderr === '' ? `its exit status is ${status}` : stderr);
 }
 
-export function missingProgram(program: Program): ObdError {
+function missingProgram(program: Program): ObdError {
   return new ObdError(
     ErrorCodes.Host,
     `Cannot run ${program}: it is not installed; \`apt-get install ${PACKAGES[program]}\` brings it`,
