@@ -1,55 +1,20 @@
 #!/usr/bin/env node
-/** `obd-blockd`: the daemon that serves images as block devices. Wiring only; see src/blockd/blockd.ts. */
-import { hideBin } from 'yargs/helpers';
-import { Blockd } from '../blockd/blockd.js';
-import {
-  BLOCKD_CONFIG_EXAMPLE,
-  BLOCKD_CONFIG_PATH,
-  blockdConfig,
-} from '../blockd/blockd-config.js';
-import { commandLine } from '../cli/command-line.js';
-import { daemonLog } from '../cli/daemon-log.js';
-import { EXIT_FAILED, reportFailure } from '../cli/failure.js';
-import { interruption } from '../cli/interruption.js';
-import { readConfigFile } from '../config/config-file.js';
+/**
+ * `obd-blockd`, with more threads for calls that block than libuv's four: while some wait for a disk or for the kernel to
+ * look at a new device, which reads what this process serves, others have to write what was fetched and look up the
+ * registry's name. libuv reads their number when it first needs one, which is before any module of ours runs;
+ * so the process starts once more, as itself.
+ */
+import { becomeProgram } from '../io/posix.js';
 
-const PROGRAM = 'obd-blockd';
-/** Below the 90 seconds after which systemd kills. */
-const STOP_MS_MAX = 30_000;
+const BLOCKING_CALLS_MAX = '16';
 
-try {
-  const { config: path } = await commandLine(PROGRAM, hideBin(process.argv))
-    .usage('$0 [--config FILE]: serves lazily loaded container images as block devices')
-    .option('config', { type: 'string', requiresArg: true, describe: 'Configuration, in TOML' })
-    .epilogue(
-      `${BLOCKD_CONFIG_PATH} is read if it is there. For example:\n\n${BLOCKD_CONFIG_EXAMPLE}`,
-    )
-    .parseAsync();
-  const config = await readConfigFile(path ?? BLOCKD_CONFIG_PATH, blockdConfig, {
-    mayBeMissing: path === undefined,
+if (process.env['UV_THREADPOOL_SIZE'] === undefined) {
+  becomeProgram(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
+    ...process.env,
+    UV_THREADPOOL_SIZE: BLOCKING_CALLS_MAX,
   });
-  await run(config);
-} catch (error) {
-  process.exitCode = reportFailure(PROGRAM, error);
 }
 
-async function run(config: Parameters<typeof Blockd.start>[0]): Promise<void> {
-  const log = daemonLog(PROGRAM, config.log_level);
-  const told = interruption();
-  const daemon = await Blockd.start(config, log, (err) => {
-    log.fatal({ err }, 'a thread that serves devices has died; the next run goes on with them');
-    process.exit(EXIT_FAILED);
-  });
-  log.info({ socket: config.socket, stateDir: config.state_dir }, 'ready');
-  if (!told.aborted) await new Promise((resolve) => told.addEventListener('abort', resolve));
-  log.info('stopping');
-  // A device or a disk that hangs must not keep the daemon for ever.
-  setTimeout(() => {
-    log.error({ afterMs: STOP_MS_MAX }, 'cannot stop in order; ending all the same');
-    process.exit(EXIT_FAILED);
-  }, STOP_MS_MAX).unref();
-  await daemon.stop();
-  log.info('stopped');
-  // The processes behind devices that are still in use would keep this one.
-  process.exit();
-}
+const { runBlockd } = await import('../cli/blockd-run.js');
+await runBlockd();

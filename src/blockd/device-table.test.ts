@@ -13,6 +13,7 @@ import { after, beforeEach, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pino from 'pino';
 import { twoLayers } from '../../test/support/block-image.js';
+import { LocalDeviceHost } from '../../test/support/local-device-host.js';
 import { type Fault, LoopbackRegistry } from '../../test/support/loopback-registry.js';
 import { NbdServer } from '../blockdev/nbd/nbd-server.js';
 import type { AttachedDevice, Survivor, Transport, TransportName } from '../blockdev/transport.js';
@@ -29,7 +30,6 @@ import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
 import { BUDGET_BYTES_MIN, DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { DeviceRecords } from './device-records.js';
 import { DeviceTable } from './device-table.js';
-import { LocalDeviceHost } from './local-device-host.js';
 import { recoverDevices } from './recovery.js';
 
 const unfit = process.geteuid?.() === 0 ? false : 'loop devices need root';

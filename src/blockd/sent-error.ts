@@ -1,4 +1,4 @@
-/** Errors on their way between threads: an ObdError arrives as one, with its cause as text. */
+/** Errors on their way between threads: an ObdError arrives as one, with the messages of its causes. */
 import { type ErrorCode, type ErrorDetails, messageOf, ObdError } from '../errors.js';
 
 export interface SentError {
@@ -7,21 +7,33 @@ export interface SentError {
   readonly stack: string | undefined;
   readonly code: ErrorCode | undefined;
   readonly details: ErrorDetails;
-  readonly cause: string | undefined;
+  /** Messages: of its cause, of the cause of that, and so on. */
+  readonly causes: readonly string[];
 }
+
+/** A chain longer than this is a cycle. */
+const CAUSES_MAX = 8;
 
 export function sentError(error: unknown): SentError {
-  const message = messageOf(error);
-  if (!(error instanceof ObdError)) {
-    const stack = error instanceof Error ? error.stack : undefined;
-    return { message, stack, code: undefined, details: {}, cause: undefined };
+  const causes: string[] = [];
+  let cause = error instanceof Error ? error.cause : undefined;
+  while (cause !== undefined && causes.length < CAUSES_MAX) {
+    causes.push(messageOf(cause));
+    cause = cause instanceof Error ? cause.cause : undefined;
   }
-  const { code, details, cause } = error;
-  const causeText = cause === undefined ? undefined : messageOf(cause);
-  return { message, stack: undefined, code, details, cause: causeText };
+  const known = error instanceof ObdError;
+  return {
+    message: messageOf(error),
+    stack: !known && error instanceof Error ? error.stack : undefined,
+    code: known ? error.code : undefined,
+    details: known ? error.details : {},
+    causes,
+  };
 }
 
-export function receivedError({ message, stack, code, details, cause }: SentError): Error {
+export function receivedError({ message, stack, code, details, causes }: SentError): Error {
+  let cause: Error | undefined;
+  for (const text of causes.toReversed()) cause = new Error(text, { cause });
   if (code !== undefined) return new ObdError(code, message, details, cause);
-  return Object.assign(new Error(message), { stack });
+  return Object.assign(new Error(message, { cause }), { stack });
 }

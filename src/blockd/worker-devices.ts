@@ -75,15 +75,19 @@ export class WorkerDevices {
     const main = this.#main;
     const { blob, share } = await main.call('openBlob', { id, address });
     const held = this.#held;
+    let isOpen = true;
     return new BlobReader(share, held, {
       fetch: async (offset, length) => {
-        for (const { chunk, bytes } of await main.call('fetch', { blob, offset, length })) {
-          held.hold(share, chunk, bytes);
-        }
+        const chunks = await main.call('fetch', { blob, offset, length });
+        if (isOpen) for (const { chunk, bytes } of chunks) held.hold(share, chunk, bytes);
       },
       distrusted: (offset, length) => main.tell('distrusted', { blob, offset, length }),
       lost: (offset, length, problem) => main.tell('lost', { blob, offset, length, problem }),
-      closed: () => main.tell('closeBlob', { blob }),
+      closed: () => {
+        isOpen = false;
+        held.dropAll(share);
+        main.tell('closeBlob', { blob });
+      },
     });
   }
 

@@ -1,5 +1,20 @@
-/** All that the main thread and the threads that serve devices say to each other. Devices are called by their ids. */
-
+/**
+ * All that the main thread and the threads that serve devices say to each other. Devices are called by their ids.
+ *
+ *   main thread     control API, table of devices, block cache and registry, the NBD socket and its handshakes
+ *   worker threads  each has devices of its own: image, layers, decoded blocks, transport, NBD connections
+ *
+ * A read whose bytes are on this machine ends in the tick of the worker that it came in, and nobody is asked: descriptors
+ * belong to the process, and which chunks are there is in shared memory (src/cache/blob-reader.ts). For a miss
+ * the worker asks the main thread, which fetches for all. So a device that is busy, or an image that is slow to
+ * decode, holds up the devices of its own worker at most, and control never.
+ *
+ * Messages arrive in the order in which they were sent, and that is relied on: what is said of a blob comes before its
+ * being closed, and the connections of an export before its end.
+ *
+ * A bug that ends a worker ends the daemon: what the worker had under way is unknown, and finding devices again is a path
+ * that is taken and tested anyway (recovery.ts).
+ */
 import type { Terms } from '../blockdev/nbd/disk-connections.js';
 import type { TransportName } from '../blockdev/transport.js';
 import type { BlobShare } from '../cache/blob-reader.js';

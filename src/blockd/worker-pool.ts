@@ -1,6 +1,6 @@
 /**
  * The threads that devices are spread over: at most one per core, each started when there is a device for it and those
- * before it have some already.
+ * before it have some already, because each takes megabytes.
  */
 import { availableParallelism } from 'node:os';
 import { extname } from 'node:path';

@@ -1,14 +1,15 @@
 /**
- * Serves devices on the thread it is made on. An image is opened, served over NBD under its device's id, and attached to
+ * Serves devices on the test's own thread, where a test can hold up and refuse what a transport does. An image is opened, served over NBD under its device's id, and attached to
  * the kernel; what is done in this order is undone in the reverse one, and whatever fails on the way leaves nothing.
  */
-import type { NbdExport, NbdServer } from '../blockdev/nbd/nbd-server.js';
-import type { AttachedDevice, Transport, TransportName } from '../blockdev/transport.js';
-import type { Transports } from '../blockdev/transports.js';
-import type { VirtualDisk } from '../blockdev/virtual-disk.js';
-import { type CachedBlob, figuresOf } from '../cache/cached-blob.js';
-import type { OpenedImage } from '../image/open-image.js';
-import type { DeviceHost, DeviceState, HostedDevice } from './device-host.js';
+
+import type { DeviceHost, DeviceState, HostedDevice } from '../../src/blockd/device-host.js';
+import type { NbdExport, NbdServer } from '../../src/blockdev/nbd/nbd-server.js';
+import type { AttachedDevice, Transport, TransportName } from '../../src/blockdev/transport.js';
+import type { Transports } from '../../src/blockdev/transports.js';
+import type { VirtualDisk } from '../../src/blockdev/virtual-disk.js';
+import { type CachedBlob, figuresOf } from '../../src/cache/cached-blob.js';
+import type { OpenedImage } from '../../src/image/open-image.js';
 
 /** What images are served with. */
 export interface HostSurroundings {
@@ -20,7 +21,6 @@ export interface HostSurroundings {
 
 export class LocalDeviceHost implements DeviceHost {
   readonly #surroundings: HostSurroundings;
-  readonly #devices = new Map<string, LocalDevice>();
 
   constructor(surroundings: HostSurroundings) {
     this.#surroundings = surroundings;
@@ -32,12 +32,6 @@ export class LocalDeviceHost implements DeviceHost {
 
   async resume(id: string, configPath: string, transport: TransportName): Promise<HostedDevice> {
     return await this.#serve(id, configPath, transport, (to, disk) => to.resume(id, disk));
-  }
-
-  /** One read of the device was answered with an error by its transport. */
-  countReadError(id: string): void {
-    const device = this.#devices.get(id);
-    if (device !== undefined) device.readErrors++;
   }
 
   async #serve(
@@ -52,9 +46,7 @@ export class LocalDeviceHost implements DeviceHost {
     try {
       nbdExport = nbd.addExport(id, image.disk);
       const attached = await connect(transports[transport], image.disk);
-      const device = new LocalDevice(image, nbdExport, attached, () => this.#devices.delete(id));
-      this.#devices.set(id, device);
-      return device;
+      return new LocalDevice(image, nbdExport, attached);
     } catch (error) {
       await nbdExport?.remove();
       image.close();
@@ -64,22 +56,14 @@ export class LocalDeviceHost implements DeviceHost {
 }
 
 class LocalDevice implements HostedDevice {
-  readErrors = 0;
   readonly #image: OpenedImage<CachedBlob>;
   readonly #export: NbdExport;
   readonly #device: AttachedDevice;
-  readonly #forget: () => void;
 
-  constructor(
-    image: OpenedImage<CachedBlob>,
-    nbdExport: NbdExport,
-    device: AttachedDevice,
-    forget: () => void,
-  ) {
+  constructor(image: OpenedImage<CachedBlob>, nbdExport: NbdExport, device: AttachedDevice) {
     this.#image = image;
     this.#export = nbdExport;
     this.#device = device;
-    this.#forget = forget;
   }
 
   get path(): string {
@@ -97,7 +81,7 @@ class LocalDevice implements HostedDevice {
       layers: image.layers,
       remoteBytes: image.remoteBytes,
       ...figuresOf(image.remote),
-      readErrors: this.readErrors + this.#export.readErrors,
+      readErrors: this.#export.readErrors,
     };
   }
 
@@ -112,7 +96,6 @@ class LocalDevice implements HostedDevice {
   }
 
   async #close(): Promise<void> {
-    this.#forget();
     const removed = this.#export.remove();
     // Its connections have ended; closing ends what they wait for, which can be a registry that does not answer.
     this.#image.close();

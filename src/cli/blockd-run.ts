@@ -1,0 +1,57 @@
+/** `obd-blockd`: the daemon that serves images as block devices. Wiring only; see src/blockd/blockd.ts. */
+import { hideBin } from 'yargs/helpers';
+import { Blockd } from '../blockd/blockd.js';
+import {
+  BLOCKD_CONFIG_EXAMPLE,
+  BLOCKD_CONFIG_PATH,
+  blockdConfig,
+} from '../blockd/blockd-config.js';
+import { readConfigFile } from '../config/config-file.js';
+import { commandLine } from './command-line.js';
+import { daemonLog } from './daemon-log.js';
+import { EXIT_FAILED, reportFailure } from './failure.js';
+import { interruption } from './interruption.js';
+
+const PROGRAM = 'obd-blockd';
+/** Below the 90 seconds after which systemd kills. */
+const STOP_MS_MAX = 30_000;
+
+/** Runs it as the command line says, to its end. */
+export async function runBlockd(): Promise<void> {
+  try {
+    const { config: path } = await commandLine(PROGRAM, hideBin(process.argv))
+      .usage('$0 [--config FILE]: serves lazily loaded container images as block devices')
+      .option('config', { type: 'string', requiresArg: true, describe: 'Configuration, in TOML' })
+      .epilogue(
+        `${BLOCKD_CONFIG_PATH} is read if it is there. For example:\n\n${BLOCKD_CONFIG_EXAMPLE}`,
+      )
+      .parseAsync();
+    const config = await readConfigFile(path ?? BLOCKD_CONFIG_PATH, blockdConfig, {
+      mayBeMissing: path === undefined,
+    });
+    await run(config);
+  } catch (error) {
+    process.exitCode = reportFailure(PROGRAM, error);
+  }
+}
+
+async function run(config: Parameters<typeof Blockd.start>[0]): Promise<void> {
+  const log = daemonLog(PROGRAM, config.log_level);
+  const told = interruption();
+  const daemon = await Blockd.start(config, log, (err) => {
+    log.fatal({ err }, 'a thread that serves devices has died; the next run goes on with them');
+    process.exit(EXIT_FAILED);
+  });
+  log.info({ socket: config.socket, stateDir: config.state_dir }, 'ready');
+  if (!told.aborted) await new Promise((resolve) => told.addEventListener('abort', resolve));
+  log.info('stopping');
+  // A device or a disk that hangs must not keep the daemon for ever.
+  setTimeout(() => {
+    log.error({ afterMs: STOP_MS_MAX }, 'cannot stop in order; ending all the same');
+    process.exit(EXIT_FAILED);
+  }, STOP_MS_MAX).unref();
+  await daemon.stop();
+  log.info('stopped');
+  // The processes behind devices that are still in use would keep this one.
+  process.exit();
+}
