@@ -3,18 +3,15 @@
  * before it have some already, because each takes megabytes.
  */
 import { availableParallelism } from 'node:os';
-import { extname } from 'node:path';
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { messageOf } from '../errors.js';
+import { startThread } from '../io/start-thread.js';
 import { type Handlers, ThreadCalls } from './thread-calls.js';
 import type { MainCalls, WorkerCalls, WorkerSettings } from './worker-messages.js';
 
 const THREADS_MAX = 8;
 /** Decoded blocks that several reads share a part of, of all threads; the page cache keeps the rest. */
 const DECODED_BYTES = 64 << 20;
-
-/** Beside this file, in the sources as in the build. */
-const ENTRY = new URL(`./worker-entry${extname(import.meta.filename)}`, import.meta.url);
 
 export interface PooledWorker {
   readonly calls: ThreadCalls<WorkerCalls, MainCalls>;
@@ -69,7 +66,7 @@ export class WorkerPool {
     const { settings, handlers, onDeath } = this.#options;
     const decodedBytes = Math.floor(DECODED_BYTES / this.#threadsMax);
     const workerData: WorkerSettings = { ...settings, decodedBytes };
-    const thread = new Worker(ENTRY, { workerData, name: 'devices' });
+    const thread = startThread(import.meta.url, './worker-entry', { workerData, name: 'devices' });
     const worker = { thread, devices: 0, calls: new ThreadCalls(thread, handlers()) };
     let cause: unknown;
     thread.on('error', (error) => {

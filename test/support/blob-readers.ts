@@ -1,0 +1,78 @@
+/** Threads that read one blob of a cache, each through a handle of its own, as the daemon's do. */
+import { once } from 'node:events';
+import type { Worker } from 'node:worker_threads';
+import { type Handlers, ThreadCalls } from '../../src/blockd/thread-calls.js';
+import type { BlockCache } from '../../src/cache/block-cache.js';
+import type { CachedBlob } from '../../src/cache/cached-blob.js';
+import type { HeldChunk } from '../../src/cache/held-chunks.js';
+import { startThread } from '../../src/io/start-thread.js';
+import type { BlobDouble } from './blob-double.js';
+
+interface Range {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** What a thread asks for. */
+export type ReaderCalls = {
+  fetch(range: Range): readonly HeldChunk[];
+  distrusted(range: Range): void;
+  lost(range: Range & { readonly problem: string }): void;
+  closed(nothing: undefined): void;
+};
+
+/** What a thread does; it fails where a byte is wrong. */
+export type ThreadsCalls = {
+  read(range: Range): void;
+  readLocal(range: Range): boolean;
+  load(range: Range): void;
+  forget(range: Range): boolean;
+  readAtRandom(how: {
+    readonly seed: number;
+    readonly reads: number;
+    /** How many of the reads forget first. */
+    readonly forgetShare: number;
+    readonly parallel: number;
+  }): void;
+  close(nothing: undefined): void;
+};
+
+export type ReadingThread = ThreadCalls<ThreadsCalls, ReaderCalls>;
+
+/** Runs `work` with `count` threads, which are closed afterwards. */
+export async function withReadingThreads(
+  cache: BlockCache,
+  blob: BlobDouble,
+  count: number,
+  work: (threads: readonly ReadingThread[]) => Promise<void>,
+): Promise<void> {
+  const workers: Worker[] = [];
+  const threads: ReadingThread[] = [];
+  try {
+    for (let i = 0; i < count; i++) {
+      const handle = await cache.openBlob(blob);
+      const worker = startThread(import.meta.url, './blob-reading-thread', {
+        workerData: handle.share(),
+      });
+      workers.push(worker);
+      threads.push(new ThreadCalls<ThreadsCalls, ReaderCalls>(worker, handlersOf(handle)));
+      await once(worker, 'online');
+    }
+    await work(threads);
+    for (const thread of threads) await thread.call('close', undefined);
+  } finally {
+    await Promise.all(workers.map((worker) => worker.terminate()));
+  }
+}
+
+function handlersOf(handle: CachedBlob): Handlers<ReaderCalls> {
+  return {
+    fetch: async ({ offset, length }) => {
+      await handle.fetch(offset, length);
+      return handle.held(offset, length);
+    },
+    distrusted: ({ offset, length }) => handle.distrusted(offset, length),
+    lost: ({ offset, length, problem }) => handle.lost(offset, length, problem),
+    closed: () => handle.close(),
+  };
+}

@@ -1,0 +1,50 @@
+/** A thread that reads a blob of another thread's cache, whose bytes are distinctBytes(), and checks every one. */
+import assert from 'node:assert/strict';
+import { parentPort, workerData } from 'node:worker_threads';
+import { ThreadCalls } from '../../src/blockd/thread-calls.js';
+import { BlobReader, type BlobShare } from '../../src/cache/blob-reader.js';
+import { HeldChunks } from '../../src/cache/held-chunks.js';
+import { readFully } from '../../src/io/random-access-file.js';
+import { distinctBytes } from './blob-double.js';
+import type { ReaderCalls, ThreadsCalls } from './blob-readers.js';
+import { seededRandom } from './cache-crashing-file.js';
+
+const share = workerData as BlobShare;
+const content = distinctBytes(share.sizeBytes);
+const main = new ThreadCalls<ReaderCalls, ThreadsCalls>(parentPort!, {
+  read: async ({ offset, length }) => await assertReads(offset, length),
+  readLocal: ({ offset, length }) => blob.readLocal(new Uint8Array(length), offset),
+  load: async ({ offset, length }) => await blob.load(offset, length),
+  forget: ({ offset, length }) => blob.forget(offset, length),
+  readAtRandom: async ({ seed, reads, forgetShare, parallel }) => {
+    const random = seededRandom(seed);
+    let left = reads;
+    const reader = async () => {
+      while (left-- > 0) {
+        const length = 1 + Math.floor(random() * 150_000);
+        const offset = Math.floor(random() * (content.length - length));
+        if (random() < forgetShare) blob.forget(offset, length);
+        await assertReads(offset, length);
+      }
+    };
+    await Promise.all(Array.from({ length: parallel }, reader));
+  },
+  close: () => blob.close(),
+});
+const held = new HeldChunks();
+const blob = new BlobReader(share, held, {
+  fetch: async (offset, length) => {
+    for (const { chunk, bytes } of await main.call('fetch', { offset, length })) {
+      held.hold(share, chunk, bytes);
+    }
+  },
+  distrusted: (offset, length) => main.tell('distrusted', { offset, length }),
+  lost: (offset, length, problem) => main.tell('lost', { offset, length, problem }),
+  closed: () => main.tell('closed', undefined),
+});
+
+async function assertReads(offset: number, length: number): Promise<void> {
+  const found = Buffer.alloc(length);
+  await readFully(blob, found, offset);
+  assert.ok(found.equals(content.subarray(offset, offset + length)), `[${offset}, +${length})`);
+}
