@@ -24,9 +24,9 @@ export interface ScsiUnit {
 /** Of one READ or WRITE: what one buffer per thread has room for. */
 export const TRANSFER_BLOCKS_MAX = (1 << 20) / BLOCK_BYTES;
 /** Of one descriptor of UNMAP, and all of them: 1 GiB. */
-export const UNMAP_BLOCKS_MAX = 1 << 21;
+const UNMAP_BLOCKS_MAX = 1 << 21;
 /** One page of parameters. */
-export const UNMAP_DESCRIPTORS_MAX = 255;
+const UNMAP_DESCRIPTORS_MAX = 255;
 /** WRITE SAME writes its block as often: 32 MiB. */
 export const WRITE_SAME_BLOCKS_MAX = 1 << 16;
 

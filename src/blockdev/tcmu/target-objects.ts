@@ -25,6 +25,12 @@ const TARGET = join(CONFIGFS, 'target');
 const CORE = join(TARGET, 'core');
 const LOOPBACK = join(TARGET, 'loopback');
 const UIO_CLASS = '/sys/class/uio';
+/** What is there once each is loaded, or where it is built in. */
+const MODULES = {
+  target_core_user: '/sys/module/target_core_user',
+  tcm_loop: '/sys/module/tcm_loop',
+  sd_mod: '/sys/bus/scsi/drivers/sd',
+};
 /** Where no other program begins to count. */
 const HBA_BASE = 0x40000000;
 /** NAA 5, and the number that Linux's targets have from the IEEE. */
@@ -83,8 +89,8 @@ export async function missingForTargets(): Promise<string | undefined> {
   if (!(await isThere(CORE))) {
     return `there is no "${CORE}": ${remedy} \`modprobe target_core_mod\` and mount configfs at "${CONFIGFS}"`;
   }
-  for (const name of ['target_core_user', 'tcm_loop']) {
-    if (!(await isThere(`/sys/module/${name}`))) {
+  for (const [name, path] of Object.entries(MODULES)) {
+    if (!(await isThere(path))) {
       return `the module ${name} is not loaded: ${remedy} \`modprobe ${name}\``;
     }
   }

@@ -7,7 +7,7 @@ import { loadNativeAddon } from '../../io/native-addon.js';
  * Copies bytes[from, from + length) to what the `count` iovecs at iovecs[at] name, or back. False, with nothing
  * copied, where they name less than that, or something outside the data area.
  */
-export type DataCopy = (
+type DataCopy = (
   iovecs: Uint8Array,
   at: number,
   count: number,

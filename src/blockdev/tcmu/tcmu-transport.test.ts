@@ -1,0 +1,336 @@
+/**
+ * Goal: TcmuTransport is a transport as the suite has it; what this kernel cannot do is said; a disk that lost its server
+ * waits and goes on without an error; a crash at any point of an attach is cleared away, and never waited for; nothing of
+ * another daemon or program is touched.
+ * Method: real disks, each test with a directory of its own. The server to be killed is a child process.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import {
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  realpath,
+  rm,
+  rmdir,
+  writeFile,
+} from 'node:fs/promises';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { FileDisk } from '../../../test/support/file-disk.js';
+import { type TransportUnderTest, transportSuite } from '../../../test/support/transport-suite.js';
+import { MemoryDisk, pagesOf, WaitingDisk } from '../../../test/support/virtual-disks.js';
+import { ErrorCodes } from '../../errors.js';
+import { makeCoreDevice, removeLink, targetNames } from './target-objects.js';
+import { type TcmuFailure, TcmuTransport } from './tcmu-transport.js';
+
+const run = promisify(execFile);
+const CORE = '/sys/kernel/config/target/core';
+const LOOPBACK = '/sys/kernel/config/target/loopback';
+const hasModules =
+  existsSync(CORE) && ['target_core_user', 'tcm_loop'].every((m) => existsSync(`/sys/module/${m}`));
+const skip =
+  process.getuid?.() !== 0
+    ? 'it takes root'
+    : !hasModules
+      ? 'this kernel has no target_core_user, or has not loaded it'
+      : undefined;
+const SERVER_PROCESS = join(
+  import.meta.dirname,
+  `../../../test/support/tcmu-server-process${import.meta.filename.endsWith('.ts') ? '.ts' : '.js'}`,
+);
+
+interface Scene extends TransportUnderTest {
+  readonly transport: TcmuTransport;
+  readonly directory: string;
+  readonly failures: TcmuFailure[];
+}
+
+async function start(t: TestContext): Promise<Scene> {
+  const folder = await mkdtemp('/var/tmp/obd-tcmu-');
+  t.after(() => rm(folder, { recursive: true }));
+  const directory = join(folder, 'devices');
+  const failures: TcmuFailure[] = [];
+  const transport = new TcmuTransport(directory, (failure) => failures.push(failure));
+  const again = () => new TcmuTransport(directory);
+  return { transport, again, folder, directory, failures, leftovers: () => leftoversOf(directory) };
+}
+
+/** What is in the kernel's target, except what is there of itself, and files. */
+async function leftoversOf(directory: string): Promise<string[]> {
+  const core = (await readdir(CORE)).filter((name) => name !== 'alua');
+  const loops = (await readdir(LOOPBACK).catch(() => [])).filter((name) => name.includes('.'));
+  const uio = await readdir('/sys/class/uio');
+  return [...core, ...loops, ...uio, ...(await readdir(directory).catch(() => []))];
+}
+
+async function instanceOf(directory: string): Promise<string> {
+  await mkdir(directory, { recursive: true });
+  const hash = createHash('sha256').update(await realpath(directory));
+  return hash.digest('hex').slice(0, 16);
+}
+
+/** Starts a server and waits for what it says. */
+async function serveElsewhere(
+  t: TestContext,
+  ...args: [directory: string, id: string, file: string, action: string]
+): Promise<{ server: ChildProcess; said: string }> {
+  const server = spawn(process.execPath, [...process.execArgv, SERVER_PROCESS, ...args], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  t.after(() => server.kill('SIGKILL'));
+  const [said] = (await once(createInterface(server.stdout), 'line')) as [string];
+  return { server, said };
+}
+
+async function kill(server: ChildProcess): Promise<void> {
+  server.kill('SIGKILL');
+  await once(server, 'exit');
+}
+
+async function fileOf(folder: string, sizeBytes: number): Promise<string> {
+  const path = join(folder, 'file');
+  await writeFile(path, pagesOf(sizeBytes));
+  return path;
+}
+
+transportSuite('tcmu', skip, start);
+
+test('without the modules, it says how to load them', {
+  skip: hasModules && 'this kernel has them',
+}, async (t) => {
+  const { transport } = await start(t);
+  assert.match((await transport.missing()) ?? '', /scripts\/setup-tcmu\.sh/);
+  const attach = transport.attach('none', new MemoryDisk(pagesOf(4096)));
+  await assert.rejects(attach, { code: ErrorCodes.Host, message: /scripts\/setup-tcmu\.sh/ });
+});
+
+test('what is no id, or no size of a disk, is refused before anything is touched', {
+  skip,
+}, async (t) => {
+  const { transport, leftovers } = await start(t);
+  for (const disk of [new MemoryDisk(Buffer.alloc(1000)), new MemoryDisk(Buffer.alloc(0))]) {
+    await assert.rejects(transport.attach('odd', disk), { code: ErrorCodes.InvalidArgument });
+  }
+  const disk = new MemoryDisk(Buffer.alloc(4096));
+  for (const id of ['', '.', '..', '.x', 'a/b', 'x'.repeat(65)]) {
+    await assert.rejects(transport.attach(id, disk), { code: ErrorCodes.InvalidArgument });
+    await assert.rejects(transport.resume(id, disk), { code: ErrorCodes.InvalidArgument });
+    await assert.rejects(transport.clear(id), { code: ErrorCodes.InvalidArgument });
+  }
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('the longest id there is', { skip }, async (t) => {
+  const { transport, leftovers } = await start(t);
+  const device = await transport.attach('x'.repeat(64), new MemoryDisk(pagesOf(1 << 20)));
+  await device.detach();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('a disk that can be written is, with discard, zeroes and flush', { skip }, async (t) => {
+  const { transport, folder, leftovers } = await start(t);
+  const file = await fileOf(folder, 16 << 20);
+  const disk = new FileDisk(file);
+  const device = await transport.attach('rw', disk);
+  assert.equal((await run('blockdev', ['--getro', device.path])).stdout, '0\n');
+  const job = ['--name=v', `--filename=${device.path}`, '--rw=randwrite', '--ioengine=libaio'];
+  const how = ['--direct=1', '--iodepth=16', '--bsrange=512-64k', '--size=8M', '--verify=crc32c'];
+  const { stdout } = await run('fio', [...job, ...how, '--fsync=64']);
+  assert.match(stdout, /err= 0/);
+  assert.ok(disk.counts.flushes > 0);
+  for (const [i, how] of [[], ['--zeroout']].entries()) {
+    const { zeroes } = disk.counts;
+    const offset = (8 + i) << 20;
+    const range = ['--offset', String(offset), '--length', String(1 << 20)];
+    await run('blkdiscard', [...how, ...range, device.path]);
+    assert.ok(disk.counts.zeroes > zeroes);
+    const zeroed = (await readFile(file)).subarray(offset, offset + (1 << 20));
+    assert.ok(zeroed.every((byte) => byte === 0));
+  }
+  const { stdout: sum } = await run('sha256sum', [device.path, file]);
+  const [ofDevice, ofFile] = sum.split('\n').map((line) => line.slice(0, 64));
+  assert.equal(ofDevice, ofFile);
+  await device.detach();
+  disk.close();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('a server is killed while fio writes and reads, and others resume: no error, no mismatch', {
+  skip,
+}, async (t) => {
+  const { transport, directory, folder, leftovers } = await start(t);
+  const file = await fileOf(folder, 32 << 20);
+  let { server, said: path } = await serveElsewhere(t, directory, 'killed', file, 'attach');
+  assert.match(path, /^\/dev\/sd[a-z]+$/);
+  const job = ['--name=v', `--filename=${path}`, '--rw=randrw', '--ioengine=libaio', '--direct=1'];
+  const how = ['--iodepth=8', '--bs=4k', '--size=32M', '--io_size=24M', '--verify=crc32c'];
+  const rate = ['--rate_iops=400', '--verify_fatal=1', '--verify_backlog=64'];
+  const load = run('fio', [...job, ...how, ...rate]);
+  load.catch(() => {});
+  for (let round = 0; round < 2; round++) {
+    await sleep(1500);
+    await kill(server);
+    assert.deepEqual(await transport.survivors(), [{ id: 'killed', path }]);
+    const again = await serveElsewhere(t, directory, 'killed', file, 'resume');
+    assert.equal(again.said, path);
+    server = again.server;
+  }
+  await sleep(1500);
+  await kill(server);
+  const disk = new FileDisk(file);
+  const device = await transport.resume('killed', disk);
+  assert.match((await load).stdout, /err= 0/);
+  assert.deepEqual(await transport.survivors(), []);
+  await device.detach();
+  disk.close();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('release() leaves the disk to the next one', { skip }, async (t) => {
+  const { transport, directory, leftovers } = await start(t);
+  const disk = new MemoryDisk(pagesOf(4 << 20));
+  const device = await transport.attach('left', disk);
+  await Promise.all([device.release(), device.release()]);
+  const next = new TcmuTransport(directory);
+  assert.deepEqual(await next.survivors(), [{ id: 'left', path: device.path }]);
+  const sum = run('sha256sum', [device.path]);
+  await sleep(500);
+  const resumed = await next.resume('left', disk);
+  const expected = createHash('sha256').update(disk.bytes).digest('hex');
+  assert.equal((await sum).stdout.slice(0, 64), expected);
+  await resumed.detach();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('what cannot be resumed is said why, and stays as it was', { skip }, async (t) => {
+  const { transport, directory, folder, leftovers } = await start(t);
+  const file = await fileOf(folder, 4 << 20);
+  const disk = new MemoryDisk(pagesOf(4 << 20));
+  await assert.rejects(transport.resume('served', disk), { code: ErrorCodes.NotFound });
+  const { server } = await serveElsewhere(t, directory, 'served', file, 'attach');
+  await assert.rejects(transport.resume('served', new MemoryDisk(pagesOf(4096))), {
+    code: ErrorCodes.FailedPrecondition,
+  });
+  await assert.rejects(transport.resume('served', disk), { code: ErrorCodes.Busy });
+  await assert.rejects(transport.attach('served', disk), { code: ErrorCodes.Busy });
+  await kill(server);
+  const device = await transport.resume('served', disk);
+  await assert.rejects(transport.clear('served'), { code: ErrorCodes.Busy });
+  await device.detach();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('clear() takes a dead disk away, but not one that is mounted', { skip }, async (t) => {
+  const { transport, directory, folder, leftovers } = await start(t);
+  const file = join(folder, 'ext4');
+  await run('mke2fs', ['-q', '-t', 'ext4', file, '8M']);
+  const { server, said: path } = await serveElsewhere(t, directory, 'dead', file, 'attach');
+  const mountPoint = join(folder, 'mnt');
+  await mkdir(mountPoint);
+  await run('mount', ['-o', 'ro', path, mountPoint]);
+  await kill(server);
+  await assert.rejects(transport.clear('dead'), { code: ErrorCodes.Busy });
+  const disk = new FileDisk(file);
+  const device = await transport.resume('dead', disk);
+  await run('umount', [mountPoint]);
+  await device.release();
+  await transport.clear('dead');
+  await transport.clear('dead');
+  disk.close();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('a server killed during the scan leaves debris, which is cleared at once', {
+  skip,
+}, async (t) => {
+  const { transport, directory, leftovers } = await start(t);
+  const { server, said } = await serveElsewhere(t, directory, 'scan', '', 'unanswered');
+  assert.equal(said, 'about to');
+  await sleep(1500);
+  await kill(server);
+  assert.deepEqual(await transport.survivors(), [{ id: 'scan', path: undefined }]);
+  const resume = transport.resume('scan', new MemoryDisk(Buffer.alloc(1 << 20)));
+  await assert.rejects(resume, { code: ErrorCodes.NotFound });
+  const begun = performance.now();
+  await transport.clear('scan');
+  assert.ok(performance.now() - begun < 10_000);
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('a server killed during the search for partitions leaves a disk that can be cleared', {
+  skip,
+}, async (t) => {
+  const { transport, directory, leftovers } = await start(t);
+  const { server, said } = await serveElsewhere(t, directory, 'silent', '', 'silent');
+  await kill(server);
+  assert.deepEqual(await transport.survivors(), [{ id: 'silent', path: said }]);
+  await transport.clear('silent');
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('a server killed before there is a disk leaves debris', { skip }, async (t) => {
+  const { transport, directory, leftovers } = await start(t);
+  const names = targetNames(await instanceOf(directory), 'early');
+  await makeCoreDevice(names);
+  assert.deepEqual(await transport.survivors(), [{ id: 'early', path: undefined }]);
+  const disk = new MemoryDisk(pagesOf(1 << 20));
+  await assert.rejects(transport.attach('early', disk), { code: ErrorCodes.Busy });
+  await transport.clear('early');
+  assert.deepEqual(await leftovers(), []);
+  await (await transport.attach('early', disk)).detach();
+});
+
+test('objects of other daemons and programs are none of ours', { skip }, async (t) => {
+  const one = await start(t);
+  const other = await start(t);
+  const foreign = join(CORE, 'user_0');
+  await mkdir(foreign);
+  await mkdir(join(foreign, 'obd-x'));
+  const disk = new MemoryDisk(pagesOf(1 << 20));
+  const device = await one.transport.attach('same', disk);
+  assert.deepEqual(await other.transport.survivors(), []);
+  await other.transport.clear('same');
+  await assert.rejects(other.transport.resume('same', disk), { code: ErrorCodes.NotFound });
+  const second = await other.transport.attach('same', disk);
+  assert.notEqual(second.path, device.path);
+  await second.detach();
+  const { stdout } = await run('sha256sum', [device.path]);
+  assert.equal(stdout.slice(0, 64), createHash('sha256').update(disk.bytes).digest('hex'));
+  await device.detach();
+  assert.deepEqual(await one.leftovers(), ['user_0']);
+  await rmdir(join(foreign, 'obd-x'));
+  await rmdir(foreign);
+});
+
+test('a disk that somebody else removed can be detached', { skip }, async (t) => {
+  const { transport, directory, leftovers } = await start(t);
+  const device = await transport.attach('pulled', new MemoryDisk(pagesOf(1 << 20)));
+  await removeLink(targetNames(await instanceOf(directory), 'pulled'));
+  await device.detach();
+  assert.equal(device.isGone, true);
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('a disk whose bytes are slow to come holds up no other', { skip }, async (t) => {
+  const { transport, failures } = await start(t);
+  const slow = new WaitingDisk(pagesOf(4 << 20), 1 << 20);
+  const device = await transport.attach('slow', slow);
+  const what = [`if=${device.path}`, 'bs=4096', 'count=1', 'skip=700', 'iflag=direct'];
+  const reading = run('dd', [...what, 'status=none'], { encoding: 'buffer' });
+  const quick = await transport.attach('quick', new MemoryDisk(pagesOf(1 << 20)));
+  await run('sha256sum', [quick.path]);
+  await quick.detach();
+  slow.arrive();
+  const { stdout } = await reading;
+  assert.ok(stdout.equals(slow.bytes.subarray(700 * 4096, 701 * 4096)));
+  assert.deepEqual(failures, []);
+  await device.detach();
+});
