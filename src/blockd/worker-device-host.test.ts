@@ -1,0 +1,306 @@
+/**
+ * Goal: devices on other threads read exactly their images, whatever becomes of cache, registry and clients, and what one
+ * waits for no other does; what was attached can be taken away; a thread that dies is told of.
+ * Method: real threads, a loopback registry that misbehaves, the fuse transport, which needs no driver, and libnbd's and
+ * fio's clients over several connections.
+ */
+import assert from 'node:assert/strict';
+import { execFile, spawnSync } from 'node:child_process';
+import { openSync, readdirSync, statSync, writeSync } from 'node:fs';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { after, afterEach, beforeEach, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { type BlockImage, twoLayers } from '../../test/support/block-image.js';
+import { LoopbackRegistry } from '../../test/support/loopback-registry.js';
+import { NbdServer } from '../blockdev/nbd/nbd-server.js';
+import { type DeviceReadFailure, makeTransports } from '../blockdev/transports.js';
+import { BlockCache } from '../cache/block-cache.js';
+import { ErrorCodes, hasCode, ObdError } from '../errors.js';
+import { writeImageConfig } from '../image/image-config.js';
+import { RegistryClient } from '../registry/registry-client.js';
+import { RegistryHosts } from '../registry/registry-hosts.js';
+import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
+import type { Handlers } from './thread-calls.js';
+import { WorkerDeviceHost } from './worker-device-host.js';
+import type { MainCalls } from './worker-messages.js';
+import { WorkerPool } from './worker-pool.js';
+
+const run = promisify(execFile);
+const DISK_BYTES = 4 << 20;
+
+const directory = await mkdtemp('/var/tmp/obd-workers.');
+after(async () => await rm(directory, { recursive: true }));
+const nbdSocketPath = join(directory, 'nbd.sock');
+const missing = await makeTransports(nbdSocketPath, directory).fuse.missing();
+const noClient = spawnSync('nbdcopy', ['--version']).error && 'nbdcopy is not installed';
+const unfit = (missing && `fuse cannot be used: ${missing}`) ?? noClient ?? false;
+const fioEngines = spawnSync('fio', ['--enghelp'], { encoding: 'utf8' }).stdout ?? '';
+const noFio = /\bnbd\b/.test(fioEngines) ? false : 'fio has no nbd engine here';
+
+/** Everything of a daemon but its control. */
+class Scene {
+  readonly directory: string;
+  readonly registry: LoopbackRegistry;
+  readonly client: RegistryClient;
+  readonly cache: BlockCache;
+  readonly nbd: NbdServer;
+  readonly host: WorkerDeviceHost;
+  readonly faults: ObdError[];
+  readonly failures: DeviceReadFailure[] = [];
+  readonly deaths: Error[] = [];
+
+  private constructor(
+    own: string,
+    registry: LoopbackRegistry,
+    client: RegistryClient,
+    cache: BlockCache,
+    nbd: NbdServer,
+    faults: ObdError[],
+  ) {
+    this.directory = own;
+    this.registry = registry;
+    this.client = client;
+    this.cache = cache;
+    this.nbd = nbd;
+    this.faults = faults;
+    this.host = new WorkerDeviceHost({
+      cache,
+      client,
+      nbd,
+      nbdSocketPath,
+      directory: join(own, 'devices'),
+      onReadError: (failure) => this.failures.push(failure),
+      onDeath: (error) => this.deaths.push(error),
+    });
+  }
+
+  static async make(capacityBytes = 1 << 30): Promise<Scene> {
+    const own = await mkdtemp(join(directory, 'scene.'));
+    const registry = await LoopbackRegistry.start();
+    const client = new RegistryClient({
+      hosts: new RegistryHosts([]),
+      credentials: { label: 'none', find: async () => undefined },
+      limits: { ...DEFAULT_LIMITS, backoffMs: 1, attemptsMax: 2, fetchDeadlineMs: 500 },
+    });
+    const faults: ObdError[] = [];
+    const report = (fault: ObdError) => faults.push(fault);
+    const cache = await BlockCache.open(join(own, 'cache'), { capacityBytes, report });
+    const nbd = await NbdServer.listen(nbdSocketPath);
+    return new Scene(own, registry, client, cache, nbd, faults);
+  }
+
+  async close(): Promise<void> {
+    await this.client.close();
+    await this.nbd.close();
+    await this.host.close();
+    await this.cache.close();
+    await this.registry.close();
+  }
+
+  async configOf(name: string, image: BlockImage): Promise<string> {
+    const path = join(this.directory, `${name}.json`);
+    const lowers = image.blobs.map((blob) => {
+      return { digest: this.registry.addBlob(blob), size: blob.length };
+    });
+    const repoBlobUrl = `http://${this.registry.host}/v2/x/${name}/blobs`;
+    const rest = { upper: {}, resultFile: '', accelerationLayer: false };
+    await writeImageConfig(path, { repoBlobUrl, lowers, ...rest });
+    return path;
+  }
+}
+
+const uriOf = (id: string) => `nbd+unix:///${id}?socket=${nbdSocketPath}`;
+
+async function copyOf(id: string): Promise<Buffer> {
+  const path = join(directory, `copy-of-${id}`);
+  await run('nbdcopy', ['--connections=4', uriOf(id), path]);
+  const bytes = await readFile(path);
+  await rm(path);
+  return bytes;
+}
+
+async function assertCopies(id: string, { disk }: BlockImage): Promise<void> {
+  assert.ok((await copyOf(id)).equals(disk), `${id} is not its image`);
+}
+
+/** Overwrites the first blob's stored bytes, past what opening reads. */
+function damageCache(scene: Scene): void {
+  const folder = join(scene.directory, 'cache');
+  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .map((name) => join(folder, name))
+    .filter((path) => statSync(path).size > DISK_BYTES / 8);
+  assert.ok(files.length > 0);
+  for (const path of files)
+    writeSync(openSync(path, 'r+'), Buffer.alloc(512, 0xee), 0, 512, 70_000);
+}
+
+describe('WorkerDeviceHost', { skip: unfit, timeout: 60_000 }, () => {
+  let scene: Scene;
+  beforeEach(async () => {
+    scene = await Scene.make();
+  });
+  afterEach(async () => await scene.close());
+
+  test('several devices read at once, each its own image, and go again', async () => {
+    const { host } = scene;
+    const images = [twoLayers(DISK_BYTES), twoLayers(DISK_BYTES / 2), twoLayers(DISK_BYTES * 2)];
+    const devices = await Promise.all(
+      images.map(async (image, i) => {
+        return await host.attach(`d${i}`, await scene.configOf(`i${i}`, image), 'fuse');
+      }),
+    );
+    await Promise.all(images.flatMap((image, i) => [1, 2].map(() => assertCopies(`d${i}`, image))));
+    for (const [i, device] of devices.entries()) {
+      const block = await readFile(device.path);
+      assert.ok(block.equals(images[i]!.disk), 'the device is not its image');
+      const state = device.state();
+      assert.deepEqual([state.sizeBytes, state.layers], [images[i]!.disk.length, 2]);
+      assert.equal(
+        state.remoteBytes,
+        images[i]!.blobs.reduce((sum, b) => sum + b.length, 0),
+      );
+      assert.ok(state.fetchedBytes > 0 && state.fetchRequests > 0 && state.readErrors === 0);
+      assert.ok(state.cachedBytes > 0 && state.cachedBytes <= state.remoteBytes);
+    }
+    await Promise.all(devices.map((device) => device.detach()));
+    await devices[0]!.detach();
+    await assert.rejects(copyOf('d0'));
+    const again = await host.attach('d0', await scene.configOf('i0', images[0]!), 'fuse');
+    await assertCopies('d0', images[0]!);
+    await again.detach();
+    assert.deepEqual([scene.faults, scene.failures, scene.deaths], [[], [], []]);
+  });
+
+  test('fio over several connections', { skip: noFio }, async () => {
+    const device = await scene.host.attach(
+      'd',
+      await scene.configOf('i', twoLayers(DISK_BYTES)),
+      'fuse',
+    );
+    const job = ['--name=j', '--ioengine=nbd', `--uri=${uriOf('d')}`, '--rw=randread', '--bs=4k'];
+    await run('fio', [...job, '--numjobs=4', '--iodepth=8', `--size=${DISK_BYTES}`]);
+    assert.equal(device.state().readErrors, 0);
+    await device.detach();
+  });
+
+  test('damage in the cache is seen in the thread, fetched again and reported', async () => {
+    const image = twoLayers(DISK_BYTES);
+    const device = await scene.host.attach('d', await scene.configOf('i', image), 'fuse');
+    await assertCopies('d', image);
+    const { fetchRequests } = device.state();
+    damageCache(scene);
+    await assertCopies('d', image);
+    assert.ok(device.state().fetchRequests > fetchRequests);
+    assert.ok(scene.faults.length > 0);
+    assert.ok(scene.faults.every((fault) => hasCode(fault, ErrorCodes.Corrupt)));
+    assert.deepEqual(scene.failures, []);
+    await device.detach();
+  });
+
+  test('a registry that is gone is EIO for what is missing, and told here', async () => {
+    const image = twoLayers(DISK_BYTES);
+    const device = await scene.host.attach('d', await scene.configOf('i', image), 'fuse');
+    scene.registry.faults.push(...Array.from({ length: 1000 }, () => 'reset' as const));
+    await assert.rejects(copyOf('d'));
+    const [failure = assert.fail('no failure was told')] = scene.failures;
+    assert.equal(failure.id, 'd');
+    assert.ok(hasCode(failure.error, ErrorCodes.Unavailable));
+    assert.ok(device.state().readErrors > 0);
+    scene.registry.faults.length = 0;
+    await assertCopies('d', image);
+    await device.detach();
+  });
+
+  test('a device whose registry hangs holds up no other, and can be taken away', async () => {
+    const [slow, quick] = [twoLayers(DISK_BYTES), twoLayers(DISK_BYTES / 2)];
+    const devices = [
+      await scene.host.attach('quick', await scene.configOf('quick', quick), 'fuse'),
+      await scene.host.attach('other', await scene.configOf('other', quick), 'fuse'),
+      await scene.host.attach('slow', await scene.configOf('slow', slow), 'fuse'),
+    ];
+    await assertCopies('quick', quick);
+    scene.registry.faults.push(...Array.from({ length: 1000 }, () => 'silence' as const));
+    const stuck = assert.rejects(copyOf('slow'));
+    await sleep(100);
+    const started = performance.now();
+    await assertCopies('quick', quick);
+    await assertCopies('other', quick);
+    assert.ok(performance.now() - started < 5_000);
+    await Promise.all(devices.map((device) => device.detach()));
+    await stuck;
+  });
+
+  test('what cannot be opened leaves nothing, and says why', async () => {
+    const image = twoLayers(DISK_BYTES);
+    const good = await scene.configOf('good', image);
+    const bad = { disk: image.disk, blobs: [image.blobs[0]!.subarray(0, 100_000)] };
+    const broken = await scene.configOf('bad', bad);
+    await assert.rejects(scene.host.attach('d', broken, 'fuse'), (error) => {
+      return error instanceof ObdError && /Cannot open layer 1 of 1/.test(error.message);
+    });
+    await assert.rejects(scene.host.resume('d', good, 'fuse'), { code: ErrorCodes.NotFound });
+    const device = await scene.host.attach('d', good, 'fuse');
+    await assert.rejects(scene.host.attach('d', good, 'fuse'), { code: ErrorCodes.AlreadyExists });
+    await assertCopies('d', image);
+    await device.detach();
+  });
+
+  test('a device that was released is resumed', async () => {
+    const image = twoLayers(DISK_BYTES);
+    const config = await scene.configOf('i', image);
+    const before = await scene.host.attach('d', config, 'fuse');
+    await before.release();
+    const resumed = await scene.host.resume('d', config, 'fuse');
+    assert.equal(resumed.path, before.path);
+    assert.ok((await readFile(resumed.path)).equals(image.disk));
+    await resumed.detach();
+  });
+});
+
+test('without room in the cache every read is answered all the same', { skip: unfit }, async () => {
+  const scene = await Scene.make(0);
+  const image = twoLayers(DISK_BYTES);
+  const device = await scene.host.attach('d', await scene.configOf('i', image), 'fuse');
+  await assertCopies('d', image);
+  assert.equal(device.state().cachedBytes, 0);
+  assert.ok(scene.faults.every((fault) => hasCode(fault, ErrorCodes.NoSpace)));
+  await device.detach();
+  await scene.close();
+});
+
+test('a thread that dies of a bug is told of, and nobody waits for it', async () => {
+  let died: (error: Error) => void = () => {};
+  const death = new Promise<Error>((resolve) => {
+    died = resolve;
+  });
+  const pool = new WorkerPool({
+    settings: { nbdSocketPath, directory },
+    handlers: () => ({}) as Handlers<MainCalls>,
+    onDeath: (error) => died(error),
+  });
+  const { calls } = pool.take();
+  const waiting = assert.rejects(calls.call('open', { id: 'd', configPath: '/dev/fd/9' }));
+  calls.tell('nonsense' as 'close', { id: 'd' });
+  assert.ok((await death) instanceof TypeError);
+  await waiting;
+  await assert.rejects(calls.call('close', { id: 'd' }), { code: ErrorCodes.Unavailable });
+  await pool.close();
+});
+
+test('a thread is started for each device, up to one per core', async () => {
+  const pool = new WorkerPool({
+    settings: { nbdSocketPath, directory },
+    handlers: () => ({}) as Handlers<MainCalls>,
+    onDeath: assert.fail,
+  });
+  const most = Math.min(8, availableParallelism());
+  const workers = Array.from({ length: 2 * most }, () => pool.take());
+  assert.equal(new Set(workers).size, most);
+  assert.deepEqual(new Set(workers.map(({ devices }) => devices)), new Set([2]));
+  for (const worker of workers) pool.giveBack(worker);
+  assert.equal(pool.take(), workers[0]);
+  await pool.close();
+});
