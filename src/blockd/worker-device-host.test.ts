@@ -6,6 +6,7 @@
  */
 import assert from 'node:assert/strict';
 import { execFile, spawnSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { openSync, readdirSync, statSync, writeSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
@@ -23,6 +24,7 @@ import { writeImageConfig } from '../image/image-config.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
+import type { HostedDevice } from './device-host.js';
 import type { Handlers } from './thread-calls.js';
 import { WorkerDeviceHost } from './worker-device-host.js';
 import type { MainCalls } from './worker-messages.js';
@@ -51,6 +53,7 @@ class Scene {
   readonly faults: ObdError[];
   readonly failures: DeviceReadFailure[] = [];
   readonly deaths: Error[] = [];
+  readonly #devices: HostedDevice[] = [];
 
   private constructor(
     own: string,
@@ -77,13 +80,13 @@ class Scene {
     });
   }
 
-  static async make(capacityBytes = 1 << 30): Promise<Scene> {
+  static async make({ capacityBytes = 1 << 30, fetchDeadlineMs = 20_000 } = {}): Promise<Scene> {
     const own = await mkdtemp(join(directory, 'scene.'));
     const registry = await LoopbackRegistry.start();
     const client = new RegistryClient({
       hosts: new RegistryHosts([]),
       credentials: { label: 'none', find: async () => undefined },
-      limits: { ...DEFAULT_LIMITS, backoffMs: 1, attemptsMax: 2, fetchDeadlineMs: 500 },
+      limits: { ...DEFAULT_LIMITS, backoffMs: 1, attemptsMax: 2, fetchDeadlineMs },
     });
     const faults: ObdError[] = [];
     const report = (fault: ObdError) => faults.push(fault);
@@ -92,7 +95,15 @@ class Scene {
     return new Scene(own, registry, client, cache, nbd, faults);
   }
 
+  async attach(id: string, config: string): Promise<HostedDevice> {
+    const device = await this.host.attach(id, config, 'fuse');
+    this.#devices.push(device);
+    return device;
+  }
+
+  /** Takes away what a test that failed has left, too. */
   async close(): Promise<void> {
+    await Promise.allSettled(this.#devices.map((device) => device.detach()));
     await this.client.close();
     await this.nbd.close();
     await this.host.close();
@@ -115,7 +126,7 @@ class Scene {
 const uriOf = (id: string) => `nbd+unix:///${id}?socket=${nbdSocketPath}`;
 
 async function copyOf(id: string): Promise<Buffer> {
-  const path = join(directory, `copy-of-${id}`);
+  const path = join(directory, `copy-of-${id}-${randomUUID()}`);
   await run('nbdcopy', ['--connections=4', uriOf(id), path]);
   const bytes = await readFile(path);
   await rm(path);
@@ -145,11 +156,10 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 60_000 }, () => {
   afterEach(async () => await scene.close());
 
   test('several devices read at once, each its own image, and go again', async () => {
-    const { host } = scene;
     const images = [twoLayers(DISK_BYTES), twoLayers(DISK_BYTES / 2), twoLayers(DISK_BYTES * 2)];
     const devices = await Promise.all(
       images.map(async (image, i) => {
-        return await host.attach(`d${i}`, await scene.configOf(`i${i}`, image), 'fuse');
+        return await scene.attach(`d${i}`, await scene.configOf(`i${i}`, image));
       }),
     );
     await Promise.all(images.flatMap((image, i) => [1, 2].map(() => assertCopies(`d${i}`, image))));
@@ -168,18 +178,14 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 60_000 }, () => {
     await Promise.all(devices.map((device) => device.detach()));
     await devices[0]!.detach();
     await assert.rejects(copyOf('d0'));
-    const again = await host.attach('d0', await scene.configOf('i0', images[0]!), 'fuse');
+    const again = await scene.attach('d0', await scene.configOf('i0', images[0]!));
     await assertCopies('d0', images[0]!);
     await again.detach();
     assert.deepEqual([scene.faults, scene.failures, scene.deaths], [[], [], []]);
   });
 
   test('fio over several connections', { skip: noFio }, async () => {
-    const device = await scene.host.attach(
-      'd',
-      await scene.configOf('i', twoLayers(DISK_BYTES)),
-      'fuse',
-    );
+    const device = await scene.attach('d', await scene.configOf('i', twoLayers(DISK_BYTES)));
     const job = ['--name=j', '--ioengine=nbd', `--uri=${uriOf('d')}`, '--rw=randread', '--bs=4k'];
     await run('fio', [...job, '--numjobs=4', '--iodepth=8', `--size=${DISK_BYTES}`]);
     assert.equal(device.state().readErrors, 0);
@@ -188,7 +194,7 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 60_000 }, () => {
 
   test('damage in the cache is seen in the thread, fetched again and reported', async () => {
     const image = twoLayers(DISK_BYTES);
-    const device = await scene.host.attach('d', await scene.configOf('i', image), 'fuse');
+    const device = await scene.attach('d', await scene.configOf('i', image));
     await assertCopies('d', image);
     const { fetchRequests } = device.state();
     damageCache(scene);
@@ -201,8 +207,10 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 60_000 }, () => {
   });
 
   test('a registry that is gone is EIO for what is missing, and told here', async () => {
+    await scene.close();
+    scene = await Scene.make({ fetchDeadlineMs: 300 });
     const image = twoLayers(DISK_BYTES);
-    const device = await scene.host.attach('d', await scene.configOf('i', image), 'fuse');
+    const device = await scene.attach('d', await scene.configOf('i', image));
     scene.registry.faults.push(...Array.from({ length: 1000 }, () => 'reset' as const));
     await assert.rejects(copyOf('d'));
     const [failure = assert.fail('no failure was told')] = scene.failures;
@@ -217,9 +225,9 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 60_000 }, () => {
   test('a device whose registry hangs holds up no other, and can be taken away', async () => {
     const [slow, quick] = [twoLayers(DISK_BYTES), twoLayers(DISK_BYTES / 2)];
     const devices = [
-      await scene.host.attach('quick', await scene.configOf('quick', quick), 'fuse'),
-      await scene.host.attach('other', await scene.configOf('other', quick), 'fuse'),
-      await scene.host.attach('slow', await scene.configOf('slow', slow), 'fuse'),
+      await scene.attach('quick', await scene.configOf('quick', quick)),
+      await scene.attach('other', await scene.configOf('other', quick)),
+      await scene.attach('slow', await scene.configOf('slow', slow)),
     ];
     await assertCopies('quick', quick);
     scene.registry.faults.push(...Array.from({ length: 1000 }, () => 'silence' as const));
@@ -238,12 +246,12 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 60_000 }, () => {
     const good = await scene.configOf('good', image);
     const bad = { disk: image.disk, blobs: [image.blobs[0]!.subarray(0, 100_000)] };
     const broken = await scene.configOf('bad', bad);
-    await assert.rejects(scene.host.attach('d', broken, 'fuse'), (error) => {
+    await assert.rejects(scene.attach('d', broken), (error) => {
       return error instanceof ObdError && /Cannot open layer 1 of 1/.test(error.message);
     });
     await assert.rejects(scene.host.resume('d', good, 'fuse'), { code: ErrorCodes.NotFound });
-    const device = await scene.host.attach('d', good, 'fuse');
-    await assert.rejects(scene.host.attach('d', good, 'fuse'), { code: ErrorCodes.AlreadyExists });
+    const device = await scene.attach('d', good);
+    await assert.rejects(scene.attach('d', good), { code: ErrorCodes.AlreadyExists });
     await assertCopies('d', image);
     await device.detach();
   });
@@ -251,7 +259,7 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 60_000 }, () => {
   test('a device that was released is resumed', async () => {
     const image = twoLayers(DISK_BYTES);
     const config = await scene.configOf('i', image);
-    const before = await scene.host.attach('d', config, 'fuse');
+    const before = await scene.attach('d', config);
     await before.release();
     const resumed = await scene.host.resume('d', config, 'fuse');
     assert.equal(resumed.path, before.path);
@@ -261,9 +269,9 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 60_000 }, () => {
 });
 
 test('without room in the cache every read is answered all the same', { skip: unfit }, async () => {
-  const scene = await Scene.make(0);
+  const scene = await Scene.make({ capacityBytes: 0 });
   const image = twoLayers(DISK_BYTES);
-  const device = await scene.host.attach('d', await scene.configOf('i', image), 'fuse');
+  const device = await scene.attach('d', await scene.configOf('i', image));
   await assertCopies('d', image);
   assert.equal(device.state().cachedBytes, 0);
   assert.ok(scene.faults.every((fault) => hasCode(fault, ErrorCodes.NoSpace)));
