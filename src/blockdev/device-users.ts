@@ -18,6 +18,11 @@ import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 /** A scan by udev or blkid holds a new device for some milliseconds. */
 const SCAN_MS = 1000;
 const POLL_MS = 25;
+/**
+ * A program that another thread starts has a copy of our own claim from its fork to its exec: a device that is claimed
+ * for no longer than this is not in use.
+ */
+const FORK_MS = 200;
 /** How long the other work of this thread waits for us at a time. */
 const SLICE_MS = 1;
 
@@ -39,14 +44,20 @@ export async function claimDevice(path: string): Promise<FileHandle> {
 }
 
 async function openExclusively(path: string): Promise<FileHandle> {
-  try {
-    return await open(path, constants.O_RDONLY | constants.O_EXCL);
-  } catch (cause) {
-    if (systemCode(cause) === 'EBUSY') {
-      throw busy(path, 'it is mounted, or another device is on it');
+  const deadline = performance.now() + FORK_MS;
+  for (;;) {
+    try {
+      return await open(path, constants.O_RDONLY | constants.O_EXCL);
+    } catch (cause) {
+      if (systemCode(cause) !== 'EBUSY') {
+        const message = `Cannot open "${path}": ${messageOf(cause)}`;
+        throw new ObdError(ErrorCodes.Io, message, { path }, cause);
+      }
+      if (performance.now() > deadline) {
+        throw busy(path, 'it is mounted, or another device is on it');
+      }
     }
-    const message = `Cannot open "${path}": ${messageOf(cause)}`;
-    throw new ObdError(ErrorCodes.Io, message, { path }, cause);
+    await sleep(POLL_MS);
   }
 }
 

@@ -41,6 +41,8 @@ export async function releaseLoop({ path, backingFile }: LoopDevice): Promise<vo
   while ((await backingFileOf(nameOf(path))) === backingFile) {
     const claim = await claimDevice(path);
     try {
+      // A program that another thread was starting had the device open for a moment longer, and was the last to.
+      if ((await backingFileOf(nameOf(path))) !== backingFile) return;
       // The kernel only marks it, as we have it open; it goes when we, or whoever opened it just now, closes it.
       await outputOf('losetup', ['--detach', path], PROGRAM_MS);
     } finally {
