@@ -80,7 +80,7 @@ class Scene {
     });
   }
 
-  static async make({ capacityBytes = 1 << 30, fetchDeadlineMs = 20_000 } = {}): Promise<Scene> {
+  static async make({ capacityBytes = 1 << 30, fetchDeadlineMs = 30_000 } = {}): Promise<Scene> {
     const own = await mkdtemp(join(directory, 'scene.'));
     const registry = await LoopbackRegistry.start();
     const client = new RegistryClient({
@@ -208,7 +208,7 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 60_000 }, () => {
 
   test('a registry that is gone is EIO for what is missing, and told here', async () => {
     await scene.close();
-    scene = await Scene.make({ fetchDeadlineMs: 300 });
+    scene = await Scene.make({ fetchDeadlineMs: 2000 });
     const image = twoLayers(DISK_BYTES);
     const device = await scene.attach('d', await scene.configOf('i', image));
     scene.registry.faults.push(...Array.from({ length: 1000 }, () => 'reset' as const));
