@@ -13,7 +13,7 @@ readonly SECONDS_MAX=$((900 + 300 * ${OBD_KILLS:-0}))
 # Starts it, as the job $!.
 start_on() {
   scripts/vm.sh -k "$1" -t "$SECONDS_MAX" \
-    "OBD_KILLS=${OBD_KILLS:-3} OBD_CYCLES=${OBD_CYCLES:-20} npm run --silent test:transports" \
+    "${OBD_KILLS:+OBD_KILLS=$OBD_KILLS} ${OBD_CYCLES:+OBD_CYCLES=$OBD_CYCLES} npm run --silent test:transports" \
     > >(exec sed -u "s/^/$1 /") 2>&1 &
 }
 
