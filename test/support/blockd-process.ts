@@ -167,16 +167,8 @@ function filesIn(directory: string): string[] {
   return entries.filter((entry) => !entry.isDirectory()).map(({ name }) => name);
 }
 
-/** tsx has to be told of each thread. */
-function tsxInThreads(): string {
-  const api = JSON.stringify(import.meta.resolve('tsx/esm/api'));
-  const script = `import { isMainThread } from 'node:worker_threads';
-    if (!isMainThread) (await import(${api})).register();`;
-  return `data:text/javascript,${encodeURIComponent(script)}`;
-}
-
 export function spawnBlockd(...args: readonly string[]): ChildProcess {
-  const loader = COMMAND.endsWith('.ts') ? ['--import', 'tsx', '--import', tsxInThreads()] : [];
+  const loader = COMMAND.endsWith('.ts') ? ['--import', 'tsx'] : [];
   return spawn(process.execPath, [...loader, COMMAND, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
