@@ -244,6 +244,7 @@ export class NbdServer {
     }
     const fd = descriptorOf(socket);
     socket.destroy();
+    this.#sockets.delete(socket);
     if (fd === undefined) return;
     this.#handedOver++;
     const ended = () => {
