@@ -40,9 +40,14 @@ export async function waitForDisk(address: string): Promise<string> {
   );
 }
 
-/** Has the kernel wait for answers as long as a device may be without a server. @throws {ObdError} `Io`. */
-export async function setPatience(node: string): Promise<void> {
-  const path = `/sys/block/${node.slice('/dev/'.length)}/device/timeout`;
+/**
+ * Has the kernel wait for answers as long as a device may be without a server. By the address, because the disk has its
+ * node in /dev for a moment before it is in /sys/block.
+ *
+ * @throws {ObdError} `Io`.
+ */
+export async function setPatience(address: string): Promise<void> {
+  const path = `${SCSI_DEVICES}/${address}/timeout`;
   try {
     await writeFile(path, String(PATIENCE_SECONDS));
   } catch (cause) {

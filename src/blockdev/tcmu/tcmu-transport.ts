@@ -99,8 +99,9 @@ export class TcmuTransport implements Transport {
         await enableCoreDevice(names, disk.sizeBytes);
         serving = await this.#serve(id, names, disk, 'attach');
         await makeLoopTarget(names);
-        const path = await waitForDisk((await scsiAddressOf(names)) ?? 'unknown');
-        await setPatience(path);
+        const address = (await scsiAddressOf(names)) ?? 'unknown';
+        const path = await waitForDisk(address);
+        await setPatience(address);
         return new TcmuDevice(names, path, serving, () => this.#taken.delete(id));
       } catch (error) {
         // Why the attach failed matters more. What cannot be taken back is found by survivors().
