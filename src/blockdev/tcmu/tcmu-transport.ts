@@ -139,7 +139,7 @@ export class TcmuTransport implements Transport {
       const serving = await this.#serve(id, names, disk, 'resume');
       try {
         // It may have died before it set this.
-        await setPatience(path);
+        await setPatience((await scsiAddressOf(names)) ?? 'unknown');
       } catch (error) {
         await serving.end();
         throw error;
