@@ -51,7 +51,7 @@ part() {
     PASSED=$((PASSED + 1))
   else
     FAILED=$((FAILED + (failed > 0 ? failed : 1)))
-    FAILURES+=("$name: exit status $status$( ((status == 124)) && echo ', too slow')")
+    FAILURES+=("$name: exit status $status$( ((status != 124)) || echo ', too slow')")
   fi
 }
 
