@@ -35,7 +35,7 @@ const run = promisify(execFile);
 /** A start takes ten times as long as that of a process with nothing but a transport. */
 const KILLS = Number(process.env['OBD_KILLS'] ?? 1);
 const CYCLES = Number(process.env['OBD_CYCLES'] ?? 20);
-const DISK_BYTES = 8 << 20;
+const DISK_BYTES = 4 << 20;
 /** Caches of the runtime fill up in the first cycles, and with it the memory varies by some. */
 const WARM_UP_CYCLES = 5;
 const GROWTH_BYTES_MAX = 32 << 20;

@@ -18,8 +18,8 @@ import { FioLoad, prepareFile } from '../support/fio-load.js';
 import { kernelObjects, watchBy } from '../support/kernel-transports.js';
 
 const run = promisify(execFile);
-const KILLS = Number(process.env['OBD_KILLS'] ?? 3);
-const DISK_BYTES = 8 << 20;
+const KILLS = Number(process.env['OBD_KILLS'] ?? 2);
+const DISK_BYTES = 4 << 20;
 const SERVER_PROCESS = join(
   import.meta.dirname,
   `../support/transport-server-process${import.meta.filename.slice(-3)}`,
