@@ -19,6 +19,8 @@ import { whyNot } from '../support/kernel-transports.js';
 const MODULES = ['loop', 'fuse', 'nbd', 'target_core_user', 'tcm_loop', 'sd_mod', 'ublk_drv'];
 const CONFIGFS = '/sys/kernel/config';
 const AT_A_TIME = 2;
+/** What node:test says at the end of a file. */
+const TOTALS = /^(tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) /;
 const IS_SHORT = process.env['OBD_KILLS'] === '0';
 const DIST = join(import.meta.dirname, '../..');
 
@@ -52,8 +54,9 @@ async function testTransport(name: TransportName): Promise<void> {
   if (IS_SHORT) report('skipped', `${name}: daemons are killed: OBD_KILLS is 0`);
   else files.push(`${DIST}/test/transports/${name}.test.js`);
   for await (const { type, data } of run({ files })) {
-    if (type === 'test:diagnostic' && data.nesting > 0)
-      process.stdout.write(`    ${data.message}\n`);
+    if (type === 'test:diagnostic' && !TOTALS.test(data.message)) {
+      process.stdout.write(`    ${name}: ${data.message}\n`);
+    }
     if (type !== 'test:pass' && type !== 'test:fail') continue;
     // The transport comes first, where the test does not say it.
     const title = data.name.startsWith(`${name}: `) ? data.name : `${name}: ${data.name}`;
