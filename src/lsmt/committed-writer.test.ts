@@ -11,6 +11,7 @@ import { expandSegments, listOf, segmentLists, segmentsOf } from '../../test/sup
 import { vectorPath, vectorsMissing } from '../../test/support/vectors.js';
 import { ErrorCodes } from '../errors.js';
 import { LocalFile } from '../io/local-file.js';
+import { readFully } from '../io/random-access-file.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { openTarWindow } from '../zfile/tar-wrapper.js';
 import { ZFileReader } from '../zfile/zfile-reader.js';
@@ -122,7 +123,7 @@ describe('CommittedLayerWriter', () => {
       const tar = await openTarWindow(LocalFile.open(vectorPath(name)));
       const file = await ZFileReader.open(tar, blocks);
       const original = Buffer.alloc(file.sizeBytes);
-      assert.ok(file.readLocal(original, 0));
+      await readFully(file, original, 0);
       const layer = await CommittedLayer.open(file);
       const { sink, writer } = write({
         virtualBytes: layer.virtualBytes,
