@@ -148,7 +148,7 @@ function damageCache(scene: Scene): void {
     writeSync(openSync(path, 'r+'), Buffer.alloc(512, 0xee), 0, 512, 70_000);
 }
 
-describe('WorkerDeviceHost', { skip: unfit, timeout: 60_000 }, () => {
+describe('WorkerDeviceHost', { skip: unfit, timeout: 180_000 }, () => {
   let scene: Scene;
   beforeEach(async () => {
     scene = await Scene.make();
