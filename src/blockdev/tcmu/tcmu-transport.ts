@@ -14,8 +14,10 @@
  *
  * No netlink. TCMU tells handler programs of each device in messages that, if they are lost, leave the kernel waiting
  * for an answer for ever, with the device's directory locked. Whoever makes the device knows all that the message says, so
- * it is made with nl_reply_supported=-1, and the kernel waits for nobody. The message is sent nevertheless, to a
- * tcmu-runner maybe: of a configuration that begins with "obd-ts/" it says that it has no handler, and lets it be.
+ * it is made with nl_reply_supported=-1, and the kernel waits for nobody, not even where a program that died left
+ * block_netlink at 1. The message is sent nevertheless, to a tcmu-runner maybe: of a configuration that begins with "obd-ts/"
+ * it says that it has no handler, and lets it be. Tried on 6.1 and 6.12 with one that was killed and restarted while a disk
+ * was served, and while nobody served it.
  */
 import { createHash } from 'node:crypto';
 import { mkdir, realpath } from 'node:fs/promises';
