@@ -14,7 +14,8 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { NbdServer } from '../blockdev/nbd/nbd-server.js';
-import { type DeviceReadFailure, makeTransports } from '../blockdev/transports.js';
+import type { DeviceFailure } from '../blockdev/transport.js';
+import { makeTransports } from '../blockdev/transports.js';
 import { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { GrpcServer } from '../grpc/grpc-server.js';
@@ -154,6 +155,6 @@ async function makeDirectories(...paths: readonly string[]): Promise<void> {
 }
 
 /** The message names blob and registry. */
-function logReadFailure(log: Logger, { id, offset, length, error }: DeviceReadFailure): void {
+function logReadFailure(log: Logger, { id, offset, length, error }: DeviceFailure): void {
   log.error({ id, offset, length, err: error }, 'a read is answered with EIO');
 }

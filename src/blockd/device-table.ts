@@ -12,15 +12,13 @@
  * until then reads of it wait in the kernel, and whoever asks for it waits here.
  */
 import { isAbsolute } from 'node:path';
+import { checkDeviceId } from '../blockdev/device-ids.js';
 import type { Transport, TransportName } from '../blockdev/transport.js';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { Device } from './blockd-client.js';
 import type { DeviceHost, HostedDevice } from './device-host.js';
 import type { DeviceRecords } from './device-records.js';
 import { type DeviceSlot, describeSlot, Recovery, type WholeSurvivor } from './device-slot.js';
-
-/** Also file names and NBD export names. */
-const ID_PATTERN = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 
 export interface TableSurroundings {
   readonly host: DeviceHost;
@@ -213,12 +211,7 @@ export class DeviceTable {
 }
 
 function checkRequest(id: string, configPath: string): void {
-  if (!ID_PATTERN.test(id)) {
-    throw new ObdError(
-      ErrorCodes.InvalidArgument,
-      `Cannot attach ${JSON.stringify(id)}: an id is 1 to 64 of A-Z, a-z, 0-9, ".", "_", "-", and no "." first`,
-    );
-  }
+  checkDeviceId(id, 'attach');
   if (!isAbsolute(configPath)) {
     throw new ObdError(
       ErrorCodes.InvalidArgument,

@@ -17,7 +17,8 @@ import { promisify } from 'node:util';
 import { type BlockImage, twoLayers } from '../../test/support/block-image.js';
 import { LoopbackRegistry } from '../../test/support/loopback-registry.js';
 import { NbdServer } from '../blockdev/nbd/nbd-server.js';
-import { type DeviceReadFailure, makeTransports } from '../blockdev/transports.js';
+import type { DeviceFailure } from '../blockdev/transport.js';
+import { makeTransports } from '../blockdev/transports.js';
 import { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import { writeImageConfig } from '../image/image-config.js';
@@ -51,7 +52,7 @@ class Scene {
   readonly nbd: NbdServer;
   readonly host: WorkerDeviceHost;
   readonly faults: ObdError[];
-  readonly failures: DeviceReadFailure[] = [];
+  readonly failures: DeviceFailure[] = [];
   readonly deaths: Error[] = [];
   readonly #devices: HostedDevice[] = [];
 

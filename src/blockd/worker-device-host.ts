@@ -4,8 +4,7 @@
  * under its device's id, attached to the kernel; whatever fails on the way leaves nothing.
  */
 import type { NbdExport, NbdServer } from '../blockdev/nbd/nbd-server.js';
-import type { TransportName } from '../blockdev/transport.js';
-import type { DeviceReadFailure } from '../blockdev/transports.js';
+import type { DeviceFailure, TransportName } from '../blockdev/transport.js';
 import type { BlockCache } from '../cache/block-cache.js';
 import { type CachedBlob, figuresOf } from '../cache/cached-blob.js';
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -21,7 +20,7 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   readonly client: Pick<RegistryClient, 'blobRanges'>;
   readonly nbd: NbdServer;
   /** Called once for every read that is answered with an error; the place to log it. */
-  readonly onReadError: (failure: DeviceReadFailure) => void;
+  readonly onReadError: (failure: DeviceFailure) => void;
   /**
    * A thread has ended by itself, which is a bug. Its devices wait for a process that resumes them, so that the
    * best this one can do is end.

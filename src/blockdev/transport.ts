@@ -18,6 +18,15 @@ export type TransportName = (typeof TRANSPORT_NAMES)[number];
 /** How long a device waits for a process that serves it before it answers EIO. */
 export const ABSENCE_SECONDS_MAX = 600;
 
+/** One read, or change of a WritableDisk, that the kernel was told had failed. */
+export interface DeviceFailure {
+  readonly id: string;
+  /** Bytes. */
+  readonly offset: number;
+  readonly length: number;
+  readonly error: unknown;
+}
+
 export interface AttachedDevice {
   /** The device node, e.g. /dev/loop3. It exists, and answers reads, when attach() resolves. */
   readonly path: string;

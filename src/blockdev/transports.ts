@@ -3,16 +3,8 @@ import { join } from 'node:path';
 import { FuseTransport } from './fuse/fuse-transport.js';
 import { NbdTransport } from './nbd/nbd-transport.js';
 import { TcmuTransport } from './tcmu/tcmu-transport.js';
-import type { Transport, TransportName } from './transport.js';
+import type { DeviceFailure, Transport, TransportName } from './transport.js';
 import { UblkTransport } from './ublk/ublk-transport.js';
-
-/** One read that the kernel was told had failed. */
-export interface DeviceReadFailure {
-  readonly id: string;
-  readonly offset: number;
-  readonly length: number;
-  readonly error: unknown;
-}
 
 export type Transports = Readonly<Record<TransportName, Transport>>;
 
@@ -24,7 +16,7 @@ export type Transports = Readonly<Record<TransportName, Transport>>;
 export function makeTransports(
   nbdSocketPath: string,
   directory: string,
-  onReadError?: (failure: DeviceReadFailure) => void,
+  onReadError?: (failure: DeviceFailure) => void,
 ): Transports {
   const of = (name: TransportName) => join(directory, name);
   return {

@@ -23,6 +23,7 @@ import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 import { readMountTable } from '../../io/mount-table.js';
 import { readFully } from '../../io/random-access-file.js';
 import { outputOf } from '../../io/run-program.js';
+import { isDeviceId, TakenIds } from '../device-ids.js';
 import {
   ABSENCE_SECONDS_MAX,
   type AttachedDevice,
@@ -34,7 +35,6 @@ import { endHolders, findFuseFile, listHolders, makeFuseDevice } from './fuse-fi
 import { unmountFile } from './fuse-mount.js';
 import { type LoopDevice, listLoops, loopSectors, releaseLoop, sectorsOf } from './loop-device.js';
 
-const ID_PATTERN = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 const FIRST_BYTES = 4096;
 /** A holder connects again within a second, and the bytes are local; this is for one that does not. */
 const FIRST_READ_MS = 15_000;
@@ -43,8 +43,7 @@ export class FuseTransport implements Transport {
   readonly name = 'fuse';
   readonly #socketPath: string;
   readonly #directory: string;
-  /** What is attached, or becomes or ceases to be, by id. */
-  readonly #taken = new Set<string>();
+  readonly #taken = new TakenIds();
   /** Ids whose attach failed and could not be taken back; the next attach of the id begins with that. */
   readonly #leftBehind = new Set<string>();
 
@@ -68,8 +67,7 @@ export class FuseTransport implements Transport {
   }
 
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
-    this.#take(id, 'attach');
-    try {
+    return await this.#taken.keep(id, 'attach', async () => {
       const missing = await this.missing();
       if (missing !== undefined) {
         const message = `Cannot attach "${id}": fuse cannot be used: ${missing}`;
@@ -86,24 +84,20 @@ export class FuseTransport implements Transport {
         await this.#clear(id).catch(() => this.#leftBehind.add(id));
         throw error;
       });
-      return new FuseDevice(device, home, () => this.#taken.delete(id));
-    } catch (error) {
-      this.#taken.delete(id);
-      throw error;
-    }
+      return new FuseDevice(device, home, () => this.#taken.giveBack(id));
+    });
   }
 
   async survivors(): Promise<Survivor[]> {
     const root = await realpath(this.#directory).catch(() => undefined);
     if (root === undefined) return [];
     const wholes = await this.#wholeDevices();
-    const ids = (await readdir(root)).filter((id) => ID_PATTERN.test(id) && !this.#taken.has(id));
+    const ids = (await readdir(root)).filter((id) => isDeviceId(id) && !this.#taken.has(id));
     return ids.map((id) => ({ id, path: wholes.get(join(root, id, 'disk'))?.path }));
   }
 
   async resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
-    this.#take(id, 'resume');
-    try {
+    return await this.#taken.keep(id, 'resume', async () => {
       const home = await this.#homeOf(id);
       const loop = (await this.#wholeDevices()).get(join(home, 'disk'));
       if (loop === undefined) {
@@ -120,34 +114,12 @@ export class FuseTransport implements Transport {
       }
       await readFirst(disk);
       if (sectors > 0) await readFirstOf(loop.path);
-      return new FuseDevice(loop, home, () => this.#taken.delete(id));
-    } catch (error) {
-      this.#taken.delete(id);
-      throw error;
-    }
+      return new FuseDevice(loop, home, () => this.#taken.giveBack(id));
+    });
   }
 
   async clear(id: string): Promise<void> {
-    this.#take(id, 'clear');
-    try {
-      await this.#clear(id);
-    } finally {
-      this.#taken.delete(id);
-    }
-  }
-
-  #take(id: string, action: string): void {
-    if (!ID_PATTERN.test(id)) {
-      throw new ObdError(
-        ErrorCodes.InvalidArgument,
-        `Cannot ${action} ${JSON.stringify(id)}: an id is 1 to 64 of A-Z, a-z, 0-9, ".", "_" and "-", and begins with no "."`,
-      );
-    }
-    if (this.#taken.has(id)) {
-      const message = `Cannot ${action} "${id}": this process serves or changes it`;
-      throw new ObdError(ErrorCodes.Busy, message);
-    }
-    this.#taken.add(id);
+    await this.#taken.borrow(id, 'clear', () => this.#clear(id));
   }
 
   async #makeHome(id: string): Promise<string> {

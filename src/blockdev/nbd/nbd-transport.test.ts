@@ -18,6 +18,7 @@ import { FileDisk } from '../../../test/support/file-disk.js';
 import { type TransportUnderTest, transportSuite } from '../../../test/support/transport-suite.js';
 import { MemoryDisk, pagesOf, WaitingDisk } from '../../../test/support/virtual-disks.js';
 import { ErrorCodes } from '../../errors.js';
+import type { DeviceFailure } from '../transport.js';
 import { listNamedDevices, unusedIndexes } from './nbd-devices.js';
 import {
   closeSocket,
@@ -27,7 +28,7 @@ import {
   openSocketPair,
   reconfigureDevice,
 } from './nbd-netlink.js';
-import { type NbdFailure, NbdTransport } from './nbd-transport.js';
+import { NbdTransport } from './nbd-transport.js';
 
 const run = promisify(execFile);
 const hasModule = existsSync('/sys/module/nbd');
@@ -45,14 +46,14 @@ const SERVER_PROCESS = join(
 interface Scene extends TransportUnderTest {
   readonly transport: NbdTransport;
   readonly directory: string;
-  readonly failures: NbdFailure[];
+  readonly failures: DeviceFailure[];
 }
 
 async function start(t: TestContext): Promise<Scene> {
   const folder = await mkdtemp('/var/tmp/obd-nbd-');
   t.after(() => rm(folder, { recursive: true }));
   const directory = join(folder, 'devices');
-  const failures: NbdFailure[] = [];
+  const failures: DeviceFailure[] = [];
   const transport = new NbdTransport(directory, (failure) => failures.push(failure));
   const again = () => new NbdTransport(directory);
   return { transport, again, folder, directory, failures, leftovers: () => leftoversOf(directory) };

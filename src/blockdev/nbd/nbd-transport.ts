@@ -19,17 +19,17 @@
  * says little: against one, four answered 1.1 and 1.4 times as many 4 KiB reads at depth 32 in two boots of 6.12, and 0.45
  * and 0.33 times in two rounds of a busy 6.1; of 1 MiB reads 0.8 and 1.3, 0.6 and 0.75 times.
  */
-import { createHash } from 'node:crypto';
-import { mkdir, realpath } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ErrorCodes, hasCode, messageOf, ObdError } from '../../errors.js';
+import { ErrorCodes, hasCode, ObdError } from '../../errors.js';
 import { readFully } from '../../io/random-access-file.js';
 import { outputOf } from '../../io/run-program.js';
+import { daemonKey, TakenIds } from '../device-ids.js';
 import { claimDevice } from '../device-users.js';
 import {
   ABSENCE_SECONDS_MAX,
   type AttachedDevice,
+  type DeviceFailure,
   type Survivor,
   type Transport,
 } from '../transport.js';
@@ -58,7 +58,6 @@ import { ReplyBuffers } from './reply-buffers.js';
 import { Transmission } from './transmission.js';
 import { transmissionFlags } from './transmission-flags.js';
 
-const ID_PATTERN = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 /** File systems of 1 KiB blocks are among what has to be mounted, and a larger logical block refuses them. */
 const BLOCK_BYTES = 512;
 /** What the kernel reads in search of partitions. */
@@ -79,25 +78,15 @@ const TAKE_OVER_MS = 5_000;
 const DISAPPEAR_MS = 10_000;
 const POLL_MS = 10;
 
-/** One read, or change of a WritableDisk, that was answered with an error. */
-export interface NbdFailure {
-  readonly id: string;
-  readonly offset: number;
-  readonly length: number;
-  readonly error: unknown;
-}
-
 export class NbdTransport implements Transport {
   readonly name = 'nbd';
   readonly #directory: string;
-  readonly #onReadError: ((failure: NbdFailure) => void) | undefined;
+  readonly #onReadError: ((failure: DeviceFailure) => void) | undefined;
   readonly #buffers = new ReplyBuffers();
-  /** What is attached, or becomes or ceases to be, by id. */
-  readonly #taken = new Set<string>();
-  #prefix: Promise<string> | undefined;
+  readonly #taken = new TakenIds();
 
   /** @param directory - Names this daemon's devices; made when it is first needed, and stays empty. */
-  constructor(directory: string, onReadError?: (failure: NbdFailure) => void) {
+  constructor(directory: string, onReadError?: (failure: DeviceFailure) => void) {
     this.#directory = directory;
     this.#onReadError = onReadError;
   }
@@ -107,8 +96,8 @@ export class NbdTransport implements Transport {
   }
 
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
-    const backend = await this.#begin(id, 'attach');
-    return await this.#keeping(id, async () => {
+    return await this.#taken.keep(id, 'attach', async () => {
+      const backend = await this.#backendOf(id);
       const missing = await this.missing();
       if (missing !== undefined) {
         const message = `Cannot attach "${id}": nbd cannot be used: ${missing}`;
@@ -155,8 +144,8 @@ export class NbdTransport implements Transport {
   }
 
   async resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
-    const backend = await this.#begin(id, 'resume');
-    return await this.#keeping(id, async () => {
+    return await this.#taken.keep(id, 'resume', async () => {
+      const backend = await this.#backendOf(id);
       const [index] = await devicesOf(backend);
       const sizeBytes = index === undefined ? undefined : await sizeBytesOf(index);
       if (index === undefined || sizeBytes === undefined) {
@@ -185,49 +174,14 @@ export class NbdTransport implements Transport {
   }
 
   async clear(id: string): Promise<void> {
-    const backend = await this.#begin(id, 'clear');
-    try {
+    await this.#taken.borrow(id, 'clear', async () => {
+      const backend = await this.#backendOf(id);
       // None where there is no driver, and then there is nothing to ask it.
       for (const index of await devicesOf(backend)) {
         await disconnect(index, backend);
         await untilGone(index, backend);
       }
-    } finally {
-      this.#taken.delete(id);
-    }
-  }
-
-  /** Takes the id for a call, and returns its name in the kernel. */
-  async #begin(id: string, action: string): Promise<string> {
-    if (!ID_PATTERN.test(id)) {
-      throw new ObdError(
-        ErrorCodes.InvalidArgument,
-        `Cannot ${action} ${JSON.stringify(id)}: an id is 1 to 64 of A-Z, a-z, 0-9, ".", "_" and "-", and begins with no "."`,
-      );
-    }
-    if (this.#taken.has(id)) {
-      throw new ObdError(
-        ErrorCodes.Busy,
-        `Cannot ${action} "${id}": this process serves or changes it`,
-      );
-    }
-    this.#taken.add(id);
-    try {
-      return `${await this.#namePrefix()}${id}`;
-    } catch (error) {
-      this.#taken.delete(id);
-      throw error;
-    }
-  }
-
-  /** The id stays taken if a device comes of it. */
-  async #keeping(id: string, make: () => Promise<NbdDevice>): Promise<NbdDevice> {
-    try {
-      return await make();
-    } catch (error) {
-      this.#taken.delete(id);
-      throw error;
-    }
+    });
   }
 
   /** Serves the device on a socket whose other end the kernel has. */
@@ -239,15 +193,17 @@ export class NbdTransport implements Transport {
       this.#onReadError?.({ id, offset, length, error });
     const options = { disk, structured: false, allocation: false, buffers: this.#buffers };
     const transmission = new Transmission(socket, { ...options, onReadError }, Buffer.alloc(0));
-    return new NbdDevice(index, backend, transmission, () => this.#taken.delete(id));
+    return new NbdDevice(index, backend, transmission, () => this.#taken.giveBack(id));
   }
 
-  #namePrefix(): Promise<string> {
-    this.#prefix ??= nameDaemon(this.#directory).catch((error) => {
-      this.#prefix = undefined;
-      throw error;
-    });
-    return this.#prefix;
+  /** The device's name in the kernel. */
+  async #backendOf(id: string): Promise<string> {
+    return `${await this.#namePrefix()}${id}`;
+  }
+
+  /** What the backends of this daemon's devices begin with. */
+  async #namePrefix(): Promise<string> {
+    return `obd-ts/${await daemonKey(this.#directory)}/`;
   }
 }
 
@@ -305,18 +261,6 @@ class NbdDevice implements AttachedDevice {
     await this.#transmission.end();
     await untilGone(this.#index, this.#backend);
     this.#forget();
-  }
-}
-
-/** What the backends of this daemon's devices begin with. */
-async function nameDaemon(directory: string): Promise<string> {
-  try {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
-    const hash = createHash('sha256').update(await realpath(directory));
-    return `obd-ts/${hash.digest('hex').slice(0, 16)}/`;
-  } catch (cause) {
-    const message = `Cannot make the directory "${directory}": ${messageOf(cause)}`;
-    throw new ObdError(ErrorCodes.Io, message, { path: directory }, cause);
   }
 }
 

@@ -28,8 +28,9 @@ import { FileDisk } from '../../../test/support/file-disk.js';
 import { type TransportUnderTest, transportSuite } from '../../../test/support/transport-suite.js';
 import { MemoryDisk, pagesOf, WaitingDisk } from '../../../test/support/virtual-disks.js';
 import { ErrorCodes } from '../../errors.js';
+import type { DeviceFailure } from '../transport.js';
 import { makeCoreDevice, removeLink, targetNames } from './target-objects.js';
-import { type TcmuFailure, TcmuTransport } from './tcmu-transport.js';
+import { TcmuTransport } from './tcmu-transport.js';
 
 const run = promisify(execFile);
 const CORE = '/sys/kernel/config/target/core';
@@ -50,14 +51,14 @@ const SERVER_PROCESS = join(
 interface Scene extends TransportUnderTest {
   readonly transport: TcmuTransport;
   readonly directory: string;
-  readonly failures: TcmuFailure[];
+  readonly failures: DeviceFailure[];
 }
 
 async function start(t: TestContext): Promise<Scene> {
   const folder = await mkdtemp('/var/tmp/obd-tcmu-');
   t.after(() => rm(folder, { recursive: true }));
   const directory = join(folder, 'devices');
-  const failures: TcmuFailure[] = [];
+  const failures: DeviceFailure[] = [];
   const transport = new TcmuTransport(directory, (failure) => failures.push(failure));
   const again = () => new TcmuTransport(directory);
   return { transport, again, folder, directory, failures, leftovers: () => leftoversOf(directory) };

@@ -19,13 +19,12 @@
  * it says that it has no handler, and lets it be. Tried on 6.1 and 6.12 with one that was killed and restarted while a disk
  * was served, and while nobody served it.
  */
-import { createHash } from 'node:crypto';
-import { mkdir, realpath } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 import { readFully } from '../../io/random-access-file.js';
+import { daemonKey, TakenIds } from '../device-ids.js';
 import { claimDevice } from '../device-users.js';
-import type { AttachedDevice, Survivor, Transport } from '../transport.js';
+import type { AttachedDevice, DeviceFailure, Survivor, Transport } from '../transport.js';
 import type { VirtualDisk } from '../virtual-disk.js';
 import { CommandRefusal } from './command-refusal.js';
 import { RingServer, TRANSFER_BYTES_MAX } from './ring-server.js';
@@ -49,7 +48,6 @@ import {
 } from './target-objects.js';
 import { openUioDevice, type UioDevice } from './uio-device.js';
 
-const ID_PATTERN = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 /** What the kernel reads in search of partitions. */
 const FIRST_BYTES = 16384;
 /** A process that was killed has its files closed within that, unless its memory is large. */
@@ -58,25 +56,15 @@ const TAKE_OVER_MS = 10_000;
 const OPEN_MS = 4000;
 const POLL_MS = 20;
 
-/** One read, or change of a WritableDisk, that was answered with an error. */
-export interface TcmuFailure {
-  readonly id: string;
-  readonly offset: number;
-  readonly length: number;
-  readonly error: unknown;
-}
-
 export class TcmuTransport implements Transport {
   readonly name = 'tcmu';
   readonly #directory: string;
-  readonly #onReadError: ((failure: TcmuFailure) => void) | undefined;
+  readonly #onReadError: ((failure: DeviceFailure) => void) | undefined;
   readonly #shared = Buffer.allocUnsafeSlow(TRANSFER_BYTES_MAX);
-  /** What is attached, or becomes or ceases to be, by id. */
-  readonly #taken = new Set<string>();
-  #instance: Promise<string> | undefined;
+  readonly #taken = new TakenIds();
 
   /** @param directory - Names this daemon's devices; made when it is first needed, and stays empty. */
-  constructor(directory: string, onReadError?: (failure: TcmuFailure) => void) {
+  constructor(directory: string, onReadError?: (failure: DeviceFailure) => void) {
     this.#directory = directory;
     this.#onReadError = onReadError;
   }
@@ -86,8 +74,8 @@ export class TcmuTransport implements Transport {
   }
 
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
-    const names = await this.#begin(id, 'attach');
-    return await this.#keeping(id, async () => {
+    return await this.#taken.keep(id, 'attach', async () => {
+      const names = await this.#namesFor(id, 'attach');
       if (disk.sizeBytes % BLOCK_BYTES !== 0 || disk.sizeBytes === 0) {
         throw new ObdError(
           ErrorCodes.InvalidArgument,
@@ -104,7 +92,7 @@ export class TcmuTransport implements Transport {
         const address = (await scsiAddressOf(names)) ?? 'unknown';
         const path = await waitForDisk(address);
         await setPatience(address);
-        return new TcmuDevice(names, path, serving, () => this.#taken.delete(id));
+        return new TcmuDevice(names, path, serving, () => this.#taken.giveBack(id));
       } catch (error) {
         // Why the attach failed matters more. What cannot be taken back is found by survivors().
         await abandon(names, serving).catch(() => {});
@@ -114,7 +102,7 @@ export class TcmuTransport implements Transport {
   }
 
   async survivors(): Promise<Survivor[]> {
-    const instance = await this.#instanceKey();
+    const instance = await daemonKey(this.#directory);
     const found: Survivor[] = [];
     for (const id of await listTargets(instance)) {
       if (this.#taken.has(id)) continue;
@@ -124,8 +112,8 @@ export class TcmuTransport implements Transport {
   }
 
   async resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
-    const names = await this.#begin(id, 'resume');
-    return await this.#keeping(id, async () => {
+    return await this.#taken.keep(id, 'resume', async () => {
+      const names = await this.#namesFor(id, 'resume');
       const path = await nodeOf(names);
       if (path === undefined) {
         throw new ObdError(ErrorCodes.NotFound, `Cannot resume "${id}": there is no such device`);
@@ -146,57 +134,25 @@ export class TcmuTransport implements Transport {
         await serving.end();
         throw error;
       }
-      return new TcmuDevice(names, path, serving, () => this.#taken.delete(id));
+      return new TcmuDevice(names, path, serving, () => this.#taken.giveBack(id));
     });
   }
 
   async clear(id: string): Promise<void> {
-    const names = await this.#begin(id, 'clear');
-    try {
+    await this.#taken.borrow(id, 'clear', async () => {
+      const names = await this.#namesFor(id, 'clear');
       if (await isMade(names)) await clear(names);
-    } finally {
-      this.#taken.delete(id);
-    }
+    });
   }
 
-  /** Takes the id for a call, and returns its names in the kernel. */
-  async #begin(id: string, action: string): Promise<TargetNames> {
-    if (!ID_PATTERN.test(id)) {
-      throw new ObdError(
-        ErrorCodes.InvalidArgument,
-        `Cannot ${action} ${JSON.stringify(id)}: an id is 1 to 64 of A-Z, a-z, 0-9, ".", "_" and "-", and begins with no "."`,
-      );
+  /** Its names in the kernel. @throws {ObdError} `Host` if this one has no TCMU. */
+  async #namesFor(id: string, action: string): Promise<TargetNames> {
+    const missing = await this.missing();
+    if (missing !== undefined) {
+      const message = `Cannot ${action} "${id}": tcmu cannot be used: ${missing}`;
+      throw new ObdError(ErrorCodes.Host, message);
     }
-    if (this.#taken.has(id)) {
-      throw new ObdError(
-        ErrorCodes.Busy,
-        `Cannot ${action} "${id}": this process serves or changes it`,
-      );
-    }
-    this.#taken.add(id);
-    try {
-      const missing = await this.missing();
-      if (missing !== undefined) {
-        throw new ObdError(
-          ErrorCodes.Host,
-          `Cannot ${action} "${id}": tcmu cannot be used: ${missing}`,
-        );
-      }
-      return targetNames(await this.#instanceKey(), id);
-    } catch (error) {
-      this.#taken.delete(id);
-      throw error;
-    }
-  }
-
-  /** The id stays taken if a device comes of it. */
-  async #keeping(id: string, make: () => Promise<TcmuDevice>): Promise<TcmuDevice> {
-    try {
-      return await make();
-    } catch (error) {
-      this.#taken.delete(id);
-      throw error;
-    }
+    return targetNames(await daemonKey(this.#directory), id);
   }
 
   async #serve(
@@ -220,14 +176,6 @@ export class TcmuTransport implements Transport {
       uio.close();
       throw error;
     }
-  }
-
-  #instanceKey(): Promise<string> {
-    this.#instance ??= nameDaemon(this.#directory).catch((error) => {
-      this.#instance = undefined;
-      throw error;
-    });
-    return this.#instance;
   }
 }
 
@@ -295,18 +243,6 @@ class TcmuDevice implements AttachedDevice {
     await this.#serving.end();
     await removeTarget(this.#names);
     this.#forget();
-  }
-}
-
-/** What this daemon's objects have in their names. */
-async function nameDaemon(directory: string): Promise<string> {
-  try {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
-    const hash = createHash('sha256').update(await realpath(directory));
-    return hash.digest('hex').slice(0, 16);
-  } catch (cause) {
-    const message = `Cannot make the directory "${directory}": ${messageOf(cause)}`;
-    throw new ObdError(ErrorCodes.Io, message, { path: directory }, cause);
   }
 }
 

@@ -15,8 +15,9 @@ import { readFile } from 'node:fs/promises';
 import { setTimeout } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 import { readFully } from '../../io/random-access-file.js';
+import { checkDeviceId } from '../device-ids.js';
 import { claimDevice } from '../device-users.js';
-import type { AttachedDevice, Survivor, Transport } from '../transport.js';
+import type { AttachedDevice, DeviceFailure, Survivor, Transport } from '../transport.js';
 import { isWritable, type VirtualDisk } from '../virtual-disk.js';
 import { UblkControl } from './ublk-control.js';
 import { blockPath, characterPath, isServedHere, UblkDevices } from './ublk-devices.js';
@@ -30,7 +31,6 @@ import {
 } from './ublk-protocol.js';
 import { UblkQueue } from './ublk-queue.js';
 
-const ID_PATTERN = /^(?!\.\.?$)[A-Za-z0-9._-]{1,64}$/;
 const PROBE_BYTES = 4096;
 /** What a container's processes have in flight at a time, and twice what fio is usually told to. */
 const DEPTH = 64;
@@ -48,24 +48,16 @@ const QUIET_MS = 100;
 /** Those of this thread that were released: with their process ends the last hold on them, if they are not resumed here. */
 const released = new Map<number, UblkQueue>();
 
-/** An access to the disk that could not be made, and was answered with an error. */
-export interface DiskFailure {
-  readonly id: string;
-  readonly offset: number;
-  readonly length: number;
-  readonly error: unknown;
-}
-
 export class UblkTransport implements Transport {
   readonly name = 'ublk';
   readonly #devices: UblkDevices;
-  readonly #onReadError: ((failure: DiskFailure) => void) | undefined;
+  readonly #onReadError: ((failure: DeviceFailure) => void) | undefined;
 
   /**
    * @param directory - For this transport alone; made when it is first needed.
    * @param onReadError - Told of each request that failed.
    */
-  constructor(directory: string, onReadError?: (failure: DiskFailure) => void) {
+  constructor(directory: string, onReadError?: (failure: DeviceFailure) => void) {
     this.#devices = new UblkDevices(directory);
     this.#onReadError = onReadError;
   }
@@ -88,11 +80,7 @@ export class UblkTransport implements Transport {
   }
 
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
-    if (!ID_PATTERN.test(id)) {
-      const rule = 'an id is 1 to 64 of A-Z, a-z, 0-9, ".", "_" and "-"';
-      const message = `Cannot attach ${JSON.stringify(id)}: ${rule}`;
-      throw new ObdError(ErrorCodes.InvalidArgument, message);
-    }
+    checkDeviceId(id, 'attach');
     const control = await openControl();
     const parameters = parametersOf(disk, IO_BYTES_MAX);
     await readFully(disk, Buffer.alloc(Math.min(PROBE_BYTES, disk.sizeBytes)), 0);
