@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { TRANSPORT_NAMES } from '../blockdev/transport.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
-import { replaceFile } from '../io/replace-file.js';
+import { isUnfinished, replaceFile } from '../io/replace-file.js';
 
 const SUFFIX = '.json';
 
@@ -34,7 +34,14 @@ export class DeviceRecords {
 
   /** @throws {ObdError} `Io`. */
   async put(record: DeviceRecord): Promise<void> {
-    await replaceFile(this.#pathOf(record.id), `${JSON.stringify({ version: 1, ...record })}\n`);
+    const path = this.#pathOf(record.id);
+    const text = `${JSON.stringify({ version: 1, ...record })}\n`;
+    try {
+      await replaceFile(path, 0o600, (file) => file.writeFile(text));
+    } catch (cause) {
+      const message = `Cannot write "${path}": ${messageOf(cause)}`;
+      throw new ObdError(ErrorCodes.Io, message, { path }, cause);
+    }
   }
 
   /** Idempotent. @throws {ObdError} `Io`. */
@@ -49,7 +56,8 @@ export class DeviceRecords {
   }
 
   /**
-   * All there are. One that cannot be read is reported, and stays for somebody to look at.
+   * All there are; what a crash left of one that was being written goes. One that cannot be read is reported, and
+   * stays for somebody to look at.
    * @throws {ObdError} `Io`.
    */
   async all(report: (problem: ObdError) => void): Promise<DeviceRecord[]> {
@@ -69,7 +77,9 @@ export class DeviceRecords {
 
   async #names(): Promise<string[]> {
     try {
-      return (await readdir(this.#directory)).filter((name) => name.endsWith(SUFFIX));
+      const names = await readdir(this.#directory);
+      for (const name of names.filter(isUnfinished)) await rm(join(this.#directory, name));
+      return names.filter((name) => name.endsWith(SUFFIX));
     } catch (cause) {
       const path = this.#directory;
       const message = `Cannot list the records of devices in "${path}": ${messageOf(cause)}`;

@@ -1,17 +1,17 @@
 /**
  * Writes a virtual disk as a sparse raw file: what no layer holds, and what is zeroes in whole blocks, is a hole.
  *
- * The file appears under its name only when it is complete and on the disk: it is written beside it under a temporary
- * name, synced and renamed. On any failure, an interruption included, the temporary file is gone.
+ * The file appears under its name only when it is complete and on the disk. On any failure, an interruption included,
+ * nothing is left of it.
  *
  * Memory: one piece of PIECE_BYTES. Between pieces the event loop gets its turn, so that signals arrive.
  */
-import { randomUUID } from 'node:crypto';
-import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { setImmediate } from 'node:timers/promises';
 import type { VirtualDisk } from '../blockdev/virtual-disk.js';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 import { readFully } from '../io/random-access-file.js';
+import { replaceFile } from '../io/replace-file.js';
 
 const PIECE_BYTES = 1 << 20;
 /** The unit of a hole: what file systems allocate in. */
@@ -29,22 +29,13 @@ export async function exportRaw(
   signal: AbortSignal,
   onProgress: (doneBytes: number) => void,
 ): Promise<number> {
-  const temporary = `${path}.${randomUUID()}.partial`;
   try {
-    const file = await open(temporary, 'wx', 0o644);
-    let written: number;
-    try {
+    return await replaceFile(path, 0o644, async (file) => {
       await file.truncate(disk.sizeBytes);
-      written = await copyData(disk, file, signal, onProgress);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, path);
-    return written;
+      return await copyData(disk, file, signal, onProgress);
+    });
   } catch (error) {
-    await rm(temporary, { force: true });
-    throw error instanceof ObdError ? error : writeFailure(path, error);
+    throw systemCode(error) === undefined ? error : writeFailure(path, error);
   }
 }
 

@@ -5,12 +5,13 @@
  * are refused, by file and name. What this build cannot honour is refused where ignoring it would show
  * wrong bytes (a writable upper); what only costs speed (`download`, traces to replay) is ignored.
  *
- * Writing replaces the file atomically: temporary file, fsync, rename, fsync of the folder.
+ * Writing replaces the file atomically.
  */
-import { constants, open, rename, rm } from 'node:fs/promises';
-import { dirname, isAbsolute } from 'node:path';
+import { constants, open } from 'node:fs/promises';
+import { isAbsolute } from 'node:path';
 import { z } from 'zod';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+import { replaceFile } from '../io/replace-file.js';
 import { LAYERS_MAX } from '../lsmt/layer-stack.js';
 import { isDigest } from '../registry/digest.js';
 import { parseBlobUrl } from './blob-url.js';
@@ -96,24 +97,9 @@ export async function writeImageConfig(path: string, config: ImageConfig): Promi
     resultFile: resultFile ?? '',
     ...withoutEmpty({ accelerationLayer }),
   };
-  const temporary = `${path}.${process.pid}.new`;
   try {
-    const file = await open(temporary, 'w', 0o600);
-    try {
-      await file.writeFile(JSON.stringify(value));
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, path);
-    const folder = await open(dirname(path), 'r');
-    try {
-      await folder.sync();
-    } finally {
-      await folder.close();
-    }
+    await replaceFile(path, 0o600, (file) => file.writeFile(JSON.stringify(value)));
   } catch (error) {
-    await rm(temporary, { force: true });
     const full = ['ENOSPC', 'EDQUOT'].includes(systemCode(error) ?? '');
     const message = `Cannot write the image config "${path}": ${messageOf(error)}`;
     throw new ObdError(full ? ErrorCodes.NoSpace : ErrorCodes.Io, message, { path }, error);

@@ -1,29 +1,43 @@
-/** Writing a small file so that whoever reads it sees the old content or the new one, also after a crash. */
-import { open, rename, rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
-import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+/** Writing a file so that whoever reads it sees the old content or the new one, also after a crash. */
+import { randomBytes } from 'node:crypto';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+
+const UNFINISHED = '.new-';
+
+/** Whether a file of this name is what a crash left of replaceFile(). */
+export function isUnfinished(name: string): boolean {
+  return name.startsWith(UNFINISHED);
+}
 
 /**
- * Replaces or makes `path`; it is on the disk when this resolves. For one writer of a path at a time.
- * @param mode - Of the file, whatever the umask adds.
- * @throws {ObdError} `Io`; `path` is then as it was.
+ * Makes `path` a file that `fill` has filled; it is on the disk when this resolves.
+ *
+ * @param mode - Of the file, less what the umask takes.
+ * @throws system errors as they are, and what `fill` throws; `path` is then as it was.
  */
-export async function replaceFile(path: string, text: string, mode = 0o600): Promise<void> {
-  const fresh = `${path}.new`;
+export async function replaceFile<T>(
+  path: string,
+  mode: number,
+  fill: (file: FileHandle) => Promise<T>,
+): Promise<T> {
+  const fresh = join(dirname(path), `${UNFINISHED}${randomBytes(8).toString('hex')}`);
   try {
-    const file = await open(fresh, 'w', mode);
+    const file = await open(fresh, 'wx', mode);
+    let filled: T;
     try {
-      await file.writeFile(text);
+      filled = await fill(file);
       await file.sync();
     } finally {
       await file.close();
     }
     await rename(fresh, path);
     await syncDirectory(dirname(path));
-  } catch (cause) {
+    return filled;
+  } catch (error) {
+    // Why it failed matters more.
     await rm(fresh, { force: true }).catch(() => {});
-    const message = `Cannot write "${path}": ${messageOf(cause)}`;
-    throw new ObdError(ErrorCodes.Io, message, { path }, cause);
+    throw error;
   }
 }
 

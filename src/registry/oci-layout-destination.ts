@@ -27,7 +27,7 @@ import {
   openLayoutFile,
   REF_NAME_ANNOTATION,
   readIndex,
-  replaceFile,
+  writeLayoutFile,
 } from './oci-layout.js';
 import { verifiedBlob } from './verified-blob.js';
 
@@ -72,7 +72,7 @@ export class OciLayoutDestination implements ImageDestination {
     const isNew = !(await this.hasBlob(descriptor));
     const label = typeof content === 'string' ? `"${content}"` : descriptor.digest;
     const pieces = verifiedBlob(this.#piecesOf(content), descriptor, label);
-    await replaceFile(path, counted(pieces, onBytes));
+    await writeLayoutFile(path, counted(pieces, onBytes));
     if (isNew) this.#unpublished.push(path);
   }
 
@@ -96,7 +96,7 @@ export class OciLayoutDestination implements ImageDestination {
         ? descriptor
         : { ...descriptor, annotations: { [REF_NAME_ANNOTATION]: tag } };
     const json = { ...index, manifests: [...others, named] };
-    await replaceFile(indexFile(this.#directory), [Buffer.from(JSON.stringify(json))]);
+    await writeLayoutFile(indexFile(this.#directory), [Buffer.from(JSON.stringify(json))]);
     this.#unpublished = [];
     this.#made = [];
     return descriptor;
@@ -128,7 +128,7 @@ export class OciLayoutDestination implements ImageDestination {
       await this.#makeDirectory(this.#directory);
       await this.#checkEmpty();
       const version = JSON.stringify({ imageLayoutVersion: LAYOUT_VERSION });
-      await replaceFile(layoutFile(this.#directory), [Buffer.from(version)]);
+      await writeLayoutFile(layoutFile(this.#directory), [Buffer.from(version)]);
     }
     await this.#makeDirectory(join(this.#directory, 'blobs'));
     await this.#makeDirectory(join(this.#directory, 'blobs', 'sha256'));

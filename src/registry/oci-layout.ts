@@ -7,13 +7,13 @@
  *
  * A layout may have come from anywhere. What is opened here is a regular file inside the directory: no
  * symbolic link is followed below DIR, nothing that would block (a fifo) is waited for, and names are made
- * of checked digests only. Files are written under a temporary name, synced, and renamed.
+ * of checked digests only. Files are replaced whole.
  */
-import { randomBytes } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
-import { type FileHandle, lstat, open, rename, unlink } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { type FileHandle, lstat, open } from 'node:fs/promises';
+import { join } from 'node:path';
 import { ErrorCodes, hasCode, messageOf, ObdError, systemCode } from '../errors.js';
+import { replaceFile } from '../io/replace-file.js';
 import { checkDigest } from './digest.js';
 import { type ImageIndex, MANIFEST_BYTES_MAX, parseLayoutIndex } from './manifest.js';
 
@@ -128,33 +128,16 @@ export async function readLayoutFile(path: string, bytesMax: number): Promise<Ui
  *
  * @throws {ObdError} `NoSpace`, `Io`, and whatever `pieces` throw; then `path` is as it was.
  */
-export async function replaceFile(
+export async function writeLayoutFile(
   path: string,
   pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
 ): Promise<void> {
-  const temporary = join(dirname(path), `.new-${randomBytes(8).toString('hex')}`);
   try {
-    const file = await open(temporary, 'wx', 0o644);
-    try {
+    await replaceFile(path, 0o644, async (file) => {
       for await (const piece of pieces) await file.writeFile(piece);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, path);
-    await syncDirectory(dirname(path));
+    });
   } catch (error) {
-    await unlink(temporary).catch(() => {});
     throw layoutError(path, 'write', error);
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
   }
 }
 
