@@ -34,7 +34,8 @@ function headersOption() {
 
 /** @param {string} folder */
 function newestSource(folder) {
-  const sources = readdirSync(join(folder, 'src')).map((name) => join(folder, 'src', name));
+  const folders = [join(folder, 'src'), join(NATIVE, 'include')];
+  const sources = folders.flatMap((from) => readdirSync(from).map((name) => join(from, name)));
   return Math.max(
     ...[join(folder, 'binding.gyp'), ...sources].map((path) => statSync(path).mtimeMs),
   );

@@ -8,7 +8,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "arguments.h"
+#include "read_columns.h"
 
 namespace {
 
@@ -29,16 +29,6 @@ int IoGetEvents(aio_context_t context, long max, io_event* events) {
   return static_cast<int>(syscall(SYS_io_getevents, context, 0L, max, events, &none));
 }
 
-// In Node's own shape: { code, errno, syscall }.
-Napi::Error SystemError(Napi::Env env, const char* name, int number) {
-  const char* code = uv_err_name(-number);
-  auto error = Napi::Error::New(env, std::string(code) + ": " + strerror(number) + ", " + name);
-  error.Set("code", code);
-  error.Set("errno", static_cast<double>(-number));
-  error.Set("syscall", name);
-  return error;
-}
-
 }  // namespace
 
 Napi::Function AioQueue::Class(Napi::Env env) {
@@ -48,7 +38,7 @@ Napi::Function AioQueue::Class(Napi::Env env) {
 AioQueue::AioQueue(const Napi::CallbackInfo& info)
     : Napi::ObjectWrap<AioQueue>(info),
       env_(info.Env()),
-      depth_(static_cast<size_t>(WholeNumber(info, 0, kDepthMax, "depth"))),
+      depth_(static_cast<size_t>(WholeNumber(info, 0, 0, kDepthMax, "depth"))),
       async_context_(info.Env(), "AioQueue") {
   if (depth_ == 0) throw Napi::RangeError::New(env_, "depth");
   auto memory = TypedArray<Napi::Uint8Array>(info, 1, napi_uint8_array, "memory");
@@ -94,7 +84,7 @@ AioQueue::~AioQueue() = default;
 
 Napi::Value AioQueue::Submit(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  const size_t wanted = static_cast<size_t>(WholeNumber(info, 0, UINT32_MAX, "count"));
+  const size_t wanted = static_cast<size_t>(WholeNumber(info, 0, 0, UINT32_MAX, "count"));
   const ReadColumns reads(info, 1, wanted, bytes_);
   auto tags = TypedArray<Napi::Int32Array>(info, 5, napi_int32_array, "tags");
   if (wanted > tags.ElementLength()) throw Napi::RangeError::New(env, "tags");

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <sys/uio.h>
 
-#include "arguments.h"
+#include "read_columns.h"
 
 namespace {
 
@@ -21,17 +21,17 @@ double Read(int fd, uint8_t* target, size_t length, off_t offset) {
 }  // namespace
 
 Napi::Value ReadNow(const Napi::CallbackInfo& info) {
-  const int fd = static_cast<int>(WholeNumber(info, 0, INT32_MAX, "fd"));
+  const int fd = static_cast<int>(WholeNumber(info, 0, 0, INT32_MAX, "fd"));
   auto target = TypedArray<Napi::Uint8Array>(info, 1, napi_uint8_array, "target");
   const size_t bytes = target.ByteLength();
-  const size_t position = static_cast<size_t>(WholeNumber(info, 2, bytes, "position"));
-  const size_t length = static_cast<size_t>(WholeNumber(info, 3, bytes - position, "length"));
-  const off_t offset = static_cast<off_t>(WholeNumber(info, 4, kOffsetMax, "offset"));
+  const size_t position = static_cast<size_t>(WholeNumber(info, 2, 0, bytes, "position"));
+  const size_t length = static_cast<size_t>(WholeNumber(info, 3, 0, bytes - position, "length"));
+  const off_t offset = static_cast<off_t>(WholeNumber(info, 4, 0, kOffsetMax - 1, "offset"));
   return Napi::Number::New(info.Env(), Read(fd, target.Data() + position, length, offset));
 }
 
 void ReadNowEach(const Napi::CallbackInfo& info) {
-  const size_t count = static_cast<size_t>(WholeNumber(info, 0, UINT32_MAX, "count"));
+  const size_t count = static_cast<size_t>(WholeNumber(info, 0, 0, UINT32_MAX, "count"));
   auto target = TypedArray<Napi::Uint8Array>(info, 5, napi_uint8_array, "target");
   auto results = TypedArray<Napi::Int32Array>(info, 6, napi_int32_array, "results");
   const ReadColumns reads(info, 1, count, target.ByteLength());

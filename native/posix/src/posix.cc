@@ -2,27 +2,16 @@
 // { code, errno, syscall }; arguments that make no sense throw as well.
 
 #include <fcntl.h>
-#include <napi.h>
 #include <unistd.h>
-#include <uv.h>
 
 #include <cerrno>
 #include <climits>
-#include <cmath>
-#include <cstring>
 #include <string>
 #include <vector>
 
-namespace {
+#include "addon.h"
 
-Napi::Error SystemError(Napi::Env env, const char* call, int number) {
-  const char* code = uv_err_name(-number);
-  auto error = Napi::Error::New(env, std::string(code) + ": " + strerror(number) + ", " + call);
-  error.Set("code", code);
-  error.Set("errno", static_cast<double>(-number));
-  error.Set("syscall", call);
-  return error;
-}
+namespace {
 
 // No text of a system call may hold a zero byte: it would end there.
 std::string Text(const Napi::Value& value, const char* name) {

@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "arguments.h"
+#include "addon.h"
 
 namespace {
 
@@ -14,12 +14,12 @@ constexpr size_t kIovecBytes = 16;
 // What scatter() and gather() are given.
 struct Copy {
   explicit Copy(const Napi::CallbackInfo& info) {
-    auto iovecs_array = Bytes(info, 0, "iovecs");
+    auto iovecs_array = TypedArray<Napi::Uint8Array>(info, 0, napi_uint8_array, "iovecs");
     const auto room = static_cast<double>(iovecs_array.ByteLength());
     const size_t at = WholeNumber(info, 1, 0, room, "at");
     count = WholeNumber(info, 2, 0, (room - static_cast<double>(at)) / kIovecBytes, "count");
     iovecs = iovecs_array.Data() + at;
-    auto bytes_array = Bytes(info, 3, "bytes");
+    auto bytes_array = TypedArray<Napi::Uint8Array>(info, 3, napi_uint8_array, "bytes");
     const auto size = static_cast<double>(bytes_array.ByteLength());
     const size_t from = WholeNumber(info, 4, 0, size, "from");
     length = WholeNumber(info, 5, 0, size - static_cast<double>(from), "length");

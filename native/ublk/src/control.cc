@@ -5,7 +5,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "arguments.h"
+#include "addon.h"
 
 namespace {
 

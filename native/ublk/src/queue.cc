@@ -11,7 +11,7 @@
 
 #include <thread>
 
-#include "arguments.h"
+#include "addon.h"
 
 namespace {
 

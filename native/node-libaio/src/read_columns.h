@@ -1,34 +1,12 @@
-// Arguments as TypeScript hands them over, checked: what does not fit is a bug of the caller, and throws.
+// The arguments that say what to read, in one call for many reads.
 #pragma once
 
-#include <napi.h>
-
-#include <cmath>
-#include <cstdint>
+#include "addon.h"
 
 // 2^53: offsets in files are numbers that a double holds exactly.
 constexpr double kOffsetMax = 9007199254740992.0;
 
 inline bool IsOffset(double value) { return value >= 0 && value < kOffsetMax && value == std::floor(value); }
-
-// A whole number in [0, max].
-inline double WholeNumber(const Napi::CallbackInfo& info, size_t i, double max, const char* name) {
-  if (i < info.Length() && info[i].IsNumber()) {
-    const double value = info[i].As<Napi::Number>().DoubleValue();
-    if (IsOffset(value) && value <= max) return value;
-  }
-  throw Napi::RangeError::New(info.Env(), name);
-}
-
-template <typename Array>
-Array TypedArray(const Napi::CallbackInfo& info, size_t i, napi_typedarray_type type,
-                 const char* name) {
-  if (i < info.Length() && info[i].IsTypedArray() &&
-      info[i].As<Napi::TypedArray>().TypedArrayType() == type) {
-    return info[i].As<Array>();
-  }
-  throw Napi::TypeError::New(info.Env(), name);
-}
 
 // Many reads into one buffer, as columns: read i takes lengths[i] bytes of fds[i] from offsets[i] on to
 // target[positions[i]...]. results[i] is what comes of it.

@@ -1,4 +1,5 @@
-// Arguments as TypeScript hands them over, checked: what does not fit is a bug of the caller, and throws.
+// What the add-ons of this folder share. Arguments as TypeScript hands them over, checked: what does not fit is a bug of
+// the caller, and throws. And system errors in Node's own shape.
 #pragma once
 
 #include <uv.h>
@@ -35,7 +36,7 @@ inline Napi::Function Callback(const Napi::CallbackInfo& info, size_t i, const c
   throw Napi::TypeError::New(info.Env(), name);
 }
 
-// In Node's own shape: { code, errno, syscall }. `number` is positive.
+// { code, errno, syscall }. `number` is positive.
 inline Napi::Error SystemError(Napi::Env env, const char* name, int number) {
   const char* code = uv_err_name(-number);
   auto error = Napi::Error::New(env, std::string(code) + ": " + strerror(number) + ", " + name);
