@@ -317,7 +317,7 @@ async function whyNot(error: unknown): Promise<string> {
   const code = systemCode(error);
   const { syscall } = error as { syscall?: string };
   if (syscall === 'open' && code === 'ENOENT') {
-    return 'the module ublk_drv is not loaded or this kernel lacks it (Linux 6.0 or newer has it): modprobe ublk_drv';
+    return 'the module ublk_drv is not loaded or this kernel lacks it (it takes Linux 6.5): modprobe ublk_drv';
   }
   if (syscall === 'open') return `"/dev/ublk-control" cannot be opened (${code}): it takes root`;
   if (syscall !== 'io_uring_setup') return messageOf(error);
