@@ -90,10 +90,12 @@ TOML
 
 start_obd() {
   local dir=$1
+  # The transport that runs on any kernel, and whose devices force_away knows how to take away.
   cat >"$dir/blockd.toml" <<TOML
 socket = "$dir/blockd.sock"
 nbd_socket = "$dir/nbd.sock"
 state_dir = "$dir/blockd"
+transport = "fuse"
 TOML
   cat >"$dir/snapshotter.toml" <<TOML
 socket = "$dir/snapshotter.sock"
