@@ -6,12 +6,12 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { extname, join } from 'node:path';
+import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { Worker } from 'node:worker_threads';
 import { ErrorCodes } from '../errors.js';
 import { NOT_IN_MEMORY, NOWAIT_UNSUPPORTED, readNow } from './libaio.js';
 import { ResidentFile } from './resident-file.js';
+import { startThread } from './start-thread.js';
 
 const BYTES = (5 << 20) + 777;
 const directory = mkdtempSync(join(tmpdir(), 'obd-resident-'));
@@ -191,21 +191,13 @@ test('a file system that is memory is simply read', async () => {
 
 test('a thread that ends while the disk is busy ends', { skip }, async () => {
   const path = fileOf('thread');
-  const extension = extname(import.meta.url);
-  const source = new URL(`../../test/support/loading-thread${extension}`, import.meta.url);
-  // From the sources, tsx has to be told of each thread.
-  const registered =
-    extension === '.ts'
-      ? `(await import(${JSON.stringify(import.meta.resolve('tsx/esm/api'))})).register();`
-      : '';
-  const script = `${registered} await import(${JSON.stringify(source.href)});`;
   for (const [end, expected] of [
     ['exit', 3],
     ['wait', 0],
     ['terminate', 1],
   ] as const) {
     drop(path);
-    const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(script)}`), {
+    const worker = startThread(import.meta.url, '../../test/support/loading-thread', {
       workerData: { path, end },
     });
     const code = new Promise<number>((resolve, reject) => {

@@ -5,7 +5,6 @@
  * any thread can. The real threads are in src/blockd/worker-device-host.test.ts.
  */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { connect, Socket } from 'node:net';
@@ -13,8 +12,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
 import { CLIENT_FLAGS, infoData, option, request } from '../../../test/support/nbd-bytes.js';
+import { runClient } from '../../../test/support/run-client.js';
 import { until } from '../../../test/support/transport-under-test.js';
 import { MemoryDisk, pagesOf, WaitingDisk } from '../../../test/support/virtual-disks.js';
 import type { VirtualDisk } from '../virtual-disk.js';
@@ -23,7 +22,6 @@ import { type HandedConnection, type NbdExport, NbdServer } from './nbd-server.j
 import { ReplyBuffers } from './reply-buffers.js';
 import { transmissionFlags } from './transmission-flags.js';
 
-const run = promisify(execFile);
 const bytes = pagesOf(8 << 20);
 const GREETING_BYTES = 18;
 /** What GO is answered with: size and flags, and that this is all. */
@@ -67,17 +65,6 @@ async function serving(t: TestContext, disk: VirtualDisk = new MemoryDisk(bytes)
     await rm(folder, { recursive: true });
   });
   return { path, uri: `nbd+unix:///far?socket=${path}`, server, nbdExport, taken };
-}
-
-/** Runs a client, or skips the test where there is none. */
-async function client(t: TestContext, program: string, ...args: string[]): Promise<string> {
-  try {
-    return (await run(program, args)).stdout;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    t.skip(`${program} is not installed`);
-    return '';
-  }
 }
 
 /** A connection, and what it has brought. */
@@ -160,8 +147,8 @@ test('a client that has not read its answers yet is handed over when it has', as
 
 test('nbdinfo, nbdcopy and fio over several connections at once read the disk', async (t) => {
   const { uri, taken } = await serving(t);
-  const info = await client(t, 'nbdinfo', '--size', uri);
-  if (info === '') return;
+  const info = await runClient(t, 'nbdinfo', ['--size', uri]);
+  if (info === undefined) return;
   assert.equal(Number(info), bytes.length);
   const folder = await mkdtemp(join(tmpdir(), 'obd-hand-out-'));
   t.after(() => rm(folder, { recursive: true }));
@@ -169,10 +156,10 @@ test('nbdinfo, nbdcopy and fio over several connections at once read the disk', 
   const job = ['--name=r', '--ioengine=nbd', `--uri=${uri}`, '--rw=randread', '--bsrange=512-128k'];
   const how = ['--size=8M', '--iodepth=16', '--numjobs=3', '--group_reporting', '--eta=never'];
   const [text] = await Promise.all([
-    client(t, 'fio', ...job, ...how),
-    ...copies.map((copy) => client(t, 'nbdcopy', '--connections=4', uri, copy)),
+    runClient(t, 'fio', [...job, ...how], folder),
+    ...copies.map((copy) => runClient(t, 'nbdcopy', ['--connections=4', uri, copy])),
   ]);
-  if (text !== '') assert.match(text ?? '', /err= 0/);
+  if (text !== undefined) assert.match(text, /err= 0/);
   for (const copy of copies) assert.ok((await readFile(copy)).equals(bytes));
   assert.ok(taken.length >= 9);
 });

@@ -10,7 +10,7 @@ import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, type TestContext, test } from 'node:test';
+import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import {
@@ -20,6 +20,7 @@ import {
   option,
   request,
 } from '../../../test/support/nbd-bytes.js';
+import { runClient } from '../../../test/support/run-client.js';
 import { MemoryDisk, pagesOf, WaitingDisk } from '../../../test/support/virtual-disks.js';
 import { ErrorCodes } from '../../errors.js';
 import { NbdServer, type ReadFailure } from './nbd-server.js';
@@ -45,17 +46,6 @@ after(async () => {
 });
 
 const uriOf = (name: string) => `nbd+unix:///${name}?socket=${path}`;
-
-/** Runs a client, or skips the test where there is none. */
-async function client(t: TestContext, program: string, ...args: string[]): Promise<string> {
-  try {
-    return (await run(program, args)).stdout;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    t.skip(`${program} is not installed`);
-    return '';
-  }
-}
 
 /** A connection that has picked an export and read what there is to read until then. */
 async function enter(name: string): Promise<Socket> {
@@ -113,8 +103,8 @@ test('a name is given once, and not twice', () => {
 });
 
 test('nbdinfo sees the size, the flags, the block sizes and the holes', async (t) => {
-  const text = await client(t, 'nbdinfo', '--json', uriOf('disk'));
-  if (text === '') return;
+  const text = await runClient(t, 'nbdinfo', ['--json', uriOf('disk')]);
+  if (text === undefined) return;
   const [info] = JSON.parse(text).exports;
   assert.equal(info['export-size'], bytes.length);
   assert.deepEqual(
@@ -125,7 +115,7 @@ test('nbdinfo sees the size, the flags, the block sizes and the holes', async (t
     [info.block_size_minimum, info.block_size_preferred, info.block_size_maximum],
     [1, 4096, 32 << 20],
   );
-  const map = JSON.parse(await client(t, 'nbdinfo', '--map', '--json', uriOf('disk')));
+  const map = JSON.parse((await runClient(t, 'nbdinfo', ['--map', '--json', uriOf('disk')]))!);
   assert.deepEqual(
     map.map((extent: { offset: number; type: number }) => [extent.offset, extent.type]),
     [
@@ -138,17 +128,17 @@ test('nbdinfo sees the size, the flags, the block sizes and the holes', async (t
 
 test('nbdcopy over several connections gets exactly the disk', async (t) => {
   const copy = join(folder, 'copy');
-  await client(t, 'nbdcopy', '--connections=4', uriOf('disk'), copy);
+  await runClient(t, 'nbdcopy', ['--connections=4', uriOf('disk'), copy]);
   if (t.signal.aborted) return;
   const raw = join(folder, 'raw');
   await writeFile(raw, bytes);
-  await client(t, 'cmp', raw, copy);
+  await runClient(t, 'cmp', [raw, copy]);
 });
 
 test('qemu-img finds no difference', async (t) => {
   const raw = join(folder, 'raw');
   await writeFile(raw, bytes);
-  await client(t, 'qemu-img', 'compare', '-f', 'raw', '-F', 'raw', uriOf('disk'), raw);
+  await runClient(t, 'qemu-img', ['compare', '-f', 'raw', '-F', 'raw', uriOf('disk'), raw]);
 });
 
 test('a failed read counts for its export and is reported with its place', async () => {

@@ -4,22 +4,20 @@
  * Method: a disk in memory whose changes wait until the test lets them go; real clients (qemu-io, nbdcopy, fio) at a file.
  */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
-import { promisify } from 'node:util';
 import { FileDisk } from '../../../test/support/file-disk.js';
 import { parseReplies, request } from '../../../test/support/nbd-bytes.js';
 import { Connection } from '../../../test/support/nbd-connection.js';
+import { runClient } from '../../../test/support/run-client.js';
 import { MemoryDisk, pagesOf } from '../../../test/support/virtual-disks.js';
 import { ErrorCodes, ObdError } from '../../errors.js';
 import type { WritableDisk } from '../virtual-disk.js';
 import { NbdServer } from './nbd-server.js';
 
-const run = promisify(execFile);
 const READ = 0;
 const WRITE = 1;
 const DISCONNECT = 2;
@@ -238,15 +236,7 @@ async function served(t: TestContext, bytes: Uint8Array) {
   });
   server.addExport('disk', disk);
   const uri = `nbd+unix:///disk?socket=${join(folder, 'sock')}`;
-  const client = async (program: string, ...args: string[]): Promise<string | undefined> => {
-    try {
-      return (await run(program, args, { cwd: folder })).stdout;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-      t.skip(`${program} is not installed`);
-      return undefined;
-    }
-  };
+  const client = (program: string, ...args: string[]) => runClient(t, program, args, folder);
   return { folder, file, disk, uri, client };
 }
 
