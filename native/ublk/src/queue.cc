@@ -74,6 +74,7 @@ Napi::Function Queue::Class(Napi::Env env) {
   return DefineClass(env, "Queue",
                      {InstanceMethod<&Queue::Commit>("commit"),
                       InstanceMethod<&Queue::Leave>("leave"),
+                      InstanceMethod<&Queue::Resume>("resume"),
                       InstanceMethod<&Queue::CloseFromScript>("close")});
 }
 
@@ -257,6 +258,12 @@ void Queue::Leave(const Napi::CallbackInfo&) {
   if (fd_ < 0) return;
   left_ = true;
   wakeup_.Stop();
+}
+
+void Queue::Resume(const Napi::CallbackInfo&) {
+  if (fd_ < 0 || !left_) return;
+  left_ = false;
+  wakeup_.Start();
 }
 
 void Queue::CloseFromScript(const Napi::CallbackInfo&) { Close(); }

@@ -24,11 +24,11 @@
 // and at any time, with commit(count) of as many rows of `answers`. onStopped() is called once when the kernel has
 // taken the last tag back: the device was stopped.
 //
-// leave() answers no more. close() gives up what is unanswered, so that another process, or thread, can have it; then the
-// arrays are of no use. Linux 6.12 loses a request, and with it the device, that arrives in the moment in which
-// it takes the others back, unless the thread which served them is dead. So a queue that others may be using is left, and
-// closed when its thread or its process has ended; only one that is stopped, was never started or is known to
-// be quiet is closed before. (IORING_SETUP_DEFER_TASKRUN would lose it even when the thread is dead.)
+// leave() answers no more, until resume(); what was handed over is still the callee's to answer then. close() gives up what
+// is unanswered, so that another process, or thread, can have it; then the arrays are of no use. Linux 6.12 loses a
+// request, and with it the device, that arrives in the moment in which it takes the others back, unless the thread which
+// served them is dead. So a queue that others may be using is left, and closed when its thread or its process has ended;
+// only one that is stopped or was never started is closed before. (IORING_SETUP_DEFER_TASKRUN would lose it even when the thread is dead.)
 class Queue : public Napi::ObjectWrap<Queue> {
  public:
   static Napi::Function Class(Napi::Env env);
@@ -39,6 +39,7 @@ class Queue : public Napi::ObjectWrap<Queue> {
 
   void Commit(const Napi::CallbackInfo& info);
   void Leave(const Napi::CallbackInfo& info);
+  void Resume(const Napi::CallbackInfo& info);
   void CloseFromScript(const Napi::CallbackInfo& info);
 
   int Fetch();

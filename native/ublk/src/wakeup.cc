@@ -22,10 +22,7 @@ int Wakeup::Open(napi_env env, void* owner, Call on_wake, Call on_end) {
   }
   poll_ = poll;
   poll_->data = this;
-  uv_poll_start(poll_, UV_READABLE, [](uv_poll_t* handle, int, int) {
-    const auto* wakeup = static_cast<Wakeup*>(handle->data);
-    wakeup->on_wake_(wakeup->owner_);
-  });
+  Listen();
   Unref();
   napi_add_async_cleanup_hook(
       env,
@@ -41,6 +38,22 @@ int Wakeup::Open(napi_env env, void* owner, Call on_wake, Call on_end) {
 void Wakeup::Drain() {
   uint64_t signals;
   while (read(fd_, &signals, sizeof signals) < 0 && errno == EINTR) {
+  }
+}
+
+void Wakeup::Listen() {
+  uv_poll_start(poll_, UV_READABLE, [](uv_poll_t* handle, int, int) {
+    const auto* wakeup = static_cast<Wakeup*>(handle->data);
+    wakeup->on_wake_(wakeup->owner_);
+  });
+}
+
+void Wakeup::Start() {
+  if (poll_ == nullptr) return;
+  Listen();
+  // What came meanwhile may have been drained already.
+  const uint64_t signal = 1;
+  while (write(fd_, &signal, sizeof signal) < 0 && errno == EINTR) {
   }
 }
 

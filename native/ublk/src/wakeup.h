@@ -18,12 +18,15 @@ class Wakeup {
   void Drain();
   void Ref() { uv_ref(reinterpret_cast<uv_handle_t*>(poll_)); }
   void Unref() { uv_unref(reinterpret_cast<uv_handle_t*>(poll_)); }
-  // No more calls of on_wake; it stays open.
+  // No more calls of on_wake until Start(), which makes one; it stays open.
   void Stop();
+  void Start();
   // Idempotent.
   void Close();
 
  private:
+  void Listen();
+
   int fd_ = -1;
   uv_poll_t* poll_ = nullptr;
   void* owner_ = nullptr;

@@ -13,6 +13,7 @@ export interface NativeQueue {
   readonly answers: Int32Array;
   commit(count: number): void;
   leave(): void;
+  resume(): void;
   close(): void;
 }
 

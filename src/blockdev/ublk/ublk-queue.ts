@@ -21,18 +21,29 @@ const NO_BYTES = new Uint8Array(0);
 
 export type OnFailure = (error: unknown, offset: number, length: number) => void;
 
+/** A request that was not answered in the tick in which it arrived. */
+interface Unanswered {
+  readonly flags: number;
+  readonly bytes: number;
+  readonly offset: number;
+}
+
 export class UblkQueue {
-  readonly #disk: VirtualDisk;
-  readonly #writable: WritableDisk | undefined;
+  #disk: VirtualDisk;
+  #writable: WritableDisk | undefined;
+  #onFailure: OnFailure;
   readonly #ioBytesMax: number;
-  readonly #onFailure: OnFailure;
   readonly #native: NativeQueue;
   /** The last view of each tag's memory. */
   readonly #views: Uint8Array[];
   #answered = 0;
   #answeredBytes = 0;
-  #closed = false;
+  /** leave() was called, and not resume() or refuse() after it. */
+  #left = false;
+  #refusing = false;
   #isStopped = false;
+  /** By tag. */
+  readonly #unanswered = new Map<number, Unanswered>();
   /** What the disk is working on. */
   #pending = 0;
   #onIdle: (() => void) | undefined;
@@ -69,15 +80,43 @@ export class UblkQueue {
     return this.#isStopped;
   }
 
-  /** Answers no more, and keeps what is not answered until close(). Resolves when the disk is not used any more. Idempotent. */
+  /** Answers no more, and keeps what is not answered. Resolves when the disk is not used any more. Idempotent. */
   async leave(): Promise<void> {
-    this.#closed = true;
-    this.#native.leave();
+    if (!this.#left) {
+      this.#commit();
+      this.#native.leave();
+      this.#left = true;
+    }
     if (this.#pending === 0) return;
     this.#idle ??= new Promise<void>((resolve) => {
       this.#onIdle = resolve;
     });
     await this.#idle;
+  }
+
+  /** After leave() has resolved: goes on, with what was not answered first, from another disk of the same bytes. */
+  resume(disk: VirtualDisk, onFailure: OnFailure): void {
+    this.#disk = disk;
+    this.#writable = isWritable(disk) ? disk : undefined;
+    this.#onFailure = onFailure;
+    this.#goOn();
+  }
+
+  /** After leave() has resolved: answers everything with an error, what was not answered first. */
+  refuse(): void {
+    this.#refusing = true;
+    this.#goOn();
+  }
+
+  #goOn(): void {
+    this.#left = false;
+    this.#onIdle = undefined;
+    this.#idle = undefined;
+    this.#native.resume();
+    const requests = [...this.#unanswered];
+    this.#unanswered.clear();
+    for (const [tag, { flags, bytes, offset }] of requests) this.#handle(tag, flags, bytes, offset);
+    this.#commit();
   }
 
   /** Gives up what is not answered: of a device that nobody can use, or does (native/ublk says why). Idempotent. */
@@ -99,27 +138,36 @@ export class UblkQueue {
 
   #handle(tag: number, flags: number, bytes: number, offset: number): void {
     const request = flags & 0xff;
-    if (request === Requests.Read) {
+    if (this.#refusing) {
+      this.#answer(tag, Answers.Io);
+    } else if (request === Requests.Read) {
       const target = this.#view(tag, bytes);
       if (this.#readNow(target, offset)) {
         this.#answer(tag, bytes);
         this.#answeredBytes += bytes;
         if (this.#answeredBytes >= COMMIT_BYTES) this.#commit();
       } else {
-        this.#later(tag, bytes, offset, bytes, readFully(this.#disk, target, offset));
+        const work = readFully(this.#disk, target, offset);
+        this.#later(tag, { flags, bytes, offset }, bytes, work);
       }
-      return;
+    } else {
+      this.#change(tag, flags, bytes, offset);
     }
+  }
+
+  #change(tag: number, flags: number, bytes: number, offset: number): void {
+    const request = flags & 0xff;
     const disk = this.#writable;
+    const what = { flags, bytes, offset };
     if (disk === undefined) {
       this.#answer(tag, request === Requests.Flush ? 0 : Answers.Unsupported);
     } else if (request === Requests.Write) {
-      this.#later(tag, bytes, offset, bytes, disk.write(this.#view(tag, bytes), offset));
+      this.#later(tag, what, bytes, disk.write(this.#view(tag, bytes), offset));
     } else if (request === Requests.Flush) {
-      this.#later(tag, 0, 0, 0, disk.flush());
+      this.#later(tag, what, 0, disk.flush());
     } else if (request === Requests.Discard || request === Requests.WriteZeroes) {
       const mayUnmap = request === Requests.Discard || (flags & REQUEST_NO_UNMAP) === 0;
-      this.#later(tag, 0, offset, bytes, disk.zero(offset, bytes, mayUnmap));
+      this.#later(tag, what, 0, disk.zero(offset, bytes, mayUnmap));
     } else {
       this.#answer(tag, Answers.Unsupported);
     }
@@ -135,19 +183,22 @@ export class UblkQueue {
   }
 
   /** Answers with `result` when the work is done, or with why it failed. */
-  #later(tag: number, result: number, offset: number, bytes: number, work: Promise<void>): void {
+  #later(tag: number, what: Unanswered, result: number, work: Promise<void>): void {
     this.#pending++;
+    this.#unanswered.set(tag, what);
     const settle = (answer: number): void => {
       this.#pending--;
       if (this.#pending === 0) this.#onIdle?.();
-      if (this.#closed) return;
+      // It is for the next one to answer.
+      if (this.#left) return;
+      this.#unanswered.delete(tag);
       if (this.#answered === 0) queueMicrotask(() => this.#commit());
       this.#answer(tag, answer);
     };
     work.then(
       () => settle(result),
       (error: unknown) => {
-        if (!this.#closed) this.#onFailure(error, offset, bytes);
+        if (!this.#left) this.#onFailure(error, what.offset, what.bytes);
         settle(hasCode(error, ErrorCodes.NoSpace) ? Answers.NoSpace : Answers.Io);
       },
     );

@@ -7,7 +7,7 @@
  *   3. detach() claims the device, stops it, and lets go of the claim then: in between nobody can mount it.
  *   4. The thread that attaches or resumes a device serves it. If the thread ends, it is as if the process had died.
  *   5. A released device is held, unanswered, until its process ends: only then can the kernel give it to another one
- *      without risk to requests that arrive just then. Resuming it in the same thread waits until none do.
+ *      without risk to requests that arrive just then. The thread that released it can go on with it, as it has it.
  *
  * Which devices are ours is UblkDevices' to know, how they are answered UblkQueue's.
  */
@@ -29,7 +29,7 @@ import {
   SECTOR_BYTES,
   States,
 } from './ublk-protocol.js';
-import { UblkQueue } from './ublk-queue.js';
+import { type OnFailure, UblkQueue } from './ublk-queue.js';
 
 const PROBE_BYTES = 4096;
 /** What a container's processes have in flight at a time, and twice what fio is usually told to. */
@@ -43,8 +43,6 @@ const DEATH_MS_MAX = 20_000;
 const DEATH_POLL_MS = 5;
 const CAP_SYS_ADMIN = 21n;
 
-/** After so long without an answer, all who use a device wait for one. */
-const QUIET_MS = 100;
 /** Those of this thread that were released: with their process ends the last hold on them, if they are not resumed here. */
 const released = new Map<number, UblkQueue>();
 
@@ -145,7 +143,12 @@ export class UblkTransport implements Transport {
         `has ${describe(parametersOf(disk, had.ioBytesMax))}`;
       throw new ObdError(ErrorCodes.FailedPrecondition, message, { path });
     }
-    await giveUp(deviceId);
+    const own = released.get(deviceId);
+    if (own !== undefined) {
+      released.delete(deviceId);
+      own.resume(disk, this.#reporter(id));
+      return new UblkDevice(id, deviceId, own, control, this.#devices);
+    }
     await startRecovery(control, id, deviceId);
     const queue = this.#serve(id, found, disk);
     try {
@@ -162,18 +165,23 @@ export class UblkTransport implements Transport {
     const control = await openControl();
     const info = (await this.#devices.list(control)).get(id);
     if (isWhole(info)) {
-      await giveUp(info.deviceId);
-      await stopUnused(control, info.deviceId);
+      const own = released.get(info.deviceId);
+      // Whoever had it open may have left requests, and the kernel waits for their answers.
+      await stopUnused(control, info.deviceId, () => own?.refuse());
+      released.delete(info.deviceId);
+      await own?.close();
     }
     await remove(control, this.#devices, id, info?.deviceId);
+  }
+
+  #reporter(id: string): OnFailure {
+    return (error, offset, length) => this.#onReadError?.({ id, offset, length, error });
   }
 
   #serve(id: string, info: DeviceInfo, disk: VirtualDisk): UblkQueue {
     const path = characterPath(info.deviceId);
     try {
-      return new UblkQueue(path, info.depth, info.ioBytesMax, disk, (error, offset, length) =>
-        this.#onReadError?.({ id, offset, length, error }),
-      );
+      return new UblkQueue(path, info.depth, info.ioBytesMax, disk, this.#reporter(id));
     } catch (cause) {
       const message = `Cannot serve "${path}": ${messageOf(cause)}`;
       throw new ObdError(ErrorCodes.Io, message, { path }, cause);
@@ -231,25 +239,23 @@ class UblkDevice implements AttachedDevice {
   async release(): Promise<void> {
     if (this.#released) return;
     this.#released = true;
-    released.set(this.#deviceId, this.#queue);
     await this.#queue.leave();
+    released.set(this.#deviceId, this.#queue);
   }
 }
 
-/** Closes the queue of a device that this thread has released. */
-async function giveUp(deviceId: number): Promise<void> {
-  const queue = released.get(deviceId);
-  if (queue === undefined) return;
-  released.delete(deviceId);
-  // In the thread's own time: what arrives is taken until then.
-  await setTimeout(QUIET_MS);
-  await queue.close();
-}
-
-/** @throws {ObdError} `Busy` while it is mounted or open; it is then as it was. */
-async function stopUnused(control: UblkControl, deviceId: number): Promise<void> {
+/**
+ * @param prepare - Called when nobody uses the device, nor can any more.
+ * @throws {ObdError} `Busy` while it is mounted or open; it is then as it was.
+ */
+async function stopUnused(
+  control: UblkControl,
+  deviceId: number,
+  prepare = () => {},
+): Promise<void> {
   const claim = await claimDevice(blockPath(deviceId));
   try {
+    prepare();
     await control.stop(deviceId);
   } finally {
     await claim.close();
