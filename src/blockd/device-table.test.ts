@@ -413,6 +413,23 @@ test('debris goes, so does a device nobody knows, and a record of nothing', asyn
   assert.match(problems.join(), /noise\.json/);
 });
 
+test('a device whose image config is gone goes, unless it is in use', async () => {
+  const gone = join(directory, 'gone.json');
+  for (const id of ['free', 'used']) {
+    await records.put({ id, configPath: gone, transport: 'nbd' });
+    kernel.left.set(id, `/dev/test-${id}`);
+  }
+  kernel.inUse.add('used');
+  await startAgain();
+  assert.deepEqual([...kernel.left.keys()], ['used']);
+  assert.deepEqual(
+    table.list().map(({ id, state }) => [id, state]),
+    [['used', 'recovering']],
+  );
+  assert.deepEqual(await recordedIds(), ['used']);
+  await table.close();
+});
+
 test('a device that cannot be served yet is shown, waited for, and served when it can be', async () => {
   await records.put({ id: 'a', configPath: good, transport: 'nbd' });
   kernel.left.set('a', '/dev/test-a');
