@@ -16,6 +16,9 @@ cd "$(dirname "$0")/.."
 # Far above what they take; only a hang gets there.
 readonly PART_SECONDS_MAX=1500
 
+# Of what a failed test says: the error and where it was thrown.
+readonly FAILURE_LINES_MAX=25
+
 # The lines of test:vm, each preceded by its kernel, as node:test has them.
 readonly VM_AS_TAP='s/^([0-9.]+) (ok|not ok) (.*)/\2 1 - \1 \3/p
 s/^([0-9.]+) skipped (.*): ([^:]*)$/ok 1 - \1 \2 # SKIP \3/p
@@ -62,8 +65,13 @@ skipped_tests() {
   sed -nE 's/^ *ok [0-9]+ - (.*) # (SKIP|TODO) ?(.*)$/  skipped: \1: \3/p' "$REPORTS"/*.tap 2>/dev/null | sort -u
 }
 
+# Each failed test with what node:test says of it, so that the end of a log is enough to begin from.
 failed_tests() {
-  sed -nE 's/^ *not ok [0-9]+ - /  failed: /p' "$REPORTS"/*.tap 2>/dev/null
+  awk -v most="$FAILURE_LINES_MAX" '
+    /^ *not ok / { sub(/^ *not ok [0-9]+ - /, ""); print "  failed: " $0; left = most; next }
+    /^ *(ok|#|\.\.\.)/ { left = 0 }
+    left-- > 0 && !/^ *(---|duration_ms:|type:)/ { print "  " $0 }
+  ' "$REPORTS"/*.tap 2>/dev/null
 }
 
 scripts/install-deps.sh test
