@@ -15,8 +15,9 @@ import pino from 'pino';
 import { twoLayers } from '../../test/support/block-image.js';
 import { LocalDeviceHost } from '../../test/support/local-device-host.js';
 import { type Fault, LoopbackRegistry } from '../../test/support/loopback-registry.js';
+import { TransportDouble } from '../../test/support/transport-double.js';
 import { NbdServer } from '../blockdev/nbd/nbd-server.js';
-import type { AttachedDevice, Survivor, Transport, TransportName } from '../blockdev/transport.js';
+import type { TransportName } from '../blockdev/transport.js';
 import { makeTransports, type Transports } from '../blockdev/transports.js';
 import type { VirtualDisk } from '../blockdev/virtual-disk.js';
 import { BlockCache } from '../cache/block-cache.js';
@@ -75,95 +76,15 @@ const good = await configFile('good.json');
 const other = await configFile('other.json');
 const broken = await configFile('broken.json', [{ digest: `sha256:${'0'.repeat(64)}`, size: 9 }]);
 
-/** The kernel, as far as the table sees it. */
-class TestTransport implements Transport {
-  readonly name: TransportName;
-  readonly attached: string[] = [];
-  /** What an earlier process left: the path of a whole one, or undefined. */
-  readonly left = new Map<string, string | undefined>();
-  readonly released: string[] = [];
-  readonly inUse = new Set<string>();
-  /** What detaching gives back the node of, and then fails at. */
-  readonly stuck = new Set<string>();
-  refusal: Error | undefined;
-  /** attach(), resume() and detach() wait for it. */
-  gate: Promise<void> = Promise.resolve();
-  readonly #working = new Set<string>();
-  disk: VirtualDisk | undefined;
-
-  constructor(name: TransportName) {
-    this.name = name;
-  }
-
-  async missing(): Promise<string | undefined> {
-    return undefined;
-  }
-
-  async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
-    await this.#work(id);
-    if (this.refusal !== undefined) throw this.refusal;
-    return this.#serve(id, disk);
-  }
-
-  async survivors(): Promise<Survivor[]> {
-    return [...this.left].map(([id, path]) => ({ id, path }));
-  }
-
-  async resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
-    await this.#work(id);
-    if (this.refusal !== undefined) throw this.refusal;
-    assert.ok(this.left.delete(id), `nothing left of ${id}`);
-    return this.#serve(id, disk);
-  }
-
-  async clear(id: string): Promise<void> {
-    await this.#work(id);
-    if (this.inUse.has(id))
-      throw new ObdError(ErrorCodes.Busy, `Cannot clear ${id}: it is mounted`);
-    this.left.delete(id);
-  }
-
-  #serve(id: string, disk: VirtualDisk): AttachedDevice {
-    this.attached.push(id);
-    this.disk = disk;
-    const isAttached = () => this.attached.includes(id);
-    return {
-      path: `/dev/test-${id}`,
-      get isGone() {
-        return !isAttached();
-      },
-      detach: () => this.#detach(id),
-      release: async () => {
-        this.released.push(id);
-      },
-    };
-  }
-
-  async #detach(id: string): Promise<void> {
-    await this.#work(id);
-    if (this.inUse.has(id))
-      throw new ObdError(ErrorCodes.Busy, `Cannot detach ${id}: it is mounted`);
-    if (this.attached.includes(id)) this.attached.splice(this.attached.indexOf(id), 1);
-    if (this.stuck.has(id)) throw new ObdError(ErrorCodes.Busy, `Cannot free what ${id} used`);
-  }
-
-  /** Of one id, one at a time. */
-  async #work(id: string): Promise<void> {
-    assert.ok(!this.#working.has(id), `two at a time on ${id}`);
-    this.#working.add(id);
-    await this.gate;
-    this.#working.delete(id);
-  }
-}
-
-let kernel: TestTransport;
+let kernel: TransportDouble;
 /** What is tried first, if a test says so. */
-let better: TestTransport;
+let better: TransportDouble;
 let transports: Transports;
 let candidates: TransportName[];
 let table: DeviceTable;
 let records: DeviceRecords;
 let problems: string[];
+
 const recordsDirectory = join(directory, 'records');
 const silent = pino({ level: 'silent' });
 
@@ -197,10 +118,10 @@ beforeEach(async () => {
   await rm(recordsDirectory, { recursive: true, force: true });
   await mkdir(recordsDirectory);
   records = new DeviceRecords(recordsDirectory);
-  kernel = new TestTransport('nbd');
-  better = new TestTransport('ublk');
-  const unused = new TestTransport('tcmu');
-  transports = { ublk: better, tcmu: unused, nbd: kernel, fuse: new TestTransport('fuse') };
+  kernel = new TransportDouble('nbd');
+  better = new TransportDouble('ublk');
+  const unused = new TransportDouble('tcmu');
+  transports = { ublk: better, tcmu: unused, nbd: kernel, fuse: new TransportDouble('fuse') };
   candidates = ['nbd'];
   problems = [];
   table = tableOver(transports);
