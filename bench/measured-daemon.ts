@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BlockdClient } from '../src/blockd/blockd-client.js';
 import { ErrorCodes, ObdError } from '../src/errors.js';
+import { programArguments } from '../test/support/program.js';
 
-const COMMAND = join(import.meta.dirname, '../src/bin', 'obd-blockd');
 const START_MS = 20_000;
 
 export class MeasuredDaemon {
@@ -34,9 +34,7 @@ export class MeasuredDaemon {
     };
     const lines = Object.entries(paths).map(([key, path]) => `${key} = ${JSON.stringify(path)}\n`);
     await writeFile(config, lines.join(''));
-    const built = existsSync(`${COMMAND}.js`);
-    const command = built ? [`${COMMAND}.js`] : ['--import', 'tsx', `${COMMAND}.ts`];
-    const child = spawn(process.execPath, [...command, '--config', config], {
+    const child = spawn(process.execPath, [...programArguments('obd-blockd'), '--config', config], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     const log = createWriteStream(join(folder, 'log'));

@@ -92,7 +92,7 @@ prepare_host() {
   export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
   [[ -e /dev/fuse && -e /dev/loop-control ]] && grep -qw overlay /proc/filesystems ||
     modprobe -a fuse loop overlay ext4 ||
-    fail 'this kernel lacks fuse, loop or overlay: run "node dist/src/bin/obdctl.js doctor" for details'
+    fail 'this kernel lacks fuse, loop or overlay: run "node dist/bin/obdctl.js doctor" for details'
 }
 
 drop_page_cache() {
@@ -203,7 +203,7 @@ Left running in $DIR. To use it:
   export CONTAINERD_ADDRESS=$DIR/containerd.sock CONTAINERD_NAMESPACE=$(namespace_of "$DIR")
   ctr images list
   ctr run --rm -t --snapshotter obd-ts $1:obd shell sh
-  node dist/src/bin/obdctl.js devices --blockd $DIR/blockd.sock
+  node dist/bin/obdctl.js devices --blockd $DIR/blockd.sock
 
 To stop and remove it:
 
@@ -246,12 +246,12 @@ main() {
   repository=$(registry_address "$DIR")/sample
   say "pushing and converting $repository:plain"
   step skopeo --insecure-policy copy --quiet --dest-tls-verify=false "oci:$layout:sample" "docker://$repository:plain"
-  step node dist/src/bin/obdconv.js "docker://$repository:plain" "docker://$repository:obd" >&2
+  step node dist/bin/obdconv.js "docker://$repository:plain" "docker://$repository:obd" >&2
   start_obd "$DIR"
   start_containerd "$DIR"
 
   FIGURE[page_cache_dropped]=true
-  measure lazy "$repository:obd" obd-ts node dist/src/bin/obdctl.js rpull --plain-http \
+  measure lazy "$repository:obd" obd-ts node dist/bin/obdctl.js rpull --plain-http \
     --address "$DIR/containerd.sock" --namespace "$(namespace_of "$DIR")" "$repository:obd"
   measure full "$repository:plain" overlayfs ctr --address "$DIR/containerd.sock" \
     --namespace "$(namespace_of "$DIR")" images pull --plain-http --snapshotter overlayfs "$repository:plain"

@@ -1,5 +1,5 @@
 /** What can be set in obd-blockd's configuration file, and the example that --help and the manual show. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { TRANSPORT_NAMES } from '../blockdev/transport.js';
 import {
   absolutePath,

@@ -8,7 +8,7 @@
  */
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { TRANSPORT_NAMES } from '../blockdev/transport.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { isUnfinished, replaceFile } from '../io/replace-file.js';

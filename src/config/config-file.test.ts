@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { z } from 'zod';
+import * as z from 'zod';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { readConfigFile } from './config-file.js';
 import { absolutePath, byteAmount, logLevel, registryTable } from './config-values.js';

@@ -7,7 +7,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { parse, TomlError } from 'smol-toml';
-import { z } from 'zod';
+import * as z from 'zod';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 
 export interface ConfigFileOptions {

@@ -1,6 +1,6 @@
 /** The kinds of values that more than one daemon's configuration has, and what is said of a wrong one. */
 import { isAbsolute } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 
 const UNITS: Readonly<Record<string, number>> = {
   B: 1,

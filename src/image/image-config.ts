@@ -9,7 +9,7 @@
  */
 import { constants, open } from 'node:fs/promises';
 import { isAbsolute } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 import { replaceFile } from '../io/replace-file.js';
 import { LAYERS_MAX } from '../lsmt/layer-stack.js';

@@ -5,7 +5,7 @@
  * It gets a bounded time, and its output is never quoted: it may hold the secret.
  */
 import { spawn } from 'node:child_process';
-import { z } from 'zod';
+import * as z from 'zod';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { Login } from './credentials.js';
 

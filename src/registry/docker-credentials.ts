@@ -8,7 +8,7 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 import { askCredentialHelper } from './credential-helper.js';
 import type { Credentials, Login } from './credentials.js';

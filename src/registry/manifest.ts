@@ -13,7 +13,7 @@
  *
  * Fields that are not named here are kept as they are, so that a document can be written back.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { digestProblem, sha256Of } from './digest.js';
 import {

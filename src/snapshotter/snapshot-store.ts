@@ -17,7 +17,7 @@
  * Cost: calls are synchronous; reads are one indexed look-up (list: a scan), changes one fsync.
  */
 import Database from 'better-sqlite3';
-import { z } from 'zod';
+import * as z from 'zod';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import {
   KINDS,

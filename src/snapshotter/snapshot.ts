@@ -7,7 +7,7 @@
  *
  * A committed snapshot's parents are committed, and so is every parent.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 
 export const KINDS = ['active', 'view', 'committed'] as const;
 export type Kind = (typeof KINDS)[number];

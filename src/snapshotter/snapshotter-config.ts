@@ -1,5 +1,5 @@
 /** What can be set in obd-snapshotter's configuration file, and the examples that --help shows. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { absolutePath, COMMON_KEYS_EXAMPLE, commonKeys } from '../config/config-values.js';
 
 export const SNAPSHOTTER_CONFIG_PATH = '/etc/obd-ts/snapshotter.toml';

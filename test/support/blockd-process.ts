@@ -8,12 +8,9 @@ import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { BlockdClient } from '../../src/blockd/blockd-client.js';
 import { findFuseFile } from '../../src/blockdev/fuse/fuse-file.js';
+import { programArguments } from './program.js';
 import { mountsIn } from './snapshotter-process.js';
 
-const COMMAND = import.meta.filename.replace(
-  /test\/support\/blockd-process\.(ts|js)$/,
-  'src/bin/obd-blockd.$1',
-);
 /** In a machine under emulation, beside another, it has taken more than one. */
 const START_MS_MAX = 180_000;
 const STOP_MS_MAX = 30_000;
@@ -168,8 +165,7 @@ function filesIn(directory: string): string[] {
 }
 
 export function spawnBlockd(...args: readonly string[]): ChildProcess {
-  const loader = COMMAND.endsWith('.ts') ? ['--import', 'tsx'] : [];
-  return spawn(process.execPath, [...loader, COMMAND, ...args], {
+  return spawn(process.execPath, [...programArguments('obd-blockd'), ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
 }

@@ -1,8 +1,6 @@
 /** Runs obdconv as a person would: a process of its own, from the same build as the test. */
 import { type ChildProcess, spawn } from 'node:child_process';
-
-const SELF = import.meta.filename;
-const COMMAND = SELF.replace(/test\/support\/run-obdconv\.(ts|js)$/, 'src/bin/obdconv.$1');
+import { programArguments } from './program.js';
 
 export interface Finished {
   readonly status: number | null;
@@ -17,9 +15,7 @@ export interface Running {
 }
 
 export function startObdconv(args: readonly string[], environment = {}): Running {
-  // Under tsx, its loader flags are what makes a .ts file run.
-  const flags = process.execArgv.filter((flag) => !flag.startsWith('--test'));
-  const child = spawn(process.execPath, [...loaderFlags(flags), COMMAND, ...args], {
+  const child = spawn(process.execPath, [...programArguments('obdconv'), ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...environment },
   });
@@ -40,13 +36,4 @@ export function startObdconv(args: readonly string[], environment = {}): Running
 
 export async function runObdconv(args: readonly string[], environment = {}): Promise<Finished> {
   return await startObdconv(args, environment).finished;
-}
-
-/** Only flags that load code, with their values: `--require x`, `--import y`. */
-function loaderFlags(flags: readonly string[]): string[] {
-  const kept: string[] = [];
-  flags.forEach((flag, i) => {
-    if (flag === '--require' || flag === '--import') kept.push(flag, flags[i + 1] as string);
-  });
-  return kept;
 }

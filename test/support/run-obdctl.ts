@@ -1,11 +1,7 @@
 /** Runs obdctl as a person would: a process of its own, from the same build as the test. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { text } from 'node:stream/consumers';
-
-const COMMAND = import.meta.filename.replace(
-  /test\/support\/run-obdctl\.(ts|js)$/,
-  'src/bin/obdctl.$1',
-);
+import { programArguments } from './program.js';
 
 export interface Finished {
   readonly status: number | null;
@@ -19,8 +15,7 @@ export interface Running {
 }
 
 export function startObdctl(...args: readonly string[]): Running {
-  const loader = COMMAND.endsWith('.ts') ? ['--import', 'tsx'] : [];
-  const child = spawn(process.execPath, [...loader, COMMAND, ...args], {
+  const child = spawn(process.execPath, [...programArguments('obdctl'), ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const status = new Promise<number | null>((resolve, reject) => {

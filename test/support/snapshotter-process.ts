@@ -14,11 +14,8 @@ import type { SnapshotsDefinition } from '../../src/grpc/gen/containerd/services
 import type { Mount__Output } from '../../src/grpc/gen/containerd/types/Mount.js';
 import { GrpcClient } from '../../src/grpc/grpc-client.js';
 import { loadService } from '../../src/grpc/proto.js';
+import { programArguments } from './program.js';
 
-const COMMAND = import.meta.filename.replace(
-  /test\/support\/snapshotter-process\.(ts|js)$/,
-  'src/bin/obd-snapshotter.$1',
-);
 const START_MS_MAX = 20_000;
 const CALL_MS_MAX = 120_000;
 const REF = 'containerd.io/snapshot.ref';
@@ -154,11 +151,14 @@ export class SnapshotterProcess {
 
   /** Starts it, again after kill(), and waits until it serves. */
   async restart(): Promise<void> {
-    const loader = COMMAND.endsWith('.ts') ? ['--import', 'tsx'] : [];
     const config = join(this.directory, 'config.toml');
-    const child = spawn(process.execPath, [...loader, COMMAND, '--config', config], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    });
+    const child = spawn(
+      process.execPath,
+      [...programArguments('obd-snapshotter'), '--config', config],
+      {
+        stdio: ['ignore', 'ignore', 'pipe'],
+      },
+    );
     child.stderr.pipe(createWriteStream(join(this.directory, 'log'), { flags: 'a' }));
     this.#child = child;
     const deadline = Date.now() + START_MS_MAX;
