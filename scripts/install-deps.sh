@@ -41,11 +41,12 @@ readonly TEST_NEEDS=(
   xz xz-utils
   shellcheck shellcheck
 )
-# Of scripts/vm.sh, whose guests are of this architecture alone.
+# Of scripts/vm.sh, whose guests are of this architecture alone, and of containers in them.
 readonly VM_NEEDS=(
   qemu-system-x86_64 qemu-system-x86
   cpio cpio
   depmod kmod
+  busybox busybox-static
 )
 readonly NODE_MAJOR_MIN=20
 

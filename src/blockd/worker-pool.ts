@@ -1,6 +1,7 @@
 /**
  * The threads that devices are spread over: at most one per core, each started when there is a device for it and those
- * before it have some already, because each takes megabytes.
+ * before it have some already, because each takes megabytes. The first is started at once: the devices of an earlier
+ * run are waited for, and so is the first container's.
  */
 import { availableParallelism } from 'node:os';
 import type { Worker } from 'node:worker_threads';
@@ -38,6 +39,7 @@ export class WorkerPool {
 
   constructor(options: PoolOptions) {
     this.#options = options;
+    this.#start();
   }
 
   /** The worker for one more device, which it is until giveBack(). */

@@ -10,7 +10,9 @@ import { mkdir, open, readdir, readFile, readlink, writeFile } from 'node:fs/pro
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
+import type { TransportName } from '../../src/blockdev/transport.js';
 import { ErrorCodes } from '../../src/errors.js';
+import { killChecks } from './transport-kills.js';
 import { survivalChecks } from './transport-survival.js';
 import type { Check, StartTransport } from './transport-under-test.js';
 import { writeChecks } from './transport-writes.js';
@@ -32,7 +34,7 @@ export interface Abilities {
  * @param skip - Why this host cannot run it, if it cannot.
  */
 export function transportSuite(
-  name: string,
+  name: TransportName,
   skip: string | undefined,
   start: StartTransport,
   { writable }: Abilities = { writable: true },
@@ -206,6 +208,7 @@ export function transportSuite(
   });
 
   survivalChecks(check, start);
+  killChecks(name, check, start, { writable });
   if (writable) writeChecks(check, start);
 }
 

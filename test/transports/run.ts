@@ -1,12 +1,13 @@
 /**
- * `npm run test:transports`: every check of every transport that this kernel has, a line for each. Needs root.
+ * `npm run test:transports [-- NAME...]`: every check of every transport that this kernel has, or of those that are named,
+ * a line for each. Needs root.
  *
  * What a transport needs of the kernel is loaded first. The exit status is 0 if all checks passed, and one of the
  * transports at least was the kernel's own; fuse is not, it runs anywhere. Two transports are tested at a time: they
  * share nothing in the kernel.
  *
- * With OBD_KILLS=0 only what each transport's own tests have: no kills of a daemon, and no fuse, which needs nothing of
- * this kernel and is tested on any.
+ * With OBD_KILLS=0 only what each transport's own tests have: no daemon, and no fuse, which needs nothing of this kernel
+ * and is tested on any.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -51,7 +52,7 @@ function prepareKernel(): void {
 
 async function testTransport(name: TransportName): Promise<void> {
   const files = [`${DIST}/src/blockdev/${name}/${name}-transport.test.js`];
-  if (IS_SHORT) report('skipped', `${name}: daemons are killed: OBD_KILLS is 0`);
+  if (IS_SHORT) report('skipped', `${name}: daemons that are killed: OBD_KILLS is 0`);
   else files.push(`${DIST}/test/transports/${name}.test.js`);
   for await (const { type, data } of run({ files })) {
     if (type === 'test:diagnostic' && !TOTALS.test(data.message)) {
@@ -76,7 +77,9 @@ async function testNext(names: TransportName[]): Promise<void> {
 
 prepareKernel();
 const here: TransportName[] = [];
+const wanted = process.argv.slice(2);
 for (const name of TRANSPORT_NAMES) {
+  if (wanted.length > 0 && !wanted.includes(name)) continue;
   const missing = await whyNot(name);
   if (missing === undefined && IS_SHORT && name === 'fuse')
     report('skipped', 'fuse: OBD_KILLS is 0, and fuse is tested on the host');

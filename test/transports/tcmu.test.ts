@@ -1,8 +1,5 @@
-/** What processes that are killed leave of tcmu's devices. */
+/** What daemons that are killed leave of tcmu's devices. */
 import { whyNot } from '../support/kernel-transports.js';
 import { daemonKills } from './daemon-kills.js';
-import { serverKills } from './server-kills.js';
 
-const missing = await whyNot('tcmu');
-serverKills('tcmu', missing);
-daemonKills('tcmu', missing);
+daemonKills('tcmu', await whyNot('tcmu'));

@@ -1,8 +1,5 @@
-/** What processes that are killed leave of ublk's devices. */
+/** What daemons that are killed leave of ublk's devices. */
 import { whyNot } from '../support/kernel-transports.js';
 import { daemonKills } from './daemon-kills.js';
-import { serverKills } from './server-kills.js';
 
-const missing = await whyNot('ublk');
-serverKills('ublk', missing);
-daemonKills('ublk', missing);
+daemonKills('ublk', await whyNot('ublk'));

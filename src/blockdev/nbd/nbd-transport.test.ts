@@ -177,37 +177,6 @@ test('a read that takes longer than the kernel looks is waited for', { skip }, a
   await device.detach();
 });
 
-test('a server is killed while fio writes and reads, and others resume: no error, no mismatch', {
-  skip,
-}, async (t) => {
-  const { transport, directory, folder, leftovers } = await start(t);
-  const file = await fileOf(folder, 32 << 20);
-  let { server, said: path } = await serveElsewhere(t, directory, 'killed', file, 'attach');
-  assert.match(path, /^\/dev\/nbd[0-9]+$/);
-  const job = ['--name=v', `--filename=${path}`, '--rw=randrw', '--ioengine=libaio', '--direct=1'];
-  const how = ['--iodepth=8', '--bs=4k', '--size=32M', '--io_size=24M', '--verify=crc32c'];
-  const rate = ['--rate_iops=400', '--verify_fatal=1', '--verify_backlog=64'];
-  const load = run('fio', [...job, ...how, ...rate], { cwd: folder });
-  load.catch(() => {});
-  for (let round = 0; round < 2; round++) {
-    await sleep(1500);
-    await kill(server);
-    assert.deepEqual(await transport.survivors(), [{ id: 'killed', path }]);
-    const again = await serveElsewhere(t, directory, 'killed', file, 'resume');
-    assert.equal(again.said, path);
-    server = again.server;
-  }
-  await sleep(1500);
-  await kill(server);
-  const disk = new FileDisk(file);
-  const device = await transport.resume('killed', disk);
-  assert.match((await load).stdout, /err= 0/);
-  assert.deepEqual(await transport.survivors(), []);
-  await device.detach();
-  disk.close();
-  assert.deepEqual(await leftovers(), []);
-});
-
 test('release() leaves the device to the next one', { skip }, async (t) => {
   const { transport, directory, leftovers } = await start(t);
   const disk = new MemoryDisk(pagesOf(4 << 20));

@@ -8,13 +8,12 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdtemp, open, readdir, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdtemp, open, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
-import { FileDisk } from '../../../test/support/file-disk.js';
 import { type TransportUnderTest, transportSuite } from '../../../test/support/transport-suite.js';
 import { MemoryDisk, pagesOf } from '../../../test/support/virtual-disks.js';
 import { ErrorCodes } from '../../errors.js';
@@ -24,7 +23,6 @@ const run = promisify(execFile);
 const hasDriver = existsSync('/dev/ublk-control');
 const skip = hasDriver ? undefined : 'this kernel has no ublk_drv';
 const options = skip === undefined ? {} : { skip };
-const KILLS = Number(process.env['UBLK_KILLS'] ?? 4);
 const DISK_BYTES = 16 << 20;
 
 async function start(t: TestContext): Promise<TransportUnderTest & { transport: UblkTransport }> {
@@ -49,17 +47,6 @@ test('without the driver it says what to do', { skip: hasDriver && 'it has it' }
   await assert.rejects(attach, { code: ErrorCodes.Host, message: /^ublk cannot be used: / });
   assert.deepEqual(await transport.survivors(), []);
 });
-
-/** Serves FOLDER/disk, which can be written, as "victim", by `attach` or `resume`; prints the path. */
-const SERVER = `
-  const [self, folder, step, suffix] = process.argv.slice(1);
-  const from = (name) => import(self + '/../' + name + suffix);
-  const { UblkTransport } = await from('ublk-transport');
-  const { FileDisk } = await from('../../../test/support/file-disk');
-  const transport = new UblkTransport(folder + '/devices');
-  const disk = new FileDisk(folder + '/disk');
-  process.stdout.write((await transport[step]('victim', disk)).path);
-`;
 
 /** Adds a device and does not start it; with 'fetch' it could be started. Prints something then. */
 const BEGINNER = `
@@ -97,41 +84,6 @@ async function kill(child: ChildProcess): Promise<void> {
   child.kill('SIGKILL');
   await ended;
 }
-
-async function makeDisk(folder: string): Promise<void> {
-  await writeFile(join(folder, 'disk'), '');
-  await truncate(join(folder, 'disk'), DISK_BYTES);
-}
-
-test('servers are killed under fio, and it sees nothing but a delay', options, async (t) => {
-  const { transport, folder, leftovers } = await start(t);
-  await makeDisk(folder);
-  let server = startChild(SERVER, folder, 'attach');
-  const path = await firstWords(server);
-  const load = ['--rw=randrw', '--bs=4k', '--iodepth=16', '--ioengine=libaio', '--direct=1'];
-  const check = ['--verify=crc32c', '--verify_backlog=64', '--verify_fatal=1'];
-  const time = ['--time_based', `--runtime=${KILLS * 4}`, '--minimal'];
-  const fio = run('fio', ['--name=v', `--filename=${path}`, ...load, ...check, ...time]);
-  let running = true;
-  const ended = fio.finally(() => {
-    running = false;
-  });
-  let kills = 0;
-  while (running) {
-    await setTimeout(300 + Math.random() * 700);
-    await kill(server);
-    kills++;
-    server = startChild(SERVER, folder, 'resume');
-    assert.equal(await firstWords(server), path);
-  }
-  await ended;
-  t.diagnostic(`${kills} kills`);
-  assert.ok(kills >= KILLS / 2);
-  await kill(server);
-  assert.deepEqual(await transport.survivors(), [{ id: 'victim', path }]);
-  await transport.clear('victim');
-  assert.deepEqual(await leftovers(), []);
-});
 
 test('devices are released under load, again and again', options, async (t) => {
   const { transport, leftovers } = await start(t);
@@ -173,40 +125,6 @@ for (const step of ['add', 'fetch']) {
     assert.deepEqual(await leftovers(), []);
   });
 }
-
-test(
-  'killed at any time of an attach or a resume, a device can be had or cleared',
-  options,
-  async (t) => {
-    const { transport, folder, leftovers } = await start(t);
-    await makeDisk(folder);
-    let whole = 0;
-    for (let i = 0; i < KILLS * 2; i++) {
-      const child = startChild(SERVER, folder, whole > 0 && i % 2 === 1 ? 'resume' : 'attach');
-      // From the first thing that it does, which is to take the id, or to wait for the other's end.
-      while (!existsSync(join(folder, 'devices', 'victim'))) await setTimeout(1);
-      await setTimeout(i % 2 === 1 ? 500 + Math.random() * 1500 : Math.random() * 150);
-      await kill(child);
-      const [survivor] = await transport.survivors();
-      assert.equal(survivor?.id, 'victim');
-      if (survivor.path === undefined) {
-        await transport.clear('victim');
-        whole = 0;
-        continue;
-      }
-      whole++;
-      if (i % 2 === 0) continue;
-      const disk = new FileDisk(join(folder, 'disk'));
-      const device = await transport.resume('victim', disk);
-      await run('sha256sum', [device.path]);
-      await device.detach();
-      disk.close();
-      whole = 0;
-    }
-    await transport.clear('victim');
-    assert.deepEqual(await leftovers(), []);
-  },
-);
 
 /** A device in a thread; says its path, and detaches when it is told to. */
 const THREAD = `

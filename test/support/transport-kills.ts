@@ -1,0 +1,146 @@
+/**
+ * The part of the transport suite about processes that are killed: under load, whoever uses the device sees nothing but a
+ * delay; in the middle of attach, detach or resume, what stays is found by the next process, whole or to be cleared.
+ * Method: a process of its own serves a file, and is killed OBD_KILLS times under fio, and a fifth as often otherwise.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import type { TransportName } from '../../src/blockdev/transport.js';
+import { FioLoad, prepareFile } from './fio-load.js';
+import { kernelObjects, watchBy } from './kernel-transports.js';
+import type { Check, StartTransport } from './transport-under-test.js';
+
+const run = promisify(execFile);
+/** The long run, of daemons too, has a hundred; see docs/testing.md. */
+const KILLS = Number(process.env['OBD_KILLS']) || 2;
+const KILLS_MIDWAY = Math.max(2, Math.ceil(KILLS / 5));
+const DISK_BYTES = 4 << 20;
+/** What an attach takes, and a detach, on a slow host. */
+const MIDWAY_MS = 300;
+const ID = 'victim';
+const SERVER_PROCESS = join(
+  import.meta.dirname,
+  `transport-server-process${import.meta.filename.slice(-3)}`,
+);
+
+/** A process that serves `folder`/disk. */
+class Server {
+  readonly #child: ChildProcess;
+  readonly #lines: AsyncIterator<string>;
+
+  constructor(t: TestContext, name: TransportName, folder: string, action: 'attach' | 'resume') {
+    const args = [SERVER_PROCESS, name, folder, join(folder, 'disk'), action];
+    const flags = process.execArgv.filter((flag) => !flag.startsWith('--test'));
+    this.#child = spawn(process.execPath, [...flags, ...args], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    this.#lines = createInterface(this.#child.stdout!)[Symbol.asyncIterator]();
+    t.after(() => this.#child.kill('SIGKILL'));
+  }
+
+  async says(): Promise<string> {
+    const { value } = await this.#lines.next();
+    assert.ok(value !== undefined, 'it ended');
+    return value;
+  }
+
+  async saysPath(): Promise<string> {
+    assert.equal(await this.says(), 'begins');
+    return await this.says();
+  }
+
+  detach(): void {
+    this.#child.kill('SIGUSR1');
+  }
+
+  async kill(): Promise<void> {
+    if (this.#child.exitCode !== null) return;
+    const ended = once(this.#child, 'exit');
+    this.#child.kill('SIGKILL');
+    await ended;
+  }
+}
+
+export function killChecks(
+  name: TransportName,
+  check: Check,
+  start: StartTransport,
+  { writable }: { readonly writable: boolean },
+): void {
+  /** A folder of its own: a server of the suite's own may be in the other. */
+  const begin = async (t: TestContext) => {
+    const folder = join((await start(t)).folder, 'killed');
+    await mkdir(folder);
+    await prepareFile(join(folder, 'disk'), DISK_BYTES);
+    const transport = watchBy(name, folder);
+    t.after(async () => {
+      // So that nobody waits for a device whose test failed.
+      for (const { id } of await transport.survivors()) await transport.clear(id);
+    });
+    const objects = await kernelObjects(name, folder);
+    const nothingLeft = async () => {
+      assert.deepEqual(await transport.survivors(), []);
+      assert.deepEqual(await kernelObjects(name, folder), objects);
+      assert.deepEqual(await readdir(join(folder, 'devices')).catch(() => []), []);
+    };
+    return { transport, folder, nothingLeft };
+  };
+
+  check('servers are killed under load: no error, no mismatch', async (t) => {
+    const { transport, folder, nothingLeft } = await begin(t);
+    let server = new Server(t, name, folder, 'attach');
+    const path = await server.saysPath();
+    const load = new FioLoad(path, folder, DISK_BYTES, { writes: writable });
+    for (let i = 0; i < KILLS; i++) {
+      await sleep(500 + Math.random() * 1500);
+      await server.kill();
+      server = new Server(t, name, folder, 'resume');
+      assert.equal(await server.saysPath(), path);
+    }
+    const { requests, longestStallMs } = await load.finish();
+    t.diagnostic(
+      `${KILLS} kills, ${requests} requests, 0 errors, 0 mismatches, longest stall ${longestStallMs} ms`,
+    );
+    const sums = await run('sha256sum', [path, join(folder, 'disk')]);
+    const [ofDevice, ofFile] = sums.stdout.split('\n').map((line) => line.slice(0, 64));
+    assert.equal(ofDevice, ofFile);
+    await server.kill();
+    assert.deepEqual(await transport.survivors(), [{ id: ID, path }]);
+    await transport.clear(ID);
+    await nothingLeft();
+  });
+
+  for (const when of ['attach', 'detach', 'resume'] as const) {
+    check(`servers are killed in the middle of ${when}`, async (t) => {
+      const { transport, folder, nothingLeft } = await begin(t);
+      let whole = 0;
+      for (let i = 0; i < KILLS_MIDWAY; i++) {
+        let server = new Server(t, name, folder, 'attach');
+        if (when !== 'attach') await server.saysPath();
+        if (when === 'detach') server.detach();
+        if (when === 'resume') {
+          await server.kill();
+          server = new Server(t, name, folder, 'resume');
+        }
+        assert.equal(await server.says(), when === 'detach' ? 'ends' : 'begins');
+        await sleep(Math.random() * MIDWAY_MS);
+        await server.kill();
+        for (const { id, path } of await transport.survivors()) {
+          assert.equal(id, ID);
+          if (path !== undefined) whole++;
+          await transport.clear(id);
+        }
+        await nothingLeft();
+      }
+      if (when === 'resume') assert.equal(whole, KILLS_MIDWAY);
+      t.diagnostic(`${KILLS_MIDWAY} kills, ${whole} whole devices left`);
+    });
+  }
+}
