@@ -47,8 +47,8 @@ export class Blockd {
   /**
    * Serves when it resolves.
    *
-   * @param onBroken - A part of it has ended by itself, which is a bug: devices wait for another process to resume them,
-   *   so this one has to end.
+   * @param onBroken - A thread of it has ended by itself, or is stuck: devices wait for another process to resume them, so
+   *   this one has to end, without waiting for any of its threads.
    * @throws {ObdError} `Busy` if another daemon has the state directory or a socket, `InvalidArgument` for what no
    *   registry can be called, `Host`, `Io`. Nothing is left running.
    */

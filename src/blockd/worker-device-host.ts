@@ -22,8 +22,8 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   /** Called once for every read that is answered with an error; the place to log it. */
   readonly onReadError: (failure: DeviceFailure) => void;
   /**
-   * A thread has ended by itself, which is a bug. Its devices wait for a process that resumes them, so that the
-   * best this one can do is end.
+   * A thread has ended by itself, or is stuck. Its devices wait for a process that resumes them, so that the best this one
+   * can do is end.
    */
   readonly onDeath: (error: Error) => void;
 }

@@ -53,6 +53,7 @@ export class WorkerDevices {
       connection: ({ id, fd, structured, allocation, rest }) =>
         this.#takeConnection(id, fd, { structured, allocation }, rest),
       endConnections: ({ id }) => this.#served.get(id)?.connections.end(),
+      beat: () => {},
     };
     this.#main = new ThreadCalls(port, handlers);
   }

@@ -12,7 +12,7 @@
  * Messages arrive in the order in which they were sent, and that is relied on: what is said of a blob comes before its
  * being closed, and the connections of an export before its end.
  *
- * A bug that ends a worker ends the daemon: what the worker had under way is unknown, and finding devices again is a path
+ * A bug that ends a worker, or one that does not answer any more, ends the daemon: what the worker had under way is unknown, and finding devices again is a path
  * that is taken and tested anyway (recovery.ts).
  */
 import type { Terms } from '../blockdev/nbd/disk-connections.js';
@@ -74,6 +74,8 @@ export type WorkerCalls = {
     connection: OfDevice & Terms & { readonly fd: number; readonly rest: Uint8Array },
   ): void;
   endConnections(device: OfDevice): void;
+  /** Answers, as a thread does that is not stuck. */
+  beat(nothing: undefined): void;
 };
 
 /** What a worker asks of the main thread. Those that give no answer are told, not called. */

@@ -7,6 +7,7 @@ import { availableParallelism } from 'node:os';
 import type { Worker } from 'node:worker_threads';
 import { messageOf } from '../errors.js';
 import { startThread } from '../io/start-thread.js';
+import { Heartbeat } from './heartbeat.js';
 import { type Handlers, ThreadCalls } from './thread-calls.js';
 import type { MainCalls, WorkerCalls, WorkerSettings } from './worker-messages.js';
 
@@ -27,7 +28,7 @@ export interface PoolOptions {
   readonly settings: Omit<WorkerSettings, 'decodedBytes'>;
   /** What a new worker may call; each has its own. */
   readonly handlers: () => Handlers<MainCalls>;
-  /** A worker has ended by itself, and its devices are served by nobody. */
+  /** A worker has ended by itself, or is stuck, and its devices are served by nobody. */
   readonly onDeath: (error: Error) => void;
 }
 
@@ -69,14 +70,17 @@ export class WorkerPool {
     const decodedBytes = Math.floor(DECODED_BYTES / this.#threadsMax);
     const workerData: WorkerSettings = { ...settings, decodedBytes };
     const thread = startThread(import.meta.url, './worker-entry', { workerData, name: 'devices' });
-    const worker = { thread, devices: 0, calls: new ThreadCalls(thread, handlers()) };
+    const calls = new ThreadCalls<WorkerCalls, MainCalls>(thread, handlers());
+    const worker = { thread, devices: 0, calls };
+    const heartbeat = new Heartbeat(() => calls.call('beat', undefined), onDeath);
     let cause: unknown;
     thread.on('error', (error) => {
       cause = error;
     });
     thread.on('exit', (status) => {
+      heartbeat.stop();
       const why = `the thread ended by itself, with status ${status}`;
-      worker.calls.end(cause === undefined ? why : `the thread failed: ${messageOf(cause)}`);
+      calls.end(cause === undefined ? why : `the thread failed: ${messageOf(cause)}`);
       if (!this.#closing) onDeath(cause instanceof Error ? cause : new Error(why));
     });
     this.#workers.push(worker);

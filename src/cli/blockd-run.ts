@@ -39,8 +39,9 @@ async function run(config: Parameters<typeof Blockd.start>[0]): Promise<void> {
   const log = daemonLog(PROGRAM, config.log_level);
   const told = interruption();
   const daemon = await Blockd.start(config, log, (err) => {
-    log.fatal({ err }, 'a thread that serves devices has died; the next run goes on with them');
-    process.exit(EXIT_FAILED);
+    log.fatal({ err }, 'a thread that serves devices is lost; the next run goes on with them');
+    // An exit would wait for what such a thread may be stuck in.
+    process.kill(process.pid, 'SIGKILL');
   });
   log.info({ socket: config.socket, stateDir: config.state_dir }, 'ready');
   if (!told.aborted) await new Promise((resolve) => told.addEventListener('abort', resolve));

@@ -1,0 +1,43 @@
+/**
+ * Notices a thread that no longer answers and does not end either: it loops, or a system call of it does not return, as
+ * when a layer's file is on a file system that hangs. Its devices would wait for ever, and nobody would be told.
+ *
+ * Silence is counted in beats, not by the clock: a process that was stopped as a whole, or a machine that slept, finds
+ * one beat missed, however long it was.
+ */
+
+const BEAT_MS = 5_000;
+/** A minute: far above what a loaded machine keeps a thread from running. */
+const MISSED_MAX = 12;
+
+export class Heartbeat {
+  readonly #timer: NodeJS.Timeout;
+  #missed = 0;
+  #isWaiting = false;
+
+  /**
+   * @param beat - Resolves when the thread has answered; it may reject when the thread has ended.
+   * @param onSilence - Called once, with why.
+   */
+  constructor(beat: () => Promise<void>, onSilence: (why: Error) => void, beatMs = BEAT_MS) {
+    this.#timer = setInterval(() => {
+      if (!this.#isWaiting) {
+        this.#isWaiting = true;
+        const answered = () => {
+          this.#isWaiting = false;
+          this.#missed = 0;
+        };
+        beat().then(answered, () => this.stop());
+      } else if (++this.#missed === MISSED_MAX) {
+        this.stop();
+        onSilence(new Error(`a thread has not answered for ${(MISSED_MAX * beatMs) / 1000} s`));
+      }
+    }, beatMs);
+    this.#timer.unref();
+  }
+
+  /** Idempotent. */
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+}
