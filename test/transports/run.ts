@@ -5,9 +5,6 @@
  * What a transport needs of the kernel is loaded first. The exit status is 0 if all checks passed, and one of the
  * transports at least was the kernel's own; fuse is not, it runs anywhere. Two transports are tested at a time: they
  * share nothing in the kernel.
- *
- * With OBD_KILLS=0 only what each transport's own tests have: no daemon, and no fuse, which needs nothing of this kernel
- * and is tested on any.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -22,7 +19,6 @@ const CONFIGFS = '/sys/kernel/config';
 const AT_A_TIME = 2;
 /** What node:test says at the end of a file. */
 const TOTALS = /^(tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) /;
-const IS_SHORT = process.env['OBD_KILLS'] === '0';
 const DIST = join(import.meta.dirname, '../..');
 
 const counts = { pass: 0, fail: 0, skipped: 0 };
@@ -51,9 +47,10 @@ function prepareKernel(): void {
 }
 
 async function testTransport(name: TransportName): Promise<void> {
-  const files = [`${DIST}/src/blockdev/${name}/${name}-transport.test.js`];
-  if (IS_SHORT) report('skipped', `${name}: daemons that are killed: OBD_KILLS is 0`);
-  else files.push(`${DIST}/test/transports/${name}.test.js`);
+  const files = [
+    `${DIST}/src/blockdev/${name}/${name}-transport.test.js`,
+    `${DIST}/test/transports/${name}.test.js`,
+  ];
   for await (const { type, data } of run({ files })) {
     if (type === 'test:diagnostic' && !TOTALS.test(data.message)) {
       process.stdout.write(`    ${name}: ${data.message}\n`);
@@ -81,9 +78,7 @@ const wanted = process.argv.slice(2);
 for (const name of TRANSPORT_NAMES) {
   if (wanted.length > 0 && !wanted.includes(name)) continue;
   const missing = await whyNot(name);
-  if (missing === undefined && IS_SHORT && name === 'fuse')
-    report('skipped', 'fuse: OBD_KILLS is 0, and fuse is tested on the host');
-  else if (missing === undefined) here.push(name);
+  if (missing === undefined) here.push(name);
   else report('skipped', `${name}: ${missing}`);
 }
 const queue = [...here];
