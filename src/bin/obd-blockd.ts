@@ -1,18 +1,21 @@
 #!/usr/bin/env node
 /**
- * `obd-blockd`, with more threads for calls that block than libuv's four: while some wait for a disk or for the kernel to
- * look at a new device, which reads what this process serves, others have to write what was fetched and look up the
- * registry's name. libuv reads their number when it first needs one, which is before any module of ours runs;
- * so the process starts once more, as itself.
+ * `obd-blockd`, started once more, as itself, with what can only be said before Node starts:
+ *
+ *   UV_THREADPOOL_SIZE       more threads for calls that block than libuv's four: while some wait for a disk or for the
+ *                            kernel to look at a new device, which reads what this process serves, others have to write
+ *                            what was fetched and look up the registry's name
+ *   MALLOC_MMAP_THRESHOLD_   large buffers are given back to the kernel when they are not needed any more: glibc otherwise
+ *                            begins to keep them in its heaps, where they leave holes (40 MiB after copying an image)
  */
 import { becomeProgram } from '../io/posix.js';
 
-const BLOCKING_CALLS_MAX = '16';
+const SETTINGS = { UV_THREADPOOL_SIZE: '16', MALLOC_MMAP_THRESHOLD_: '131072' };
 
-if (process.env['UV_THREADPOOL_SIZE'] === undefined) {
+if (Object.keys(SETTINGS).some((name) => process.env[name] === undefined)) {
   becomeProgram(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
+    ...SETTINGS,
     ...process.env,
-    UV_THREADPOOL_SIZE: BLOCKING_CALLS_MAX,
   });
 }
 
