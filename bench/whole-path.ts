@@ -18,6 +18,7 @@ import { type Sample, sampleOf } from './sample.js';
 import { DISK_BYTES, makeQcow2, makeSampleImage, type SampleImage } from './sample-image.js';
 
 const OPENINGS = 3;
+const KILLS = 5;
 const ROUNDS = 5;
 const RUN_SECONDS = 1;
 const DEVICES = 10;
@@ -58,6 +59,8 @@ export async function measureWholePath(say: (step: string) => void): Promise<Rep
     const config = await pushImage(image, registry, folder);
     say('opening it');
     const figures = await measureOpenings(config, folder);
+    say('killing the daemon');
+    figures.push(await measureStalls(config, folder));
     say('reading it');
     const daemon = await MeasuredDaemon.start(folder);
     undo.push(() => daemon.stop());
@@ -108,6 +111,32 @@ async function measureOpenings(config: string, folder: string): Promise<Figure[]
     { name: 'open, empty cache', unit: 'ms', samples: [sampleOf(cold)] },
     { name: 'open, cached', unit: 'ms', samples: [sampleOf(cached)] },
   ];
+}
+
+/**
+ * From the daemon's death to the answer of a read that began then, its next one being started at once and the bytes being in the
+ * cache.
+ */
+async function measureStalls(config: string, folder: string): Promise<Figure> {
+  const daemon = await MeasuredDaemon.start(folder);
+  try {
+    const { path } = await daemon.client.attach('bench', config);
+    const how = ['of=/dev/null', 'bs=4096', 'count=1', 'iflag=direct', 'status=none'];
+    const stalls: number[] = [];
+    for (let i = 0; i < KILLS; i++) {
+      const start = performance.now();
+      const serving = daemon.restart();
+      await run('dd', [`if=${path}`, ...how]);
+      stalls.push(performance.now() - start);
+      await serving;
+      // Whoever attaches waits for what is still under way.
+      await daemon.client.attach('bench', config);
+    }
+    return { name: 'killed, until a read is answered', unit: 'ms', samples: [sampleOf(stalls)] };
+  } finally {
+    await daemon.client.detach('bench').catch(() => {});
+    await daemon.stop();
+  }
 }
 
 async function measureReads(

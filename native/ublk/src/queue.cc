@@ -272,6 +272,9 @@ void Queue::Close() {
   if (fd_ < 0) return;
   ring_.Close();
   close(fd_);
+  // Its pages now, and what they are mapped at when the buffer is collected, which may be much later: of that, V8 sees
+  // how little it is itself.
+  if (memory_ != nullptr) madvise(memory_, depth_ * io_bytes_max_, MADV_DONTNEED);
   LetGo();
 }
 
