@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <string>
 
 #include <napi.h>
@@ -34,6 +35,27 @@ Array TypedArray(const Napi::CallbackInfo& info, size_t i, napi_typedarray_type 
 inline Napi::Function Callback(const Napi::CallbackInfo& info, size_t i, const char* name) {
   if (i < info.Length() && info[i].IsFunction()) return info[i].As<Napi::Function>();
   throw Napi::TypeError::New(info.Env(), name);
+}
+
+// Calls back from the event loop, in a HandleScope. What the function throws is nobody's to catch, as of any callback of
+// Node's. A thread that is being terminated takes no calls, which is no error; Napi::Function's own way then ends the
+// process, for it cannot make the exception that it wants to throw.
+inline void CallBack(const Napi::FunctionReference& function,
+                     std::initializer_list<napi_value> arguments, napi_async_context context) {
+  const napi_env env = function.Env();
+  napi_value global;
+  napi_value result;
+  if (napi_get_global(env, &global) != napi_ok) return;
+  if (napi_make_callback(env, context, global, function.Value(), arguments.size(),
+                         arguments.begin(), &result) == napi_ok) {
+    return;
+  }
+  bool thrown = false;
+  napi_value error;
+  if (napi_is_exception_pending(env, &thrown) == napi_ok && thrown &&
+      napi_get_and_clear_last_exception(env, &error) == napi_ok) {
+    napi_fatal_exception(env, error);
+  }
 }
 
 // { code, errno, syscall }. `number` is positive.

@@ -127,15 +127,11 @@ void AioQueue::Reap() {
   // The callback may submit, but not reap: events_ stays what it is.
   for (int i = 0; i < count; i++) {
     const Napi::HandleScope inner(env);
-    try {
-      const auto tag = static_cast<int64_t>(events_[i].data);
-      on_done_.MakeCallback(env.Global(),
-                            {Napi::Number::New(env, static_cast<double>(tag)),
-                             Napi::Number::New(env, static_cast<double>(events_[i].res))},
-                            async_context_);
-    } catch (const Napi::Error& error) {
-      napi_fatal_exception(env_, error.Value());
-    }
+    const auto tag = static_cast<int64_t>(events_[i].data);
+    CallBack(on_done_,
+             {Napi::Number::New(env, static_cast<double>(tag)),
+              Napi::Number::New(env, static_cast<double>(events_[i].res))},
+             async_context_);
   }
 }
 

@@ -106,11 +106,7 @@ void Uio::Wake() {
   if (number != 0) uv_poll_stop(poll_);
   const Napi::Env env(env_);
   const Napi::HandleScope scope(env);
-  try {
-    on_ready_.MakeCallback(env.Global(), {Napi::Number::New(env, number)}, async_context_);
-  } catch (const Napi::Error& error) {
-    napi_fatal_exception(env_, error.Value());
-  }
+  CallBack(on_ready_, {Napi::Number::New(env, number)}, async_context_);
 }
 
 Napi::Value Uio::Scatter(const Napi::CallbackInfo& info) {

@@ -94,14 +94,9 @@ void Control::Reap() {
     memcpy(target.Data(), command->payload.data(),
            std::min(command->payload.size(), target.ByteLength()));
     delete command;
-    try {
-      on_done_.MakeCallback(
-          env.Global(),
-          {Napi::Number::New(env, static_cast<double>(token)), Napi::Number::New(env, result)},
-          async_context_);
-    } catch (const Napi::Error& error) {
-      napi_fatal_exception(env_, error.Value());
-    }
+    CallBack(on_done_,
+             {Napi::Number::New(env, static_cast<double>(token)), Napi::Number::New(env, result)},
+             async_context_);
   }
 }
 

@@ -246,12 +246,7 @@ uint32_t Queue::Gather() {
 }
 
 void Queue::Call(const Napi::FunctionReference& function, uint32_t count) {
-  const Napi::Env env(env_);
-  try {
-    function.MakeCallback(env.Global(), {Napi::Number::New(env, count)}, async_context_);
-  } catch (const Napi::Error& error) {
-    napi_fatal_exception(env_, error.Value());
-  }
+  CallBack(function, {Napi::Number::New(env_, count)}, async_context_);
 }
 
 void Queue::Leave(const Napi::CallbackInfo&) {
