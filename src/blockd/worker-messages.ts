@@ -12,8 +12,8 @@
  * Messages arrive in the order in which they were sent, and that is relied on: what is said of a blob comes before its
  * being closed, and the connections of an export before its end.
  *
- * A bug that ends a worker, or one that does not answer any more, ends the daemon: what the worker had under way is unknown, and finding devices again is a path
- * that is taken and tested anyway (recovery.ts).
+ * A bug that ends a worker, or one that does not answer any more, ends the daemon: what the worker had under way is
+ * unknown, and finding devices again is a path that is taken and tested anyway (recovery.ts).
  */
 import type { Terms } from '../blockdev/nbd/disk-connections.js';
 import type { TransportName } from '../blockdev/transport.js';

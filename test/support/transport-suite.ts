@@ -121,7 +121,7 @@ export function transportSuite(
   check('a device that is open in another process stays as it was', async (t) => {
     const { transport } = await start(t);
     const device = await transport.attach('open', new MemoryDisk(pagesOf(1 << 20)));
-    const holder = spawn('sh', ['-c', 'exec 3<"$0"; echo; read -r forever', device.path]);
+    const holder = spawn('sh', ['-c', 'exec 3<"$0"; echo; exec sleep 60', device.path]);
     await once(holder.stdout, 'data');
     await assert.rejects(device.detach(), { code: ErrorCodes.Busy });
     const { stdout } = await run('sha256sum', [device.path]);

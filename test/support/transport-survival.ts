@@ -89,7 +89,7 @@ export function survivalChecks(check: Check, start: StartTransport): void {
     const { transport, again, leftovers } = await start(t);
     const disk = new MemoryDisk(pagesOf(1 << 20));
     const device = await transport.attach('open', disk);
-    const holder = spawn('sh', ['-c', 'exec 3<"$0"; echo; read -r forever', device.path]);
+    const holder = spawn('sh', ['-c', 'exec 3<"$0"; echo; exec sleep 60', device.path]);
     t.after(() => holder.kill('SIGKILL'));
     await once(holder.stdout, 'data');
     await device.release();

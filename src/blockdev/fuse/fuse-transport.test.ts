@@ -50,7 +50,7 @@ async function killHolder(file: string): Promise<void> {
 
 /** Keeps the device open in a process of its own. */
 async function hold(t: TestContext, device: string): Promise<() => Promise<void>> {
-  const holder = spawn('sh', ['-c', 'exec 3<"$0"; echo; read -r forever', device]);
+  const holder = spawn('sh', ['-c', 'exec 3<"$0"; echo; exec sleep 60', device]);
   const letGo = async () => {
     if (holder.kill('SIGKILL')) await once(holder, 'exit');
   };
