@@ -20,7 +20,7 @@ import type { Check, StartTransport } from './transport-under-test.js';
 
 const run = promisify(execFile);
 /** The long run, of daemons too, has a hundred; see docs/testing.md. */
-const KILLS = Number(process.env['OBD_KILLS'] ?? 2);
+const KILLS = Number(process.env['OBD_KILLS'] ?? 4);
 const KILLS_MIDWAY = Math.max(2, Math.ceil(KILLS / 5));
 const DISK_BYTES = 4 << 20;
 /** What an attach takes, and a detach, on a slow host. */
