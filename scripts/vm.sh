@@ -4,7 +4,7 @@
 #     scripts/vm.sh [-k 6.1|6.12] [-t SECONDS] COMMAND
 #
 # Boots Debian 12's kernel (6.1) or Debian 13's (6.12, the default) under QEMU's software emulation, runs COMMAND with
-# bash in the current folder, prints what it prints, and exits with its status; 124 if it took longer than SECONDS (600),
+# bash in the current folder, prints what it prints, and exits with its status; 124 if it took longer than SECONDS (1800),
 # 125 if the guest died under it.
 #
 # The guest sees the host's / read-only below a tmpfs: nothing that COMMAND does is seen outside. /scratch is an empty
@@ -82,7 +82,7 @@ boot() {
 }
 
 main() {
-  local series=6.12 seconds=600 kernel option
+  local series=6.12 seconds=1800 kernel option
   while getopts k:t: option; do
     case $option in
       k) series=$OPTARG ;;

@@ -23,6 +23,8 @@ const run = promisify(execFile);
 const KILLS = Number(process.env['OBD_KILLS'] ?? 4);
 const KILLS_MIDWAY = Math.max(2, Math.ceil(KILLS / 5));
 const DISK_BYTES = 4 << 20;
+/** Less than a pass of fio lasts. */
+const UNDER_LOAD_MS = 300;
 /** What an attach takes, and a detach, on a slow host. */
 const MIDWAY_MS = 300;
 const ID = 'victim';
@@ -120,7 +122,8 @@ export function killChecks(
     const path = await server.saysPath();
     const load = new FioLoad(path, folder, DISK_BYTES, { writes: writable });
     for (let i = 0; i < KILLS; i++) {
-      await sleep(500 + Math.random() * 1500);
+      await load.flows();
+      await sleep(Math.random() * UNDER_LOAD_MS);
       await server.kill();
       server = new Server(t, name, folder, 'resume');
       assert.equal(await server.saysPath(), path);

@@ -2,8 +2,8 @@
  * Goal: whoever uses a device of obd-blockd sees nothing of the daemon's deaths but a delay; nothing stays of devices that
  * came or went as it died; and nothing grows with the number of devices that there were.
  * Method: the real daemon, set to one transport, with an image of local layers, killed under fio, OBD_KILLS times, and a
- * tenth as often at random moments of attach and detach; OBD_CYCLES devices one after the other; a container that reads throughout. All
- * with one daemon, as far as it is one: it takes a while to start under emulation.
+ * tenth as often at random moments of attach and detach; OBD_CYCLES devices one after the other; a container that reads
+ * throughout. All with one daemon, as far as it is one: it takes a while to start under emulation.
  */
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
@@ -35,6 +35,8 @@ const run = promisify(execFile);
 /** A start takes several times as long as that of a process with nothing but a transport. */
 const KILLS = Number(process.env['OBD_KILLS'] ?? 1);
 const KILLS_MIDWAY = Math.ceil(KILLS / 10);
+/** Less than a pass of fio lasts. */
+const UNDER_LOAD_MS = 300;
 const CYCLES = Number(process.env['OBD_CYCLES'] ?? 20);
 const DISK_BYTES = 4 << 20;
 /** Caches of the runtime fill up in the first cycles, and with it the memory varies by some. */
@@ -94,9 +96,9 @@ export function daemonKills(name: TransportName, missing: string | undefined): v
     const { path } = await daemon.client.attach('loaded', configPath);
     const load = new FioLoad(path, folder, DISK_BYTES, { writes: false });
     for (let i = 0; i < KILLS; i++) {
-      await sleep(500 + Math.random() * 1500);
+      await load.flows();
+      await sleep(Math.random() * UNDER_LOAD_MS);
       await restart(daemon);
-      // Whoever attaches waits until it is served again. Only then is the next one killed under load.
       assert.equal((await daemon.client.attach('loaded', configPath)).path, path);
     }
     const { requests, longestStallMs } = await load.finish();
