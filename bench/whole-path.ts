@@ -114,8 +114,8 @@ async function measureOpenings(config: string, folder: string): Promise<Figure[]
 }
 
 /**
- * From the daemon's death to the answer of a read that began then, its next one being started at once and the bytes being in the
- * cache.
+ * From the daemon's death to the answer of a read that began then. The next daemon is started at once, and the bytes are
+ * in the cache.
  */
 async function measureStalls(config: string, folder: string): Promise<Figure> {
   const daemon = await MeasuredDaemon.start(folder);
