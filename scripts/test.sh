@@ -79,9 +79,9 @@ part shellcheck shellcheck --external-sources scripts/*.sh scripts/vm/* .ci/run
 part check npm run --silent check
 part e2e npm run --silent test:e2e
 if [[ $(uname -m) == x86_64 ]]; then
-  # Not fuse, which is the same on any kernel and was tested on this one; and fewer cycles, which take minutes there.
   # shellcheck disable=SC2016 # the inner shell expands them
-  OBD_CYCLES=8 part vm bash -o pipefail -c 'npm run --silent test:vm -- ublk tcmu nbd | tee --append /dev/stderr | sed -nE "$0" >"$1"' "$VM_AS_TAP" "$REPORTS/vm.tap"
+  # Not fuse, which is the same on any kernel and was tested on this one.
+  part vm bash -o pipefail -c 'npm run --silent test:vm -- ublk tcmu nbd | tee --append /dev/stderr | sed -nE "$0" >"$1"' "$VM_AS_TAP" "$REPORTS/vm.tap"
 else
   echo "ok 1 - vm # SKIP its kernels are for x86-64, this is $(uname -m)" >"$REPORTS/vm.tap"
   SKIPPED=$((SKIPPED + 1))

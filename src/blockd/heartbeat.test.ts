@@ -53,8 +53,8 @@ async function start(t: TestContext): Promise<Scene> {
 test('a thread that answers, and one that is slow at times, is left alone', async (t) => {
   const { silences, stand } = await start(t);
   for (let i = 0; i < 4; i++) {
-    stand(BEAT_MS * 6);
-    await sleep(BEAT_MS * 10);
+    stand(BEAT_MS * 8);
+    await sleep(BEAT_MS * 12);
   }
   assert.deepEqual(silences, []);
 });
