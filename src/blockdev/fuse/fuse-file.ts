@@ -7,8 +7,8 @@
  */
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { readdir, readFile, readlink } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 
@@ -78,15 +78,18 @@ export function makeFuseDevice(options: FuseDeviceOptions): Promise<string> {
   });
 }
 
-/** The processes that answer for files, or are about to, by file. */
+/**
+ * The processes that answer for files, or are about to, by file.
+ *
+ * Only a holder's command line is read: that of a process which hangs in the kernel may not be readable, and a file of
+ * /proc costs Node a buffer of 64 KiB, for every process of the host. A link costs a string.
+ */
 export async function listHolders(): Promise<Map<string, number[]>> {
   const holders = new Map<string, number[]>();
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
   await Promise.all(
     pids.map(async (pid) => {
-      // Its name first: the command line of a process that hangs in the kernel may not be readable.
-      const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
-      if (name !== `${NAME}\n`) return;
+      if (!(await isHolder(pid))) return;
       const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
       const file = line.split('\0')[3];
       if (file === undefined) return;
@@ -96,24 +99,38 @@ export async function listHolders(): Promise<Map<string, number[]>> {
   return holders;
 }
 
+/** Also if the program has been replaced since, or built anew. False if it is gone, or has ended but for its parent. */
+async function isHolder(pid: number | string): Promise<boolean> {
+  const program = await readlink(`/proc/${pid}/exe`).catch(() => '');
+  return basename(program).replace(/ \(deleted\)$/, '') === NAME;
+}
+
 /**
  * Waits for the end of all processes that answer for the file, whose mount is gone.
  * @throws {ObdError} `Io` if one hangs in the kernel, where no signal reaches it.
  */
 export async function endHolders(file: string): Promise<void> {
   const startedMs = performance.now();
-  for (;;) {
-    const pids = (await listHolders()).get(file) ?? [];
-    if (pids.length === 0) return;
+  for (let pids = await pidsOf(file); pids.length > 0; pids = await pidsOf(file)) {
+    for (const pid of pids) await endHolder(pid, startedMs, file);
+  }
+}
+
+async function pidsOf(file: string): Promise<readonly number[]> {
+  return (await listHolders()).get(file) ?? [];
+}
+
+async function endHolder(pid: number, startedMs: number, file: string): Promise<void> {
+  while (await isHolder(pid)) {
     const waitedMs = performance.now() - startedMs;
     if (waitedMs > END_MS + KILLED_MS) {
       throw new ObdError(
         ErrorCodes.Io,
-        `Cannot end ${NAME}, process ${pids.join(', ')}: it hangs in the kernel, where no signal reaches it`,
+        `Cannot end ${NAME}, process ${pid}: it hangs in the kernel, where no signal reaches it`,
         { path: file },
       );
     }
-    if (waitedMs > END_MS) for (const pid of pids) kill(pid);
+    if (waitedMs > END_MS) kill(pid);
     await sleep(POLL_MS);
   }
 }
