@@ -12,19 +12,24 @@ readonly SECONDS_MAX=$((1400 + 300 * ${OBD_KILLS:-0}))
 
 readonly SETTINGS="${OBD_KILLS:+OBD_KILLS=$OBD_KILLS} ${OBD_CYCLES:+OBD_CYCLES=$OBD_CYCLES}"
 
-# start_on KERNEL NAMES: starts it, as the job $!.
+declare -A PIDS
+
+# start_on KERNEL NAMES
 start_on() {
   scripts/vm.sh -k "$1" -t "$SECONDS_MAX" "$SETTINGS npm run --silent test:transports -- $2" \
     > >(exec sed -u "s/^/$1 /") 2>&1 &
+  PIDS[$1]=$!
 }
 
 # Both at once would wait for the same download.
 for kernel in 6.1 6.12; do scripts/vm/kernel.sh "$kernel" >/dev/null; done
-start_on 6.1 "$*"
-pids=("$!")
-start_on 6.12 "$*"
-pids+=("$!")
-trap 'kill "${pids[@]}" 2>/dev/null; wait; exit 143' INT TERM
-status=0
-for pid in "${pids[@]}"; do wait "$pid" || status=1; done
-exit "$status"
+trap 'kill "${PIDS[@]}" 2>/dev/null; wait; exit 143' INT TERM
+for kernel in 6.1 6.12; do start_on "$kernel" "$*"; done
+failed=0
+for kernel in "${!PIDS[@]}"; do
+  status=0
+  wait "${PIDS[$kernel]}" || status=$?
+  # Also of a guest that died, or a suite that broke off, and could not say it.
+  ((status == 0)) || { failed=1 && printf '%s not ok the suite: exit status %d\n' "$kernel" "$status"; }
+done
+exit "$failed"

@@ -19,13 +19,17 @@ readonly PART_SECONDS_MAX=1500
 # Of what a failed test says: the error and where it was thrown.
 readonly FAILURE_LINES_MAX=25
 
-# The lines of test:vm, each preceded by its kernel, as node:test has them.
-readonly VM_AS_TAP='s/^([0-9.]+) (ok|not ok) (.*)/\2 1 - \1 \3/p
-s/^([0-9.]+) skipped (.*): ([^:]*)$/ok 1 - \1 \2 # SKIP \3/p
-s/^[0-9.]+ (# [a-z]+ [0-9]+)$/\1/p'
-
 REPORTS=$(mktemp -d)
 trap 'rm -rf "$REPORTS"' EXIT
+
+# For sed: prints what test:vm says, whose lines are each preceded by the kernel, and reports it as node:test would.
+readonly VM_REPORT="h
+s/^([0-9.]+) (ok|not ok) (.*)/\2 1 - \1 \3/w $REPORTS/vm.tap
+s/^([0-9.]+) skipped (.*): ([^:]*)$/ok 1 - \1 \2 # SKIP \3/w $REPORTS/vm.tap
+s/^([0-9.]+ vm: (the guest died|not done).*)/not ok 1 - \1/w $REPORTS/vm.tap
+s/^[0-9.]+ (    .*|# [a-z]+ [0-9]+)$/\1/w $REPORTS/vm.tap
+g"
+
 PASSED=0
 FAILED=0
 SKIPPED=0
@@ -79,9 +83,9 @@ part shellcheck shellcheck --external-sources scripts/*.sh scripts/vm/* .ci/run
 part check npm run --silent check
 part e2e npm run --silent test:e2e
 if [[ $(uname -m) == x86_64 ]]; then
-  # shellcheck disable=SC2016 # the inner shell expands them
   # Not fuse, which is the same on any kernel and was tested on this one.
-  part vm bash -o pipefail -c 'npm run --silent test:vm -- ublk tcmu nbd | tee --append /dev/stderr | sed -nE "$0" >"$1"' "$VM_AS_TAP" "$REPORTS/vm.tap"
+  # shellcheck disable=SC2016 # the inner shell expands it
+  part vm bash -o pipefail -c 'npm run --silent test:vm -- ublk tcmu nbd | sed -uE "$0"' "$VM_REPORT"
 else
   echo "ok 1 - vm # SKIP its kernels are for x86-64, this is $(uname -m)" >"$REPORTS/vm.tap"
   SKIPPED=$((SKIPPED + 1))

@@ -16,6 +16,7 @@ set -euo pipefail
 readonly BOOTS_MAX=3
 # A boot takes 10 seconds, several times that on a busy host.
 readonly BOOT_SECONDS_MAX=120
+readonly LAST_LINES_MAX=24
 readonly STATUS_TIMED_OUT=124
 readonly STATUS_GUEST_DIED=125
 
@@ -81,6 +82,14 @@ boot() {
   wait "$printer"
 }
 
+# Of the console from where the trouble began, if that can be told; of what the kernel says then, the first lines matter.
+last_words() {
+  local trouble
+  trouble=$(grep -nEm 1 'BUG:|Oops|int3:|panic' "$RUN/console" | cut -d : -f 1) || true
+  { tail -n "$LAST_LINES_MAX" "$RUN/qemu.log"; tail -n +"${trouble:-1}" "$RUN/console"; } |
+    if [[ -n $trouble ]]; then head -n "$LAST_LINES_MAX"; else tail -n "$LAST_LINES_MAX"; fi | sed 's/^/    /'
+}
+
 main() {
   local series=6.12 seconds=1800 kernel option
   while getopts k:t: option; do
@@ -110,7 +119,7 @@ main() {
     exit "$STATUS_TIMED_OUT"
   fi
   printf 'vm: the guest died. Its last words:\n' >&2
-  tail -n 40 "$RUN/qemu.log" "$RUN/console" >&2
+  last_words >&2
   exit "$STATUS_GUEST_DIED"
 }
 
