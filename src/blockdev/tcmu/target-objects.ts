@@ -5,7 +5,8 @@
  *     loopback/naa.TARGET/tpgt_1/{nexus,address}     a SCSI host of its own
  *                            .../lun/lun_0/disk      link to the device: with it the host scans, and finds a disk
  *
- *   1. Made in this order and removed in the reverse one, so whatever there is of a device, its core device is there.
+ *   1. Made in this order and removed in the reverse one, so whatever there is of a device, its core device is there; but
+ *      for core/user_HBA, which is of all the daemon's devices.
  *   2. All names follow from INSTANCE and ID; nothing of another name is written to or removed, and directories only
  *      when they are empty.
  *   3. While the link is made the kernel holds lun_0 locked and waits, beyond any signal, for the disk's answers: so
@@ -177,8 +178,15 @@ export async function removeTarget(names: TargetNames): Promise<void> {
   await removeFolder(groupOf(names));
   await removeFolder(names.loop);
   await removeFolder(names.device);
-  // Where others of ours are in it, it stays.
-  await rmdir(names.hba).catch(() => {});
+  await removeEmptyHba(names);
+}
+
+/**
+ * The directory of the daemon's devices, which one that was killed may have made and nothing in it. The kernel keeps it
+ * where it holds a device; whoever is about to make one makes it anew.
+ */
+export async function removeEmptyHba({ hba }: Pick<TargetNames, 'hba'>): Promise<void> {
+  await rmdir(hba).catch(() => {});
 }
 
 /** @param action - `reset_ring` 1: what is in the ring is asked for again. @throws {ObdError} `Io`. */

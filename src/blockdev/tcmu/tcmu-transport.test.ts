@@ -258,6 +258,14 @@ test('a server killed before there is a disk leaves debris', { skip }, async (t)
   await (await transport.attach('early', disk)).detach();
 });
 
+test('a server killed before there is anything of a device leaves nothing', { skip }, async (t) => {
+  const { transport, directory } = await start(t);
+  const { hba } = targetNames(await instanceOf(directory), '');
+  await mkdir(hba);
+  assert.deepEqual(await transport.survivors(), []);
+  assert.equal(existsSync(hba), false);
+});
+
 test('objects of other daemons and programs are none of ours', { skip }, async (t) => {
   const one = await start(t);
   const other = await start(t);

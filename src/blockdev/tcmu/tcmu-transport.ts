@@ -39,6 +39,7 @@ import {
   makeLoopTarget,
   missingForTargets,
   putAction,
+  removeEmptyHba,
   removeLink,
   removeTarget,
   scsiAddressOf,
@@ -108,6 +109,7 @@ export class TcmuTransport implements Transport {
       if (this.#taken.has(id)) continue;
       found.push({ id, path: await nodeOf(targetNames(instance, id)) });
     }
+    await removeEmptyHba(targetNames(instance, ''));
     return found;
   }
 
