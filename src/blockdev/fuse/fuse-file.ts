@@ -89,9 +89,7 @@ export async function listHolders(): Promise<Map<string, number[]>> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
   await Promise.all(
     pids.map(async (pid) => {
-      if (!(await isHolder(pid))) return;
-      const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-      const file = line.split('\0')[3];
+      const file = await fileOf(pid);
       if (file === undefined) return;
       holders.set(file, [...(holders.get(file) ?? []), Number(pid)]);
     }),
@@ -99,10 +97,12 @@ export async function listHolders(): Promise<Map<string, number[]>> {
   return holders;
 }
 
-/** Also if the program has been replaced since, or built anew. False if it is gone, or has ended but for its parent. */
-async function isHolder(pid: number | string): Promise<boolean> {
+/** Also of a program that has been replaced since, or built anew. Undefined if it is no holder, or has ended. */
+async function fileOf(pid: number | string): Promise<string | undefined> {
   const program = await readlink(`/proc/${pid}/exe`).catch(() => '');
-  return basename(program).replace(/ \(deleted\)$/, '') === NAME;
+  if (basename(program).replace(/ \(deleted\)$/, '') !== NAME) return undefined;
+  const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+  return line.split('\0')[3];
 }
 
 /**
@@ -121,7 +121,8 @@ async function pidsOf(file: string): Promise<readonly number[]> {
 }
 
 async function endHolder(pid: number, startedMs: number, file: string): Promise<void> {
-  while (await isHolder(pid)) {
+  // Never another file's, that has come by the number.
+  while ((await fileOf(pid)) === file) {
     const waitedMs = performance.now() - startedMs;
     if (waitedMs > END_MS + KILLED_MS) {
       throw new ObdError(
