@@ -86,12 +86,15 @@ boot() {
   wait "$printer"
 }
 
-# Of the console from where the trouble began, if that can be told; of what the kernel says then, the first lines matter.
+# Of the console from where the trouble began, if that can be told: of what the kernel says then, the first lines matter.
 last_words() {
-  local trouble
-  trouble=$(grep -nEm 1 'BUG:|Oops|int3:|panic' "$RUN/console" | cut -d : -f 1) || true
-  { tail -n "$LAST_LINES_MAX" "$RUN/qemu.log"; tail -n +"${trouble:-1}" "$RUN/console"; } |
-    if [[ -n $trouble ]]; then head -n "$LAST_LINES_MAX"; else tail -n "$LAST_LINES_MAX"; fi | sed 's/^/    /'
+  local lines from
+  : >>"$RUN/console"
+  lines=$(wc -l <"$RUN/console")
+  from=$(awk '/BUG:|Oops|int3:|panic/ { print NR; exit }' "$RUN/console")
+  from=${from:-$((lines < LAST_LINES_MAX ? 1 : lines - LAST_LINES_MAX + 1))}
+  tail -n "$LAST_LINES_MAX" "$RUN/qemu.log" | sed 's/^/    /'
+  sed -n "$from,$((from + LAST_LINES_MAX - 1))s/^/    /p" "$RUN/console"
 }
 
 main() {
