@@ -12,7 +12,8 @@ namespace fusefile {
 namespace {
 
 constexpr int64_t kRetryMinMs = 20;
-constexpr int64_t kRetryMaxMs = 1000;
+// A server that is killed is back within a second, and each try costs microseconds.
+constexpr int64_t kRetryMaxMs = 100;
 // A server that is there answers in a millisecond; one whose event loop is busy, later.
 constexpr int64_t kHandshakeMs = 10'000;
 // The device takes milliseconds to make, as the first bytes are local by then.
