@@ -1,0 +1,61 @@
+/**
+ * One case of `npm run test:trust`: an attempt to make obd-ts lie, harm or give up, with what must happen instead.
+ *
+ * A case is a node:test test whose result is also one line: its item, its name, what was expected and what was seen. The
+ * line travels as a diagnostic, which test/trust/run.ts prints.
+ */
+import { type TestContext, test } from 'node:test';
+import { messageOf } from '../../src/errors.js';
+
+/** Begins the diagnostic that holds a case's line as JSON. */
+export const TRUST_LINE = 'trust-case ';
+
+export interface TrustLine {
+  readonly item: string;
+  readonly name: string;
+  readonly expected: string;
+  readonly seen: string;
+}
+
+export interface TrustOptions {
+  /** Left out of `--quick`, because it takes long or needs what CI lacks. */
+  readonly slow?: boolean;
+  /** Why the case cannot run here. */
+  readonly skip?: string | undefined;
+  /** ms */
+  readonly timeout?: number;
+}
+
+/** The seed of this run; the same seed gives the same faults in the same order. */
+export const trustSeed = Number(process.env['OBD_TRUST_SEED'] ?? '1');
+const isQuick = process.env['OBD_TRUST_QUICK'] === '1';
+
+/**
+ * Registers a case.
+ *
+ * @param item - Which promise it belongs to: identity, waiting, limits, logging, first-contact, commands.
+ * @param expected - What must happen, in a few words.
+ * @param attempt - Asserts; what it returns is printed as seen. A throw fails the case, and is printed as seen.
+ */
+export function trustCase(
+  item: string,
+  name: string,
+  expected: string,
+  attempt: (t: TestContext) => Promise<string>,
+  { slow = false, skip, timeout = 120_000 }: TrustOptions = {},
+): void {
+  const why = skip ?? (slow && isQuick ? 'only in the full run' : undefined);
+  const options = why === undefined ? { timeout } : { skip: why };
+  test(`${item}: ${name}`, options, async (t) => {
+    const say = (seen: string) => {
+      const line: TrustLine = { item, name, expected, seen };
+      t.diagnostic(TRUST_LINE + JSON.stringify(line));
+    };
+    try {
+      say(await attempt(t));
+    } catch (error) {
+      say(messageOf(error).split('\n', 1)[0] ?? '');
+      throw error;
+    }
+  });
+}
