@@ -27,3 +27,21 @@ test('the manual has the same example', () => {
   const manual = readFileSync(join(root, 'docs', 'obd-blockd.md'), 'utf8');
   assert.ok(manual.includes(BLOCKD_CONFIG_EXAMPLE));
 });
+
+test('read_deadline takes durations with and without a unit, within its bounds', () => {
+  const parsed = (value: unknown) => blockdConfig.safeParse({ read_deadline: value });
+  for (const [value, ms] of [
+    [600, 600_000],
+    ['600', 600_000],
+    ['600 s', 600_000],
+    ['2.5s', 2_500],
+    ['1500 ms', 1_500],
+    ['10 min', 600_000],
+    ['1h', 3_600_000],
+  ]) {
+    assert.equal(parsed(value).data?.read_deadline, ms, String(value));
+  }
+  for (const value of [0, -1, '0.5 s', '2 days', '25 h', '', 's', 'ten', true, Number.NaN]) {
+    assert.equal(parsed(value).success, false, String(value));
+  }
+});

@@ -6,17 +6,26 @@ import {
   byteAmount,
   COMMON_KEYS_EXAMPLE,
   commonKeys,
+  duration,
 } from '../config/config-values.js';
 
 export const BLOCKD_CONFIG_PATH = '/etc/obd-ts/blockd.toml';
 
 const GIB = 2 ** 30;
+/** Below, a single lost packet would be an I/O error; a day is more than a kernel's own timers take. */
+const READ_DEADLINE_MS_MIN = 1_000;
+const READ_DEADLINE_MS_MAX = 86_400_000;
+const READ_DEADLINE_MS_DEFAULT = 600_000;
 
 export const blockdConfig = z.strictObject({
   socket: absolutePath.default('/run/obd-ts/blockd.sock'),
   nbd_socket: absolutePath.default('/run/obd-ts/nbd.sock'),
   state_dir: absolutePath.default('/var/lib/obd-ts'),
   cache_size: byteAmount.default(20 * GIB),
+  /** In ms. */
+  read_deadline: duration(READ_DEADLINE_MS_MIN, READ_DEADLINE_MS_MAX).default(
+    READ_DEADLINE_MS_DEFAULT,
+  ),
   transport: z.enum(['auto', ...TRANSPORT_NAMES]).default('auto'),
   ...commonKeys,
 });
@@ -33,6 +42,8 @@ nbd_socket = "/run/obd-ts/nbd.sock"
 state_dir = "/var/lib/obd-ts"
 # How much of the registries' blobs is kept on this disk.
 cache_size = "20 GiB"
+# How long a read waits for a registry that does not give the bytes, before it is answered with EIO: ms, s, min or h.
+read_deadline = "600 s"
 # How devices reach the kernel: auto (the first of these that works here), ublk, tcmu, nbd or fuse.
 transport = "auto"
 ${COMMON_KEYS_EXAMPLE}`;

@@ -14,6 +14,13 @@ const UNITS: Readonly<Record<string, number>> = {
   TB: 1e12,
 };
 
+const DURATION_UNITS: Readonly<Record<string, number>> = {
+  ms: 1,
+  s: 1_000,
+  min: 60_000,
+  h: 3_600_000,
+};
+
 /** A path that does not depend on where the daemon was started. */
 export const absolutePath = z
   .string()
@@ -35,6 +42,25 @@ function bytesOf(text: string): number {
   return number === ''
     ? Number.NaN
     : Math.floor(Number(number) * (UNITS[unit || 'B'] ?? Number.NaN));
+}
+
+/** "600 s", "10 min", or a number of seconds; becomes milliseconds, between `minMs` and `maxMs`. */
+export function duration(minMs: number, maxMs: number) {
+  return z
+    .union([z.string(), z.number()], 'must be a duration, such as "600 s"')
+    .transform((value, context) => {
+      const ms = typeof value === 'number' ? value * 1000 : millisecondsOf(value);
+      if (ms >= minMs && ms <= maxMs) return Math.round(ms);
+      const range = `from ${minMs / 1000} s to ${maxMs / 1000} s`;
+      const problem = `is no duration ${range}: ${JSON.stringify(value)}; write it like "600 s" (${Object.keys(DURATION_UNITS).join(', ')})`;
+      context.addIssue({ code: 'custom', message: problem });
+      return z.NEVER;
+    });
+}
+
+function millisecondsOf(text: string): number {
+  const [, number = '', unit = ''] = /^([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)$/.exec(text) ?? [];
+  return number === '' ? Number.NaN : Number(number) * (DURATION_UNITS[unit || 's'] ?? Number.NaN);
 }
 
 export const logLevel = z.enum(['error', 'warn', 'info', 'debug']);
