@@ -6,7 +6,7 @@ import { BlockdClient } from '../blockd/blockd-client.js';
 import { commandLine } from '../cli/command-line.js';
 import { daemonLog } from '../cli/daemon-log.js';
 import { reportFailure } from '../cli/failure.js';
-import { interruption } from '../cli/interruption.js';
+import { daemonStop } from '../cli/interruption.js';
 import { readConfigFile } from '../config/config-file.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { GrpcServer } from '../grpc/grpc-server.js';
@@ -41,7 +41,7 @@ ${CONTAINERD_CONFIG_EXAMPLE}
 Then: ctr images pull --snapshotter obd-ts IMAGE, or lazily: obdctl rpull IMAGE`;
 
 async function serve(configPath: string | undefined): Promise<void> {
-  const stop = interruption();
+  const stop = daemonStop();
   const config = await readConfigFile(configPath ?? SNAPSHOTTER_CONFIG_PATH, snapshotterConfig, {
     mayBeMissing: configPath === undefined,
   });

@@ -8,14 +8,11 @@ import { reportFailure } from '../cli/failure.js';
 import { layer } from '../cli/layer.js';
 import { mount, umount } from '../cli/mount.js';
 import { rpull } from '../cli/rpull.js';
+import { surviveLostOutput } from '../cli/standard-streams.js';
 
 const PROGRAM = 'obdctl';
 
-// `obdctl devices | head` is no failure: whoever reads has read enough.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(0);
-  throw error;
-});
+surviveLostOutput(PROGRAM);
 
 try {
   await commandLine(PROGRAM, hideBin(process.argv))

@@ -10,7 +10,7 @@ import { readConfigFile } from '../config/config-file.js';
 import { commandLine } from './command-line.js';
 import { daemonLog } from './daemon-log.js';
 import { EXIT_FAILED, reportFailure } from './failure.js';
-import { interruption } from './interruption.js';
+import { daemonStop } from './interruption.js';
 
 const PROGRAM = 'obd-blockd';
 /** Below the 90 seconds after which systemd kills. */
@@ -37,7 +37,7 @@ export async function runBlockd(): Promise<void> {
 
 async function run(config: Parameters<typeof Blockd.start>[0]): Promise<void> {
   const log = daemonLog(PROGRAM, config.log_level);
-  const told = interruption();
+  const told = daemonStop();
   const daemon = await Blockd.start(config, log, (err) => {
     log.fatal({ err }, 'a thread that serves devices is lost; the next run goes on with them');
     // An exit would wait for what such a thread may be stuck in.

@@ -2,7 +2,7 @@
  * How a command of this project ends when it cannot do what it was asked: one line for people on stderr, and an exit
  * status for scripts.
  *
- *   0  done    1  failed    2  the command line makes no sense    130, 143  interrupted (interruption.ts)
+ *   0  done    1  failed    2  the command line makes no sense    129, 130, 143  interrupted (interruption.ts)
  *
  * The line is the ObdError's own message: action, state found, remedy. A stack is printed only where
  * OBD_TS_DEBUG is set, or for a bug, which has no better description. Whatever is printed goes
