@@ -98,10 +98,11 @@ export class Authenticator {
   }
 
   async #find(host: string): Promise<Login | undefined> {
-    const address = this.#hosts.addressOf(host);
-    const found = await this.#credentials.find(host);
-    // Whoever logged in where the registry answers wrote its port.
-    return found ?? (address === host ? undefined : await this.#credentials.find(address));
+    for (const name of this.#hosts.loginNames(host)) {
+      const found = await this.#credentials.find(name);
+      if (found !== undefined) return found;
+    }
+    return undefined;
   }
 
   #basic(host: string, login: Login | undefined, refused: string | undefined): Known {
@@ -142,7 +143,8 @@ export class Authenticator {
 
   /** An `Unauthorized` that says where a login would have to be. */
   refusal(host: string, problem: string, cause?: ObdError): ObdError {
-    const remedy = `log in with \`docker login ${host}\`; logins are read from ${this.#credentials.label}`;
+    const name = this.#hosts.loginNames(host)[0] ?? host;
+    const remedy = `log in with \`docker login ${name}\`; logins are read from ${this.#credentials.label}`;
     const message = `${problem}; ${remedy}`;
     return new ObdError(ErrorCodes.Unauthorized, message, cause?.details ?? {}, cause);
   }

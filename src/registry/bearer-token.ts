@@ -3,7 +3,7 @@
  * authentication"): a GET, with the login if there is one, or the OAuth 2 form with an identity token.
  *
  * The challenge comes from the registry, so its realm is checked before a login goes there: TLS, or plain
- * HTTP where the registry itself is allowed plain HTTP and the realm is on this machine or listed.
+ * HTTP where the realm's host is listed, or registry and realm are both on this machine.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import { basicAuthorization, type Login } from './credentials.js';
@@ -76,10 +76,12 @@ function realmOf(
   if (!URL.canParse(text)) throw refuse('the token server it names is no URL');
   const realm = new URL(text);
   if (realm.protocol === 'https:') return realm;
-  const plainHere = origin.startsWith('http:') && isLoopback(realm.hostname);
+  const registry = new URL(origin);
+  const plainHere =
+    registry.protocol === 'http:' && isLoopback(registry.hostname) && isLoopback(realm.hostname);
   if (realm.protocol === 'http:' && (plainHere || hosts.isListedPlain(realm.host))) return realm;
   throw refuse(
-    `its token server ${quotable(realm.host)} is not reached by TLS; if it is to be trusted, list it among the plain-HTTP hosts`,
+    `its token server ${quotable(realm.protocol)}//${quotable(realm.host)} is not reached by TLS, and no login is sent there; if it is to be trusted, list it in plain_http`,
   );
 }
 

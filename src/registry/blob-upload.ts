@@ -3,7 +3,8 @@
  * distribution spec 1.1, "POST then PUT"). What fails is begun again, with a new upload: half-sent uploads
  * are the registry's to expire, and resuming them is where registries differ most.
  *
- * The content is checked against the descriptor as it goes out, and the registry checks it again.
+ * The content is checked against the descriptor as it goes out, and the registry checks it again. An upload that
+ * a registry opens over TLS is never sent in the clear, wherever its Location leads.
  */
 import { open } from 'node:fs/promises';
 import { Readable } from 'node:stream';
@@ -78,7 +79,7 @@ async function openUpload(
   if (response.status !== 202) throw await exchange.errorOf(response, access);
   const location = response.header('location');
   await response.discard();
-  if (location !== undefined && URL.canParse(location, url.href)) return new URL(location, url);
+  if (location !== undefined) return exchange.locationOf(response, location);
   const problem = `${url.host} opened an upload and did not say where`;
   throw new ObdError(ErrorCodes.Registry, `${doing}: ${problem}`);
 }

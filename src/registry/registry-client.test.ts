@@ -11,8 +11,11 @@ import { join } from 'node:path';
 import { after, beforeEach, test } from 'node:test';
 import { LoopbackRegistry } from '../../test/support/loopback-registry.js';
 import { ErrorCodes } from '../errors.js';
+import { requestToken } from './bearer-token.js';
+import { parseChallenges } from './challenge.js';
 import type { Login } from './credentials.js';
 import { sha256Of } from './digest.js';
+import { HttpClient } from './http-client.js';
 import { OCI_MANIFEST } from './media-types.js';
 import { parseReference } from './reference.js';
 import { RegistryClient } from './registry-client.js';
@@ -170,6 +173,36 @@ test('storage that is redirected to sees no login, and neither does a token serv
     code: ErrorCodes.Registry,
     message: /registry\.example is not reached by TLS/,
   });
+});
+
+test('a plain registry elsewhere cannot have its login sent to a port of this machine', async () => {
+  const challenge = 'Bearer realm="http://127.0.0.1:9/token",service="x"';
+  const parameters = parseChallenges(challenge)[0]?.parameters ?? new Map();
+  const http = new HttpClient(limits);
+  const doing = 'Cannot log in to registry.lan';
+  const common = { parameters, scope: 'x', login: PASSWORD, doing };
+  for (const origin of ['http://registry.lan:5000', 'https://registry.lan', 'https://127.0.0.1']) {
+    await assert.rejects(requestToken(http, new RegistryHosts([]), { ...common, origin }), {
+      code: ErrorCodes.Registry,
+      message: /registry\.lan: its token server http:\/\/127\.0\.0\.1:9 .* no login is sent/,
+    });
+  }
+  await http.close();
+});
+
+test('a login for a name is not sent to an endpoint on another host', async () => {
+  registry.login = { kind: 'basic', username: 'ann', password: SECRET };
+  logins.set('registry.example', PASSWORD);
+  const hosts = new RegistryHosts([], { 'registry.example': host });
+  const client = new RegistryClient({ hosts, credentials, limits });
+  clients.push(client);
+  await assert.rejects(client.blobRanges('registry.example', 'x/y', digest, undefined), {
+    code: ErrorCodes.Unauthorized,
+    message: /docker login 127/,
+  });
+  assert.ok(registry.seen.every(({ authorization }) => authorization === undefined));
+  logins.set(host, PASSWORD);
+  await client.blobRanges('registry.example', 'x/y', digest, undefined);
 });
 
 test('a whole blob, over breaks and with and without ranges', async () => {

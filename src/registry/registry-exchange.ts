@@ -2,9 +2,10 @@
  * One request to a registry and its final answer: challenged at most once, redirected at most REDIRECTS_MAX
  * times. Nothing is tried again here.
  *
- * Authorization goes to the registry's own origin and to nobody else: the first redirect to another origin
+ * Authorization goes to the registry's own origin and to no other: the first redirect to another origin
  * ends it for the rest of the chain. TLS, once there, is not left for plain HTTP, unless the target is
- * listed: a registry must not be able to send us to a port of this machine.
+ * listed: neither downloads nor uploads travel in the clear because a registry says so, and a registry cannot
+ * send requests to a port of this machine.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import { type Access, Authenticator } from './authenticator.js';
@@ -82,12 +83,29 @@ export class RegistryExchange {
         return response;
       }
       await response.discard();
-      url = this.#target(response, location);
+      url = this.locationOf(response, location);
       atHome &&= this.isHome(access, url);
       if (++redirects > REDIRECTS_MAX) {
         throw redirectError(response, `it led from place to place ${REDIRECTS_MAX} times`);
       }
     }
+  }
+
+  /**
+   * Where a Location header sends the next request.
+   *
+   * @throws {ObdError} `Registry` for what is no URL, or leaves TLS for a host that is not listed.
+   */
+  locationOf(response: HttpResponse, location: string): URL {
+    if (!URL.canParse(location, response.url.href)) {
+      throw redirectError(response, 'it is no URL');
+    }
+    const target = new URL(location, response.url);
+    if (this.#hosts.mayGoOn(response.url, target)) return target;
+    throw redirectError(
+      response,
+      `it leaves TLS for ${quotable(target.protocol)}//${quotable(target.host)}; if that is to be trusted, list it in plain_http`,
+    );
   }
 
   /** The error for an answer that was not hoped for. */
@@ -105,23 +123,9 @@ export class RegistryExchange {
   async close(): Promise<void> {
     await this.#http.close();
   }
-
-  #target(response: HttpResponse, location: string): URL {
-    if (!URL.canParse(location, response.url.href)) {
-      throw redirectError(response, 'it is no URL');
-    }
-    const target = new URL(location, response.url);
-    if (target.protocol === 'https:') return target;
-    const allowed = response.url.protocol === 'http:' || this.#hosts.isListedPlain(target.host);
-    if (target.protocol === 'http:' && allowed) return target;
-    throw redirectError(
-      response,
-      `it leaves TLS for ${quotable(target.protocol)}//${quotable(target.host)}; if that is to be trusted, list it among the plain-HTTP hosts`,
-    );
-  }
 }
 
 function redirectError({ doing, url }: HttpResponse, problem: string): ObdError {
-  const message = `${doing}: cannot follow the redirect of ${url.host}: ${problem}`;
+  const message = `${doing}: cannot follow the redirect of registry ${url.host}: ${problem}`;
   return new ObdError(ErrorCodes.Registry, message);
 }

@@ -49,6 +49,45 @@ test('an endpoint is where a name answers, plain if name or endpoint is', () => 
   assert.equal(hosts.addressOf('other'), 'other');
 });
 
+test('a login for a name counts where the registry answers on that host, and on no other', () => {
+  const endpoints = {
+    localhost: 'localhost:5000',
+    'docker.io': 'mirror.lan:80',
+    'far.example:1': 'far.example:2',
+    'near.example': 'far.example',
+    '[::1]': '[::1]:5000',
+  };
+  const hosts = new RegistryHosts([], endpoints);
+  for (const [host, names] of [
+    ['localhost', ['localhost', 'localhost:5000']],
+    ['docker.io', ['mirror.lan:80']],
+    ['far.example:1', ['far.example:1', 'far.example:2']],
+    ['near.example', ['far.example']],
+    ['[::1]', ['[::1]', '[::1]:5000']],
+    ['other', ['other']],
+  ] as const) {
+    assert.deepEqual(hosts.loginNames(host), names, host);
+  }
+  const hub = new RegistryHosts([]).loginNames('docker.io');
+  assert.deepEqual(hub, ['docker.io', 'registry-1.docker.io']);
+});
+
+test('nothing goes on from TLS to plain HTTP, unless the host is listed', () => {
+  const hosts = new RegistryHosts(['listed.lan']);
+  for (const [from, to, may] of [
+    ['https://a.example', 'https://b.example', true],
+    ['https://a.example', 'http://a.example', false],
+    ['https://a.example', 'http://127.0.0.1:80', false],
+    ['https://a.example', 'http://listed.lan:99', true],
+    ['http://a.example', 'http://b.example', true],
+    ['http://a.example', 'https://b.example', true],
+    ['http://a.example', 'ftp://b.example', false],
+    ['https://a.example', 'file:///etc/shadow', false],
+  ] as const) {
+    assert.equal(hosts.mayGoOn(new URL(from), new URL(to)), may, `${from} ${to}`);
+  }
+});
+
 test('what is no host is refused', () => {
   for (const host of ['http://x', 'x/y', '', 'x:0', 'x:70000', 'a b']) {
     assert.throws(() => new RegistryHosts([host]), { code: ErrorCodes.InvalidArgument }, host);

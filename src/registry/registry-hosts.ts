@@ -44,6 +44,25 @@ export class RegistryHosts {
     return new URL(`${plain ? 'http' : 'https'}://${address}`).origin;
   }
 
+  /**
+   * The names under which a login for `host` may be configured, in order.
+   *
+   * A login goes to the host that it is for: one for the name counts only if the registry answers on that same host, at
+   * whatever port. An endpoint on another host, such as a mirror, has a login of its own or none.
+   */
+  loginNames(host: string): string[] {
+    const address = this.addressOf(host);
+    if (address === host) return [host];
+    const isHub = host === DOCKER_HUB && address === DOCKER_HUB_ENDPOINT;
+    return isHub || sameHost(host, address) ? [host, address] : [address];
+  }
+
+  /** Whether data for `from` may go on to `to`: over TLS, or as unprotected as before, or to a listed host. */
+  mayGoOn(from: URL, to: URL): boolean {
+    if (to.protocol === 'https:') return true;
+    return to.protocol === 'http:' && (from.protocol === 'http:' || this.isListedPlain(to.host));
+  }
+
   /** Whether the operator said that this host speaks plain HTTP; being this machine is not enough. */
   isListedPlain(host: string): boolean {
     const lower = host.toLowerCase();
@@ -55,6 +74,11 @@ export class RegistryHosts {
 export function isLoopback(hostname: string): boolean {
   if (hostname === 'localhost' || hostname === '[::1]') return true;
   return isIPv4(hostname) && hostname.startsWith('127.');
+}
+
+function sameHost(a: string, b: string): boolean {
+  const [one, two] = [a, b].map((host) => new URL(`http://${host}`).hostname);
+  return one === two;
 }
 
 function checkHost(host: string, role: string): void {
