@@ -49,8 +49,8 @@ async function serve(configPath: string | undefined): Promise<void> {
     throw new ObdError(ErrorCodes.Host, 'Cannot mount file systems: run this as root');
   }
   const log = daemonLog(PROGRAM, config.log_level);
-  const { plain_http, hosts } = config.registry;
-  const registryHosts = new RegistryHosts(plain_http, hosts);
+  const { plain_http, hosts, hosts_dir } = config.registry;
+  const registryHosts = new RegistryHosts(plain_http, hosts, hosts_dir);
   const devices = new BlockdClient(config.blockd_socket);
   const credentials = new DockerCredentials(config.docker_config);
   const limits = {

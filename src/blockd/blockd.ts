@@ -69,9 +69,9 @@ export class Blockd {
 
   async #start(config: BlockdConfig): Promise<void> {
     const log = this.#log;
-    const { plain_http: plainHttp, hosts } = config.registry;
+    const { plain_http: plainHttp, hosts, hosts_dir: hostsDirectory } = config.registry;
     const client = new RegistryClient({
-      hosts: new RegistryHosts(plainHttp, hosts),
+      hosts: new RegistryHosts(plainHttp, hosts, hostsDirectory),
       credentials: new DockerCredentials(config.docker_config),
     });
     const cacheDirectory = join(config.state_dir, 'cache');

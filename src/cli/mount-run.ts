@@ -19,12 +19,14 @@ export interface MountOptions {
   readonly blockd: string;
   readonly platform: string | undefined;
   readonly plainHttp: boolean;
+  /** containerd's. */
+  readonly hostsDirectory: string;
 }
 
 export async function runMount(
   image: string,
   directory: string,
-  { blockd, platform, plainHttp }: MountOptions,
+  { blockd, platform, plainHttp, hostsDirectory }: MountOptions,
 ): Promise<void> {
   const signal = interruption();
   const wanted: Platform | undefined = platform === undefined ? undefined : parsePlatform(platform);
@@ -34,7 +36,8 @@ export async function runMount(
   try {
     // What an obdctl that was killed may have left; it also finds out whether the daemon runs at all.
     await client.detach(place.deviceId);
-    const found = await servableImage(image, { platform: wanted, plainHttp, signal });
+    const options = { platform: wanted, plainHttp, hostsDirectory, signal };
+    const found = await servableImage(image, options);
     await attachAndMount(client, place, found, signal);
   } finally {
     client.close();

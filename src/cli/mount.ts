@@ -1,6 +1,7 @@
 /** `obdctl mount` and `obdctl umount`: an image as a directory of this host, without containerd. */
 import type { CommandModule } from 'yargs';
 import { blockdOption } from './blockd-option.js';
+import { hostsDirOption } from './hosts-dir-option.js';
 
 interface MountArguments {
   readonly image: string;
@@ -8,6 +9,7 @@ interface MountArguments {
   readonly blockd: string;
   readonly platform: string | undefined;
   readonly 'plain-http': boolean;
+  readonly 'hosts-dir': string;
 }
 
 export const mount: CommandModule<object, MountArguments> = {
@@ -37,12 +39,14 @@ export const mount: CommandModule<object, MountArguments> = {
           default: false,
           describe: 'The registry speaks HTTP; name it in plain_http of obd-blockd, too',
         },
+        'hosts-dir': hostsDirOption,
       })
       .example('$0 mount registry.example/app:1.0-obd /mnt', 'an image that obdconv made')
       .example('$0 mount oci:layout:obd /mnt', 'one in an OCI layout'),
-  handler: async ({ image, directory, blockd, platform, 'plain-http': plainHttp }) => {
+  handler: async ({ image, directory, blockd, platform, ...rest }) => {
     const { runMount } = await import('./mount-run.js');
-    await runMount(image, directory, { blockd, platform, plainHttp });
+    const { 'plain-http': plainHttp, 'hosts-dir': hostsDirectory } = rest;
+    await runMount(image, directory, { blockd, platform, plainHttp, hostsDirectory });
   },
 };
 

@@ -21,13 +21,16 @@ export interface RpullOptions {
   readonly snapshotter: string;
   readonly platform: string | undefined;
   readonly plainHttp: boolean;
+  /** containerd's. */
+  readonly hostsDirectory: string;
 }
 
 export async function runRpull(options: RpullOptions): Promise<void> {
   const reference = parseReference(options.reference);
   const platform =
     options.platform === undefined ? hostPlatform() : parsePlatform(options.platform);
-  const hosts = new RegistryHosts(options.plainHttp ? [reference.host] : []);
+  const plain = options.plainHttp ? [reference.host] : [];
+  const hosts = new RegistryHosts(plain, {}, options.hostsDirectory);
   const started = performance.now();
   const signal = interruption();
   const containerd = connectContainerd(options.address, options.namespace);

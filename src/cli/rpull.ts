@@ -1,6 +1,7 @@
 /** `obdctl rpull`: pulls an image into containerd, lazily. */
 import type { CommandModule } from 'yargs';
 import { addressOption } from './address-option.js';
+import { hostsDirOption } from './hosts-dir-option.js';
 
 interface RpullArguments {
   readonly reference: string;
@@ -9,6 +10,7 @@ interface RpullArguments {
   readonly snapshotter: string;
   readonly platform: string | undefined;
   readonly 'plain-http': boolean;
+  readonly 'hosts-dir': string;
 }
 
 export const rpull: CommandModule<object, RpullArguments> = {
@@ -46,6 +48,7 @@ export const rpull: CommandModule<object, RpullArguments> = {
           default: false,
           describe: 'The registry does not speak TLS',
         },
+        'hosts-dir': hostsDirOption,
       })
       .example('$0 rpull registry.example/app:1.0-obd', 'an image that obdconv made')
       .example('$0 rpull --namespace k8s.io registry.example/app:1.0-obd', 'for Kubernetes')
@@ -55,8 +58,8 @@ export const rpull: CommandModule<object, RpullArguments> = {
         'Layers that the snapshotter cannot serve lazily are downloaded and unpacked, with a warning. ' +
           'Logins are those of `docker login`.',
       ),
-  handler: async ({ 'plain-http': plainHttp, ...options }) => {
+  handler: async ({ 'plain-http': plainHttp, 'hosts-dir': hostsDirectory, ...options }) => {
     const { runRpull } = await import('./rpull-run.js');
-    await runRpull({ ...options, plainHttp });
+    await runRpull({ ...options, plainHttp, hostsDirectory });
   },
 };

@@ -23,6 +23,7 @@ export interface ServableImage {
 export interface ServableOptions {
   readonly platform: Platform | undefined;
   readonly plainHttp: boolean;
+  readonly hostsDirectory: string;
   readonly signal: AbortSignal;
 }
 
@@ -56,11 +57,11 @@ async function fromLayout(
 
 async function fromRegistry(
   text: string,
-  { platform, plainHttp, signal }: ServableOptions,
+  { platform, plainHttp, hostsDirectory, signal }: ServableOptions,
 ): Promise<ServableImage> {
   const reference = parseReference(text);
   const { host, repository } = reference;
-  const hosts = new RegistryHosts(plainHttp ? [host] : []);
+  const hosts = new RegistryHosts(plainHttp ? [host] : [], {}, hostsDirectory);
   const client = new RegistryClient({ hosts, credentials: new DockerCredentials() });
   try {
     const found = await overlaybdLayers(new RegistrySource(client, reference, signal), platform);

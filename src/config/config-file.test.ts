@@ -48,7 +48,7 @@ test('an empty file is every default', async () => {
     root: '/var/lib/x',
     cache_size: 1 << 20,
     log_level: 'info',
-    registry: { plain_http: [], hosts: {} },
+    registry: { plain_http: [], hosts: {}, hosts_dir: '/etc/containerd/certs.d' },
   });
 });
 
@@ -66,6 +66,7 @@ test('what is written is what is used', async () => {
   assert.deepEqual(config.registry, {
     plain_http: ['a:5000'],
     hosts: { 'a.example': 'a.example:5000' },
+    hosts_dir: '/etc/containerd/certs.d',
   });
 });
 

@@ -65,10 +65,11 @@ function millisecondsOf(text: string): number {
 
 export const logLevel = z.enum(['error', 'warn', 'info', 'debug']);
 
-/** The arguments of RegistryHosts: who speaks plain HTTP, and where the registry of a name really answers. */
+/** The arguments of RegistryHosts: who speaks plain HTTP, where the registry of a name answers, containerd's directory. */
 export const registryTable = z.strictObject({
   plain_http: z.array(z.string()).default([]),
   hosts: z.record(z.string(), z.string()).default({}),
+  hosts_dir: absolutePath.default('/etc/containerd/certs.d'),
 });
 
 /** What every daemon's configuration has: spread it into the schema. */
@@ -86,10 +87,12 @@ docker_config = "/etc/obd-ts/docker.json"
 log_level = "info"
 
 [registry]
-# Registries that speak plain HTTP, as host or host:port. Those on this machine do without being named.
+# containerd's host configuration, HOST/hosts.toml: mirrors, plain HTTP, certificate authorities.
+hosts_dir = "/etc/containerd/certs.d"
+# More registries that speak plain HTTP, as host or host:port. Loopback registries need no entry.
 plain_http = ["registry.lan:5000"]
 
 [registry.hosts]
-# Where the registry of a name really answers. containerd remembers names without their port.
+# Another address for the registry of a name.
 "registry.lan" = "registry.lan:5000"
 `;

@@ -1,6 +1,6 @@
 /**
- * The Authorization headers of one client, learnt from challenges and kept while they are good: Basic per
- * registry, Bearer per registry, repository and kind of access.
+ * The Authorization headers of one client, learnt from challenges and kept while they are good, for each address of a
+ * registry, repository and kind of access. A mirror gets its own login, never that of the registry it mirrors.
  *
  * Nothing is sent before a registry asks. However many requests are challenged at once, one of them gets
  * the token; a token that is refused in mid-life is replaced like one that was never there.
@@ -9,6 +9,7 @@ import { ErrorCodes, ObdError } from '../errors.js';
 import { requestToken } from './bearer-token.js';
 import { type Challenge, parseChallenges } from './challenge.js';
 import { basicAuthorization, type Credentials, type Login } from './credentials.js';
+import type { Endpoint } from './endpoint.js';
 import type { HttpClient } from './http-client.js';
 import type { RegistryHosts } from './registry-hosts.js';
 
@@ -45,8 +46,8 @@ export class Authenticator {
   }
 
   /** The header to send; undefined as long as none was asked for. */
-  known(access: Access): string | undefined {
-    const known = this.#known.get(keyOf(access));
+  known(access: Access, endpoint: Endpoint): string | undefined {
+    const known = this.#known.get(keyOf(access, endpoint));
     return known !== undefined && known.goodUntilMs > performance.now()
       ? known.authorization
       : undefined;
@@ -63,23 +64,31 @@ export class Authenticator {
    */
   async answer(
     access: Access,
+    endpoint: Endpoint,
     challenge: string,
     refused: string | undefined,
     signal: AbortSignal | undefined,
   ): Promise<string> {
-    const newer = this.known(access);
+    const newer = this.known(access, endpoint);
     if (newer !== undefined && newer !== refused) return newer;
-    const key = keyOf(access);
+    const key = keyOf(access, endpoint);
     let fetched = this.#underWay.get(key);
     if (fetched === undefined) {
-      fetched = this.#fetch(access, challenge, refused).finally(() => this.#underWay.delete(key));
+      fetched = this.#fetch(access, endpoint, challenge, refused).finally(() =>
+        this.#underWay.delete(key),
+      );
       this.#underWay.set(key, fetched);
     }
     return await unlessAborted(fetched, signal);
   }
 
-  async #fetch(access: Access, header: string, refused: string | undefined): Promise<string> {
-    const { host } = access;
+  async #fetch(
+    access: Access,
+    endpoint: Endpoint,
+    header: string,
+    refused: string | undefined,
+  ): Promise<string> {
+    const [host = access.host] = endpoint.loginHosts;
     const doing = `Cannot log in to ${host}`;
     const challenges = parseChallenges(header);
     const bearer = challenges.find(({ scheme }) => scheme === 'bearer');
@@ -88,18 +97,18 @@ export class Authenticator {
       const problem = 'it asks for neither a token nor a password, and nothing else is known here';
       throw new ObdError(ErrorCodes.Unauthorized, `${doing}: ${problem}`);
     }
-    const login = await this.#find(host);
+    const login = await this.#find(endpoint);
     const found =
       bearer === undefined
         ? this.#basic(host, login, refused)
-        : await this.#bearer(access, bearer, login, doing);
-    this.#remember(access, found);
+        : await this.#bearer(access, endpoint, bearer, login, doing);
+    this.#remember(keyOf(access, endpoint), found);
     return found.authorization;
   }
 
-  async #find(host: string): Promise<Login | undefined> {
-    for (const name of this.#hosts.loginNames(host)) {
-      const found = await this.#credentials.find(name);
+  async #find({ loginHosts }: Endpoint): Promise<Login | undefined> {
+    for (const host of loginHosts) {
+      const found = await this.#credentials.find(host);
       if (found !== undefined) return found;
     }
     return undefined;
@@ -114,6 +123,7 @@ export class Authenticator {
 
   async #bearer(
     access: Access,
+    endpoint: Endpoint,
     { parameters }: Challenge,
     login: Login | undefined,
     doing: string,
@@ -125,20 +135,20 @@ export class Authenticator {
       action === 'push' || asked === undefined
         ? `repository:${repository}:${action === 'push' ? 'pull,push' : 'pull'}`
         : asked;
-    const origin = this.#hosts.originOf(host);
-    const request = { parameters, scope, login, origin, doing };
+    const { origin } = endpoint;
+    const request = { parameters, scope, login, host, origin, doing };
     try {
       const { authorization, lifeMs } = await requestToken(this.#http, this.#hosts, request);
       return { authorization, goodUntilMs: performance.now() + lifeMs - EXPIRY_MARGIN_MS };
     } catch (error) {
       if (!(error instanceof ObdError) || error.code !== ErrorCodes.Unauthorized) throw error;
-      throw this.refusal(host, error.message, error);
+      throw this.refusal(endpoint.loginHosts[0] ?? host, error.message, error);
     }
   }
 
-  #remember(access: Access, known: Known): void {
+  #remember(key: string, known: Known): void {
     if (this.#known.size >= AUTHORIZATIONS_MAX) this.#known.clear();
-    this.#known.set(keyOf(access), known);
+    this.#known.set(key, known);
   }
 
   /** An `Unauthorized` that says where a login would have to be. */
@@ -150,8 +160,8 @@ export class Authenticator {
   }
 }
 
-function keyOf({ host, repository, action }: Access): string {
-  return `${action} ${host}/${repository}`;
+function keyOf({ host, repository, action }: Access, { origin }: Endpoint): string {
+  return `${action} ${host}/${repository} at ${origin}`;
 }
 
 async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {

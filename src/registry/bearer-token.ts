@@ -3,7 +3,7 @@
  * authentication"): a GET, with the login if there is one, or the OAuth 2 form with an identity token.
  *
  * The challenge comes from the registry, so its realm is checked before a login goes there: TLS, or plain
- * HTTP where the realm's host is listed, or registry and realm are both on this machine.
+ * HTTP where the realm is listed, is the registry that the operator allowed plain HTTP, or is on this machine with it.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import { basicAuthorization, type Login } from './credentials.js';
@@ -22,7 +22,9 @@ export interface TokenRequest {
   readonly parameters: ReadonlyMap<string, string>;
   readonly scope: string;
   readonly login: Login | undefined;
-  /** Of the registry that sent the challenge. */
+  /** The registry's name, as in a reference. */
+  readonly host: string;
+  /** Of the address that sent the challenge. */
   readonly origin: string;
   /** For messages: "Cannot log in to host". */
   readonly doing: string;
@@ -39,12 +41,12 @@ export async function requestToken(
   hosts: RegistryHosts,
   request: TokenRequest,
 ): Promise<Token> {
-  const { parameters, scope, login, origin, doing } = request;
+  const { parameters, scope, login, host, origin, doing } = request;
   const realm = realmOf(parameters.get('realm'), origin, hosts, doing);
   const service = parameters.get('service');
   const fields = new URLSearchParams(service === undefined ? {} : { service });
   fields.set('scope', scope);
-  const common = { signal: undefined, doing } as const;
+  const common = { signal: undefined, tls: hosts.tlsFor(host, realm), doing } as const;
   const form = { 'content-type': 'application/x-www-form-urlencoded' };
   let response: Awaited<ReturnType<HttpClient['send']>>;
   if (login?.kind === 'identity-token') {
@@ -77,8 +79,9 @@ function realmOf(
   const realm = new URL(text);
   if (realm.protocol === 'https:') return realm;
   const registry = new URL(origin);
-  const plainHere =
-    registry.protocol === 'http:' && isLoopback(registry.hostname) && isLoopback(realm.hostname);
+  const bothHere = isLoopback(registry.hostname) && isLoopback(realm.hostname);
+  // The registry itself, which is asked over plain HTTP only where the operator allowed that.
+  const plainHere = registry.protocol === 'http:' && (bothHere || realm.origin === registry.origin);
   if (realm.protocol === 'http:' && (plainHere || hosts.isListedPlain(realm.host))) return realm;
   throw refuse(
     `its token server ${quotable(realm.protocol)}//${quotable(realm.host)} is not reached by TLS, and no login is sent there; if it is to be trusted, list it in plain_http`,

@@ -8,6 +8,7 @@
 import type { Readable } from 'node:stream';
 import { Agent, buildConnector, type Dispatcher } from 'undici';
 import { ErrorCodes, ObdError } from '../errors.js';
+import type { TlsSettings } from './endpoint.js';
 import type { RegistryLimits } from './registry-limits.js';
 import { transportError } from './transport-error.js';
 import { trustedRoots } from './trusted-roots.js';
@@ -18,6 +19,8 @@ const CONNECTIONS_PER_HOST_MAX = 32;
 const KEEP_ALIVE_MS = 15_000;
 /** An answer nobody wants is read up to here, to keep its connection; a longer one costs less to cut off. */
 const DISCARD_BYTES_MAX = 64 << 10;
+/** Registries with authorities of their own; beyond, connections to the first of them are made anew. */
+const TLS_SETTINGS_MAX = 64;
 const USER_AGENT = 'obd-ts';
 
 export interface HttpRequest {
@@ -26,6 +29,8 @@ export interface HttpRequest {
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: Uint8Array | Readable | undefined;
   readonly signal: AbortSignal | undefined;
+  /** Undefined trusts what the system trusts. */
+  readonly tls?: TlsSettings | undefined;
   /** Instead of `headersMs`, where an answer takes its time. */
   readonly headersMs?: number | undefined;
   /** For messages: "Cannot read sha256:...". */
@@ -33,23 +38,22 @@ export interface HttpRequest {
 }
 
 export class HttpClient {
+  readonly #limits: RegistryLimits;
   readonly #agent: Agent;
+  /** Connections that other TLS settings were used for are never shared. */
+  readonly #agents = new Map<string, Agent>();
+  #closed = false;
 
-  constructor({ connectMs, headersMs, bodyIdleMs }: RegistryLimits) {
-    this.#agent = new Agent({
-      connect: lazyConnector(connectMs),
-      headersTimeout: headersMs,
-      bodyTimeout: bodyIdleMs,
-      keepAliveTimeout: KEEP_ALIVE_MS,
-      connections: CONNECTIONS_PER_HOST_MAX,
-    });
+  constructor(limits: RegistryLimits) {
+    this.#limits = limits;
+    this.#agent = newAgent(limits, undefined);
   }
 
   /** @throws {ObdError} as transportError() has it; the signal's reason. */
   async send(request: HttpRequest): Promise<HttpResponse> {
-    const { method, url, headers, body, signal, headersMs, doing } = request;
+    const { method, url, headers, body, signal, tls, headersMs, doing } = request;
     try {
-      const response = await this.#agent.request({
+      const response = await this.#agentFor(tls).request({
         origin: url.origin,
         path: `${url.pathname}${url.search}`,
         method,
@@ -66,8 +70,38 @@ export class HttpClient {
 
   /** Cuts off what is under way. Idempotent. */
   async close(): Promise<void> {
-    await this.#agent.destroy();
+    this.#closed = true;
+    await Promise.all([this.#agent, ...this.#agents.values()].map((agent) => agent.destroy()));
   }
+
+  #agentFor(tls: TlsSettings | undefined): Agent {
+    if (tls === undefined || this.#closed) return this.#agent;
+    const key = JSON.stringify(tls);
+    let agent = this.#agents.get(key);
+    if (agent === undefined) {
+      const [oldest] = this.#agents;
+      if (oldest !== undefined && this.#agents.size >= TLS_SETTINGS_MAX) {
+        this.#agents.delete(oldest[0]);
+        void oldest[1].close();
+      }
+      agent = newAgent(this.#limits, tls);
+      this.#agents.set(key, agent);
+    }
+    return agent;
+  }
+}
+
+function newAgent(
+  { connectMs, headersMs, bodyIdleMs }: RegistryLimits,
+  tls: TlsSettings | undefined,
+): Agent {
+  return new Agent({
+    connect: lazyConnector(connectMs, tls),
+    headersTimeout: headersMs,
+    bodyTimeout: bodyIdleMs,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    connections: CONNECTIONS_PER_HOST_MAX,
+  });
 }
 
 export class HttpResponse {
@@ -141,13 +175,17 @@ export class HttpResponse {
   }
 }
 
-function lazyConnector(timeout: number): buildConnector.connector {
+function lazyConnector(timeout: number, tls?: TlsSettings): buildConnector.connector {
   const plain = buildConnector({ timeout });
   let secure: buildConnector.connector | undefined;
   return (options, callback) => {
     if (options.protocol !== 'https:') return plain(options, callback);
     try {
-      secure ??= buildConnector({ timeout, secureContext: trustedRoots() });
+      secure ??= buildConnector({
+        timeout,
+        secureContext: trustedRoots(tls?.ca ?? []),
+        rejectUnauthorized: tls?.skipVerify !== true,
+      });
     } catch (error) {
       return callback(error as Error, null);
     }

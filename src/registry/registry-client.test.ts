@@ -180,7 +180,7 @@ test('a plain registry elsewhere cannot have its login sent to a port of this ma
   const parameters = parseChallenges(challenge)[0]?.parameters ?? new Map();
   const http = new HttpClient(limits);
   const doing = 'Cannot log in to registry.lan';
-  const common = { parameters, scope: 'x', login: PASSWORD, doing };
+  const common = { parameters, scope: 'x', login: PASSWORD, host: 'registry.lan', doing };
   for (const origin of ['http://registry.lan:5000', 'https://registry.lan', 'https://127.0.0.1']) {
     await assert.rejects(requestToken(http, new RegistryHosts([]), { ...common, origin }), {
       code: ErrorCodes.Registry,

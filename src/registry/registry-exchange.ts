@@ -1,15 +1,16 @@
 /**
- * One request to a registry and its final answer: challenged at most once, redirected at most REDIRECTS_MAX
- * times. Nothing is tried again here.
+ * One request to a registry and its final answer: asked of one address of the registry after the other until one has it,
+ * at each challenged at most once and redirected at most REDIRECTS_MAX times. No address is asked twice.
  *
- * Authorization goes to the registry's own origin and to no other: the first redirect to another origin
+ * Authorization goes to the address that asked for it and to no other: the first redirect to another origin
  * ends it for the rest of the chain. TLS, once there, is not left for plain HTTP, unless the target is
  * listed: neither downloads nor uploads travel in the clear because a registry says so, and a registry cannot
  * send requests to a port of this machine.
  */
-import { ErrorCodes, ObdError } from '../errors.js';
+import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import { type Access, Authenticator } from './authenticator.js';
 import type { Credentials } from './credentials.js';
+import { type Endpoint, urlAt } from './endpoint.js';
 import { HttpClient, type HttpRequest, type HttpResponse } from './http-client.js';
 import type { RegistryHosts } from './registry-hosts.js';
 import type { RegistryLimits } from './registry-limits.js';
@@ -41,41 +42,86 @@ export class RegistryExchange {
     return new URL(`${this.#hosts.originOf(host)}/v2/${repository}/${path}`);
   }
 
-  isHome({ host }: Access, url: URL): boolean {
-    return url.origin === this.#hosts.originOf(host);
+  /** Whether it is an address of the registry or of its mirrors, rather than one it redirected to. */
+  isHome(access: Access, url: URL): boolean {
+    return this.#endpointAt(access, url) !== undefined;
   }
 
   /**
    * Redirects of GET and HEAD are followed; the answer's `url` says where that led. A `url` away from the
    * registry (a signed one, kept from before) is asked without Authorization.
    *
-   * @throws {ObdError} what HttpClient.send() and Authenticator.answer() throw; `Registry` for a redirect
-   *   that is not to be followed.
+   * @throws {ObdError} what HttpClient.send() and Authenticator.answer() throw, at the last address that was asked;
+   *   `Registry` for a redirect that is not to be followed.
    */
   async send(request: RegistryRequest): Promise<HttpResponse> {
-    const { access, body, headers, ...rest } = request;
+    const { access, url, signal } = request;
+    const { host } = access;
+    if (url.origin !== this.#hosts.originOf(host) || !url.pathname.startsWith('/v2/')) {
+      return await this.#sendTo(this.#endpointAt(access, url), request);
+    }
+    const endpoints = this.#hosts.endpointsOf(host, access.action);
+    const failures: string[] = [];
+    for (const [i, endpoint] of endpoints.entries()) {
+      const isLast = i + 1 === endpoints.length;
+      try {
+        const response = await this.#sendTo(endpoint, { ...request, url: urlAt(endpoint, url) });
+        const isRefused = response.status >= 400 && endpoint.mirrorOf !== undefined;
+        if (isLast || !isRefused) {
+          // What a TLS server answers to plain HTTP: the next request tries TLS again.
+          if (response.status === 400) this.#hosts.failed(host, endpoint);
+          else this.#hosts.answered(host, endpoint);
+          return response;
+        }
+        failures.push(`${endpoint.origin}: it answered ${response.status}`);
+        await response.discard();
+      } catch (error) {
+        if (signal?.aborted === true || !(error instanceof ObdError)) throw error;
+        if (hasCode(error, ErrorCodes.Unavailable)) this.#hosts.failed(host, endpoint);
+        if (isLast) throw withFailures(error, failures);
+        failures.push(`${endpoint.origin}: ${error.message.replace(`${request.doing}: `, '')}`);
+      }
+    }
+    throw new TypeError('a registry has an address');
+  }
+
+  #endpointAt({ host, action }: Access, url: URL): Endpoint | undefined {
+    const endpoints = this.#hosts.endpointsOf(host, action);
+    return endpoints.find(({ origin }) => origin === url.origin);
+  }
+
+  async #sendTo(
+    endpoint: Endpoint | undefined,
+    { access, body, headers, ...rest }: RegistryRequest,
+  ): Promise<HttpResponse> {
     const follows = rest.method === 'GET' || rest.method === 'HEAD';
     let { url } = rest;
-    let atHome = this.isHome(access, url);
-    let authorization = atHome ? this.#authenticator.known(access) : undefined;
+    let home = endpoint;
+    let authorization = home && this.#authenticator.known(access, home);
     let challenged = false;
     for (let redirects = 0; ; ) {
       const secret: Readonly<Record<string, string>> =
-        atHome && authorization !== undefined ? { authorization } : {};
+        home !== undefined && authorization !== undefined ? { authorization } : {};
       const sent = body === undefined ? {} : { body: body() };
       const response = await this.#http.send({
         ...rest,
         ...sent,
         url,
-        headers: { ...headers, ...secret },
+        headers: { ...home?.headers, ...headers, ...secret },
+        tls: home === undefined ? this.#hosts.tlsFor(access.host, url) : home.tls,
       });
       const challenge = response.header('www-authenticate');
       const refused = response.status === 401 || response.status === 403;
-      if (refused && atHome && !challenged && challenge !== undefined) {
+      if (refused && home !== undefined && !challenged && challenge !== undefined) {
         challenged = true;
         await response.discard();
-        const { signal } = rest;
-        authorization = await this.#authenticator.answer(access, challenge, authorization, signal);
+        authorization = await this.#authenticator.answer(
+          access,
+          home,
+          challenge,
+          authorization,
+          rest.signal,
+        );
         continue;
       }
       const location = response.header('location');
@@ -84,7 +130,7 @@ export class RegistryExchange {
       }
       await response.discard();
       url = this.locationOf(response, location);
-      atHome &&= this.isHome(access, url);
+      if (url.origin !== home?.origin) home = undefined;
       if (++redirects > REDIRECTS_MAX) {
         throw redirectError(response, `it led from place to place ${REDIRECTS_MAX} times`);
       }
@@ -123,6 +169,13 @@ export class RegistryExchange {
   async close(): Promise<void> {
     await this.#http.close();
   }
+}
+
+/** Names the addresses that were asked before the last one. */
+function withFailures(error: ObdError, failures: readonly string[]): ObdError {
+  if (failures.length === 0) return error;
+  const message = `${error.message}; before that, ${failures.join('; ')}`;
+  return new ObdError(error.code, message, error.details, error);
 }
 
 function redirectError({ doing, url }: HttpResponse, problem: string): ObdError {

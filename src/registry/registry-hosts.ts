@@ -1,26 +1,51 @@
 /**
- * Where the registry of a host name answers, and over what: TLS, unless the host is this machine or is
- * listed as speaking plain HTTP. As in docker and containerd, `docker.io` is a name and not an address.
+ * Where the registry of a host name answers, and over what. As in docker and containerd, `docker.io` is a name and not an
+ * address.
  *
- * An endpoint is another address for a name: containerd's labels lose the port of `localhost:5000`.
+ *   1. `[registry.hosts]` of our own configuration gives a name another address: containerd's labels lose the port of
+ *      `localhost:5000`.
+ *   2. containerd's hosts.toml of that name gives mirrors, in order, and may say where the registry itself answers.
+ *   3. Otherwise it is the name, over TLS. A host that is listed as plain speaks HTTP. A host on this machine is asked
+ *      over TLS, whose certificate is not checked, and then over HTTP; the one that answered is kept.
+ *
+ * No other host is ever asked over HTTP.
  */
 import { isIPv4 } from 'node:net';
 import { ErrorCodes, ObdError } from '../errors.js';
+import type { Access } from './authenticator.js';
+import type { Endpoint, TlsSettings } from './endpoint.js';
+import { HostsDirectory, type HostsFile } from './hosts-directory.js';
 import { DOCKER_HUB, isHost } from './reference.js';
 
 /** The registry of Docker Hub answers here. */
 const DOCKER_HUB_ENDPOINT = `registry-1.${DOCKER_HUB}`;
+/** How long a mirror that failed is asked after all others. */
+const MIRROR_DOWN_MS = 60_000;
+/** Far more than registries in use; beyond, all are learnt anew. */
+const LEARNT_MAX = 1024;
+
+const UNCHECKED: TlsSettings = { ca: [], skipVerify: true };
 
 export class RegistryHosts {
   readonly #plain: ReadonlySet<string>;
   readonly #endpoints: ReadonlyMap<string, string>;
+  readonly #directory: HostsDirectory | undefined;
+  /** By host on this machine, the origin that answered. */
+  readonly #answering = new Map<string, string>();
+  /** By origin, on the clock of performance.now(). */
+  readonly #downUntilMs = new Map<string, number>();
 
   /**
    * @param plainHttpHosts - `host` for all its ports, or `host:port`.
    * @param endpoints - Name of a host to the `host` or `host:port` where it really answers.
+   * @param hostsDirectory - containerd's, with a hosts.toml for each host; undefined reads none.
    * @throws {ObdError} `InvalidArgument` for what is no host.
    */
-  constructor(plainHttpHosts: readonly string[], endpoints: Readonly<Record<string, string>> = {}) {
+  constructor(
+    plainHttpHosts: readonly string[],
+    endpoints: Readonly<Record<string, string>> = {},
+    hostsDirectory?: string,
+  ) {
     for (const host of plainHttpHosts) checkHost(host, 'plain-HTTP host');
     for (const [name, address] of Object.entries(endpoints)) {
       checkHost(name, 'name of a registry');
@@ -28,6 +53,7 @@ export class RegistryHosts {
     }
     this.#plain = new Set(plainHttpHosts.map((host) => host.toLowerCase()));
     this.#endpoints = new Map(Object.entries(endpoints));
+    this.#directory = hostsDirectory === undefined ? undefined : new HostsDirectory(hostsDirectory);
   }
 
   /** `registry-1.docker.io` for `docker.io`, what the endpoints say, or the host itself. */
@@ -35,12 +61,18 @@ export class RegistryHosts {
     return this.#endpoints.get(host) ?? (host === DOCKER_HUB ? DOCKER_HUB_ENDPOINT : host);
   }
 
-  /** `https://registry-1.docker.io` for `docker.io`, `http://localhost:5000` for `localhost:5000`. */
+  /**
+   * The registry itself, not its mirrors: `https://registry-1.docker.io` for `docker.io`. A host on this machine has
+   * `http`, whichever it speaks.
+   *
+   * @throws {ObdError} as HostsDirectory.lookUp().
+   */
   originOf(host: string): string {
     const address = this.addressOf(host);
     const { hostname, port } = new URL(`http://${address}`);
     const local = isLoopback(hostname) && port !== '443';
-    const plain = local || this.isListedPlain(host) || this.isListedPlain(address);
+    const configured = this.#lookUp(host)?.server?.origin.startsWith('http:') ?? false;
+    const plain = local || configured || this.#isPlain(host, address);
     return new URL(`${plain ? 'http' : 'https'}://${address}`).origin;
   }
 
@@ -63,11 +95,106 @@ export class RegistryHosts {
     return to.protocol === 'http:' && (from.protocol === 'http:' || this.isListedPlain(to.host));
   }
 
+  /**
+   * The addresses to try, in order; one at least.
+   *
+   * @throws {ObdError} as HostsDirectory.lookUp().
+   */
+  endpointsOf(host: string, action: Access['action']): readonly Endpoint[] {
+    const file = this.#lookUp(host);
+    const nowMs = performance.now();
+    const isDown = ({ origin }: Endpoint) => (this.#downUntilMs.get(origin) ?? 0) > nowMs;
+    const mirrors = (file?.mirrors ?? [])
+      .filter(({ actions }) => actions.includes(action))
+      .map((settings) => ({ ...settings, ...this.#identityOf(host, settings.origin) }));
+    const itself = this.#itself(host, file).filter(({ actions }) => actions.includes(action));
+    // A file may list the registry itself among its hosts, as nerdctl's documents do.
+    const others = itself.filter(({ origin }) => !mirrors.some((each) => each.origin === origin));
+    const all = [...mirrors, ...others];
+    const inOrder = [...all.filter((each) => !isDown(each)), ...all.filter(isDown)];
+    return inOrder.length > 0 ? inOrder : this.#itself(host, undefined);
+  }
+
+  /** Hosts `name:port` that the configuration knows of a name without a port. */
+  portsOf(name: string): string[] {
+    return this.#directory?.portsOf(name) ?? [];
+  }
+
+  /** Whether the operator gave the name an address of our own configuration. */
+  isGiven(host: string): boolean {
+    return this.#endpoints.has(host);
+  }
+
+  /** The TLS settings for a URL that a registry led to. */
+  tlsFor(host: string, url: URL): TlsSettings | undefined {
+    const endpoints = this.endpointsOf(host, 'pull');
+    const own = endpoints.find(({ origin }) => origin === url.origin);
+    if (own !== undefined) return own.tls;
+    const ca = endpoints.flatMap(({ tls }) => tls?.ca ?? []);
+    if (ca.length > 0) return { ca, skipVerify: false };
+    return isLoopback(url.hostname) ? UNCHECKED : undefined;
+  }
+
+  /** Keeps the address of a host on this machine that answered. */
+  answered(host: string, { origin }: Endpoint): void {
+    this.#downUntilMs.delete(origin);
+    if (this.#answering.size >= LEARNT_MAX) this.#answering.clear();
+    if (isLoopback(new URL(origin).hostname)) this.#answering.set(host, origin);
+  }
+
+  failed(host: string, { origin }: Endpoint): void {
+    this.#answering.delete(host);
+    if (this.#downUntilMs.size >= LEARNT_MAX) this.#downUntilMs.clear();
+    this.#downUntilMs.set(origin, performance.now() + MIRROR_DOWN_MS);
+  }
+
   /** Whether the operator said that this host speaks plain HTTP; being this machine is not enough. */
   isListedPlain(host: string): boolean {
     const lower = host.toLowerCase();
     return this.#plain.has(lower) || this.#plain.has(lower.replace(/:[0-9]+$/, ''));
   }
+
+  #isPlain(host: string, address: string): boolean {
+    return this.isListedPlain(host) || this.isListedPlain(address);
+  }
+
+  #lookUp(host: string): HostsFile | undefined {
+    return this.#directory?.lookUp(this.#endpoints.get(host) ?? host);
+  }
+
+  /** Whose logins an address may be given, and whether it has to be told whose mirror it is. */
+  #identityOf(host: string, origin: string): Pick<Endpoint, 'loginHosts' | 'mirrorOf'> {
+    const at = new URL(origin);
+    if (isHostOf(this.addressOf(host), at)) {
+      return { loginHosts: this.loginNames(host), mirrorOf: undefined };
+    }
+    if (isHostOf(host, at)) return { loginHosts: [host], mirrorOf: undefined };
+    return { loginHosts: [at.host], mirrorOf: host };
+  }
+
+  #itself(host: string, file: HostsFile | undefined): Endpoint[] {
+    const address = this.addressOf(host);
+    const settings = file?.serverSettings ?? NO_SETTINGS;
+    const made = (origin: string, prefix: string, tls = settings.tls): Endpoint => {
+      return { ...settings, origin, prefix, tls, ...this.#identityOf(host, origin) };
+    };
+    if (file?.server !== undefined) return [made(file.server.origin, file.server.prefix)];
+    const secure = new URL(`https://${address}`);
+    const plain = new URL(`http://${address}`).origin;
+    if (this.#isPlain(host, address)) return [made(plain, '/v2')];
+    if (!isLoopback(secure.hostname)) return [made(secure.origin, '/v2')];
+    const both = [made(secure.origin, '/v2', settings.tls ?? UNCHECKED)];
+    if (new URL(`http://${address}`).port !== '443') both.push(made(plain, '/v2'));
+    const answering = this.#answering.get(host);
+    const known = both.filter(({ origin }) => origin === answering);
+    return known.length > 0 ? known : both;
+  }
+}
+
+const NO_SETTINGS = { actions: ['pull', 'push'], tls: undefined, headers: {} } as const;
+
+function isHostOf(host: string, url: URL): boolean {
+  return new URL(`${url.protocol}//${host}`).host === url.host;
 }
 
 /** `localhost`, 127.0.0.0/8 and ::1, as URL.hostname writes them. */

@@ -3,7 +3,8 @@
  * administrator puts a company's own), and those of NODE_EXTRA_CA_CERTS. SSL_CERT_FILE replaces the
  * system's file, as it does for OpenSSL and for Go's tools.
  *
- * Read once per client, at its first TLS connection: some 300 certificates take about 20 ms to parse.
+ * Read once per client and set of extra authorities, at the first TLS connection: some 300 certificates take about 20 ms
+ * to parse.
  */
 import { readFileSync } from 'node:fs';
 import { createSecureContext, rootCertificates, type SecureContext } from 'node:tls';
@@ -11,14 +12,17 @@ import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 
 const SYSTEM_BUNDLE = '/etc/ssl/certs/ca-certificates.crt';
 
-/** @throws {ObdError} `Host` if a file that was named cannot be read or holds no certificates. */
-export function trustedRoots(): SecureContext {
+/**
+ * @param extra - More certificates, in PEM.
+ * @throws {ObdError} `Host` if a file that was named cannot be read or holds no certificates.
+ */
+export function trustedRoots(extra: readonly string[]): SecureContext {
   const named = [process.env['SSL_CERT_FILE'], process.env['NODE_EXTRA_CA_CERTS']];
   const bundles = named.map((path) => (path === undefined || path === '' ? '' : readBundle(path)));
   if (bundles[0] === '') bundles[0] = readSystemBundle();
   try {
     return createSecureContext({
-      ca: [...rootCertificates, ...bundles.filter((text) => text !== '')],
+      ca: [...rootCertificates, ...bundles.filter((text) => text !== ''), ...extra],
       minVersion: 'TLSv1.2',
     });
   } catch (error) {

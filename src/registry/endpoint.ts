@@ -1,0 +1,36 @@
+/** One address at which the registry of a name answers: the registry itself, or a mirror of it. */
+import type { Access } from './authenticator.js';
+
+export interface TlsSettings {
+  /** Certificates in PEM that are trusted besides those of the system. */
+  readonly ca: readonly string[];
+  /** The certificate is not checked. */
+  readonly skipVerify: boolean;
+}
+
+export interface Endpoint {
+  /** `https://host[:port]` */
+  readonly origin: string;
+  /** What precedes the repository in a path: `/v2`, or a mirror's own. */
+  readonly prefix: string;
+  readonly actions: readonly Access['action'][];
+  /** The hosts whose login may be sent here, first match first. */
+  readonly loginHosts: readonly string[];
+  /** The name whose images a mirror is asked for; undefined for the registry itself. */
+  readonly mirrorOf: string | undefined;
+  readonly tls: TlsSettings | undefined;
+  /** Sent to this address and to no other. */
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+/**
+ * The address of a resource at an endpoint.
+ *
+ * @param url - The resource at the registry itself: its path begins with `/v2/`.
+ */
+export function urlAt({ origin, prefix, mirrorOf }: Endpoint, url: URL): URL {
+  const at = new URL(`${origin}${prefix}${url.pathname.slice('/v2'.length)}${url.search}`);
+  // As containerd names the registry to a mirror of several.
+  if (mirrorOf !== undefined) at.searchParams.set('ns', mirrorOf);
+  return at;
+}

@@ -1,0 +1,158 @@
+/**
+ * Goal: hosts.toml means to us what it means to containerd, for what is read of it, and a broken one is named.
+ * Method: files by example, as containerd's, nerdctl's and kubelet's documents have them.
+ */
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
+import { ErrorCodes } from '../errors.js';
+import { urlAt } from './endpoint.js';
+import { HostsDirectory } from './hosts-directory.js';
+import { RegistryHosts } from './registry-hosts.js';
+
+const root = mkdtempSync(join(tmpdir(), 'obd-hosts-'));
+after(() => rmSync(root, { recursive: true }));
+let directories = 0;
+
+function written(files: Readonly<Record<string, string>>): string {
+  const directory = join(root, String(directories++));
+  for (const [name, text] of Object.entries(files)) {
+    const path = join(directory, name);
+    mkdirSync(join(path, '..'), { recursive: true });
+    writeFileSync(path, text);
+  }
+  return directory;
+}
+
+function addresses(directory: string, host: string): string[] {
+  const hosts = new RegistryHosts([], {}, directory);
+  const blob = new URL(`${hosts.originOf(host)}/v2/team/app/blobs/x`);
+  return hosts.endpointsOf(host, 'pull').map((endpoint) => urlAt(endpoint, blob).href);
+}
+
+test('mirrors come in the order of the file, the registry last', () => {
+  const directory = written({
+    'docker.io/hosts.toml': `
+      server = "https://registry-1.docker.io"
+      [host."http://10.98.0.1:5000"]
+        capabilities = ["pull", "resolve"]
+      [host."https://harbor.lan/v2/hub"]
+        override_path = true
+      [host."https://version.lan/hub/v2/"]
+      [host."https://path.lan/hub"]
+      [host."https://whole.lan/api"]
+        override_path = true
+      [host."https://push.lan"]
+        capabilities = ["push"]`,
+  });
+  assert.deepEqual(addresses(directory, 'docker.io'), [
+    'http://10.98.0.1:5000/v2/team/app/blobs/x?ns=docker.io',
+    'https://harbor.lan/v2/hub/team/app/blobs/x?ns=docker.io',
+    'https://version.lan/hub/v2/team/app/blobs/x?ns=docker.io',
+    'https://path.lan/hub/v2/team/app/blobs/x?ns=docker.io',
+    'https://whole.lan/api/team/app/blobs/x?ns=docker.io',
+    'https://registry-1.docker.io/v2/team/app/blobs/x',
+  ]);
+});
+
+test('a registry at a port speaks what its file says', () => {
+  const directory = written({
+    'plain.lan:5000/hosts.toml': 'server = "http://plain.lan:5000"',
+    'host.lan:5000/hosts.toml': '[host."http://host.lan:5000"]\ncapabilities = ["pull"]',
+    'named.lan_5000_/hosts.toml': 'server = "named.lan:6000"',
+  });
+  const blob = '/v2/team/app/blobs/x';
+  assert.deepEqual(addresses(directory, 'plain.lan:5000'), [`http://plain.lan:5000${blob}`]);
+  assert.deepEqual(addresses(directory, 'host.lan:5000'), [
+    `http://host.lan:5000${blob}`,
+    `https://host.lan:5000${blob}`,
+  ]);
+  const elsewhere = [`https://named.lan:6000${blob}?ns=named.lan%3A5000`];
+  assert.deepEqual(addresses(directory, 'named.lan:5000'), elsewhere);
+  assert.deepEqual(addresses(directory, 'plain.lan'), [`https://plain.lan${blob}`]);
+  const hosts = new RegistryHosts([], {}, directory);
+  assert.deepEqual(hosts.portsOf('plain.lan'), ['plain.lan:5000']);
+  assert.deepEqual(hosts.portsOf('named.lan'), ['named.lan:5000']);
+  assert.deepEqual(hosts.portsOf('lan'), []);
+});
+
+test('_default is for every host without a directory of its own', () => {
+  const directory = written({
+    '_default/hosts.toml': '[host."https://mirror.lan"]',
+    'own.lan/hosts.toml': '',
+  });
+  assert.deepEqual(addresses(directory, 'ghcr.io'), [
+    'https://mirror.lan/v2/team/app/blobs/x?ns=ghcr.io',
+    'https://ghcr.io/v2/team/app/blobs/x',
+  ]);
+  assert.deepEqual(addresses(directory, 'own.lan'), ['https://own.lan/v2/team/app/blobs/x']);
+});
+
+test('a login goes to the host that it is for, and headers and authorities too', () => {
+  const directory = written({
+    'docker.io/ca.pem': 'PEM',
+    'docker.io/hosts.toml': `
+      header = { x-own = "1" }
+      [host."https://mirror.lan:8443"]
+        ca = "ca.pem"
+        skip_verify = true
+      [host."https://mirror.lan:8443".header]
+        X-Mirror = ["a", "b"]`,
+  });
+  const [mirror, itself] = new RegistryHosts([], {}, directory).endpointsOf('docker.io', 'pull');
+  assert.deepEqual(mirror?.loginHosts, ['mirror.lan:8443']);
+  assert.deepEqual(mirror?.headers, { 'x-mirror': 'a, b' });
+  assert.deepEqual(mirror?.tls, { ca: ['PEM'], skipVerify: true });
+  assert.deepEqual(itself?.loginHosts, ['docker.io', 'registry-1.docker.io']);
+  assert.deepEqual(itself?.headers, { 'x-own': '1' });
+  assert.equal(itself?.tls, undefined);
+});
+
+test('certificates in a directory without hosts.toml are trusted', () => {
+  const directory = written({ 'crt.lan/ca.crt': 'PEM', 'crt.lan/client.key': 'KEY' });
+  const [itself] = new RegistryHosts([], {}, directory).endpointsOf('crt.lan', 'pull');
+  assert.deepEqual(itself?.tls, { ca: ['PEM'], skipVerify: false });
+});
+
+test('a file that cannot be used is named, with the place', () => {
+  const directory = written({
+    'toml.lan/hosts.toml': 'server = ',
+    'kind.lan/hosts.toml': 'server = 5',
+    'url.lan/hosts.toml': '[host."http://user:password@x"]',
+    'ca.lan/hosts.toml': 'ca = "none.pem"',
+    'many.lan/hosts.toml': Array.from({ length: 17 }, (_, i) => `[host."https://m${i}"]`).join(
+      '\n',
+    ),
+  });
+  const hosts = new HostsDirectory(directory);
+  for (const [host, word] of [
+    ['toml.lan', 'hosts.toml'],
+    ['kind.lan', '"server"'],
+    ['url.lan', 'no URL'],
+    ['ca.lan', 'none.pem'],
+    ['many.lan', '16'],
+  ] as const) {
+    const refused = (error: Error & { code?: string }) =>
+      error.code === ErrorCodes.InvalidArgument &&
+      error.message.includes(`${directory}/${host}`) &&
+      error.message.includes(word);
+    assert.throws(() => hosts.lookUp(host), refused, host);
+  }
+  assert.equal(hosts.lookUp('../../etc'), undefined);
+});
+
+test('a change counts within a second; one that cannot be read leaves what was', async () => {
+  const directory = written({ 'a.lan/hosts.toml': 'server = "http://a.lan:1"' });
+  const hosts = new RegistryHosts([], {}, directory);
+  const origin = () => hosts.endpointsOf('a.lan', 'pull')[0]?.origin;
+  assert.equal(origin(), 'http://a.lan:1');
+  writeFileSync(join(directory, 'a.lan/hosts.toml'), 'server = "http://a.lan:22"');
+  await setTimeout(1100);
+  assert.equal(origin(), 'http://a.lan:22');
+  writeFileSync(join(directory, 'a.lan/hosts.toml'), 'server = ');
+  await setTimeout(1100);
+  assert.equal(origin(), 'http://a.lan:22');
+});

@@ -1,0 +1,229 @@
+/**
+ * containerd's host configuration, as far as pulling needs it: `HOSTS_DIR/HOST/hosts.toml`.
+ *
+ * Read are `server` and the `host` tables in the order of the file, each with `capabilities`, `ca`, `skip_verify`, `header`
+ * and `override_path`; other keys are passed over. The directory of a host is `HOST`, `HOST:PORT` or `HOST_PORT_`, and
+ * `_default` serves every host that has none. A directory without hosts.toml may hold certificates as `*.crt`.
+ * Source: containerd, docs/hosts.md and core/remotes/docker/config/hosts.go.
+ *
+ * A file is read when its host is first asked for, and again once it has changed; that is looked at every CHECK_MS at
+ * most. A change that cannot be read leaves the settings before it in force.
+ */
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { isAbsolute, join } from 'node:path';
+import { parse } from 'smol-toml';
+import * as z from 'zod';
+import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+import type { Endpoint, TlsSettings } from './endpoint.js';
+import { isHost } from './reference.js';
+
+/** Where containerd, CRI and nerdctl look by default or by convention. */
+export const HOSTS_DIRECTORY = '/etc/containerd/certs.d';
+
+const CHECK_MS = 1_000;
+/** Real files have a few hundred bytes; a bundle of authorities has 250 KiB. */
+const FILE_BYTES_MAX = 1 << 20;
+/** Each may have to time out before a request fails. */
+const MIRRORS_MAX = 16;
+const DIRECTORIES_MAX = 4096;
+/** Hosts in use at once, and to spare; those beyond are read again. */
+const REMEMBERED_MAX = 256;
+
+type HostSettings = Pick<Endpoint, 'actions' | 'tls' | 'headers'>;
+
+interface MirrorSettings extends HostSettings {
+  readonly origin: string;
+  readonly prefix: string;
+}
+
+export interface HostsFile {
+  readonly mirrors: readonly MirrorSettings[];
+  /** Where the registry itself answers; undefined if the file does not say. */
+  readonly server: { readonly origin: string; readonly prefix: string } | undefined;
+  readonly serverSettings: HostSettings;
+}
+
+interface Remembered {
+  readonly path: string;
+  readonly stamp: string;
+  readonly file: HostsFile | undefined;
+  checkAgainMs: number;
+}
+
+const texts = z.union([z.string().transform((text) => [text]), z.array(z.string())]);
+const hostTable = z.looseObject({
+  capabilities: z.array(z.string()).optional(),
+  ca: texts.optional(),
+  skip_verify: z.boolean().optional(),
+  header: z.record(z.string(), texts).optional(),
+  override_path: z.boolean().optional(),
+});
+const hostsToml = hostTable.extend({
+  server: z.string().optional(),
+  host: z
+    .record(z.string(), hostTable)
+    .refine((hosts) => Object.keys(hosts).length <= MIRRORS_MAX, `at most ${MIRRORS_MAX} hosts`)
+    .optional(),
+});
+type HostTable = z.infer<typeof hostTable>;
+
+export class HostsDirectory {
+  readonly #path: string;
+  readonly #remembered = new Map<string, Remembered>();
+
+  /** @param path - It may be missing, or come later. */
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  /**
+   * What is configured for a host; undefined if nothing is.
+   *
+   * @param host - `host` or `host:port`, as in a reference.
+   * @throws {ObdError} `InvalidArgument` for a file that cannot be used and was never read before, `Io`.
+   */
+  lookUp(host: string): HostsFile | undefined {
+    const before = this.#remembered.get(host);
+    const nowMs = performance.now();
+    if (before !== undefined && nowMs < before.checkAgainMs) return before.file;
+    const directory = this.#directoryOf(host);
+    const path = directory === undefined ? '' : join(directory, 'hosts.toml');
+    const stamp = `${stampOf(path)} ${directory === undefined ? '' : stampOf(directory)}`;
+    const checkAgainMs = nowMs + CHECK_MS;
+    if (before?.path === path && before.stamp === stamp) {
+      before.checkAgainMs = checkAgainMs;
+      return before.file;
+    }
+    let file: HostsFile | undefined;
+    try {
+      if (directory !== undefined) file = readHosts(directory);
+    } catch (error) {
+      if (before?.file === undefined) throw error;
+      file = before.file;
+    }
+    if (this.#remembered.size >= REMEMBERED_MAX) this.#remembered.clear();
+    this.#remembered.set(host, { path, stamp, file, checkAgainMs });
+    return file;
+  }
+
+  /** The hosts at a port, `name:port`, that have a directory of their own; none if the directory cannot be read. */
+  portsOf(name: string): string[] {
+    const hosts = listed(this.#path).map((entry) => entry.replace(/_([0-9]{1,5})_$/, ':$1'));
+    return hosts.filter((host) => host.startsWith(`${name}:`) && isHost(host));
+  }
+
+  #directoryOf(host: string): string | undefined {
+    if (!isHost(host)) return undefined;
+    const names = [host.replace(/:([0-9]+)$/, '_$1_'), host, '_default'];
+    return names.map((name) => join(this.#path, name)).find((path) => stampOf(path) !== '');
+  }
+}
+
+/** Changes when the file does; "" if it is not there. */
+function stampOf(path: string): string {
+  const stat = path === '' ? undefined : statSync(path, { throwIfNoEntry: false });
+  return stat === undefined ? '' : `${stat.ino} ${stat.size} ${stat.mtimeMs}`;
+}
+
+function listed(path: string): string[] {
+  try {
+    return readdirSync(path).slice(0, DIRECTORIES_MAX);
+  } catch {
+    return [];
+  }
+}
+
+function readHosts(directory: string): HostsFile | undefined {
+  const path = join(directory, 'hosts.toml');
+  const text = readText(path);
+  if (text === undefined) {
+    const found = listed(directory).filter((name) => name.endsWith('.crt'));
+    const ca = found.flatMap((name) => readText(join(directory, name)) ?? []);
+    if (ca.length === 0) return undefined;
+    const tls = { ca, skipVerify: false };
+    return { mirrors: [], server: undefined, serverSettings: { ...ALL_ACTIONS, tls, headers: {} } };
+  }
+  const config = parseToml(path, text);
+  const { server, host: hosts = {} } = config;
+  return {
+    mirrors: Object.entries(hosts).map(([url, table]) => ({
+      ...addressIn(path, url, table.override_path === true),
+      ...settingsOf(path, directory, table),
+    })),
+    server:
+      server === undefined || server === ''
+        ? undefined
+        : addressIn(path, server, config.override_path === true),
+    serverSettings: settingsOf(path, directory, config),
+  };
+}
+
+const ALL_ACTIONS = { actions: ['pull', 'push'] } as const;
+
+function settingsOf(path: string, directory: string, table: HostTable): HostSettings {
+  const { capabilities = [], ca: files = [], skip_verify: skipVerify = false } = table;
+  const actions =
+    capabilities.length === 0
+      ? ALL_ACTIONS.actions
+      : ALL_ACTIONS.actions.filter((action) => capabilities.includes(action));
+  const ca = files.map((file) => {
+    const found = readText(isAbsolute(file) ? file : join(directory, file));
+    if (found === undefined) throw refused(path, `"ca": there is no file "${file}"`);
+    return found;
+  });
+  const headers = Object.entries(table.header ?? {}).map(([name, values]) => [
+    name.toLowerCase(),
+    values.join(', '),
+  ]);
+  const tls: TlsSettings | undefined = ca.length > 0 || skipVerify ? { ca, skipVerify } : undefined;
+  return { actions, tls, headers: Object.fromEntries(headers) };
+}
+
+/** `/v2` is appended to a path that lacks it, unless `override_path` says otherwise. */
+function addressIn(
+  path: string,
+  text: string,
+  overridePath: boolean,
+): { origin: string; prefix: string } {
+  const full = /^https?:\/\//i.test(text) ? text : `https://${text}`;
+  const url = URL.canParse(full) ? new URL(full) : undefined;
+  if (url === undefined || url.username !== '' || url.password !== '') {
+    throw refused(path, `${JSON.stringify(text.slice(0, 100))} is no URL of a host`);
+  }
+  const below = url.pathname.replace(/\/+$/, '');
+  const isWhole = overridePath || below.endsWith('/v2');
+  return { origin: url.origin, prefix: isWhole ? below : `${below}/v2` };
+}
+
+function parseToml(path: string, text: string): z.infer<typeof hostsToml> {
+  let value: unknown;
+  try {
+    value = parse(text);
+  } catch (error) {
+    throw refused(path, messageOf(error).split('\n', 1)[0] ?? '');
+  }
+  const checked = hostsToml.safeParse(value);
+  if (checked.success) return checked.data;
+  const { path: key = [], message = '' } = checked.error.issues[0] ?? {};
+  throw refused(path, `"${key.join('.')}": ${message}`);
+}
+
+/** Undefined if there is no such file. */
+function readText(path: string): string | undefined {
+  try {
+    const { size } = statSync(path);
+    if (size > FILE_BYTES_MAX) throw refused(path, `it has ${size} bytes`);
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    const system = systemCode(error);
+    if (system === undefined) throw error;
+    if (system === 'ENOENT' || system === 'ENOTDIR') return undefined;
+    const message = `Cannot read "${path}": ${messageOf(error)}`;
+    throw new ObdError(ErrorCodes.Io, message, { path }, error);
+  }
+}
+
+function refused(path: string, problem: string): ObdError {
+  const message = `Cannot use containerd's host configuration "${path}": ${problem}`;
+  return new ObdError(ErrorCodes.InvalidArgument, message, { path });
+}
