@@ -1,40 +1,183 @@
 /**
- * Puts each program, with all that it loads, into one file of dist/bin, and what several have in common into files beside
- * it: loading some five hundred modules is most of what a start takes, and containers wait for the daemon's when it was
- * killed. Part of `npm run build`, after tsc.
+ * Makes dist/bin, which holds all that runs: each program with what it loads in one file, what several have in common in
+ * files beside it (loading some five hundred modules is most of what a start takes), and the add-ons, fuse-file, .proto
+ * files and npm packages with add-ons that they need. Part of `npm run build`, the last step.
  *
- * Add-ons stay where npm put or `npm run build` built them, and so do the .proto files: all are looked for above the file
- * that needs them, and dist/bin is as near to the root as dist/src is.
+ * dist/bin is a symbolic link to a folder that is complete before the link is replaced, by one rename, and that never
+ * changes. So a program starts at any moment of a build, and a running daemon finds the files it began with. Older
+ * folders stay while a process uses them.
  *
  * JavaScript, because it runs before the build is complete.
  */
-import { rmSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  lstatSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { createRequire, isBuiltin } from 'node:module';
+import { basename, dirname, extname, join, relative } from 'node:path';
 import { build } from 'esbuild';
 
-const DIST = join(dirname(import.meta.dirname), 'dist');
-const OUTPUT = join(DIST, 'bin');
+const ROOT = dirname(import.meta.dirname);
+const DIST = join(ROOT, 'dist');
+const LINK = join(DIST, 'bin');
+const PREFIX = 'bin-';
 /** What has an add-on finds it by its own place. */
 const WITH_ADD_ONS = ['@node-rs/crc32', 'better-sqlite3', 'lz4-napi', 'zstd-napi'];
+/** What those depend on only while npm installs them. */
+const INSTALL_ONLY = ['@types/node', 'node-addon-api', 'prebuild-install'];
+const RUNTIME_FILES = ['.js', '.cjs', '.mjs', '.json', '.node'];
+/** Sources of what is built, and add-ons of other systems. */
+const NOT_AT_RUN_TIME =
+  /\/(?:deps|src|obj|obj\.target|node_modules|(?:darwin|win32)-[^/]*)(?:\/|$)/;
 /** For the CommonJS modules in it, which expect it. */
 const REQUIRE =
   "import { createRequire as requireOf } from 'node:module'; const require = requireOf(import.meta.url);";
 
-rmSync(OUTPUT, { recursive: true, force: true });
-await build({
-  entryPoints: [
-    ...['obdconv', 'obdctl', 'obd-blockd', 'obd-snapshotter'].map((name) => `bin/${name}`),
-    'blockd/worker-entry',
-  ].map((name) => join(DIST, 'src', `${name}.js`)),
-  outdir: OUTPUT,
-  entryNames: '[name]',
-  bundle: true,
-  splitting: true,
-  platform: 'node',
-  target: 'node20',
-  format: 'esm',
-  external: WITH_ADD_ONS,
-  banner: { js: REQUIRE },
-  sourcemap: true,
-  logLevel: 'warning',
-});
+/** @param {string} target */
+async function bundlePrograms(target) {
+  const { metafile } = await build({
+    entryPoints: [
+      ...['obdconv', 'obdctl', 'obd-blockd', 'obd-snapshotter'].map((name) => `bin/${name}`),
+      'blockd/worker-entry',
+    ].map((name) => join(DIST, 'src', `${name}.js`)),
+    outdir: target,
+    entryNames: '[name]',
+    bundle: true,
+    splitting: true,
+    platform: 'node',
+    target: 'node20',
+    format: 'esm',
+    external: WITH_ADD_ONS,
+    banner: { js: REQUIRE },
+    sourcemap: true,
+    metafile: true,
+    logLevel: 'warning',
+  });
+  for (const name of readdirSync(target)) {
+    const path = join(target, name);
+    if (readFileSync(path, 'utf8').startsWith('#!')) chmodSync(path, 0o755);
+  }
+  const imported = Object.values(metafile.outputs).flatMap(({ imports }) => imports);
+  const packages = imported
+    .filter(({ path, external }) => external === true && !isBuiltin(path))
+    .map(({ path }) =>
+      path
+        .split('/')
+        .slice(0, path.startsWith('@') ? 2 : 1)
+        .join('/'),
+    );
+  return new Set(packages);
+}
+
+/**
+ * Copies what a package needs at run time, and the packages that it depends on.
+ *
+ * @param {string} name
+ * @param {string} from - The folder of the package that asks for it.
+ * @param {string} target
+ */
+function copyPackage(name, from, target) {
+  const folder = packageFolder(name, from);
+  const copy = join(target, 'node_modules', name);
+  // An optional dependency for another machine is not installed.
+  if (folder === undefined || existsSync(copy)) return;
+  cpSync(folder, copy, {
+    recursive: true,
+    filter: (path) =>
+      !NOT_AT_RUN_TIME.test(`/${relative(folder, path)}`) &&
+      (statSync(path).isDirectory() || RUNTIME_FILES.includes(extname(path))),
+  });
+  const { dependencies = {}, optionalDependencies = {} } = JSON.parse(
+    readFileSync(join(folder, 'package.json'), 'utf8'),
+  );
+  for (const needed of Object.keys({ ...dependencies, ...optionalDependencies })) {
+    if (!INSTALL_ONLY.includes(needed)) copyPackage(needed, folder, target);
+  }
+}
+
+/**
+ * @param {string} name
+ * @param {string} from
+ */
+function packageFolder(name, from) {
+  const places = createRequire(join(from, 'package.json')).resolve.paths(name) ?? [];
+  return places.map((place) => join(place, name)).find((folder) => existsSync(folder));
+}
+
+/** @param {string} target */
+function copyNative(target) {
+  const native = join(ROOT, 'native');
+  for (const name of readdirSync(native)) {
+    const built = join('native', name, 'build', 'Release');
+    if (!existsSync(join(ROOT, built))) continue;
+    for (const file of readdirSync(join(ROOT, built))) {
+      if (extname(file) !== '.node' && file !== name) continue;
+      cpSync(join(ROOT, built, file), join(target, built, file));
+    }
+  }
+}
+
+/** Makes dist/bin lead to `target`. @param {string} target */
+function swapIn(target) {
+  const fresh = join(DIST, `${basename(target)}.link`);
+  symlinkSync(basename(target), fresh);
+  // Until this layout came, dist/bin was the folder itself: the one moment without it is at the first upgrade.
+  if (existsSync(LINK) && !lstatSync(LINK).isSymbolicLink()) {
+    renameSync(LINK, mkdtempSync(join(DIST, PREFIX)));
+  }
+  renameSync(fresh, LINK);
+}
+
+/**
+ * Removes what earlier builds made, but not what a process uses: its maps name the add-ons it has loaded. Where those
+ * of another user cannot be read, the folder before this one stays.
+ *
+ * @param {string} target
+ * @param {string | undefined} previous
+ */
+function prune(target, previous) {
+  const maps = readdirSync('/proc')
+    .filter((name) => /^[0-9]+$/.test(name))
+    .map((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/maps`, 'utf8');
+      } catch {
+        return '';
+      }
+    });
+  for (const name of readdirSync(DIST)) {
+    const path = join(DIST, name);
+    if (!name.startsWith(PREFIX) || path === target || name === previous) continue;
+    if (!maps.some((text) => text.includes(`${path}/`))) rmSync(path, { recursive: true });
+  }
+}
+
+const previous =
+  existsSync(LINK) && lstatSync(LINK).isSymbolicLink() ? readlinkSync(LINK) : undefined;
+const target = mkdtempSync(join(DIST, PREFIX));
+chmodSync(target, 0o755);
+try {
+  for (const name of await bundlePrograms(target)) copyPackage(name, ROOT, target);
+  copyNative(target);
+  cpSync(join(ROOT, 'proto'), join(target, 'proto'), { recursive: true });
+  const { name, version, type, license } = JSON.parse(
+    readFileSync(join(ROOT, 'package.json'), 'utf8'),
+  );
+  writeFileSync(join(target, 'package.json'), JSON.stringify({ name, version, type, license }));
+  swapIn(target);
+} catch (error) {
+  rmSync(target, { recursive: true, force: true });
+  throw error;
+}
+prune(target, previous);

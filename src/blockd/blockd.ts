@@ -97,6 +97,8 @@ export class Blockd {
       directory: devicesDirectory,
       onReadError: (failure) => logReadFailure(log, failure),
       onDeath: (err) => this.#onBroken(err),
+      onUnloadable: (err) =>
+        log.warn({ err }, 'program replaced, devices share threads; restart obd-blockd'),
     });
     this.#closers.push(() => host.close());
     // To look at what there is; those that serve devices are where the devices are.
@@ -114,6 +116,7 @@ export class Blockd {
     this.#closers.push(() => this.#closeTable(table));
     await recoverDevices(table, records, transports, log);
     log.info({ setting: config.transport, transports: await choice.states() }, 'transports');
+    await host.loaded();
     const control = await GrpcServer.listen(
       config.socket,
       [blockdService(table, choice, log)],

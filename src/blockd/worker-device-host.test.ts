@@ -78,6 +78,7 @@ class Scene {
       directory: join(own, 'devices'),
       onReadError: (failure) => this.failures.push(failure),
       onDeath: (error) => this.deaths.push(error),
+      onUnloadable: (error) => this.deaths.push(error),
     });
   }
 
@@ -289,8 +290,9 @@ test('a thread that dies of a bug is told of, and nobody waits for it', async ()
     settings: { nbdSocketPath, directory },
     handlers: () => ({}) as Handlers<MainCalls>,
     onDeath: (error) => died(error),
+    onUnloadable: assert.fail,
   });
-  const { calls } = pool.take();
+  const { calls } = await pool.take();
   const waiting = assert.rejects(calls.call('open', { id: 'd', configPath: '/dev/fd/9' }));
   calls.tell('nonsense' as 'close', { id: 'd' });
   assert.ok((await death) instanceof TypeError);
@@ -304,12 +306,13 @@ test('a thread is started for each device, up to one per core', async () => {
     settings: { nbdSocketPath, directory },
     handlers: () => ({}) as Handlers<MainCalls>,
     onDeath: assert.fail,
+    onUnloadable: assert.fail,
   });
   const most = Math.min(8, availableParallelism());
-  const workers = Array.from({ length: 2 * most }, () => pool.take());
+  const workers = await Promise.all(Array.from({ length: 2 * most }, () => pool.take()));
   assert.equal(new Set(workers).size, most);
   assert.deepEqual(new Set(workers.map(({ devices }) => devices)), new Set([2]));
   for (const worker of workers) pool.giveBack(worker);
-  assert.equal(pool.take(), workers[0]);
+  assert.equal(await pool.take(), workers[0]);
   await pool.close();
 });

@@ -26,6 +26,8 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
    * can do is end.
    */
   readonly onDeath: (error: Error) => void;
+  /** No further thread can be started, since the program was replaced; devices share those there are. */
+  readonly onUnloadable: (error: Error) => void;
 }
 
 export class WorkerDeviceHost implements DeviceHost {
@@ -35,9 +37,15 @@ export class WorkerDeviceHost implements DeviceHost {
 
   constructor(options: WorkerHostOptions) {
     this.#options = options;
-    const { nbdSocketPath, directory, onDeath } = options;
+    const { nbdSocketPath, directory, onDeath, onUnloadable } = options;
     const settings = { nbdSocketPath, directory };
-    this.#pool = new WorkerPool({ settings, handlers: () => this.#handlers(), onDeath });
+    const handlers = () => this.#handlers();
+    this.#pool = new WorkerPool({ settings, handlers, onDeath, onUnloadable });
+  }
+
+  /** Resolves when devices can be served whatever becomes of the program's files. */
+  async loaded(): Promise<void> {
+    await this.#pool.loaded();
   }
 
   async attach(id: string, configPath: string, transport: TransportName): Promise<HostedDevice> {
@@ -59,10 +67,11 @@ export class WorkerDeviceHost implements DeviceHost {
     transport: TransportName,
     how: 'attach' | 'resume',
   ): Promise<HostedDevice> {
+    const worker = await this.#pool.take();
     if (this.#devices.has(id)) {
+      this.#pool.giveBack(worker);
       throw new ObdError(ErrorCodes.AlreadyExists, `Cannot ${how} "${id}": it is served already`);
     }
-    const worker = this.#pool.take();
     const device = new WorkerDevice(id, worker, () => {
       this.#devices.delete(id);
       this.#pool.giveBack(worker);

@@ -1,16 +1,20 @@
 /**
  * The threads that devices are spread over: at most one per core, each started when there is a device for it and those
- * before it have some already, because each takes megabytes. The first is started at once: the devices of an earlier
+ * before it have some already, because each takes 15 MiB. The first is started at once: the devices of an earlier
  * run are waited for, and so is the first container's.
+ *
+ * A thread loads its program from the folder of this one, which no build changes (tools/bundle.js). If that folder was
+ * removed or replaced by other means, no thread of another version is started: those there are serve all devices.
  */
 import { availableParallelism } from 'node:os';
 import type { Worker } from 'node:worker_threads';
-import { messageOf } from '../errors.js';
-import { startThread } from '../io/start-thread.js';
+import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { ThreadProgram } from '../io/start-thread.js';
 import { Heartbeat } from './heartbeat.js';
 import { type Handlers, ThreadCalls } from './thread-calls.js';
 import type { MainCalls, WorkerCalls, WorkerSettings } from './worker-messages.js';
 
+const PROGRAM = new ThreadProgram(import.meta.url, './worker-entry');
 const THREADS_MAX = 8;
 /** Decoded blocks that several reads share a part of, of all threads; the page cache keeps the rest. */
 const DECODED_BYTES = 64 << 20;
@@ -27,6 +31,8 @@ export interface PooledWorker {
 
 interface StartedWorker extends PooledWorker {
   readonly thread: Worker;
+  /** Whether it has loaded its program. Never rejects. */
+  readonly loaded: Promise<boolean>;
 }
 
 export interface PoolOptions {
@@ -35,11 +41,13 @@ export interface PoolOptions {
   readonly handlers: () => Handlers<MainCalls>;
   /** A worker has ended by itself, or is stuck, and its devices are served by nobody. */
   readonly onDeath: (error: Error) => void;
+  /** A further thread could not load its program; the pool goes on without it, and starts no more. */
+  readonly onUnloadable: (error: Error) => void;
 }
 
 export class WorkerPool {
   readonly #options: PoolOptions;
-  readonly #threadsMax = Math.min(THREADS_MAX, availableParallelism());
+  #threadsMax = Math.min(THREADS_MAX, availableParallelism());
   readonly #workers: StartedWorker[] = [];
   #closing = false;
 
@@ -48,16 +56,35 @@ export class WorkerPool {
     this.#start();
   }
 
+  /** Resolves when the first thread has loaded its program, or failed to: see onDeath. */
+  async loaded(): Promise<void> {
+    await this.#workers[0]?.loaded;
+  }
+
   /** The worker for one more device, which it is until giveBack(). */
-  take(): PooledWorker {
-    let least: PooledWorker | undefined;
+  async take(): Promise<PooledWorker> {
+    const worker = this.#pick();
+    worker.devices++;
+    if ((await worker.loaded) || this.#workers.includes(worker)) return worker;
+    return await this.take();
+  }
+
+  #pick(): StartedWorker {
+    let least: StartedWorker | undefined;
     for (const worker of this.#workers) {
       if (least === undefined || worker.devices < least.devices) least = worker;
     }
-    const isFull = this.#workers.length === this.#threadsMax;
-    const worker = least !== undefined && (least.devices === 0 || isFull) ? least : this.#start();
-    worker.devices++;
-    return worker;
+    if (least === undefined) return this.#start();
+    return least.devices === 0 || !this.#canGrow() ? least : this.#start();
+  }
+
+  #canGrow(): boolean {
+    if (this.#workers.length >= this.#threadsMax) return false;
+    if (PROGRAM.isUnchanged()) return true;
+    this.#threadsMax = this.#workers.length;
+    const problem = 'Cannot start a thread: the files of the program were removed or replaced';
+    this.#options.onUnloadable(new ObdError(ErrorCodes.FailedPrecondition, problem));
+    return false;
   }
 
   giveBack(worker: PooledWorker): void {
@@ -71,16 +98,24 @@ export class WorkerPool {
   }
 
   #start(): StartedWorker {
-    const { settings, handlers, onDeath } = this.#options;
+    const { settings, handlers, onDeath, onUnloadable } = this.#options;
     const decodedBytes = Math.floor(DECODED_BYTES / this.#threadsMax);
     const workerData: WorkerSettings = { ...settings, decodedBytes };
-    const thread = startThread(import.meta.url, './worker-entry', {
+    const thread = PROGRAM.start({
       workerData,
       name: 'devices',
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB },
     });
     const calls = new ThreadCalls<WorkerCalls, MainCalls>(thread, handlers());
-    const worker = { thread, devices: 0, calls };
+    let isLoaded = false;
+    const loaded = calls.call('beat', undefined).then(
+      () => {
+        isLoaded = true;
+        return true;
+      },
+      () => false,
+    );
+    const worker = { thread, devices: 0, calls, loaded };
     const heartbeat = new Heartbeat(() => calls.call('beat', undefined), onDeath);
     let cause: unknown;
     thread.on('error', (error) => {
@@ -89,8 +124,14 @@ export class WorkerPool {
     thread.on('exit', (status) => {
       heartbeat.stop();
       const why = `the thread ended by itself, with status ${status}`;
+      const error = cause instanceof Error ? cause : new Error(why);
+      const goesOn = !isLoaded && worker !== this.#workers[0];
+      if (goesOn) {
+        this.#workers.splice(this.#workers.indexOf(worker), 1);
+        this.#threadsMax = this.#workers.length;
+      }
       calls.end(cause === undefined ? why : `the thread failed: ${messageOf(cause)}`);
-      if (!this.#closing) onDeath(cause instanceof Error ? cause : new Error(why));
+      if (!this.#closing) (goesOn ? onUnloadable : onDeath)(error);
     });
     this.#workers.push(worker);
     return worker;

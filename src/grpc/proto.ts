@@ -11,14 +11,11 @@
  * Types are generated rather than written by hand because the two things that matter, that a field is spelled as in the
  * .proto and that it may be null, are what one gets wrong by hand.
  */
-import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { ServiceDefinition } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { ErrorCodes, ObdError } from '../errors.js';
-
-/** src/grpc lies two folders below the root, dist/src/grpc three. */
-const LEVELS_MAX = 3;
+import { findProgramFile } from '../io/program-files.js';
 
 /**
  * @param file - Path of the .proto, from proto/.
@@ -44,11 +41,8 @@ export function loadService<S extends object>(file: string, name: string): S {
 }
 
 function protoRoot(): string {
-  let folder = import.meta.dirname;
-  for (let level = 0; level < LEVELS_MAX; level++) {
-    folder = dirname(folder);
-    if (existsSync(join(folder, 'proto', 'obd'))) return join(folder, 'proto');
-  }
+  const found = findProgramFile(join('proto', 'obd'));
+  if (found !== undefined) return dirname(found);
   throw new ObdError(
     ErrorCodes.Host,
     `Cannot find the folder "proto" above "${import.meta.dirname}": the installation is incomplete`,

@@ -11,7 +11,7 @@ import { after, test } from 'node:test';
 import { ErrorCodes } from '../errors.js';
 import { NOT_IN_MEMORY, NOWAIT_UNSUPPORTED, readNow } from './libaio.js';
 import { ResidentFile } from './resident-file.js';
-import { startThread } from './start-thread.js';
+import { ThreadProgram } from './start-thread.js';
 
 const BYTES = (5 << 20) + 777;
 const directory = mkdtempSync(join(tmpdir(), 'obd-resident-'));
@@ -197,7 +197,7 @@ test('a thread that ends while the disk is busy ends', { skip }, async () => {
     ['terminate', 1],
   ] as const) {
     drop(path);
-    const worker = startThread(import.meta.url, '../../test/support/loading-thread', {
+    const worker = new ThreadProgram(import.meta.url, '../../test/support/loading-thread').start({
       workerData: { path, end },
     });
     const code = new Promise<number>((resolve, reject) => {

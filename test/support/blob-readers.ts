@@ -5,7 +5,7 @@ import { type Handlers, ThreadCalls } from '../../src/blockd/thread-calls.js';
 import type { BlockCache } from '../../src/cache/block-cache.js';
 import type { CachedBlob } from '../../src/cache/cached-blob.js';
 import type { HeldChunk } from '../../src/cache/held-chunks.js';
-import { startThread } from '../../src/io/start-thread.js';
+import { ThreadProgram } from '../../src/io/start-thread.js';
 import type { BlobDouble } from './blob-double.js';
 
 interface Range {
@@ -51,7 +51,7 @@ export async function withReadingThreads(
   try {
     for (let i = 0; i < count; i++) {
       const handle = await cache.openBlob(blob);
-      const worker = startThread(import.meta.url, './blob-reading-thread', {
+      const worker = new ThreadProgram(import.meta.url, './blob-reading-thread').start({
         workerData: handle.share(),
       });
       workers.push(worker);

@@ -7,7 +7,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { BlockdClient } from '../../src/blockd/blockd-client.js';
-import { findFuseFile } from '../../src/blockdev/fuse/fuse-file.js';
+import { fuseFile } from '../../src/blockdev/fuse/fuse-file.js';
 import { programArguments } from './program.js';
 import { mountsIn } from './snapshotter-process.js';
 
@@ -191,5 +191,5 @@ function processesOn(directory: string): string[] {
 function reasonToSkip(): string | false {
   if (process.geteuid?.() !== 0) return 'block devices need root';
   if (!existsSync('/dev/fuse') || !existsSync('/dev/loop-control')) return 'no FUSE or loop here';
-  return findFuseFile() === undefined ? 'native/fuse-file is not built' : false;
+  return fuseFile() === undefined ? 'native/fuse-file is not built' : false;
 }

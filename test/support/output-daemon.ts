@@ -24,6 +24,7 @@ export class OutputDaemon {
   readonly #blockd: BlockdClient;
   readonly #snapshots: SnapshotsClient;
   #count = 0;
+  #log = '';
 
   private constructor(program: Daemon, directory: string, child: ChildProcess) {
     this.#program = program;
@@ -35,7 +36,7 @@ export class OutputDaemon {
   }
 
   /**
-   * @param stderr - A descriptor, `pipe` (in truth a socket) or `closed`.
+   * @param stderr - A descriptor, `pipe` (in truth a socket), or `closed`.
    * @param entry - Arguments of node that start the program; those of the build by default.
    */
   static async start(
@@ -86,6 +87,26 @@ export class OutputDaemon {
     };
     const chainId = `sha256:${this.#count.toString(16).padStart(64, '0')}`;
     assert.equal(await this.#snapshots.prepareLayer(chainId, '', annotations), false);
+  }
+
+  /** The device node of the image that `configPath` describes. obd-blockd only. */
+  async attach(id: string, configPath: string): Promise<string> {
+    return (await this.#blockd.attach(id, configPath)).path;
+  }
+
+  async detach(id: string): Promise<void> {
+    await this.#blockd.detach(id);
+  }
+
+  /** Reads standard error from now on. */
+  readLog(): void {
+    this.child.stderr?.on('data', (piece: Buffer) => {
+      this.#log += piece.toString();
+    });
+  }
+
+  log(): string {
+    return this.#log;
   }
 
   /** Fails unless the process that was started still serves. */

@@ -6,16 +6,15 @@
  * the file that it answers for. It ends when that file is unmounted.
  */
 import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { fstatSync, openSync, statSync } from 'node:fs';
 import { readdir, readFile, readlink } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
+import { findProgramFile } from '../../io/program-files.js';
 
 const NAME = 'fuse-file';
 const BUILT = join('native', NAME, 'build', 'Release', NAME);
-/** src/blockdev/fuse lies three folders below the root, dist/src/blockdev/fuse four. */
-const LEVELS_MAX = 4;
 /** It has limits of its own, which are shorter; this is for a kernel that does not answer. */
 const MAKE_MS = 45_000;
 /** Its exit status where this host lacks something. */
@@ -25,15 +24,22 @@ const END_MS = 1_000;
 const KILLED_MS = 1_000;
 const POLL_MS = 2;
 
-/** The program, in the nearest folder above this file that has it; undefined if it was not built. */
-export function findFuseFile(): string | undefined {
-  let folder = import.meta.dirname;
-  for (let level = 0; level < LEVELS_MAX; level++) {
-    folder = dirname(folder);
-    const path = join(folder, BUILT);
-    if (existsSync(path)) return path;
-  }
-  return undefined;
+/** Opened when this module is loaded: an upgrade may replace or remove the file while this process lives. */
+const opened = openedProgram();
+
+function openedProgram(): { path: string; fd: number } | undefined {
+  const path = findProgramFile(BUILT);
+  return path === undefined ? undefined : { path, fd: openSync(path, 'r') };
+}
+
+/** The path of the program as it was when this process began; undefined if it was not built. */
+export function fuseFile(): string | undefined {
+  if (opened === undefined) return undefined;
+  const { path, fd } = opened;
+  const now = statSync(path, { throwIfNoEntry: false });
+  const { dev, ino } = fstatSync(fd);
+  // Its own path where possible, which names the process in ps(1). The other is also right in the child.
+  return now?.dev === dev && now.ino === ino ? path : `/proc/${process.pid}/fd/${fd}`;
 }
 
 interface FuseDeviceOptions {
@@ -53,7 +59,7 @@ interface FuseDeviceOptions {
  */
 export function makeFuseDevice(options: FuseDeviceOptions): Promise<string> {
   const { socketPath, exportName, file, log, absenceSeconds } = options;
-  const program = findFuseFile();
+  const program = fuseFile();
   if (program === undefined) {
     const message = `Cannot run ${NAME}: there is no "${BUILT}"; build it with \`npm run build\``;
     throw new ObdError(ErrorCodes.Host, message, { path: BUILT });

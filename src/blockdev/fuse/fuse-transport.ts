@@ -31,7 +31,7 @@ import {
   type Transport,
 } from '../transport.js';
 import type { VirtualDisk } from '../virtual-disk.js';
-import { endHolders, findFuseFile, listHolders, makeFuseDevice } from './fuse-file.js';
+import { endHolders, fuseFile, listHolders, makeFuseDevice } from './fuse-file.js';
 import { unmountFile } from './fuse-mount.js';
 import { type LoopDevice, listLoops, loopSectors, releaseLoop, sectorsOf } from './loop-device.js';
 
@@ -61,8 +61,7 @@ export class FuseTransport implements Transport {
     if (!(await isThere('/dev/fuse'))) return 'there is no /dev/fuse; `modprobe fuse` brings it';
     if (!(await isThere('/dev/loop-control')))
       return 'there is no /dev/loop-control; `modprobe loop` brings it';
-    if (findFuseFile() === undefined)
-      return 'native/fuse-file is not built; `npm run build` builds it';
+    if (fuseFile() === undefined) return 'native/fuse-file is not built; `npm run build` builds it';
     return undefined;
   }
 

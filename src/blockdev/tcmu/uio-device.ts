@@ -31,6 +31,8 @@ interface Addon {
   Uio: new (path: string, sizeBytes: number, onReady: (failure: number) => void) => UioDevice;
 }
 
+const addon = loadNativeAddon('tcmu', 'tcmu') as Addon;
+
 /**
  * @param onReady - Called with 0 when there may be commands, and with an errno when the device was taken away; it must
  *   not throw.
@@ -41,6 +43,5 @@ export function openUioDevice(
   sizeBytes: number,
   onReady: (failure: number) => void,
 ): UioDevice {
-  const { Uio } = loadNativeAddon('tcmu', 'tcmu') as Addon;
-  return new Uio(path, sizeBytes, onReady);
+  return new addon.Uio(path, sizeBytes, onReady);
 }

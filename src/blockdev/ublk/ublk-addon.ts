@@ -28,7 +28,4 @@ interface Addon {
   ) => NativeQueue;
 }
 
-/** Loaded when it is first needed, as most hosts have no ublk. */
-export function ublkAddon(): Addon {
-  return loadNativeAddon('ublk', 'ublk') as Addon;
-}
+export const ublkAddon = loadNativeAddon('ublk', 'ublk') as Addon;

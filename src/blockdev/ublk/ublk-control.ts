@@ -37,7 +37,7 @@ export class UblkControl {
 
   /** @throws system errors: of io_uring_setup, or of opening the control device. */
   private constructor() {
-    this.#native = new (ublkAddon().Control)(CONTROL_PATH, (token, result) => {
+    this.#native = new ublkAddon.Control(CONTROL_PATH, (token, result) => {
       const waiting = this.#waiting.get(token);
       this.#waiting.delete(token);
       clearTimeout(waiting?.timer);

@@ -62,7 +62,7 @@ export class UblkQueue {
     this.#ioBytesMax = ioBytesMax;
     this.#onFailure = onFailure;
     this.#views = new Array<Uint8Array>(depth).fill(NO_BYTES);
-    this.#native = new (ublkAddon().Queue)(
+    this.#native = new ublkAddon.Queue(
       path,
       depth,
       ioBytesMax,
