@@ -69,9 +69,10 @@ registry_address() {
   grep -oE 'listening on 127\.0\.0\.1:[0-9]+' "$1/registry.log" | cut -d' ' -f3
 }
 
+# With DIR/containerd.toml, if there is one.
 start_containerd() {
   local dir=$1
-  cat >"$dir/containerd.toml" <<TOML
+  [[ -e $dir/containerd.toml ]] || cat >"$dir/containerd.toml" <<TOML
 version = 2
 root = "$dir/containerd"
 state = "$dir/containerd-state"

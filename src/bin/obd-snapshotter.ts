@@ -59,10 +59,30 @@ async function serve(configPath: string | undefined): Promise<void> {
     requestDeadlineMs: PROBE_MS_MAX,
     fetchDeadlineMs: PROBE_MS_MAX,
   };
-  const registry = new RegistryClient({ hosts: registryHosts, credentials, limits });
+  const clientWith = (logins: DockerCredentials) =>
+    new RegistryClient({ hosts: registryHosts, credentials: logins, limits });
+  const registry = clientWith(credentials);
+  const namespaces = new Map(
+    Object.entries(config.namespaces).map(([name, { docker_config }]) => {
+      const own = new DockerCredentials(docker_config);
+      return [name, { credentials: own, registry: clientWith(own) }];
+    }),
+  );
   const containerdSocket = config.containerd_socket;
-  const locator = new ImageLocator({ containerdSocket, hosts: registryHosts, registry, log });
-  const snapshotter = await Snapshotter.open({ root: config.root, devices, locator, log });
+  const locator = new ImageLocator({
+    containerdSocket,
+    hosts: registryHosts,
+    registry,
+    namespaces,
+    log,
+  });
+  const snapshotter = await Snapshotter.open({
+    root: config.root,
+    devices,
+    locator,
+    shareBetweenNamespaces: config.share_between_namespaces,
+    log,
+  });
   const server = await GrpcServer.listen(config.socket, [snapshotsService(snapshotter)], log);
   log.info({ socket: config.socket, root: config.root }, 'serving snapshots');
   if (!stop.aborted) await once(stop, 'abort');
@@ -70,6 +90,7 @@ async function serve(configPath: string | undefined): Promise<void> {
   await server.close(STOP_GRACE_MS);
   snapshotter.close();
   devices.close();
+  for (const { registry } of namespaces.values()) await registry.close();
   await registry.close();
   // An attachment that a client no longer waits for must not keep the process.
   process.exit();

@@ -60,6 +60,7 @@ export async function checkHost(paths: HostPaths): Promise<CheckResult[]> {
     checkTransferService(await config),
     checkSocket('obd-blockd', paths.blockdSocket, 'systemctl start obd-blockd'),
     checkSocket('obd-snapshotter', paths.snapshotterSocket, 'systemctl start obd-snapshotter'),
+    checkLayers(paths.snapshotterSocket),
     checkSpace(paths.stateDirectory),
   ]);
   return [...others, ...(await transports)];
@@ -166,6 +167,20 @@ function checkTransferService(config: Table | string): CheckResult {
     told ? 'unpacks for obd-ts' : 'not told of obd-ts',
     remedy,
   );
+}
+
+/** Layers that an earlier version recorded, and that are not proved to be what they are called. */
+async function checkLayers(snapshotterSocket: string): Promise<CheckResult> {
+  const what = 'layers';
+  try {
+    const { refusedLayers } = await import('./refused-layers.js');
+    const refused = await refusedLayers(snapshotterSocket);
+    if (refused.length === 0) return result(what, 'ok', 'all are proved');
+    const remedy = 'remove all images that have them, and pull them again';
+    return result(what, 'warn', refused.join('. '), remedy);
+  } catch (error) {
+    return result(what, 'info', `not known: ${messageOf(error)}`);
+  }
 }
 
 async function checkSpace(directory: string): Promise<CheckResult> {

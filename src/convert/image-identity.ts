@@ -1,21 +1,10 @@
-/**
- * The identity of an image's layers: diff IDs in its config, chain IDs computed from them.
- *
- * OCI image config, "Layer ChainID": chain(0) = diff(0), chain(n) = sha256(chain(n - 1) + " " + diff(n)).
- */
-import { createHash } from 'node:crypto';
+/** The identity of an image's layers: diff IDs in its config, chain IDs computed from them. */
+import { chainIdOn } from '../registry/chain-id.js';
 
 /** Chain ID of each layer, bottom first. */
 export function chainIds(diffIds: readonly string[]): string[] {
   const chain: string[] = [];
-  for (const diffId of diffIds) {
-    const below = chain.at(-1);
-    chain.push(
-      below === undefined
-        ? diffId
-        : `sha256:${createHash('sha256').update(`${below} ${diffId}`).digest('hex')}`,
-    );
-  }
+  for (const diffId of diffIds) chain.push(chainIdOn(chain.at(-1) ?? '', diffId));
   return chain;
 }
 

@@ -76,21 +76,28 @@ after(async () => {
   rmSync(directory, { recursive: true });
 });
 
-const locate = (locator: ImageLocator) => locator.repoBlobUrl(LAYER, {}, 'default');
+const WANTED = { chainId: LAYER, digest: LAYER, sizeBytes: 'layer'.length };
+const newLocator = () =>
+  new ImageLocator({ containerdSocket, hosts, registry, namespaces: new Map(), log });
+const locate = async (
+  locator: ImageLocator,
+  labels: Record<string, string> = {},
+  namespace: string | undefined = 'default',
+) => (await locator.origin(WANTED, labels, namespace)).repoBlobUrl();
 
 test('the port that labels have lost comes from the configuration', async () => {
-  const locator = new ImageLocator({ containerdSocket, hosts, registry, log });
+  const locator = newLocator();
   assert.equal(await locate(locator), `http://${origin.host}/v2/team/app/blobs`);
 });
 
 test('a layer that is not where the labels lead is not served from there', async () => {
   origin.faults.push({ status: 404 });
-  const locator = new ImageLocator({ containerdSocket, hosts, registry, log });
+  const locator = newLocator();
   assert.equal(await locate(locator), undefined);
 });
 
 test('a manifest is read once', async () => {
-  const locator = new ImageLocator({ containerdSocket, hosts, registry, log });
+  const locator = newLocator();
   reads = 0;
   await locate(locator);
   await locate(locator);
@@ -98,21 +105,22 @@ test('a manifest is read once', async () => {
 });
 
 test('a manifest that could not be read is read again the next time', async () => {
-  const locator = new ImageLocator({ containerdSocket, hosts, registry, log });
+  const locator = newLocator();
   failures = 1;
   assert.equal(await locate(locator), undefined);
   assert.equal(await locate(locator), `http://${origin.host}/v2/team/app/blobs`);
 });
 
 test('what a client says of a layer is asked of the registry too, and content labels after it', async () => {
-  const locator = new ImageLocator({ containerdSocket, hosts, registry, log });
+  const locator = newLocator();
   const labels = { 'containerd.io/snapshot/cri.image-ref': `${origin.host}/other/app:1` };
-  const found = await locator.repoBlobUrl(LAYER, labels, 'default');
+  const found = await locate(locator, labels);
   assert.equal(found, `http://${origin.host}/v2/other/app/blobs`);
   // As a registry answers whose login the client has, and we have not.
   origin.faults.push({ status: 403 });
-  const second = await locator.repoBlobUrl(LAYER, labels, 'default');
+  const second = await locate(locator, labels);
   assert.equal(second, `http://${origin.host}/v2/team/app/blobs`);
   origin.faults.push({ status: 403 });
-  assert.equal(await locator.repoBlobUrl(LAYER, labels, undefined), undefined);
+  const { repoBlobUrl } = await locator.origin(WANTED, labels, undefined);
+  assert.equal(await repoBlobUrl(), undefined);
 });

@@ -7,6 +7,10 @@
  *      the first layer is prepared, labelled with the host and the repositories it came from. That label has lost
  *      the port: `[registry.hosts]` of the configuration says where such a host answers.
  *
+ * Only one registry is ever meant. Bytes that are read lazily are that registry's word, and nothing checks them against the
+ * digest: of an image that a second registry offers under the same digests, the first one's word proves nothing. So a
+ * reference excludes all registries but its own, and where manifests of several registries name the layer, none is chosen.
+ *
  * What labels say may be no longer true, leads elsewhere if the port is missing that content labels have lost, and the
  * client may have a login that we have not. So the registry is asked for the blob, as obd-blockd would: a snapshot is
  * not made of a layer that it could not read.
@@ -20,7 +24,8 @@
 import { connectContainerd } from '../containerd/connect.js';
 import { ContentStore } from '../containerd/content-store.js';
 import { messageOf, ObdError } from '../errors.js';
-import { sha256Of } from '../registry/digest.js';
+import { chainIdOn } from '../registry/chain-id.js';
+import type { Credentials } from '../registry/credentials.js';
 import { MANIFEST_BYTES_MAX, parseManifest } from '../registry/manifest.js';
 import { isHost, isRepository, parseReference } from '../registry/reference.js';
 import type { RegistryClient } from '../registry/registry-client.js';
@@ -39,7 +44,43 @@ export interface ImageLocatorParts {
   readonly hosts: RegistryHosts;
   /** With the same hosts, and with limits for a question that a pull waits for. */
   readonly registry: RegistryClient;
+  /** For the namespaces of containerd that have logins of their own. */
+  readonly namespaces: ReadonlyMap<string, NamespaceAccess>;
   readonly log: Log;
+}
+
+interface NamespaceAccess {
+  readonly credentials: Credentials;
+  /** As `registry`, with these credentials. */
+  readonly registry: RegistryClient;
+}
+
+/** A layer as its image describes it. */
+export interface WantedLayer {
+  readonly chainId: string;
+  readonly digest: string;
+  readonly sizeBytes: number;
+}
+
+/** Where the image with a layer was pulled from. */
+export interface LayerOrigin {
+  /** As registryAddress() has it; undefined if it is not known, or is not one alone. */
+  readonly registry: string | undefined;
+
+  /**
+   * The URL that the layer's digest is to be appended to, such as `https://ghcr.io/v2/team/app/blobs`; undefined if the
+   * layer is in no repository that is known, or is not given to us.
+   */
+  repoBlobUrl(): Promise<string | undefined>;
+
+  /** Whether a login for this registry is configured for the client's namespace. */
+  hasNamespaceLogin(): Promise<boolean>;
+}
+
+/** `host:port` of the registry that a URL leads to, whatever the protocol. */
+export function registryAddress(url: string): string {
+  const { protocol, hostname, port } = new URL(url);
+  return `${hostname}:${port || (protocol === 'https:' ? 443 : 80)}`;
 }
 
 export class ImageLocator {
@@ -51,32 +92,66 @@ export class ImageLocator {
     this.#parts = parts;
   }
 
-  /**
-   * The URL that the layer's digest is to be appended to, such as `https://ghcr.io/v2/team/app/blobs`; undefined if
-   * neither labels nor containerd know one where the layer is.
-   */
-  async repoBlobUrl(
-    digest: string,
+  /** Asks containerd at most; its repoBlobUrl() asks the registry. */
+  async origin(
+    layer: WantedLayer,
     labels: Labels,
     namespace: string | undefined,
-  ): Promise<string | undefined> {
-    const named = await this.#firstWithBlob(this.#referencesIn(labels), digest);
-    if (named !== undefined || namespace === undefined) return named;
-    return await this.#orUnknown(() => this.#askContainerd(digest, namespace));
+  ): Promise<LayerOrigin> {
+    const named = this.#referenceIn(labels);
+    const listed = async () =>
+      namespace === undefined
+        ? []
+        : ((await this.#orUnknown(() => this.#askContainerd(layer.chainId, namespace))) ?? []);
+    const sources = named === undefined ? await listed() : [named];
+    const registries = new Set(sources.map((source) => this.#addressOf(source)));
+    const [registry] = registries;
+    if (registries.size > 1) {
+      const what =
+        'images of several registries name this layer, and the client does not say which one it pulls: it is downloaded as a whole';
+      this.#parts.log.warn({ ...layer, namespace, registries: [...registries] }, what);
+    }
+    const isOne = registries.size === 1;
+    return {
+      registry: isOne ? registry : undefined,
+      repoBlobUrl: async () => {
+        if (!isOne) return undefined;
+        const found = await this.#firstWithBlob(sources, layer, namespace);
+        if (found !== undefined || named === undefined) return found;
+        const others = await listed();
+        const same = others.filter((source) => this.#addressOf(source) === registry);
+        return await this.#firstWithBlob(same, layer, namespace);
+      },
+      hasNamespaceLogin: async () =>
+        isOne && (await this.#hasLogin(sources[0]?.host ?? '', namespace)),
+    };
   }
 
-  #referencesIn(labels: Labels): Source[] {
-    return IMAGE_REF_LABELS.flatMap((label) => {
+  #addressOf({ host }: Source): string {
+    return registryAddress(this.#parts.hosts.originOf(host));
+  }
+
+  async #hasLogin(host: string, namespace: string | undefined): Promise<boolean> {
+    const own = this.#parts.namespaces.get(namespace ?? '');
+    for (const name of own === undefined ? [] : this.#parts.hosts.loginNames(host)) {
+      if ((await own?.credentials.find(name)) !== undefined) return true;
+    }
+    return false;
+  }
+
+  /** Of the first label that has one: an image's own annotations may add the others. */
+  #referenceIn(labels: Labels): Source | undefined {
+    for (const label of IMAGE_REF_LABELS) {
       const text = labels[label];
-      if (text === undefined) return [];
+      if (text === undefined) continue;
       try {
-        return [parseReference(text)];
+        return parseReference(text);
       } catch (error) {
         if (!(error instanceof ObdError)) throw error;
         this.#parts.log.warn({ err: error, label }, 'a label is no image reference: ignoring it');
-        return [];
       }
-    });
+    }
+    return undefined;
   }
 
   /**
@@ -104,15 +179,15 @@ export class ImageLocator {
     }
   }
 
-  async #askContainerd(digest: string, namespace: string): Promise<string | undefined> {
+  async #askContainerd(chainId: string, namespace: string): Promise<Source[]> {
     const found = new Map<string, Source>();
     for await (const { labels, layers } of this.#manifests(namespace)) {
-      if (!layers.some((layer) => layer.digest === digest)) continue;
+      if (!layers.some((layer) => layer.chainId === chainId)) continue;
       for (const source of sourcesIn(labels)) {
         found.set(`${source.host}/${source.repository}`, source);
       }
     }
-    return await this.#firstWithBlob(found.values(), digest);
+    return [...found.values()];
   }
 
   async *#manifests(
@@ -131,12 +206,19 @@ export class ImageLocator {
   }
 
   /** The URL of the first source that has the blob and gives it to us. */
-  async #firstWithBlob(sources: Iterable<Source>, digest: string): Promise<string | undefined> {
-    const { registry, log } = this.#parts;
+  async #firstWithBlob(
+    sources: Iterable<Source>,
+    { digest, sizeBytes }: WantedLayer,
+    namespace: string | undefined,
+  ): Promise<string | undefined> {
+    const { log, hosts, namespaces } = this.#parts;
+    const { registry } = namespaces.get(namespace ?? '') ?? this.#parts;
     for (const { host, repository } of sources) {
       try {
-        await registry.blobRanges(host, repository, digest, undefined);
-        return `${this.#parts.hosts.originOf(host)}/v2/${repository}/blobs`;
+        const blob = await registry.blobRanges(host, repository, digest, undefined);
+        if (blob.sizeBytes === sizeBytes) return `${hosts.originOf(host)}/v2/${repository}/blobs`;
+        const found = { digest, host, repository, sizeBytes: blob.sizeBytes, annotated: sizeBytes };
+        log.warn(found, 'passing over a repository: its blob has not the size that the image says');
       } catch (error) {
         const what =
           'passing over a repository; docker_config has its login, [registry.hosts] its port';
@@ -201,7 +283,7 @@ function layersIn(manifest: Uint8Array, manifestDigest: string, log: Log): reado
     if (parsed.kind !== 'image') return [];
     let chainId = '';
     return parsed.manifest.layers.map(({ digest, annotations = {} }) => {
-      chainId = chainId === '' ? digest : sha256Of(Buffer.from(`${chainId} ${digest}`));
+      chainId = chainIdOn(chainId, digest);
       return { digest, chainId, annotations };
     });
   } catch (error) {

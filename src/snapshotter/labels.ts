@@ -19,6 +19,10 @@ import type { Labels } from './snapshot.js';
 /** The chain ID of the layer that the client is about to unpack. */
 export const REF_LABEL = 'containerd.io/snapshot.ref';
 
+/** What containerd from 2.4 on says besides: the layer's diff ID, and the chain ID of the layer below it. */
+export const DIFF_ID_LABEL = 'containerd.io/snapshot/diff-id';
+export const PARENT_CHAIN_LABEL = 'containerd.io/snapshot/parent-chain-id';
+
 /** The image's reference, with the port that content labels lack: from `obdctl rpull`, or from CRI. */
 export const IMAGE_REF_LABELS = [
   'containerd.io/snapshot/cri.image-ref',
@@ -31,9 +35,13 @@ export const IMAGE_REF_LABELS = [
  *   lazy       from blocks, fetched from a registry when they are read
  *   local      from blocks that are all on this machine
  *   overlayfs  from files that are all on this machine
+ *   refused    not at all: a layer that an earlier version recorded and that is not proved to be what it is called
  */
 export const SERVED_LABEL = 'containerd.io/snapshot/obd-ts.served';
-export type Served = 'lazy' | 'local' | 'overlayfs';
+export type Served = 'lazy' | 'local' | 'overlayfs' | 'refused';
+
+/** Why a layer is refused; only on those. */
+export const REFUSED_LABEL = 'containerd.io/snapshot/obd-ts.refused';
 
 /** What the annotations of an overlaybd layer say of its blob. */
 export interface OverlaybdBlob {

@@ -1,6 +1,6 @@
 /**
- * Tells a directory that holds an overlaybd layer from one that holds the files of a plain layer: containerd has
- * unpacked the former's blob, which is a tar of one file.
+ * Tells a directory that holds an overlaybd layer, or a trace, from one that holds the files of a plain layer: containerd
+ * has unpacked the former's blob, which is a tar of one file.
  */
 import { constants } from 'node:fs';
 import { type FileHandle, open, opendir } from 'node:fs/promises';
@@ -12,17 +12,31 @@ export const LAYER_FILE = 'overlaybd.commit';
 /** The first bytes of a ZFile, and of a layer that is not compressed. */
 const MAGICS = ['ZFile\0\x01', 'LSMT\0\x01\x02'];
 
+/** overlaybd's prefetch.cpp: the CRC-32 of "Container Image Trace Format", little-endian. */
+const TRACE_MAGIC = '\x20\x18\xef\xc2';
+
 /** Whether the directory has this one file in it, and nothing else. */
 export async function holdsOverlaybdLayer(directory: string): Promise<boolean> {
-  let entries = 0;
-  for await (const { name } of await opendir(directory)) {
-    entries++;
-    if (entries > 1 || name !== LAYER_FILE) return false;
-  }
-  return entries === 1 && (await hasMagic(join(directory, LAYER_FILE)));
+  const name = await onlyEntryOf(directory);
+  return name === LAYER_FILE && (await hasMagic(join(directory, name), MAGICS));
 }
 
-async function hasMagic(path: string): Promise<boolean> {
+/** Whether the directory has one file in it, a trace of accesses, and nothing else. */
+export async function holdsTrace(directory: string): Promise<boolean> {
+  const name = await onlyEntryOf(directory);
+  return name !== undefined && (await hasMagic(join(directory, name), [TRACE_MAGIC]));
+}
+
+async function onlyEntryOf(directory: string): Promise<string | undefined> {
+  let only: string | undefined;
+  for await (const { name } of await opendir(directory)) {
+    if (only !== undefined) return undefined;
+    only = name;
+  }
+  return only;
+}
+
+async function hasMagic(path: string, magics: readonly string[]): Promise<boolean> {
   let file: FileHandle;
   try {
     // A link would lead out of the layer, and obd-blockd would serve what it leads to; a pipe would never open.
@@ -37,7 +51,7 @@ async function hasMagic(path: string): Promise<boolean> {
     const head = Buffer.alloc(8);
     await file.read(head, 0, head.length, 0);
     const text = head.toString('latin1');
-    return MAGICS.some((magic) => text.startsWith(magic));
+    return magics.some((magic) => text.startsWith(magic));
   } finally {
     await file.close();
   }

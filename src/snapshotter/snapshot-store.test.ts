@@ -12,7 +12,8 @@ import { after, before, beforeEach, describe, test } from 'node:test';
 import Database from 'better-sqlite3';
 import fc from 'fast-check';
 import { ErrorCodes, ObdError } from '../errors.js';
-import type { Kind, Labels, Layer } from './snapshot.js';
+import { chainIdOn } from '../registry/chain-id.js';
+import { isUnproved, type Kind, type Labels, type Layer } from './snapshot.js';
 import { SnapshotStore } from './snapshot-store.js';
 
 const FILES: Layer = { type: 'files' };
@@ -23,6 +24,22 @@ const REMOTE: Layer = {
   repoBlobUrl: 'https://registry.example/v2/app/blobs',
   fileSystem: 'ext4',
 };
+/** As version 1 made it. */
+const VERSION_1 = `
+  CREATE TABLE snapshot (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    name       TEXT NOT NULL UNIQUE CHECK (name <> ''),
+    parent_id  INTEGER REFERENCES snapshot (id) CHECK (parent_id < id),
+    kind       TEXT NOT NULL CHECK (kind IN ('active', 'view', 'committed')),
+    labels     TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL DEFAULT 0,
+    inodes     INTEGER NOT NULL DEFAULT 0,
+    layer      TEXT NOT NULL
+  ) STRICT;
+  CREATE INDEX snapshot_parent ON snapshot (parent_id);
+`;
 const NO_USAGE = { sizeBytes: 0, inodes: 0 };
 
 let folder: string;
@@ -37,7 +54,7 @@ after(() => rmSync(folder, { recursive: true }));
 
 function add(kind: Kind, name: string, parent = '', layer = FILES, labels: Labels = {}): number {
   const id = store.nextId();
-  store.insert({ id, name, parent, kind, labels, layer });
+  store.insert({ id, name, parent, kind, labels, layer, chainId: undefined, namespaces: [] });
   return id;
 }
 
@@ -60,9 +77,9 @@ beforeEach((context) => {
 describe('as in containerd', () => {
   test('a snapshot has its id for life, and parents nearest first', () => {
     const base = add('active', 'base-key');
-    store.commit('base-key', 'base', { a: '1' }, { sizeBytes: 7, inodes: 3 }, FILES);
+    store.commit('base-key', 'base', { a: '1' }, { sizeBytes: 7, inodes: 3 }, FILES, undefined);
     const top = add('active', 'top-key', 'base');
-    store.commit('top-key', 'top', {}, NO_USAGE, FILES);
+    store.commit('top-key', 'top', {}, NO_USAGE, FILES, undefined);
     const view = add('view', 'view', 'top');
     assert.deepEqual(
       store.ancestors('view').map(({ id, name }) => [id, name]),
@@ -92,7 +109,7 @@ describe('as in containerd', () => {
       () => store.get('x'),
       () => store.ancestors('x'),
       () => store.remove('x'),
-      () => store.commit('x', 'y', {}, NO_USAGE, FILES),
+      () => store.commit('x', 'y', {}, NO_USAGE, FILES, undefined),
       () => store.setLabels('x', (labels) => labels),
       () => add('active', 'y', 'x'),
     ]) {
@@ -112,7 +129,7 @@ describe('as in containerd', () => {
       ErrorCodes.AlreadyExists,
     );
     assert.equal(
-      code(() => store.commit('a', 'c', {}, NO_USAGE, FILES)),
+      code(() => store.commit('a', 'c', {}, NO_USAGE, FILES, undefined)),
       ErrorCodes.AlreadyExists,
     );
   });
@@ -130,7 +147,7 @@ describe('as in containerd', () => {
       ErrorCodes.InvalidArgument,
     );
     for (const key of ['c', 'v']) {
-      const committing = () => store.commit(key, 'd', {}, NO_USAGE, FILES);
+      const committing = () => store.commit(key, 'd', {}, NO_USAGE, FILES, undefined);
       assert.equal(code(committing), ErrorCodes.FailedPrecondition);
     }
   });
@@ -151,7 +168,7 @@ describe('as in containerd', () => {
   test('labels of an active snapshot are not those of its commit, and an empty value is none', () => {
     add('active', 'a', '', FILES, { old: 'x', empty: '' });
     assert.deepEqual(store.get('a').labels, { old: 'x' });
-    store.commit('a', 'c', { fresh: 'y' }, NO_USAGE, FILES);
+    store.commit('a', 'c', { fresh: 'y' }, NO_USAGE, FILES, undefined);
     assert.deepEqual(store.get('c').labels, { fresh: 'y' });
     const { labels } = store.setLabels('c', (old) => ({ ...old, fresh: '', z: '1' }));
     assert.deepEqual(labels, { z: '1' });
@@ -159,15 +176,18 @@ describe('as in containerd', () => {
 });
 
 describe('for this snapshotter', () => {
-  test('finds a layer by its label on its parent', () => {
+  test('finds layers by their label on their parent, in order', () => {
     const label = { ref: 'sha256:"1"' };
     add('committed', 'base', '', REMOTE, label);
     add('committed', 'top', 'base', REMOTE, { ...label, other: 'sha256:"2"' });
     add('active', 'a', 'base', FILES, label);
-    assert.equal(store.committedWithLabel('', 'ref', label.ref)?.name, 'base');
-    assert.equal(store.committedWithLabel('base', 'ref', label.ref)?.name, 'top');
-    assert.equal(store.committedWithLabel('base', 'ref', 'sha256:"2"'), undefined);
-    assert.equal(store.committedWithLabel('top', 'ref', label.ref), undefined);
+    add('committed', 'another', 'base', FILES, label);
+    const named = (parent: string, value: string) =>
+      store.committedWithLabel(parent, 'ref', value).map(({ name }) => name);
+    assert.deepEqual(named('', label.ref), ['base']);
+    assert.deepEqual(named('base', label.ref), ['top', 'another']);
+    assert.deepEqual(named('base', 'sha256:"2"'), []);
+    assert.deepEqual(named('top', label.ref), []);
   });
 
   test('an image is in use through layers of files, not through other images', () => {
@@ -257,7 +277,7 @@ test('random calls, and closing in between, give what a model gives', () => {
                 ? ErrorCodes.FailedPrecondition
                 : undefined;
           assert.equal(
-            code(() => store.commit(call.key, call.name, call.labels, NO_USAGE, FILES)),
+            code(() => store.commit(call.key, call.name, call.labels, NO_USAGE, FILES, undefined)),
             want,
           );
           if (want === undefined) {
@@ -329,6 +349,55 @@ describe('a file that is', () => {
       code(() => SnapshotStore.open(join(folder, 'no', 'folder.db'))),
       ErrorCodes.Io,
     );
+  });
+
+  test('of version 1 is taken over, and its layers are proved by digests and names, never by labels', () => {
+    const old = join(folder, 'old.db');
+    const database = new Database(old);
+    database.exec(VERSION_1);
+    const insert = database.prepare(
+      `INSERT INTO snapshot (name, parent_id, kind, labels, created_ms, updated_ms, layer)
+       VALUES (?, ?, ?, ?, 1, 1, ?)`,
+    );
+    const digest = (of: string) => `sha256:${of.repeat(64)}`;
+    const remote = (of: string) => ({ ...REMOTE, digest: digest(of) });
+    const local = { type: 'local', fileSystem: 'ext4' };
+    const [a, b, c, evil] = [digest('a'), digest('b'), digest('c'), digest('e')];
+    const [ab, abc] = [chainIdOn(a, b), chainIdOn(chainIdOn(a, b), c)];
+    const rows: [string, number | null, object, string | undefined][] = [
+      [a, null, remote('a'), a],
+      [`${ab} ns/3/extract-1 ${ab}`, 1, remote('b'), ab],
+      [`ns/9/${abc}`, 2, local, abc],
+      [b, null, remote('e'), undefined],
+      [chainIdOn(b, c), 4, remote('c'), undefined],
+      [`ns/5/${chainIdOn(b, c)}`, 4, local, undefined],
+      ['a name of its own', null, local, undefined],
+      [`${ab} other`, null, remote('b'), undefined],
+      ['sha256:trace', 1, { type: 'trace' }, undefined],
+      ['damaged', null, { type: 'later' }, undefined],
+    ];
+    for (const [name, parent, layer] of rows) {
+      const labels = JSON.stringify({ 'containerd.io/snapshot.ref': evil });
+      insert.run(name, parent, 'committed', labels, JSON.stringify(layer));
+    }
+    insert.run('container', 2, 'active', '{}', JSON.stringify(FILES));
+    database.pragma('user_version = 1');
+    database.close();
+    for (let start = 0; start < 2; start++) {
+      const migrated = SnapshotStore.open(old);
+      for (const [name, , , chainId] of rows.slice(0, -1)) {
+        assert.equal(migrated.get(name).chainId, chainId, name);
+      }
+      assert.deepEqual(migrated.get(`ns/9/${abc}`).namespaces, ['ns']);
+      assert.deepEqual(migrated.get(a).namespaces, []);
+      const refused = migrated.list(() => {}).filter(isUnproved);
+      assert.deepEqual(
+        refused.map(({ name }) => name),
+        [b, chainIdOn(b, c), `${ab} other`, 'sha256:trace'],
+      );
+      assert.equal(migrated.get('container').chainId, undefined);
+      migrated.close();
+    }
   });
 
   test('left behind by a killed process has all that was answered', () => {

@@ -28,23 +28,7 @@ import {
   type Snapshot,
   type Usage,
 } from './snapshot.js';
-
-const SCHEMA_VERSION = 1;
-const SCHEMA = `
-  CREATE TABLE snapshot (
-    id         INTEGER PRIMARY KEY AUTOINCREMENT,
-    name       TEXT NOT NULL UNIQUE CHECK (name <> ''),
-    parent_id  INTEGER REFERENCES snapshot (id) CHECK (parent_id < id),
-    kind       TEXT NOT NULL CHECK (kind IN ('active', 'view', 'committed')),
-    labels     TEXT NOT NULL,
-    created_ms INTEGER NOT NULL,
-    updated_ms INTEGER NOT NULL,
-    size_bytes INTEGER NOT NULL DEFAULT 0,
-    inodes     INTEGER NOT NULL DEFAULT 0,
-    layer      TEXT NOT NULL
-  ) STRICT;
-  CREATE INDEX snapshot_parent ON snapshot (parent_id);
-`;
+import { migrate } from './store-schema.js';
 
 const SELECT = `SELECT s.*, coalesce(p.name, '') AS parent FROM snapshot s LEFT JOIN snapshot p ON p.id = s.parent_id`;
 
@@ -59,6 +43,8 @@ const recordSchema = z.object({
   size_bytes: z.int(),
   inodes: z.int(),
   layer: z.string().transform((text) => layerSchema.parse(JSON.parse(text))),
+  chain_id: z.string().nullable(),
+  namespaces: z.string().transform((text) => z.array(z.string()).parse(JSON.parse(text))),
 });
 
 interface Row {
@@ -75,6 +61,8 @@ export interface NewSnapshot {
   readonly kind: Kind;
   readonly labels: Labels;
   readonly layer: Layer;
+  readonly chainId: string | undefined;
+  readonly namespaces: readonly string[];
 }
 
 export class SnapshotStore {
@@ -116,7 +104,7 @@ export class SnapshotStore {
 
   /** @throws {ObdError} `NotFound` for the parent, `InvalidArgument` if that is not committed, `AlreadyExists`. */
   insert(snapshot: NewSnapshot): void {
-    const { id, name, parent, kind, labels, layer } = snapshot;
+    const { id, name, parent, kind, labels, layer, chainId, namespaces } = snapshot;
     this.#transaction(() => {
       let parentId: number | null = null;
       if (parent !== '') {
@@ -135,10 +123,22 @@ export class SnapshotStore {
       const now = Date.now();
       this.#database
         .prepare(
-          `INSERT INTO snapshot (id, name, parent_id, kind, labels, created_ms, updated_ms, layer)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+          `INSERT INTO snapshot (id, name, parent_id, kind, labels, created_ms, updated_ms, layer,
+             chain_id, namespaces)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
         )
-        .run(id, name, parentId, kind, textOfLabels(labels), now, now, JSON.stringify(layer));
+        .run(
+          id,
+          name,
+          parentId,
+          kind,
+          textOfLabels(labels),
+          now,
+          now,
+          JSON.stringify(layer),
+          chainId ?? null,
+          JSON.stringify(namespaces),
+        );
     });
   }
 
@@ -165,14 +165,35 @@ export class SnapshotStore {
     return chain;
   }
 
-  /** A committed snapshot on this parent that carries this label; there may be several, and any will do. */
-  committedWithLabel(parent: string, key: string, value: string): Snapshot | undefined {
+  /** The committed snapshots on this parent that carry this label, in the order of list(). */
+  committedWithLabel(parent: string, key: string, value: string): Snapshot[] {
     const rows = this.#database
       .prepare(
-        `${SELECT} WHERE s.parent_id IS ? AND s.kind = 'committed' AND instr(s.labels, ?) > 0`,
+        `${SELECT} WHERE s.parent_id IS ? AND s.kind = 'committed' AND instr(s.labels, ?) > 0
+         ORDER BY s.id`,
       )
       .all(parent === '' ? null : this.get(parent).id, JSON.stringify(value));
-    return rows.map(snapshotOf).find(({ labels }) => labels[key] === value);
+    return rows.map(snapshotOf).filter(({ labels }) => labels[key] === value);
+  }
+
+  /** The committed layers with this chain ID, or with this blob on whatever parent. Cost: a scan. */
+  layersOf(chainId: string, digest: string): Snapshot[] {
+    const rows = this.#database
+      .prepare(
+        `${SELECT} WHERE s.kind = 'committed' AND (s.chain_id = ? OR json_extract(s.layer, '$.digest') = ?)`,
+      )
+      .all(chainId, digest);
+    return rows.map(snapshotOf);
+  }
+
+  /** Notes that a namespace has this layer too. @throws {ObdError} `NotFound`, `Corrupt`. */
+  addNamespace(name: string, namespace: string): void {
+    this.#transaction(() => {
+      const { id, namespaces } = this.get(name);
+      if (namespaces.includes(namespace)) return;
+      const all = JSON.stringify([...namespaces, namespace]);
+      this.#database.prepare('UPDATE snapshot SET namespaces = ? WHERE id = ?').run(all, id);
+    });
   }
 
   /** All snapshots, in the order of their making; `unreadable` is told of each record that is left out. */
@@ -212,9 +233,17 @@ export class SnapshotStore {
   /**
    * Makes an active snapshot a layer; it keeps its id and its parent. Its labels are the given ones, and no others.
    *
+   * @param chainId - The proved one; undefined for none.
    * @throws {ObdError} `AlreadyExists` for the name, `NotFound` for the key, `FailedPrecondition` if not active.
    */
-  commit(key: string, name: string, labels: Labels, usage: Usage, layer: Layer): void {
+  commit(
+    key: string,
+    name: string,
+    labels: Labels,
+    usage: Usage,
+    layer: Layer,
+    chainId: string | undefined,
+  ): void {
     this.#transaction(() => {
       const row = this.#row(key);
       if (this.#row(name) !== undefined) throw alreadyExists(name);
@@ -226,7 +255,7 @@ export class SnapshotStore {
       this.#database
         .prepare(
           `UPDATE snapshot SET name = ?, kind = 'committed', labels = ?, created_ms = ?, updated_ms = ?,
-             size_bytes = ?, inodes = ?, layer = ? WHERE id = ?`,
+             size_bytes = ?, inodes = ?, layer = ?, chain_id = ? WHERE id = ?`,
         )
         .run(
           name,
@@ -236,6 +265,7 @@ export class SnapshotStore {
           usage.sizeBytes,
           usage.inodes,
           JSON.stringify(layer),
+          chainId ?? null,
           row.id,
         );
     });
@@ -298,29 +328,13 @@ export class SnapshotStore {
   }
 }
 
-function migrate(database: Database.Database, path: string): void {
-  const version = database.pragma('user_version', { simple: true });
-  if (version === SCHEMA_VERSION) return;
-  if (version !== 0) {
-    throw new ObdError(
-      ErrorCodes.Unsupported,
-      `Cannot open "${path}": its schema has version ${version}, and this build knows ${SCHEMA_VERSION}; use the obd-snapshotter that wrote it`,
-      { path },
-    );
-  }
-  database
-    .transaction(() => {
-      database.exec(SCHEMA);
-      database.pragma(`user_version = ${SCHEMA_VERSION}`);
-    })
-    .immediate();
-}
-
 function snapshotOf(row: unknown): Snapshot {
   try {
-    const { created_ms, updated_ms, size_bytes, inodes, ...same } = recordSchema.parse(row);
+    const { created_ms, updated_ms, size_bytes, inodes, chain_id, ...same } =
+      recordSchema.parse(row);
     return {
       ...same,
+      chainId: chain_id ?? undefined,
       createdAtMs: created_ms,
       updatedAtMs: updated_ms,
       usage: { sizeBytes: size_bytes, inodes },

@@ -18,7 +18,11 @@ const digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 
 export const layerSchema = z.discriminatedUnion('type', [
   /** Files, in the snapshot's own directory `fs`, as containerd's overlayfs snapshotter has them. */
-  z.strictObject({ type: z.literal('files') }),
+  z.strictObject({
+    type: z.literal('files'),
+    /** Of an active snapshot: its annotations say that containerd is going to unpack a trace in it. */
+    announcesTrace: z.literal(true).optional(),
+  }),
   /** Blocks of a virtual disk, fetched from a registry when they are read. */
   z.strictObject({
     type: z.literal('remote'),
@@ -30,7 +34,7 @@ export const layerSchema = z.discriminatedUnion('type', [
   }),
   /** Blocks of a virtual disk, all of them here: containerd has unpacked the blob as `fs/overlaybd.commit`. */
   z.strictObject({ type: z.literal('local'), fileSystem: z.string() }),
-  /** A trace of accesses, made to be replayed. It holds no blocks, and nothing is lost without it. */
+  /** A trace of accesses, unpacked by containerd. It holds no blocks, and nothing is lost without it. */
   z.strictObject({ type: z.literal('trace') }),
   /** Of an active snapshot: containerd is going to unpack an overlaybd blob in it, and it will be `local`. */
   z.strictObject({ type: z.literal('download'), fileSystem: z.string() }),
@@ -57,6 +61,19 @@ export interface Snapshot {
   /** As it was when committed. */
   readonly usage: Usage;
   readonly layer: Layer;
+  /**
+   * Committed: the proved chain ID, undefined if there is none. A layer that is fetched has one by its digest and its
+   * parent's; one that containerd unpacked has the one that containerd checked. Active: what containerd said at Prepare
+   * that it is going to unpack. Never taken from labels, which clients can change.
+   */
+  readonly chainId: string | undefined;
+  /** containerd's namespaces that have this layer by a pull of their own; unknown for records of earlier versions. */
+  readonly namespaces: readonly string[];
+}
+
+/** Whether the layer may be something else than its chain ID says: only records of earlier versions are so. */
+export function isUnproved({ layer, chainId }: Snapshot): boolean {
+  return (layer.type === 'remote' || layer.type === 'trace') && chainId === undefined;
 }
 
 /** Whether the layer is a part of a virtual disk, and not files. */

@@ -13,10 +13,11 @@ import { SNAPSHOTTER_CONFIG_EXAMPLE, snapshotterConfig } from './snapshotter-con
 test('the example has every key, with its default where there is one', () => {
   const example = snapshotterConfig.parse(parse(SNAPSHOTTER_CONFIG_EXAMPLE));
   assert.deepEqual(Object.keys(example).sort(), Object.keys(snapshotterConfig.shape).sort());
-  const { docker_config, registry, ...rest } = example;
-  const { registry: empty, ...defaults } = snapshotterConfig.parse({});
+  const { docker_config, registry, namespaces, ...rest } = example;
+  const { registry: empty, namespaces: none, ...defaults } = snapshotterConfig.parse({});
   assert.deepEqual(rest, defaults);
   assert.ok(docker_config !== undefined);
+  assert.deepEqual([Object.keys(namespaces), none], [['team-a'], {}]);
   assert.deepEqual(Object.keys(registry), Object.keys(empty));
 });
 

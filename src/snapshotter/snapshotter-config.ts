@@ -11,6 +11,8 @@ export const snapshotterConfig = z.strictObject({
     .default('/var/lib/obd-ts/snapshotter'),
   blockd_socket: absolutePath.default('/run/obd-ts/blockd.sock'),
   containerd_socket: absolutePath.default('/run/containerd/containerd.sock'),
+  share_between_namespaces: z.boolean().default(true),
+  namespaces: z.record(z.string(), z.strictObject({ docker_config: absolutePath })).default({}),
   ...commonKeys,
 });
 
@@ -23,7 +25,14 @@ root = "/var/lib/obd-ts/snapshotter"
 # Where obd-blockd listens, and containerd.
 blockd_socket = "/run/obd-ts/blockd.sock"
 containerd_socket = "/run/containerd/containerd.sock"
-${COMMON_KEYS_EXAMPLE}`;
+# Whether a layer that one of containerd's namespaces has pulled is served lazily to all others. If not, a namespace needs
+# a login of its own, below, that the registry gives the layer to; without one, containerd downloads the layer.
+share_between_namespaces = true
+${COMMON_KEYS_EXAMPLE}
+[namespaces.team-a]
+# Logins for what this namespace of containerd pulls, in place of those above.
+docker_config = "/etc/obd-ts/team-a.json"
+`;
 
 /** What containerd must be told, in its own configuration. */
 export const CONTAINERD_CONFIG_EXAMPLE = `\

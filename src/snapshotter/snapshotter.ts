@@ -12,18 +12,34 @@
  *                   so Remove works while obd-blockd does not run.
  *
  * A directory, mount or device without a record is thus debris at any time but while its Prepare is under way.
+ *
+ * A layer is served lazily only if it is proved to be what the client calls it (layer-identity.ts), and an existing one
+ * only to a pull from the same registry (layer-sharing.ts). All others are left to containerd to download and to check.
  */
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { ImageConfig } from '../image/image-config.js';
 import type { Filter } from './filter.js';
+import type { LayerOrigin, WantedLayer } from './image-locator.js';
 import { DEFAULT_FILE_SYSTEM } from './image-mount.js';
 import { type Devices, ImageMounts, type MountableImage } from './image-mounts.js';
 import { type OverlaybdBlob, overlaybdBlobOf, REF_LABEL, SERVED_LABEL } from './labels.js';
-import { holdsOverlaybdLayer, LAYER_FILE } from './local-layer.js';
+import {
+  chainIdIn,
+  chainIdToUnpack,
+  checkServable,
+  expectsRebase,
+  identityProblem,
+  rebaseRefused,
+  refusal,
+} from './layer-identity.js';
+import { LayerSharing } from './layer-sharing.js';
+import { holdsOverlaybdLayer, holdsTrace, LAYER_FILE } from './local-layer.js';
 import type { Log } from './log.js';
 import { bindMount, hostOverlayOptions, type Mount, mountsOf } from './overlay-mounts.js';
+import { fieldOf, shown } from './shown-snapshot.js';
 import {
   isBlockLayer,
+  isUnproved,
   type Kind,
   type Labels,
   type Layer,
@@ -39,19 +55,13 @@ import {
   servedBy,
   stackOf,
 } from './snapshot-stack.js';
-import { SnapshotStore } from './snapshot-store.js';
-
-/** The key under which containerd's clients unpack a layer ends in its chain ID. */
-const UNPACKING_KEY = /(?:^|\/)extract-\S+ (sha256:[0-9a-f]{64})$/;
+import { type NewSnapshot, SnapshotStore } from './snapshot-store.js';
+import { Turns } from './turns.js';
 
 /** Where a layer can be fetched from, and whether it is an overlaybd layer. */
 export interface Locator {
   blobOfChain(chainId: string, namespace: string): Promise<OverlaybdBlob | undefined>;
-  repoBlobUrl(
-    digest: string,
-    labels: Labels,
-    namespace: string | undefined,
-  ): Promise<string | undefined>;
+  origin(layer: WantedLayer, labels: Labels, namespace: string | undefined): Promise<LayerOrigin>;
 }
 
 export interface SnapshotRequest {
@@ -67,6 +77,8 @@ export interface SnapshotterParts {
   readonly root: string;
   readonly devices: Devices;
   readonly locator: Locator;
+  /** Whether a layer that one namespace has pulled is served lazily to the others, without a login of theirs. */
+  readonly shareBetweenNamespaces: boolean;
   readonly log: Log;
 }
 
@@ -75,6 +87,9 @@ export class Snapshotter {
   readonly #directories: SnapshotDirectories;
   readonly #images: ImageMounts;
   readonly #locator: Locator;
+  readonly #sharing: LayerSharing;
+  /** By chain ID: of pulls at one time, the first records the layer and the others find it. */
+  readonly #layerTurns = new Turns<string>();
   readonly #log: Log;
   readonly #overlayOptions = hostOverlayOptions();
   /** Directories whose records are being written: not debris. */
@@ -83,13 +98,14 @@ export class Snapshotter {
   private constructor(
     store: SnapshotStore,
     directories: SnapshotDirectories,
-    { devices, locator, log }: SnapshotterParts,
+    { devices, locator, shareBetweenNamespaces, log }: SnapshotterParts,
   ) {
     this.#store = store;
     this.#directories = directories;
     const isKnown = (id: number) => this.#store.hasId(id);
     this.#images = new ImageMounts(directories, devices, isKnown, log);
     this.#locator = locator;
+    this.#sharing = new LayerSharing(store, shareBetweenNamespaces);
     this.#log = log;
   }
 
@@ -119,8 +135,10 @@ export class Snapshotter {
    * @throws {ObdError} `AlreadyExists`, `NotFound`, `InvalidArgument`, what mounting the image below throws.
    */
   async prepare(request: SnapshotRequest): Promise<Mount[]> {
-    const ref = request.labels[REF_LABEL] || undefined;
-    const blob = ref === undefined ? undefined : overlaybdBlobOf(request.labels);
+    const { parent, labels } = request;
+    const ref = labels[REF_LABEL] || undefined;
+    if (ref !== undefined && expectsRebase(ref, parent, labels)) throw rebaseRefused(ref);
+    const blob = ref === undefined ? undefined : overlaybdBlobOf(labels);
     if (ref !== undefined && blob !== undefined) {
       return await this.#prepareLayer(request, ref, blob);
     }
@@ -131,14 +149,20 @@ export class Snapshotter {
     return await this.#create('view', request, { type: 'files' });
   }
 
-  /** Also mounts the image below again, after a reboot or the like. @throws {ObdError} `NotFound`, `FailedPrecondition`. */
+  /**
+   * Also mounts the image below again, after a reboot or the like.
+   *
+   * @throws {ObdError} `NotFound`, `FailedPrecondition`; what mounting the image throws.
+   */
   async mounts(key: string): Promise<Mount[]> {
     const snapshot = this.#store.get(key);
     if (snapshot.kind === 'committed') {
       const found = `snapshot "${key}" is committed: a view of it can be mounted, or a snapshot on it`;
       throw new ObdError(ErrorCodes.FailedPrecondition, found);
     }
-    return await this.#mountsOf(snapshot, stackOf(this.#store.ancestors(key)));
+    const ancestors = this.#store.ancestors(key);
+    checkServable(ancestors);
+    return await this.#mountsOf(snapshot, stackOf(ancestors));
   }
 
   /** @throws {ObdError} `NotFound`, `AlreadyExists`, `FailedPrecondition`. */
@@ -152,7 +176,11 @@ export class Snapshotter {
     const stack = stackOf(this.#store.ancestors(key));
     const layer = await this.#unpackedLayer(snapshot, stack);
     const usage = await this.#directories.usage(snapshot.id);
-    this.#store.commit(key, name, { ...labels, [SERVED_LABEL]: servedAs(layer) }, usage, layer);
+    const all = { ...labels, [SERVED_LABEL]: servedAs(layer) };
+    // containerd commits under the chain ID after it has checked the diff ID, if that is what it prepared.
+    const { chainId = '' } = snapshot;
+    const isChecked = chainId !== '' && isBlockLayer(layer) && name.endsWith(chainId);
+    this.#store.commit(key, name, all, usage, layer, isChecked ? chainId : undefined);
     // While an image is unpacked layer by layer, each has been the top for a while.
     const below = stack.image?.top.id;
     if (below !== undefined && !this.#store.isInUse(below)) {
@@ -170,17 +198,17 @@ export class Snapshotter {
 
   /** @throws {ObdError} `NotFound`. */
   stat(key: string): Snapshot {
-    return this.#store.get(key);
+    return shown(this.#store.get(key));
   }
 
   /** @throws {ObdError} `NotFound`. */
   setLabels(key: string, change: (labels: Labels) => Labels): Snapshot {
-    return this.#store.setLabels(key, change);
+    return shown(this.#store.setLabels(key, change));
   }
 
   list(filter: Filter): Snapshot[] {
     const all = this.#store.list((err) => this.#log.error({ err }, 'passing over a snapshot'));
-    return all.filter((snapshot) => filter((path) => fieldOf(snapshot, path)));
+    return all.map(shown).filter((snapshot) => filter((path) => fieldOf(snapshot, path)));
   }
 
   /** What the snapshot itself takes on the disk, without its parents. @throws {ObdError} `NotFound`. */
@@ -205,7 +233,7 @@ export class Snapshotter {
     this.#store.close();
   }
 
-  /** A layer of an overlaybd image: lazily if we know where it is, or as a place for containerd to unpack its blob in. */
+  /** A layer of an overlaybd image: lazily if it is proved and we know where it is, or as containerd unpacks it. */
   async #prepareLayer(
     request: SnapshotRequest,
     ref: string,
@@ -213,26 +241,58 @@ export class Snapshotter {
   ): Promise<Mount[]> {
     const { key, parent, labels, namespace } = request;
     if (this.#store.has(key)) throw alreadyExists(key);
-    const existing = this.#store.committedWithLabel(parent, REF_LABEL, ref);
-    if (existing !== undefined && isBlockLayer(existing.layer)) throw alreadyExists(existing.name);
     const below = parent === '' ? undefined : this.#store.get(parent);
     if (below !== undefined && !isBlockLayer(below.layer)) throw blocksOnFiles(ref, parent);
-    const { digest, sizeBytes, fileSystem } = blob;
-    const repoBlobUrl = await this.#locator.repoBlobUrl(digest, labels, namespace);
-    if (repoBlobUrl === undefined) {
-      const what = 'the registry of an overlaybd layer is not known: it is downloaded as a whole';
-      this.#log.warn({ ref, digest, namespace }, what);
+    const { digest } = blob;
+    const problem = identityProblem({ ref, digest, labels, below });
+    if (problem !== undefined) {
+      if (below === undefined && (await this.#isStacked(ref, digest, namespace))) {
+        throw rebaseRefused(ref);
+      }
+      const what = 'overlaybd layer is not proved to be what it is called: containerd downloads it';
+      this.#log.warn({ ref, digest, namespace, problem }, what);
+      return await this.#create('active', request, await this.#layerToUnpack(request));
+    }
+    // Only its content tells a trace from a layer: containerd downloads and checks it.
+    if (blob.isTrace) {
+      return await this.#create('active', request, { type: 'files', announcesTrace: true });
+    }
+    return await this.#layerTurns.run(ref, () => this.#prepareProved(request, ref, blob));
+  }
+
+  async #prepareProved(
+    request: SnapshotRequest,
+    ref: string,
+    { digest, sizeBytes, fileSystem }: OverlaybdBlob,
+  ): Promise<Mount[]> {
+    const { key, parent, labels, namespace } = request;
+    const wanted = { chainId: ref, digest, sizeBytes, fileSystem };
+    const origin = await this.#locator.origin(wanted, labels, namespace);
+    const known = this.#store.committedWithLabel(parent, REF_LABEL, ref);
+    const decision = await this.#sharing.decide(known, wanted, origin, namespace);
+    if ('existing' in decision) throw alreadyExists(decision.existing);
+    if ('download' in decision) {
+      const { download: reason } = decision;
+      const what = 'an overlaybd layer is not served lazily: containerd downloads it';
+      this.#log.warn({ ref, digest, namespace, reason }, what);
       return await this.#create('active', request, { type: 'download', fileSystem });
     }
-    const layer: Layer = blob.isTrace
-      ? { type: 'trace' }
-      : { type: 'remote', digest, sizeBytes, repoBlobUrl, fileSystem };
+    const { repoBlobUrl } = decision;
+    const layer: Layer = { type: 'remote', digest, sizeBytes, repoBlobUrl, fileSystem };
     // The name is free, but for a layer that was downloaded in another namespace and stands on another parent.
     const name = this.#store.has(ref) ? `${ref} ${key}` : ref;
     const all = { ...labels, [SERVED_LABEL]: servedAs(layer) };
-    await this.#record(name, 'committed', parent, all, layer, undefined);
+    const snapshot = { name, kind: 'committed', parent, labels: all, layer, chainId: ref } as const;
+    await this.#record({ ...snapshot, namespaces: namespacesOf(namespace) }, undefined);
     this.#log.info({ ref, digest, repoBlobUrl }, 'a layer is served lazily');
     throw alreadyExists(name);
+  }
+
+  /** Whether an image in containerd's content store has this layer, and others below it. */
+  async #isStacked(ref: string, digest: string, namespace: string | undefined): Promise<boolean> {
+    if (namespace === undefined) return false;
+    const blob = await this.#locator.blobOfChain(ref, namespace);
+    return blob !== undefined && blob.digest === digest;
   }
 
   /**
@@ -240,7 +300,7 @@ export class Snapshotter {
    * as a whole, is one file: to unpack it on an image, that need not be attached and mounted.
    */
   async #layerToUnpack({ key, parent, namespace }: SnapshotRequest): Promise<Layer> {
-    const chainId = UNPACKING_KEY.exec(key)?.[1];
+    const chainId = chainIdIn(key);
     const onImage = parent !== '' && isBlockLayer(this.#store.get(parent).layer);
     if (chainId === undefined || namespace === undefined || !onImage) return { type: 'files' };
     const blob = await this.#locator.blobOfChain(chainId, namespace);
@@ -249,18 +309,21 @@ export class Snapshotter {
   }
 
   async #create(kind: Kind, request: SnapshotRequest, layer: Layer): Promise<Mount[]> {
-    const { key, parent, labels } = request;
+    const { key, parent, labels, namespace } = request;
     if (key === '') throw new ObdError(ErrorCodes.InvalidArgument, 'a snapshot needs a key');
     if (this.#store.has(key)) throw alreadyExists(key);
     const chain = parent === '' ? [] : [this.#store.get(parent), ...this.#store.ancestors(parent)];
+    checkServable(chain);
     const stack = stackOf(chain);
     const like = stack.files[0];
     const all = { ...labels, [SERVED_LABEL]: servedBy(stack) };
     const root = like === undefined ? undefined : this.#directories.files(like.id);
-    const id = await this.#record(key, kind, parent, all, layer, root);
+    const chainId = chainIdToUnpack(key, labels, chain[0]);
+    const namespaces = namespacesOf(namespace);
+    const snapshot = { name: key, kind, parent, labels: all, layer, chainId, namespaces };
+    const id = await this.#record(snapshot, root);
     try {
-      const snapshot = this.#store.get(key);
-      const mounts = await this.#mountsOf(snapshot, stack);
+      const mounts = await this.#mountsOf(this.#store.get(key), stack);
       if (stack.image !== undefined && like === undefined && layer.type === 'files') {
         await this.#directories.setRootLike(id, this.#directories.mountPoint(stack.image.top.id));
       }
@@ -273,19 +336,12 @@ export class Snapshotter {
   }
 
   /** Directory and record of a new snapshot: both, or neither. */
-  async #record(
-    name: string,
-    kind: Kind,
-    parent: string,
-    labels: Labels,
-    layer: Layer,
-    root: string | undefined,
-  ): Promise<number> {
+  async #record(snapshot: Omit<NewSnapshot, 'id'>, root: string | undefined): Promise<number> {
     const id = this.#store.nextId();
     this.#making.add(id);
     try {
-      await this.#directories.create(id, kind, root);
-      this.#store.insert({ id, name, parent, kind, labels, layer });
+      await this.#directories.create(id, snapshot.kind, root);
+      this.#store.insert({ ...snapshot, id });
       return id;
     } catch (error) {
       await this.#removeDirectory(id);
@@ -312,7 +368,8 @@ export class Snapshotter {
     let fileSystem = DEFAULT_FILE_SYSTEM;
     for (const { id, layer } of layers) {
       if (layer.type === 'remote') {
-        // The topmost one's: its image has all layers below it in the same repository.
+        // The topmost one's: its image has all layers below it in the same repository, and a registry that was the
+        // first with a lower layer has no say in what other images show.
         repoBlobUrl = layer.repoBlobUrl;
         lowers.push({ digest: layer.digest, size: layer.sizeBytes });
       } else if (layer.type === 'local') {
@@ -327,12 +384,17 @@ export class Snapshotter {
 
   /** What has been unpacked or written in an active snapshot. */
   async #unpackedLayer({ id, name, layer }: Snapshot, stack: SnapshotStack): Promise<Layer> {
-    const isOverlaybd = await holdsOverlaybdLayer(this.#directories.files(id));
+    const files = this.#directories.files(id);
+    const isOverlaybd = await holdsOverlaybdLayer(files);
     if (layer.type === 'download' && !isOverlaybd) {
       const found = `snapshot "${name}" has no ${LAYER_FILE} in it: the layer says that it is an overlaybd layer, and is none`;
       throw new ObdError(ErrorCodes.FailedPrecondition, found);
     }
-    if (!isOverlaybd) return { type: 'files' };
+    if (!isOverlaybd) {
+      const isTrace =
+        layer.type === 'files' && layer.announcesTrace === true && (await holdsTrace(files));
+      return { type: isTrace ? 'trace' : 'files' };
+    }
     const below = stack.files[0];
     if (below !== undefined) throw blocksOnFiles(name, below.name);
     const fileSystem = layer.type === 'download' ? layer.fileSystem : DEFAULT_FILE_SYSTEM;
@@ -353,7 +415,12 @@ export class Snapshotter {
     const present = new Set(names.map(snapshotIdIn));
     for (const id of present) this.#store.reserveIdsUpTo(id ?? 0);
     await this.cleanup();
-    for (const { id, name, layer } of this.list(() => true)) {
+    for (const snapshot of this.list(() => true)) {
+      const { id, name, layer } = snapshot;
+      if (isUnproved(snapshot)) {
+        const what = 'an unproved layer of an earlier version is served to no new container';
+        this.#log.error({ snapshotId: id, name, err: refusal(snapshot) }, what);
+      }
       if (present.has(id)) continue;
       const isEmpty = layer.type === 'remote' || layer.type === 'trace';
       const problem = isEmpty ? await this.#remade(id) : 'remove the snapshot';
@@ -373,22 +440,8 @@ export class Snapshotter {
   }
 }
 
-/** For filters, as containerd's snapshotters name the fields. */
-function fieldOf(snapshot: Snapshot, [first, ...rest]: readonly string[]): string | undefined {
-  switch (first) {
-    case 'name':
-      return snapshot.name;
-    case 'parent':
-      return snapshot.parent;
-    case 'kind':
-      return snapshot.kind;
-    case 'labels': {
-      const label = rest.join('.');
-      return Object.hasOwn(snapshot.labels, label) ? snapshot.labels[label] : undefined;
-    }
-    default:
-      return undefined;
-  }
+function namespacesOf(namespace: string | undefined): string[] {
+  return namespace === undefined ? [] : [namespace];
 }
 
 function alreadyExists(name: string): ObdError {

@@ -7,35 +7,22 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import {
-  cpSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { connectContainerd } from '../../src/containerd/connect.js';
 import { Snapshots } from '../../src/containerd/snapshots.js';
+import { chainIdOn } from '../../src/registry/chain-id.js';
 import { BlockdProcess, blockdUnfit } from '../support/blockd-process.js';
 import { PrivateContainerd, unfit } from '../support/containerd-private.js';
-import {
-  type LayerSource,
-  LayoutBuilder,
-  readJson,
-  sha256,
-} from '../support/oci-layout-builder.js';
+import { type LayerSource, LayoutBuilder, readJson } from '../support/oci-layout-builder.js';
 import { runObdconv } from '../support/run-obdconv.js';
 import { obdctl } from '../support/run-obdctl.js';
+import { addProgram, goArchitecture, layerOf } from '../support/runnable-image.js';
 import { mountsIn, SnapshotsClient, SnapshotterProcess } from '../support/snapshotter-process.js';
 
-const LAYER_TAR = 'application/vnd.oci.image.layer.v1.tar';
 const BALLAST_BYTES = 8 << 20;
 /** The container waits for its reads by then. */
 const DEAD_MS = 1000;
@@ -241,7 +228,7 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
       const { layers } = await manifestOf(converted);
       let parent = '';
       for (const { digest, annotations } of layers) {
-        const ref = parent === '' ? digest : sha256(Buffer.from(`${parent} ${digest}`));
+        const ref = chainIdOn(parent, digest);
         const labels = { ...annotations, 'containerd.io/snapshot.ref': ref };
         const key = `extract-${process.hrtime.bigint()} ${ref}`;
         await assert.rejects(snapshots.prepare(key, parent, labels), {
@@ -273,8 +260,8 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
     const client = new SnapshotsClient(containerd.snapshotterSocket, containerd.namespace);
     const { layers } = await manifestOf(converted);
     let parent = '';
-    for (const [i, { annotations }] of layers.entries()) {
-      const ref = `sha256:${String(i).repeat(64)}`;
+    for (const { digest, annotations } of layers) {
+      const ref = chainIdOn(parent, digest);
       assert.equal(await client.prepareLayer(ref, parent, annotations), true);
       parent = ref;
     }
@@ -351,34 +338,4 @@ function sampleLayers(folder: string): LayerSource[] {
       writeFileSync(join(root, 'hello'), 'hello\n');
     }),
   ];
-}
-
-function layerOf(root: string, fill: (root: string) => void): LayerSource {
-  mkdirSync(root);
-  fill(root);
-  const args = [
-    '--create',
-    '--sort=name',
-    '--owner=0',
-    '--group=0',
-    '--numeric-owner',
-    '-C',
-    root,
-    '.',
-  ];
-  const blob = execFileSync('tar', args, { maxBuffer: 64 << 20 });
-  return { mediaType: LAYER_TAR, blob, diffId: sha256(blob) };
-}
-
-/** A program with the libraries that it is linked with, where the loader looks for them. */
-function addProgram(root: string, program: string): void {
-  const libraries = execFileSync('ldd', [program], { encoding: 'utf8' }).match(/\/\S+/g) ?? [];
-  for (const path of [program, ...libraries]) {
-    mkdirSync(join(root, dirname(path)), { recursive: true });
-    cpSync(realpathSync(path), join(root, path));
-  }
-}
-
-function goArchitecture(): string {
-  return process.arch === 'x64' ? 'amd64' : process.arch;
 }

@@ -20,7 +20,9 @@ import { opendir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { ErrorCodes, ObdError } from '../../src/errors.js';
+import { chainIdOn } from '../../src/registry/chain-id.js';
 import { parseFilters } from '../../src/snapshotter/filter.js';
+import { registryAddress } from '../../src/snapshotter/image-locator.js';
 import { type OverlaybdBlob, REF_LABEL, SERVED_LABEL } from '../../src/snapshotter/labels.js';
 import type { Mount } from '../../src/snapshotter/overlay-mounts.js';
 import { Snapshotter } from '../../src/snapshotter/snapshotter.js';
@@ -34,6 +36,10 @@ const blob = (name: string, extra = {}) => ({
   [`${ANNOTATION}/blob-size`]: '4096',
   ...extra,
 });
+
+const digestOf = (name: string) => `sha256:${name.repeat(64)}`;
+const BASE = digestOf('a');
+const TOP = chainIdOn(BASE, digestOf('b'));
 
 let directory: string;
 let root: string;
@@ -50,10 +56,20 @@ const log = { info: say, warn: say, error: say };
 
 async function open(): Promise<void> {
   const locator = {
-    repoBlobUrl: async () => repoBlobUrl,
+    origin: async () => ({
+      registry: repoBlobUrl === undefined ? undefined : registryAddress(repoBlobUrl),
+      repoBlobUrl: async () => repoBlobUrl,
+      hasNamespaceLogin: async () => false,
+    }),
     blobOfChain: async (chainId: string) => blobsByChain.get(chainId),
   };
-  snapshotter = await Snapshotter.open({ root, devices, locator, log });
+  snapshotter = await Snapshotter.open({
+    root,
+    devices,
+    locator,
+    shareBetweenNamespaces: true,
+    log,
+  });
 }
 
 /** As after a kill: nothing is let go of but the lock on the database, and what was under way is not. */
@@ -85,9 +101,9 @@ async function prepareLayer(
 }
 
 async function remoteImage(): Promise<string> {
-  assert.ok(await prepareLayer('sha256:base', '', blob('a')));
-  assert.ok(await prepareLayer('sha256:top', 'sha256:base', blob('b')));
-  return 'sha256:top';
+  assert.ok(await prepareLayer(BASE, '', blob('a')));
+  assert.ok(await prepareLayer(TOP, BASE, blob('b')));
+  return TOP;
 }
 
 const lowerOf = ([mount]: Mount[]) => {
@@ -129,16 +145,13 @@ describe('snapshots', { skip: unfit }, () => {
 
   test('a remote layer is committed under its ref, with its labels and no bytes', async () => {
     await remoteImage();
-    const { kind, parent, labels, usage } = snapshotter.stat('sha256:top');
-    assert.deepEqual(
-      [kind, parent, usage],
-      ['committed', 'sha256:base', { sizeBytes: 0, inodes: 0 }],
-    );
-    assert.equal(labels[REF_LABEL], 'sha256:top');
+    const { kind, parent, labels, usage } = snapshotter.stat(TOP);
+    assert.deepEqual([kind, parent, usage], ['committed', BASE, { sizeBytes: 0, inodes: 0 }]);
+    assert.equal(labels[REF_LABEL], TOP);
     assert.equal(labels[SERVED_LABEL], 'lazy');
     assert.equal(devices.made, 0);
     // Another namespace, or a lost answer: there it is.
-    assert.ok(await prepareLayer('sha256:top', 'sha256:base', blob('b')));
+    assert.ok(await prepareLayer(TOP, BASE, blob('b')));
     assert.equal(snapshotter.list(() => true).length, 2);
   });
 
@@ -202,7 +215,7 @@ describe('snapshots', { skip: unfit }, () => {
     await rejects(
       snapshotter.prepare(request('c', top)),
       ErrorCodes.Unauthorized,
-      /"sha256:top" \(2 layers from http:\/\/localhost:5000\/v2\/app\): the registry wants a login; give obd-blockd credentials/,
+      /"sha256:[0-9a-f]{64}" \(2 layers from http:\/\/localhost:5000\/v2\/app\): the registry wants a login; give obd-blockd credentials/,
     );
     // To containerd these would mean that there is a snapshot, or no parent.
     for (const code of [ErrorCodes.AlreadyExists, ErrorCodes.NotFound]) {
@@ -315,22 +328,22 @@ describe('snapshots', { skip: unfit }, () => {
 
   test('a layer whose registry nobody knows is downloaded, with a warning, and served locally', async () => {
     repoBlobUrl = undefined;
-    const labels = { ...blob('a'), [REF_LABEL]: 'sha256:a' };
+    const labels = { ...blob('a'), [REF_LABEL]: BASE };
     const mounts = await snapshotter.prepare(request('k', '', labels));
     const files = join(root, 'snapshots/1/fs');
     assert.deepEqual(mounts, [{ type: 'bind', source: files, options: ['rw', 'rbind'] }]);
     assert.ok(
-      logged.some((line) => line.startsWith('the registry of an overlaybd layer is not known')),
+      logged.some((line) => /^an overlaybd layer is not served lazily.*registry/.test(line)),
     );
     await rejects(
-      snapshotter.commit('sha256:a', 'k', {}),
+      snapshotter.commit(BASE, 'k', {}),
       ErrorCodes.FailedPrecondition,
       /overlaybd\.commit/,
     );
     writeFileSync(join(files, 'overlaybd.commit'), 'ZFile\0\x01\0tuji.yyf@Alibaba');
-    await snapshotter.commit('sha256:a', 'k', labels);
-    assert.equal(snapshotter.stat('sha256:a').labels[SERVED_LABEL], 'local');
-    await snapshotter.prepare(request('c', 'sha256:a'));
+    await snapshotter.commit(BASE, 'k', labels);
+    assert.equal(snapshotter.stat(BASE).labels[SERVED_LABEL], 'local');
+    await snapshotter.prepare(request('c', BASE));
     const config = JSON.parse(readFileSync(join(root, 'snapshots/1/block/config.v1.json'), 'utf8'));
     assert.deepEqual(config.lowers, [{ file: join(files, 'overlaybd.commit') }]);
   });
@@ -401,13 +414,26 @@ describe('snapshots', { skip: unfit }, () => {
     assert.deepEqual([mode, uid, gid], [image.mode, image.uid, image.gid]);
   });
 
-  test('a trace layer is no layer of the disk', async () => {
-    const top = await remoteImage();
+  test('a trace that containerd unpacked is no layer of the disk, and anything else is', async () => {
     const trace = blob('c', { [`${ANNOTATION}/acceleration-layer`]: 'yes' });
-    assert.ok(await prepareLayer('sha256:trace', top, trace));
-    await snapshotter.prepare(request('c', 'sha256:trace'));
-    const config = JSON.parse(readFileSync(join(root, 'snapshots/3/block/config.v1.json'), 'utf8'));
-    assert.equal(config.lowers.length, 2);
+    const chainId = chainIdOn(TOP, digestOf('c'));
+    const key = `extract-1 ${chainId}`;
+    await remoteImage();
+    for (const [bytes, type] of [
+      ['\x20\x18\xef\xc2 and reads', 'trace'],
+      ['ZFile\0\x01\0', 'files'],
+    ] as const) {
+      await snapshotter.prepare(request(key, TOP, { ...trace, [REF_LABEL]: chainId }));
+      const { id } = snapshotter.stat(key);
+      writeFileSync(join(root, `snapshots/${id}/fs/trace`), bytes, 'latin1');
+      await snapshotter.commit(chainId, key, {});
+      assert.equal(snapshotter.stat(chainId).layer.type, type);
+      await snapshotter.prepare(request('c', chainId));
+      const image = type === 'trace' ? id : 2;
+      const path = join(root, `snapshots/${image}/block/config.v1.json`);
+      assert.equal(JSON.parse(readFileSync(path, 'utf8')).lowers.length, 2);
+      for (const name of ['c', chainId]) await snapshotter.remove(name);
+    }
   });
 
   test('annotations that make no sense are refused by name', async () => {
@@ -417,7 +443,7 @@ describe('snapshots', { skip: unfit }, () => {
       [{ [`${ANNOTATION}/version`]: '0.1.0-turbo.ociv1' }, ErrorCodes.Unsupported],
       [{ [`${ANNOTATION}/blob-fs-type`]: 'ntfs' }, ErrorCodes.Unsupported],
     ] as const) {
-      const labels = { ...blob('a'), ...extra, [REF_LABEL]: 'sha256:a' };
+      const labels = { ...blob('a'), ...extra, [REF_LABEL]: BASE };
       await rejects(snapshotter.prepare(request('k', '', labels)), code, /overlaybd/);
     }
   });

@@ -28,6 +28,13 @@ const run = promisify(execFile);
 /** Why tests with a PrivateContainerd cannot run here; false if they can. For the option `skip` of a test. */
 export const unfit = reasonToSkip();
 
+export interface ContainerdOptions {
+  /** Where the programs of another containerd lie. */
+  readonly folder?: string | undefined;
+  /** The whole configuration; by default the one of scripts/private-services.sh, without CRI. */
+  readonly configure?: (containerd: PrivateContainerd) => string;
+}
+
 export class PrivateContainerd {
   /** Short, as the paths of unix sockets have to be. */
   readonly directory: string;
@@ -47,12 +54,18 @@ export class PrivateContainerd {
     this.namespace = `obd-ts-${basename(directory).replace(/^.*\./, '')}`;
   }
 
-  static async start(): Promise<PrivateContainerd> {
+  /** @param options - Another containerd than the one found first, or another configuration. */
+  static async start({ folder, configure }: ContainerdOptions = {}): Promise<PrivateContainerd> {
     const directory = await mkdtemp('/var/tmp/obdt.');
     try {
-      await shell(directory, 'start_registry "$DIR"; start_containerd "$DIR"');
-      const registry = await shell(directory, 'registry_address "$DIR"');
-      return new PrivateContainerd(directory, registry.trim());
+      await shell(directory, 'start_registry "$DIR"');
+      const registry = (await shell(directory, 'registry_address "$DIR"')).trim();
+      const made = new PrivateContainerd(directory, registry);
+      if (configure !== undefined) {
+        await writeFile(join(directory, 'containerd.toml'), configure(made));
+      }
+      await shell(directory, 'start_containerd "$DIR"', folder);
+      return made;
     } catch (error) {
       await shell(directory, 'stop_services "$DIR"');
       await rm(directory, { recursive: true });
@@ -60,8 +73,12 @@ export class PrivateContainerd {
     }
   }
 
-  /** Starts obd-blockd and obd-snapshotter, from the same build as the test. stop() stops them too. */
-  async startObd(): Promise<void> {
+  /**
+   * Starts obd-blockd and obd-snapshotter, from the same build as the test. stop() stops them too.
+   *
+   * @param more - Of the snapshotter's configuration, besides where things are.
+   */
+  async startObd(more = ''): Promise<void> {
     const file = (name: string) => join(this.directory, name);
     const blockdSocket = file('blockd.sock');
     await this.#startDaemon('blockd', blockdSocket, {
@@ -69,21 +86,31 @@ export class PrivateContainerd {
       nbd_socket: file('nbd.sock'),
       state_dir: file('blockd'),
     });
-    await this.#startDaemon('snapshotter', this.snapshotterSocket, {
-      socket: this.snapshotterSocket,
-      root: file('snapshotter'),
-      blockd_socket: blockdSocket,
-      containerd_socket: this.socket,
-    });
+    await this.#startDaemon(
+      'snapshotter',
+      this.snapshotterSocket,
+      {
+        socket: this.snapshotterSocket,
+        root: file('snapshotter'),
+        blockd_socket: blockdSocket,
+        containerd_socket: this.socket,
+      },
+      more,
+    );
   }
 
   /** In a session of its own and with its id in a file, as stop_service wants them. */
-  async #startDaemon(name: string, socket: string, config: Record<string, string>): Promise<void> {
+  async #startDaemon(
+    name: string,
+    socket: string,
+    config: Record<string, string>,
+    more = '',
+  ): Promise<void> {
     const file = (suffix: string) => join(this.directory, `${name}.${suffix}`);
     const toml = Object.entries(config).map(
       ([key, value]) => `${key} = ${JSON.stringify(value)}\n`,
     );
-    await writeFile(file('toml'), toml.join(''));
+    await writeFile(file('toml'), toml.join('') + more);
     const log = openSync(file('log'), 'a');
     const command = [...LOADER, `${BIN}/obd-${name}.${EXTENSION}`, '--config', file('toml')];
     const child = spawn(process.execPath, command, { detached: true, stdio: ['ignore', log, log] });
@@ -135,11 +162,11 @@ export class PrivateContainerd {
   }
 }
 
-async function shell(directory: string, body: string): Promise<string> {
+async function shell(directory: string, body: string, folder?: string): Promise<string> {
   const script = `set -euo pipefail; . "$1"; DIR=$2; ${body}`;
   const { stdout } = await run('bash', ['-c', script, 'private-services', SCRIPT, directory], {
     cwd: ROOT,
-    env: { ...process.env, PATH },
+    env: { ...process.env, PATH: folder === undefined ? PATH : `${folder}:${PATH}` },
   });
   return stdout;
 }

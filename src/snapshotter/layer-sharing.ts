@@ -1,0 +1,100 @@
+/**
+ * Which layers one pull may take over from another. A layer that is proved to be what it is called is, by what it is made of:
+ *
+ *   local, trace   unpacked by containerd, which checked its digest: the same for everybody
+ *   remote         nothing checks its bytes against the digest, they are its registry's word: for pulls from that
+ *                  registry, and with the same size and file system
+ *
+ * containerd takes any layer that has the wanted chain ID on the wanted parent once it is told that there is one: so
+ * either all such layers may be taken over, or the pull gets a snapshot to unpack a download in.
+ *
+ * containerd's namespaces share layers, as they share blobs. Where the configuration turns that off, a namespace gets a
+ * layer that others have and it has not only if the registry gives the blob to a login of this namespace.
+ */
+import { type LayerOrigin, registryAddress, type WantedLayer } from './image-locator.js';
+import { isBlockLayer, type Snapshot } from './snapshot.js';
+import type { SnapshotStore } from './snapshot-store.js';
+
+export interface WantedBlocks extends WantedLayer {
+  readonly fileSystem: string;
+}
+
+export type LayerDecision =
+  /** The name of a snapshot that is this layer. */
+  | { readonly existing: string }
+  /** Where it can be fetched from, lazily. */
+  | { readonly repoBlobUrl: string }
+  /** Why containerd has to download it. */
+  | { readonly download: string };
+
+export class LayerSharing {
+  readonly #store: SnapshotStore;
+  readonly #betweenNamespaces: boolean;
+
+  constructor(store: SnapshotStore, betweenNamespaces: boolean) {
+    this.#store = store;
+    this.#betweenNamespaces = betweenNamespaces;
+  }
+
+  /**
+   * @param known - What containerd may choose from: all committed snapshots with this chain ID on this parent.
+   * @param namespace - containerd's, of the client.
+   * @throws {ObdError} what asking the origin throws.
+   */
+  async decide(
+    known: readonly Snapshot[],
+    wanted: WantedBlocks,
+    origin: LayerOrigin,
+    namespace: string | undefined,
+  ): Promise<LayerDecision> {
+    const refused = await this.#namespaceProblem(wanted, origin, namespace);
+    if (refused !== undefined) return { download: refused };
+    const [first] = known;
+    if (first === undefined) {
+      const repoBlobUrl = await origin.repoBlobUrl();
+      if (repoBlobUrl !== undefined) return { repoBlobUrl };
+      return { download: 'its registry is not known, or does not give it to obd-ts' };
+    }
+    for (const snapshot of known) {
+      const problem = await sharingProblem(snapshot, wanted, origin);
+      if (problem !== undefined) return { download: `snapshot "${snapshot.name}" ${problem}` };
+    }
+    if (namespace !== undefined) this.#store.addNamespace(first.name, namespace);
+    return { existing: first.name };
+  }
+
+  async #namespaceProblem(
+    { chainId, digest }: WantedBlocks,
+    origin: LayerOrigin,
+    namespace: string | undefined,
+  ): Promise<string | undefined> {
+    if (this.#betweenNamespaces) return undefined;
+    const layers = this.#store.layersOf(chainId, digest);
+    const isKnownHere = layers.some(({ namespaces }) => namespaces.includes(namespace ?? ''));
+    if (layers.length === 0 || isKnownHere) return undefined;
+    if (!(await origin.hasNamespaceLogin())) {
+      return 'another namespace has it, and no login for its registry is configured for this one';
+    }
+    const isGranted = (await origin.repoBlobUrl()) !== undefined;
+    return isGranted ? undefined : 'the registry does not give it to the login of this namespace';
+  }
+}
+
+/** Why a pull must not be given this layer; undefined if it may. */
+async function sharingProblem(
+  { layer, chainId }: Snapshot,
+  wanted: WantedBlocks,
+  origin: LayerOrigin,
+): Promise<string | undefined> {
+  if (!isBlockLayer(layer)) return 'is a plain layer of this name';
+  if (chainId !== wanted.chainId) return 'is not proved to be this layer';
+  if (layer.type !== 'remote') return undefined;
+  const { digest, sizeBytes, fileSystem, repoBlobUrl } = layer;
+  const isSame =
+    digest === wanted.digest && sizeBytes === wanted.sizeBytes && fileSystem === wanted.fileSystem;
+  if (!isSame) return 'is this layer with another size or file system';
+  const found = origin.registry === undefined ? await origin.repoBlobUrl() : undefined;
+  const registry = found === undefined ? origin.registry : registryAddress(found);
+  if (registry === registryAddress(repoBlobUrl)) return undefined;
+  return `is this layer as registry ${registryAddress(repoBlobUrl)} has it, and this pull is from ${registry ?? 'one that is not known'}`;
+}

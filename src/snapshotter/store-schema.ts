@@ -1,0 +1,97 @@
+/**
+ * The schema of the store's database, and the way to it from that of an earlier version.
+ *
+ * Version 1 did not ask whether a layer is what it is called. Its records are looked at here, once: a remote layer has
+ * its chain ID proved if its name is what its digest and its parent's chain ID add up to. Of one that containerd
+ * unpacked, containerd checked the digest, and the chain ID is in the name under which it committed it. Names are used
+ * and not labels, as clients can change labels.
+ */
+import type Database from 'better-sqlite3';
+import { ErrorCodes, ObdError } from '../errors.js';
+import { chainIdOn } from '../registry/chain-id.js';
+import { layerSchema } from './snapshot.js';
+
+const SCHEMA_VERSION = 2;
+
+const SCHEMA_1 = `
+  CREATE TABLE snapshot (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    name       TEXT NOT NULL UNIQUE CHECK (name <> ''),
+    parent_id  INTEGER REFERENCES snapshot (id) CHECK (parent_id < id),
+    kind       TEXT NOT NULL CHECK (kind IN ('active', 'view', 'committed')),
+    labels     TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL DEFAULT 0,
+    inodes     INTEGER NOT NULL DEFAULT 0,
+    layer      TEXT NOT NULL
+  ) STRICT;
+  CREATE INDEX snapshot_parent ON snapshot (parent_id);
+`;
+
+const SCHEMA_2 = `
+  ALTER TABLE snapshot ADD COLUMN chain_id TEXT;
+  ALTER TABLE snapshot ADD COLUMN namespaces TEXT NOT NULL DEFAULT '[]';
+`;
+
+/** Names of layers that were served lazily begin with it, and those that containerd commits end in it. */
+const LAZY_NAME = /^(sha256:[0-9a-f]{64})(?: |$)/;
+const COMMITTED_NAME = /^([^/]+)\/[0-9]+\/(sha256:[0-9a-f]{64})$/;
+
+interface Row {
+  readonly id: number;
+  readonly name: string;
+  readonly parent_id: number | null;
+  readonly layer: string;
+}
+
+/** @throws {ObdError} `Unsupported` for the schema of a later version. */
+export function migrate(database: Database.Database, path: string): void {
+  const version = database.pragma('user_version', { simple: true });
+  if (version === SCHEMA_VERSION) return;
+  if (version !== 0 && version !== 1) {
+    throw new ObdError(
+      ErrorCodes.Unsupported,
+      `Cannot open "${path}": its schema has version ${version}, and this build knows ${SCHEMA_VERSION}; use the obd-snapshotter that wrote it`,
+      { path },
+    );
+  }
+  database
+    .transaction(() => {
+      if (version === 0) database.exec(SCHEMA_1);
+      database.exec(SCHEMA_2);
+      proveLayers(database);
+      database.pragma(`user_version = ${SCHEMA_VERSION}`);
+    })
+    .immediate();
+}
+
+/** Parents have smaller ids than their children, and so are proved before them. */
+function proveLayers(database: Database.Database): void {
+  const rows = database
+    .prepare(`SELECT id, name, parent_id, layer FROM snapshot WHERE kind = 'committed' ORDER BY id`)
+    .all() as Row[];
+  const update = database.prepare('UPDATE snapshot SET chain_id = ?, namespaces = ? WHERE id = ?');
+  const proved = new Map<number, string>();
+  for (const row of rows) {
+    const below = row.parent_id === null ? '' : proved.get(row.parent_id);
+    const chainId = below === undefined ? undefined : chainIdOf(row, below);
+    if (chainId === undefined) continue;
+    proved.set(row.id, chainId);
+    const [, namespace] = COMMITTED_NAME.exec(row.name) ?? [];
+    update.run(chainId, JSON.stringify(namespace === undefined ? [] : [namespace]), row.id);
+  }
+}
+
+function chainIdOf({ name, layer }: Row, below: string): string | undefined {
+  let parsed: ReturnType<typeof layerSchema.safeParse>;
+  try {
+    parsed = layerSchema.safeParse(JSON.parse(layer));
+  } catch {
+    return undefined;
+  }
+  if (parsed.data?.type === 'local') return COMMITTED_NAME.exec(name)?.[2];
+  if (parsed.data?.type !== 'remote') return undefined;
+  const chainId = chainIdOn(below, parsed.data.digest);
+  return LAZY_NAME.exec(name)?.[1] === chainId ? chainId : undefined;
+}
