@@ -1,15 +1,21 @@
 #!/usr/bin/env bash
-# Brings a fresh Debian 12 or 13 (root, Node >= 20) to where the project runs, and the project to where it is
-# built; quick when nothing is missing:
+# Brings a fresh Debian 12 or 13 (as root) to where the project runs, and the project to where it is built; quick when
+# nothing is missing:
 #
 #     scripts/install-deps.sh quickstart     what building it and scripts/quickstart.sh need
 #     scripts/install-deps.sh test           and what the tests need besides
+#
+# Where the host's Node is absent or too old, as Debian's is, Node 24 and its npm come out of the npm registry into
+# tools/node, pinned there with their hashes. Only this project uses them: for the build, the tests and the daemons.
+# Debian's npm fetches them, and is installed for that where there is none.
 #
 # A package is installed only if what it is needed for is absent, so another vendor's containerd stays; nothing is
 # removed or upgraded to make room, and no service is started: the scripts run their own. What Debian enables at the
 # next boot (containerd, and docker-registry on port 5000) is left as Debian has it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/node-env.sh
+. scripts/node-env.sh
 
 # "what must be there" "the package that brings it"; a word without a slash is a command.
 readonly QUICKSTART_NEEDS=(
@@ -48,21 +54,17 @@ readonly VM_NEEDS=(
   depmod kmod
   busybox busybox-static
 )
-readonly NODE_MAJOR_MIN=20
+# Removed at the end, however it ends.
+TRASH=()
+trap '((${#TRASH[@]} == 0)) || rm -rf "${TRASH[@]}"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 say() { printf '==> %s\n' "$*" >&2; }
 
 fail() {
   printf 'install-deps: %s\n' "$*" >&2
   exit 1
-}
-
-node_major() { node -p 'process.versions.node.split(".")[0]'; }
-
-check_host() {
-  { command -v node && command -v npm; } >/dev/null || fail "Node is missing: install Node $NODE_MAJOR_MIN or newer, with npm"
-  (($(node_major) >= NODE_MAJOR_MIN)) ||
-    fail "Node $(node --version) is too old: obd-ts needs Node $NODE_MAJOR_MIN or newer"
 }
 
 is_there() {
@@ -81,7 +83,7 @@ missing_packages() {
 node_prefix() {
   local prefix major
   prefix=$(dirname "$(dirname "$(readlink -f "$(command -v node)")")")
-  major=$(node_major)
+  major=$(node -p 'process.versions.node.split(".")[0]')
   grep -qE "NODE_MAJOR_VERSION $major\$" "$prefix/include/node/node_version.h" 2>/dev/null && printf '%s' "$prefix"
 }
 
@@ -92,14 +94,49 @@ apt_install() {
   say "apt-get install $*"
   local policy=/usr/sbin/policy-rc.d
   if [[ ! -e $policy ]]; then
-    # shellcheck disable=SC2064 # the path is known now
-    trap "rm -f $policy" EXIT
+    TRASH+=("$policy")
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
   fi
   export DEBIAN_FRONTEND=noninteractive
   apt-get -qq update
   apt-get -qq --yes --no-install-recommends --no-remove -o Dpkg::Use-Pty=0 install "$@" >&2
+}
+
+# Installs the Node of FOLDER/package.json, unless it is there. In place by one rename, so that a daemon that is started
+# meanwhile finds the earlier one.
+install_node_package() {
+  local folder=$1 stage node
+  node=$(node_package "$folder")/bin/node
+  cmp --quiet "$folder/package-lock.json" "$folder/node_modules/.installed-lock" && [[ -x $node ]] && return
+  command -v npm >/dev/null || apt_install npm
+  say "npm ci ($folder)"
+  stage=$(mktemp -d "$folder/node_modules.XXXXXX")
+  TRASH+=("$stage")
+  cp "$folder/package.json" "$folder/package-lock.json" "$stage"
+  (cd "$stage" && npm ci --no-fund --no-audit --include=optional >&2)
+  cp "$stage/package-lock.json" "$stage/node_modules/.installed-lock"
+  [[ ! -e $folder/node_modules ]] || mv -T "$folder/node_modules" "$stage/old"
+  mv -T "$stage/node_modules" "$folder/node_modules"
+  "$node" --version >/dev/null ||
+    fail "npm has no Node that runs on this $(uname -m): install Node $(node_floor) or newer, with npm"
+}
+
+# Makes `node` the one that obd-ts runs on, here and in what npm runs.
+install_node() {
+  if ! is_node_recent node || ! command -v npm >/dev/null; then install_node_package tools/node; fi
+  use_node
+}
+
+# `npm run` and `npx` look into node_modules/.bin first.
+link_node() {
+  local own link=node_modules/.bin/node
+  own=$(node_package tools/node)/bin/node
+  if [[ $(readlink -f "$(command -v node)") == "$own" ]]; then
+    ln -sfn "../../${own#"$PWD/"}" "$link"
+  else
+    rm -f "$link"
+  fi
 }
 
 install_packages() {
@@ -117,7 +154,7 @@ install_node_modules() {
 }
 
 main() {
-  local needs=("${QUICKSTART_NEEDS[@]}")
+  local folder needs=("${QUICKSTART_NEEDS[@]}")
   case ${1-} in
     quickstart) ;;
     test)
@@ -127,11 +164,13 @@ main() {
     *) fail 'usage: scripts/install-deps.sh quickstart|test' ;;
   esac
   export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
-  check_host
+  install_node
+  [[ $1 != test ]] || for folder in tools/node tools/node/floor; do install_node_package "$folder"; done
   install_packages "${needs[@]}"
   local prefix
   ! prefix=$(node_prefix) || export npm_config_nodedir=$prefix
   install_node_modules
+  link_node
   say 'npm run build'
   npm run --silent build >&2
 }

@@ -104,9 +104,9 @@ root = "$dir/snapshotter"
 blockd_socket = "$dir/blockd.sock"
 containerd_socket = "$dir/containerd.sock"
 TOML
-  start_service "$dir" blockd node dist/bin/obd-blockd.js --config "$dir/blockd.toml"
+  start_service "$dir" blockd dist/bin/obd-blockd.js --config "$dir/blockd.toml"
   await_service "$dir" blockd test -S "$dir/blockd.sock"
-  start_service "$dir" snapshotter node dist/bin/obd-snapshotter.js --config "$dir/snapshotter.toml"
+  start_service "$dir" snapshotter dist/bin/obd-snapshotter.js --config "$dir/snapshotter.toml"
   await_service "$dir" snapshotter test -S "$dir/snapshotter.sock"
 }
 

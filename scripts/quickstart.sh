@@ -12,7 +12,7 @@
 #   --keep        leaves registry, containerd and the daemons running, and says how to use and stop them
 #   --stop DIR    stops what --keep left running, and removes it
 #
-# For Debian 12 and 13, as root, with Node >= 20; what else is missing is installed. Everything that runs or is mounted
+# For Debian 12 and 13, as root; what is missing is installed, Node too. Everything that runs or is mounted
 # belongs to one directory under /var/tmp and is gone at the end, however it ends; the exit status is not 0 if anything
 # is left. The plain image is kept in $OBD_TS_CACHE (default /var/cache/obd-ts) for the next run.
 #
@@ -25,6 +25,8 @@ CALLED_FROM=$PWD
 cd "$(dirname "$SCRIPT")/.."
 # shellcheck source=scripts/private-services.sh
 . scripts/private-services.sh
+# shellcheck source=scripts/node-env.sh
+. scripts/node-env.sh
 
 JSON_FILE=''
 KEEP=no
@@ -89,10 +91,11 @@ show_logs() {
 
 prepare_host() {
   step scripts/install-deps.sh quickstart
+  use_node
   export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
   [[ -e /dev/fuse && -e /dev/loop-control ]] && grep -qw overlay /proc/filesystems ||
     modprobe -a fuse loop overlay ext4 ||
-    fail 'this kernel lacks fuse, loop or overlay: run "node dist/bin/obdctl.js doctor" for details'
+    fail 'this kernel lacks fuse, loop or overlay: run "dist/bin/obdctl.js doctor" for details'
 }
 
 drop_page_cache() {
@@ -203,7 +206,7 @@ Left running in $DIR. To use it:
   export CONTAINERD_ADDRESS=$DIR/containerd.sock CONTAINERD_NAMESPACE=$(namespace_of "$DIR")
   ctr images list
   ctr run --rm -t --snapshotter obd-ts $1:obd shell sh
-  node dist/bin/obdctl.js devices --blockd $DIR/blockd.sock
+  dist/bin/obdctl.js devices --blockd $DIR/blockd.sock
 
 To stop and remove it:
 
@@ -246,12 +249,12 @@ main() {
   repository=$(registry_address "$DIR")/sample
   say "pushing and converting $repository:plain"
   step skopeo --insecure-policy copy --quiet --dest-tls-verify=false "oci:$layout:sample" "docker://$repository:plain"
-  step node dist/bin/obdconv.js "docker://$repository:plain" "docker://$repository:obd" >&2
+  step dist/bin/obdconv.js "docker://$repository:plain" "docker://$repository:obd" >&2
   start_obd "$DIR"
   start_containerd "$DIR"
 
   FIGURE[page_cache_dropped]=true
-  measure lazy "$repository:obd" obd-ts node dist/bin/obdctl.js rpull --plain-http \
+  measure lazy "$repository:obd" obd-ts dist/bin/obdctl.js rpull --plain-http \
     --address "$DIR/containerd.sock" --namespace "$(namespace_of "$DIR")" "$repository:obd"
   measure full "$repository:plain" overlayfs ctr --address "$DIR/containerd.sock" \
     --namespace "$(namespace_of "$DIR")" images pull --plain-http --snapshotter overlayfs "$repository:plain"

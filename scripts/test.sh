@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that proves this project, on a fresh Debian 12 or 13, as root with Node >= 20:
+# Everything that proves this project, on a fresh Debian 12 or 13, as root:
 #
 #     scripts/test.sh
 #
@@ -12,6 +12,8 @@
 # The last line is `N passed, N failed, N skipped`; the exit status is 0 only if nothing failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/node-env.sh
+. scripts/node-env.sh
 
 # Above what they take, the guests on a busy machine too; only a hang gets there.
 readonly PART_SECONDS_MAX=3000
@@ -79,6 +81,7 @@ failed_tests() {
 }
 
 scripts/install-deps.sh test
+use_node
 part shellcheck shellcheck --external-sources scripts/*.sh scripts/vm/* .ci/run
 part check npm run --silent check
 part e2e npm run --silent test:e2e

@@ -4,6 +4,7 @@
  *
  * JavaScript, because it runs before anything else of this repository does.
  */
+import './require-node.js';
 import { execFileSync } from 'node:child_process';
 import {
   existsSync,

@@ -7,8 +7,12 @@
  * changes. So a program starts at any moment of a build, and a running daemon finds the files it began with. Older
  * folders stay while a process uses them.
  *
+ * Each program's first line names the Node that built it, since the first one in PATH may be too old; so the units and
+ * `npm link` need not know where that Node is.
+ *
  * JavaScript, because it runs before the build is complete.
  */
+import './require-node.js';
 import {
   chmodSync,
   cpSync,
@@ -56,7 +60,7 @@ async function bundlePrograms(target) {
     bundle: true,
     splitting: true,
     platform: 'node',
-    target: 'node20',
+    target: 'node22',
     format: 'esm',
     external: WITH_ADD_ONS,
     banner: { js: REQUIRE },
@@ -66,7 +70,10 @@ async function bundlePrograms(target) {
   });
   for (const name of readdirSync(target)) {
     const path = join(target, name);
-    if (readFileSync(path, 'utf8').startsWith('#!')) chmodSync(path, 0o755);
+    const code = readFileSync(path, 'utf8');
+    if (!code.startsWith('#!')) continue;
+    writeFileSync(path, code.replace(/^#!.*/, `#!${process.execPath}`));
+    chmodSync(path, 0o755);
   }
   const imported = Object.values(metafile.outputs).flatMap(({ imports }) => imports);
   const packages = imported

@@ -34,7 +34,7 @@ export interface HostPaths {
   readonly stateDirectory: string;
 }
 
-const NODE_WANTED = [20, 19] as const;
+const NODE_WANTED = [22, 20] as const;
 const CONTAINERD_WANTED = [1, 6] as const;
 /** Less than this and a few images fill the cache. */
 const FREE_BYTES_WANTED = 2 * 2 ** 30;
