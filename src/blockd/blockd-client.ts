@@ -48,6 +48,15 @@ export class BlockdClient {
     await this.#client.call(blockdMethods.Detach, { id }, { timeoutMs: DETACH_MS_MAX });
   }
 
+  /**
+   * Fails the reads of a device that wait for a registry. For a device whose last mount is being taken away: the kernel
+   * waits for its reads, those of killed processes included.
+   * @throws {ObdError} `Unavailable`.
+   */
+  async endReads(id: string): Promise<void> {
+    await this.#client.call(blockdMethods.EndReads, { id });
+  }
+
   async list(): Promise<Device[]> {
     return (await this.overview()).devices;
   }

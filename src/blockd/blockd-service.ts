@@ -29,6 +29,11 @@ export function blockdService(table: DeviceTable, choice: TransportChoice, log: 
         throw err;
       }
     },
+    EndReads: async ({ id }) => {
+      log.warn({ id }, 'waiting reads end with EIO: the device is being taken away');
+      await table.endReads(id);
+      return {};
+    },
     List: async () => ({ devices: table.list(), transports: await choice.states() }),
   });
 }

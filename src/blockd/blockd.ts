@@ -8,7 +8,7 @@
  *   control    last, so that whoever can connect can be served
  *
  * Devices that are in use when the daemon stops, or is killed, stay in the kernel: reads of them wait for the next run,
- * for up to ABSENCE_SECONDS_MAX.
+ * for up to `read_deadline` and a minute (absenceSeconds() of src/blockdev/transport.ts).
  */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -25,6 +25,7 @@ import { RegistryHosts } from '../registry/registry-hosts.js';
 import type { BlockdConfig } from './blockd-config.js';
 import { blockdService } from './blockd-service.js';
 import { DeviceRecords } from './device-records.js';
+import { DEAD_REMEDY } from './device-slot.js';
 import { DeviceTable } from './device-table.js';
 import { recoverDevices } from './recovery.js';
 import { TransportChoice } from './transport-choice.js';
@@ -95,7 +96,9 @@ export class Blockd {
       nbd,
       nbdSocketPath,
       directory: devicesDirectory,
+      readDeadlineMs: config.read_deadline,
       onReadError: (failure) => logReadFailure(log, failure),
+      onDeviceDeath: (id, path) => log.error({ id, path, remedy: DEAD_REMEDY }, 'device is dead'),
       onDeath: (err) => this.#onBroken(err),
       onUnloadable: (err) =>
         log.warn({ err }, 'program replaced, devices share threads; restart obd-blockd'),

@@ -21,7 +21,11 @@ export interface HostedDevice {
   readonly path: string;
   /** As AttachedDevice.isGone. */
   readonly isGone: boolean;
+  /** Whether it answers EIO for good, because a process that it depends on was ended: see TransportSettings.onDeath. */
+  readonly isDead: boolean;
   state(): DeviceState;
+  /** Answers the reads that wait for bytes with EIO. */
+  endReads(): Promise<void>;
   /** As AttachedDevice.detach(), and closes the image. */
   detach(): Promise<void>;
   /** As AttachedDevice.release(), and closes the image. */

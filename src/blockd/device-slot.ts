@@ -9,6 +9,10 @@ import type { DeviceRecord } from './device-records.js';
 const PAUSE_MS = 100;
 const PAUSE_MS_MAX = 10_000;
 
+/** For a device whose state is "dead". */
+export const DEAD_REMEDY =
+  'fuse-file, the process that answers its reads, was ended, so every read fails; restart the containers that use it, which attaches it anew, or `obdctl umount` and mount it again';
+
 const UNKNOWN: DeviceState = {
   sizeBytes: 0,
   layers: 0,
@@ -101,9 +105,14 @@ export function describeSlot(id: string, slot: DeviceSlot, nbdSocketPath: string
     transport,
     ...(current?.state() ?? UNKNOWN),
     nbdUri: `nbd+unix:///${id}?socket=${encodeURIComponent(nbdSocketPath)}`,
-    state: current === undefined ? 'recovering' : 'attached',
-    problem: current === undefined ? (recovery?.problem ?? '') : '',
+    ...stateOf(current, recovery),
   };
+}
+
+function stateOf(current: HostedDevice | undefined, recovery: Recovery | undefined) {
+  if (current === undefined) return { state: 'recovering', problem: recovery?.problem ?? '' };
+  if (current.isDead) return { state: 'dead', problem: DEAD_REMEDY };
+  return { state: 'attached', problem: '' };
 }
 
 /** What an earlier process attached, as the table takes it on. */

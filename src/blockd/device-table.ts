@@ -5,7 +5,7 @@
  *      or the same error.
  *   2. Of one id, attaching, recovering and detaching never overlap; different ids do not wait for each other.
  *   3. A device that is in use stays as it was when it is to be detached.
- *   4. One that could be detached in part only is given to nobody: attaching finishes that first.
+ *   4. attach() never returns a device that is dead or half detached: it detaches that first, and attaches the image anew.
  *   5. There is a record of a device (device-records.ts) from before anything of it exists until nothing does.
  *
  * A device that an earlier process left is in the table from the start and is served when its image can be opened;
@@ -24,7 +24,7 @@ export interface TableSurroundings {
   readonly host: DeviceHost;
   readonly records: DeviceRecords;
   /** To take away survivors that are not served. */
-  readonly transports: Readonly<Record<TransportName, Pick<Transport, 'clear'>>>;
+  readonly transports: Readonly<Record<TransportName, Pick<Transport, 'clear' | 'endReads'>>>;
   /** Which transports to try, best first. @throws {ObdError} `Host` if there is none. */
   readonly candidates: () => Promise<readonly TransportName[]>;
   readonly nbdSocketPath: string;
@@ -54,7 +54,8 @@ export class DeviceTable {
     for (let slot = this.#slots.get(id); slot !== undefined; slot = this.#slots.get(id)) {
       if (slot.detaching === undefined) {
         if (slot.configPath !== configPath) throw otherConfig(id, slot.configPath, configPath);
-        if (!(await slot.device).isGone) return this.#describe(id, slot);
+        const device = await slot.device;
+        if (!device.isGone && !device.isDead) return this.#describe(id, slot);
         await this.detach(id);
         continue;
       }
@@ -137,6 +138,19 @@ export class DeviceTable {
     });
     await slot.detaching;
     return true;
+  }
+
+  /**
+   * Answers the waiting reads of a device with EIO; for a caller that takes its last mount away, and has to wait for them.
+   * @throws {ObdError} `Io`.
+   */
+  async endReads(id: string): Promise<void> {
+    const slot = this.#slots.get(id);
+    if (slot === undefined) return;
+    if (slot.current !== undefined) await slot.current.endReads();
+    else if (slot.recovery !== undefined) {
+      await this.#surroundings.transports[slot.transport!].endReads?.(id);
+    }
   }
 
   async #detach(id: string, slot: DeviceSlot): Promise<void> {

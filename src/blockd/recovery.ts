@@ -11,7 +11,7 @@ import { TRANSPORT_NAMES, type TransportName } from '../blockdev/transport.js';
 import type { Transports } from '../blockdev/transports.js';
 import { ErrorCodes, hasCode, systemCode } from '../errors.js';
 import type { DeviceRecord, DeviceRecords } from './device-records.js';
-import type { WholeSurvivor } from './device-slot.js';
+import { DEAD_REMEDY, type WholeSurvivor } from './device-slot.js';
 import type { DeviceTable } from './device-table.js';
 
 /**
@@ -35,8 +35,14 @@ export async function recoverDevices(
   const cleared: string[] = [];
   await Promise.all(
     TRANSPORT_NAMES.map(async (name) => {
-      for (const { id, path } of await survivorsOf(name, transports, log)) {
+      for (const { id, path, deadPath } of await survivorsOf(name, transports, log)) {
         const record = known.get(id);
+        if (deadPath !== undefined) {
+          log.error(
+            { id, path: deadPath, remedy: DEAD_REMEDY },
+            'device is dead, clearing it away',
+          );
+        }
         const whole = path !== undefined && record?.transport === name && { record, path };
         if (whole && (await hasConfig(record))) wholes.push(whole);
         else if (await clear(name, id, transports, log)) cleared.push(id);

@@ -76,6 +76,8 @@ class Scene {
       nbd,
       nbdSocketPath,
       directory: join(own, 'devices'),
+      readDeadlineMs: 60_000,
+      onDeviceDeath: assert.fail,
       onReadError: (failure) => this.failures.push(failure),
       onDeath: (error) => this.deaths.push(error),
       onUnloadable: (error) => this.deaths.push(error),
@@ -287,7 +289,7 @@ test('a thread that dies of a bug is told of, and nobody waits for it', async ()
     died = resolve;
   });
   const pool = new WorkerPool({
-    settings: { nbdSocketPath, directory },
+    settings: { nbdSocketPath, directory, readDeadlineMs: 60_000 },
     handlers: () => ({}) as Handlers<MainCalls>,
     onDeath: (error) => died(error),
     onUnloadable: assert.fail,
@@ -303,7 +305,7 @@ test('a thread that dies of a bug is told of, and nobody waits for it', async ()
 
 test('a thread is started for each device, up to one per core', async () => {
   const pool = new WorkerPool({
-    settings: { nbdSocketPath, directory },
+    settings: { nbdSocketPath, directory, readDeadlineMs: 60_000 },
     handlers: () => ({}) as Handlers<MainCalls>,
     onDeath: assert.fail,
     onUnloadable: assert.fail,

@@ -21,6 +21,8 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   readonly nbd: NbdServer;
   /** Called once for every read that is answered with an error; the place to log it. */
   readonly onReadError: (failure: DeviceFailure) => void;
+  /** Called once for a device that answers EIO from now on. */
+  readonly onDeviceDeath: (id: string, path: string) => void;
   /**
    * A thread has ended by itself, or is stuck. Its devices wait for a process that resumes them, so that the best this one
    * can do is end.
@@ -37,8 +39,8 @@ export class WorkerDeviceHost implements DeviceHost {
 
   constructor(options: WorkerHostOptions) {
     this.#options = options;
-    const { nbdSocketPath, directory, onDeath, onUnloadable } = options;
-    const settings = { nbdSocketPath, directory };
+    const { nbdSocketPath, directory, readDeadlineMs, onDeath, onUnloadable } = options;
+    const settings = { nbdSocketPath, directory, readDeadlineMs };
     const handlers = () => this.#handlers();
     this.#pool = new WorkerPool({ settings, handlers, onDeath, onUnloadable });
   }
@@ -89,7 +91,7 @@ export class WorkerDeviceHost implements DeviceHost {
 
   /** What one worker may ask for. */
   #handlers(): Handlers<MainCalls> {
-    const { cache, client, onReadError } = this.#options;
+    const { cache, client, onReadError, onDeviceDeath } = this.#options;
     const blobs = new Map<number, CachedBlob>();
     let last = 0;
     return {
@@ -112,6 +114,12 @@ export class WorkerDeviceHost implements DeviceHost {
         blobs.get(blob)?.close();
         blobs.delete(blob);
       },
+      died: ({ id }) => {
+        const device = this.#devices.get(id);
+        if (device === undefined) return;
+        device.isDead = true;
+        onDeviceDeath(id, device.path);
+      },
       readError: ({ id, offset, length, error }) => {
         const device = this.#devices.get(id);
         if (device !== undefined) device.readErrors++;
@@ -124,6 +132,7 @@ export class WorkerDeviceHost implements DeviceHost {
 class WorkerDevice implements HostedDevice {
   path = '';
   isGone = false;
+  isDead = false;
   readErrors = 0;
   /** Of its image, those that are remote. */
   readonly blobs: CachedBlob[] = [];
@@ -163,6 +172,10 @@ class WorkerDevice implements HostedDevice {
     const { sizeBytes = 0, layers = 0, remoteBytes = 0 } = this.#disk ?? {};
     const { readErrors } = this;
     return { sizeBytes, layers, remoteBytes, ...figuresOf(this.blobs), readErrors };
+  }
+
+  async endReads(): Promise<void> {
+    if (this.#closed === undefined) await this.#worker.calls.call('endReads', { id: this.#id });
   }
 
   async detach(): Promise<void> {

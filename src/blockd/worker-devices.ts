@@ -5,6 +5,7 @@
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import type { MessagePort } from 'node:worker_threads';
+import { EndableDisk } from '../blockdev/endable-disk.js';
 import { DiskConnections, type Terms } from '../blockdev/nbd/disk-connections.js';
 import { ReplyBuffers } from '../blockdev/nbd/reply-buffers.js';
 import { transmissionFlags } from '../blockdev/nbd/transmission-flags.js';
@@ -23,6 +24,8 @@ import type { MainCalls, OpenedDisk, WorkerCalls, WorkerSettings } from './worke
 
 interface ServedImage {
   readonly image: OpenedImage<BlobReader>;
+  /** Of the image. */
+  readonly disk: EndableDisk;
   readonly connections: DiskConnections;
   /** Once it is attached. */
   device: AttachedDevice | undefined;
@@ -36,11 +39,17 @@ export class WorkerDevices {
   readonly #buffers = new ReplyBuffers();
   readonly #served = new Map<string, ServedImage>();
 
-  constructor(port: MessagePort, { nbdSocketPath, directory, decodedBytes }: WorkerSettings) {
+  constructor(
+    port: MessagePort,
+    { nbdSocketPath, directory, readDeadlineMs, decodedBytes }: WorkerSettings,
+  ) {
     this.#decoded = new DecodedBlocks(decodedBytes);
-    this.#transports = makeTransports(nbdSocketPath, directory, (failure) =>
-      this.#tellReadError(failure.id, failure.error, failure.offset, failure.length),
-    );
+    this.#transports = makeTransports(nbdSocketPath, directory, {
+      readDeadlineMs,
+      onReadError: ({ id, error, offset, length }) =>
+        this.#tellReadError(id, error, offset, length),
+      onDeath: (id) => this.#main.tell('died', { id }),
+    });
     const attach = (to: Transport, id: string, disk: VirtualDisk) => to.attach(id, disk);
     const resume = (to: Transport, id: string, disk: VirtualDisk) => to.resume(id, disk);
     const handlers: Handlers<WorkerCalls> = {
@@ -48,6 +57,7 @@ export class WorkerDevices {
       attach: ({ id, transport }) => this.#connect(id, transport, attach),
       resume: ({ id, transport }) => this.#connect(id, transport, resume),
       detach: ({ id }) => this.#detach(id),
+      endReads: ({ id }) => this.#served.get(id)?.disk.endLoads(),
       release: ({ id }) => this.#served.get(id)?.device?.release(),
       close: ({ id }) => this.#close(id),
       connection: ({ id, fd, structured, allocation, rest }) =>
@@ -63,11 +73,12 @@ export class WorkerDevices {
       openBlob: (address) => this.#openBlob(id, address),
       decoded: this.#decoded,
     });
-    const { disk, layers, remoteBytes } = image;
+    const { layers, remoteBytes } = image;
+    const disk = new EndableDisk(image.disk);
     const connections = new DiskConnections(disk, this.#buffers, (error, offset, length) =>
       this.#tellReadError(id, error, offset, length),
     );
-    this.#served.set(id, { image, connections, device: undefined });
+    this.#served.set(id, { image, disk, connections, device: undefined });
     const { label, sizeBytes } = disk;
     return { label, sizeBytes, layers, remoteBytes, flags: transmissionFlags(disk) };
   }
@@ -98,7 +109,7 @@ export class WorkerDevices {
     connect: (transport: Transport, id: string, disk: VirtualDisk) => Promise<AttachedDevice>,
   ): Promise<string> {
     const served = this.#find(id);
-    served.device = await connect(this.#transports[transport], id, served.image.disk);
+    served.device = await connect(this.#transports[transport], id, served.disk);
     return served.device.path;
   }
 

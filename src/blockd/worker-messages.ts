@@ -27,6 +27,7 @@ export interface WorkerSettings {
   /** As makeTransports() takes them. */
   readonly nbdSocketPath: string;
   readonly directory: string;
+  readonly readDeadlineMs: number;
   /** For the decoded blocks of this thread. */
   readonly decodedBytes: number;
 }
@@ -67,6 +68,8 @@ export type WorkerCalls = {
   resume(device: ToAttach): string;
   /** Fails, with `isGone` told, as an answer. */
   detach(device: OfDevice): { readonly isGone: boolean; readonly error: SentError | undefined };
+  /** Fails the reads that wait for bytes now. */
+  endReads(device: OfDevice): void;
   release(device: OfDevice): void;
   close(device: OfDevice): void;
   /** Answers when the connection has ended. `fd` is the worker's from now on. */
@@ -88,5 +91,7 @@ export type MainCalls = {
   distrusted(range: OfBlob & Range): void;
   lost(range: OfBlob & Range & { readonly problem: string }): void;
   closeBlob(blob: OfBlob): void;
+  /** The device answers EIO from now on: see TransportSettings.onDeath. */
+  died(device: OfDevice): void;
   readError(failure: OfDevice & Range & { readonly error: SentError }): void;
 };

@@ -23,18 +23,26 @@ const POLL_MS = 25;
  * for no longer than this is not in use.
  */
 const FORK_MS = 200;
+/** Opening takes microseconds, unless the last user is closing the device: then it waits for reads in flight. */
+const STALL_MS = 500;
 /** How long the other work of this thread waits for us at a time. */
 const SLICE_MS = 1;
+
+/** Runs the work, and has no read of the device wait meanwhile. */
+export type WithoutReads = <T>(work: () => Promise<T>) => Promise<T>;
 
 /**
  * Claims the device for its caller, who closes the handle when it may be used again or is gone. Who merely has it open is
  * waited for, for SCAN_MS.
+ *
+ * @param withoutReads - Used where the last user of the device is closing it, and the kernel lets nobody open it before
+ *   the reads in flight are answered, such as those of processes that were killed.
  * @throws {ObdError} `Busy` if it is in use, `Io`.
  */
-export async function claimDevice(path: string): Promise<FileHandle> {
+export async function claimDevice(path: string, withoutReads: WithoutReads): Promise<FileHandle> {
   const deadline = performance.now() + SCAN_MS;
   for (;;) {
-    const claim = await openExclusively(path);
+    const claim = await openExclusively(path, withoutReads);
     const user = await findUser(path, claim.fd).catch(async (error: unknown) => {
       await claim.close();
       throw error;
@@ -46,11 +54,14 @@ export async function claimDevice(path: string): Promise<FileHandle> {
   }
 }
 
-async function openExclusively(path: string): Promise<FileHandle> {
+async function openExclusively(path: string, withoutReads: WithoutReads): Promise<FileHandle> {
   const deadline = performance.now() + FORK_MS;
   for (;;) {
     try {
-      return await open(path, constants.O_RDONLY | constants.O_EXCL);
+      const opening = open(path, constants.O_RDONLY | constants.O_EXCL);
+      const stall = sleep(STALL_MS, 'stalled' as const, { ref: false });
+      const first = await Promise.race([opening, stall]);
+      return first === 'stalled' ? await withoutReads(() => opening) : first;
     } catch (cause) {
       if (systemCode(cause) !== 'EBUSY') {
         const message = `Cannot open "${path}": ${messageOf(cause)}`;

@@ -3,7 +3,7 @@
  * attaches knows nothing of how it is done.
  *
  *   1. A device outlives the process that serves it. Until another process resumes it, reads and writes wait; in
- *      flight ones are answered then. Where the kernel lets us set a limit, that is ABSENCE_SECONDS_MAX.
+ *      flight ones are answered then. Where the kernel lets us set a limit, that is absenceSeconds().
  *   2. What a transport makes in the kernel carries the name of its daemon (by the directory it is given) and the id, so
  *      that a later process finds its own and touches nobody else's.
  *   3. All methods are called on the thread that serves the device, except missing(), survivors() and clear(), which any
@@ -15,8 +15,26 @@ import type { VirtualDisk } from './virtual-disk.js';
 export const TRANSPORT_NAMES = ['ublk', 'tcmu', 'nbd', 'fuse'] as const;
 export type TransportName = (typeof TRANSPORT_NAMES)[number];
 
-/** How long a device waits for a process that serves it before it answers EIO. */
-export const ABSENCE_SECONDS_MAX = 600;
+const READ_DEADLINE_MS = 600_000;
+/** The daemon counts from when it takes a request, the kernel from when it queues one, which can be this much earlier. */
+const MARGIN_SECONDS = 60;
+
+export interface TransportSettings {
+  /** How long the daemon itself lets a read wait before it answers EIO. */
+  readonly readDeadlineMs?: number;
+  /** Called once for each request that is answered with an error. */
+  readonly onReadError?: (failure: DeviceFailure) => void;
+  /** Called once for each device that answers EIO from now on, because what serves it outside of this process has ended. */
+  readonly onDeath?: (id: string) => void;
+}
+
+/**
+ * How long the kernel waits for the answer to a request, or for a process that serves the device, before it answers EIO
+ * itself: longer than the daemon, so that the daemon decides.
+ */
+export function absenceSeconds({ readDeadlineMs = READ_DEADLINE_MS }: TransportSettings): number {
+  return Math.ceil(readDeadlineMs / 1000) + MARGIN_SECONDS;
+}
 
 /** One read, or change of a WritableDisk, that the kernel was told had failed. */
 export interface DeviceFailure {
@@ -36,7 +54,7 @@ export interface AttachedDevice {
    */
   readonly isGone: boolean;
   /**
-   * Takes the device away and frees what it used. Idempotent.
+   * Takes the device away and frees what it used. Idempotent. Once nobody uses the device, its waiting reads fail.
    * @throws {ObdError} `Busy` while it is mounted or open; the device then stays as it was. `Busy` or `Io` with
    *   `isGone` true for what is left behind the node; the next call goes on with that.
    */
@@ -53,6 +71,8 @@ export interface Survivor {
   readonly id: string;
   /** The device node, where the device is whole and was handed out or may have been; undefined for debris. */
   readonly path: string | undefined;
+  /** The node of a device that may have been handed out and answers EIO: it can be cleared, but not resumed. */
+  readonly deadPath?: string;
 }
 
 export interface Transport {
@@ -77,6 +97,15 @@ export interface Transport {
    */
   resume(id: string, disk: VirtualDisk): Promise<AttachedDevice>;
 
-  /** Takes a survivor away, whole or in part. Idempotent. @throws {ObdError} `Busy` while it is mounted or open, `Io`. */
+  /**
+   * Takes a survivor away, whole or in part. Idempotent. A dead one that is in use goes with its last user.
+   * @throws {ObdError} `Busy` while it is mounted or open, `Io`.
+   */
   clear(id: string): Promise<void>;
+
+  /**
+   * Fails the reads of a survivor that is not served, which wait for a server; it may be dead afterwards. Where there is no
+   * such method, they wait until it is served or cleared.
+   */
+  endReads?(id: string): Promise<void>;
 }

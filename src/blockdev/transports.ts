@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { FuseTransport } from './fuse/fuse-transport.js';
 import { NbdTransport } from './nbd/nbd-transport.js';
 import { TcmuTransport } from './tcmu/tcmu-transport.js';
-import type { DeviceFailure, Transport, TransportName } from './transport.js';
+import type { Transport, TransportName, TransportSettings } from './transport.js';
 import { UblkTransport } from './ublk/ublk-transport.js';
 
 export type Transports = Readonly<Record<TransportName, Transport>>;
@@ -11,18 +11,18 @@ export type Transports = Readonly<Record<TransportName, Transport>>;
 /**
  * @param nbdSocketPath - Where each disk is exported under its device's id before its device is attached or resumed.
  * @param directory - Of this daemon's devices alone; each transport keeps what it needs in a folder of it.
- * @param onReadError - Called once for each such read; those of fuse go through the NBD export, which has its own.
+ * @param settings - `onReadError` is not called for fuse, whose reads go through the NBD export, which reports its own.
  */
 export function makeTransports(
   nbdSocketPath: string,
   directory: string,
-  onReadError?: (failure: DeviceFailure) => void,
+  settings: TransportSettings = {},
 ): Transports {
   const of = (name: TransportName) => join(directory, name);
   return {
-    ublk: new UblkTransport(of('ublk'), onReadError),
-    tcmu: new TcmuTransport(of('tcmu'), onReadError),
-    nbd: new NbdTransport(of('nbd'), onReadError),
-    fuse: new FuseTransport(nbdSocketPath, of('fuse')),
+    ublk: new UblkTransport(of('ublk'), settings),
+    tcmu: new TcmuTransport(of('tcmu'), settings),
+    nbd: new NbdTransport(of('nbd'), settings),
+    fuse: new FuseTransport(nbdSocketPath, of('fuse'), settings),
   };
 }

@@ -12,6 +12,16 @@ export interface VirtualDisk extends RandomAccessFile {
    * data, negative where nothing does and the bytes are zeroes. Needs nothing but the index.
    */
   extentAt(offset: number, length: number): number;
+  /**
+   * Fails the loads that wait, and those that come while `work` runs. A transport does so when it takes a device away that
+   * nobody uses: the kernel waits for the reads that are in flight, and they may wait for a registry.
+   */
+  withoutLoads?<T>(work: () => Promise<T>): Promise<T>;
+}
+
+/** Runs `work`, during which no read of the disk waits for bytes, if the disk can do that. */
+export async function withoutLoads<T>(disk: VirtualDisk, work: () => Promise<T>): Promise<T> {
+  return disk.withoutLoads === undefined ? await work() : await disk.withoutLoads(work);
 }
 
 /** A disk that can be written. A range outside [0, sizeBytes] is a RangeError: a bug in the caller. */

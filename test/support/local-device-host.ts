@@ -74,6 +74,12 @@ class LocalDevice implements HostedDevice {
     return this.#device.isGone;
   }
 
+  get isDead(): boolean {
+    return false;
+  }
+
+  async endReads(): Promise<void> {}
+
   state(): DeviceState {
     const image = this.#image;
     return {

@@ -16,6 +16,7 @@ import {
 } from '../../src/blockdev/tcmu/target-objects.js';
 import { TcmuTransport } from '../../src/blockdev/tcmu/tcmu-transport.js';
 import { openUioDevice } from '../../src/blockdev/tcmu/uio-device.js';
+import { absenceSeconds } from '../../src/blockdev/transport.js';
 import { ObdError } from '../../src/errors.js';
 import { FileDisk } from './file-disk.js';
 import { pagesOf, WaitingDisk } from './virtual-disks.js';
@@ -32,7 +33,7 @@ async function serve(): Promise<string> {
       const hash = createHash('sha256').update(await realpath(directory));
       const names = targetNames(hash.digest('hex').slice(0, 16), id);
       await makeCoreDevice(names);
-      await enableCoreDevice(names, 1 << 20);
+      await enableCoreDevice(names, 1 << 20, absenceSeconds({}));
       const uio = (await findUio(names))!;
       openUioDevice(uio.path, uio.sizeBytes, () => {});
       makeLoopTarget(names).catch(() => {});

@@ -1,7 +1,6 @@
 #include "fuse_channel.h"
 
 #include <fcntl.h>
-#include <linux/fuse.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -19,27 +18,55 @@ namespace fusefile {
 namespace {
 
 constexpr uint32_t kBlockBytes = 4096;
+constexpr uint32_t kDirectoryMode = S_IFDIR | S_IRUSR | S_IXUSR;
+constexpr uint32_t kFileMode = S_IFREG | S_IRUSR;
 // Nothing about the file changes while it is mounted.
 constexpr uint64_t kValidSeconds = 365 * 24 * 3600;
 
 }  // namespace
 
-bool FuseChannel::Mount(const char* path, uint64_t size_bytes, Problem& problem) {
+bool FuseChannel::Mount(const char* path, uint64_t size_bytes, Descriptor& root, Problem& problem) {
   Descriptor opened(open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK));
   if (!opened.ok()) {
     problem.lacking = true;
     return problem.SayErrno(errno, "Cannot open \"/dev/fuse\"");
   }
-  char options[128];
-  snprintf(options, sizeof options, "fd=%d,rootmode=%o,user_id=0,group_id=0,max_read=%u",
-           opened.get(), static_cast<unsigned>(S_IFREG | S_IRUSR), kReadBytesMax);
-  constexpr unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC;
-  if (mount("obd-ts", path, "fuse.obd-ts", flags, options) != 0) {
+  const Descriptor context(fsopen("fuse", FSOPEN_CLOEXEC));
+  if (!context.ok()) {
+    problem.lacking = true;
+    return problem.SayErrno(errno, "Cannot use FUSE");
+  }
+  char number[16], mode[16], bytes[16];
+  snprintf(number, sizeof number, "%d", opened.get());
+  snprintf(mode, sizeof mode, "%o", static_cast<unsigned>(kDirectoryMode));
+  snprintf(bytes, sizeof bytes, "%u", kReadBytesMax);
+  const char* const options[][2] = {
+      {"source", "obd-ts"}, {"subtype", "obd-ts"}, {"fd", number},      {"rootmode", mode},
+      {"user_id", "0"},     {"group_id", "0"},     {"max_read", bytes},
+  };
+  for (const auto& [key, value] : options) {
+    if (fsconfig(context.get(), FSCONFIG_SET_STRING, key, value, 0) != 0) {
+      return problem.SayErrno(errno, "Cannot make a FUSE mount with %s=%s", key, value);
+    }
+  }
+  constexpr unsigned attributes =
+      MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+  Descriptor mounted;
+  if (fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) == 0) {
+    mounted = Descriptor(fsmount(context.get(), FSMOUNT_CLOEXEC, attributes));
+  }
+  if (!mounted.ok()) {
     problem.lacking = errno == EPERM || errno == ENODEV;
-    return problem.SayErrno(errno, "Cannot mount a FUSE file on \"%s\"", path);
+    return problem.SayErrno(errno, "Cannot make a FUSE mount for \"%s\"", path);
   }
   device_ = std::move(opened);
+  root = std::move(mounted);
+  path_ = path;
   size_bytes_ = size_bytes;
+  const char* name;
+  size_t length;
+  file_node_ = FUSE_ROOT_ID;
+  while (NameOf(file_node_ + 1, name, length)) file_node_++;
   return true;
 }
 
@@ -77,7 +104,12 @@ FuseChannel::Next FuseChannel::TakeNext(Read& read_out) {
         there = ReplyInit(in.unique, body);
         break;
       case FUSE_GETATTR:
-        there = ReplyAttributes(in.unique);
+        there = ReplyAttributes(in.unique, in.nodeid);
+        break;
+      case FUSE_LOOKUP:
+        // The kernel ends the name with a zero; one that is too long for the buffer has none.
+        request_[sizeof request_ - 1] = 0;
+        there = ReplyEntry(in.unique, in.nodeid, reinterpret_cast<const char*>(body));
         break;
       case FUSE_OPEN:
         there = ReplyOpen(in.unique);
@@ -119,15 +151,50 @@ bool FuseChannel::ReplyInit(uint64_t unique, const uint8_t* body) {
   return Reply(unique, 0, &out, sizeof out);
 }
 
-bool FuseChannel::ReplyAttributes(uint64_t unique) {
+bool FuseChannel::NameOf(uint64_t node, const char*& name, size_t& bytes) const {
+  name = path_ + strspn(path_, "/");
+  for (uint64_t at = FUSE_ROOT_ID + 1; *name != 0; at++) {
+    bytes = strcspn(name, "/");
+    if (at == node) return true;
+    name += bytes;
+    name += strspn(name, "/");
+  }
+  return false;
+}
+
+bool FuseChannel::ReplyEntry(uint64_t unique, uint64_t parent, const char* name) {
+  const char* known;
+  size_t bytes;
+  if (!NameOf(parent + 1, known, bytes) || strlen(name) != bytes ||
+      memcmp(name, known, bytes) != 0) {
+    return Reply(unique, ENOENT, nullptr, 0);
+  }
+  fuse_entry_out out = {};
+  out.nodeid = parent + 1;
+  out.entry_valid = kValidSeconds;
+  out.attr_valid = kValidSeconds;
+  FillAttributes(out.nodeid, out.attr);
+  return Reply(unique, 0, &out, sizeof out);
+}
+
+void FuseChannel::FillAttributes(uint64_t node, fuse_attr& attributes) const {
+  attributes.ino = node;
+  attributes.blksize = kBlockBytes;
+  if (node != file_node_) {
+    attributes.mode = kDirectoryMode;
+    attributes.nlink = 2;
+    return;
+  }
+  attributes.mode = kFileMode;
+  attributes.nlink = 1;
+  attributes.size = size_bytes_;
+  attributes.blocks = (size_bytes_ + 511) / 512;
+}
+
+bool FuseChannel::ReplyAttributes(uint64_t unique, uint64_t node) {
   fuse_attr_out out = {};
   out.attr_valid = kValidSeconds;
-  out.attr.ino = FUSE_ROOT_ID;
-  out.attr.mode = S_IFREG | S_IRUSR;
-  out.attr.nlink = 1;
-  out.attr.size = size_bytes_;
-  out.attr.blocks = (size_bytes_ + 511) / 512;
-  out.attr.blksize = kBlockBytes;
+  FillAttributes(node, out.attr);
   return Reply(unique, 0, &out, sizeof out);
 }
 

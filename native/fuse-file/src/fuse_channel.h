@@ -1,15 +1,20 @@
-// One FUSE mount, spoken to by the kernel's own protocol (linux/fuse.h), that is a single read-only
-// file and no directory: the root of the file system is that file, so it is mounted on one.
+// One FUSE mount, spoken to by the kernel's own protocol (linux/fuse.h): a read-only file, at the end
+// of a chain of directories that hold nothing else.
 //
-//   - Only root can open it: its mode is 0400, and without allow_other the kernel asks no more of
-//     anybody else.
-//   - Everything but reads is answered here and at once, from what never changes: the size. So the
-//     kernel waits for nobody's server but in a read.
-//   - Reads are asynchronous also where they pass the page cache by (FUSE_ASYNC_DIO): without, a
-//     loop device with direct I/O has one read in flight.
+//   - The mount is in no mount namespace (fsmount(2)). No path leads to it, so no backup, `find` or
+//     `grep -r` can read the file. It exists while a descriptor of it is open: for a device, that of
+//     the loop driver.
+//   - The chain of directories spells a path. The kernel shows that path as the file's name (the
+//     backing_file of a loop device), which is how a later process finds the device.
+//   - Everything but reads is answered here and at once, from constants.
+//   - Reads are asynchronous also with direct I/O (FUSE_ASYNC_DIO). Without, a loop device with direct
+//     I/O has one read in flight.
 
 #pragma once
 
+#include <linux/fuse.h>
+
+#include <cstddef>
 #include <cstdint>
 
 #include "system.h"
@@ -25,9 +30,9 @@ class FuseChannel {
   };
   enum class Next { kRead, kNothing, kGone };
 
-  // Mounts a file of so many bytes on `path`, a file. The kernel is answered from the first
-  // TakeNext() on.
-  bool Mount(const char* path, uint64_t size_bytes, Problem& problem);
+  // Makes a mount with a file of so many bytes at `path`, which is absolute and outlives this. The
+  // kernel is answered from the first TakeNext() on. `root` is its root directory.
+  bool Mount(const char* path, uint64_t size_bytes, Descriptor& root, Problem& problem);
 
   int fd() const { return device_.get(); }
   // Lets go of the channel; whoever else has it goes on.
@@ -42,13 +47,20 @@ class FuseChannel {
   bool AnswerError(uint64_t unique, int error);
 
  private:
+  // The name of a node below its parent. Node 1 is the root, 2 the first name of the path.
+  bool NameOf(uint64_t node, const char*& name, size_t& bytes) const;
+  void FillAttributes(uint64_t node, fuse_attr& attributes) const;
   bool Reply(uint64_t unique, int error, const void* body, uint32_t body_bytes);
   bool ReplyInit(uint64_t unique, const uint8_t* body);
-  bool ReplyAttributes(uint64_t unique);
+  bool ReplyEntry(uint64_t unique, uint64_t parent, const char* name);
+  bool ReplyAttributes(uint64_t unique, uint64_t node);
   bool ReplyOpen(uint64_t unique);
   bool ReplyStatfs(uint64_t unique);
 
   Descriptor device_;
+  const char* path_ = "";
+  // The node of the file: the last name of the path.
+  uint64_t file_node_ = 0;
   uint64_t size_bytes_ = 0;
   // The kernel wants room for a write, though there is none: FUSE_MIN_READ_BUFFER, 8 KiB.
   alignas(8) uint8_t request_[16 << 10];

@@ -1,23 +1,22 @@
 // fuse-file SOCKET EXPORT FILE LOG SECONDS
 //
-// Makes a block device of an NBD export: mounts it as a FUSE file on FILE, puts a loop device on
-// that, and leaves a process behind, the holder (holder.h), that outlives whoever called this. When
+// Makes a block device of an NBD export: a FUSE file, which no path leads to (fuse_channel.h), behind
+// a loop device. A second process stays behind, the holder (holder.h), and outlives the caller. When
 // the device answers reads, this prints one line and ends with status 0:
 //
-//     /dev/loopN
+//     /dev/loopN PID-OF-THE-HOLDER
 //
-// Otherwise it says why on standard error and leaves nothing mounted or running; status 2 if this
-// host lacks something, 1 if it is anything else. It takes less than 30 s however things are. FILE
-// is an empty file, LOG is where the holder tells what becomes of its servers, SECONDS how long
-// reads wait for one (holder.h).
+// Otherwise it says why on standard error and leaves no device and no process; status 2 if this host
+// lacks something, 1 for anything else. It takes less than 30 s in any case. FILE is an absolute path
+// that need not exist: the kernel shows it as the file behind the loop device. LOG is where the holder
+// logs, SECONDS how long reads wait for a server (holder.h).
 //
-// The holder ends when FILE is unmounted. Nothing that a terminal or a service manager does to the
-// caller's processes reaches it, but a signal to itself: then the device answers EIO, and is to be
-// taken away.
+// The holder ends when the loop device is detached. Nothing that a terminal or a service manager does
+// to the caller's processes reaches it, except a signal to itself: then the device is dead, and answers
+// EIO until it is detached.
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -41,7 +40,7 @@ namespace {
 constexpr int kFailed = 1;
 constexpr int kHostLacks = 2;
 constexpr int64_t kConnectMs = 10'000;
-constexpr long kSecondsMax = 24 * 3600;
+constexpr long kSecondsMax = 25 * 3600;
 
 int Fail(const Problem& problem) {
   fprintf(stderr, "%s\n", problem.text);
@@ -66,8 +65,9 @@ int Hold(Holder& holder, Descriptor tether, const Descriptor& log) {
 }
 
 // In the caller's child, while the holder answers.
-bool MakeDevice(const char* file, LoopDevice& loop, Problem& problem) {
-  const Descriptor opened(open(file, O_RDONLY | O_CLOEXEC));
+bool MakeDevice(const Descriptor& root, const char* file, LoopDevice& loop, Problem& problem) {
+  const char* below = file + strspn(file, "/");
+  const Descriptor opened(openat(root.get(), below, O_RDONLY | O_CLOEXEC));
   if (!opened.ok()) return problem.SayErrno(errno, "Cannot open \"%s\"", file);
   // The kernel asks for the size only if somebody wants to know.
   struct stat known;
@@ -93,7 +93,9 @@ int Attach(const char* const* arguments, int64_t absence_ms) {
   const Descriptor reins(ends[1]);
   // A megabyte of buffers: not on the stack.
   static Holder holder(arguments[1], arguments[2], absence_ms);
-  if (!holder.ConnectFirst(kConnectMs, problem) || !holder.Mount(file, problem)) {
+  // The mount goes with the last descriptor of it: this, and then that of the loop driver.
+  Descriptor root;
+  if (!holder.ConnectFirst(kConnectMs, problem) || !holder.Mount(file, root, problem)) {
     return Fail(problem);
   }
 
@@ -101,6 +103,7 @@ int Attach(const char* const* arguments, int64_t absence_ms) {
   if (pid == 0) {
     // It would keep itself alive.
     close(reins.get());
+    root.Close();
     exit(Hold(holder, std::move(tether), log));
   }
   LoopDevice loop;
@@ -110,14 +113,13 @@ int Attach(const char* const* arguments, int64_t absence_ms) {
   } else {
     holder.Abandon();
     tether.Close();
-    made = MakeDevice(file, loop, problem);
+    made = MakeDevice(root, file, loop, problem);
   }
   if (made && loop.Probe(problem) && write(reins.get(), "", 1) == 1) {
-    printf("%s\n", loop.path());
+    printf("%s %d\n", loop.path(), static_cast<int>(pid));
     return 0;
   }
   if (made) loop.Detach();
-  if (umount2(file, 0) != 0) umount2(file, MNT_DETACH);
   return Fail(problem);
 }
 

@@ -41,8 +41,8 @@ bool Holder::ConnectFirst(int64_t timeout_ms, Problem& problem) {
   return true;
 }
 
-bool Holder::Mount(const char* path, Problem& problem) {
-  return fuse_.Mount(path, size_bytes_, problem);
+bool Holder::Mount(const char* path, Descriptor& root, Problem& problem) {
+  return fuse_.Mount(path, size_bytes_, root, problem);
 }
 
 void Holder::Abandon() {

@@ -39,7 +39,7 @@ class Holder final : private ReplySink {
 
   // Connects for the first time; the size of the export is then that of the file for good.
   bool ConnectFirst(int64_t timeout_ms, Problem& problem);
-  bool Mount(const char* path, Problem& problem);
+  bool Mount(const char* path, Descriptor& root, Problem& problem);
   uint64_t size_bytes() const { return size_bytes_; }
   // Lets the mount and the connection go; they are for the process that serves.
   void Abandon();

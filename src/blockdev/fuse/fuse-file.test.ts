@@ -73,9 +73,9 @@ class Scene {
   async makeDevice(absenceSeconds = 600): Promise<string> {
     const file = join(this.folder, 'device', 'disk');
     await mkdir(join(this.folder, 'device'), { recursive: true });
-    await writeFile(file, '');
     const { socketPath, log } = this;
-    return await makeFuseDevice({ socketPath, exportName: 'x', file, log, absenceSeconds });
+    const made = { socketPath, exportName: 'x', file, log, absenceSeconds };
+    return (await makeFuseDevice(made)).path;
   }
 
   /** Until the holder has told of it. */

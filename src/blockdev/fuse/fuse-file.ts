@@ -1,9 +1,9 @@
 /**
- * The program native/fuse-file, which makes a device of an NBD export and stays behind as the holder of it: it
- * answers the kernel's reads from whoever listens at the socket, and has them wait while nobody does.
+ * The program native/fuse-file, which makes a device of an NBD export and stays behind as its holder: it answers the
+ * kernel's reads from whichever server listens at the socket, and has them wait while there is none.
  *
- * A holder is nobody's child for long, and there is no record of it: it is found by its command line, which names
- * the file that it answers for. It ends when that file is unmounted.
+ * A holder is no child of the daemon, and there is no record of it: its command line, which names the file that it
+ * answers for, identifies it. It ends when the loop device on that file is detached.
  */
 import { execFile } from 'node:child_process';
 import { fstatSync, openSync, statSync } from 'node:fs';
@@ -19,7 +19,7 @@ const BUILT = join('native', NAME, 'build', 'Release', NAME);
 const MAKE_MS = 45_000;
 /** Its exit status where this host lacks something. */
 const HOST_LACKS = 2;
-/** After its mount is gone it ends by itself at once, and at the latest when it is killed. */
+/** Once its device is gone it ends by itself at once, and at the latest when it is killed. */
 const END_MS = 1_000;
 const KILLED_MS = 1_000;
 const POLL_MS = 2;
@@ -42,10 +42,17 @@ export function fuseFile(): string | undefined {
   return now?.dev === dev && now.ino === ino ? path : `/proc/${process.pid}/fd/${fd}`;
 }
 
+export interface FuseDeviceMade {
+  /** The device node. */
+  readonly path: string;
+  /** The holder's process. */
+  readonly pid: number;
+}
+
 interface FuseDeviceOptions {
   readonly socketPath: string;
   readonly exportName: string;
-  /** An empty file, on which the export is mounted. */
+  /** What the kernel shows as the file behind the loop device: absolute, and of no other device. Nothing is made there. */
   readonly file: string;
   /** Where the holder tells what becomes of its servers. */
   readonly log: string;
@@ -55,9 +62,9 @@ interface FuseDeviceOptions {
 
 /**
  * Makes the device and its holder. The device answers reads by then.
- * @returns The device node. @throws {ObdError} `Host`, `Io`.
+ * @throws {ObdError} `Host`, `Io`.
  */
-export function makeFuseDevice(options: FuseDeviceOptions): Promise<string> {
+export function makeFuseDevice(options: FuseDeviceOptions): Promise<FuseDeviceMade> {
   const { socketPath, exportName, file, log, absenceSeconds } = options;
   const program = fuseFile();
   if (program === undefined) {
@@ -68,8 +75,8 @@ export function makeFuseDevice(options: FuseDeviceOptions): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = execFile(program, args, { env: { LC_ALL: 'C' } }, (error, stdout, stderr) => {
       clearTimeout(timer);
-      const path = /^(\/dev\/loop\d+)\n$/.exec(stdout)?.[1];
-      if (error === null && path !== undefined) return resolve(path);
+      const [, path, pid] = /^(\/dev\/loop\d+) (\d+)\n$/.exec(stdout) ?? [];
+      if (error === null && path !== undefined) return resolve({ path, pid: Number(pid) });
       const said = stderr.trim().replaceAll('\n', '; ');
       const state = said !== '' ? said : error === null ? `it says "${stdout}"` : messageOf(error);
       const code = error?.code === HOST_LACKS ? ErrorCodes.Host : ErrorCodes.Io;
@@ -103,16 +110,21 @@ export async function listHolders(): Promise<Map<string, number[]>> {
   return holders;
 }
 
-/** Also of a program that has been replaced since, or built anew. Undefined if it is no holder, or has ended. */
-async function fileOf(pid: number | string): Promise<string | undefined> {
+/** Whether the process is a holder: its program may have been replaced or built anew since. A zombie is none. */
+export async function isHolder(pid: number | string): Promise<boolean> {
   const program = await readlink(`/proc/${pid}/exe`).catch(() => '');
-  if (basename(program).replace(/ \(deleted\)$/, '') !== NAME) return undefined;
+  return basename(program).replace(/ \(deleted\)$/, '') === NAME;
+}
+
+/** Undefined if the process is no holder, or has ended. */
+async function fileOf(pid: number | string): Promise<string | undefined> {
+  if (!(await isHolder(pid))) return undefined;
   const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
   return line.split('\0')[3];
 }
 
 /**
- * Waits for the end of all processes that answer for the file, whose mount is gone.
+ * Waits for the end of all processes that answer for the file, whose device is gone.
  * @throws {ObdError} `Io` if one hangs in the kernel, where no signal reaches it.
  */
 export async function endHolders(file: string): Promise<void> {
@@ -120,6 +132,11 @@ export async function endHolders(file: string): Promise<void> {
   for (let pids = await pidsOf(file); pids.length > 0; pids = await pidsOf(file)) {
     for (const pid of pids) await endHolder(pid, startedMs, file);
   }
+}
+
+/** Ends the holders of a device that nobody uses: reads that are in flight fail, and the device is dead. */
+export async function killHolders(file: string): Promise<void> {
+  for (const pid of await pidsOf(file)) kill(pid);
 }
 
 async function pidsOf(file: string): Promise<readonly number[]> {

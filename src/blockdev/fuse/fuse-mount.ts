@@ -1,4 +1,7 @@
-/** The mount of a FUSE file, as far as this process deals with it: to see that it is there, and to take it away. */
+/**
+ * Takes away the mount of a FUSE file that an earlier version made: there it lay at its path, for backups to read. Now
+ * the file is in no mount namespace (native/fuse-file), and goes with its loop device.
+ */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, ObdError } from '../../errors.js';
 import { readMountTable } from '../../io/mount-table.js';

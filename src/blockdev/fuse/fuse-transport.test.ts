@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, open, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -14,8 +14,10 @@ import { promisify } from 'node:util';
 import { ExportingTransport } from '../../../test/support/exporting-transport.js';
 import { eventually, fuseFolder, fuseLeftovers } from '../../../test/support/fuse-folder.js';
 import { type TransportUnderTest, transportSuite } from '../../../test/support/transport-suite.js';
-import { MemoryDisk, pagesOf } from '../../../test/support/virtual-disks.js';
+import { readPage } from '../../../test/support/transport-under-test.js';
+import { MemoryDisk, pagesOf, WaitingDisk } from '../../../test/support/virtual-disks.js';
 import { ErrorCodes } from '../../errors.js';
+import { EndableDisk } from '../endable-disk.js';
 import { NbdServer } from '../nbd/nbd-server.js';
 import { listHolders } from './fuse-file.js';
 import { FuseTransport } from './fuse-transport.js';
@@ -61,16 +63,22 @@ async function hold(t: TestContext, device: string): Promise<() => Promise<void>
 
 transportSuite('fuse', skip, start, { writable: false });
 
-test('fuse: a device is past the page cache of its file, and only root sees the file', {
+test('fuse: a device reads past the page cache of its file, to which no path leads', {
   skip,
 }, async (t) => {
   const { transport, folder } = await start(t);
+  const mountsBefore = await readFile('/proc/self/mountinfo', 'utf8');
   const device = await transport.attach('direct', new MemoryDisk(pagesOf(1 << 20)));
   const loop = device.path.slice('/dev/'.length);
   assert.equal(await readFile(`/sys/block/${loop}/loop/dio`, 'utf8'), '1\n');
-  const file = join(folder, 'devices', 'direct', 'disk');
-  const asNobody = ['--reuid=65534', '--clear-groups', 'cat', file];
-  await assert.rejects(run('setpriv', asNobody), /Permission denied/);
+  const home = join(folder, 'devices', 'direct');
+  assert.equal(await readFile(`/sys/block/${loop}/loop/backing_file`, 'utf8'), `${home}/disk\n`);
+  assert.deepEqual(await readdir(home), ['log']);
+  const [pid] = (await listHolders()).get(join(home, 'disk')) ?? [];
+  for (const who of ['self', String(pid)]) {
+    const mounts = await readFile(`/proc/${who}/mountinfo`, 'utf8');
+    assert.doesNotMatch(mounts.replace(mountsBefore, ''), /fuse\.obd-ts/);
+  }
   await device.detach();
 });
 
@@ -97,17 +105,66 @@ test('fuse: a device whose holder was killed can be detached', { skip }, async (
   assert.deepEqual(await leftovers(), []);
 });
 
-test('fuse: a device whose file is held is gone, and detached when that ends', {
+test('fuse: a holder that is killed is reported once within a second, and one that ends with its device is not', {
+  skip,
+}, async (t) => {
+  const folder = await fuseFolder(t);
+  const dead: string[] = [];
+  const socketPath = join(folder, 'nbd.sock');
+  const server = await NbdServer.listen(socketPath);
+  t.after(() => server.close());
+  const settings = { onDeath: (id: string) => dead.push(id) };
+  const transport = new FuseTransport(socketPath, join(folder, 'devices'), settings);
+  const disk = new MemoryDisk(pagesOf(1 << 20));
+  for (const id of ['killed', 'detached']) server.addExport(id, disk);
+  const device = await transport.attach('killed', disk);
+  await (await transport.attach('detached', disk)).detach();
+  await killHolder(join(folder, 'devices', 'killed', 'disk'));
+  await sleep(1000);
+  assert.deepEqual(dead, ['killed']);
+  await device.detach();
+  await sleep(300);
+  assert.deepEqual(dead, ['killed']);
+});
+
+test('fuse: a dead device that is in use is detached, and its id attached anew', {
   skip,
 }, async (t) => {
   const { transport, folder, leftovers } = await start(t);
-  const device = await transport.attach('held', new MemoryDisk(pagesOf(1 << 20)));
-  const file = await open(join(folder, 'devices', 'held', 'disk'));
-  assert.equal(device.isGone, false);
+  const bytes = pagesOf(1 << 20);
+  const dead = await transport.attach('dead', new MemoryDisk(bytes));
+  const letGo = await hold(t, dead.path);
+  await killHolder(join(folder, 'devices', 'dead', 'disk'));
+  await dead.detach();
+  const next = await transport.attach('dead', new MemoryDisk(bytes));
+  assert.notEqual(next.path, dead.path);
+  assert.deepEqual(await readPage(next.path, 4096), bytes.subarray(4096, 8192));
+  await letGo();
+  assert.deepEqual(await readPage(next.path, 8192), bytes.subarray(8192, 12288));
+  await next.detach();
+  assert.deepEqual(await leftovers(), []);
+});
+
+test('fuse: reads that wait end when a device is detached that nobody uses any more', {
+  skip,
+}, async (t) => {
+  const { transport, leftovers } = await start(t);
+  const disk = new EndableDisk(new WaitingDisk(pagesOf(64 << 20), 1 << 20));
+  const device = await transport.attach('waiting', disk);
+  const reader = spawn('dd', [`if=${device.path}`, 'of=/dev/null', 'bs=1M', 'skip=4']);
+  t.after(() => reader.kill('SIGKILL'));
+  await sleep(300);
   await assert.rejects(device.detach(), { code: ErrorCodes.Busy });
-  assert.equal(device.isGone, true);
-  await file.close();
-  await device.detach();
+  assert.equal(reader.exitCode, null, 'a device in use keeps its waiting reads');
+  reader.kill('SIGKILL');
+  const startedMs = performance.now();
+  await eventually('the device can be detached', () =>
+    device.detach().then(
+      () => true,
+      () => false,
+    ),
+  );
+  assert.ok(performance.now() - startedMs < 5000);
   assert.deepEqual(await leftovers(), []);
 });
 
@@ -204,7 +261,7 @@ test('fuse: a survivor is cleared away when nobody uses it', { skip }, async (t)
   assert.deepEqual(await leftoversIn(directory), []);
 });
 
-test('fuse: a survivor without its holder is debris, which is Busy while it is open', {
+test('fuse: a survivor without its holder is dead, and cleared though it is open', {
   skip,
 }, async (t) => {
   const { transport, folder, leftovers } = await start(t);
@@ -213,12 +270,31 @@ test('fuse: a survivor without its holder is debris, which is Busy while it is o
   await device.release();
   await killHolder(join(folder, 'devices', 'half', 'disk'));
   const letGo = await hold(t, device.path);
-  assert.deepEqual(await transport.survivors(), [{ id: 'half', path: undefined }]);
+  assert.deepEqual(await transport.survivors(), [
+    { id: 'half', path: undefined, deadPath: device.path },
+  ]);
   await assert.rejects(transport.resume('half', disk), { code: ErrorCodes.NotFound });
-  await assert.rejects(transport.clear('half'), { code: ErrorCodes.Busy });
-  await letGo();
   await transport.clear('half');
   assert.deepEqual(await leftovers(), []);
+  await letGo();
+  await assert.rejects(readFile(`/sys/block/${device.path.slice(5)}/loop/backing_file`));
+});
+
+test('fuse: a survivor that is cleared has its waiting reads ended', { skip }, async (t) => {
+  const folder = await fuseFolder(t);
+  const directory = join(folder, 'devices');
+  const daemon = await startDaemon(t, folder, 'attach');
+  await daemon.kill();
+  const reader = spawn('dd', [`if=${daemon.device}`, 'of=/dev/null', 'bs=1M', 'skip=4']);
+  t.after(() => reader.kill('SIGKILL'));
+  await sleep(300);
+  // It closes the device, and the kernel has that wait for the reads.
+  reader.kill('SIGKILL');
+  await sleep(100);
+  const startedMs = performance.now();
+  await new FuseTransport(join(folder, 'nbd.sock'), directory).clear('orphan');
+  assert.ok(performance.now() - startedMs < 5000);
+  assert.deepEqual(await leftoversIn(directory), []);
 });
 
 test('fuse: a survivor is not resumed with a disk of another size', { skip }, async (t) => {

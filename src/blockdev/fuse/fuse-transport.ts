@@ -1,48 +1,75 @@
 /**
  * The transport that works on every kernel with FUSE and loop: an NBD export as a file, that file as a block device.
  *
- *     DIRECTORY/ID/disk    the file: its holder (fuse-file.ts) reads it from the NBD socket, /dev/loopN from it
- *     DIRECTORY/ID/log     what the holder has to tell of its servers
+ *     DIRECTORY/ID/log     the log of the holder (fuse-file.ts), which reads the file from the NBD socket
+ *     DIRECTORY/ID/disk    what the kernel calls the file behind /dev/loopN. There is nothing at this path: the file is in
+ *                          no mount namespace, so that no backup or search can read an image by accident
+ *
+ * An earlier version mounted the file at that path. Its devices are resumed, detached and cleared as they are.
  *
  *   1. The disk is exported under the device's id at the socket by whoever calls attach() and resume(), from before the
  *      call until detach() or release() has resolved. Nothing else of a server is known here.
- *   2. A device is whole if there is a loop device on the file, a mount under it and a holder. What else there is of
- *      one is debris. There are no records that could say otherwise.
+ *   2. A device is whole if there is a loop device on the file and a holder. Without the holder it is dead: every read
+ *      fails, for good. What else there is of one is debris. There are no records that could say otherwise.
  *   3. Until the loop device is gone, detach() has changed nothing: a device in use stays as it was. Then go the
- *      mount, the holder and the directory, in this order, each of which may be gone already.
+ *      holder and the directory, in this order, each of which may be gone already.
  *   4. Every step has a time limit, so nothing hangs on a kernel or a program that does.
- *   5. The first bytes of the disk are read before there is a device, and through it before it is anyone's. So a disk
+ *   5. A dead device is detached and cleared also while it is in use: the loop device goes with its last user, and
+ *      the id can be attached anew at once.
+ *   6. The first bytes of the disk are read before there is a device, and through it before it is anyone's. So a disk
  *      that cannot be read fails with its own error and not with EIO, and the limits of 4 are not spent on a registry.
  *
  * Nothing here reads a device from this process: a thread that waits for a device that this process answers
  * could wait for itself.
  */
-import { access, mkdir, readdir, realpath, rm, writeFile } from 'node:fs/promises';
+import { access, mkdir, readdir, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
-import { readMountTable } from '../../io/mount-table.js';
 import { readFully } from '../../io/random-access-file.js';
 import { outputOf } from '../../io/run-program.js';
 import { isDeviceId, TakenIds } from '../device-ids.js';
 import {
-  ABSENCE_SECONDS_MAX,
   type AttachedDevice,
+  absenceSeconds,
   type Survivor,
   type Transport,
+  type TransportSettings,
 } from '../transport.js';
-import type { VirtualDisk } from '../virtual-disk.js';
-import { endHolders, fuseFile, listHolders, makeFuseDevice } from './fuse-file.js';
+import { type VirtualDisk, withoutLoads } from '../virtual-disk.js';
+import {
+  endHolders,
+  fuseFile,
+  isHolder,
+  killHolders,
+  listHolders,
+  makeFuseDevice,
+} from './fuse-file.js';
 import { unmountFile } from './fuse-mount.js';
-import { type LoopDevice, listLoops, loopSectors, releaseLoop, sectorsOf } from './loop-device.js';
+import { HolderWatch } from './holder-watch.js';
+import {
+  abandonLoop,
+  type LoopDevice,
+  listLoops,
+  loopSectors,
+  releaseLoop,
+  sectorsOf,
+} from './loop-device.js';
 
 const FIRST_BYTES = 4096;
 /** A holder connects again within a second, and the bytes are local; this is for one that does not. */
 const FIRST_READ_MS = 15_000;
 
+/** A loop device and the process that answers for its file. */
+interface HeldLoop extends LoopDevice {
+  readonly pid: number;
+}
+
 export class FuseTransport implements Transport {
   readonly name = 'fuse';
   readonly #socketPath: string;
   readonly #directory: string;
+  readonly #settings: TransportSettings;
+  readonly #watch = new HolderWatch();
   readonly #taken = new TakenIds();
   /** Ids whose attach failed and could not be taken back; the next attach of the id begins with that. */
   readonly #leftBehind = new Set<string>();
@@ -51,9 +78,10 @@ export class FuseTransport implements Transport {
    * @param socketPath - Of the NBD server, absolute.
    * @param directory - For this transport alone, absolute; made when it is first needed.
    */
-  constructor(socketPath: string, directory: string) {
+  constructor(socketPath: string, directory: string, settings: TransportSettings = {}) {
     this.#socketPath = socketPath;
     this.#directory = directory;
+    this.#settings = settings;
   }
 
   async missing(): Promise<string | undefined> {
@@ -83,22 +111,28 @@ export class FuseTransport implements Transport {
         await this.#clear(id).catch(() => this.#leftBehind.add(id));
         throw error;
       });
-      return new FuseDevice(device, home, () => this.#taken.giveBack(id));
+      return this.#serve(id, device, home, disk);
     });
   }
 
   async survivors(): Promise<Survivor[]> {
     const root = await realpath(this.#directory).catch(() => undefined);
     if (root === undefined) return [];
-    const wholes = await this.#wholeDevices();
+    const [loops, holders] = await Promise.all([listLoops(), listHolders()]);
+    const paths = new Map(loops.map(({ backingFile, path }) => [backingFile, path]));
     const ids = (await readdir(root)).filter((id) => isDeviceId(id) && !this.#taken.has(id));
-    return ids.map((id) => ({ id, path: wholes.get(join(root, id, 'disk'))?.path }));
+    return ids.map((id) => {
+      const file = join(root, id, 'disk');
+      const path = paths.get(file);
+      if (path === undefined || holders.has(file)) return { id, path };
+      return { id, path: undefined, deadPath: path };
+    });
   }
 
   async resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
     return await this.#taken.keep(id, 'resume', async () => {
       const home = await this.#homeOf(id);
-      const loop = (await this.#wholeDevices()).get(join(home, 'disk'));
+      const loop = await this.#wholeDevice(join(home, 'disk'));
       if (loop === undefined) {
         const message = `Cannot resume "${id}": there is no whole device of it in "${this.#directory}"`;
         throw new ObdError(ErrorCodes.NotFound, message, { path: home });
@@ -113,12 +147,16 @@ export class FuseTransport implements Transport {
       }
       await readFirst(disk);
       if (sectors > 0) await readFirstOf(loop.path);
-      return new FuseDevice(loop, home, () => this.#taken.giveBack(id));
+      return this.#serve(id, loop, home, disk);
     });
   }
 
   async clear(id: string): Promise<void> {
     await this.#taken.borrow(id, 'clear', () => this.#clear(id));
+  }
+
+  async endReads(id: string): Promise<void> {
+    await killHolders(join(await this.#homeOf(id), 'disk'));
   }
 
   async #makeHome(id: string): Promise<string> {
@@ -143,55 +181,69 @@ export class FuseTransport implements Transport {
     return join(await realpath(this.#directory).catch(() => this.#directory), id);
   }
 
-  async #make(id: string, home: string): Promise<LoopDevice> {
+  #serve(id: string, loop: HeldLoop, home: string, disk: VirtualDisk): FuseDevice {
+    const watch = () => this.#watch.add(loop.pid, () => this.#settings.onDeath?.(id));
+    return new FuseDevice(loop, home, disk, watch, () => this.#taken.giveBack(id));
+  }
+
+  async #make(id: string, home: string): Promise<HeldLoop> {
     const file = join(home, 'disk');
-    await writeFile(file, '', { mode: 0o400 });
-    const path = await makeFuseDevice({
+    const { path, pid } = await makeFuseDevice({
       socketPath: this.#socketPath,
       exportName: id,
       file,
       log: join(home, 'log'),
-      absenceSeconds: ABSENCE_SECONDS_MAX,
+      absenceSeconds: absenceSeconds(this.#settings),
     });
-    return { path, backingFile: file };
+    return { path, pid, backingFile: file };
   }
 
-  /** Devices that lack nothing, of whatever transport and daemon, by file. */
-  async #wholeDevices(): Promise<Map<string, LoopDevice>> {
-    const [loops, mounts, holders] = await Promise.all([
-      listLoops(),
-      readMountTable(),
-      listHolders(),
-    ]);
-    const mounted = new Set(mounts.map(({ target }) => target));
-    const whole = loops.filter(
-      ({ backingFile }) => mounted.has(backingFile) && holders.has(backingFile),
-    );
-    return new Map(whole.map((loop) => [loop.backingFile, loop]));
+  async #wholeDevice(file: string): Promise<HeldLoop | undefined> {
+    const [loops, holders] = await Promise.all([listLoops(), listHolders()]);
+    const loop = loops.find(({ backingFile }) => backingFile === file);
+    const [pid] = holders.get(file) ?? [];
+    return loop && pid !== undefined ? { ...loop, pid } : undefined;
   }
 
   async #clear(id: string): Promise<void> {
     const home = await this.#homeOf(id);
     const file = join(home, 'disk');
-    const loops = await listLoops();
-    for (const loop of loops) if (loop.backingFile === file) await releaseLoop(loop);
+    for (const loop of await listLoops()) {
+      if (loop.backingFile !== file) continue;
+      if (!(await listHolders()).has(file)) await abandonLoop(loop);
+      // Its reads may wait for a server that does not come.
+      else await releaseLoop(loop, (work) => killHolders(file).then(work));
+    }
     await takeAway(home);
   }
 }
 
 class FuseDevice implements AttachedDevice {
   readonly path: string;
-  readonly #loop: LoopDevice;
+  readonly #loop: HeldLoop;
   readonly #home: string;
+  readonly #disk: VirtualDisk;
+  readonly #watch: () => () => void;
   readonly #forget: () => void;
+  #unwatch: () => void;
   #isGone = false;
   #detaching: Promise<void> | undefined;
 
-  constructor(loop: LoopDevice, home: string, forget: () => void) {
+  /** @param watch - Has the end of the holder reported, until what it returns is called. */
+  constructor(
+    loop: HeldLoop,
+    home: string,
+    disk: VirtualDisk,
+    watch: () => () => void,
+    forget: () => void,
+  ) {
     this.path = loop.path;
     this.#loop = loop;
     this.#home = home;
+    this.#disk = disk;
+    this.#watch = watch;
     this.#forget = forget;
+    this.#unwatch = watch();
   }
 
   get isGone(): boolean {
@@ -208,16 +260,29 @@ class FuseDevice implements AttachedDevice {
 
   /** Its disk is read through the export, which is its caller's. */
   async release(): Promise<void> {
+    this.#unwatch();
     this.#forget();
   }
 
   async #detach(): Promise<void> {
     if (!this.#isGone) {
-      await releaseLoop(this.#loop);
+      await this.#release();
       this.#isGone = true;
     }
     await takeAway(this.#home);
     this.#forget();
+  }
+
+  async #release(): Promise<void> {
+    if (!(await isHolder(this.#loop.pid))) return await abandonLoop(this.#loop);
+    // With the device the holder ends, and nothing is wrong then.
+    this.#unwatch();
+    try {
+      await releaseLoop(this.#loop, (work) => withoutLoads(this.#disk, work));
+    } catch (error) {
+      this.#unwatch = this.#watch();
+      throw error;
+    }
   }
 }
 

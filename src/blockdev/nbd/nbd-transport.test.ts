@@ -54,7 +54,9 @@ async function start(t: TestContext): Promise<Scene> {
   t.after(() => rm(folder, { recursive: true }));
   const directory = join(folder, 'devices');
   const failures: DeviceFailure[] = [];
-  const transport = new NbdTransport(directory, (failure) => failures.push(failure));
+  const transport = new NbdTransport(directory, {
+    onReadError: (failure) => failures.push(failure),
+  });
   const again = () => new NbdTransport(directory);
   return { transport, again, folder, directory, failures, leftovers: () => leftoversOf(directory) };
 }

@@ -4,7 +4,7 @@
  * Which device is whose stands in the kernel and nowhere else: its backend is called obd-ts/INSTANCE/ID, INSTANCE being
  * a hash of this daemon's directory, so a device that exists at all can be found again.
  *
- *   1. attach: CONNECT, set the timer, first read, then ABSENCE_SECONDS_MAX. Until that read the device waits UNREAD_SECONDS for a
+ *   1. attach: CONNECT, set the timer, first read, then absenceSeconds(). Until that read the device waits UNREAD_SECONDS for a
  *      server, for the kernel looks for partitions when it is first opened: whoever clears away what a crash in between
  *      left would be kept waiting in open(2).
  *   2. A server that is killed closes its end. Requests that are not sent yet wait in the kernel; those in flight stay
@@ -25,15 +25,15 @@ import { ErrorCodes, hasCode, ObdError } from '../../errors.js';
 import { readFully } from '../../io/random-access-file.js';
 import { outputOf } from '../../io/run-program.js';
 import { daemonKey, TakenIds } from '../device-ids.js';
-import { claimDevice } from '../device-users.js';
+import { claimDevice, type WithoutReads } from '../device-users.js';
 import {
-  ABSENCE_SECONDS_MAX,
   type AttachedDevice,
-  type DeviceFailure,
+  absenceSeconds,
   type Survivor,
   type Transport,
+  type TransportSettings,
 } from '../transport.js';
-import type { VirtualDisk } from '../virtual-disk.js';
+import { type VirtualDisk, withoutLoads } from '../virtual-disk.js';
 import {
   backendOf,
   freeIndexes,
@@ -81,14 +81,14 @@ const POLL_MS = 10;
 export class NbdTransport implements Transport {
   readonly name = 'nbd';
   readonly #directory: string;
-  readonly #onReadError: ((failure: DeviceFailure) => void) | undefined;
+  readonly #settings: TransportSettings;
   readonly #buffers = new ReplyBuffers();
   readonly #taken = new TakenIds();
 
   /** @param directory - Names this daemon's devices; made when it is first needed, and stays empty. */
-  constructor(directory: string, onReadError?: (failure: DeviceFailure) => void) {
+  constructor(directory: string, settings: TransportSettings = {}) {
     this.#directory = directory;
-    this.#onReadError = onReadError;
+    this.#settings = settings;
   }
 
   async missing(): Promise<string | undefined> {
@@ -124,7 +124,7 @@ export class NbdTransport implements Transport {
       });
       const device = this.#serve(id, index, backend, ours, disk);
       try {
-        await prepare(index, backend);
+        await prepare(index, backend, absenceSeconds(this.#settings));
       } catch (error) {
         // Why the attach failed matters more. What cannot be taken back is found by survivors().
         await device.abandon().catch(() => {});
@@ -159,12 +159,12 @@ export class NbdTransport implements Transport {
           { path },
         );
       }
-      const ours = await takeOver(index, backend);
+      const ours = await takeOver(index, backend, absenceSeconds(this.#settings));
       const device = this.#serve(id, index, backend, ours, disk);
       if ((await requestPatienceOf(index)) === REQUEST_PATIENCE_MS) return device;
       try {
         // Its server died in the middle of attach().
-        await prepare(index, backend);
+        await prepare(index, backend, absenceSeconds(this.#settings));
       } catch (error) {
         await device.release();
         throw error;
@@ -178,7 +178,7 @@ export class NbdTransport implements Transport {
       const backend = await this.#backendOf(id);
       // None where there is no driver, and then there is nothing to ask it.
       for (const index of await devicesOf(backend)) {
-        await disconnect(index, backend);
+        await disconnect(index, backend, (work) => work());
         await untilGone(index, backend);
       }
     });
@@ -190,10 +190,10 @@ export class NbdTransport implements Transport {
     // The kernel's end is gone, with the device; 'close' follows.
     socket.on('error', () => {});
     const onReadError = (error: unknown, offset: number, length: number): void =>
-      this.#onReadError?.({ id, offset, length, error });
+      this.#settings.onReadError?.({ id, offset, length, error });
     const options = { disk, structured: false, allocation: false, buffers: this.#buffers };
     const transmission = new Transmission(socket, { ...options, onReadError }, Buffer.alloc(0));
-    return new NbdDevice(index, backend, transmission, () => this.#taken.giveBack(id));
+    return new NbdDevice(index, backend, disk, transmission, () => this.#taken.giveBack(id));
   }
 
   /** The device's name in the kernel. */
@@ -211,16 +211,24 @@ class NbdDevice implements AttachedDevice {
   readonly path: string;
   readonly #index: number;
   readonly #backend: string;
+  readonly #disk: VirtualDisk;
   readonly #transmission: Transmission;
   readonly #forget: () => void;
   #isGone = false;
   #detaching: Promise<void> | undefined;
   #releasing: Promise<void> | undefined;
 
-  constructor(index: number, backend: string, transmission: Transmission, forget: () => void) {
+  constructor(
+    index: number,
+    backend: string,
+    disk: VirtualDisk,
+    transmission: Transmission,
+    forget: () => void,
+  ) {
     this.path = nodeOf(index);
     this.#index = index;
     this.#backend = backend;
+    this.#disk = disk;
     this.#transmission = transmission;
     this.#forget = forget;
   }
@@ -254,11 +262,12 @@ class NbdDevice implements AttachedDevice {
   }
 
   async #detach(): Promise<void> {
+    const withoutReads: WithoutReads = (work) => withoutLoads(this.#disk, work);
     if (!this.#isGone) {
-      await disconnect(this.#index, this.#backend);
+      await disconnect(this.#index, this.#backend, withoutReads);
       this.#isGone = true;
     }
-    await this.#transmission.end();
+    await withoutReads(() => this.#transmission.end());
     await untilGone(this.#index, this.#backend);
     this.#forget();
   }
@@ -305,7 +314,7 @@ async function connectFree(socket: number, disk: VirtualDisk, backend: string): 
 }
 
 /** Puts a new connection in the place of the dead one, and returns our end. */
-async function takeOver(index: number, backend: string): Promise<number> {
+async function takeOver(index: number, backend: string, absence: number): Promise<number> {
   const deadline = Date.now() + TAKE_OVER_MS;
   for (;;) {
     const [ours, kernels] = openSocketPair();
@@ -313,7 +322,7 @@ async function takeOver(index: number, backend: string): Promise<number> {
       await reconfigureDevice({
         index,
         sockets: [kernels],
-        deadConnTimeoutSeconds: ABSENCE_SECONDS_MAX,
+        deadConnTimeoutSeconds: absence,
         backendIdentifier: backend,
       });
     } catch (error) {
@@ -338,10 +347,14 @@ async function takeOver(index: number, backend: string): Promise<number> {
 }
 
 /** Takes the device from its users, of whom there may be none. @throws {ObdError} `Busy` if there are; `Io`. */
-async function disconnect(index: number, backend: string): Promise<void> {
+async function disconnect(
+  index: number,
+  backend: string,
+  withoutReads: WithoutReads,
+): Promise<void> {
   // Somebody else may have disconnected it: then there is nothing to take.
   if ((await backendOf(index)) !== backend) return;
-  const claim = await claimDevice(nodeOf(index));
+  const claim = await claimDevice(nodeOf(index), withoutReads);
   try {
     // Whoever has it open holds it, so from here on the number cannot become another's.
     if ((await backendOf(index)) === backend) await disconnectDevice(index);
@@ -370,13 +383,13 @@ async function untilGone(index: number, backend: string): Promise<void> {
  * Sets the timer, which waits for whatever reads the device already, reads its start, and lets it wait for a server as
  * long as may be. The first two in a process of their own: a thread of this one might wait for itself.
  */
-async function prepare(index: number, backend: string): Promise<void> {
+async function prepare(index: number, backend: string, absence: number): Promise<void> {
   const args = [requestPatiencePath(index), String(REQUEST_PATIENCE_MS), nodeOf(index)];
   await outputOf('sh', ['-c', PREPARE_SCRIPT, 'sh', ...args], PREPARE_MS);
   await reconfigureDevice({
     index,
     sockets: [],
-    deadConnTimeoutSeconds: ABSENCE_SECONDS_MAX,
+    deadConnTimeoutSeconds: absence,
     backendIdentifier: backend,
   });
 }

@@ -4,14 +4,13 @@
 import { access, readdir, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
-import { ABSENCE_SECONDS_MAX } from '../transport.js';
 
 const SCSI_DEVICES = '/sys/bus/scsi/devices';
 /** The disk is looked at and named beside whoever asked for it. */
 const APPEAR_MS = 30_000;
 const POLL_MS = 2;
 /** By then TCMU has given up on a command: before, the kernel would abort it, and wait for that. */
-const PATIENCE_SECONDS = ABSENCE_SECONDS_MAX + 60;
+const MORE_SECONDS = 60;
 
 /** Its node in /dev; undefined if there is none (yet, or any more). @throws {ObdError} `Io`. */
 export async function diskNodeOf(address: string): Promise<string | undefined> {
@@ -41,15 +40,15 @@ export async function waitForDisk(address: string): Promise<string> {
 }
 
 /**
- * Has the kernel wait for answers as long as a device may be without a server. By the address, because the disk has its
+ * Has the SCSI layer wait for answers longer than TCMU does, which is `timeoutSeconds`. By the address, because the disk has its
  * node in /dev for a moment before it is in /sys/block.
  *
  * @throws {ObdError} `Io`.
  */
-export async function setPatience(address: string): Promise<void> {
+export async function setPatience(address: string, timeoutSeconds: number): Promise<void> {
   const path = `${SCSI_DEVICES}/${address}/timeout`;
   try {
-    await writeFile(path, String(PATIENCE_SECONDS));
+    await writeFile(path, String(timeoutSeconds + MORE_SECONDS));
   } catch (cause) {
     const message = `Cannot write "${path}": ${messageOf(cause)}`;
     throw new ObdError(ErrorCodes.Io, message, { path }, cause);

@@ -18,7 +18,6 @@ import { access, mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/prom
 import { join } from 'node:path';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 import { outputOf } from '../../io/run-program.js';
-import { ABSENCE_SECONDS_MAX } from '../transport.js';
 import { BLOCK_BYTES } from './scsi-command.js';
 
 const CONFIGFS = '/sys/kernel/config';
@@ -130,8 +129,16 @@ export async function makeCoreDevice(names: TargetNames): Promise<void> {
   }
 }
 
-/** Makes a device of it, to be served by a uio device. @throws {ObdError} `Io`. */
-export async function enableCoreDevice(names: TargetNames, sizeBytes: number): Promise<void> {
+/**
+ * Makes a device of it, to be served by a uio device.
+ * @param timeoutSeconds - After which a command that is not answered fails.
+ * @throws {ObdError} `Io`.
+ */
+export async function enableCoreDevice(
+  names: TargetNames,
+  sizeBytes: number,
+  timeoutSeconds: number,
+): Promise<void> {
   const settings = {
     dev_config: names.config,
     dev_size: sizeBytes,
@@ -145,7 +152,7 @@ export async function enableCoreDevice(names: TargetNames, sizeBytes: number): P
   await put(join(names.device, 'control'), control.join(','));
   await put(join(names.device, 'enable'), '1');
   // Not to be changed once there is a LUN.
-  await put(join(names.device, 'attrib', 'cmd_time_out'), String(ABSENCE_SECONDS_MAX));
+  await put(join(names.device, 'attrib', 'cmd_time_out'), String(timeoutSeconds));
 }
 
 /** Makes the SCSI host, with which the disk is found. It has to be served: this waits for its answers. @throws {ObdError} `Io`. */

@@ -59,7 +59,9 @@ async function start(t: TestContext): Promise<Scene> {
   t.after(() => rm(folder, { recursive: true }));
   const directory = join(folder, 'devices');
   const failures: DeviceFailure[] = [];
-  const transport = new TcmuTransport(directory, (failure) => failures.push(failure));
+  const transport = new TcmuTransport(directory, {
+    onReadError: (failure) => failures.push(failure),
+  });
   const again = () => new TcmuTransport(directory);
   return { transport, again, folder, directory, failures, leftovers: () => leftoversOf(directory) };
 }

@@ -7,7 +7,7 @@
  *   1. attach: core device, uio device, serving, and only then the SCSI host, whose scan the kernel wants answers to.
  *   2. A server that is killed leaves commands in the ring, and the kernel goes on to put some there. Who comes next
  *      opens the uio device, which only one process can have; holds the device; has the kernel ask again for what was in
- *      the ring (BUSY, which the SCSI layer repeats); and lets go. ABSENCE_SECONDS_MAX later commands fail.
+ *      the ring (BUSY, which the SCSI layer repeats); and lets go. absenceSeconds() later commands fail.
  *   3. Nobody is at the disk when it is removed: it is claimed first.
  *   4. What is cleared away is answered with errors meanwhile: a kernel in the middle of the scan, or of the search for
  *      partitions, would wait for answers while it holds locks that nobody else gets past.
@@ -23,9 +23,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 import { readFully } from '../../io/random-access-file.js';
 import { daemonKey, TakenIds } from '../device-ids.js';
-import { claimDevice } from '../device-users.js';
-import type { AttachedDevice, DeviceFailure, Survivor, Transport } from '../transport.js';
-import type { VirtualDisk } from '../virtual-disk.js';
+import { claimDevice, type WithoutReads } from '../device-users.js';
+import {
+  type AttachedDevice,
+  absenceSeconds,
+  type Survivor,
+  type Transport,
+  type TransportSettings,
+} from '../transport.js';
+import { type VirtualDisk, withoutLoads } from '../virtual-disk.js';
 import { CommandRefusal } from './command-refusal.js';
 import { RingServer, TRANSFER_BYTES_MAX } from './ring-server.js';
 import { BLOCK_BYTES } from './scsi-command.js';
@@ -60,14 +66,14 @@ const POLL_MS = 20;
 export class TcmuTransport implements Transport {
   readonly name = 'tcmu';
   readonly #directory: string;
-  readonly #onReadError: ((failure: DeviceFailure) => void) | undefined;
+  readonly #settings: TransportSettings;
   readonly #shared = Buffer.allocUnsafeSlow(TRANSFER_BYTES_MAX);
   readonly #taken = new TakenIds();
 
   /** @param directory - Names this daemon's devices; made when it is first needed, and stays empty. */
-  constructor(directory: string, onReadError?: (failure: DeviceFailure) => void) {
+  constructor(directory: string, settings: TransportSettings = {}) {
     this.#directory = directory;
-    this.#onReadError = onReadError;
+    this.#settings = settings;
   }
 
   async missing(): Promise<string | undefined> {
@@ -87,13 +93,13 @@ export class TcmuTransport implements Transport {
       await makeCoreDevice(names);
       let serving: Serving | undefined;
       try {
-        await enableCoreDevice(names, disk.sizeBytes);
+        await enableCoreDevice(names, disk.sizeBytes, absenceSeconds(this.#settings));
         serving = await this.#serve(id, names, disk, 'attach');
         await makeLoopTarget(names);
         const address = (await scsiAddressOf(names)) ?? 'unknown';
         const path = await waitForDisk(address);
-        await setPatience(address);
-        return new TcmuDevice(names, path, serving, () => this.#taken.giveBack(id));
+        await setPatience(address, absenceSeconds(this.#settings));
+        return new TcmuDevice(names, path, disk, serving, () => this.#taken.giveBack(id));
       } catch (error) {
         // Why the attach failed matters more. What cannot be taken back is found by survivors().
         await abandon(names, serving).catch(() => {});
@@ -131,12 +137,15 @@ export class TcmuTransport implements Transport {
       const serving = await this.#serve(id, names, disk, 'resume');
       try {
         // It may have died before it set this.
-        await setPatience((await scsiAddressOf(names)) ?? 'unknown');
+        await setPatience(
+          (await scsiAddressOf(names)) ?? 'unknown',
+          absenceSeconds(this.#settings),
+        );
       } catch (error) {
         await serving.end();
         throw error;
       }
-      return new TcmuDevice(names, path, serving, () => this.#taken.giveBack(id));
+      return new TcmuDevice(names, path, disk, serving, () => this.#taken.giveBack(id));
     });
   }
 
@@ -168,7 +177,7 @@ export class TcmuTransport implements Transport {
     try {
       if (as === 'resume') await holdAndReset(names);
       const report = (error: unknown, offset: number, length: number): void =>
-        this.#onReadError?.({ id, offset, length, error });
+        this.#settings.onReadError?.({ id, offset, length, error });
       server = new RingServer(uio, disk, names.serial, this.#shared, report);
       server.wake();
       if (as === 'resume') await putAction(names, 'block_dev', 0);
@@ -201,14 +210,22 @@ class Serving {
 class TcmuDevice implements AttachedDevice {
   readonly path: string;
   readonly #names: TargetNames;
+  readonly #disk: VirtualDisk;
   readonly #serving: Serving;
   readonly #forget: () => void;
   #isGone = false;
   #detaching: Promise<void> | undefined;
 
-  constructor(names: TargetNames, path: string, serving: Serving, forget: () => void) {
+  constructor(
+    names: TargetNames,
+    path: string,
+    disk: VirtualDisk,
+    serving: Serving,
+    forget: () => void,
+  ) {
     this.path = path;
     this.#names = names;
+    this.#disk = disk;
     this.#serving = serving;
     this.#forget = forget;
   }
@@ -231,18 +248,19 @@ class TcmuDevice implements AttachedDevice {
   }
 
   async #detach(): Promise<void> {
+    const withoutReads: WithoutReads = (work) => withoutLoads(this.#disk, work);
     if (!this.#isGone) {
       // Somebody else may have removed it: then there is nothing to claim, and the node is another's.
       const isThere = (await nodeOf(this.#names)) === this.path;
-      const claim = isThere ? await claimDevice(this.path) : undefined;
+      const claim = isThere ? await claimDevice(this.path, withoutReads) : undefined;
       try {
-        await removeLink(this.#names);
+        await withoutReads(() => removeLink(this.#names));
         this.#isGone = true;
       } finally {
         await claim?.close();
       }
     }
-    await this.#serving.end();
+    await withoutReads(() => this.#serving.end());
     await removeTarget(this.#names);
     this.#forget();
   }
@@ -294,7 +312,7 @@ async function abandon(names: TargetNames, serving: Serving | undefined): Promis
 
 async function clear(names: TargetNames): Promise<void> {
   const path = await nodeOf(names);
-  const claiming = path === undefined ? undefined : claimDevice(path);
+  const claiming = path === undefined ? undefined : claimDevice(path, (work) => work());
   // Opening it waits only while the kernel itself waits for answers to its search for partitions. Then nobody ever had it.
   await Promise.race([claiming, sleep(OPEN_MS, undefined, { ref: false })]);
   let refusal: CommandRefusal | undefined;

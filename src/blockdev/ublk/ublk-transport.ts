@@ -2,7 +2,7 @@
  * Devices of the kernel's ublk driver, /dev/ublkbN: requests and answers in memory shared with the kernel, by io_uring.
  *
  *   1. A device is added with user recovery: when its server dies, its requests wait, those in flight included, until
- *      another one has fetched them. The driver has no limit to that, so ABSENCE_SECONDS_MAX is not kept.
+ *      another one has fetched them. The driver has no limit to that, so absenceSeconds() is not kept.
  *   2. It is started without the kernel's scan for partitions (native/ublk says why), so nothing reads it meanwhile.
  *   3. detach() claims the device, stops it, and lets go of the claim then: in between nobody can mount it.
  *   4. The thread that attaches or resumes a device serves it. If the thread ends, it is as if the process had died.
@@ -16,9 +16,9 @@ import { setTimeout } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 import { readFully } from '../../io/random-access-file.js';
 import { checkDeviceId } from '../device-ids.js';
-import { claimDevice } from '../device-users.js';
-import type { AttachedDevice, DeviceFailure, Survivor, Transport } from '../transport.js';
-import { isWritable, type VirtualDisk } from '../virtual-disk.js';
+import { claimDevice, type WithoutReads } from '../device-users.js';
+import type { AttachedDevice, Survivor, Transport, TransportSettings } from '../transport.js';
+import { isWritable, type VirtualDisk, withoutLoads } from '../virtual-disk.js';
 import { UblkControl } from './ublk-control.js';
 import { blockPath, characterPath, isServedHere, UblkDevices } from './ublk-devices.js';
 import {
@@ -49,15 +49,12 @@ const released = new Map<number, UblkQueue>();
 export class UblkTransport implements Transport {
   readonly name = 'ublk';
   readonly #devices: UblkDevices;
-  readonly #onReadError: ((failure: DeviceFailure) => void) | undefined;
+  readonly #settings: TransportSettings;
 
-  /**
-   * @param directory - For this transport alone; made when it is first needed.
-   * @param onReadError - Told of each request that failed.
-   */
-  constructor(directory: string, onReadError?: (failure: DeviceFailure) => void) {
+  /** @param directory - For this transport alone; made when it is first needed. */
+  constructor(directory: string, settings: TransportSettings = {}) {
     this.#devices = new UblkDevices(directory);
-    this.#onReadError = onReadError;
+    this.#settings = settings;
   }
 
   async missing(): Promise<string | undefined> {
@@ -100,7 +97,7 @@ export class UblkTransport implements Transport {
       await control.setParameters(deviceId, parameters);
       queue = this.#serve(id, added, disk);
       await control.start(deviceId);
-      return new UblkDevice(id, deviceId, queue, control, this.#devices);
+      return new UblkDevice(id, deviceId, disk, queue, control, this.#devices);
     } catch (error) {
       // Why the attach failed matters more; what cannot be taken back keeps its file, and is debris.
       await queue?.close();
@@ -147,7 +144,7 @@ export class UblkTransport implements Transport {
     if (own !== undefined) {
       released.delete(deviceId);
       own.resume(disk, this.#reporter(id));
-      return new UblkDevice(id, deviceId, own, control, this.#devices);
+      return new UblkDevice(id, deviceId, disk, own, control, this.#devices);
     }
     await startRecovery(control, id, deviceId);
     const queue = this.#serve(id, found, disk);
@@ -157,7 +154,7 @@ export class UblkTransport implements Transport {
       await queue.close();
       throw error;
     }
-    return new UblkDevice(id, deviceId, queue, control, this.#devices);
+    return new UblkDevice(id, deviceId, disk, queue, control, this.#devices);
   }
 
   async clear(id: string): Promise<void> {
@@ -167,7 +164,11 @@ export class UblkTransport implements Transport {
     if (isWhole(info)) {
       const own = released.get(info.deviceId);
       // Whoever had it open may have left requests, and the kernel waits for their answers.
-      await stopUnused(control, info.deviceId, () => own?.refuse());
+      const stop = () => control.stop(info.deviceId);
+      await stopUnused(info.deviceId, stop, async (work) => {
+        own?.refuse();
+        return await work();
+      });
       released.delete(info.deviceId);
       await own?.close();
     }
@@ -175,7 +176,7 @@ export class UblkTransport implements Transport {
   }
 
   #reporter(id: string): OnFailure {
-    return (error, offset, length) => this.#onReadError?.({ id, offset, length, error });
+    return (error, offset, length) => this.#settings.onReadError?.({ id, offset, length, error });
   }
 
   #serve(id: string, info: DeviceInfo, disk: VirtualDisk): UblkQueue {
@@ -193,6 +194,7 @@ class UblkDevice implements AttachedDevice {
   readonly path: string;
   readonly #id: string;
   readonly #deviceId: number;
+  readonly #disk: VirtualDisk;
   readonly #queue: UblkQueue;
   readonly #control: UblkControl;
   readonly #devices: UblkDevices;
@@ -203,6 +205,7 @@ class UblkDevice implements AttachedDevice {
   constructor(
     id: string,
     deviceId: number,
+    disk: VirtualDisk,
     queue: UblkQueue,
     control: UblkControl,
     devices: UblkDevices,
@@ -210,6 +213,7 @@ class UblkDevice implements AttachedDevice {
     this.path = blockPath(deviceId);
     this.#id = id;
     this.#deviceId = deviceId;
+    this.#disk = disk;
     this.#queue = queue;
     this.#control = control;
     this.#devices = devices;
@@ -229,9 +233,12 @@ class UblkDevice implements AttachedDevice {
 
   async #detach(): Promise<void> {
     if (this.#released) return;
-    if (!this.isGone) await stopUnused(this.#control, this.#deviceId);
+    if (!this.isGone) {
+      const stop = () => this.#control.stop(this.#deviceId);
+      await stopUnused(this.#deviceId, stop, (work) => withoutLoads(this.#disk, work));
+    }
     this.#stopped = true;
-    await this.#queue.close();
+    await withoutLoads(this.#disk, () => this.#queue.close());
     await remove(this.#control, this.#devices, this.#id, this.#deviceId);
     this.#released = true;
   }
@@ -245,18 +252,17 @@ class UblkDevice implements AttachedDevice {
 }
 
 /**
- * @param prepare - Called when nobody uses the device, nor can any more.
+ * @param stop - Called when nobody uses the device, and nobody can mount it.
  * @throws {ObdError} `Busy` while it is mounted or open; it is then as it was.
  */
 async function stopUnused(
-  control: UblkControl,
   deviceId: number,
-  prepare = () => {},
+  stop: () => Promise<void>,
+  withoutReads: WithoutReads,
 ): Promise<void> {
-  const claim = await claimDevice(blockPath(deviceId));
+  const claim = await claimDevice(blockPath(deviceId), withoutReads);
   try {
-    prepare();
-    await control.stop(deviceId);
+    await withoutReads(stop);
   } finally {
     await claim.close();
   }

@@ -6,6 +6,8 @@ import type { AttachRequest as _obd_blockd_v1_AttachRequest, AttachRequest__Outp
 import type { DetachRequest as _obd_blockd_v1_DetachRequest, DetachRequest__Output as _obd_blockd_v1_DetachRequest__Output } from '../../../obd/blockd/v1/DetachRequest.js';
 import type { DetachResponse as _obd_blockd_v1_DetachResponse, DetachResponse__Output as _obd_blockd_v1_DetachResponse__Output } from '../../../obd/blockd/v1/DetachResponse.js';
 import type { Device as _obd_blockd_v1_Device, Device__Output as _obd_blockd_v1_Device__Output } from '../../../obd/blockd/v1/Device.js';
+import type { EndReadsRequest as _obd_blockd_v1_EndReadsRequest, EndReadsRequest__Output as _obd_blockd_v1_EndReadsRequest__Output } from '../../../obd/blockd/v1/EndReadsRequest.js';
+import type { EndReadsResponse as _obd_blockd_v1_EndReadsResponse, EndReadsResponse__Output as _obd_blockd_v1_EndReadsResponse__Output } from '../../../obd/blockd/v1/EndReadsResponse.js';
 import type { ListRequest as _obd_blockd_v1_ListRequest, ListRequest__Output as _obd_blockd_v1_ListRequest__Output } from '../../../obd/blockd/v1/ListRequest.js';
 import type { ListResponse as _obd_blockd_v1_ListResponse, ListResponse__Output as _obd_blockd_v1_ListResponse__Output } from '../../../obd/blockd/v1/ListResponse.js';
 
@@ -28,6 +30,15 @@ export interface BlockdClient extends grpc.Client {
   detach(argument: _obd_blockd_v1_DetachRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_DetachResponse__Output>): grpc.ClientUnaryCall;
   detach(argument: _obd_blockd_v1_DetachRequest, callback: grpc.requestCallback<_obd_blockd_v1_DetachResponse__Output>): grpc.ClientUnaryCall;
   
+  EndReads(argument: _obd_blockd_v1_EndReadsRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_EndReadsResponse__Output>): grpc.ClientUnaryCall;
+  EndReads(argument: _obd_blockd_v1_EndReadsRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_EndReadsResponse__Output>): grpc.ClientUnaryCall;
+  EndReads(argument: _obd_blockd_v1_EndReadsRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_EndReadsResponse__Output>): grpc.ClientUnaryCall;
+  EndReads(argument: _obd_blockd_v1_EndReadsRequest, callback: grpc.requestCallback<_obd_blockd_v1_EndReadsResponse__Output>): grpc.ClientUnaryCall;
+  endReads(argument: _obd_blockd_v1_EndReadsRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_EndReadsResponse__Output>): grpc.ClientUnaryCall;
+  endReads(argument: _obd_blockd_v1_EndReadsRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_EndReadsResponse__Output>): grpc.ClientUnaryCall;
+  endReads(argument: _obd_blockd_v1_EndReadsRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_EndReadsResponse__Output>): grpc.ClientUnaryCall;
+  endReads(argument: _obd_blockd_v1_EndReadsRequest, callback: grpc.requestCallback<_obd_blockd_v1_EndReadsResponse__Output>): grpc.ClientUnaryCall;
+  
   List(argument: _obd_blockd_v1_ListRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ListResponse__Output>): grpc.ClientUnaryCall;
   List(argument: _obd_blockd_v1_ListRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_ListResponse__Output>): grpc.ClientUnaryCall;
   List(argument: _obd_blockd_v1_ListRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ListResponse__Output>): grpc.ClientUnaryCall;
@@ -44,6 +55,8 @@ export interface BlockdHandlers extends grpc.UntypedServiceImplementation {
   
   Detach: grpc.handleUnaryCall<_obd_blockd_v1_DetachRequest__Output, _obd_blockd_v1_DetachResponse>;
   
+  EndReads: grpc.handleUnaryCall<_obd_blockd_v1_EndReadsRequest__Output, _obd_blockd_v1_EndReadsResponse>;
+  
   List: grpc.handleUnaryCall<_obd_blockd_v1_ListRequest__Output, _obd_blockd_v1_ListResponse>;
   
 }
@@ -51,5 +64,6 @@ export interface BlockdHandlers extends grpc.UntypedServiceImplementation {
 export interface BlockdDefinition extends grpc.ServiceDefinition {
   Attach: MethodDefinition<_obd_blockd_v1_AttachRequest, _obd_blockd_v1_Device, _obd_blockd_v1_AttachRequest__Output, _obd_blockd_v1_Device__Output>
   Detach: MethodDefinition<_obd_blockd_v1_DetachRequest, _obd_blockd_v1_DetachResponse, _obd_blockd_v1_DetachRequest__Output, _obd_blockd_v1_DetachResponse__Output>
+  EndReads: MethodDefinition<_obd_blockd_v1_EndReadsRequest, _obd_blockd_v1_EndReadsResponse, _obd_blockd_v1_EndReadsRequest__Output, _obd_blockd_v1_EndReadsResponse__Output>
   List: MethodDefinition<_obd_blockd_v1_ListRequest, _obd_blockd_v1_ListResponse, _obd_blockd_v1_ListRequest__Output, _obd_blockd_v1_ListResponse__Output>
 }

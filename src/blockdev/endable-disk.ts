@@ -1,0 +1,72 @@
+/**
+ * A disk whose waiting reads can be ended, because the device that they are of is being taken away.
+ *
+ * The fetches behind the loads go on: other disks may wait for the same bytes, and closing the image ends them.
+ */
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { VirtualDisk } from './virtual-disk.js';
+
+export class EndableDisk implements VirtualDisk {
+  readonly label: string;
+  readonly sizeBytes: number;
+  readonly #disk: VirtualDisk;
+  readonly #waiting = new Set<(error: ObdError) => void>();
+  /** How many withoutLoads() are under way. */
+  #ending = 0;
+
+  constructor(disk: VirtualDisk) {
+    this.label = disk.label;
+    this.sizeBytes = disk.sizeBytes;
+    this.#disk = disk;
+  }
+
+  readLocal(target: Uint8Array, offset: number): boolean {
+    return this.#disk.readLocal(target, offset);
+  }
+
+  async load(offset: number, length: number): Promise<void> {
+    if (this.#ending > 0) throw this.#ended();
+    let end: (error: ObdError) => void = () => {};
+    const ended = new Promise<never>((_, reject) => {
+      end = reject;
+    });
+    this.#waiting.add(end);
+    try {
+      await Promise.race([this.#disk.load(offset, length), ended]);
+    } finally {
+      this.#waiting.delete(end);
+    }
+  }
+
+  extentAt(offset: number, length: number): number {
+    return this.#disk.extentAt(offset, length);
+  }
+
+  forget(offset: number, length: number): boolean {
+    return this.#disk.forget(offset, length);
+  }
+
+  close(): void {
+    this.#disk.close();
+  }
+
+  /** Fails the loads that wait now. */
+  endLoads(): void {
+    for (const end of this.#waiting) end(this.#ended());
+  }
+
+  async withoutLoads<T>(work: () => Promise<T>): Promise<T> {
+    this.#ending++;
+    this.endLoads();
+    try {
+      return await work();
+    } finally {
+      this.#ending--;
+    }
+  }
+
+  #ended(): ObdError {
+    const message = `Cannot read ${this.label}: its device is being taken away`;
+    return new ObdError(ErrorCodes.Unavailable, message, { path: this.label });
+  }
+}
