@@ -9,16 +9,15 @@ import { reportFailure } from '../cli/failure.js';
 import { daemonStop } from '../cli/interruption.js';
 import { readConfigFile } from '../config/config-file.js';
 import { ErrorCodes, ObdError } from '../errors.js';
-import { GrpcServer } from '../grpc/grpc-server.js';
 import { DockerCredentials } from '../registry/docker-credentials.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
 import { ImageLocator } from '../snapshotter/image-locator.js';
-import { snapshotsService } from '../snapshotter/snapshots-service.js';
-import { Snapshotter } from '../snapshotter/snapshotter.js';
+import { PluginServers } from '../snapshotter/plugin-servers.js';
 import {
   CONTAINERD_CONFIG_EXAMPLE,
+  pluginsOf,
   SNAPSHOTTER_CONFIG_EXAMPLE,
   SNAPSHOTTER_CONFIG_PATH,
   snapshotterConfig,
@@ -27,9 +26,8 @@ import {
 const PROGRAM = 'obd-snapshotter';
 /** An image being attached may need a registry that is slow; then systemd would lose patience. */
 const STOP_GRACE_MS = 10_000;
-/** Of each repository that may have a blob; then it is taken for one that has not. A pull waits for it. */
-const PROBE_MS_MAX = 10_000;
-const PROBE_ATTEMPTS_MAX = 2;
+/** TCP and TLS to a registry that may have a layer. A pull waits for it, once a minute and registry. */
+const PROBE_CONNECT_MS = 1_500;
 
 const EPILOGUE = `\
 The configuration, with its defaults (${SNAPSHOTTER_CONFIG_PATH}; it may be missing):
@@ -48,17 +46,13 @@ async function serve(configPath: string | undefined): Promise<void> {
   if (process.geteuid?.() !== 0) {
     throw new ObdError(ErrorCodes.Host, 'Cannot mount file systems: run this as root');
   }
+  const plugins = pluginsOf(config);
   const log = daemonLog(PROGRAM, config.log_level);
   const { plain_http, hosts, hosts_dir } = config.registry;
   const registryHosts = new RegistryHosts(plain_http, hosts, hosts_dir);
   const devices = new BlockdClient(config.blockd_socket);
   const credentials = new DockerCredentials(config.docker_config);
-  const limits = {
-    ...DEFAULT_LIMITS,
-    attemptsMax: PROBE_ATTEMPTS_MAX,
-    requestDeadlineMs: PROBE_MS_MAX,
-    fetchDeadlineMs: PROBE_MS_MAX,
-  };
+  const limits = { ...DEFAULT_LIMITS, connectMs: PROBE_CONNECT_MS };
   const clientWith = (logins: DockerCredentials) =>
     new RegistryClient({ hosts: registryHosts, credentials: logins, limits });
   const registry = clientWith(credentials);
@@ -76,19 +70,15 @@ async function serve(configPath: string | undefined): Promise<void> {
     namespaces,
     log,
   });
-  const snapshotter = await Snapshotter.open({
-    root: config.root,
+  const servers = await PluginServers.open(plugins, {
     devices,
     locator,
     shareBetweenNamespaces: config.share_between_namespaces,
     log,
   });
-  const server = await GrpcServer.listen(config.socket, [snapshotsService(snapshotter)], log);
-  log.info({ socket: config.socket, root: config.root }, 'serving snapshots');
   if (!stop.aborted) await once(stop, 'abort');
   log.info({}, 'stopping: mounts and devices stay for the containers that use them');
-  await server.close(STOP_GRACE_MS);
-  snapshotter.close();
+  await servers.close(STOP_GRACE_MS);
   devices.close();
   for (const { registry } of namespaces.values()) await registry.close();
   await registry.close();

@@ -40,6 +40,11 @@ export function isHost(text: string): boolean {
   return URL.canParse(`http://${text}`);
 }
 
+/** `name` of `name:port`. */
+export function withoutPort(host: string): string {
+  return host.replace(/:[0-9]+$/, '');
+}
+
 export function isRepository(text: string): boolean {
   return text.length <= NAME_LENGTH_MAX && REPOSITORY.test(text);
 }

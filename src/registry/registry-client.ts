@@ -8,6 +8,7 @@
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { Access } from './authenticator.js';
 import { downloadBlob } from './blob-download.js';
+import { probeBlob } from './blob-probe.js';
 import { type BlobRanges, RemoteBlobRanges } from './blob-ranges.js';
 import { type BlobContent, uploadBlob } from './blob-upload.js';
 import type { Credentials } from './credentials.js';
@@ -66,6 +67,18 @@ export class RegistryClient {
     checkDigest(digest, `a blob of ${host}/${repository}`);
     const blob = { exchange: this.#exchange, limits: this.#limits, access, digest };
     return await RemoteBlobRanges.open(blob, sizeBytes);
+  }
+
+  /** @throws {ObdError} as probeBlob(); `InvalidArgument` for what is no name or digest. */
+  async probeBlob(
+    host: string,
+    repository: string,
+    digest: string,
+    signal: AbortSignal,
+  ): Promise<number | undefined> {
+    const access = accessTo(host, repository, 'pull');
+    checkDigest(digest, `a blob of ${host}/${repository}`);
+    return await probeBlob(this.#exchange, access, digest, signal);
   }
 
   /**

@@ -112,15 +112,15 @@ test('a manifest that could not be read is read again the next time', async () =
 });
 
 test('what a client says of a layer is asked of the registry too, and content labels after it', async () => {
-  const locator = newLocator();
+  // A new one each time: answers are kept.
   const labels = { 'containerd.io/snapshot/cri.image-ref': `${origin.host}/other/app:1` };
-  const found = await locate(locator, labels);
+  const found = await locate(newLocator(), labels);
   assert.equal(found, `http://${origin.host}/v2/other/app/blobs`);
   // As a registry answers whose login the client has, and we have not.
   origin.faults.push({ status: 403 });
-  const second = await locate(locator, labels);
+  const second = await locate(newLocator(), labels);
   assert.equal(second, `http://${origin.host}/v2/team/app/blobs`);
   origin.faults.push({ status: 403 });
-  const { repoBlobUrl } = await locator.origin(WANTED, labels, undefined);
+  const { repoBlobUrl } = await newLocator().origin(WANTED, labels, undefined);
   assert.equal(await repoBlobUrl(), undefined);
 });

@@ -5,7 +5,7 @@
  *   1. The image's reference, where the client sends it as a label (`obdctl rpull`, CRI): host with port, repository.
  *   2. Otherwise containerd's content store, in the client's namespace: the manifest that names the layer is there before
  *      the first layer is prepared, labelled with the host and the repositories it came from. That label has lost
- *      the port: `[registry.hosts]` of the configuration says where such a host answers.
+ *      the port: it is looked for where candidate-addresses.ts says.
  *
  * Only one registry is ever meant. Bytes that are read lazily are that registry's word, and nothing checks them against the
  * digest: of an image that a second registry offers under the same digests, the first one's word proves nothing. So a
@@ -18,20 +18,22 @@
  * The content service may be asked while containerd waits for us. Its snapshots service may not: garbage collection may
  * hold what that needs, and wait for us too.
  *
- * Cost: one request to the registry for each layer, and without a reference one pass over the namespace's manifests;
- * those seen once are remembered.
+ * Cost: one request for each layer to each address that may have it, all at once (registry-probes.ts), and without a
+ * reference one pass over the namespace's manifests; those seen once are remembered.
  */
 import { connectContainerd } from '../containerd/connect.js';
 import { ContentStore } from '../containerd/content-store.js';
-import { messageOf, ObdError } from '../errors.js';
+import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import { chainIdOn } from '../registry/chain-id.js';
 import type { Credentials } from '../registry/credentials.js';
 import { MANIFEST_BYTES_MAX, parseManifest } from '../registry/manifest.js';
 import { isHost, isRepository, parseReference } from '../registry/reference.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import type { RegistryHosts } from '../registry/registry-hosts.js';
+import { addressesOf, type Source } from './candidate-addresses.js';
 import { IMAGE_REF_LABELS, type OverlaybdBlob, overlaybdBlobOf } from './labels.js';
 import type { Log } from './log.js';
+import { RegistryProbes } from './registry-probes.js';
 import type { Labels } from './snapshot.js';
 
 const MANIFESTS_FILTER = 'labels."containerd.io/gc.ref.content.config"';
@@ -85,14 +87,20 @@ export function registryAddress(url: string): string {
 
 export class ImageLocator {
   readonly #parts: ImageLocatorParts;
+  readonly #probes: RegistryProbes;
+  readonly #namespaceProbes: ReadonlyMap<string, RegistryProbes>;
   /** Of manifests by digest. A manifest never changes. */
   readonly #layersOf = new Map<string, readonly KnownLayer[]>();
 
   constructor(parts: ImageLocatorParts) {
     this.#parts = parts;
+    this.#probes = new RegistryProbes(parts.registry);
+    this.#namespaceProbes = new Map(
+      [...parts.namespaces].map(([name, { registry }]) => [name, new RegistryProbes(registry)]),
+    );
   }
 
-  /** Asks containerd at most; its repoBlobUrl() asks the registry. */
+  /** Asks containerd at most, and registries only where a port is missing; its repoBlobUrl() asks the registry. */
   async origin(
     layer: WantedLayer,
     labels: Labels,
@@ -103,7 +111,8 @@ export class ImageLocator {
       namespace === undefined
         ? []
         : ((await this.#orUnknown(() => this.#askContainerd(layer.chainId, namespace))) ?? []);
-    const sources = named === undefined ? await listed() : [named];
+    const sources =
+      named === undefined ? await this.#located(await listed(), layer, namespace) : [named];
     const registries = new Set(sources.map((source) => this.#addressOf(source)));
     const [registry] = registries;
     if (registries.size > 1) {
@@ -125,6 +134,18 @@ export class ImageLocator {
       hasNamespaceLogin: async () =>
         isOne && (await this.#hasLogin(sources[0]?.host ?? '', namespace)),
     };
+  }
+
+  /** Never rejects: each answer is a size, undefined if the registry does not say, or an error. */
+  #ask(
+    sources: readonly Source[],
+    { digest }: WantedLayer,
+    namespace: string | undefined,
+  ): Promise<{ readonly sizeBytes?: number | undefined; readonly error?: unknown }>[] {
+    const probes = this.#namespaceProbes.get(namespace ?? '') ?? this.#probes;
+    return sources.map(({ host, repository, isGuess = false }) =>
+      probes.ask({ host, repository, digest }, isGuess).catch((error: unknown) => ({ error })),
+    );
   }
 
   #addressOf({ host }: Source): string {
@@ -205,24 +226,46 @@ export class ImageLocator {
     }
   }
 
-  /** The URL of the first source that has the blob and gives it to us. */
+  /**
+   * The sources with the ports that content labels have lost. Several addresses that a name may stand for are all asked; the
+   * only one that has the blob is meant. One that refuses to say may be meant as well: then all are returned.
+   */
+  async #located(
+    sources: readonly Source[],
+    layer: WantedLayer,
+    namespace: string | undefined,
+  ): Promise<Source[]> {
+    const { hosts, containerdSocket } = this.#parts;
+    const located = sources.map(async (source) => {
+      const addresses = await addressesOf(source, hosts, containerdSocket, namespace ?? '');
+      if (addresses.length === 1) return addresses;
+      const outcomes = await Promise.all(this.#ask(addresses, layer, namespace));
+      const meant = addresses.filter((_, i) => !isAbsent(outcomes[i]?.error));
+      return meant.length > 0 ? meant : addresses.slice(0, 1);
+    });
+    return (await Promise.all(located)).flat();
+  }
+
+  /** The URL of the first source that has the blob and gives it to us. All are asked at once. */
   async #firstWithBlob(
-    sources: Iterable<Source>,
-    { digest, sizeBytes }: WantedLayer,
+    sources: readonly Source[],
+    layer: WantedLayer,
     namespace: string | undefined,
   ): Promise<string | undefined> {
-    const { log, hosts, namespaces } = this.#parts;
-    const { registry } = namespaces.get(namespace ?? '') ?? this.#parts;
-    for (const { host, repository } of sources) {
-      try {
-        const blob = await registry.blobRanges(host, repository, digest, undefined);
-        if (blob.sizeBytes === sizeBytes) return `${hosts.originOf(host)}/v2/${repository}/blobs`;
-        const found = { digest, host, repository, sizeBytes: blob.sizeBytes, annotated: sizeBytes };
-        log.warn(found, 'passing over a repository: its blob has not the size that the image says');
-      } catch (error) {
+    const { hosts, log } = this.#parts;
+    const { digest, sizeBytes: annotated } = layer;
+    const asked = this.#ask(sources, layer, namespace);
+    for (const [i, { host, repository }] of sources.entries()) {
+      const { error, sizeBytes = annotated } = (await asked[i]) ?? {};
+      if (error !== undefined) {
         const what =
-          'passing over a repository; docker_config has its login, [registry.hosts] its port';
+          'passing over a repository: docker_config has its login, hosts_dir how to reach it';
         log.warn({ err: error, digest, host, repository }, what);
+      } else if (sizeBytes !== annotated) {
+        const found = { digest, host, repository, sizeBytes, annotated };
+        log.warn(found, 'passing over a repository: its blob has not the size that the image says');
+      } else {
+        return `${hosts.originOf(host)}/v2/${repository}/blobs`;
       }
     }
     return undefined;
@@ -255,11 +298,6 @@ interface KnownLayer {
   readonly annotations: Labels;
 }
 
-interface Source {
-  readonly host: string;
-  readonly repository: string;
-}
-
 /** A label for each host; its value lists repositories, with commas between. */
 function sourcesIn(labels: Labels): Source[] {
   const hosts = Object.entries(labels).filter(([key]) => key.startsWith(SOURCE_LABEL));
@@ -290,4 +328,9 @@ function layersIn(manifest: Uint8Array, manifestDigest: string, log: Log): reado
     log.info({ manifestDigest, reason: messageOf(error) }, 'passing over a manifest');
     return [];
   }
+}
+
+/** Whether a registry said, or could not be reached to say, that it has not the blob. */
+function isAbsent(error: unknown): boolean {
+  return error !== undefined && !hasCode(error, ErrorCodes.Unauthorized);
 }

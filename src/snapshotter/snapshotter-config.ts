@@ -1,14 +1,25 @@
 /** What can be set in obd-snapshotter's configuration file, and the examples that --help shows. */
 import * as z from 'zod';
 import { absolutePath, COMMON_KEYS_EXAMPLE, commonKeys } from '../config/config-values.js';
+import { ErrorCodes, ObdError } from '../errors.js';
 
 export const SNAPSHOTTER_CONFIG_PATH = '/etc/obd-ts/snapshotter.toml';
 
+/** The name of the plugin that `socket` and `root` at the top of the file are of. */
+const PLUGIN_NAME = 'obd-ts';
+
+const storeRoot = absolutePath.refine(
+  (path) => !/[:,\\\s"]/.test(path),
+  'must have no space, quote, ":", "," or "\\" in it',
+);
+const pluginTable = z.strictObject({ socket: absolutePath, root: storeRoot });
+
+export type PluginConfig = z.infer<typeof pluginTable>;
+
 export const snapshotterConfig = z.strictObject({
   socket: absolutePath.default('/run/obd-ts/snapshotter.sock'),
-  root: absolutePath
-    .refine((path) => !/[:,\\\s"]/.test(path), 'must have no space, quote, ":", "," or "\\" in it')
-    .default('/var/lib/obd-ts/snapshotter'),
+  root: storeRoot.default('/var/lib/obd-ts/snapshotter'),
+  plugins: z.record(z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,75}$/), pluginTable).default({}),
   blockd_socket: absolutePath.default('/run/obd-ts/blockd.sock'),
   containerd_socket: absolutePath.default('/run/containerd/containerd.sock'),
   share_between_namespaces: z.boolean().default(true),
@@ -32,11 +43,55 @@ ${COMMON_KEYS_EXAMPLE}
 [namespaces.team-a]
 # Logins for what this namespace of containerd pulls, in place of those above.
 docker_config = "/etc/obd-ts/team-a.json"
+
+[plugins.overlaybd]
+# The same snapshotter under another name, with a socket and a store of its own. BuildKit, and nerdctl before containerd 2,
+# know a lazy snapshotter by the name overlaybd.
+socket = "/run/obd-ts/overlaybd.sock"
+root = "/var/lib/obd-ts/overlaybd"
 `;
+
+/**
+ * Every plugin to serve, by name.
+ *
+ * @throws {ObdError} `InvalidArgument` if two share a socket or a store.
+ */
+export function pluginsOf({
+  socket,
+  root,
+  plugins,
+}: z.infer<typeof snapshotterConfig>): Map<string, PluginConfig> {
+  const all = new Map(Object.entries({ [PLUGIN_NAME]: { socket, root }, ...plugins }));
+  if (Object.hasOwn(plugins, PLUGIN_NAME)) {
+    throw refused(`plugin "${PLUGIN_NAME}" has "socket" and "root" at the top of the file`);
+  }
+  for (const [name, plugin] of all) {
+    for (const [other, { socket, root }] of all) {
+      if (name === other) continue;
+      const both = `plugins "${other}" and "${name}"`;
+      if (plugin.socket === socket) throw refused(`${both} have one socket, ${socket}`);
+      if (plugin.root === root || plugin.root.startsWith(`${root}/`)) {
+        throw refused(`${both} have one store, or one in the other's: ${root}`);
+      }
+    }
+  }
+  return all;
+}
+
+function refused(problem: string): ObdError {
+  const remedy = 'give each a socket and a root of its own';
+  return new ObdError(
+    ErrorCodes.InvalidArgument,
+    `Cannot use the configuration: ${problem}; ${remedy}`,
+  );
+}
 
 /** What containerd must be told, in its own configuration. */
 export const CONTAINERD_CONFIG_EXAMPLE = `\
 [proxy_plugins.obd-ts]
 type = "snapshot"
 address = "/run/obd-ts/snapshotter.sock"
+[proxy_plugins.obd-ts.exports]
+root = "/var/lib/obd-ts/snapshotter"
+enable_remote_snapshot_annotations = "true"
 `;

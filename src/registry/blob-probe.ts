@@ -1,0 +1,74 @@
+/**
+ * Whether a registry gives us a blob: asks for its first byte, as a disk on it would.
+ *
+ * A pull waits for the answer. So an address that refuses connections, has no name or does not answer in time is asked
+ * once; a failure that a registry answered with, or a connection it broke, is tried again once.
+ */
+import { setTimeout as pause } from 'node:timers/promises';
+import { ErrorCodes, hasCode, type ObdError, systemCode } from '../errors.js';
+import type { Access } from './authenticator.js';
+import type { RegistryExchange } from './registry-exchange.js';
+
+/** The first included. */
+const PROBE_ATTEMPTS_MAX = 2;
+const PAUSE_MS = 200;
+/** Connections that were made, and then broke. */
+const BROKEN: readonly (string | undefined)[] = ['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'];
+
+/**
+ * @returns The blob's size in bytes; undefined if the registry does not say.
+ * @throws {ObdError} `NotFound`, `Unauthorized`, `Unavailable`, `Registry`; the signal's reason.
+ */
+export async function probeBlob(
+  exchange: RegistryExchange,
+  access: Access,
+  digest: string,
+  signal: AbortSignal,
+): Promise<number | undefined> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await ask(exchange, access, digest, signal);
+    } catch (error) {
+      if (attempt >= PROBE_ATTEMPTS_MAX || signal.aborted || !mayPass(error)) throw error;
+    }
+    await pause(PAUSE_MS, undefined, { signal }).catch(() => signal.throwIfAborted());
+  }
+}
+
+async function ask(
+  exchange: RegistryExchange,
+  access: Access,
+  digest: string,
+  signal: AbortSignal,
+): Promise<number | undefined> {
+  const response = await exchange.send({
+    access,
+    method: 'GET',
+    url: exchange.urlOf(access, `blobs/${digest}`),
+    headers: { range: 'bytes=0-0', 'accept-encoding': 'identity' },
+    signal,
+    doing: `Cannot find ${digest} at ${access.host}/${access.repository}`,
+  });
+  if (response.status === 206) {
+    await response.discard();
+    const total = /^bytes\s+\d+-\d+\/(\d{1,15})\s*$/i.exec(
+      response.header('content-range') ?? '',
+    )?.[1];
+    return total === undefined ? undefined : Number(total);
+  }
+  if (response.status !== 200) throw await exchange.errorOf(response, access);
+  response.cutOff();
+  return response.contentLength;
+}
+
+function mayPass(error: unknown): boolean {
+  if (!hasCode(error, ErrorCodes.Unavailable)) return false;
+  return error.details.status !== undefined || BROKEN.includes(causeCode(error));
+}
+
+function causeCode(error: ObdError): string | undefined {
+  const { cause } = error;
+  return cause instanceof Error && hasCode(cause, ErrorCodes.Unavailable)
+    ? systemCode(cause.cause)
+    : systemCode(cause);
+}

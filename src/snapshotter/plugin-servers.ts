@@ -1,0 +1,47 @@
+/**
+ * The plugins of the configuration: for each name that containerd knows us by, a socket and a store of its own.
+ *
+ * containerd's garbage collection for one plugin removes every snapshot in the store that this plugin has no record of. So
+ * two plugins never share a store. Devices of all stores come from one obd-blockd, under ids that hold a hash of the store's
+ * path, and a store's clean-up looks only at paths below its root.
+ */
+import { GrpcServer } from '../grpc/grpc-server.js';
+import { snapshotsService } from './snapshots-service.js';
+import { Snapshotter, type SnapshotterParts } from './snapshotter.js';
+import type { PluginConfig } from './snapshotter-config.js';
+
+export class PluginServers {
+  readonly #closers: ((graceMs: number) => Promise<void>)[] = [];
+
+  /**
+   * Serves on all sockets when it resolves.
+   *
+   * @throws {ObdError} as Snapshotter.open() and GrpcServer.listen(); then none is served.
+   */
+  static async open(
+    plugins: ReadonlyMap<string, PluginConfig>,
+    parts: Omit<SnapshotterParts, 'root'>,
+  ): Promise<PluginServers> {
+    const servers = new PluginServers();
+    try {
+      for (const [plugin, { socket, root }] of plugins) {
+        const snapshotter = await Snapshotter.open({ ...parts, root });
+        servers.#closers.push(async () => snapshotter.close());
+        const server = await GrpcServer.listen(socket, [snapshotsService(snapshotter)], parts.log);
+        servers.#closers.push((graceMs) => server.close(graceMs));
+        parts.log.info({ plugin, socket, root }, 'serving snapshots');
+      }
+      return servers;
+    } catch (error) {
+      await servers.close(0);
+      throw error;
+    }
+  }
+
+  /** Mounts and devices stay, as containers use them. @param graceMs - For calls under way. */
+  async close(graceMs: number): Promise<void> {
+    for (let close = this.#closers.pop(); close !== undefined; close = this.#closers.pop()) {
+      await close(graceMs);
+    }
+  }
+}

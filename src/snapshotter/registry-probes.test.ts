@@ -1,0 +1,120 @@
+/**
+ * Goal: a pull waits for a registry once, whatever the number of layers, and a registry that says no to one blob is still
+ * asked for another.
+ * Method: a registry on loopback that counts, ports where nothing listens or answers, and a clock.
+ */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
+import { after, before, test } from 'node:test';
+import { LoopbackRegistry } from '../../test/support/loopback-registry.js';
+import { ErrorCodes } from '../errors.js';
+import { sha256Of } from '../registry/digest.js';
+import { RegistryClient } from '../registry/registry-client.js';
+import { RegistryHosts } from '../registry/registry-hosts.js';
+import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
+import { RegistryProbes } from './registry-probes.js';
+
+const LAYERS = ['a', 'b', 'c'].map((text) => Buffer.from(text));
+const credentials = { label: 'none', find: async () => undefined };
+let registry: LoopbackRegistry;
+let client: RegistryClient;
+
+before(async () => {
+  registry = await LoopbackRegistry.start();
+  for (const layer of LAYERS) registry.addBlob(layer);
+  client = new RegistryClient({
+    hosts: new RegistryHosts([]),
+    credentials,
+    limits: { ...DEFAULT_LIMITS, connectMs: 300 },
+  });
+});
+after(async () => {
+  await client.close();
+  await registry.close();
+});
+
+const blob = (host: string, text: string | Buffer, repository = 'team/app') => ({
+  host,
+  repository,
+  digest: sha256Of(Buffer.from(text)),
+});
+
+async function timed(body: () => Promise<unknown>): Promise<number> {
+  const started = performance.now();
+  await body();
+  return performance.now() - started;
+}
+
+test('each blob is asked for once, by calls at one time and by later ones', async () => {
+  const probes = new RegistryProbes(client);
+  registry.seen.length = 0;
+  for (let round = 0; round < 2; round++) {
+    const asked = [...LAYERS, ...LAYERS].map((layer) =>
+      probes.ask(blob(registry.host, layer), false),
+    );
+    for (const { sizeBytes } of await Promise.all(asked)) assert.equal(sizeBytes, 1);
+  }
+  assert.equal(registry.seen.length, LAYERS.length);
+});
+
+test('a blob that is not there says nothing of others, a refused repository does', async () => {
+  const probes = new RegistryProbes(client);
+  const notFound = { code: ErrorCodes.NotFound };
+  await assert.rejects(probes.ask(blob(registry.host, 'none'), false), notFound);
+  await probes.ask(blob(registry.host, 'a'), false);
+  registry.seen.length = 0;
+  registry.faults.push({ status: 403 });
+  for (const text of ['a', 'b', 'c']) {
+    const asked = probes.ask(blob(registry.host, text, 'other/app'), false);
+    await assert.rejects(asked, { code: ErrorCodes.Unauthorized });
+  }
+  assert.equal(registry.seen.length, 1);
+});
+
+test('an address that refuses connections is asked once and not again for a minute', async () => {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const host = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  server.close();
+  await once(server, 'close');
+  const probes = new RegistryProbes(client);
+  const spentMs = await timed(async () => {
+    for (const text of ['a', 'b', 'c']) {
+      const asked = probes.ask(blob(host, text, text), false);
+      await assert.rejects(asked, { code: ErrorCodes.Unavailable });
+    }
+  });
+  assert.ok(spentMs < 500, `${spentMs} ms`);
+});
+
+test('a name that does not resolve is asked once', async () => {
+  const probes = new RegistryProbes(client);
+  const asked = probes.ask(blob('no-such-host.invalid', 'a'), false);
+  await assert.rejects(asked, { code: ErrorCodes.Unavailable });
+});
+
+test('a host that accepts and is silent costs one wait for all layers', async () => {
+  const server = createServer(() => {}).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const host = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const probes = new RegistryProbes(client);
+  const spentMs = await timed(async () => {
+    const asked = LAYERS.map((layer) => probes.ask(blob(host, layer), true));
+    for (const each of asked) await assert.rejects(each, { code: ErrorCodes.Unavailable });
+    for (const layer of LAYERS) await assert.rejects(probes.ask(blob(host, layer), true));
+  });
+  assert.ok(spentMs < 3000, `${spentMs} ms`);
+  server.close();
+});
+
+test('a failure that a registry answers with is tried again once', async () => {
+  const probes = new RegistryProbes(client);
+  registry.faults.push({ status: 503 });
+  await probes.ask(blob(registry.host, 'a', 'passing/app'), false);
+  registry.faults.push({ status: 503 }, { status: 503 });
+  registry.seen.length = 0;
+  const asked = probes.ask(blob(registry.host, 'b', 'lasting/app'), false);
+  await assert.rejects(asked, { code: ErrorCodes.Unavailable });
+  assert.equal(registry.seen.length, 2);
+});
