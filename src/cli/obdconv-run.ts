@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises';
 import { convertImage } from '../convert/convert-image.js';
 import type { LayerFormat } from '../convert/layer-converter.js';
 import { parsePlatform } from '../convert/platform.js';
+import { RunDirectory, removeDebris } from '../convert/run-directory.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { DockerCredentials } from '../registry/docker-credentials.js';
 import { openImageDestination, openImageSource } from '../registry/open-image-store.js';
@@ -29,19 +30,21 @@ export async function runConversion(
   request: ConversionRequest,
   stop: AbortController,
 ): Promise<string> {
-  const { allPlatforms, format, workDirectory } = request;
+  const { allPlatforms, format } = request;
   const platform = request.platform === undefined ? undefined : parsePlatform(request.platform);
-  await checkWorkDirectory(workDirectory);
+  await checkWorkDirectory(request.workDirectory);
   const hosts = new RegistryHosts(request.plainHttpHosts);
   const client = new RegistryClient({ hosts, credentials: new DockerCredentials() });
   const progress = new ProgressDisplay(process.stderr);
+  await Promise.all(removeDebris(request.workDirectory).map((left) => client.cancelUpload(left)));
+  const run = new RunDirectory(request.workDirectory);
   try {
-    const open = { client, signal: stop.signal };
+    const open = { client, signal: stop.signal, noteUpload: run.noteUpload };
     const source = openImageSource(request.source, open);
     const destination = openImageDestination(request.destination, open);
     try {
       const selection = { allPlatforms, platform };
-      const options = { format, workDirectory, progress, stop };
+      const options = { format, workDirectory: run.path, progress, stop };
       const { digest } = await convertImage(source, destination, selection, options);
       progress.finished(destination.label);
       return digest;
@@ -51,6 +54,7 @@ export async function runConversion(
     }
   } finally {
     progress.stop();
+    run.remove();
     await client.close();
   }
 }

@@ -8,7 +8,8 @@
  *   4. the image record, which keeps all of that; then the lease goes
  *
  * Until the image record is made, nobody sees the image. If it does not come to that, the lease goes with all that it
- * kept, and so does a snapshot half made; what was there before stays as it was.
+ * kept, and so does a snapshot half made; what was there before stays as it was. A run that was killed leaves its lease,
+ * which the next run in the same namespace removes.
  */
 import { underLease } from '../containerd/connect.js';
 import { ContentStore, type Labels } from '../containerd/content-store.js';
@@ -61,6 +62,8 @@ export async function pullImage(
   signal: AbortSignal,
 ): Promise<PulledImage> {
   const leases = new Leases(containerd);
+  // What killed runs left is not what this run is for.
+  await leases.removeAbandoned().catch(() => {});
   const lease = await leases.create(LEASE_MS);
   const leased = underLease(containerd, lease);
   try {

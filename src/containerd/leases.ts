@@ -3,6 +3,10 @@ import { randomUUID } from 'node:crypto';
 import type { LeasesDefinition } from '../grpc/gen/containerd/services/leases/v1/Leases.js';
 import type { GrpcClient } from '../grpc/grpc-client.js';
 import { loadService } from '../grpc/proto.js';
+import { ownerState, ownIdentity } from '../io/process-identity.js';
+
+/** The process that made a lease, as src/io/process-identity.ts has it. */
+const OWNER_LABEL = 'obd-ts/owner';
 
 const methods = loadService<LeasesDefinition>(
   'containerd/services/leases/v1/leases.proto',
@@ -17,14 +21,28 @@ export class Leases {
   }
 
   /**
+   * A lease that says which process it belongs to.
+   *
    * @param lifeMs - After so long it keeps nothing any more, even if whoever made it has died.
    * @returns Its id, for underLease().
    */
   async create(lifeMs: number): Promise<string> {
     const id = `obd-ts-${randomUUID()}`;
     const expires = new Date(Date.now() + lifeMs).toISOString();
-    await this.#client.call(methods.Create, { id, labels: { 'containerd.io/gc.expire': expires } });
+    const labels = { 'containerd.io/gc.expire': expires, [OWNER_LABEL]: ownIdentity() };
+    await this.#client.call(methods.Create, { id, labels });
     return id;
+  }
+
+  /** Removes the leases of processes that were killed; containerd then collects what only those kept. */
+  async removeAbandoned(): Promise<void> {
+    const { leases } = await this.#client.call(methods.List, {
+      filters: [`labels."${OWNER_LABEL}"`],
+    });
+    for (const { id, labels } of leases) {
+      const state = ownerState(labels[OWNER_LABEL] ?? '');
+      if (state === 'ended' || state === 'other-boot') await this.remove(id, true);
+    }
   }
 
   /** @param sync - Return only once what it alone kept is collected. */

@@ -1,6 +1,6 @@
 /**
- * The directory that holds what a conversion needs until it is over: one change set and the layers
- * written so far. It has a random name inside `--work-dir` and goes with the conversion, however that ends.
+ * The directory that holds what the conversion of one image needs until it is over: one change set and the layers
+ * written so far. It has a random name inside the run's directory (run-directory.ts) and goes with the conversion.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -11,7 +11,7 @@ export class WorkDirectory {
 
   /** @throws {ObdError} `Io`, `NoSpace` if nothing can be made in `parent`. */
   constructor(parent: string) {
-    this.path = guarded(join(parent, 'x'), () => mkdtempSync(join(parent, 'obdconv-')));
+    this.path = guarded(join(parent, 'x'), () => mkdtempSync(join(parent, 'image-')));
   }
 
   file(name: string): string {
@@ -23,7 +23,7 @@ export class WorkDirectory {
     try {
       rmSync(this.path, { recursive: true, force: true });
     } catch {
-      // Reported by nobody: the directory's name says whose it was.
+      // It goes with the run's directory.
     }
   }
 }

@@ -1,7 +1,7 @@
 /**
  * Puts a blob into a registry: POST opens an upload, one PUT with the digest sends all of it (OCI
- * distribution spec 1.1, "POST then PUT"). What fails is begun again, with a new upload: half-sent uploads
- * are the registry's to expire, and resuming them is where registries differ most.
+ * distribution spec 1.1, "POST then PUT"). What fails is begun again, with a new upload, as resuming uploads is where
+ * registries differ most. The upload session of a failed or interrupted attempt is deleted, as far as the registry answers.
  *
  * The content is checked against the descriptor as it goes out, and the registry checks it again. An upload that
  * a registry opens over TLS is never sent in the clear, wherever its Location leads.
@@ -17,12 +17,26 @@ import type { RegistryLimits } from './registry-limits.js';
 import { retrying } from './retry.js';
 import { verifiedBlob } from './verified-blob.js';
 
+/** An upload that a registry has opened. The URL may hold a secret of the registry's. */
+export interface UploadSession {
+  readonly host: string;
+  readonly repository: string;
+  readonly url: string;
+}
+
+/** Told of a session that was opened; what it returns is called when the session is over. */
+export type NoteUpload = (session: UploadSession) => () => void;
+
+/** To delete a session; nobody should wait longer for what is only tidiness. */
+const CANCEL_MS = 3_000;
+
 export interface BlobContent {
   readonly descriptor: Descriptor;
   /** The path of a file, or the bytes. */
   readonly content: string | Uint8Array;
   /** Told how many more bytes went out; an attempt that is begun again tells them again. */
   readonly onBytes: ((bytes: number) => void) | undefined;
+  readonly noteUpload?: NoteUpload | undefined;
 }
 
 /**
@@ -41,7 +55,10 @@ export async function uploadBlob(
   // Each attempt is bounded by its progress: how long a gigabyte takes is not known here.
   const policy = { attemptsMax, backoffMs, deadlineMs: undefined };
   await retrying(policy, doing, signal, async (attemptSignal) => {
-    const location = await openUpload(exchange, access, doing, attemptSignal);
+    const session = await openUpload(exchange, access, doing, attemptSignal);
+    const { host, repository } = access;
+    const over = blob.noteUpload?.({ host, repository, url: session.href });
+    const location = new URL(session);
     location.searchParams.set('digest', blob.descriptor.digest);
     const watch = new StallWatch(limits.uploadIdleMs, doing, access.host, attemptSignal);
     try {
@@ -60,10 +77,38 @@ export async function uploadBlob(
       });
       if (response.status !== 201) throw await exchange.errorOf(response, access);
       await response.discard();
+    } catch (error) {
+      watch.stop();
+      await cancelUpload(exchange, access, session);
+      throw error;
     } finally {
       watch.stop();
+      over?.();
     }
   });
+}
+
+/** Deletes an upload session. Never throws: what the registry does not delete now, it expires. */
+export async function cancelUpload(
+  exchange: RegistryExchange,
+  access: Access,
+  url: URL,
+): Promise<void> {
+  const doing = `Cannot delete an upload at ${access.host}`;
+  const signal = AbortSignal.timeout(CANCEL_MS);
+  try {
+    const response = await exchange.send({
+      access,
+      method: 'DELETE',
+      url,
+      headers: {},
+      signal,
+      doing,
+    });
+    await response.discard();
+  } catch {
+    // The upload's own error says more.
+  }
 }
 
 async function openUpload(

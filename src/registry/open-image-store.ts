@@ -3,6 +3,7 @@
  * `oci:DIR[:tag]`. Opening makes no request and writes nothing.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
+import type { NoteUpload } from './blob-upload.js';
 import type { ImageDestination, ImageSource } from './image-store.js';
 import { OciLayoutDestination } from './oci-layout-destination.js';
 import { OciLayoutSource } from './oci-layout-source.js';
@@ -15,6 +16,8 @@ export interface OpenOptions {
   readonly client: RegistryClient;
   /** Ends whatever the store is doing; its reason is what that throws. */
   readonly signal?: AbortSignal | undefined;
+  /** Told of each upload session at a registry. */
+  readonly noteUpload?: NoteUpload | undefined;
 }
 
 /** @throws {ObdError} `InvalidArgument` if `text` is neither form. */
@@ -27,7 +30,7 @@ export function openImageSource(text: string, { client, signal }: OpenOptions): 
 /** @throws {ObdError} `InvalidArgument` if `text` is neither form, or names an image by digest. */
 export function openImageDestination(
   text: string,
-  { client, signal }: OpenOptions,
+  { client, signal, noteUpload }: OpenOptions,
 ): ImageDestination {
   const layout = layoutOf(text);
   if (layout !== undefined) return new OciLayoutDestination(layout.directory, layout.tag, signal);
@@ -39,7 +42,7 @@ export function openImageDestination(
       { reference: text },
     );
   }
-  return new RegistryDestination(client, reference, signal);
+  return new RegistryDestination(client, reference, signal, noteUpload);
 }
 
 function bare(text: string): string {

@@ -10,7 +10,7 @@ import type { Access } from './authenticator.js';
 import { downloadBlob } from './blob-download.js';
 import { probeBlob } from './blob-probe.js';
 import { type BlobRanges, RemoteBlobRanges } from './blob-ranges.js';
-import { type BlobContent, uploadBlob } from './blob-upload.js';
+import { type BlobContent, cancelUpload, type UploadSession, uploadBlob } from './blob-upload.js';
 import type { Credentials } from './credentials.js';
 import { checkDigest, isDigest, sha256Of } from './digest.js';
 import type { HttpResponse } from './http-client.js';
@@ -174,6 +174,11 @@ export class RegistryClient {
     const access = accessTo(host, repository, 'push');
     checkDigest(blob.descriptor.digest, `a blob for ${host}/${repository}`);
     await uploadBlob(this.#exchange, this.#limits, access, blob, signal);
+  }
+
+  /** Deletes an upload session that an earlier process left open. Takes 3 s at most, and never throws for the registry. */
+  async cancelUpload({ host, repository, url }: UploadSession): Promise<void> {
+    await cancelUpload(this.#exchange, accessTo(host, repository, 'push'), new URL(url));
   }
 
   /**

@@ -1,4 +1,5 @@
 /** An image in a registry, as a source and as a destination. */
+import type { NoteUpload } from './blob-upload.js';
 import { sha256Of } from './digest.js';
 import type { ImageDestination, ImageSource } from './image-store.js';
 import { type Descriptor, parseManifest, type StoredManifest } from './manifest.js';
@@ -52,13 +53,20 @@ export class RegistryDestination implements ImageDestination {
   readonly #client: RegistryClient;
   readonly #reference: ImageReference;
   readonly #signal: AbortSignal | undefined;
+  readonly #noteUpload: NoteUpload | undefined;
 
   /** @param client - Stays the caller's to close. */
-  constructor(client: RegistryClient, reference: ImageReference, signal?: AbortSignal) {
+  constructor(
+    client: RegistryClient,
+    reference: ImageReference,
+    signal?: AbortSignal,
+    noteUpload?: NoteUpload,
+  ) {
     this.label = `docker://${reference}`;
     this.#client = client;
     this.#reference = reference;
     this.#signal = signal;
+    this.#noteUpload = noteUpload;
   }
 
   async hasBlob({ digest }: Descriptor): Promise<boolean> {
@@ -72,7 +80,7 @@ export class RegistryDestination implements ImageDestination {
     onBytes?: (bytes: number) => void,
   ): Promise<void> {
     const { host, repository } = this.#reference;
-    const blob = { descriptor, content, onBytes };
+    const blob = { descriptor, content, onBytes, noteUpload: this.#noteUpload };
     await this.#client.putBlob(host, repository, blob, this.#signal);
   }
 

@@ -1,0 +1,140 @@
+/**
+ * The directory of one run of obdconv, in `--work-dir`: its work directories, and notes of what it has begun elsewhere.
+ *
+ *   obdconv-XXXXXX/owner       the process (src/io/process-identity.ts), written first
+ *   obdconv-XXXXXX/upload-N    an upload session at a registry, as JSON, for as long as it is open
+ *
+ * The run removes it at its end. What a killed run left is removed by the next run in the same `--work-dir`: only
+ * directories of this user, whose process has ended. Where that cannot be told (another machine on a shared disk, an
+ * older obdconv), the directory must not have changed for a day.
+ */
+import {
+  lstatSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  type Stats,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import * as z from 'zod';
+import { ownerState, ownIdentity } from '../io/process-identity.js';
+import type { UploadSession } from '../registry/blob-upload.js';
+import { guarded } from './work-directory.js';
+
+const PREFIX = 'obdconv-';
+const OWNER = 'owner';
+const UPLOAD = 'upload-';
+/** No conversion leaves its files alone for so long. */
+const ABANDONED_MS = 24 * 3600 * 1000;
+/** One run has at most two open at a time. */
+const SESSIONS_MAX = 64;
+const SESSION_BYTES_MAX = 16 << 10;
+
+const uploadSession = z.strictObject({ host: z.string(), repository: z.string(), url: z.string() });
+
+export class RunDirectory {
+  readonly path: string;
+  #uploads = 0;
+
+  /** @throws {ObdError} `Io`, `NoSpace` if nothing can be made in `parent`. */
+  constructor(parent: string) {
+    this.path = guarded(join(parent, 'x'), () => mkdtempSync(join(parent, PREFIX)));
+    const owner = join(this.path, OWNER);
+    try {
+      guarded(owner, () => writeFileSync(owner, `${ownIdentity()}\n`));
+    } catch (error) {
+      this.remove();
+      throw error;
+    }
+  }
+
+  /** Notes an upload session, unless the disk is full. @returns Removes the note, when the session is over. */
+  readonly noteUpload = (session: UploadSession): (() => void) => {
+    const path = join(this.path, `${UPLOAD}${this.#uploads++}`);
+    try {
+      writeFileSync(path, JSON.stringify(session));
+    } catch {
+      // Without a note the registry expires the session, should this run be killed.
+    }
+    return () => rmSync(path, { force: true });
+  };
+
+  /** Idempotent, and never throws: what it cannot remove, the next run does. */
+  remove(): void {
+    removeTree(this.path);
+  }
+}
+
+/**
+ * Removes what killed runs left in `parent`. Never throws: it is not what this run is for.
+ *
+ * @returns The upload sessions that they left open at registries.
+ */
+export function removeDebris(parent: string): UploadSession[] {
+  const sessions: UploadSession[] = [];
+  for (const name of namesIn(parent)) {
+    const path = join(parent, name);
+    if (!name.startsWith(PREFIX) || !isDebris(path)) continue;
+    sessions.push(...sessionsIn(path));
+    removeTree(path);
+  }
+  return sessions.slice(0, SESSIONS_MAX);
+}
+
+function isDebris(path: string): boolean {
+  const found = statOf(path);
+  if (found?.isDirectory() !== true || found.uid !== process.geteuid?.()) return false;
+  const state = ownerState(readSmall(join(path, OWNER)) ?? '');
+  if (state === 'running') return false;
+  return state === 'ended' || Date.now() - lastChangeMs(path, found) > ABANDONED_MS;
+}
+
+function lastChangeMs(path: string, { mtimeMs }: Stats): number {
+  const times = namesIn(path, true).map((name) => statOf(join(path, name))?.mtimeMs ?? 0);
+  return Math.max(mtimeMs, ...times);
+}
+
+function sessionsIn(path: string): UploadSession[] {
+  return namesIn(path)
+    .filter((name) => name.startsWith(UPLOAD))
+    .flatMap((name) => {
+      try {
+        return [uploadSession.parse(JSON.parse(readSmall(join(path, name)) ?? ''))];
+      } catch {
+        // Killed while it was written: the session is the registry's to expire.
+        return [];
+      }
+    });
+}
+
+function namesIn(path: string, recursive = false): string[] {
+  try {
+    return readdirSync(path, { recursive, encoding: 'utf8' });
+  } catch {
+    return [];
+  }
+}
+
+function statOf(path: string): Stats | undefined {
+  try {
+    return lstatSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+function readSmall(path: string): string | undefined {
+  const found = statOf(path);
+  if (found?.isFile() !== true || found.size > SESSION_BYTES_MAX) return undefined;
+  return readFileSync(path, 'utf8');
+}
+
+function removeTree(path: string): void {
+  try {
+    rmSync(path, { recursive: true, force: true });
+  } catch {
+    // The next run tries again.
+  }
+}

@@ -1,0 +1,49 @@
+/**
+ * Names a process so that a later one can tell whether it still runs, from /proc: pid, start time, boot, PID namespace.
+ *
+ *   "<pid> <start time in ticks since boot> <boot id> <PID namespace>"
+ */
+import { readFileSync, readlinkSync } from 'node:fs';
+import { systemCode } from '../errors.js';
+
+/**
+ * What is known of an owner: it runs; it has ended; it ran before the last boot, or on another machine; or it is in another
+ * PID namespace, which cannot be seen from here.
+ */
+export type OwnerState = 'running' | 'ended' | 'other-boot' | 'unknown';
+
+export function ownIdentity(): string {
+  const { pid } = process;
+  return `${pid} ${startTime(String(pid))} ${bootId()} ${pidNamespace()}`;
+}
+
+/** @param identity - What ownIdentity() returned in that process; a text of another form is `unknown`. */
+export function ownerState(identity: string): OwnerState {
+  const match = /^([1-9][0-9]*) ([0-9]+) (\S+) (\S+)$/.exec(identity.trim());
+  if (match === null) return 'unknown';
+  const [, pid = '', started, boot, namespace] = match;
+  if (boot !== bootId()) return 'other-boot';
+  if (namespace !== pidNamespace()) return 'unknown';
+  return startTime(pid) === started ? 'running' : 'ended';
+}
+
+function bootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+}
+
+function pidNamespace(): string {
+  return readlinkSync('/proc/self/ns/pid');
+}
+
+/** Tells apart a pid that is used again; undefined for no such process. */
+function startTime(pid: string): string | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    // "pid (name) state ...": the name may hold anything, so count from its closing parenthesis.
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
+  } catch (error) {
+    const code = systemCode(error);
+    if (code === 'ENOENT' || code === 'ESRCH') return undefined;
+    throw error;
+  }
+}
