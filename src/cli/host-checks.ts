@@ -14,16 +14,13 @@ import { parse } from 'smol-toml';
 import type { TransportState } from '../blockd/transport-choice.js';
 import { messageOf } from '../errors.js';
 import { byteText } from './byte-text.js';
-
-type CheckState = 'ok' | 'warn' | 'missing' | 'info';
-
-export interface CheckResult {
-  readonly what: string;
-  readonly state: CheckState;
-  readonly found: string;
-  /** What to do about it; empty where there is nothing to do. */
-  readonly remedy: string;
-}
+import { type CheckResult, result } from './check-result.js';
+import {
+  checkContainerdConfig,
+  isAtLeast,
+  loadedPlugins,
+  type Table,
+} from './containerd-checks.js';
 
 /** Where to look; the defaults are those of the daemons and of containerd. */
 export interface HostPaths {
@@ -45,7 +42,7 @@ const OUTPUT_BYTES_MAX = 4 << 20;
 
 /** Runs every check; none of them throws. */
 export async function checkHost(paths: HostPaths): Promise<CheckResult[]> {
-  const config = containerdConfig(paths.containerdConfig);
+  const containerd = checkContainerd(paths);
   const transports = checkTransports(paths.stateDirectory);
   const others = await Promise.all([
     checkRoot(),
@@ -56,18 +53,27 @@ export async function checkHost(paths: HostPaths): Promise<CheckResult[]> {
     checkProgram('runc', 'apt-get install runc'),
     checkContainerdVersion(),
     checkSocket('containerd', paths.containerdSocket, 'systemctl start containerd'),
-    checkProxyPlugin(paths, await config),
-    checkTransferService(await config),
     checkSocket('obd-blockd', paths.blockdSocket, 'systemctl start obd-blockd'),
     checkSocket('obd-snapshotter', paths.snapshotterSocket, 'systemctl start obd-snapshotter'),
     checkLayers(paths.snapshotterSocket),
     checkSpace(paths.stateDirectory),
   ]);
-  return [...others, ...(await transports)];
+  return [...others, ...(await containerd), ...(await transports)];
 }
 
-function result(what: string, state: CheckState, found: string, remedy = ''): CheckResult {
-  return { what, state, found, remedy: state === 'ok' ? '' : remedy };
+async function checkContainerd(paths: HostPaths): Promise<CheckResult[]> {
+  const [config, version, plugins] = await Promise.all([
+    containerdConfig(paths.containerdConfig),
+    containerdVersion(),
+    loadedPlugins(paths.containerdSocket),
+  ]);
+  const { containerdConfig: configPath, snapshotterSocket } = paths;
+  return checkContainerdConfig({ config, version, plugins, configPath, snapshotterSocket });
+}
+
+async function containerdVersion(): Promise<string | undefined> {
+  const output = await outputOf('containerd', ['--version']);
+  return /\b[0-9]+\.[0-9]+\.[0-9]+/.exec(output ?? '')?.[0];
 }
 
 async function checkRoot(): Promise<CheckResult> {
@@ -105,8 +111,7 @@ async function checkFileSystem(name: string): Promise<CheckResult> {
 }
 
 async function checkContainerdVersion(): Promise<CheckResult> {
-  const output = await outputOf('containerd', ['--version']);
-  const version = /\b[0-9]+\.[0-9]+\.[0-9]+/.exec(output ?? '')?.[0];
+  const version = await containerdVersion();
   const wanted = CONTAINERD_WANTED.join('.');
   if (version === undefined) {
     return result('containerd', 'missing', 'not in PATH', 'apt-get install containerd');
@@ -130,43 +135,6 @@ async function checkSocket(what: string, path: string, remedy: string): Promise<
   return problem === undefined
     ? result(name, 'ok', path)
     : result(name, 'missing', problem, remedy);
-}
-
-/** That containerd's configuration, with all that it imports, sends "obd-ts" to the snapshotter's socket. */
-function checkProxyPlugin(paths: HostPaths, config: Table | string): CheckResult {
-  const what = 'containerd plugin';
-  const remedy = `add [proxy_plugins.obd-ts] to ${paths.containerdConfig} (docs/install.md) and restart containerd`;
-  if (typeof config === 'string') return result(what, 'warn', config, remedy);
-  const plugin = tableAt(tableAt(config, 'proxy_plugins'), 'obd-ts');
-  if (plugin === undefined) return result(what, 'missing', 'no proxy plugin "obd-ts"', remedy);
-  const { type, address } = plugin;
-  if (type !== 'snapshot' || address !== paths.snapshotterSocket) {
-    const found = `type ${JSON.stringify(type)}, address ${JSON.stringify(address)}`;
-    return result(
-      what,
-      'missing',
-      found,
-      `set type "snapshot", address "${paths.snapshotterSocket}"`,
-    );
-  }
-  return result(what, 'ok', `obd-ts at ${paths.snapshotterSocket}`);
-}
-
-/** The transfer service, which nerdctl 2.3 and ctr 2 pull through, unpacks only for snapshotters it was told of. */
-function checkTransferService(config: Table | string): CheckResult {
-  const what = 'transfer service';
-  if (typeof config === 'string') return result(what, 'info', config);
-  const transfer = tableAt(tableAt(config, 'plugins'), 'io.containerd.transfer.v1.local');
-  if (transfer === undefined) return result(what, 'info', 'this containerd has none configured');
-  const entries = Array.isArray(transfer['unpack_config']) ? transfer['unpack_config'] : [];
-  const told = entries.some((entry) => isTable(entry) && entry['snapshotter'] === 'obd-ts');
-  const remedy = 'for nerdctl 2.3 and ctr 2, add an unpack_config with snapshotter = "obd-ts"';
-  return result(
-    what,
-    told ? 'ok' : 'warn',
-    told ? 'unpacks for obd-ts' : 'not told of obd-ts',
-    remedy,
-  );
 }
 
 /** Layers that an earlier version recorded, and that are not proved to be what they are called. */
@@ -255,8 +223,6 @@ async function outputOf(program: string, args: readonly string[]): Promise<strin
   );
 }
 
-type Table = Readonly<Record<string, unknown>>;
-
 /** containerd's configuration as it takes effect, or why it cannot be had. */
 async function containerdConfig(path: string): Promise<Table | string> {
   const text = await outputOf('containerd', ['--config', path, 'config', 'dump']);
@@ -266,18 +232,4 @@ async function containerdConfig(path: string): Promise<Table | string> {
   } catch (error) {
     return `cannot parse ${path}: ${messageOf(error)}`;
   }
-}
-
-function isTable(value: unknown): value is Table {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function tableAt(table: Table | undefined, key: string): Table | undefined {
-  const value = table?.[key];
-  return isTable(value) ? value : undefined;
-}
-
-function isAtLeast(version: string, [major, minor]: readonly [number, number]): boolean {
-  const [foundMajor = 0, foundMinor = 0] = version.split('.').map(Number);
-  return foundMajor > major || (foundMajor === major && foundMinor >= minor);
 }

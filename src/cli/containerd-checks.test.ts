@@ -1,0 +1,137 @@
+/**
+ * Goal: each thing that docs/install.md asks of containerd's configuration is checked, in the tables of containerd 1.x and of
+ * 2.x, and each mistake that was made once is named with its remedy.
+ * Method: configurations as `containerd config dump` prints them.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parse } from 'smol-toml';
+import { type ContainerdFacts, checkContainerdConfig } from './containerd-checks.js';
+
+const SOCKET = '/run/obd-ts/snapshotter.sock';
+const PLUGIN = `
+[proxy_plugins.obd-ts]
+  type = "snapshot"
+  address = "${SOCKET}"`;
+const EXPORTS = `
+[proxy_plugins.obd-ts.exports]
+  root = "/var/lib/obd-ts/snapshotter"
+  enable_remote_snapshot_annotations = "true"`;
+const unpack = (...names: string[]) =>
+  ['[plugins."io.containerd.transfer.v1.local"]\nmax_concurrent_downloads = 3\n']
+    .concat(
+      names.map(
+        (name) =>
+          `[[plugins."io.containerd.transfer.v1.local".unpack_config]]\nplatform = "linux"\nsnapshotter = "${name}"\n`,
+      ),
+    )
+    .join('');
+const cri2 = (more = '') =>
+  `[plugins."io.containerd.cri.v1.images"]\nsnapshotter = "obd-ts"\n${more.includes('disable_') ? '' : 'disable_snapshot_annotations = true\n'}${more.includes('use_local') ? '' : 'use_local_image_pull = false\n'}${more}\n`;
+const cri1 = (disabled: boolean) =>
+  `[plugins."io.containerd.grpc.v1.cri".containerd]\nsnapshotter = "obd-ts"\ndisable_snapshot_annotations = ${disabled}\n`;
+
+function checked(toml: string, more: Partial<ContainerdFacts> = {}): Map<string, string> {
+  const facts = {
+    config: parse(toml),
+    version: '2.4.2',
+    plugins: [{ name: 'obd-ts', problem: undefined }],
+    configPath: '/etc/containerd/config.toml',
+    snapshotterSocket: SOCKET,
+    ...more,
+  };
+  const results = checkContainerdConfig(facts);
+  return new Map(
+    results.map(({ what, state, found, remedy }) => [what, `${state} ${found} ${remedy}`]),
+  );
+}
+
+function assertSays(results: Map<string, string>, what: string, ...words: (string | RegExp)[]) {
+  const said = results.get(what) ?? '';
+  for (const word of words) assert.match(said, new RegExp(word), what);
+}
+
+test('the configuration of docs/install.md is all right', () => {
+  const results = checked(
+    PLUGIN + EXPORTS + unpack('overlayfs', 'obd-ts').replace(/^/, '\n') + cri2(),
+  );
+  for (const [what, said] of results) assert.match(said, /^ok /, what);
+  const old = checked(`${PLUGIN}\n${cri1(false)}`, { version: '1.6.20' });
+  for (const [what, said] of old) assert.match(said, /^(ok|info) /, what);
+});
+
+test('no plugin, another address, and one that is not loaded are missing', () => {
+  assertSays(checked(''), 'containerd plugin', '^missing', 'proxy_plugins.obd-ts');
+  const moved = PLUGIN.replace(SOCKET, '/other.sock');
+  assertSays(checked(moved), 'containerd plugin', '^missing', '/other.sock', SOCKET);
+  assertSays(checked(PLUGIN, { plugins: [] }), 'containerd has loaded it', '^missing', 'restart');
+  const problem = [{ name: 'obd-ts', problem: 'it did not start' }];
+  assertSays(checked(PLUGIN, { plugins: problem }), 'containerd has loaded it', 'did not start');
+  assertSays(
+    checked(PLUGIN, { plugins: 'no answer' }),
+    'containerd has loaded it',
+    '^warn no answer',
+  );
+  assertSays(
+    checked(PLUGIN, { config: 'cannot parse' }),
+    'containerd plugin',
+    '^warn cannot parse',
+  );
+});
+
+test('two names at one socket are found, however the address is written', () => {
+  const second = PLUGIN.replace('obd-ts]', 'overlaybd]').replace('"/run', '"unix:///run');
+  assertSays(
+    checked(PLUGIN + second),
+    'plugin names',
+    '^missing',
+    'overlaybd',
+    SOCKET,
+    'snapshotter.toml',
+  );
+  const own = second.replace('snapshotter.sock', 'overlaybd.sock');
+  assertSays(checked(PLUGIN + own), 'plugin names', '^ok');
+});
+
+test('exports are asked for where containerd uses them', () => {
+  assertSays(
+    checked(PLUGIN),
+    'plugin exports',
+    '^warn',
+    'enable_remote_snapshot_annotations',
+    'root',
+  );
+  const rootless = EXPORTS.replace(/root = .*/, '');
+  assertSays(checked(PLUGIN + rootless), 'plugin exports', '^warn no root');
+  const off = EXPORTS.replace('"true"', '"false"');
+  assertSays(checked(PLUGIN + off), 'plugin exports', '^warn no enable_');
+  assertSays(checked(PLUGIN, { version: '2.0.5' }), 'plugin exports', '^info');
+});
+
+test('an unpack_config without overlayfs is a warning, and so is one without obd-ts', () => {
+  const what = 'transfer service';
+  assertSays(checked(unpack('obd-ts')), what, '^warn', 'lacks overlayfs', 'default snapshotter');
+  assertSays(checked(unpack('overlayfs')), what, '^warn not told of obd-ts', '"overlayfs"');
+  assertSays(checked(unpack()), what, '^warn not told of obd-ts');
+  assertSays(checked(''), what, '^info');
+});
+
+test('CRI that sends no references is a warning', () => {
+  assertSays(
+    checked(cri2('image_pull_with_sync_fs = true')),
+    'CRI',
+    '^warn',
+    'image_pull_with_sync_fs',
+  );
+  assertSays(
+    checked(cri2('use_local_image_pull = true')),
+    'CRI',
+    '^warn',
+    'use_local_image_pull',
+    'disable_snapshot',
+  );
+  const mended = 'use_local_image_pull = true\ndisable_snapshot_annotations = false';
+  assertSays(checked(cri2(mended)), 'CRI', '^ok');
+  assertSays(checked(cri1(true)), 'CRI', '^warn', 'disable_snapshot_annotations = false');
+  assertSays(checked(cri1(true).replace('obd-ts', 'overlayfs')), 'CRI', '^info', 'overlayfs');
+});
