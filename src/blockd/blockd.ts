@@ -27,6 +27,7 @@ import { blockdService } from './blockd-service.js';
 import { DeviceRecords } from './device-records.js';
 import { DEAD_REMEDY } from './device-slot.js';
 import { DeviceTable } from './device-table.js';
+import { LogThrottle } from './log-throttle.js';
 import { recoverDevices } from './recovery.js';
 import { TransportChoice } from './transport-choice.js';
 import { WorkerDeviceHost } from './worker-device-host.js';
@@ -78,15 +79,20 @@ export class Blockd {
     const cacheDirectory = join(config.state_dir, 'cache');
     const devicesDirectory = join(config.state_dir, 'devices');
     await makeDirectories(cacheDirectory, devicesDirectory);
+    const throttle = new LogThrottle();
     const cache = await BlockCache.open(cacheDirectory, {
       capacityBytes: config.cache_size,
-      report: (err) => log.warn({ err }, 'the cache goes on without what failed'),
+      report: (err) => logCacheFault(log, throttle, err),
+      outageLog: {
+        unavailable: (outage) => log.warn(outage, 'registry unavailable, reads waiting'),
+        recovered: (outage) => log.info(outage, 'registry recovered'),
+      },
     });
     this.#closers.push(() => cache.close());
 
     const nbdSocketPath = config.nbd_socket;
     const nbd = await NbdServer.listen(nbdSocketPath, ({ exportName, ...failure }) =>
-      logReadFailure(log, { id: exportName, ...failure }),
+      logReadFailure(log, throttle, { id: exportName, ...failure }),
     );
     this.#closers.push(() => nbd.close());
 
@@ -97,7 +103,7 @@ export class Blockd {
       nbdSocketPath,
       directory: devicesDirectory,
       readDeadlineMs: config.read_deadline,
-      onReadError: (failure) => logReadFailure(log, failure),
+      onReadError: (failure) => logReadFailure(log, throttle, failure),
       onDeviceDeath: (id, path) => log.error({ id, path, remedy: DEAD_REMEDY }, 'device is dead'),
       onDeath: (err) => this.#onBroken(err),
       onUnloadable: (err) =>
@@ -160,7 +166,19 @@ async function makeDirectories(...paths: readonly string[]): Promise<void> {
   }
 }
 
-/** The message names blob and registry. */
-function logReadFailure(log: Logger, { id, offset, length, error }: DeviceFailure): void {
-  log.error({ id, offset, length, err: error }, 'a read is answered with EIO');
+/** The message names blob and registry. A reader that tries again at once must not fill a disk. */
+function logReadFailure(
+  log: Logger,
+  throttle: LogThrottle,
+  { id, offset, length, error: err }: DeviceFailure,
+): void {
+  throttle.log(`EIO ${id}`, (suppressed) =>
+    log.error({ id, offset, length, suppressed, err }, 'a read is answered with EIO'),
+  );
+}
+
+function logCacheFault(log: Logger, throttle: LogThrottle, err: ObdError): void {
+  throttle.log(`${err.code} ${err.details.digest}`, (suppressed) =>
+    log.warn({ suppressed, err }, 'the cache goes on without what failed'),
+  );
 }

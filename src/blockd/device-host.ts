@@ -1,7 +1,7 @@
 /** Where devices are served: what the table of devices needs of it, whichever thread that is. */
 import type { TransportName } from '../blockdev/transport.js';
 
-/** The figures of one device. All but the first three grow. */
+/** The figures of one device. */
 export interface DeviceState {
   /** Virtual size. */
   readonly sizeBytes: number;
@@ -15,6 +15,10 @@ export interface DeviceState {
   readonly fetchRequests: number;
   /** Reads answered with an error. */
   readonly readErrors: number;
+  /** Reads that wait for the registry, how long the first of them has, and why: empty if there was no answer yet. */
+  readonly waitingReads: number;
+  readonly waitingMs: number;
+  readonly waitingReason: string;
 }
 
 export interface HostedDevice {

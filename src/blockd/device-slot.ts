@@ -21,6 +21,9 @@ const UNKNOWN: DeviceState = {
   fetchedBytes: 0,
   fetchRequests: 0,
   readErrors: 0,
+  waitingReads: 0,
+  waitingMs: 0,
+  waitingReason: '',
 };
 
 export interface DeviceSlot {

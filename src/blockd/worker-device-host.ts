@@ -7,7 +7,7 @@ import type { NbdExport, NbdServer } from '../blockdev/nbd/nbd-server.js';
 import type { DeviceFailure, TransportName } from '../blockdev/transport.js';
 import type { BlockCache } from '../cache/block-cache.js';
 import { type CachedBlob, figuresOf } from '../cache/cached-blob.js';
-import { ErrorCodes, ObdError } from '../errors.js';
+import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import type { DeviceHost, DeviceState, HostedDevice } from './device-host.js';
 import { receivedError } from './sent-error.js';
@@ -104,8 +104,8 @@ export class WorkerDeviceHost implements DeviceHost {
         this.#devices.get(id)?.blobs.push(handle);
         return { blob, share: handle.share() };
       },
-      fetch: async ({ blob, offset, length }) => {
-        await blobs.get(blob)?.fetch(offset, length);
+      fetch: async ({ blob, offset, length, waitMs }) => {
+        await blobs.get(blob)?.fetch(offset, length, waitMs);
         return blobs.get(blob)?.held(offset, length) ?? [];
       },
       distrusted: ({ blob, offset, length }) => blobs.get(blob)?.distrusted(offset, length),
@@ -127,6 +127,20 @@ export class WorkerDeviceHost implements DeviceHost {
       },
     };
   }
+}
+
+/** What the reads of a device wait for, in all of its blobs. */
+function waitsOf(blobs: readonly CachedBlob[]) {
+  let waitingReads = 0;
+  let waitingMs = 0;
+  let waitingReason = '';
+  for (const blob of blobs) {
+    const { reads, ms, error } = blob.waits();
+    waitingReads += reads;
+    waitingMs = Math.max(waitingMs, Math.round(ms));
+    if (waitingReason === '' && error !== undefined) waitingReason = messageOf(error);
+  }
+  return { waitingReads, waitingMs, waitingReason };
 }
 
 class WorkerDevice implements HostedDevice {
@@ -171,7 +185,8 @@ class WorkerDevice implements HostedDevice {
   state(): DeviceState {
     const { sizeBytes = 0, layers = 0, remoteBytes = 0 } = this.#disk ?? {};
     const { readErrors } = this;
-    return { sizeBytes, layers, remoteBytes, ...figuresOf(this.blobs), readErrors };
+    const figures = figuresOf(this.blobs);
+    return { sizeBytes, layers, remoteBytes, ...figures, readErrors, ...waitsOf(this.blobs) };
   }
 
   async endReads(): Promise<void> {

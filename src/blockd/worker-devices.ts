@@ -38,11 +38,11 @@ export class WorkerDevices {
   readonly #held = new HeldChunks();
   readonly #buffers = new ReplyBuffers();
   readonly #served = new Map<string, ServedImage>();
+  readonly #readDeadlineMs: number;
 
-  constructor(
-    port: MessagePort,
-    { nbdSocketPath, directory, readDeadlineMs, decodedBytes }: WorkerSettings,
-  ) {
+  constructor(port: MessagePort, settings: WorkerSettings) {
+    const { nbdSocketPath, directory, readDeadlineMs, decodedBytes } = settings;
+    this.#readDeadlineMs = readDeadlineMs;
     this.#decoded = new DecodedBlocks(decodedBytes);
     this.#transports = makeTransports(nbdSocketPath, directory, {
       readDeadlineMs,
@@ -54,8 +54,8 @@ export class WorkerDevices {
     const resume = (to: Transport, id: string, disk: VirtualDisk) => to.resume(id, disk);
     const handlers: Handlers<WorkerCalls> = {
       open: ({ id, configPath }) => this.#open(id, configPath),
-      attach: ({ id, transport }) => this.#connect(id, transport, attach),
-      resume: ({ id, transport }) => this.#connect(id, transport, resume),
+      attach: ({ id, transport }) => this.#connect(id, transport, false, attach),
+      resume: ({ id, transport }) => this.#connect(id, transport, true, resume),
       detach: ({ id }) => this.#detach(id),
       endReads: ({ id }) => this.#served.get(id)?.disk.endLoads(),
       release: ({ id }) => this.#served.get(id)?.device?.release(),
@@ -89,8 +89,8 @@ export class WorkerDevices {
     const held = this.#held;
     let isOpen = true;
     return new BlobReader(share, held, {
-      fetch: async (offset, length) => {
-        const chunks = await main.call('fetch', { blob, offset, length });
+      fetch: async (offset, length, waitMs) => {
+        const chunks = await main.call('fetch', { blob, offset, length, waitMs });
         if (isOpen) for (const { chunk, bytes } of chunks) held.hold(share, chunk, bytes);
       },
       distrusted: (offset, length) => main.tell('distrusted', { blob, offset, length }),
@@ -106,10 +106,15 @@ export class WorkerDevices {
   async #connect(
     id: string,
     transport: TransportName,
+    isSurvivor: boolean,
     connect: (transport: Transport, id: string, disk: VirtualDisk) => Promise<AttachedDevice>,
   ): Promise<string> {
     const served = this.#find(id);
-    served.device = await connect(this.#transports[transport], id, served.disk);
+    const { disk } = served;
+    // What waits in a survivor is a container's from the begin; an attach has a caller to tell that it failed.
+    if (isSurvivor) disk.readWaitMs = this.#readDeadlineMs;
+    served.device = await connect(this.#transports[transport], id, disk);
+    disk.readWaitMs = this.#readDeadlineMs;
     return served.device.path;
   }
 

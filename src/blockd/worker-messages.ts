@@ -27,6 +27,7 @@ export interface WorkerSettings {
   /** As makeTransports() takes them. */
   readonly nbdSocketPath: string;
   readonly directory: string;
+  /** How long a read of a mounted disk may wait for its registry. */
   readonly readDeadlineMs: number;
   /** For the decoded blocks of this thread. */
   readonly decodedBytes: number;
@@ -87,7 +88,7 @@ export type MainCalls = {
     blob: OfDevice & { readonly address: BlobAddress },
   ): OfBlob & { readonly share: BlobShare };
   /** Answers with what found no room on the disk. */
-  fetch(range: OfBlob & Range): readonly HeldChunk[];
+  fetch(range: OfBlob & Range & { readonly waitMs: number | undefined }): readonly HeldChunk[];
   distrusted(range: OfBlob & Range): void;
   lost(range: OfBlob & Range & { readonly problem: string }): void;
   closeBlob(blob: OfBlob): void;

@@ -9,6 +9,7 @@ import type { VirtualDisk } from './virtual-disk.js';
 export class EndableDisk implements VirtualDisk {
   readonly label: string;
   readonly sizeBytes: number;
+  readWaitMs: number | undefined;
   readonly #disk: VirtualDisk;
   readonly #waiting = new Set<(error: ObdError) => void>();
   /** How many withoutLoads() are under way. */
@@ -24,7 +25,7 @@ export class EndableDisk implements VirtualDisk {
     return this.#disk.readLocal(target, offset);
   }
 
-  async load(offset: number, length: number): Promise<void> {
+  async load(offset: number, length: number, deadlineMs?: number): Promise<void> {
     if (this.#ending > 0) throw this.#ended();
     let end: (error: ObdError) => void = () => {};
     const ended = new Promise<never>((_, reject) => {
@@ -32,7 +33,7 @@ export class EndableDisk implements VirtualDisk {
     });
     this.#waiting.add(end);
     try {
-      await Promise.race([this.#disk.load(offset, length), ended]);
+      await Promise.race([this.#disk.load(offset, length, deadlineMs), ended]);
     } finally {
       this.#waiting.delete(end);
     }

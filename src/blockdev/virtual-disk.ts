@@ -7,6 +7,8 @@
 import type { RandomAccessFile } from '../io/random-access-file.js';
 
 export interface VirtualDisk extends RandomAccessFile {
+  /** As readFully() takes it: how long a read by the kernel may take, in ms. Undefined while the disk is attached. */
+  readonly readWaitMs?: number | undefined;
   /**
    * The number of bytes from `offset`, at most `length`, that are alike: positive where a layer holds
    * data, negative where nothing does and the bytes are zeroes. Needs nothing but the index.

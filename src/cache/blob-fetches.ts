@@ -4,8 +4,13 @@
  * Guarantees: a chunk is fetched once however many ask for it, through whichever handle. Chunks next to
  * each other that are missed in one turn of the event loop come in one request of up to FETCH_BYTES_MAX.
  * A load() waits for its own chunks only, and ends: with them stored or held, or with an error.
- * A registry that is away fails a fetch after a minute; those that have queued behind it for as long fail with it,
- * so that no read waits for several such minutes in turn.
+ *
+ * How long a load() waits:
+ *
+ *   opening an image   OPENING_MS for a registry that is away; any other answer than the bytes ends it at once
+ *   mounted disk       until its own deadline, whatever the answers are (blob-health.ts)
+ *   ... of a blob      that has given nothing to a read for its whole deadline: DEAD_MS, while one fetch goes on as a
+ *                      probe, for PROBE_MS_MAX at most
  *
  * Readahead: where the chunks before a miss are here, as many again are fetched behind it, up to
  * READAHEAD_BYTES_MAX. The bits are the only memory of what was read, and it suffices: see the table in
@@ -13,30 +18,34 @@
  * of the blob.
  */
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
-import type { BlobRanges } from '../registry/blob-ranges.js';
+import { RangeFill, type WholeBlob } from '../registry/blob-ranges.js';
+import { BlobHealth, isFinal } from './blob-health.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 import type { FetchScheduler } from './fetch-scheduler.js';
+import { type Fetcher, Flight, Waiter } from './flight.js';
+import type { RegistryOutages, WaitedFor } from './registry-outages.js';
+import { type StreamSink, WholeStream } from './whole-stream.js';
 
 /** Long enough that a sweep is bound by the network and not by round trips. */
 const FETCH_BYTES_MAX = 1 << 20;
 const FETCH_CHUNKS_MAX = FETCH_BYTES_MAX / CHUNK_BYTES;
 const READAHEAD_BYTES_MAX = 256 * 1024;
 const READAHEAD_CHUNKS_MAX = READAHEAD_BYTES_MAX / CHUNK_BYTES;
-/** How often a load waits for somebody else's fetch, and that fails, before it is told so. */
-const OTHERS_FAILURES_MAX = 4;
-
-/** Who wants chunks: a handle, with its own way to the registry. */
-export interface Fetcher {
-  readonly ranges: BlobRanges;
-  /** Counts what fetching caused. */
-  onRequest(): void;
-  onBytes(bytes: number): void;
-}
+/** For a registry that is away while an image is opened: whoever wanted the image can ask again. */
+const OPENING_MS = 60_000;
+/** The same for one that sends the blob whole, for as long as it comes. Within what an attach may take. */
+const OPENING_WHOLE_MS = 150_000;
+const DEAD_MS = 10_000;
+const PROBE_MS_MAX = 600_000;
+/** Begins of chunks that are kept from one attempt to the next, of one blob: 4 MiB. */
+const RESTS_MAX = 64;
+/** Loads that have waited less are under way and not waiting. */
+const WAITING_MS_MIN = 1_000;
 
 /** Where chunks go. */
-export interface ChunkStore {
+export interface ChunkStore extends Omit<StreamSink, 'wants' | 'isAwaited' | 'isUseful'> {
+  readonly registry: string;
   readonly chunks: number;
-  readonly sizeBytes: number;
   /** Whether there is room to keep more than what is asked for. */
   readonly roomy: boolean;
   /** Whether the chunk can be read now. */
@@ -45,74 +54,131 @@ export interface ChunkStore {
   keep(first: number, bytes: Uint8Array): Promise<void>;
 }
 
-type FlightState = 'queued' | 'fetching' | 'keeping' | 'landed';
-
-/** Chunks [first, end) on their way. Only a queued one grows. */
-interface Flight {
-  readonly owner: Fetcher;
-  first: number;
-  end: number;
-  state: FlightState;
-  /** On the clock of performance.now(). */
-  readonly queuedAtMs: number;
-  startedAtMs: number;
-  readonly abort: AbortController;
-  readonly landed: Promise<void>;
-  land(error?: unknown): void;
+/** What the reads of one handle wait for. */
+export interface Waits {
+  readonly reads: number;
+  /** How long the oldest has waited. */
+  readonly ms: number;
+  /** Why the last attempt failed; undefined before there was one. */
+  readonly error: unknown;
 }
 
-export class BlobFetches {
+/** The blob as one stream, under way. */
+interface Streaming {
+  readonly stream: WholeStream;
+  readonly fetcher: Fetcher;
+  readonly abort: AbortController;
+  /** Flights that go on when it ends, unless it brings their chunks. */
+  readonly parked: Set<Flight>;
+}
+
+export class BlobFetches implements WaitedFor {
   readonly #store: ChunkStore;
   readonly #scheduler: FetchScheduler;
+  readonly #outages: RegistryOutages;
+  readonly #health: BlobHealth;
   readonly #flights = new Map<number, Flight>();
+  readonly #waiters = new Set<Waiter>();
+  /** Told when nothing is under way. */
+  readonly #idle: (() => void)[] = [];
+  #streaming: Streaming | undefined;
+  /** Goes on without a read that waits for it, until then. */
+  #probe: { readonly flight: Flight; readonly untilMs: number } | undefined;
 
-  constructor(store: ChunkStore, scheduler: FetchScheduler) {
+  constructor(store: ChunkStore, scheduler: FetchScheduler, outages: RegistryOutages) {
     this.#store = store;
     this.#scheduler = scheduler;
+    this.#outages = outages;
+    this.#health = new BlobHealth((earliestMs) => outages.retryAtMs(store.registry, earliestMs));
+  }
+
+  get waitingReads(): number {
+    let reads = 0;
+    for (const { isMounted } of this.#waiters) if (isMounted) reads++;
+    return reads;
+  }
+
+  get waitingMs(): number {
+    let startedMs = performance.now();
+    for (const waiter of this.#waiters) startedMs = Math.min(startedMs, waiter.startedMs);
+    return performance.now() - startedMs;
+  }
+
+  /** The reads of a mounted disk that have waited through `fetcher` for more than a moment. */
+  waitsOf(fetcher: Fetcher): Waits {
+    const nowMs = performance.now();
+    let reads = 0;
+    let ms = 0;
+    let error: unknown;
+    for (const waiter of this.#waiters) {
+      const waitedMs = nowMs - waiter.startedMs;
+      if (waiter.fetcher !== fetcher || !waiter.isMounted || waitedMs < WAITING_MS_MIN) continue;
+      reads++;
+      ms = Math.max(ms, waitedMs);
+      error ??= waiter.lastError;
+    }
+    return { reads, ms, error: reads === 0 ? undefined : (error ?? this.#health.lastError) };
   }
 
   /**
    * Resolves once chunks [first, end) have been here.
-   * @throws {ObdError} what `fetcher.ranges.readRange()` throws; `FailedPrecondition` if it is dismissed.
+   *
+   * @param waitMs - How long a read of a mounted disk may wait; undefined while the image is being opened.
+   * @throws {ObdError} `Unavailable` when the time is up; while opening also what `fetcher.ranges.attempt()` throws;
+   *   `FailedPrecondition` if it is dismissed.
    */
-  async load(fetcher: Fetcher, first: number, end: number): Promise<void> {
-    for (let othersFailures = 0; ; othersFailures++) {
-      const flights = this.#flightsFor(fetcher, first, end);
-      if (flights.length === 0) return;
-      const results = await Promise.allSettled(flights.map(({ landed }) => landed));
-      let othersFailed = false;
-      for (const [i, result] of results.entries()) {
-        if (result.status === 'fulfilled') continue;
-        const isOwn = flights[i]!.owner === fetcher;
-        if (isOwn || othersFailures === OTHERS_FAILURES_MAX) throw result.reason;
-        othersFailed = true;
-      }
-      // Another handle may have other credentials, or be closed: try our own way.
-      if (!othersFailed) return;
-    }
+  async load(
+    fetcher: Fetcher,
+    first: number,
+    end: number,
+    waitMs: number | undefined,
+  ): Promise<void> {
+    const flights = this.#flightsFor(fetcher, first, end);
+    if (flights.length === 0) return;
+    const isMounted = waitMs !== undefined;
+    const isDead = isMounted && (this.#health.isDead || flights.some((flight) => flight.isDead));
+    const patience = {
+      isMounted,
+      waitMs: Math.max(0, isDead ? Math.min(waitMs, DEAD_MS) : (waitMs ?? OPENING_MS)),
+    };
+    const waiter = new Waiter(
+      fetcher,
+      flights,
+      patience,
+      (expired) => this.#expired(expired, isDead),
+      (left, unfinished) => this.#left(left, unfinished),
+    );
+    this.#waiters.add(waiter);
+    await waiter.done;
   }
 
   /** Ends what `fetcher` has under way, except what has arrived and is being stored. */
   dismiss(fetcher: Fetcher): void {
+    const { label, digest } = fetcher.ranges;
+    const message = `Cannot read ${label}: it was closed meanwhile`;
+    const error = new ObdError(ErrorCodes.FailedPrecondition, message, { digest });
+    for (const waiter of this.#waiters) if (waiter.fetcher === fetcher) waiter.fail(error);
+    if (this.#streaming?.fetcher === fetcher) this.#streaming.abort.abort(error);
     for (const flight of new Set(this.#flights.values())) {
-      if (flight.owner !== fetcher || flight.state === 'keeping') continue;
-      const { label } = fetcher.ranges;
-      flight.land(
-        new ObdError(
-          ErrorCodes.FailedPrecondition,
-          `Cannot read ${label}: it was closed meanwhile`,
-          { digest: fetcher.ranges.digest },
-        ),
-      );
-      flight.abort.abort();
+      if (flight.state === 'keeping' || flight.lastFetcher !== fetcher) continue;
+      if (flight.waiters.size === 0) this.#abandon(flight);
+      else if (flight.state === 'fetching') this.#replace(flight);
     }
   }
 
   /** Resolves when nothing is under way. */
   async idle(): Promise<void> {
-    while (this.#flights.size > 0) {
-      await Promise.allSettled([...this.#flights.values()].map(({ landed }) => landed));
+    while (this.#flights.size > 0 || this.#streaming !== undefined) {
+      await new Promise<void>((resolve) => {
+        this.#idle.push(resolve);
+      });
     }
+    this.#outages.closed(this.#store.registry, this);
+  }
+
+  #tellIdle(): void {
+    if (this.#flights.size > 0 || this.#streaming !== undefined) return;
+    for (const resolve of this.#idle.splice(0)) resolve();
   }
 
   /** The flights that bring what is missing of [first, end), new ones and those under way. */
@@ -140,54 +206,17 @@ export class BlobFetches {
   }
 
   #takeOff(owner: Fetcher, first: number, end: number): Flight {
-    let settle: (error?: unknown) => void = () => {};
-    const landed = new Promise<void>((resolve, reject) => {
-      settle = (error) => (error === undefined ? resolve() : reject(error));
-    });
-    // load() hears of it through its own await; nobody may be waiting any more.
-    landed.catch(() => {});
-    const flight: Flight = {
-      owner,
-      first,
-      end,
-      state: 'queued',
-      queuedAtMs: performance.now(),
-      startedAtMs: Number.NaN,
-      abort: new AbortController(),
-      landed,
-      land: (error) => {
-        if (flight.state === 'landed') return;
-        flight.state = 'landed';
-        for (let chunk = flight.first; chunk < flight.end; chunk++) this.#flights.delete(chunk);
-        settle(error);
-      },
-    };
+    const flight = new Flight(owner, first, end);
     for (let chunk = first; chunk < end; chunk++) this.#flights.set(chunk, flight);
-    this.#scheduler
-      .run(this, () => this.#fetch(flight))
-      .then(
-        () => flight.land(),
-        (error: unknown) => {
-          flight.land(error);
-          if (hasCode(error, ErrorCodes.Unavailable)) this.#failThoseBehind(flight, error);
-        },
-      );
+    void this.#fly(flight);
     return flight;
-  }
-
-  /** What its owner had queued already when `failed` began has waited as long as that was tried. */
-  #failThoseBehind({ owner, startedAtMs }: Flight, error: unknown): void {
-    for (const flight of new Set(this.#flights.values())) {
-      const hasWaited = flight.state === 'queued' && flight.queuedAtMs <= startedAtMs;
-      if (hasWaited && flight.owner === owner) flight.land(error);
-    }
   }
 
   /** Adds chunks [first, end) to a neighbour that has not left yet, if there is one with room. */
   #join(owner: Fetcher, first: number, end: number): Flight | undefined {
     for (const flight of [this.#flights.get(first - 1), this.#flights.get(end)]) {
-      if (flight?.state !== 'queued' || flight.owner !== owner) continue;
-      if (flight.end - flight.first + end - first > FETCH_CHUNKS_MAX) continue;
+      if (flight?.state !== 'queued' || flight.failures > 0 || flight.owner !== owner) continue;
+      if (flight.chunks + end - first > FETCH_CHUNKS_MAX) continue;
       flight.first = Math.min(flight.first, first);
       flight.end = Math.max(flight.end, end);
       for (let chunk = first; chunk < end; chunk++) this.#flights.set(chunk, flight);
@@ -198,33 +227,259 @@ export class BlobFetches {
 
   /** Lengthens `flight`, which ends with the miss at `first`, as the chunks before it suggest. */
   #readAhead(flight: Flight, first: number): void {
-    if (!this.#store.roomy) return;
+    if (!this.#store.roomy || flight.state !== 'queued') return;
     let before = first;
     while (before > 0 && first - before < READAHEAD_CHUNKS_MAX && !this.#isMissing(before - 1)) {
       before--;
     }
     for (let more = first - before; more > 0; more--) {
       const { end } = flight;
-      if (end === this.#store.chunks || end - flight.first === FETCH_CHUNKS_MAX) return;
+      if (end === this.#store.chunks || flight.chunks === FETCH_CHUNKS_MAX) return;
       if (!this.#isMissing(end)) return;
       this.#flights.set(end, flight);
       flight.end++;
     }
   }
 
-  async #fetch(flight: Flight): Promise<void> {
-    if (flight.state === 'landed') return;
-    flight.state = 'fetching';
-    flight.startedAtMs = performance.now();
-    const { owner, first, end, abort } = flight;
-    const offset = first * CHUNK_BYTES;
-    const bytes = Buffer.alloc(Math.min(end * CHUNK_BYTES, this.#store.sizeBytes) - offset);
-    owner.onRequest();
-    await owner.ranges.readRange(bytes, offset, abort.signal);
-    // Dismissed while it was under way: somebody else may be fetching these chunks by now.
-    if (abort.signal.aborted) return;
-    flight.state = 'keeping';
-    owner.onBytes(bytes.length);
-    await this.#store.keep(first, bytes);
+  /** Attempts, until it has landed or a stream of the whole blob is to bring it. */
+  async #fly(flight: Flight): Promise<void> {
+    while (!flight.isOver && !flight.isParked) {
+      if (this.#health.holdsBack(flight)) await this.#health.turn(flight);
+      if (flight.isOver || this.#park(flight)) break;
+      await this.#scheduler.run(this, () => this.#attempt(flight));
+    }
+    this.#health.gaveUp(flight);
   }
+
+  /** Leaves the flight to the stream of the whole blob, if there is one that has not passed it. */
+  #park(flight: Flight): boolean {
+    const streaming = this.#streaming;
+    if (streaming === undefined || flight.first < streaming.stream.position) return false;
+    flight.isParked = true;
+    streaming.parked.add(flight);
+    return true;
+  }
+
+  async #attempt(flight: Flight): Promise<void> {
+    // Much may have happened while it waited for its slot.
+    if (flight.isOver || this.#health.holdsBack(flight)) return;
+    if (this.#streaming !== undefined && flight.first >= this.#streaming.stream.position) return;
+    flight.state = 'fetching';
+    const fetcher = flight.nextFetcher();
+    const abort = new AbortController();
+    flight.abort = abort;
+    const fill = this.#fillOf(flight);
+    fetcher.onRequest();
+    try {
+      const options = { signal: abort.signal, after: flight.lastError };
+      const whole = await fetcher.ranges.attempt(fill, options);
+      if (whole !== undefined) {
+        if (abort.signal.aborted) whole.cutOff();
+        else await this.#takeWhole(whole, flight, fetcher);
+        return;
+      }
+      // Dismissed while it was under way: somebody else may be fetching these chunks by now.
+      if (abort.signal.aborted) return;
+      flight.state = 'keeping';
+      fetcher.onBytes(fill.filled);
+      await this.#store.keep(flight.first, fill.bytes);
+      this.#succeeded(flight);
+      this.#land(flight);
+    } catch (error) {
+      if (!abort.signal.aborted) await this.#failed(flight, fetcher, fill, error);
+    }
+  }
+
+  #fillOf(flight: Flight): RangeFill {
+    const offset = flight.first * CHUNK_BYTES;
+    const end = Math.min(flight.end * CHUNK_BYTES, this.#store.sizeBytes);
+    const fill = new RangeFill(Buffer.alloc(end - offset), offset, flight.floor);
+    if (flight.rest !== undefined) {
+      fill.bytes.set(flight.rest);
+      fill.filled = flight.rest.length;
+      flight.rest = undefined;
+    }
+    return fill;
+  }
+
+  async #failed(flight: Flight, fetcher: Fetcher, fill: RangeFill, error: unknown): Promise<void> {
+    await this.#keepPart(flight, fetcher, fill);
+    if (!flight.isOver) this.#endAttempt(flight, fetcher, error);
+  }
+
+  /** The flight may be over, as one that a stream has brought before it broke. */
+  #endAttempt(flight: Flight, fetcher: Fetcher, error: unknown): void {
+    if (!flight.isOver) flight.state = 'queued';
+    flight.lastError = error;
+    for (const waiter of [...flight.waiters]) {
+      waiter.lastError = error;
+      if (waiter.fetcher !== fetcher) continue;
+      const isEnd = !waiter.isMounted && !hasCode(error, ErrorCodes.Unavailable);
+      if (isEnd || isFinal(error)) waiter.fail(error);
+    }
+    this.#health.failed(flight, error);
+    this.#outages.failed(this.#store.registry, this, error);
+    if (flight.waiters.size > 0 || flight.isOver) return;
+    const probe = this.#probe;
+    const goesOn = probe?.flight === flight && performance.now() < probe.untilMs;
+    if (!goesOn || isFinal(error)) this.#abandon(flight);
+  }
+
+  /** What came before an attempt broke: whole chunks are kept, and the begin of one that is not is remembered. */
+  async #keepPart(flight: Flight, fetcher: Fetcher, { bytes, filled }: RangeFill): Promise<void> {
+    const whole = filled - (filled % CHUNK_BYTES);
+    if (whole > 0 && !flight.isOver) {
+      flight.state = 'keeping';
+      fetcher.onBytes(whole);
+      await this.#store.keep(flight.first, bytes.subarray(0, whole));
+      for (const end = flight.first + whole / CHUNK_BYTES; flight.first < end; flight.first++) {
+        this.#flights.delete(flight.first);
+      }
+    }
+    if (whole === filled) return;
+    let rests = 0;
+    for (const { rest } of this.#flights.values()) if (rest !== undefined) rests++;
+    if (rests < RESTS_MAX) flight.rest = Uint8Array.from(bytes.subarray(whole, filled));
+  }
+
+  /** Takes the blob that was sent in place of the flight's range, unless it comes already. */
+  async #takeWhole(whole: WholeBlob, flight: Flight, fetcher: Fetcher): Promise<void> {
+    if (this.#streaming !== undefined) {
+      whole.cutOff();
+      flight.state = 'queued';
+      flight.isParked = true;
+      this.#streaming.parked.add(flight);
+      return;
+    }
+    const stream = new WholeStream(fetcher.ranges, this.#sinkFor(fetcher));
+    // The stream has the connection from now on: the flight's end does not end it.
+    const streaming = { stream, fetcher, abort: flight.abort, parked: new Set([flight]) };
+    flight.abort = new AbortController();
+    flight.state = 'queued';
+    this.#streaming = streaming;
+    this.#health.gaveUp(flight);
+    let failure: unknown;
+    try {
+      await stream.take(whole, flight.floor);
+      this.#succeeded(flight);
+    } catch (error) {
+      failure = error;
+    }
+    this.#streaming = undefined;
+    streaming.parked.delete(flight);
+    if (failure !== undefined && !streaming.abort.signal.aborted) {
+      for (const { waiters } of streaming.parked) {
+        for (const waiter of waiters) waiter.lastError = failure;
+      }
+      this.#endAttempt(flight, fetcher, failure);
+    }
+    for (const parked of streaming.parked) {
+      parked.isParked = false;
+      void this.#fly(parked);
+    }
+    this.#tellIdle();
+  }
+
+  #sinkFor(fetcher: Fetcher): StreamSink {
+    const store = this.#store;
+    return {
+      sizeBytes: store.sizeBytes,
+      wants: (chunk) => !store.isHere(chunk) && (store.roomy || this.#flights.has(chunk)),
+      isAwaited: (chunk) => this.#flights.has(chunk),
+      isUseful: () => store.roomy || this.#flights.size > 0,
+      agrees: (chunk, bytes) => store.agrees(chunk, bytes),
+      keep: async (first, bytes) => {
+        fetcher.onBytes(bytes.length);
+        await store.keep(first, bytes);
+        const end = first + Math.ceil(bytes.length / CHUNK_BYTES);
+        for (let chunk = first; chunk < end; chunk++) this.#landIfHere(this.#flights.get(chunk));
+      },
+      drop: (first, end) => store.drop(first, end),
+    };
+  }
+
+  #landIfHere(flight: Flight | undefined): void {
+    if (flight === undefined || flight.state === 'keeping') return;
+    for (let chunk = flight.first; chunk < flight.end; chunk++) {
+      if (!this.#store.isHere(chunk)) return;
+    }
+    this.#succeeded(flight);
+    this.#land(flight);
+    flight.abort.abort();
+  }
+
+  #succeeded(flight: Flight): void {
+    this.#health.succeeded(flight);
+    this.#outages.succeeded(this.#store.registry, this);
+  }
+
+  #land(flight: Flight): void {
+    if (!this.#over(flight)) return;
+    for (const waiter of [...flight.waiters]) waiter.landed(flight);
+    this.#tellIdle();
+  }
+
+  /** Ends a flight that nobody waits for. */
+  #abandon(flight: Flight): void {
+    if (!this.#over(flight)) return;
+    flight.abort.abort();
+    this.#tellIdle();
+  }
+
+  #over(flight: Flight): boolean {
+    if (flight.isOver) return false;
+    flight.state = 'landed';
+    if (this.#probe?.flight === flight) this.#probe = undefined;
+    this.#streaming?.parked.delete(flight);
+    for (let chunk = flight.first; chunk < flight.end; chunk++) this.#flights.delete(chunk);
+    this.#health.gaveUp(flight);
+    return true;
+  }
+
+  /** Its handle is closed in the middle of an attempt: the others that wait begin anew, with their own. */
+  #replace(flight: Flight): void {
+    const { first, end } = flight;
+    const waiters = [...flight.waiters];
+    if (!this.#over(flight)) return;
+    flight.abort.abort();
+    const by = this.#takeOff(waiters[0]!.fetcher, first, end);
+    for (const waiter of waiters) waiter.moved(flight, by);
+  }
+
+  /** @returns How much longer it waits, in ms. */
+  #expired(waiter: Waiter, wasDead: boolean): number {
+    const streaming = this.#streaming;
+    const nowMs = performance.now();
+    const isComing = streaming !== undefined && nowMs - streaming.stream.progressMs < OPENING_MS;
+    if (!waiter.isMounted) {
+      return isComing ? Math.max(0, waiter.startedMs + OPENING_WHOLE_MS - nowMs) : 0;
+    }
+    waiter.lastError ??= this.#health.lastError;
+    if (wasDead || isComing || waiter.waitMs < WAITING_MS_MIN) return 0;
+    if (this.#health.lastSuccessMs > waiter.startedMs) return 0;
+    this.#health.expired();
+    this.#outages.failed(this.#store.registry, this, waiter.lastError ?? noAnswer(waiter));
+    return 0;
+  }
+
+  #left(waiter: Waiter, unfinished: ReadonlySet<Flight>): void {
+    this.#waiters.delete(waiter);
+    for (const flight of unfinished) {
+      if (flight.isOver) continue;
+      const isVain = waiter.isMounted && waiter.hasExpired;
+      if (isVain && flight.failures > 0) flight.isDead = true;
+      if (flight.waiters.size > 0 || flight.state === 'keeping') continue;
+      const isProbed = isVain && (this.#health.isDead || flight.isDead);
+      if (isProbed && this.#probe === undefined) {
+        if (flight.state === 'fetching') this.#health.grant(flight);
+        this.#probe = { flight, untilMs: performance.now() + PROBE_MS_MAX };
+      } else if (this.#probe?.flight !== flight) {
+        this.#abandon(flight);
+      }
+    }
+  }
+}
+
+function noAnswer({ fetcher: { ranges } }: Waiter): ObdError {
+  return new ObdError(ErrorCodes.Unavailable, `Cannot read ${ranges.label}: there is no answer`);
 }

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { closeSync, openSync, truncateSync, writeSync } from 'node:fs';
 import { after, test } from 'node:test';
-import { BlobDouble, unavailable } from '../../test/support/blob-double.js';
+import { BlobDouble, gone } from '../../test/support/blob-double.js';
 import { withReadingThreads } from '../../test/support/blob-readers.js';
 import { blobFiles, removeCacheDirectories } from '../../test/support/cache-directories.js';
 import { assertReads, CONTENT, ROOM, withCache } from '../../test/support/cache-scene.js';
@@ -110,11 +110,11 @@ test('an error of the registry arrives as what it is', async () => {
   await withCache(async (cache) => {
     const blob = new BlobDouble(CONTENT);
     await withReadingThreads(cache, blob, 1, async ([thread]) => {
-      blob.before = unavailable;
+      blob.before = gone;
       await assert.rejects(thread!.call('read', chunkAt(0)), {
         name: 'ObdError',
-        code: ErrorCodes.Unavailable,
-        message: 'Cannot read: the registry double is down',
+        code: ErrorCodes.NotFound,
+        message: 'Cannot read: the registry double does not have it',
       });
       blob.before = async () => {};
       await thread!.call('read', chunkAt(0));

@@ -27,9 +27,10 @@ export interface BlobShare extends BlobName, BlobIdentity {
 export interface BlobLink {
   /**
    * Resolves once the range is in the cache file, or held for this thread.
+   * @param waitMs - How long it may take; undefined while an image is opened.
    * @throws {ObdError} what fetching throws.
    */
-  fetch(offset: number, length: number): Promise<void>;
+  fetch(offset: number, length: number, waitMs: number | undefined): Promise<void>;
   /** The chunks of that range failed a check, and are in the set no more. */
   distrusted(offset: number, length: number): void;
   /** The disk does not give that range back, and its chunks are in the set no more. */
@@ -99,14 +100,15 @@ export class BlobReader implements RandomAccessFile {
     this.#link.lost(offset, length, messageOf(error));
   }
 
-  async load(offset: number, length: number): Promise<void> {
+  async load(offset: number, length: number, deadlineMs?: number): Promise<void> {
     this.#check(offset, length);
     if (length === 0) return;
     const first = Math.floor(offset / CHUNK_BYTES);
     const end = Math.ceil((offset + length) / CHUNK_BYTES);
     for (let chunk = first; chunk < end; chunk++) {
       if (this.#chunks.has(chunk) || this.#held.find(this.#blob, chunk) !== undefined) continue;
-      await this.#link.fetch(offset, length);
+      const waitMs = deadlineMs === undefined ? undefined : deadlineMs - performance.now();
+      await this.#link.fetch(offset, length, waitMs);
       return;
     }
     await Promise.all(this.#runsOf(first, end).map((run) => this.#loadFile(run.first, run.end)));

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
-import { BlobDouble, distinctBytes, unavailable } from '../../test/support/blob-double.js';
+import { BlobDouble, distinctBytes, gone } from '../../test/support/blob-double.js';
 import {
   blobFiles,
   cacheDirectory,
@@ -104,7 +104,7 @@ class Scene {
     try {
       await readFully(this.#handles[2 * blob + handle]!, target, offset);
     } catch (error) {
-      if (mayFail && hasCode(error, ErrorCodes.Unavailable)) return;
+      if (mayFail && hasCode(error, ErrorCodes.NotFound)) return;
       if (mayFail && hasCode(error, ErrorCodes.FailedPrecondition)) return;
       if (mayFail && error instanceof TypeError && error.message.endsWith('is closed')) return;
       throw error;
@@ -114,7 +114,7 @@ class Scene {
 
   /** One handle's way to the registry is down. */
   async readFailing(list: readonly Read[]): Promise<void> {
-    for (let i = 0; i < this.#doubles.length; i += 2) this.#doubles[i]!.before = unavailable;
+    for (let i = 0; i < this.#doubles.length; i += 2) this.#doubles[i]!.before = gone;
     await this.read(list, true);
     for (const double of this.#doubles) double.before = async () => {};
   }

@@ -7,7 +7,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { BlobDouble, distinctBytes, unavailable } from '../../test/support/blob-double.js';
+import { BlobDouble, distinctBytes, gone } from '../../test/support/blob-double.js';
 import {
   blobFiles,
   cacheDirectory,
@@ -37,7 +37,7 @@ describe('restarts', () => {
     await withCache(
       async (cache) => {
         const ranges = new BlobDouble(CONTENT);
-        ranges.before = unavailable;
+        ranges.before = gone;
         const blob = await cache.openBlob(ranges);
         assert.equal(blob.cachedBytes, CONTENT.length);
         await assertReads(blob, 0, CONTENT.length);

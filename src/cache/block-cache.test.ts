@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { truncateSync, writeFileSync } from 'node:fs';
 import { after, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BlobDouble, distinctBytes, stall, unavailable } from '../../test/support/blob-double.js';
+import { BlobDouble, distinctBytes, gone, stall } from '../../test/support/blob-double.js';
 import {
   blobFiles,
   crashedCopy,
@@ -168,43 +168,23 @@ describe('failing registries', () => {
       const ranges = new BlobDouble(CONTENT);
       const blob = await cache.openBlob(ranges);
       await assertReads(blob, 0, 10);
-      ranges.before = unavailable;
-      await assert.rejects(read(blob, 9 * CHUNK_BYTES, 10), { code: ErrorCodes.Unavailable });
+      ranges.before = gone;
+      await assert.rejects(read(blob, 9 * CHUNK_BYTES, 10), { code: ErrorCodes.NotFound });
       await assertReads(blob, 20, 10);
       ranges.before = async () => {};
       await assertReads(blob, 9 * CHUNK_BYTES, 10);
     });
   });
 
-  test('what has queued for as long as a fetch was tried fails with it', async () => {
-    await withCache(async (cache) => {
-      const ranges = new BlobDouble(CONTENT);
-      const blob = await cache.openBlob(ranges);
-      let isAway = false;
-      ranges.before = async () => {
-        while (!isAway) await sleep(1);
-        await unavailable();
-      };
-      const readOf = (chunk: number) =>
-        assert.rejects(read(blob, chunk * CHUNK_BYTES, 1), { code: ErrorCodes.Unavailable });
-      const early = Array.from({ length: 18 }, (_, i) => readOf(2 * i));
-      while (ranges.requests.length < 8) await sleep(1);
-      const late = readOf(38);
-      isAway = true;
-      await Promise.all([...early, late]);
-      assert.equal(ranges.requests.length, 9, 'eight that were tried, and the one that came later');
-    });
-  });
-
   test('where one handle’s registry fails, another’s own is tried', async () => {
     await withCache(async (cache) => {
       const broken = new BlobDouble(CONTENT, 'registry.example/broken');
-      broken.before = unavailable;
+      broken.before = gone;
       const [bad, good] = await Promise.all([
         cache.openBlob(broken),
         cache.openBlob(new BlobDouble(CONTENT)),
       ]);
-      const refused = assert.rejects(read(bad, 0, 10), { code: ErrorCodes.Unavailable });
+      const refused = assert.rejects(read(bad, 0, 10), { code: ErrorCodes.NotFound });
       await good.load(0, 10);
       assert.ok(good.readLocal(Buffer.alloc(10), 0), 'load() resolved before the bytes were here');
       await refused;
@@ -375,7 +355,7 @@ describe('openBlob()', () => {
   test('refuses what is no digest, and two sizes of one digest', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
-      const wrong = { ...ranges, digest: '../../etc/passwd', readRange: ranges.readRange };
+      const wrong = { ...ranges, digest: '../../etc/passwd', attempt: ranges.attempt };
       await assert.rejects(cache.openBlob(wrong), { code: ErrorCodes.InvalidArgument });
       await cache.openBlob(ranges);
       const longer = { ...wrong, digest: ranges.digest, sizeBytes: CONTENT.length + 1 };

@@ -26,15 +26,20 @@ import { type BlobName, CacheDirectory } from './cache-directory.js';
 import { BlobHandle, type CachedBlob } from './cached-blob.js';
 import { FetchScheduler } from './fetch-scheduler.js';
 import { HeldChunks } from './held-chunks.js';
+import { type OutageLog, RegistryOutages } from './registry-outages.js';
 import { type BlobHome, SharedBlob } from './shared-blob.js';
 
 /** An fdatasync per blob that is being filled, this often: less than the kernel itself writes back. */
 const SAVE_DELAY_MS = 1000;
 
+const SILENT: OutageLog = { unavailable: () => {}, recovered: () => {} };
+
 export interface BlockCacheOptions {
   readonly capacityBytes: number;
   /** Told of faults that were survived: damaged state, a full disk, bytes fetched again. For the log. */
   readonly report?: (fault: ObdError) => void;
+  /** Told of registries that mounted disks wait for. */
+  readonly outageLog?: OutageLog;
 }
 
 /** A blob that somebody has open or is opening. */
@@ -65,6 +70,7 @@ export class BlockCache {
     this.#report = options.report ?? (() => {});
     this.#home = {
       scheduler: new FetchScheduler(),
+      outages: new RegistryOutages(options.outageLog ?? SILENT),
       held: new HeldChunks(),
       reserve: (bytes) => this.#reserve(bytes),
       release: (bytes) => {

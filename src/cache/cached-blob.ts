@@ -9,9 +9,10 @@
  */
 import type { RandomAccessFile } from '../io/random-access-file.js';
 import type { BlobRanges } from '../registry/blob-ranges.js';
-import type { Fetcher } from './blob-fetches.js';
+import type { Waits } from './blob-fetches.js';
 import { type BlobLink, BlobReader, type BlobShare } from './blob-reader.js';
 import { CHUNK_BYTES } from './chunk-set.js';
+import type { Fetcher } from './flight.js';
 import type { HeldChunk, HeldChunks } from './held-chunks.js';
 import type { SharedBlob } from './shared-blob.js';
 
@@ -29,6 +30,8 @@ export interface CachedBlob extends RandomAccessFile, BlobFigures, Omit<BlobLink
   share(): BlobShare;
   /** The chunks of that range which found no room on the disk, and are here. */
   held(offset: number, length: number): HeldChunk[];
+  /** What the reads through this handle wait for. */
+  waits(): Waits;
 }
 
 /** What several handles add up to. */
@@ -60,7 +63,7 @@ export class BlobHandle implements CachedBlob, Fetcher {
       onClosed();
     };
     this.#reader = new BlobReader(this.share(), held, {
-      fetch: (offset, length) => this.fetch(offset, length),
+      fetch: (offset, length, waitMs) => this.fetch(offset, length, waitMs),
       distrusted: (offset, length) => this.distrusted(offset, length),
       lost: (offset, length, problem) => this.lost(offset, length, problem),
       closed,
@@ -99,8 +102,8 @@ export class BlobHandle implements CachedBlob, Fetcher {
     return this.#reader.readLocal(target, offset);
   }
 
-  async load(offset: number, length: number): Promise<void> {
-    await this.#reader.load(offset, length);
+  async load(offset: number, length: number, deadlineMs?: number): Promise<void> {
+    await this.#reader.load(offset, length, deadlineMs);
   }
 
   forget(offset: number, length: number): boolean {
@@ -116,8 +119,13 @@ export class BlobHandle implements CachedBlob, Fetcher {
     return { label: this.label, registry, digest, sizeBytes, fd, chunks: stored.memory };
   }
 
-  async fetch(offset: number, length: number): Promise<void> {
-    await this.#blob.fetches.load(this, Math.floor(offset / CHUNK_BYTES), endChunk(offset, length));
+  async fetch(offset: number, length: number, waitMs: number | undefined): Promise<void> {
+    const first = Math.floor(offset / CHUNK_BYTES);
+    await this.#blob.fetches.load(this, first, endChunk(offset, length), waitMs);
+  }
+
+  waits(): Waits {
+    return this.#blob.fetches.waitsOf(this);
   }
 
   held(offset: number, length: number): HeldChunk[] {

@@ -2,6 +2,7 @@
  * One blob in the cache, as all its handles share it: the file on disk, the fetches under way, and the
  * chunks that found no room. It is read by BlobReaders (blob-reader.ts), on this thread and on others.
  */
+import { readSync } from 'node:fs';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { BlobFetches, type ChunkStore } from './blob-fetches.js';
 import type { BlobFile } from './blob-file.js';
@@ -11,10 +12,12 @@ import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
 import { isDiskFull } from './durable-file.js';
 import type { FetchScheduler } from './fetch-scheduler.js';
 import type { HeldChunks } from './held-chunks.js';
+import type { RegistryOutages } from './registry-outages.js';
 
 /** What a blob needs of the cache it is in. */
 export interface BlobHome {
   readonly scheduler: FetchScheduler;
+  readonly outages: RegistryOutages;
   readonly held: HeldChunks;
   /** Makes room for `bytes` more, by evicting other blobs if need be. False if that is not possible. */
   reserve(bytes: number): Promise<boolean>;
@@ -54,7 +57,7 @@ export class SharedBlob implements ChunkStore {
     this.#home = home;
     this.#file = file;
     this.stored = file?.chunks ?? new ChunkSet(this.chunks);
-    this.fetches = new BlobFetches(this, home.scheduler);
+    this.fetches = new BlobFetches(this, home.scheduler, home.outages);
   }
 
   /** Of this blob's bytes, how many are on the disk. */
@@ -97,6 +100,28 @@ export class SharedBlob implements ChunkStore {
     const end = Math.ceil((offset + length) / CHUNK_BYTES);
     for (let chunk = Math.floor(offset / CHUNK_BYTES); chunk < end; chunk++) {
       this.#home.held.drop(this, chunk);
+    }
+    this.#home.changed(this);
+  }
+
+  agrees(chunk: number, bytes: Uint8Array): boolean {
+    const held = this.#home.held.find(this, chunk);
+    if (held !== undefined) return Buffer.from(held).equals(bytes);
+    if (this.fd === undefined || !this.stored.has(chunk)) return true;
+    const stored = Buffer.alloc(bytes.length);
+    try {
+      const read = readSync(this.fd, stored, 0, stored.length, chunk * CHUNK_BYTES);
+      return read !== stored.length || stored.equals(bytes);
+    } catch {
+      // A reader will find out, and say so.
+      return true;
+    }
+  }
+
+  drop(first: number, end: number): void {
+    for (let chunk = first; chunk < end; chunk++) {
+      this.#home.held.drop(this, chunk);
+      this.stored.delete(chunk);
     }
     this.#home.changed(this);
   }

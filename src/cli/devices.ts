@@ -19,7 +19,7 @@ export const devices: CommandModule<object, Arguments> = {
       .options({ blockd: blockdOption, json: jsonOption })
       .epilogue(
         'A device that is recovering is of an earlier run of the daemon; reads of it wait. REMOTE is the size of the blobs in the registry, CACHED how much of them is on this disk. FETCHED, REQUESTS ' +
-          'and ERRORS (reads answered with an error) count from when the device was attached.',
+          'and ERRORS (reads answered with an error) count from when the device was attached. WAITING is how many reads wait for the registry, and how long the first of them has.',
       ),
   handler: async ({ blockd, json }) => {
     const { BlockdClient } = await import('../blockd/blockd-client.js');
@@ -48,6 +48,7 @@ function tableOf(found: readonly Device[]): string {
     { title: 'FETCHED', right: true },
     { title: 'REQUESTS', right: true },
     { title: 'ERRORS', right: true },
+    { title: 'WAITING', right: true },
   ];
   const rows = found.map((device) => [
     device.id,
@@ -61,14 +62,25 @@ function tableOf(found: readonly Device[]): string {
     byteText(device.fetchedBytes),
     String(device.fetchRequests),
     String(device.readErrors),
+    waitingText(device),
   ]);
   return textTable(columns, rows);
 }
 
-/** A line for each device that is not served, and why. */
+/** How many reads wait, and for how long the first of them has. */
+function waitingText({ waitingReads, waitingMs }: Device): string {
+  return waitingReads === 0 ? '0' : `${waitingReads} (${Math.round(waitingMs / 1000)} s)`;
+}
+
+/** A line for each device that is not served, or whose reads wait, and why. */
 function problemsOf(found: readonly Device[]): string {
-  const waiting = found.filter(({ problem }) => problem !== '');
-  return waiting.map(({ id, problem }) => `${id}: ${problem}\n`).join('');
+  return found
+    .map(({ id, problem, waitingReads, waitingReason }) => {
+      if (problem !== '') return `${id}: ${problem}\n`;
+      if (waitingReads === 0) return '';
+      return `${id}: reads wait: ${waitingReason || 'the registry has not answered yet'}\n`;
+    })
+    .join('');
 }
 
 /** Which transport new devices get, and why none of the better ones. */

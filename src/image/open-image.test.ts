@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { stall, unavailable } from '../../test/support/blob-double.js';
+import { gone, stall } from '../../test/support/blob-double.js';
 import { BlobRegistry } from '../../test/support/blob-registry.js';
 import { cacheDirectory, removeCacheDirectories } from '../../test/support/cache-directories.js';
 import { MemorySink } from '../../test/support/memory-file.js';
@@ -125,14 +125,14 @@ describe('openImage()', () => {
       const first = await open({ lowers });
       await assertPage(first, 4096 * 1000, 1);
       first.close();
-      blob.before = unavailable;
+      blob.before = gone;
       const second = await open({ lowers });
       await assertPage(second, 4096 * 1000, 1);
       assert.deepEqual(
         [figuresOf(second.remote).fetchRequests, figuresOf(second.remote).fetchedBytes],
         [0, 0],
       );
-      await assert.rejects(assertPage(second, 4096 * 500, 1), { code: ErrorCodes.Unavailable });
+      await assert.rejects(assertPage(second, 4096 * 500, 1), { code: ErrorCodes.NotFound });
       second.close();
     });
   });
@@ -262,7 +262,7 @@ describe('upstream’s images', { skip: vectorsMissing }, () => {
       const first = await open({ lowers });
       await first.disk.load(0, first.disk.sizeBytes);
       first.close();
-      for (const blob of blobs) blob.before = unavailable;
+      for (const blob of blobs) blob.before = gone;
       const second = await open({ lowers });
       assert.equal(await sha256OfDisk(second.disk), DISK_SHA256.l1l2);
       second.close();

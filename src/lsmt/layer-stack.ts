@@ -97,9 +97,11 @@ export class LayerStack implements RandomAccessFile {
   }
 
   /** Where the data continue in a source, though not on the disk, one call loads both. */
-  async load(offset: number, length: number): Promise<void> {
+  async load(offset: number, length: number, deadlineMs?: number): Promise<void> {
     await Promise.all(
-      this.#pieces(offset, length).map(({ source, start, end }) => source.load(start, end - start)),
+      this.#pieces(offset, length).map(({ source, start, end }) =>
+        source.load(start, end - start, deadlineMs),
+      ),
     );
   }
 

@@ -53,6 +53,12 @@ export class Authenticator {
       : undefined;
   }
 
+  /** Drops the headers for `access`, which a registry refuses, at all of its addresses. */
+  forget(access: Access): void {
+    const prefix = prefixOf(access);
+    for (const key of this.#known.keys()) if (key.startsWith(prefix)) this.#known.delete(key);
+  }
+
   /**
    * The header that answers a challenge.
    *
@@ -160,8 +166,12 @@ export class Authenticator {
   }
 }
 
-function keyOf({ host, repository, action }: Access, { origin }: Endpoint): string {
-  return `${action} ${host}/${repository} at ${origin}`;
+function keyOf(access: Access, { origin }: Endpoint): string {
+  return `${prefixOf(access)}${origin}`;
+}
+
+function prefixOf({ host, repository, action }: Access): string {
+  return `${action} ${host}/${repository} at `;
 }
 
 async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {

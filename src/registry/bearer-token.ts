@@ -8,11 +8,14 @@
 import { ErrorCodes, ObdError } from '../errors.js';
 import { basicAuthorization, type Login } from './credentials.js';
 import type { HttpClient } from './http-client.js';
+import { quotable } from './quotable.js';
 import { isLoopback, type RegistryHosts } from './registry-hosts.js';
-import { quotable, responseError } from './response-error.js';
+import { responseError } from './response-error.js';
 
 /** Tokens are 1 to 4 KiB; Azure's reach 10. */
 const ANSWER_BYTES_MAX = 256 << 10;
+/** All of the answer: who waits for the token may be many, and none of them can end it. */
+const ANSWER_MS_MAX = 30_000;
 /** What the specification says of a token without `expires_in`. */
 const LIFE_SECONDS_DEFAULT = 60;
 /** A longer life is not believed: the 401 at its end costs one request. */
@@ -46,7 +49,8 @@ export async function requestToken(
   const service = parameters.get('service');
   const fields = new URLSearchParams(service === undefined ? {} : { service });
   fields.set('scope', scope);
-  const common = { signal: undefined, tls: hosts.tlsFor(host, realm), doing } as const;
+  const signal = AbortSignal.timeout(ANSWER_MS_MAX);
+  const common = { signal, tls: hosts.tlsFor(host, realm), doing } as const;
   const form = { 'content-type': 'application/x-www-form-urlencoded' };
   let response: Awaited<ReturnType<HttpClient['send']>>;
   if (login?.kind === 'identity-token') {

@@ -2,27 +2,67 @@
  * A blob of a registry, read by ranges: what a virtual disk stands on.
  *
  * Registries answer a blob's GET with a redirect to storage, by a URL that is signed for minutes. It is kept
- * for SIGNED_URL_MS, so that a read costs one request and not two, and dropped when storage refuses it.
+ * for SIGNED_URL_MS, so that a read costs one request and not two, and dropped when an attempt by it fails.
  * It is a secret: it appears in no message.
  *
- * Bytes arrive in `target` as they come; an attempt that fails half way is continued, not begun again.
+ * An attempt is one GET. Who tries again, and for how long, is the caller's affair (src/cache/blob-fetches.ts).
  */
-import { ErrorCodes, ObdError } from '../errors.js';
+import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { Access } from './authenticator.js';
 import type { HttpResponse } from './http-client.js';
+import { contentRange, isContent, type RangeAnswer, rangeAnswer } from './range-answer.js';
 import type { RegistryExchange } from './registry-exchange.js';
 import { FETCH_ATTEMPTS_MAX, type RegistryLimits } from './registry-limits.js';
 import { retrying } from './retry.js';
+import { SpeedFloor } from './speed-floor.js';
 
 /** overlaybd's own figure; the shortest lives of signed URLs seen are 10 minutes. */
 const SIGNED_URL_MS = 300_000;
-/** A server that ignores ranges is read from the start up to here; beyond, a disk on it would be a joke. */
-const SKIP_BYTES_MAX = 4 << 20;
+
+/** Answers that are shorter than the range, and legal (RFC 9110 15.3.7), before they count as a failure. */
+const PARTS_MAX = 64;
 
 const REMEDIES = {
   404: 'the image is not complete there, push it again',
   416: 'the blob is shorter there than its image says, push the image again',
 };
+
+type Part = Extract<RangeAnswer, { kind: 'part' }>;
+
+/** A range on its way, through all attempts at it. */
+export class RangeFill {
+  readonly bytes: Uint8Array;
+  /** Of the blob. */
+  readonly offset: number;
+  /** How many of `bytes` have arrived; what an attempt that fails leaves is good. */
+  filled = 0;
+  readonly floor: SpeedFloor;
+
+  /** @param floor - Of the attempts before, if there were any. */
+  constructor(bytes: Uint8Array, offset: number, floor = new SpeedFloor()) {
+    this.bytes = bytes;
+    this.offset = offset;
+    this.floor = floor;
+  }
+}
+
+export interface AttemptOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** The attempt before failed so: this one takes another connection, and logs in anew if that was refused. */
+  readonly after?: unknown;
+}
+
+/** What a server sends that does not serve ranges: all of the blob, from its begin. */
+export interface WholeBlob {
+  /** For messages. */
+  readonly host: string;
+  /** Whether its Content-Length is the blob's. */
+  readonly sizeKnown: boolean;
+  /** @throws {ObdError} as BlobRanges.attempt(). */
+  pieces(floor: SpeedFloor): AsyncGenerator<Uint8Array, void, undefined>;
+  /** Ends the connection. */
+  cutOff(): void;
+}
 
 /** One blob of one registry, read by ranges. */
 export interface BlobRanges {
@@ -35,12 +75,15 @@ export interface BlobRanges {
   readonly sizeBytes: number;
 
   /**
-   * Fills all of `target` from `offset` with one ranged GET, tried again within the client's
-   * `fetchDeadlineMs`. Bytes are the registry's word: only the digest of the whole blob would prove them.
+   * Asks once for what `fill` still lacks, and again only where an answer is shorter than that. Resolves with undefined when it is filled, or with the whole blob where the
+   * server sends that instead, which is then the caller's to read or cut off.
    *
-   * @throws {ObdError} `Unavailable`, `Unauthorized`, `NotFound`, `Registry`; the signal's reason.
+   * Bytes are the registry's word: only the digest of the whole blob would prove them.
+   *
+   * @throws {ObdError} `Unavailable`, `Unauthorized`, `NotFound`, `Registry`, `FailedPrecondition` if the client is
+   *   closed; the signal's reason.
    */
-  readRange(target: Uint8Array, offset: number, signal?: AbortSignal): Promise<void>;
+  attempt(fill: RangeFill, options?: AttemptOptions): Promise<WholeBlob | undefined>;
 }
 
 export interface RangesOfBlob {
@@ -56,76 +99,94 @@ export class RemoteBlobRanges implements BlobRanges {
   readonly digest: string;
   readonly sizeBytes: number;
   readonly #source: RangeSource;
-  readonly #limits: RegistryLimits;
 
-  private constructor(source: RangeSource, { digest, limits }: RangesOfBlob, sizeBytes: number) {
+  private constructor(source: RangeSource, { digest }: RangesOfBlob, sizeBytes: number) {
     this.label = source.label;
     this.registry = source.registry;
     this.digest = digest;
     this.sizeBytes = sizeBytes;
     this.#source = source;
-    this.#limits = limits;
   }
 
   /**
    * @param sizeBytes - Undefined asks the registry with a GET of one byte, which storage answers where it
    *   refuses a HEAD by a URL signed for GET; a size that is known costs no request.
-   * @throws {ObdError} as readRange().
+   * @throws {ObdError} as attempt().
    */
   static async open(blob: RangesOfBlob, sizeBytes: number | undefined): Promise<RemoteBlobRanges> {
     const source = new RangeSource(blob);
     return new RemoteBlobRanges(source, blob, sizeBytes ?? (await sizeOf(source, blob.limits)));
   }
 
-  async readRange(target: Uint8Array, offset: number, signal?: AbortSignal): Promise<void> {
-    const end = offset + target.length;
+  async attempt(
+    fill: RangeFill,
+    { signal, after }: AttemptOptions = {},
+  ): Promise<WholeBlob | undefined> {
+    const { bytes, offset } = fill;
+    const end = offset + bytes.length;
     if (!(offset >= 0 && end <= this.sizeBytes)) {
       throw new RangeError(`[${offset}, ${end}) is outside ${this.label}`);
     }
-    if (target.length === 0) return;
+    if (hasCode(after, ErrorCodes.Unauthorized)) this.#source.forgetLogin();
     const doing = `Cannot read ${this.label} at ${offset}`;
-    let filled = 0;
-    await retrying(fetchPolicy(this.#limits), doing, signal, async (attemptSignal) => {
-      const from = offset + filled;
-      const response = await this.#source.get(from, end, doing, attemptSignal);
-      const skip = this.#bytesToSkip(response, from, end);
-      for await (const piece of bodyFrom(response, skip)) {
-        // Not as soon as all is there: leaving before the end of a body ends its connection.
-        if (filled === target.length) break;
-        const wanted = piece.subarray(0, target.length - filled);
-        target.set(wanted, filled);
-        filled += wanted.length;
+    try {
+      for (let parts = 0; fill.filled < bytes.length && parts < PARTS_MAX; parts++) {
+        const from = offset + fill.filled;
+        const freshConnection = after !== undefined && parts === 0;
+        const request = { from, end, doing, signal, freshConnection };
+        const response = await this.#source.get(request);
+        const { digest, sizeBytes } = this;
+        const answer = rangeAnswer(response, { digest, sizeBytes, from, end });
+        if (answer.kind === 'whole') return wholeBlob(response, answer.sizeKnown);
+        await take(fill, response, answer);
       }
-      if (filled === target.length) return;
-      const problem = `${response.url.host} sent ${filled} of ${target.length} bytes`;
-      throw new ObdError(ErrorCodes.Unavailable, `${doing}: ${problem}`);
-    });
+      if (fill.filled === bytes.length) return undefined;
+      throw incomplete(doing, this.registry, fill);
+    } catch (error) {
+      this.#source.forgetSignedUrl();
+      throw error;
+    }
   }
+}
 
-  /** Checks that the answer is for [from, end) of this blob; how much of it comes before `from`. */
-  #bytesToSkip(response: HttpResponse, from: number, end: number): number {
-    const refuse = (problem: string): ObdError => {
-      response.cutOff();
-      const message = `${response.doing}: ${response.url.host} ${problem}`;
-      return new ObdError(ErrorCodes.Registry, message, { digest: this.digest, offset: from });
-    };
-    if (response.status === 206) {
-      const range = contentRange(response);
-      if (range === undefined) throw refuse('answered with a part and did not say which');
-      const { first, last, sizeBytes } = range;
-      if (first !== from || last !== end - 1) {
-        throw refuse(`was asked for bytes ${from} to ${end - 1} and sent ${first} to ${last}`);
-      }
-      if (sizeBytes === undefined || sizeBytes === this.sizeBytes) return 0;
-      throw refuse(`has ${sizeBytes} bytes of it, and ${this.sizeBytes} were promised`);
-    }
-    const length = response.contentLength;
-    if (length !== undefined && length !== this.sizeBytes) {
-      throw refuse(`has ${length} bytes of it, and ${this.sizeBytes} were promised`);
-    }
-    if (from <= SKIP_BYTES_MAX) return from;
-    throw refuse('ignores ranges, so that images there cannot be read lazily; pull them instead');
+/** @throws {ObdError} `Unavailable` if the body ends before the part does. */
+async function take(fill: RangeFill, response: HttpResponse, part: Part): Promise<void> {
+  const until = fill.filled + part.length;
+  let { skip } = part;
+  for await (const piece of fill.floor.watch(response)) {
+    // Not as soon as all is there: leaving before the end of a body ends its connection.
+    if (fill.filled === until) break;
+    const skipped = Math.min(skip, piece.length);
+    skip -= skipped;
+    const wanted = piece.subarray(skipped, skipped + until - fill.filled);
+    fill.bytes.set(wanted, fill.filled);
+    fill.filled += wanted.length;
   }
+  if (fill.filled < until) throw incomplete(response.doing, response.url.host, fill);
+}
+
+function incomplete(doing: string, host: string, { filled, bytes }: RangeFill): ObdError {
+  const problem = `${host} sent ${filled} of ${bytes.length} bytes`;
+  return new ObdError(ErrorCodes.Unavailable, `${doing}: ${problem}`);
+}
+
+function wholeBlob(response: HttpResponse, sizeKnown: boolean): WholeBlob {
+  return {
+    host: response.url.host,
+    sizeKnown,
+    pieces: (floor) => floor.watch(response),
+    cutOff: () => response.cutOff(),
+  };
+}
+
+/** One GET of [from, end). */
+interface RangeRequest {
+  readonly from: number;
+  readonly end: number;
+  /** For messages. */
+  readonly doing: string;
+  readonly signal: AbortSignal | undefined;
+  readonly freshConnection?: boolean;
 }
 
 /** Where the blob's bytes come from at the moment: the registry, or where it last sent us. */
@@ -145,55 +206,46 @@ class RangeSource {
     this.registry = this.#home.host;
   }
 
-  /** The answer to a GET of [from, end): 206, or 200 from who ignores ranges. */
-  async get(from: number, end: number, doing: string, signal: AbortSignal): Promise<HttpResponse> {
+  /** The answer: 206, or 200 from who ignores ranges. */
+  async get(request: RangeRequest): Promise<HttpResponse> {
     const signed = this.#signed;
     if (signed !== undefined && signed.goodUntilMs > performance.now()) {
-      try {
-        const response = await this.#send(signed.url, from, end, doing, signal);
-        if (isData(response)) return response;
-        await response.discard();
-      } catch (error) {
-        // Only the next attempt asks the registry: a dead storage host must not cost two timeouts here.
-        this.#signed = undefined;
-        throw error;
-      }
-      this.#signed = undefined;
+      // Where that throws, only the next attempt asks the registry: a dead storage host must not cost two timeouts.
+      const response = await this.#send(signed.url, request);
+      if (isContent(response)) return response;
+      await response.discard();
     }
-    const response = await this.#send(this.#home, from, end, doing, signal);
-    if (!isData(response)) throw await this.#exchange.errorOf(response, this.#access, REMEDIES);
+    this.forgetSignedUrl();
+    const response = await this.#send(this.#home, request);
+    if (!isContent(response)) throw await this.#exchange.errorOf(response, this.#access, REMEDIES);
     if (!this.#exchange.isHome(this.#access, response.url)) {
       this.#signed = { url: response.url, goodUntilMs: performance.now() + SIGNED_URL_MS };
     }
     return response;
   }
 
-  #send(
-    url: URL,
-    from: number,
-    end: number,
-    doing: string,
-    signal: AbortSignal,
-  ): Promise<HttpResponse> {
+  forgetSignedUrl(): void {
+    this.#signed = undefined;
+  }
+
+  forgetLogin(): void {
+    this.#exchange.forgetLogin(this.#access);
+  }
+
+  #send(url: URL, { from, end, ...request }: RangeRequest): Promise<HttpResponse> {
     // Storage that compresses what it sends would answer with ranges of something else.
     const headers = { range: `bytes=${from}-${end - 1}`, 'accept-encoding': 'identity' };
-    return this.#exchange.send({
-      access: this.#access,
-      method: 'GET',
-      url,
-      headers,
-      signal,
-      doing,
-    });
+    return this.#exchange.send({ access: this.#access, method: 'GET', url, headers, ...request });
   }
 }
 
 async function sizeOf(source: RangeSource, limits: RegistryLimits): Promise<number> {
   const doing = `Cannot find the size of ${source.label}`;
   return await retrying(fetchPolicy(limits), doing, undefined, async (signal) => {
-    const response = await source.get(0, 1, doing, signal);
+    const response = await source.get({ from: 0, end: 1, doing, signal });
     const sizeBytes =
-      response.status === 206 ? contentRange(response)?.sizeBytes : response.contentLength;
+      contentRange(response)?.sizeBytes ??
+      (response.status === 206 ? undefined : response.contentLength);
     if (response.status === 206) await response.discard();
     else response.cutOff();
     if (sizeBytes !== undefined) return sizeBytes;
@@ -201,38 +253,6 @@ async function sizeOf(source: RangeSource, limits: RegistryLimits): Promise<numb
   });
 }
 
-/** The pieces of the body without their first `skip` bytes. */
-async function* bodyFrom(response: HttpResponse, skip: number): AsyncGenerator<Uint8Array> {
-  let toSkip = skip;
-  for await (const piece of response.pieces()) {
-    if (toSkip < piece.length) yield piece.subarray(toSkip);
-    toSkip -= Math.min(toSkip, piece.length);
-  }
-}
-
 function fetchPolicy({ backoffMs, fetchDeadlineMs }: RegistryLimits) {
   return { attemptsMax: FETCH_ATTEMPTS_MAX, backoffMs, deadlineMs: fetchDeadlineMs };
-}
-
-function isData({ status }: HttpResponse): boolean {
-  return status === 200 || status === 206;
-}
-
-interface ContentRange {
-  readonly first: number;
-  readonly last: number;
-  /** Of the whole blob; undefined where the server does not say. */
-  readonly sizeBytes: number | undefined;
-}
-
-function contentRange(response: HttpResponse): ContentRange | undefined {
-  const header = response.header('content-range') ?? '';
-  const match = /^bytes ([0-9]{1,15})-([0-9]{1,15})\/([0-9]{1,15}|\*)$/.exec(header);
-  if (match === null) return undefined;
-  const [, first, last, size] = match;
-  return {
-    first: Number(first),
-    last: Number(last),
-    sizeBytes: size === '*' ? undefined : Number(size),
-  };
 }

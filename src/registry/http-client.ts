@@ -21,6 +21,8 @@ const KEEP_ALIVE_MS = 15_000;
 const DISCARD_BYTES_MAX = 64 << 10;
 /** Registries with authorities of their own; beyond, connections to the first of them are made anew. */
 const TLS_SETTINGS_MAX = 64;
+/** Google Artifact Registry answers with 21 KB of headers; Node's own limit is 16 KiB. */
+const HEADER_BYTES_MAX = 64 << 10;
 const USER_AGENT = 'obd-ts';
 
 export interface HttpRequest {
@@ -33,6 +35,8 @@ export interface HttpRequest {
   readonly tls?: TlsSettings | undefined;
   /** Instead of `headersMs`, where an answer takes its time. */
   readonly headersMs?: number | undefined;
+  /** On a connection of its own, which ends with the answer: the pooled ones may all lead to one bad server. */
+  readonly freshConnection?: boolean | undefined;
   /** For messages: "Cannot read sha256:...". */
   readonly doing: string;
 }
@@ -40,7 +44,7 @@ export interface HttpRequest {
 export class HttpClient {
   readonly #limits: RegistryLimits;
   readonly #agent: Agent;
-  /** Connections that other TLS settings were used for are never shared. */
+  /** Connections that other TLS settings were used for are never shared, nor are those of requests that want their own. */
   readonly #agents = new Map<string, Agent>();
   #closed = false;
 
@@ -51,9 +55,9 @@ export class HttpClient {
 
   /** @throws {ObdError} as transportError() has it; the signal's reason. */
   async send(request: HttpRequest): Promise<HttpResponse> {
-    const { method, url, headers, body, signal, tls, headersMs, doing } = request;
+    const { method, url, headers, body, signal, tls, headersMs, freshConnection, doing } = request;
     try {
-      const response = await this.#agentFor(tls).request({
+      const response = await this.#agentFor(tls, freshConnection === true).request({
         origin: url.origin,
         path: `${url.pathname}${url.search}`,
         method,
@@ -61,10 +65,11 @@ export class HttpClient {
         body: body ?? null,
         ...(signal === undefined ? {} : { signal }),
         ...(headersMs === undefined ? {} : { headersTimeout: headersMs }),
+        ...(freshConnection ? { reset: true } : {}),
       });
-      return new HttpResponse(response, url, doing);
+      return new HttpResponse(response, url, doing, signal);
     } catch (error) {
-      throw transportError(error, doing, url.host);
+      throw isAbort(error, signal) ? error : transportError(error, doing, url.host);
     }
   }
 
@@ -74,9 +79,9 @@ export class HttpClient {
     await Promise.all([this.#agent, ...this.#agents.values()].map((agent) => agent.destroy()));
   }
 
-  #agentFor(tls: TlsSettings | undefined): Agent {
-    if (tls === undefined || this.#closed) return this.#agent;
-    const key = JSON.stringify(tls);
+  #agentFor(tls: TlsSettings | undefined, isFresh: boolean): Agent {
+    if ((tls === undefined && !isFresh) || this.#closed) return this.#agent;
+    const key = JSON.stringify({ tls, isFresh });
     let agent = this.#agents.get(key);
     if (agent === undefined) {
       const [oldest] = this.#agents;
@@ -101,6 +106,7 @@ function newAgent(
     bodyTimeout: bodyIdleMs,
     keepAliveTimeout: KEEP_ALIVE_MS,
     connections: CONNECTIONS_PER_HOST_MAX,
+    maxHeaderSize: HEADER_BYTES_MAX,
   });
 }
 
@@ -109,12 +115,19 @@ export class HttpResponse {
   readonly url: URL;
   readonly doing: string;
   readonly #response: Dispatcher.ResponseData;
+  readonly #signal: AbortSignal | undefined;
 
-  constructor(response: Dispatcher.ResponseData, url: URL, doing: string) {
+  constructor(
+    response: Dispatcher.ResponseData,
+    url: URL,
+    doing: string,
+    signal: AbortSignal | undefined,
+  ) {
     this.status = response.statusCode;
     this.url = url;
     this.doing = doing;
     this.#response = response;
+    this.#signal = signal;
     // A body that is cut off emits an error; whoever reads it is told by the read.
     response.body.on('error', () => {});
   }
@@ -140,7 +153,7 @@ export class HttpResponse {
     try {
       for await (const piece of this.#response.body) yield piece as Uint8Array;
     } catch (error) {
-      throw transportError(error, this.doing, this.url.host);
+      throw isAbort(error, this.#signal) ? error : transportError(error, this.doing, this.url.host);
     }
   }
 
@@ -169,10 +182,16 @@ export class HttpResponse {
     await this.#response.body.dump({ limit: DISCARD_BYTES_MAX }).catch(() => {});
   }
 
-  /** Ends the connection without reading on. */
-  cutOff(): void {
-    this.#response.body.destroy();
+  /** Ends the connection without reading on. @param why - What pieces() throws. */
+  cutOff(why?: ObdError): void {
+    this.#response.body.destroy(why);
   }
+}
+
+/** Whether the caller ended it; the end of a time limit is the peer's fault. */
+function isAbort(error: unknown, signal: AbortSignal | undefined): boolean {
+  if (signal?.aborted !== true || error !== signal.reason) return false;
+  return !(error instanceof Error && error.name === 'TimeoutError');
 }
 
 function lazyConnector(timeout: number, tls?: TlsSettings): buildConnector.connector {

@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { LoopbackRegistry } from '../../test/support/loopback-registry.js';
+import { readRange } from '../../test/support/read-range.js';
 import { TlsFront } from '../../test/support/tls-front.js';
 import { ErrorCodes } from '../errors.js';
 import type { Login } from './credentials.js';
@@ -60,7 +61,7 @@ function clientWith(hostsToml: Readonly<Record<string, string>>, logins: [string
 async function content(client: RegistryClient, host: string): Promise<string> {
   const blob = await client.blobRanges(host, 'team/app', digest, undefined);
   const target = Buffer.alloc(blob.sizeBytes);
-  await blob.readRange(target, 0);
+  await readRange(blob, target, 0);
   return target.toString();
 }
 

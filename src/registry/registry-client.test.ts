@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, beforeEach, test } from 'node:test';
 import { LoopbackRegistry } from '../../test/support/loopback-registry.js';
+import { readRange as readBlobRange } from '../../test/support/read-range.js';
 import { ErrorCodes } from '../errors.js';
 import { requestToken } from './bearer-token.js';
 import { parseChallenges } from './challenge.js';
@@ -73,7 +74,7 @@ const tokensAsked = () => registry.seen.filter(({ path }) => path.startsWith('/t
 
 async function readRange(client: RegistryClient, offset = 0): Promise<void> {
   const target = new Uint8Array(1000);
-  await (await client.blobRanges(host, 'x/y', digest, bytes.length)).readRange(target, offset);
+  await readBlobRange(await client.blobRanges(host, 'x/y', digest, bytes.length), target, offset);
   assert.ok(bytes.subarray(offset, offset + 1000).equals(target));
 }
 

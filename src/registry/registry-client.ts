@@ -55,7 +55,7 @@ export class RegistryClient {
    *
    * @param sizeBytes - Undefined asks the registry for it.
    * @throws {ObdError} `InvalidArgument`, `Unsupported` for what is no name or digest; as
-   *   BlobRanges.readRange() if the size is asked for.
+   *   BlobRanges.attempt() if the size is asked for.
    */
   async blobRanges(
     host: string,

@@ -12,9 +12,10 @@ import { type Access, Authenticator } from './authenticator.js';
 import type { Credentials } from './credentials.js';
 import { type Endpoint, urlAt } from './endpoint.js';
 import { HttpClient, type HttpRequest, type HttpResponse } from './http-client.js';
+import { quotable } from './quotable.js';
 import type { RegistryHosts } from './registry-hosts.js';
 import type { RegistryLimits } from './registry-limits.js';
-import { quotable, type Remedies, responseError } from './response-error.js';
+import { type Remedies, responseError } from './response-error.js';
 
 /** Registry to mirror, mirror to storage, storage to its region: three are seen. */
 const REDIRECTS_MAX = 6;
@@ -152,6 +153,11 @@ export class RegistryExchange {
       response,
       `it leaves TLS for ${quotable(target.protocol)}//${quotable(target.host)}; if that is to be trusted, list it in plain_http`,
     );
+  }
+
+  /** The next request logs in anew. */
+  forgetLogin(access: Access): void {
+    this.#authenticator.forget(access);
   }
 
   /** The error for an answer that was not hoped for. */

@@ -1,8 +1,8 @@
 /**
  * How long registries are waited for, and how often they are asked again. One set per client.
  *
- * The defaults fit a disk behind the network: an attempt is given up soon enough that a second and a third
- * fit before the deadline of a read, and no read outlives that deadline.
+ * The defaults fit a disk behind the network: an attempt is given up soon enough that a second and a third fit before the
+ * deadline of a read (src/cache/patience.ts).
  */
 export interface RegistryLimits {
   /** TCP and TLS together. */
@@ -21,7 +21,7 @@ export interface RegistryLimits {
   readonly backoffMs: number;
   /** All attempts at a request that moves no blob. */
   readonly requestDeadlineMs: number;
-  /** All attempts at one read of a blob's range: to the kernel, this is how long a disk may take. */
+  /** All attempts at finding the size of a blob. */
   readonly fetchDeadlineMs: number;
 }
 

@@ -7,11 +7,13 @@
  */
 import { type ErrorCode, ErrorCodes, ObdError } from '../errors.js';
 import type { HttpResponse } from './http-client.js';
+import { quotable } from './quotable.js';
 import { retryAfterMs } from './retry.js';
 
 /** Error documents are a few hundred bytes; some gateways send a page of HTML. */
 const ERROR_BYTES_MAX = 16 << 10;
-const QUOTE_LENGTH_MAX = 200;
+/** A body that drips is left with what it has said; its status says the rest. */
+const ERROR_MS_MAX = 5_000;
 
 /** What to say of a status, besides what the registry says. */
 export type Remedies = Readonly<Record<number, string>>;
@@ -36,18 +38,22 @@ function codeOf(status: number): ErrorCode {
   if (status === 401 || status === 403 || status === 407) return ErrorCodes.Unauthorized;
   if (status === 404 || status === 410) return ErrorCodes.NotFound;
   if (status === 507) return ErrorCodes.NoSpace;
-  // 408, 425 and 429 say "later" in so many words. 501 and 505 will not change.
+  // 408, 425 and 429 say "later" in so many words.
   if (status === 408 || status === 425 || status === 429) return ErrorCodes.Unavailable;
+  // 501 and 505 will not change.
   if (status >= 500 && status !== 501 && status !== 505) return ErrorCodes.Unavailable;
   return ErrorCodes.Registry;
 }
 
 async function registrySays(response: HttpResponse): Promise<string> {
   let text: string;
+  const timer = setTimeout(() => response.cutOff(), ERROR_MS_MAX);
   try {
     text = Buffer.from(await response.readAll(ERROR_BYTES_MAX)).toString('utf8');
   } catch {
     return '';
+  } finally {
+    clearTimeout(timer);
   }
   const first = firstError(text);
   return first === undefined ? '' : ` (${quotable(first)})`;
@@ -63,12 +69,4 @@ function firstError(text: string): string | undefined {
   } catch {
     return undefined;
   }
-}
-
-/** Text of somebody else's, fit for one line of a log or a terminal. */
-export function quotable(text: string): string {
-  const printable = text.replaceAll(/[^\x20-\x7e]+/g, ' ').trim();
-  return printable.length > QUOTE_LENGTH_MAX
-    ? `${printable.slice(0, QUOTE_LENGTH_MAX)}...`
-    : printable;
 }

@@ -1,11 +1,11 @@
 /**
  * The only place that knows Node's, OpenSSL's and undici's error codes: what each says about a registry.
  *
- * Most are `Unavailable`, which is what retrying() tries again. Those that will not go away by asking again
- * (certificates, no TLS at the other end) are `Registry`, with the remedy. An error with no code that is
- * known here is a bug and is passed on as it is.
+ * Most are `Unavailable`, which is what retrying() tries again, and so is what has no code that is known here. Those
+ * that will not go away by asking again (certificates, no TLS at the other end) are `Registry`, with the remedy.
  */
-import { type ErrorCode, ErrorCodes, ObdError, systemCode } from '../errors.js';
+import { type ErrorCode, ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+import { quotable } from './quotable.js';
 
 const TRUST_REMEDY = 'if that is its own authority, put its certificate into /etc/ssl/certs';
 const PLAIN_REMEDY = 'if it speaks plain HTTP, list it among the plain-HTTP hosts';
@@ -49,24 +49,31 @@ const MEANING: Readonly<Record<string, readonly [ErrorCode, string]>> = {
 };
 
 /**
- * The ObdError for what a request threw, or `error` itself if it is one already or is no fault of a network.
+ * The ObdError for what a request threw, or `error` itself if it is one already.
  *
  * @param doing - What was being done, for the message: "Cannot read sha256:... ".
  * @param host - Whom it was asked of. Never a whole URL: queries of signed ones are secrets.
  */
-export function transportError(error: unknown, doing: string, host: string): unknown {
-  const code = systemCode(error);
-  if (code === undefined) return error;
-  const meaning = MEANING[code] ?? prefixMeaning(code);
-  if (meaning === undefined) return error;
-  return new ObdError(meaning[0], `${doing}: ${host}: ${meaning[1]}`, {}, error);
+export function transportError(error: unknown, doing: string, host: string): ObdError {
+  if (error instanceof ObdError) return error;
+  const code = systemCode(error) ?? '';
+  const [errorCode, problem] = MEANING[code] ?? familyMeaning(code, error);
+  return new ObdError(errorCode, `${doing}: ${host}: ${problem}`, {}, error);
 }
 
-/** Families of codes: llhttp's, and OpenSSL's reasons for ending a handshake. */
-function prefixMeaning(code: string): readonly [ErrorCode, string] | undefined {
-  if (code.startsWith('HPE_')) return [Unavailable, `its answer is not HTTP (${code})`];
+/** By families of codes (llhttp's, and OpenSSL's reasons for ending a handshake), or by the error's name. */
+function familyMeaning(code: string, error: unknown): readonly [ErrorCode, string] {
+  const name = error instanceof Error ? error.name : '';
+  // undici gives its parser's errors no code of llhttp's.
+  if (name === 'HTTPParserError' || code.startsWith('HPE_')) {
+    return [Unavailable, `its answer is not HTTP (${quotable(messageOf(error))})`];
+  }
+  if (name === 'TimeoutError') return [Unavailable, 'it took too long to answer'];
   if (code.startsWith('ERR_SSL_') || code.startsWith('ERR_TLS_')) {
     return [Registry, `TLS failed (${code})`];
   }
-  return undefined;
+  return [
+    Unavailable,
+    code === '' ? `the request failed (${name})` : `the request failed (${code})`,
+  ];
 }

@@ -23,9 +23,9 @@ export class FileWindow implements RandomAccessFile {
     return this.#source.readLocal(target, this.#start + offset);
   }
 
-  async load(offset: number, length: number): Promise<void> {
+  async load(offset: number, length: number, deadlineMs?: number): Promise<void> {
     this.#checkRange(offset, length);
-    await this.#source.load(this.#start + offset, length);
+    await this.#source.load(this.#start + offset, length, deadlineMs);
   }
 
   forget(offset: number, length: number): boolean {

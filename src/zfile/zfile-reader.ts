@@ -101,13 +101,13 @@ export class ZFileReader implements RandomAccessFile {
     return true;
   }
 
-  async load(offset: number, length: number): Promise<void> {
+  async load(offset: number, length: number, deadlineMs?: number): Promise<void> {
     this.#checkRange(offset, offset + length);
     if (length === 0) return;
     const { blockBytes } = this.layout;
     const start = this.#table.startOf(Math.floor(offset / blockBytes));
     const end = this.#table.endOf(Math.floor((offset + length - 1) / blockBytes));
-    await this.#source.load(start, end - start);
+    await this.#source.load(start, end - start, deadlineMs);
   }
 
   /**

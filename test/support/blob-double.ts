@@ -1,6 +1,11 @@
 /** A registry's blob in memory: the edge at which tests count, delay, refuse and damage what is fetched. */
 import { ErrorCodes, ObdError } from '../../src/errors.js';
-import type { BlobRanges } from '../../src/registry/blob-ranges.js';
+import type {
+  AttemptOptions,
+  BlobRanges,
+  RangeFill,
+  WholeBlob,
+} from '../../src/registry/blob-ranges.js';
 import { sha256Of } from '../../src/registry/digest.js';
 
 export interface FetchedRange {
@@ -21,6 +26,8 @@ export class BlobDouble implements BlobRanges {
     async () => {};
   /** May change the bytes of an answer. */
   damage: (target: Uint8Array, request: FetchedRange) => void = () => {};
+  /** May answer with a stream of all in place of a range. */
+  whole: () => WholeBlob | undefined = () => undefined;
   readonly #bytes: Uint8Array;
   #parallel = 0;
 
@@ -41,7 +48,9 @@ export class BlobDouble implements BlobRanges {
     return this.requests.reduce((sum, { length }) => sum + length, 0);
   }
 
-  async readRange(target: Uint8Array, offset: number, signal?: AbortSignal): Promise<void> {
+  async attempt(fill: RangeFill, { signal }: AttemptOptions = {}): Promise<WholeBlob | undefined> {
+    const target = fill.bytes.subarray(fill.filled);
+    const offset = fill.offset + fill.filled;
     if (!(offset >= 0 && offset + target.length <= this.#bytes.length)) {
       throw new RangeError(`[${offset}, ${offset + target.length}) is outside ${this.label}`);
     }
@@ -52,8 +61,12 @@ export class BlobDouble implements BlobRanges {
     try {
       await new Promise(setImmediate);
       await this.before(request, signal);
+      const whole = this.whole();
+      if (whole !== undefined) return whole;
       target.set(this.#bytes.subarray(offset, offset + target.length));
       this.damage(target, request);
+      fill.filled = fill.bytes.length;
+      return undefined;
     } finally {
       this.#parallel--;
     }
@@ -73,6 +86,11 @@ export async function stall(
 /** For `before`: the registry is away. */
 export async function unavailable(): Promise<void> {
   throw new ObdError(ErrorCodes.Unavailable, 'Cannot read: the registry double is down');
+}
+
+/** For `before`: the registry does not have it. */
+export async function gone(): Promise<void> {
+  throw new ObdError(ErrorCodes.NotFound, 'Cannot read: the registry double does not have it');
 }
 
 /** `length` bytes in which no two places look alike, so that a byte from elsewhere is noticed. */

@@ -15,7 +15,7 @@ interface Range {
 
 /** What a thread asks for. */
 export type ReaderCalls = {
-  fetch(range: Range): readonly HeldChunk[];
+  fetch(range: Range & { readonly waitMs: number | undefined }): readonly HeldChunk[];
   distrusted(range: Range): void;
   lost(range: Range & { readonly problem: string }): void;
   closed(nothing: undefined): void;
@@ -67,8 +67,8 @@ export async function withReadingThreads(
 
 function handlersOf(handle: CachedBlob): Handlers<ReaderCalls> {
   return {
-    fetch: async ({ offset, length }) => {
-      await handle.fetch(offset, length);
+    fetch: async ({ offset, length, waitMs }) => {
+      await handle.fetch(offset, length, waitMs);
       return handle.held(offset, length);
     },
     distrusted: ({ offset, length }) => handle.distrusted(offset, length),

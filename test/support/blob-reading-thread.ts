@@ -33,8 +33,8 @@ const main = new ThreadCalls<ReaderCalls, ThreadsCalls>(parentPort!, {
 });
 const held = new HeldChunks();
 const blob = new BlobReader(share, held, {
-  fetch: async (offset, length) => {
-    for (const { chunk, bytes } of await main.call('fetch', { offset, length })) {
+  fetch: async (offset, length, waitMs) => {
+    for (const { chunk, bytes } of await main.call('fetch', { offset, length, waitMs })) {
       held.hold(share, chunk, bytes);
     }
   },

@@ -1,6 +1,6 @@
 /** A cache in a directory of its own, and a blob whose every byte is known, for tests. */
 import assert from 'node:assert/strict';
-import { BlockCache } from '../../src/cache/block-cache.js';
+import { BlockCache, type BlockCacheOptions } from '../../src/cache/block-cache.js';
 import { CHUNK_BYTES } from '../../src/cache/chunk-set.js';
 import type { ObdError } from '../../src/errors.js';
 import { type RandomAccessFile, readFully } from '../../src/io/random-access-file.js';
@@ -34,7 +34,7 @@ export async function assertReads(
 /** Runs `work` on a cache, which is closed afterwards, and the faults it survives. */
 export async function withCache<T>(
   work: (cache: BlockCache, directory: string, faults: ObdError[]) => Promise<T>,
-  options: { capacityBytes: number } = ROOM,
+  options: Omit<BlockCacheOptions, 'report'> = ROOM,
   directory = cacheDirectory(),
 ): Promise<T> {
   const faults: ObdError[] = [];

@@ -88,6 +88,9 @@ class LocalDevice implements HostedDevice {
       remoteBytes: image.remoteBytes,
       ...figuresOf(image.remote),
       readErrors: this.#export.readErrors,
+      waitingReads: 0,
+      waitingMs: 0,
+      waitingReason: '',
     };
   }
 

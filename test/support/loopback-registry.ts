@@ -29,7 +29,12 @@ export type Fault =
   | 'no-content-range'
   /** A bit of the body is flipped. */
   | 'wrong-bytes'
-  | { readonly status: number; readonly headers?: Record<string, string>; readonly body?: string };
+  | {
+      readonly status: number;
+      readonly headers?: Record<string, string>;
+      readonly body?: string;
+      readonly encoding?: BufferEncoding;
+    };
 
 export interface Login {
   readonly kind: 'basic' | 'bearer';
@@ -109,7 +114,9 @@ export class LoopbackRegistry {
     if (fault === 'reset') return void request.socket.destroy();
     if (fault === 'silence') return;
     if (typeof fault === 'object') {
-      response.writeHead(fault.status, fault.headers).end(fault.body ?? '');
+      response
+        .writeHead(fault.status, fault.headers)
+        .end(fault.body ?? '', fault.encoding ?? 'utf8');
       return;
     }
     if (isToken) return await this.#token(request, response);

@@ -53,6 +53,9 @@ export class LoopDevices implements Devices {
       nbdUri: '',
       state: 'attached',
       problem: '',
+      waitingReads: 0,
+      waitingMs: 0,
+      waitingReason: '',
     };
     this.attached.set(id, device);
     return device;

@@ -17,6 +17,9 @@ export interface Device {
   'nbdUri'?: (string);
   'state'?: (string);
   'problem'?: (string);
+  'waitingReads'?: (number);
+  'waitingMs'?: (number | string | Long);
+  'waitingReason'?: (string);
 }
 
 export interface Device__Output {
@@ -34,4 +37,7 @@ export interface Device__Output {
   'nbdUri': (string);
   'state': (string);
   'problem': (string);
+  'waitingReads': (number);
+  'waitingMs': (number);
+  'waitingReason': (string);
 }

@@ -1,0 +1,124 @@
+/**
+ * Decides when a blob that gives no bytes is asked for again.
+ *
+ * Healthy, every flight goes as it comes. From the first failure to the next success one attempt at a time is made for
+ * the whole blob, with pauses that double up to BACKOFF_MS_MAX: hundreds of waiting reads ask a failing registry no
+ * more often than one. Flights take turns, and each waits for its own back-off as well, so that one range that always
+ * fails does not keep the others from being read.
+ */
+import { ErrorCodes, hasCode, ObdError } from '../errors.js';
+import { BACKOFF_MS_MAX, RETRY_AFTER_MS_MAX } from '../registry/registry-limits.js';
+import type { Flight } from './flight.js';
+
+const BACKOFF_MS = 200;
+
+export class BlobHealth {
+  /** A read has waited in vain for a whole deadline, and nothing has come since. */
+  isDead = false;
+  /** Why it is failing. */
+  lastError: unknown;
+  lastSuccessMs = Number.NEGATIVE_INFINITY;
+  #failures = 0;
+  #resumeAtMs = 0;
+  /** The flight whose attempt is the one that a failing blob has under way. */
+  #granted: Flight | undefined;
+  readonly #turns = new Map<Flight, () => void>();
+  #timer: NodeJS.Timeout | undefined;
+  readonly #retryAtMs: (earliestMs: number) => number;
+
+  /** @param retryAtMs - When the registry may be asked again, at the earliest given. */
+  constructor(retryAtMs: (earliestMs: number) => number) {
+    this.#retryAtMs = retryAtMs;
+  }
+
+  get isFailing(): boolean {
+    return this.#failures > 0;
+  }
+
+  /** Whether the flight has to wait for turn() before its next attempt. */
+  holdsBack(flight: Flight): boolean {
+    if (flight === this.#granted) return false;
+    return this.isFailing || flight.notBeforeMs > performance.now();
+  }
+
+  /** Resolves when the flight may try, or is over. succeeded(), failed() or gaveUp() has to follow. */
+  turn(flight: Flight): Promise<void> {
+    return new Promise((resolve) => {
+      this.#turns.set(flight, resolve);
+      this.#pump();
+    });
+  }
+
+  succeeded(flight: Flight): void {
+    this.#failures = 0;
+    this.isDead = false;
+    this.lastError = undefined;
+    this.lastSuccessMs = performance.now();
+    this.gaveUp(flight);
+  }
+
+  failed(flight: Flight, error: unknown): void {
+    const nowMs = performance.now();
+    // Attempts that were under way together fail together, and count once.
+    if (nowMs >= this.#resumeAtMs) {
+      this.#failures++;
+      this.#resumeAtMs = this.#retryAtMs(nowMs + pauseMs(this.#failures, error));
+    }
+    this.lastError = error;
+    flight.failures++;
+    flight.notBeforeMs = nowMs + pauseMs(flight.failures, error);
+    this.gaveUp(flight);
+  }
+
+  /** A read has waited for a whole deadline; there may have been no answer at all. */
+  expired(): void {
+    this.isDead = true;
+    if (!this.isFailing) this.#failures = 1;
+  }
+
+  /** The attempt that the flight has under way is the one that the failing blob may have. */
+  grant(flight: Flight): void {
+    this.#granted ??= flight;
+  }
+
+  /** The flight's attempt has ended, or the flight has. */
+  gaveUp(flight: Flight): void {
+    if (this.#granted === flight) this.#granted = undefined;
+    if (flight.isOver) this.#go(flight);
+    this.#pump();
+  }
+
+  #pump(): void {
+    clearTimeout(this.#timer);
+    const nowMs = performance.now();
+    let earliestMs = Number.POSITIVE_INFINITY;
+    for (const flight of this.#turns.keys()) {
+      if (this.isFailing && this.#granted !== undefined) return;
+      const atMs = Math.max(flight.notBeforeMs, this.isFailing ? this.#resumeAtMs : 0);
+      earliestMs = Math.min(earliestMs, atMs);
+      if (atMs > nowMs) continue;
+      if (this.isFailing) this.#granted = flight;
+      this.#go(flight);
+    }
+    if (this.#turns.size > 0 && this.#granted === undefined) {
+      this.#timer = setTimeout(() => this.#pump(), Math.max(1, earliestMs - nowMs));
+    }
+  }
+
+  #go(flight: Flight): void {
+    const go = this.#turns.get(flight);
+    this.#turns.delete(flight);
+    go?.();
+  }
+}
+
+function pauseMs(failures: number, error: unknown): number {
+  const full = Math.min(BACKOFF_MS * 2 ** (failures - 1), BACKOFF_MS_MAX);
+  const asked = error instanceof ObdError ? (error.details.retryAfterMs ?? 0) : 0;
+  return Math.max(full * (0.5 + Math.random() / 2), Math.min(asked, RETRY_AFTER_MS_MAX));
+}
+
+/** Whether asking again is of no use, however long: the client is closed, or it is a bug. */
+export function isFinal(error: unknown): boolean {
+  return !(error instanceof ObdError) || hasCode(error, ErrorCodes.FailedPrecondition);
+}

@@ -1,0 +1,103 @@
+/**
+ * Which registries fail, for the log: one line when the reads of mounted disks begin to wait for one, and one when
+ * everything that failed there has succeeded. A registry that comes and goes has a pair of lines every QUIET_MS at most.
+ *
+ * Also bounds how often a registry that fails is asked, whatever the number of its blobs.
+ */
+
+const QUIET_MS = 10_000;
+/** Between two attempts at failing blobs of one registry. */
+const RETRY_SPACING_MS = 50;
+
+export interface OutageLog {
+  /** @param waitingMs - How long the oldest of the `waiting` reads has waited. */
+  unavailable(outage: {
+    readonly registry: string;
+    readonly waiting: number;
+    readonly sinceMs: number;
+    readonly err: unknown;
+  }): void;
+  recovered(outage: { readonly registry: string; readonly afterMs: number }): void;
+}
+
+/** A blob, as the reads that wait for it. */
+export interface WaitedFor {
+  readonly waitingReads: number;
+  /** How long the oldest of them has waited. */
+  readonly waitingMs: number;
+}
+
+interface Outage {
+  readonly failing: Set<WaitedFor>;
+  readonly startedMs: number;
+  isLogged: boolean;
+}
+
+export class RegistryOutages {
+  readonly #log: OutageLog;
+  readonly #outages = new Map<string, Outage>();
+  /** Of registries, when there was a line. Those that are older than QUIET_MS go with the next. */
+  readonly #loggedMs = new Map<string, number>();
+  /** Of registries, up to when attempts are given away. */
+  readonly #takenMs = new Map<string, number>();
+
+  constructor(log: OutageLog) {
+    this.#log = log;
+  }
+
+  /** An attempt at the blob has failed, or a read of it has waited in vain. */
+  failed(registry: string, blob: WaitedFor, err: unknown): void {
+    let outage = this.#outages.get(registry);
+    if (outage === undefined) {
+      outage = { failing: new Set(), startedMs: performance.now(), isLogged: false };
+      this.#outages.set(registry, outage);
+    }
+    outage.failing.add(blob);
+    if (outage.isLogged || !this.#mayLog(registry)) return;
+    let waiting = 0;
+    let sinceMs = 0;
+    for (const { waitingReads, waitingMs } of outage.failing) {
+      waiting += waitingReads;
+      sinceMs = Math.max(sinceMs, Math.round(waitingMs));
+    }
+    if (waiting === 0) return;
+    outage.isLogged = true;
+    this.#loggedMs.set(registry, performance.now());
+    this.#log.unavailable({ registry, waiting, sinceMs, err });
+  }
+
+  /** The blob gives bytes. */
+  succeeded(registry: string, blob: WaitedFor): void {
+    const outage = this.#outages.get(registry);
+    if (outage?.failing.delete(blob) !== true || outage.failing.size > 0) return;
+    this.#end(registry);
+    if (!outage.isLogged) return;
+    const afterMs = Math.round(performance.now() - outage.startedMs);
+    this.#log.recovered({ registry, afterMs });
+  }
+
+  /** The blob is closed: what comes of it is of no interest any more. */
+  closed(registry: string, blob: WaitedFor): void {
+    const outage = this.#outages.get(registry);
+    if (outage?.failing.delete(blob) === true && outage.failing.size === 0) this.#end(registry);
+  }
+
+  /** When the registry may be asked again, not before `earliestMs`. */
+  retryAtMs(registry: string, earliestMs: number): number {
+    const nowMs = performance.now();
+    const freeMs = Math.max(nowMs, this.#takenMs.get(registry) ?? 0);
+    this.#takenMs.set(registry, freeMs + RETRY_SPACING_MS);
+    return Math.max(earliestMs, freeMs);
+  }
+
+  #end(registry: string): void {
+    this.#outages.delete(registry);
+    this.#takenMs.delete(registry);
+  }
+
+  #mayLog(registry: string): boolean {
+    const sinceMs = performance.now() - QUIET_MS;
+    for (const [each, atMs] of this.#loggedMs) if (atMs < sinceMs) this.#loggedMs.delete(each);
+    return !this.#loggedMs.has(registry);
+  }
+}

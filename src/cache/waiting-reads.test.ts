@@ -1,0 +1,185 @@
+/**
+ * Goal: a read of a mounted disk waits for its bytes until its deadline, whatever the registry answers, and asks no
+ * more often than it has to; a blob that comes whole is taken as it comes.
+ * Method: a registry's blob in memory that fails as told; real cache files.
+ */
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { BlobDouble, distinctBytes, gone, stall } from '../../test/support/blob-double.js';
+import { removeCacheDirectories } from '../../test/support/cache-directories.js';
+import { assertReads, CONTENT, withCache } from '../../test/support/cache-scene.js';
+import { ErrorCodes } from '../errors.js';
+import type { WholeBlob } from '../registry/blob-ranges.js';
+import type { CachedBlob } from './cached-blob.js';
+import { CHUNK_BYTES } from './chunk-set.js';
+
+after(removeCacheDirectories);
+
+const loadMounted = (blob: CachedBlob, chunk: number, waitMs: number) =>
+  blob.fetch(chunk * CHUNK_BYTES, 1, waitMs);
+
+function wholeOf(bytes: Uint8Array, pauseMs = 0, sizeKnown = true): WholeBlob {
+  return {
+    host: 'proxy.example',
+    sizeKnown,
+    cutOff: () => {},
+    pieces: async function* () {
+      for (let at = 0; at < bytes.length; at += 100_000) {
+        if (pauseMs > 0) await sleep(pauseMs);
+        yield bytes.subarray(at, at + 100_000);
+      }
+    },
+  };
+}
+
+test('answers that are not the bytes are waited out', async () => {
+  await withCache(async (cache) => {
+    const ranges = new BlobDouble(CONTENT);
+    const blob = await cache.openBlob(ranges);
+    let failures = 3;
+    ranges.before = async () => {
+      if (failures-- > 0) await gone();
+    };
+    await loadMounted(blob, 3, 10_000);
+    await assertReads(blob, 3 * CHUNK_BYTES, 100);
+    assert.equal(ranges.requests.length, 4);
+  });
+});
+
+test('a read ends at its deadline, queued or not, with what went wrong; later ones find it well again', async () => {
+  await withCache(async (cache) => {
+    const ranges = new BlobDouble(CONTENT);
+    const blob = await cache.openBlob(ranges);
+    ranges.before = gone;
+    const startedMs = performance.now();
+    const reads = Array.from({ length: 20 }, (_, i) =>
+      assert.rejects(loadMounted(blob, 2 * i, 1_200), {
+        code: ErrorCodes.Unavailable,
+        message: /not done within 1\.[23][0-9]* s.*does not have it/,
+      }),
+    );
+    await sleep(1_050);
+    assert.equal(blob.waits().reads, 20);
+    assert.match(String(blob.waits().error), /does not have it/);
+    await Promise.all(reads);
+    const tookMs = performance.now() - startedMs;
+    assert.ok(tookMs >= 1_200 && tookMs < 2_000, `${tookMs} ms`);
+    assert.ok(ranges.requests.length < 16, `${ranges.requests.length} requests`);
+    ranges.before = async () => {};
+    await loadMounted(blob, 39, 10_000);
+    assert.equal(blob.waits().reads, 0);
+  });
+});
+
+test('after a deadline in vain a read waits 10 s at most, and a probe goes on', async () => {
+  await withCache(async (cache) => {
+    const ranges = new BlobDouble(CONTENT);
+    const blob = await cache.openBlob(ranges);
+    ranges.before = stall;
+    await assert.rejects(loadMounted(blob, 1, 1_100));
+    const before = ranges.requests.length;
+    const startedMs = performance.now();
+    await assert.rejects(loadMounted(blob, 9, 600_000), { code: ErrorCodes.Unavailable });
+    assert.ok(Math.abs(performance.now() - startedMs - 10_000) < 1_500);
+    assert.equal(ranges.requests.length, before, 'the probe is the one request');
+    blob.close();
+  });
+});
+
+test('a range that always fails keeps no other from being read', async () => {
+  await withCache(async (cache) => {
+    const ranges = new BlobDouble(CONTENT);
+    const blob = await cache.openBlob(ranges);
+    ranges.before = async ({ offset }) => {
+      if (offset === 0) await gone();
+    };
+    const bad = assert.rejects(loadMounted(blob, 0, 2_000));
+    await Promise.all([5, 15, 25, 35].map((chunk) => loadMounted(blob, chunk, 2_000)));
+    await bad;
+  });
+});
+
+test('a closed handle ends its reads, and another goes on by its own way', async () => {
+  await withCache(async (cache) => {
+    const broken = new BlobDouble(CONTENT, 'registry.example/broken');
+    broken.before = gone;
+    const [bad, good] = await Promise.all([
+      cache.openBlob(broken),
+      cache.openBlob(new BlobDouble(CONTENT)),
+    ]);
+    const ended = assert.rejects(loadMounted(bad, 0, 60_000), {
+      code: ErrorCodes.FailedPrecondition,
+    });
+    const read = loadMounted(good, 0, 10_000);
+    bad.close();
+    await Promise.all([ended, read]);
+  });
+});
+
+test('a registry is told of once when it fails, and once when it is back', async () => {
+  const lines: string[] = [];
+  const outageLog = {
+    unavailable: ({ registry, waiting }: { registry: string; waiting: number }) =>
+      lines.push(`${registry} ${waiting}`),
+    recovered: () => lines.push('recovered'),
+  };
+  await withCache(
+    async (cache) => {
+      const ranges = new BlobDouble(CONTENT);
+      const blob = await cache.openBlob(ranges);
+      for (let round = 0; round < 3; round++) {
+        let failures = 2;
+        ranges.before = async () => {
+          if (failures-- > 0) await gone();
+        };
+        await loadMounted(blob, 4 * round, 10_000);
+      }
+    },
+    { capacityBytes: 1 << 30, outageLog },
+  );
+  assert.deepEqual(lines, ['registry.example 1', 'recovered']);
+});
+
+for (const sizeKnown of [true, false]) {
+  test(`a blob that comes whole is taken once, size ${sizeKnown ? 'known' : 'unknown'}`, async () => {
+    await withCache(async (cache) => {
+      const ranges = new BlobDouble(CONTENT);
+      const blob = await cache.openBlob(ranges);
+      ranges.whole = () => wholeOf(CONTENT, 5, sizeKnown);
+      await Promise.all([3, 40, 20].map((chunk) => loadMounted(blob, chunk, 10_000)));
+      await assertReads(blob, 0, CONTENT.length);
+      assert.ok(ranges.requests.length <= 3, `${ranges.requests.length} requests`);
+      assert.equal(blob.fetchedBytes, CONTENT.length);
+    });
+  });
+}
+
+test('a stream that breaks leaves what came, and is begun again', async () => {
+  await withCache(async (cache) => {
+    const ranges = new BlobDouble(CONTENT);
+    const blob = await cache.openBlob(ranges);
+    let streams = 0;
+    ranges.whole = () => wholeOf(++streams === 1 ? CONTENT.subarray(0, 1_500_000) : CONTENT, 1);
+    await loadMounted(blob, 40, 10_000);
+    await assertReads(blob, 0, CONTENT.length);
+    assert.deepEqual([streams, blob.fetchedBytes], [2, CONTENT.length]);
+  });
+});
+
+test('a stream that is not the blob leaves nothing', async () => {
+  await withCache(async (cache) => {
+    const ranges = new BlobDouble(CONTENT);
+    const blob = await cache.openBlob(ranges);
+    await loadMounted(blob, 0, 10_000);
+    let streams = 0;
+    const wrong = distinctBytes(CONTENT.length, 7);
+    // The second begins as the blob does.
+    wrong.copy(wrong, 0);
+    const late = Buffer.concat([CONTENT.subarray(0, CHUNK_BYTES), wrong.subarray(CHUNK_BYTES)]);
+    ranges.whole = () => [wholeOf(wrong), wholeOf(late)][streams++];
+    await loadMounted(blob, 40, 10_000);
+    await assertReads(blob, 0, CONTENT.length);
+    assert.equal(streams >= 2, true);
+  });
+});

@@ -1,0 +1,125 @@
+/**
+ * A blob that its registry sends whole where a range was asked for, taken into the cache as it passes.
+ *
+ * Pull-through caches answer so until they have the blob. Nothing in such an answer says that it is the blob, so that its
+ * first chunk is compared with the one that is here since the blob was opened, and its digest is checked at the end: if that
+ * is wrong, everything that came of it is dropped.
+ *
+ * Memory: one buffer of BUFFER_CHUNKS. The registry is read no faster than the chunks are stored.
+ */
+import { createHash } from 'node:crypto';
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { BlobRanges, WholeBlob } from '../registry/blob-ranges.js';
+import type { SpeedFloor } from '../registry/speed-floor.js';
+import { CHUNK_BYTES } from './chunk-set.js';
+
+const BUFFER_CHUNKS = 16;
+
+/** Where its chunks go. */
+export interface StreamSink {
+  readonly sizeBytes: number;
+  /** Whether the chunk is wanted: it is not here, and there is room to keep it or somebody waits for it. */
+  wants(chunk: number): boolean;
+  /** Whether somebody waits for the chunk. */
+  isAwaited(chunk: number): boolean;
+  /** False if the chunk is here with other bytes. */
+  agrees(chunk: number, bytes: Uint8Array): boolean;
+  /** Whether more of the blob is of any use. */
+  isUseful(): boolean;
+  keep(first: number, bytes: Uint8Array): Promise<void>;
+  drop(first: number, end: number): void;
+}
+
+export class WholeStream {
+  /** The chunk that comes next. */
+  position = 0;
+  /** On the clock of performance.now(). */
+  progressMs = performance.now();
+  readonly #ranges: BlobRanges;
+  readonly #sink: StreamSink;
+  /** Chunks that came of this stream, as [first, end). */
+  readonly #kept: [number, number][] = [];
+
+  constructor(ranges: BlobRanges, sink: StreamSink) {
+    this.#ranges = ranges;
+    this.#sink = sink;
+  }
+
+  /** @throws {ObdError} `Registry` if it is not the blob, `Unavailable` if it breaks off; what its pieces throw. */
+  async take(whole: WholeBlob, floor: SpeedFloor): Promise<void> {
+    const { sizeBytes } = this.#sink;
+    const hash = createHash(this.#ranges.digest.slice(0, this.#ranges.digest.indexOf(':')));
+    const buffer = Buffer.alloc(Math.min(BUFFER_CHUNKS * CHUNK_BYTES, sizeBytes));
+    let filled = 0;
+    let received = 0;
+    for await (const piece of whole.pieces(floor)) {
+      hash.update(piece);
+      received += piece.length;
+      this.progressMs = performance.now();
+      if (received > sizeBytes) throw this.#refusal(whole, 'is longer than the blob');
+      for (let taken = 0; taken < piece.length; ) {
+        const part = piece.subarray(taken, taken + buffer.length - filled);
+        buffer.set(part, filled);
+        taken += part.length;
+        filled += part.length;
+        if (filled === buffer.length || this.#completesAwaited(filled)) {
+          filled = await this.#flush(whole, buffer, filled);
+        }
+      }
+      if (!this.#sink.isUseful()) {
+        whole.cutOff();
+        return;
+      }
+    }
+    if (received < sizeBytes) {
+      if (!whole.sizeKnown) throw this.#refusal(whole, `has ${received} bytes`);
+      const problem = `${whole.host} sent ${received} of ${sizeBytes} bytes`;
+      throw new ObdError(ErrorCodes.Unavailable, `Cannot read ${this.#ranges.label}: ${problem}`);
+    }
+    const found = `${this.#ranges.digest.split(':', 1)[0]}:${hash.digest('hex')}`;
+    if (found !== this.#ranges.digest) throw this.#refusal(whole, `has the digest ${found}`);
+    // The last chunk may be shorter than others, and only now it is known to be whole.
+    if (filled > 0) await this.#keep(whole, buffer.subarray(0, filled));
+  }
+
+  /** Whether the last whole chunk in the buffer is one that somebody waits for. */
+  #completesAwaited(filled: number): boolean {
+    const chunks = Math.floor(filled / CHUNK_BYTES);
+    return chunks > 0 && this.#sink.isAwaited(this.position + chunks - 1);
+  }
+
+  /** Keeps the whole chunks. @returns How much is left in the buffer. */
+  async #flush(whole: WholeBlob, buffer: Buffer, filled: number): Promise<number> {
+    const bytes = filled - (filled % CHUNK_BYTES);
+    await this.#keep(whole, buffer.subarray(0, bytes));
+    buffer.copyWithin(0, bytes, filled);
+    return filled - bytes;
+  }
+
+  async #keep(whole: WholeBlob, bytes: Uint8Array): Promise<void> {
+    if (bytes.length === 0) return;
+    const first = this.position;
+    const end = first + Math.ceil(bytes.length / CHUNK_BYTES);
+    const bytesOf = (from: number, to: number) =>
+      bytes.subarray((from - first) * CHUNK_BYTES, (to - first) * CHUNK_BYTES);
+    if (first === 0 && !this.#sink.agrees(0, bytesOf(0, 1))) {
+      throw this.#refusal(whole, 'begins with other bytes');
+    }
+    for (let chunk = first; chunk < end; chunk++) {
+      if (!this.#sink.wants(chunk)) continue;
+      const from = chunk;
+      while (chunk + 1 < end && this.#sink.wants(chunk + 1)) chunk++;
+      this.#kept.push([from, chunk + 1]);
+      await this.#sink.keep(from, bytesOf(from, chunk + 1));
+    }
+    this.position = end;
+  }
+
+  /** It is not the blob: nothing of it stays. */
+  #refusal(whole: WholeBlob, problem: string): ObdError {
+    whole.cutOff();
+    for (const [first, end] of this.#kept) this.#sink.drop(first, end);
+    const message = `Cannot read ${this.#ranges.label}: what ${whole.host} sends in place of a range is not the blob: it ${problem}`;
+    return new ObdError(ErrorCodes.Registry, message, { digest: this.#ranges.digest });
+  }
+}

@@ -1,0 +1,115 @@
+/**
+ * What a registry's answer to a GET of a range is: a part that holds the range's first byte, the whole blob, or neither.
+ *
+ * RFC 9110: units are case-insensitive and may have white space around them (14.1, 14.4); a server may send fewer bytes
+ * than asked for, or another range that covers them (15.3.7); a status that is not known counts as x00 of its class (15).
+ */
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { HttpResponse } from './http-client.js';
+
+/** Bytes before the range that are read and thrown away; more would cost more than asking again. */
+const SKIP_BYTES_MAX = 4 << 20;
+/** Of 200 to 299, those that say that the body is not the blob, or that there is none. */
+const NOT_CONTENT: readonly number[] = [201, 202, 204, 205, 207, 208];
+
+export type RangeAnswer =
+  /** The body begins `skip` bytes before the range, and `length` of its bytes after these may be used. */
+  | { readonly kind: 'part'; readonly skip: number; readonly length: number }
+  /** The body is all of the blob. `sizeKnown`: its Content-Length agrees. */
+  | { readonly kind: 'whole'; readonly sizeKnown: boolean };
+
+/** The blob, and the range of it that was asked for. */
+export interface AskedRange {
+  readonly digest: string;
+  readonly sizeBytes: number;
+  readonly from: number;
+  readonly end: number;
+}
+
+export interface ContentRange {
+  readonly first: number;
+  readonly last: number;
+  /** Of the whole blob; undefined where the server does not say. */
+  readonly sizeBytes: number | undefined;
+}
+
+/** Whether the status promises content: 206, 200, or one that counts as 200. */
+export function isContent({ status }: HttpResponse): boolean {
+  return status >= 200 && status <= 299 && !NOT_CONTENT.includes(status);
+}
+
+/** @throws {ObdError} `Registry` for what is not the bytes; the connection is then cut off. */
+export function rangeAnswer(response: HttpResponse, asked: AskedRange): RangeAnswer {
+  try {
+    const range = contentRange(response);
+    if (range !== undefined) return partOf(response, range, asked);
+    if (response.status === 206) {
+      throw refusal(response, asked, 'answered with a part and did not say which');
+    }
+    return wholeOf(response, asked);
+  } catch (error) {
+    response.cutOff();
+    throw error;
+  }
+}
+
+function partOf(response: HttpResponse, range: ContentRange, asked: AskedRange): RangeAnswer {
+  const { first, last, sizeBytes = asked.sizeBytes } = range;
+  const { from, end } = asked;
+  if (sizeBytes !== asked.sizeBytes) throw wrongSize(response, asked, sizeBytes);
+  const length = last - first + 1;
+  const { contentLength } = response;
+  if (contentLength !== undefined && contentLength !== length) {
+    const problem = `sent a body of ${contentLength} bytes and called it bytes ${first} to ${last}`;
+    throw refusal(response, asked, problem);
+  }
+  if (first === 0 && length === sizeBytes && end - from < sizeBytes) {
+    return { kind: 'whole', sizeKnown: true };
+  }
+  if (first > from || last < from || last >= sizeBytes || from - first > SKIP_BYTES_MAX) {
+    const problem = `was asked for bytes ${from} to ${end - 1} and sent ${first} to ${last}`;
+    throw refusal(response, asked, problem);
+  }
+  return { kind: 'part', skip: from - first, length: Math.min(last + 1, end) - from };
+}
+
+function wholeOf(response: HttpResponse, asked: AskedRange): RangeAnswer {
+  const { contentLength } = response;
+  if (contentLength !== undefined) {
+    if (contentLength !== asked.sizeBytes) throw wrongSize(response, asked, contentLength);
+    return { kind: 'whole', sizeKnown: true };
+  }
+  const type = response.header('content-type') ?? '';
+  if (/^text\/html\b/i.test(type.trim())) {
+    throw refusal(response, asked, 'sent a page of HTML in place of it');
+  }
+  return { kind: 'whole', sizeKnown: false };
+}
+
+function wrongSize(response: HttpResponse, asked: AskedRange, sizeBytes: number): ObdError {
+  const encoding = response.header('content-encoding');
+  const encoded = encoding === undefined ? '' : '; something on the way compresses it';
+  const problem = `has ${sizeBytes} bytes of it, and ${asked.sizeBytes} were promised${encoded}`;
+  return refusal(response, asked, problem);
+}
+
+function refusal(response: HttpResponse, { digest, from }: AskedRange, problem: string): ObdError {
+  const message = `${response.doing}: ${response.url.host} ${problem}`;
+  return new ObdError(ErrorCodes.Registry, message, { digest, offset: from });
+}
+
+/** Undefined if the header is missing or is no range of bytes. */
+export function contentRange(response: HttpResponse): ContentRange | undefined {
+  const header = response.header('content-range') ?? '';
+  const match =
+    /^[ \t]*bytes[ \t]+([0-9]{1,15})[ \t]*-[ \t]*([0-9]{1,15})[ \t]*\/[ \t]*([0-9]{1,15}|\*)[ \t]*$/i.exec(
+      header,
+    );
+  if (match === null) return undefined;
+  const [, first, last, size] = match;
+  return {
+    first: Number(first),
+    last: Number(last),
+    sizeBytes: size === '*' ? undefined : Number(size),
+  };
+}
