@@ -76,7 +76,7 @@ class Scene {
       nbd,
       nbdSocketPath,
       directory: join(own, 'devices'),
-      readDeadlineMs: 60_000,
+      readDeadlineMs: 3_000,
       onDeviceDeath: assert.fail,
       onReadError: (failure) => this.failures.push(failure),
       onDeath: (error) => this.deaths.push(error),
@@ -289,7 +289,7 @@ test('a thread that dies of a bug is told of, and nobody waits for it', async ()
     died = resolve;
   });
   const pool = new WorkerPool({
-    settings: { nbdSocketPath, directory, readDeadlineMs: 60_000 },
+    settings: { nbdSocketPath, directory, readDeadlineMs: 3_000 },
     handlers: () => ({}) as Handlers<MainCalls>,
     onDeath: (error) => died(error),
     onUnloadable: assert.fail,
@@ -305,7 +305,7 @@ test('a thread that dies of a bug is told of, and nobody waits for it', async ()
 
 test('a thread is started for each device, up to one per core', async () => {
   const pool = new WorkerPool({
-    settings: { nbdSocketPath, directory, readDeadlineMs: 60_000 },
+    settings: { nbdSocketPath, directory, readDeadlineMs: 3_000 },
     handlers: () => ({}) as Handlers<MainCalls>,
     onDeath: assert.fail,
     onUnloadable: assert.fail,
