@@ -11,7 +11,7 @@ import { gzipSync } from 'node:zlib';
 import { PrivateContainerd, unfit } from '../support/containerd-private.js';
 import { LayoutBuilder, sha256 } from '../support/oci-layout-builder.js';
 import { PrivateRegistry, registryUnfit } from '../support/private-registry.js';
-import { runObdconv, startObdconv } from '../support/run-obdconv.js';
+import { type Running, runObdconv, startObdconv } from '../support/run-obdconv.js';
 import { obdctl, startObdctl } from '../support/run-obdctl.js';
 import { StallingProxy } from '../support/stalling-proxy.js';
 import { tarOf } from '../support/tar-builder.js';
@@ -36,6 +36,7 @@ class UploadScene {
   readonly source: string;
   readonly registry: PrivateRegistry;
   readonly proxy: StallingProxy;
+  readonly #started: Running[] = [];
 
   private constructor(registry: PrivateRegistry, proxy: StallingProxy) {
     this.registry = registry;
@@ -50,6 +51,7 @@ class UploadScene {
     try {
       return await body(scene);
     } finally {
+      for (const { child } of scene.#started) child.kill('SIGKILL');
       await scene.proxy.stop();
       await registry.stop();
       rmSync(scene.folder, { recursive: true });
@@ -60,12 +62,19 @@ class UploadScene {
     return ['--work-dir', this.work, this.source, `${this.proxy.host}/app:obd`];
   }
 
-  /** Starts a conversion and ends it with `signal` in the middle of its upload. */
-  async endUploading(signal: NodeJS.Signals) {
+  /** Starts a conversion, whose upload is held up when this resolves. */
+  async startUploading(): Promise<Running> {
     this.proxy.stalls = 'uploads';
     const stalled = this.proxy.stalled();
-    const { child, finished } = startObdconv(this.arguments());
-    await Promise.race([stalled, finished.then((end) => assert.fail(end.stderr))]);
+    const started = startObdconv(this.arguments());
+    this.#started.push(started);
+    await Promise.race([stalled, started.finished.then((end) => assert.fail(end.stderr))]);
+    return started;
+  }
+
+  /** Starts a conversion and ends it with `signal` in the middle of its upload. */
+  async endUploading(signal: NodeJS.Signals) {
+    const { child, finished } = await this.startUploading();
     assert.equal(this.sessions().length, 1, 'the registry has no upload');
     child.kill(signal);
     this.proxy.stalls = 'nothing';
@@ -109,10 +118,7 @@ trustCase(
       await scene.endUploading('SIGKILL');
       assert.equal(readdirSync(scene.work).length, 1);
       assert.equal(scene.sessions().length, 1);
-      scene.proxy.stalls = 'uploads';
-      const stalled = scene.proxy.stalled();
-      const beside = startObdconv(scene.arguments());
-      await Promise.race([stalled, beside.finished.then((end) => assert.fail(end.stderr))]);
+      const beside = await scene.startUploading();
       assert.equal(readdirSync(scene.work).length, 1, 'debris is left');
       assert.equal(scene.sessions().length, 1, 'the upload of the killed run is left');
       scene.proxy.stalls = 'nothing';
