@@ -1,12 +1,14 @@
 #!/usr/bin/env node
 /** `obd-snapshotter`: containerd's snapshotter `obd-ts`, as a proxy plugin on a unix socket. Wiring only. */
 import { once } from 'node:events';
+import { isDeepStrictEqual } from 'node:util';
 import { hideBin } from 'yargs/helpers';
 import { BlockdClient } from '../blockd/blockd-client.js';
 import { commandLine } from '../cli/command-line.js';
 import { daemonLog } from '../cli/daemon-log.js';
 import { reportFailure } from '../cli/failure.js';
 import { daemonStop } from '../cli/interruption.js';
+import { Reloading } from '../cli/reloading.js';
 import { readConfigFile } from '../config/config-file.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { DockerCredentials } from '../registry/docker-credentials.js';
@@ -20,6 +22,7 @@ import {
   pluginsOf,
   SNAPSHOTTER_CONFIG_EXAMPLE,
   SNAPSHOTTER_CONFIG_PATH,
+  type SnapshotterConfig,
   snapshotterConfig,
 } from '../snapshotter/snapshotter-config.js';
 
@@ -40,9 +43,13 @@ Then: ctr images pull --snapshotter obd-ts IMAGE, or lazily: obdctl rpull IMAGE`
 
 async function serve(configPath: string | undefined): Promise<void> {
   const stop = daemonStop();
-  const config = await readConfigFile(configPath ?? SNAPSHOTTER_CONFIG_PATH, snapshotterConfig, {
+  const reloading = new Reloading();
+  const file = {
+    path: configPath ?? SNAPSHOTTER_CONFIG_PATH,
     mayBeMissing: configPath === undefined,
-  });
+    schema: snapshotterConfig,
+  };
+  const config = await readConfigFile(file.path, snapshotterConfig, file);
   if (process.geteuid?.() !== 0) {
     throw new ObdError(ErrorCodes.Host, 'Cannot mount file systems: run this as root');
   }
@@ -76,6 +83,21 @@ async function serve(configPath: string | undefined): Promise<void> {
     shareBetweenNamespaces: config.share_between_namespaces,
     log,
   });
+  const apply = (fresh: SnapshotterConfig): (keyof SnapshotterConfig)[] => {
+    const { plain_http, hosts, hosts_dir } = fresh.registry;
+    registryHosts.replace(plain_http, hosts, hosts_dir);
+    credentials.replace(fresh.docker_config);
+    registry.forgetLogins();
+    for (const [name, { credentials: own, registry }] of namespaces) {
+      // One that is new, or gone, takes a restart.
+      own.replace(fresh.namespaces[name]?.docker_config ?? config.namespaces[name]?.docker_config);
+      registry.forgetLogins();
+    }
+    log.level = fresh.log_level;
+    const isSame = isDeepStrictEqual([...namespaces.keys()], Object.keys(fresh.namespaces));
+    return ['registry', 'docker_config', 'log_level', ...(isSame ? ['namespaces' as const] : [])];
+  };
+  reloading.answer({ ...file, config, log, apply });
   if (!stop.aborted) await once(stop, 'abort');
   log.info({}, 'stopping: mounts and devices stay for the containers that use them');
   await servers.close(STOP_GRACE_MS);

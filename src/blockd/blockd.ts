@@ -38,6 +38,7 @@ const CALLS_GRACE_MS = 5_000;
 export class Blockd {
   readonly #log: Logger;
   readonly #onBroken: (why: Error) => void;
+  #reloadRegistries: (config: BlockdConfig) => void = () => {};
   /** What to do to stop, last first. */
   readonly #closers: (() => unknown)[] = [];
 
@@ -69,13 +70,29 @@ export class Blockd {
     }
   }
 
+  /**
+   * Takes over registries, logins and log level, for all reads from now on.
+   *
+   * @returns The keys that are in effect now.
+   * @throws {ObdError} `InvalidArgument` for what is no host; nothing has changed then.
+   */
+  reload(config: BlockdConfig): readonly (keyof BlockdConfig)[] {
+    this.#reloadRegistries(config);
+    this.#log.level = config.log_level;
+    return ['registry', 'docker_config', 'log_level'];
+  }
+
   async #start(config: BlockdConfig): Promise<void> {
     const log = this.#log;
-    const { plain_http: plainHttp, hosts, hosts_dir: hostsDirectory } = config.registry;
-    const client = new RegistryClient({
-      hosts: new RegistryHosts(plainHttp, hosts, hostsDirectory),
-      credentials: new DockerCredentials(config.docker_config),
-    });
+    const { plain_http: plainHttp, hosts: endpoints, hosts_dir: hostsDirectory } = config.registry;
+    const hosts = new RegistryHosts(plainHttp, endpoints, hostsDirectory);
+    const credentials = new DockerCredentials(config.docker_config);
+    const client = new RegistryClient({ hosts, credentials });
+    this.#reloadRegistries = ({ registry, docker_config }) => {
+      hosts.replace(registry.plain_http, registry.hosts, registry.hosts_dir);
+      credentials.replace(docker_config);
+      client.forgetLogins();
+    };
     const cacheDirectory = join(config.state_dir, 'cache');
     const devicesDirectory = join(config.state_dir, 'devices');
     await makeDirectories(cacheDirectory, devicesDirectory);

@@ -1,9 +1,11 @@
 /** `obd-blockd`: the daemon that serves images as block devices. Wiring only; see src/blockd/blockd.ts. */
+import type { Logger } from 'pino';
 import { hideBin } from 'yargs/helpers';
 import { Blockd } from '../blockd/blockd.js';
 import {
   BLOCKD_CONFIG_EXAMPLE,
   BLOCKD_CONFIG_PATH,
+  type BlockdConfig,
   blockdConfig,
 } from '../blockd/blockd-config.js';
 import { readConfigFile } from '../config/config-file.js';
@@ -11,6 +13,7 @@ import { commandLine } from './command-line.js';
 import { daemonLog } from './daemon-log.js';
 import { EXIT_FAILED, reportFailure } from './failure.js';
 import { daemonStop } from './interruption.js';
+import { Reloading } from './reloading.js';
 
 const PROGRAM = 'obd-blockd';
 /** Below the 90 seconds after which systemd kills. */
@@ -26,16 +29,25 @@ export async function runBlockd(): Promise<void> {
         `${BLOCKD_CONFIG_PATH} is read if it is there. For example:\n\n${BLOCKD_CONFIG_EXAMPLE}`,
       )
       .parseAsync();
-    const config = await readConfigFile(path ?? BLOCKD_CONFIG_PATH, blockdConfig, {
+    const reloading = new Reloading();
+    const file = {
+      path: path ?? BLOCKD_CONFIG_PATH,
       mayBeMissing: path === undefined,
-    });
-    await run(config);
+      schema: blockdConfig,
+    };
+    const config = await readConfigFile(file.path, blockdConfig, file);
+    await run(config, (daemon, log) =>
+      reloading.answer({ ...file, config, log, apply: (fresh) => daemon.reload(fresh) }),
+    );
   } catch (error) {
     process.exitCode = reportFailure(PROGRAM, error);
   }
 }
 
-async function run(config: Parameters<typeof Blockd.start>[0]): Promise<void> {
+async function run(
+  config: BlockdConfig,
+  onReady: (daemon: Blockd, log: Logger) => void,
+): Promise<void> {
   const log = daemonLog(PROGRAM, config.log_level);
   const told = daemonStop();
   const daemon = await Blockd.start(config, log, (err) => {
@@ -43,6 +55,7 @@ async function run(config: Parameters<typeof Blockd.start>[0]): Promise<void> {
     // An exit would wait for what such a thread may be stuck in.
     process.kill(process.pid, 'SIGKILL');
   });
+  onReady(daemon, log);
   log.info({ socket: config.socket, stateDir: config.state_dir }, 'ready');
   if (!told.aborted) await new Promise((resolve) => told.addEventListener('abort', resolve));
   log.info('stopping');

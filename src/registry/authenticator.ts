@@ -45,6 +45,11 @@ export class Authenticator {
     this.#credentials = credentials;
   }
 
+  /** Has every login looked up again. */
+  forgetAll(): void {
+    this.#known.clear();
+  }
+
   /** The header to send; undefined as long as none was asked for. */
   known(access: Access, endpoint: Endpoint): string | undefined {
     const known = this.#known.get(keyOf(access, endpoint));

@@ -36,12 +36,19 @@ type Entry = z.infer<typeof entry>;
 type DockerConfig = z.infer<typeof dockerConfig>;
 
 export class DockerCredentials implements Credentials {
-  readonly label: string;
-  readonly #path: string;
+  #path: string;
 
   constructor(path = defaultPath()) {
     this.#path = path;
-    this.label = `"${path}"`;
+  }
+
+  get label(): string {
+    return `"${this.#path}"`;
+  }
+
+  /** Reads another file from now on. */
+  replace(path = defaultPath()): void {
+    this.#path = path;
   }
 
   async find(host: string): Promise<Login | undefined> {

@@ -211,6 +211,11 @@ export class RegistryClient {
     });
   }
 
+  /** Has every login looked up again, after the credentials have changed. */
+  forgetLogins(): void {
+    this.#exchange.forgetLogins();
+  }
+
   /** Cuts off what is under way. Idempotent. */
   async close(): Promise<void> {
     await this.#exchange.close();

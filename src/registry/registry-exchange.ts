@@ -171,6 +171,11 @@ export class RegistryExchange {
     return this.#authenticator.refusal(host, error.message, error);
   }
 
+  /** Has every login looked up again. */
+  forgetLogins(): void {
+    this.#authenticator.forgetAll();
+  }
+
   /** Cuts off what is under way. Idempotent. */
   async close(): Promise<void> {
     await this.#http.close();

@@ -27,9 +27,9 @@ const LEARNT_MAX = 1024;
 const UNCHECKED: TlsSettings = { ca: [], skipVerify: true };
 
 export class RegistryHosts {
-  readonly #plain: ReadonlySet<string>;
-  readonly #endpoints: ReadonlyMap<string, string>;
-  readonly #directory: HostsDirectory | undefined;
+  #plain: ReadonlySet<string> = new Set();
+  #endpoints: ReadonlyMap<string, string> = new Map();
+  #directory: HostsDirectory | undefined;
   /** By host on this machine, the origin that answered. */
   readonly #answering = new Map<string, string>();
   /** By origin, on the clock of performance.now(). */
@@ -46,6 +46,18 @@ export class RegistryHosts {
     endpoints: Readonly<Record<string, string>> = {},
     hostsDirectory?: string,
   ) {
+    this.replace(plainHttpHosts, endpoints, hostsDirectory);
+  }
+
+  /**
+   * Takes other settings, from the next request on, and forgets what it learnt. Arguments and errors are those of the
+   * constructor; after an error the settings are as they were.
+   */
+  replace(
+    plainHttpHosts: readonly string[],
+    endpoints: Readonly<Record<string, string>>,
+    hostsDirectory: string | undefined,
+  ): void {
     for (const host of plainHttpHosts) checkHost(host, 'plain-HTTP host');
     for (const [name, address] of Object.entries(endpoints)) {
       checkHost(name, 'name of a registry');
@@ -54,6 +66,8 @@ export class RegistryHosts {
     this.#plain = new Set(plainHttpHosts.map((host) => host.toLowerCase()));
     this.#endpoints = new Map(Object.entries(endpoints));
     this.#directory = hostsDirectory === undefined ? undefined : new HostsDirectory(hostsDirectory);
+    this.#answering.clear();
+    this.#downUntilMs.clear();
   }
 
   /** `registry-1.docker.io` for `docker.io`, what the endpoints say, or the host itself. */

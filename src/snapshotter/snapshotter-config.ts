@@ -27,6 +27,8 @@ export const snapshotterConfig = z.strictObject({
   ...commonKeys,
 });
 
+export type SnapshotterConfig = z.infer<typeof snapshotterConfig>;
+
 /** Every key with its default, or a likely value where the default is none. */
 export const SNAPSHOTTER_CONFIG_EXAMPLE = `\
 # Where containerd reaches this daemon.
