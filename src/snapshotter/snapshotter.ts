@@ -251,13 +251,33 @@ export class Snapshotter {
       }
       const what = 'overlaybd layer is not proved to be what it is called: containerd downloads it';
       this.#log.warn({ ref, digest, namespace, problem }, what);
-      return await this.#create('active', request, await this.#layerToUnpack(request));
+      return await this.#createUnproved(request, blob);
     }
     // Only its content tells a trace from a layer: containerd downloads and checks it.
     if (blob.isTrace) {
       return await this.#create('active', request, { type: 'files', announcesTrace: true });
     }
     return await this.#layerTurns.run(ref, () => this.#prepareProved(request, ref, blob));
+  }
+
+  /**
+   * A place to unpack a layer in whose annotations may be wrong: a plain layer needs the image below, and an overlaybd
+   * layer does without it where it cannot be mounted.
+   */
+  async #createUnproved(request: SnapshotRequest, blob: OverlaybdBlob): Promise<Mount[]> {
+    const { isTrace, fileSystem } = blob;
+    const announced = isTrace ? ({ type: 'files', announcesTrace: true } as const) : undefined;
+    try {
+      return await this.#create(
+        'active',
+        request,
+        announced ?? (await this.#layerToUnpack(request)),
+      );
+    } catch (error) {
+      if (!(error instanceof ObdError) || isTrace || request.parent === '') throw error;
+      this.#log.warn({ key: request.key, err: error }, 'unpacking a layer without its image below');
+      return await this.#create('active', request, { type: 'download', fileSystem });
+    }
   }
 
   async #prepareProved(

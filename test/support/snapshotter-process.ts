@@ -120,13 +120,13 @@ export class SnapshotterProcess {
   readonly directory: string;
   readonly root: string;
   readonly client: SnapshotsClient;
-  readonly #socket: string;
+  readonly socket: string;
   #child: ChildProcess | undefined;
 
   private constructor(directory: string, socket: string) {
     this.directory = directory;
     this.root = join(directory, 'root');
-    this.#socket = socket;
+    this.socket = socket;
     this.client = new SnapshotsClient(socket);
   }
 
@@ -162,7 +162,7 @@ export class SnapshotterProcess {
     child.stderr.pipe(createWriteStream(join(this.directory, 'log'), { flags: 'a' }));
     this.#child = child;
     const deadline = Date.now() + START_MS_MAX;
-    while (!(existsSync(this.#socket) && (await this.#answers()))) {
+    while (!(existsSync(this.socket) && (await this.#answers()))) {
       if (child.exitCode === null && Date.now() < deadline) await setTimeout(20);
       else {
         child.kill('SIGKILL');

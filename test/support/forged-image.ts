@@ -1,0 +1,143 @@
+/**
+ * A victim and its forgers: images as obdconv makes them, and manifests put together by hand so that their content would
+ * come under the victim's chain ID if nobody compared.
+ *
+ *   victim     a shell, then /hello with "good"
+ *   other      the same shell, then another /hello, as many bytes compressed: an honest image
+ *   config     the layers of `other`, under a config with the diff IDs of `victim`
+ *   bottom     the evil layer alone, as the bottom layer of `victim`
+ *   chain      the evil layer alone, under the chain ID of the whole of `victim`
+ *   annotated  as `config`, with annotations that name the victim's blobs
+ */
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { chainIdOn } from '../../src/registry/chain-id.js';
+import {
+  blobPath,
+  type Descriptor,
+  LayoutBuilder,
+  readJson,
+  sha256,
+  taggedManifest,
+} from './oci-layout-builder.js';
+import { runObdconv } from './run-obdconv.js';
+import { addProgram, goArchitecture, layerOf } from './runnable-image.js';
+
+export const GOOD = 'this is good\n';
+/** Tried one after the other, for a blob of the same size as the victim's. */
+const EVIL = [
+  'this is evil\n',
+  'this is vile\n',
+  'that was bad\n',
+  'so it is evil\n',
+  'evil\n',
+  'x\n',
+];
+export const FORGERIES = ['config', 'bottom', 'chain', 'annotated'] as const;
+
+interface Manifest {
+  readonly config: Descriptor;
+  readonly layers: readonly Descriptor[];
+}
+
+export class ForgedImages {
+  /** Of an OCI layout that has them all as tags. */
+  readonly directory: string;
+  /** Of one that has `victim` and `other` as they were before obdconv. */
+  readonly plain: string;
+  /** What /hello of `other` says. */
+  evil = '';
+  readonly #folder: string;
+
+  private constructor(folder: string) {
+    this.#folder = folder;
+    this.directory = join(folder, 'converted');
+    this.plain = join(folder, 'plain');
+  }
+
+  static async make(): Promise<ForgedImages> {
+    const folder = mkdtempSync('/var/tmp/obdf.');
+    const images = new ForgedImages(folder);
+    const plain = new LayoutBuilder(images.plain);
+    const shell = layerOf(join(folder, 'shell'), (root) => {
+      for (const program of ['/bin/sh', '/bin/cat', '/bin/sleep']) addProgram(root, program);
+    });
+    const sizes = new Map<string, number | undefined>();
+    for (const [i, text] of [GOOD, ...EVIL].entries()) {
+      const tag = i === 0 ? 'victim' : `other${i}`;
+      const hello = layerOf(join(folder, tag), (root) => writeFileSync(join(root, 'hello'), text));
+      plain.tag(tag, plain.addImage([shell, hello], goArchitecture()));
+      const { status, stderr } = await runObdconv([
+        `oci:${plain.directory}:${tag}`,
+        `oci:${images.directory}:${tag}`,
+      ]);
+      assert.equal(status, 0, stderr);
+      sizes.set(tag, images.manifest(tag).layers[1]?.size);
+      if (i === 0 || sizes.get(tag) !== sizes.get('victim')) continue;
+      images.evil = text;
+      images.#addTag('other', taggedManifest(images.directory, tag));
+      break;
+    }
+    assert.notEqual(images.evil, '', `no blob has the victim's size: ${[...sizes.values()]}`);
+    for (const forgery of FORGERIES) images.#forge(forgery);
+    return images;
+  }
+
+  manifest(tag: string): Manifest {
+    return readJson(blobPath(this.directory, taggedManifest(this.directory, tag).digest));
+  }
+
+  blob(digest: string): Buffer {
+    return readFileSync(blobPath(this.directory, digest));
+  }
+
+  remove(): void {
+    rmSync(this.#folder, { recursive: true });
+  }
+
+  #forge(forgery: (typeof FORGERIES)[number]): void {
+    const [victim, other] = [this.manifest('victim').layers, this.manifest('other').layers];
+    const [evil] = other.slice(1);
+    const own = victim.map(({ digest }) => digest);
+    assert.ok(evil !== undefined && own[1] !== evil.digest);
+    const annotations = (i: number) => victim[i]?.annotations ?? {};
+    const forged = {
+      config: { layers: other, diffIds: own },
+      bottom: { layers: [evil], diffIds: own.slice(0, 1) },
+      chain: { layers: [evil], diffIds: [own.reduce((below, each) => chainIdOn(below, each))] },
+      annotated: {
+        layers: other.map((layer, i) => ({ ...layer, annotations: annotations(i) })),
+        diffIds: own,
+      },
+    }[forgery];
+    this.#tag(forgery, forged.layers, forged.diffIds);
+  }
+
+  #tag(tag: string, layers: readonly Descriptor[], diffIds: readonly string[]): void {
+    const original = this.manifest('other');
+    const config = JSON.parse(this.blob(original.config.digest).toString()) as object;
+    const history = diffIds.map(() => ({ created_by: 'forger' }));
+    const rootfs = { type: 'layers', diff_ids: diffIds };
+    const configured = this.#add(original.config.mediaType, { ...config, rootfs, history });
+    const { mediaType } = taggedManifest(this.directory, 'other');
+    this.#addTag(tag, this.#add(mediaType, { ...original, config: configured, layers }));
+  }
+
+  #addTag(tag: string, manifest: Descriptor): void {
+    const index = join(this.directory, 'index.json');
+    const { manifests, ...rest } = readJson<{ manifests: Descriptor[] }>(index);
+    const annotations = { 'org.opencontainers.image.ref.name': tag };
+    writeFileSync(
+      index,
+      JSON.stringify({ ...rest, manifests: [...manifests, { ...manifest, annotations }] }),
+    );
+  }
+
+  #add(mediaType: string, value: object): Descriptor {
+    const bytes = Buffer.from(JSON.stringify(value));
+    const digest = sha256(bytes);
+    writeFileSync(blobPath(this.directory, digest), bytes);
+    return { mediaType, digest, size: bytes.length };
+  }
+}

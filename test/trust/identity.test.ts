@@ -1,0 +1,350 @@
+/**
+ * Goal: whatever an image, a registry or a record of an earlier version says, a container gets the content that the chain ID
+ * of its image stands for; and neither data nor logins leave the way that they were meant to take.
+ * Method: forged images pulled through every client that is here, in one namespace, and their victim in another, with real
+ * daemons, containerd and registry; a registry that serves other bytes under the right digests; a database as the earlier
+ * version wrote it; registries that send uploads and logins astray.
+ */
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before } from 'node:test';
+import Database from 'better-sqlite3';
+import { chainIdOn } from '../../src/registry/chain-id.js';
+import { AstrayRegistry } from '../support/astray-registry.js';
+import { PrivateContainerd, unfit } from '../support/containerd-private.js';
+import { FORGERIES, ForgedImages, GOOD } from '../support/forged-image.js';
+import { LoopbackRegistry } from '../support/loopback-registry.js';
+import { taggedManifest } from '../support/oci-layout-builder.js';
+import { runObdconv } from '../support/run-obdconv.js';
+import { obdctl } from '../support/run-obdctl.js';
+import { mountsIn, SnapshotsClient, SnapshotterProcess } from '../support/snapshotter-process.js';
+import { trustCase, trustSeed } from '../support/trust-case.js';
+
+const skip = unfit === false ? undefined : unfit;
+
+let images: ForgedImages;
+let containerd: PrivateContainerd;
+const undo: (() => unknown)[] = [];
+let count = 0;
+
+before(async () => {
+  if (skip !== undefined) return;
+  images = await ForgedImages.make();
+  undo.push(() => images.remove());
+  containerd = await PrivateContainerd.start();
+  undo.push(() => containerd.stop());
+  await containerd.startObd();
+  await pushAll(containerd);
+});
+after(async () => {
+  for (const step of undo.reverse()) await step();
+});
+
+/** Pushes every image that there is to the registry of this containerd. */
+async function pushAll(to: PrivateContainerd): Promise<void> {
+  for (const tag of ['victim', 'other', ...FORGERIES]) {
+    await to.push(`${images.directory}:${tag}`, `${tag}:1`, '--preserve-digests');
+  }
+}
+
+const ctr = (namespace: string, ...args: readonly string[]) =>
+  containerd.ctr('--namespace', namespace, ...args);
+
+async function rpull(namespace: string, image: string, from = containerd.registry) {
+  const socket = ['--address', containerd.socket, '--namespace', namespace];
+  return await obdctl('rpull', '--plain-http', ...socket, `${from}/${image}:1`);
+}
+
+async function run(namespace: string, image: string, from = containerd.registry): Promise<string> {
+  const name = `${from}/${image}:1`;
+  const options = ['--rm', '--snapshotter', 'obd-ts'];
+  return await ctr(namespace, 'run', ...options, name, `c${count++}`, '/bin/cat', '/hello');
+}
+
+/** Removes the images of a namespace, and with them their snapshots. */
+async function clear(...namespaces: readonly string[]): Promise<void> {
+  for (const namespace of namespaces) {
+    const names = (await ctr(namespace, 'images', 'list', '--quiet')).split('\n').filter(Boolean);
+    for (const name of names) await ctr(namespace, 'images', 'remove', '--sync', name);
+  }
+}
+
+trustCase(
+  'identity',
+  'a forged image through rpull, its victim in another namespace',
+  'every forgery refused, the victim lazy and right, before and after the forger is removed',
+  async () => {
+    const forgeries = FORGERIES.filter((_, i) => i === 0 || (trustSeed >> i) % 2 === 0);
+    for (const forgery of forgeries) {
+      const { status, stderr } = await rpull('w1', forgery);
+      assert.notEqual(status, 0, `${forgery} was pulled: ${stderr}`);
+      assert.match(stderr, /uncompressed it is sha256/, forgery);
+    }
+    const pulled = await rpull('w2', 'victim');
+    assert.match(pulled.stdout, /2 layers: 2 lazy/, pulled.stderr);
+    assert.equal(await run('w2', 'victim'), GOOD);
+    await clear('w1');
+    assert.equal(await run('w2', 'victim'), GOOD);
+    assert.equal((await rpull('w1', 'other')).status, 0);
+    assert.equal(await run('w1', 'other'), images.evil);
+    await clear('w1', 'w2');
+    return `refused: ${forgeries.join(', ')}; the victim lazy, ${GOOD.trim()}`;
+  },
+  { skip },
+);
+
+trustCase(
+  'identity',
+  'a registry that serves other bytes under the right digests',
+  'its layers serve its own pulls alone; a pull from the true registry is downloaded and right',
+  async () => {
+    const { layers, config } = images.manifest('victim');
+    const evil = await LoopbackRegistry.start();
+    try {
+      const other = images.manifest('other').layers;
+      layers.forEach(({ digest, size }, i) => {
+        const bytes = images.blob(other[i]?.digest ?? '');
+        assert.equal(bytes.length, size, 'as long as the blob that it poses as');
+        evil.blobs.set(digest, bytes);
+      });
+      evil.addBlob(images.blob(config.digest));
+      const manifest = taggedManifest(images.directory, 'victim');
+      const stored = { mediaType: manifest.mediaType, bytes: images.blob(manifest.digest) };
+      evil.manifests.set('victim/1', stored);
+      evil.manifests.set(`victim/${manifest.digest}`, stored);
+      assert.match((await rpull('w1', 'victim', evil.host)).stdout, /2 layers: 2 lazy/);
+      assert.equal(await run('w1', 'victim', evil.host), images.evil);
+      const pulled = await rpull('w2', 'victim');
+      assert.match(pulled.stdout, /2 layers: 2 downloaded/, pulled.stderr);
+      assert.equal(await run('w2', 'victim'), GOOD);
+      await clear('w1', 'w2');
+      assert.match((await rpull('w2', 'victim')).stdout, /2 layers: 2 lazy/);
+      assert.equal(await run('w2', 'victim'), GOOD);
+      await clear('w2');
+      return 'downloaded and good; lazy again when the other was removed';
+    } finally {
+      await evil.close();
+    }
+  },
+  { skip },
+);
+
+/** A snapshotter of a case's own, beside the containerd, blockd and registry of all. */
+async function withSnapshotter<T>(
+  more: string,
+  body: (snapshotter: SnapshotterProcess) => Promise<T>,
+): Promise<T> {
+  const snapshotter = await SnapshotterProcess.start({
+    blockdSocket: join(containerd.directory, 'blockd.sock'),
+    containerdSocket: containerd.socket,
+    more,
+  });
+  const done = await body(snapshotter);
+  for (const { name } of (await snapshotter.client.list()).reverse()) {
+    await snapshotter.client.remove(name);
+  }
+  await snapshotter.client.cleanup();
+  await snapshotter.stop();
+  return done;
+}
+
+interface ClaimedLayer {
+  readonly ref: string;
+  readonly parent: string;
+  readonly labels: Record<string, string>;
+}
+
+/** The layers of an image as a client that sends the reference prepares them. */
+function claims(tag: string, from = containerd.registry): ClaimedLayer[] {
+  let parent = '';
+  return images.manifest(tag).layers.map(({ digest, annotations }) => {
+    const layer = {
+      ref: chainIdOn(parent, digest),
+      parent,
+      labels: { ...annotations, 'containerd.io/snapshot/image-ref': `${from}/${tag}:1` },
+    };
+    parent = layer.ref;
+    return layer;
+  });
+}
+
+trustCase(
+  'identity',
+  'labels that clients change prove nothing',
+  'a layer on a parent that was only labelled with a chain ID is not lazy; on the true one it is',
+  async () =>
+    await withSnapshotter('', async ({ client }) => {
+      const [bottom, top] = claims('victim');
+      const [, evil] = claims('other');
+      assert.ok(bottom !== undefined && top !== undefined && evil !== undefined);
+      for (const { ref, parent, labels } of [bottom, evil]) {
+        assert.equal(await client.prepareLayer(ref, parent, labels), true);
+      }
+      const ref = { 'containerd.io/snapshot.ref': top.ref };
+      await client.update({ name: evil.ref, labels: ref }, 'labels');
+      assert.equal(await client.prepareLayer(top.ref, top.parent, top.labels), false);
+      const above = chainIdOn(top.ref, images.manifest('victim').layers[0]?.digest ?? '');
+      assert.equal(await client.prepareLayer(above, evil.ref, bottom.labels), false);
+      assert.equal(await client.prepareLayer(above, bottom.ref, bottom.labels), false);
+      return 'the labelled layer is handed to no pull, and nothing on it is lazy';
+    }),
+  { skip },
+);
+
+trustCase(
+  'identity',
+  'records of the version that did not ask for proof',
+  'refused by Prepare, View and Mounts, named in the log and by doctor; what runs goes on',
+  async () =>
+    await withSnapshotter('', async (snapshotter) => {
+      const { client, root, directory } = snapshotter;
+      const [bottom, top] = claims('victim');
+      assert.ok(bottom !== undefined && top !== undefined);
+      for (const { ref, parent, labels } of [bottom, top]) {
+        assert.equal(await client.prepareLayer(ref, parent, labels), true);
+      }
+      await client.prepare('running', top.ref);
+      const [mountPoint = ''] = mountsIn(directory);
+      await snapshotter.end('SIGTERM');
+      downgrade(join(root, 'snapshots.db'), top.ref, images.manifest('other').layers[1]?.digest);
+      await snapshotter.restart();
+      assert.equal(readFileSync(join(mountPoint, 'hello'), 'utf8'), GOOD);
+      const remedy = /without proof .* remove all images with it and pull them again/;
+      await assert.rejects(client.prepare('new', top.ref), remedy);
+      await assert.rejects(client.view('new', top.ref), remedy);
+      await assert.rejects(client.mounts('running'), remedy);
+      await client.prepare('on the proved one', bottom.ref);
+      assert.ok(snapshotter.log().includes('is served to no new container'));
+      const { stdout } = await obdctl(
+        'doctor',
+        '--snapshotter',
+        join(directory, 'snapshotter.sock'),
+      );
+      const [line = ''] = stdout.split('\n').filter((each) => each.startsWith('layers'));
+      assert.ok(
+        line.includes(top.ref) && line.includes(`${containerd.registry}/v2/victim`),
+        stdout,
+      );
+      return line.slice(0, 120);
+    }),
+  { skip },
+);
+
+/** Makes the database what the earlier version would have written for a forged layer. */
+function downgrade(path: string, name: string, digest: string | undefined): void {
+  const database = new Database(path);
+  database
+    .prepare(`UPDATE snapshot SET layer = json_set(layer, '$.digest', ?) WHERE name = ?`)
+    .run(digest, name);
+  database.exec(`
+    ALTER TABLE snapshot DROP COLUMN chain_id;
+    ALTER TABLE snapshot DROP COLUMN namespaces;
+    PRAGMA user_version = 1;
+  `);
+  database.close();
+}
+
+trustCase(
+  'identity',
+  'a rebase capability declared by hand',
+  'Prepare fails and names the line to remove, with and without the labels of containerd 2.4',
+  async () =>
+    await withSnapshotter('', async ({ client }) => {
+      const [bottom, top] = claims('victim');
+      assert.ok(bottom !== undefined && top !== undefined);
+      const { digest } = images.manifest('victim').layers[1] ?? { digest: '' };
+      const told = {
+        'containerd.io/snapshot/diff-id': digest,
+        'containerd.io/snapshot/parent-chain-id': bottom.ref,
+      };
+      const plain = chainIdOn(bottom.ref, bottom.ref);
+      const refusal = /remove "rebase" from "capabilities".*proxy_plugins/;
+      for (const [ref, labels] of [
+        [top.ref, { ...top.labels, ...told }],
+        [plain, { ...told, 'containerd.io/snapshot/diff-id': bottom.ref }],
+      ] as const) {
+        await assert.rejects(client.prepareLayer(ref, '', labels), refusal);
+      }
+      assert.equal(await client.prepareLayer(bottom.ref, '', bottom.labels), true);
+      return 'refused for an overlaybd layer and for a plain one';
+    }),
+  { skip },
+);
+
+trustCase(
+  'identity',
+  'sharing between namespaces turned off',
+  'another namespace is lazy only with a login of its own that the registry takes',
+  async () => {
+    const registry = await LoopbackRegistry.start();
+    const folder = mkdtempSync('/var/tmp/obdl.');
+    try {
+      registry.login = { kind: 'basic', username: 'ann', password: 'secret' };
+      for (const { digest } of images.manifest('victim').layers) {
+        registry.addBlob(images.blob(digest));
+      }
+      const more = ['docker_config', ...['second', 'wrong'].map((name) => `[namespaces.${name}]`)];
+      const lines = more.map((key, i) => {
+        const path = join(folder, `${i}.json`);
+        const auth = Buffer.from(`ann:${i === 2 ? 'guess' : 'secret'}`).toString('base64');
+        writeFileSync(path, JSON.stringify({ auths: { [registry.host]: { auth } } }));
+        const setting = `docker_config = ${JSON.stringify(path)}\n`;
+        return i === 0 ? `share_between_namespaces = false\n${setting}` : `${key}\n${setting}`;
+      });
+      return await withSnapshotter(lines.join(''), async ({ client, socket }) => {
+        const [bottom] = claims('victim', registry.host);
+        assert.ok(bottom !== undefined);
+        const lazy: string[] = [];
+        for (const namespace of ['first', 'without', 'wrong', 'second', 'first']) {
+          const own = new SnapshotsClient(socket, namespace);
+          if (await own.prepareLayer(bottom.ref, '', bottom.labels)) lazy.push(namespace);
+          own.close();
+        }
+        assert.deepEqual(lazy, ['first', 'second', 'first']);
+        assert.equal((await client.list(`kind==committed`)).length, 1);
+        return 'lazy where it was pulled first and with a good login; downloaded without and with a wrong one';
+      });
+    } finally {
+      await registry.close();
+      rmSync(folder, { recursive: true });
+    }
+  },
+  { skip },
+);
+
+trustCase(
+  'identity',
+  'a TLS registry that sends uploads, downloads and logins to plain HTTP',
+  'refused by name, and nothing arrives there',
+  async () => {
+    const registry = await AstrayRegistry.start();
+    const login = mkdtempSync('/var/tmp/obdl.');
+    try {
+      const auth = Buffer.from('ann:the-secret').toString('base64');
+      const auths = { [registry.host]: { auth }, [registry.trap]: { auth } };
+      writeFileSync(join(login, 'config.json'), JSON.stringify({ auths }));
+      const environment = { SSL_CERT_FILE: registry.certificate, DOCKER_CONFIG: login };
+      const seen: string[] = [];
+      for (const lure of ['upload', 'download', 'token'] as const) {
+        registry.lure = lure;
+        const ends = [`oci:${images.plain}:victim`, `docker://${registry.host}/x:1`];
+        const [from = '', to = ''] = lure === 'download' ? ends.reverse() : ends;
+        const target = lure === 'download' ? `oci:${login}/out:1` : to;
+        const { status, stderr } = await runObdconv([from, target], environment);
+        assert.notEqual(status, 0);
+        assert.match(stderr, new RegExp(registry.host.replaceAll('.', '\\.')));
+        assert.match(stderr, new RegExp(registry.trap.replaceAll('.', '\\.')), lure);
+        assert.ok(!stderr.includes('the-secret') && !stderr.includes(auth), stderr);
+        seen.push(lure);
+      }
+      assert.deepEqual(registry.trapped, []);
+      assert.ok(registry.seen.some((line) => line.startsWith('POST ')));
+      return `${seen.join(', ')} refused; nothing arrived`;
+    } finally {
+      await registry.stop();
+      rmSync(login, { recursive: true });
+    }
+  },
+  { skip },
+);
