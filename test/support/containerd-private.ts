@@ -46,9 +46,12 @@ export class PrivateContainerd {
   /** In which ctr() works: that of the quickstart's functions. */
   readonly namespace: string;
 
-  private constructor(directory: string, registry: string) {
+  readonly #path: string;
+
+  private constructor(directory: string, registry: string, folder: string | undefined) {
     this.directory = directory;
     this.registry = registry;
+    this.#path = folder === undefined ? PATH : `${folder}:${PATH}`;
     this.socket = join(directory, 'containerd.sock');
     this.snapshotterSocket = join(directory, 'snapshotter.sock');
     this.namespace = `obd-ts-${basename(directory).replace(/^.*\./, '')}`;
@@ -60,11 +63,11 @@ export class PrivateContainerd {
     try {
       await shell(directory, 'start_registry "$DIR"');
       const registry = (await shell(directory, 'registry_address "$DIR"')).trim();
-      const made = new PrivateContainerd(directory, registry);
+      const made = new PrivateContainerd(directory, registry, folder);
       if (configure !== undefined) {
         await writeFile(join(directory, 'containerd.toml'), configure(made));
       }
-      await shell(directory, 'start_containerd "$DIR"', folder);
+      await shell(directory, 'start_containerd "$DIR"', made.#path);
       return made;
     } catch (error) {
       await shell(directory, 'stop_services "$DIR"');
@@ -129,7 +132,10 @@ export class PrivateContainerd {
   /** What `ctr` prints. */
   async ctr(...args: readonly string[]): Promise<string> {
     const options = ['--address', this.socket, '--namespace', this.namespace];
-    const { stdout } = await run('ctr', [...options, ...args], { maxBuffer: OUTPUT_BYTES_MAX });
+    const { stdout } = await run('ctr', [...options, ...args], {
+      maxBuffer: OUTPUT_BYTES_MAX,
+      env: { ...process.env, PATH: this.#path },
+    });
     return stdout;
   }
 
@@ -162,11 +168,11 @@ export class PrivateContainerd {
   }
 }
 
-async function shell(directory: string, body: string, folder?: string): Promise<string> {
+async function shell(directory: string, body: string, path = PATH): Promise<string> {
   const script = `set -euo pipefail; . "$1"; DIR=$2; ${body}`;
   const { stdout } = await run('bash', ['-c', script, 'private-services', SCRIPT, directory], {
     cwd: ROOT,
-    env: { ...process.env, PATH: folder === undefined ? PATH : `${folder}:${PATH}` },
+    env: { ...process.env, PATH: path },
   });
   return stdout;
 }

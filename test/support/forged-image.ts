@@ -4,6 +4,7 @@
  *
  *   victim     a shell, then /hello with "good"
  *   other      the same shell, then another /hello, as many bytes compressed: an honest image
+ *   pause      `other`, with a command that goes on for long: for pods
  *   config     the layers of `other`, under a config with the diff IDs of `victim`
  *   bottom     the evil layer alone, as the bottom layer of `victim`
  *   chain      the evil layer alone, under the chain ID of the whole of `victim`
@@ -81,6 +82,13 @@ export class ForgedImages {
     }
     assert.notEqual(images.evil, '', `no blob has the victim's size: ${[...sizes.values()]}`);
     for (const forgery of FORGERIES) images.#forge(forgery);
+    const { layers } = images.manifest('other');
+    images.#tag(
+      'pause',
+      layers,
+      layers.map(({ digest }) => digest),
+      ['/bin/sleep', '1000'],
+    );
     return images;
   }
 
@@ -114,12 +122,18 @@ export class ForgedImages {
     this.#tag(forgery, forged.layers, forged.diffIds);
   }
 
-  #tag(tag: string, layers: readonly Descriptor[], diffIds: readonly string[]): void {
+  #tag(
+    tag: string,
+    layers: readonly Descriptor[],
+    diffIds: readonly string[],
+    command: readonly string[] = ['/bin/sh'],
+  ): void {
     const original = this.manifest('other');
     const config = JSON.parse(this.blob(original.config.digest).toString()) as object;
     const history = diffIds.map(() => ({ created_by: 'forger' }));
     const rootfs = { type: 'layers', diff_ids: diffIds };
-    const configured = this.#add(original.config.mediaType, { ...config, rootfs, history });
+    const changed = { ...config, rootfs, history, config: { Cmd: command } };
+    const configured = this.#add(original.config.mediaType, changed);
     const { mediaType } = taggedManifest(this.directory, 'other');
     this.#addTag(tag, this.#add(mediaType, { ...original, config: configured, layers }));
   }

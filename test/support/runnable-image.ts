@@ -13,6 +13,7 @@ export function layerOf(root: string, fill: (root: string) => void): LayerSource
   const args = [
     '--create',
     '--sort=name',
+    '--mtime=@1',
     '--owner=0',
     '--group=0',
     '--numeric-owner',

@@ -97,7 +97,7 @@ trustCase(
 trustCase(
   'identity',
   'a registry that serves other bytes under the right digests',
-  'its layers serve its own pulls alone; a pull from the true registry is downloaded and right',
+  'its layers serve its own pulls alone; a pull from the true registry downloads and is right',
   async () => {
     const { layers, config } = images.manifest('victim');
     const evil = await LoopbackRegistry.start();
@@ -116,7 +116,8 @@ trustCase(
       assert.match((await rpull('w1', 'victim', evil.host)).stdout, /2 layers: 2 lazy/);
       assert.equal(await run('w1', 'victim', evil.host), images.evil);
       const pulled = await rpull('w2', 'victim');
-      assert.match(pulled.stdout, /2 layers: 2 downloaded/, pulled.stderr);
+      // On the bottom layer as containerd checked it, the next one is lazy from its own registry.
+      assert.match(pulled.stdout, /2 layers: 1 lazy, 1 downloaded/, pulled.stderr);
       assert.equal(await run('w2', 'victim'), GOOD);
       await clear('w1', 'w2');
       assert.match((await rpull('w2', 'victim')).stdout, /2 layers: 2 lazy/);

@@ -1,0 +1,120 @@
+/**
+ * Goal: a forged image comes in through none of containerd's other clients, and its victim is right in another namespace.
+ * Method: as test/trust/identity.test.ts does it with rpull, through CRI of the containerd that is installed, and through the
+ * transfer service of a containerd from 2.1 on, if one is in PATH.
+ */
+import assert from 'node:assert/strict';
+import { PrivateContainerd, unfit } from '../support/containerd-private.js';
+import { CriClient } from '../support/cri-client.js';
+import { criConfig, folderOfContainerd, transferConfig } from '../support/cri-containerd.js';
+import { FORGERIES, ForgedImages, GOOD } from '../support/forged-image.js';
+import { obdctl } from '../support/run-obdctl.js';
+import { type TrustOptions, trustCase } from '../support/trust-case.js';
+
+const skip = unfit === false ? undefined : unfit;
+const newer = folderOfContainerd([2, 1]);
+const options = (reason = skip): TrustOptions => ({ skip: reason, slow: true, timeout: 240_000 });
+/** What all of containerd's unpackers say of a layer whose diff ID is not what the config says. */
+const REFUSED = /wrong diff id calculated on extraction/;
+
+/** Runs `body` with a containerd, its registry with all images, and obd-ts. */
+async function withImages<T>(
+  start: Parameters<typeof PrivateContainerd.start>[0],
+  body: (containerd: PrivateContainerd) => Promise<T>,
+): Promise<T> {
+  const images = await ForgedImages.make();
+  try {
+    const containerd = await PrivateContainerd.start(start);
+    try {
+      await containerd.startObd();
+      for (const tag of ['victim', 'pause', ...FORGERIES]) {
+        await containerd.push(`${images.directory}:${tag}`, `${tag}:1`, '--preserve-digests');
+      }
+      return await body(containerd);
+    } finally {
+      await containerd.stop();
+    }
+  } finally {
+    images.remove();
+  }
+}
+
+/** Pulls the victim in a namespace of its own, and returns what a container of it says. */
+async function victim(containerd: PrivateContainerd, namespace: string): Promise<string> {
+  const name = `${containerd.registry}/victim:1`;
+  const socket = ['--address', containerd.socket, '--namespace', namespace];
+  const { status, stderr, stdout } = await obdctl('rpull', '--plain-http', ...socket, name);
+  assert.equal(status, 0, stderr);
+  assert.match(stdout, /2 layers: 2 lazy/, stderr);
+  const inNamespace = ['--namespace', namespace];
+  const run = [...inNamespace, 'run', '--rm', '--snapshotter', 'obd-ts'];
+  const said = await containerd.ctr(...run, name, 'c', '/bin/cat', '/hello');
+  await containerd.ctr(...inNamespace, 'images', 'remove', '--sync', name);
+  return said;
+}
+
+trustCase(
+  'identity',
+  'forged images through CRI, their victim in another namespace',
+  'every forgery refused; the victim lazy and right, in CRI and elsewhere',
+  async () =>
+    await withImages(
+      { configure: (to) => criConfig(to, `${to.registry}/pause:1`) },
+      async (containerd) => {
+        const image = (tag: string) => `${containerd.registry}/${tag}:1`;
+        const cri = new CriClient(containerd.socket, `/${containerd.namespace}`);
+        for (const forgery of FORGERIES) {
+          await assert.rejects(cri.pull(image(forgery)), REFUSED, forgery);
+        }
+        assert.equal(await victim(containerd, 'elsewhere'), GOOD);
+        await cri.pull(image('victim'));
+        const sleep = ['/bin/sleep', '100'];
+        const said = await cri.withContainer(image('victim'), sleep, (exec) =>
+          exec('/bin/cat', '/hello'),
+        );
+        assert.equal(said, GOOD);
+        for (const tag of ['victim', 'pause']) await cri.removeImage(image(tag));
+        cri.close();
+        return `${FORGERIES.length} refused; ${said.trim()}`;
+      },
+    ),
+  options(),
+);
+
+trustCase(
+  'identity',
+  'forged images through the transfer service, their victim in another namespace',
+  'every forgery refused; the victim lazy and right',
+  async () =>
+    await withImages({ folder: newer, configure: transferConfig }, async (containerd) => {
+      const pull = (tag: string) =>
+        containerd.ctr(
+          ...['--namespace', 'w1', 'images', 'pull', '--plain-http', '--snapshotter', 'obd-ts'],
+          `${containerd.registry}/${tag}:1`,
+        );
+      for (const forgery of FORGERIES) await assert.rejects(pull(forgery), REFUSED, forgery);
+      assert.equal(await victim(containerd, 'w2'), GOOD);
+      await pull('victim');
+      assert.equal(await victim(containerd, 'w2'), GOOD);
+      const name = `${containerd.registry}/victim:1`;
+      await containerd.ctr('--namespace', 'w1', 'images', 'remove', '--sync', name);
+      return `${FORGERIES.length} refused; the victim ${GOOD.trim()}`;
+    }),
+  options(newer === undefined ? 'no containerd from 2.1 on in PATH' : skip),
+);
+
+trustCase(
+  'identity',
+  'a rebase capability in containerd from 2.1 on',
+  'pulling fails with the line to remove',
+  async () => {
+    const configure = (to: PrivateContainerd) => transferConfig(to, 'capabilities = ["rebase"]\n');
+    return await withImages({ folder: newer, configure }, async (containerd) => {
+      const pull = ['images', 'pull', '--plain-http', '--snapshotter', 'obd-ts'];
+      const pulled = containerd.ctr(...pull, `${containerd.registry}/victim:1`);
+      await assert.rejects(pulled, /remove "rebase" from "capabilities"/);
+      return 'refused at Prepare';
+    });
+  },
+  options(newer === undefined ? 'no containerd from 2.1 on in PATH' : skip),
+);
