@@ -1,0 +1,144 @@
+/**
+ * Goal: a pull takes over a layer only if whatever containerd may choose is right for it: the same bytes whoever serves
+ * them, of the same registry where they are its word, and within the namespace where that is wanted.
+ * Method: a store with layers of every kind, and pulls from registries that have the blob, refuse it, or are not known.
+ */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import { type LayerOrigin, registryAddress } from './image-locator.js';
+import { LayerSharing } from './layer-sharing.js';
+import type { Layer } from './snapshot.js';
+import { SnapshotStore } from './snapshot-store.js';
+
+const REF = 'ref';
+const DIGEST = `sha256:${'a'.repeat(64)}`;
+const WANTED = { chainId: DIGEST, digest: DIGEST, sizeBytes: 7, fileSystem: 'ext4' };
+const GOOD = 'https://good.example/v2/app/blobs';
+const EVIL = 'https://evil.example/v2/app/blobs';
+const remote = (repoBlobUrl: string): Layer => ({
+  type: 'remote',
+  digest: DIGEST,
+  sizeBytes: 7,
+  repoBlobUrl,
+  fileSystem: 'ext4',
+});
+const LOCAL: Layer = { type: 'local', fileSystem: 'ext4' };
+
+let folder: string;
+let store: SnapshotStore;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'sharing-'));
+  store = SnapshotStore.open(join(folder, 'db'));
+});
+afterEach(() => {
+  store.close();
+  rmSync(folder, { recursive: true });
+});
+
+interface Added {
+  readonly chainId?: string | undefined;
+  readonly namespaces?: readonly string[];
+}
+
+function add(name: string, layer: Layer, { chainId = DIGEST, namespaces = [] }: Added = {}): void {
+  const id = store.nextId();
+  const labels = { [REF]: DIGEST };
+  const proved = chainId === '' ? undefined : chainId;
+  store.insert({
+    id,
+    name,
+    parent: '',
+    kind: 'committed',
+    labels,
+    layer,
+    chainId: proved,
+    namespaces,
+  });
+}
+
+/** One that gives the blob, or not. */
+function from(url: string, { gives = true, login = false, isKnown = true } = {}): LayerOrigin {
+  return {
+    registry: isKnown ? registryAddress(url) : undefined,
+    repoBlobUrl: async () => (gives ? url : undefined),
+    hasNamespaceLogin: async () => login,
+  };
+}
+
+async function decide(origin: LayerOrigin, namespace = 'ns', between = true, wanted = WANTED) {
+  const known = store.committedWithLabel('', REF, DIGEST);
+  return await new LayerSharing(store, between).decide(known, wanted, origin, namespace);
+}
+
+test('a layer that nobody has is fetched from where it is, or downloaded', async () => {
+  assert.deepEqual(await decide(from(GOOD)), { repoBlobUrl: GOOD });
+  assert.ok('download' in (await decide(from(GOOD, { gives: false }))));
+});
+
+test('a lazy layer is taken over by pulls from its registry alone', async () => {
+  add('lazy', remote(EVIL));
+  assert.deepEqual(await decide(from(EVIL)), { existing: 'lazy' });
+  assert.deepEqual(await decide(from(EVIL, { isKnown: false })), { existing: 'lazy' });
+  for (const origin of [
+    from(GOOD),
+    from('https://evil.example:444/v2/app/blobs'),
+    from(GOOD, { isKnown: false }),
+    from(EVIL, { isKnown: false, gives: false }),
+  ]) {
+    const decision = await decide(origin);
+    assert.match('download' in decision ? decision.download : '', /registry evil\.example:443/);
+  }
+});
+
+test('a layer that containerd checked is taken over by all, and so is one of several if all may be', async () => {
+  add('local', LOCAL);
+  assert.deepEqual(await decide(from(GOOD)), { existing: 'local' });
+  add('lazy', remote(EVIL));
+  assert.deepEqual(await decide(from(EVIL)), { existing: 'local' });
+  assert.ok('download' in (await decide(from(GOOD))));
+});
+
+test('what is not proved, plain, or of another size or file system is not taken over', async () => {
+  add('lazy', remote(GOOD));
+  for (const wanted of [
+    { ...WANTED, sizeBytes: 8 },
+    { ...WANTED, fileSystem: 'xfs' },
+  ]) {
+    assert.ok('download' in (await decide(from(GOOD), 'ns', true, wanted)));
+  }
+  for (const [layer, chainId] of [
+    [remote(GOOD), ''],
+    [LOCAL, ''],
+    [LOCAL, `sha256:${'b'.repeat(64)}`],
+    [{ type: 'files' }, DIGEST],
+  ] as const) {
+    add('another', layer, { chainId });
+    assert.ok('download' in (await decide(from(GOOD))), layer.type);
+    store.remove('another');
+  }
+});
+
+test('without sharing, a namespace needs a login for what others have', async () => {
+  const decided = (origin: LayerOrigin, namespace: string) => decide(origin, namespace, false);
+  assert.deepEqual(await decided(from(GOOD), 'first'), { repoBlobUrl: GOOD });
+  add('lazy', remote(GOOD), { namespaces: ['first'] });
+  assert.deepEqual(await decided(from(GOOD), 'first'), { existing: 'lazy' });
+  for (const origin of [from(GOOD), from(GOOD, { login: true, gives: false })]) {
+    assert.ok('download' in (await decided(origin, 'second')));
+    assert.ok('download' in (await decided(origin, '')));
+  }
+  assert.deepEqual(await decided(from(GOOD, { login: true }), 'second'), { existing: 'lazy' });
+  assert.deepEqual(await decided(from(GOOD), 'second'), { existing: 'lazy' });
+});
+
+test('without sharing, a blob that another namespace has on another parent counts too', async () => {
+  const other = `sha256:${'c'.repeat(64)}`;
+  add('elsewhere', remote(GOOD), { chainId: other, namespaces: ['first'] });
+  const wanted = { ...WANTED, chainId: `sha256:${'d'.repeat(64)}` };
+  const sharing = new LayerSharing(store, false);
+  assert.ok('download' in (await sharing.decide([], wanted, from(GOOD), 'second')));
+  assert.deepEqual(await sharing.decide([], wanted, from(GOOD), 'first'), { repoBlobUrl: GOOD });
+});
