@@ -132,7 +132,7 @@ install_node() {
 link_node() {
   local own link=node_modules/.bin/node
   own=$(node_package tools/node)/bin/node
-  if [[ $(readlink -f "$(command -v node)") == "$own" ]]; then
+  if [[ $(command -v node) -ef $own ]]; then
     ln -sfn "../../${own#"$PWD/"}" "$link"
   else
     rm -f "$link"
