@@ -21,11 +21,20 @@ const bytes = randomBytes(300_000);
 const digest = registry.addBlob(bytes);
 storage.addBlob(bytes);
 
-const limits = { ...DEFAULT_LIMITS, backoffMs: 1, bodyIdleMs: 400, headersMs: 400 };
+/** Requests are counted, and on a busy machine any answer may be late: nothing is asked again for that. */
+const limits = { ...DEFAULT_LIMITS, backoffMs: 1 };
 const credentials = { label: '"config"', find: async () => undefined };
-const client = new RegistryClient({ hosts: new RegistryHosts([]), credentials, limits });
+const hosts = new RegistryHosts([]);
+const client = new RegistryClient({ hosts, credentials, limits });
+/** For a registry that falls silent on purpose. */
+const hasty = new RegistryClient({
+  hosts,
+  credentials,
+  limits: { ...limits, bodyIdleMs: 400, headersMs: 400 },
+});
 after(async () => {
   await client.close();
+  await hasty.close();
   await registry.close();
   await storage.close();
 });
@@ -73,13 +82,19 @@ test('one request for each read, with the whole range', async () => {
 });
 
 test('what passes is tried again', async () => {
-  const faults: Fault[] = ['reset', 'stall', 'silence', { status: 503 }, { status: 429 }];
+  const faults: Fault[] = ['reset', { status: 503 }, { status: 429 }];
   const blob = await open();
   for (const fault of faults) {
     registry.faults.push(fault);
     await reads(blob, 5_000, 100_000);
   }
   assert.equal(registry.seen.length, 2 * faults.length);
+  registry.seen.length = 0;
+  for (const fault of ['stall', 'silence'] as const) {
+    registry.faults.push(fault);
+    await reads(await open(hasty), 5_000, 100_000);
+  }
+  assert.ok(registry.seen.length >= 4);
 });
 
 test('what broke half way goes on where it broke', async () => {
