@@ -67,6 +67,8 @@ export interface NewSnapshot {
 
 export class SnapshotStore {
   readonly #database: Database.Database;
+  /** By their text, which is constant: one for each place below that uses one. */
+  readonly #statements = new Map<string, Database.Statement>();
   #lastId: number;
 
   private constructor(database: Database.Database) {
@@ -121,30 +123,28 @@ export class SnapshotStore {
       }
       if (this.#row(name) !== undefined) throw alreadyExists(name);
       const now = Date.now();
-      this.#database
-        .prepare(
-          `INSERT INTO snapshot (id, name, parent_id, kind, labels, created_ms, updated_ms, layer,
+      this.#statement(
+        `INSERT INTO snapshot (id, name, parent_id, kind, labels, created_ms, updated_ms, layer,
              chain_id, namespaces)
            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-        )
-        .run(
-          id,
-          name,
-          parentId,
-          kind,
-          textOfLabels(labels),
-          now,
-          now,
-          JSON.stringify(layer),
-          chainId ?? null,
-          JSON.stringify(namespaces),
-        );
+      ).run(
+        id,
+        name,
+        parentId,
+        kind,
+        textOfLabels(labels),
+        now,
+        now,
+        JSON.stringify(layer),
+        chainId ?? null,
+        JSON.stringify(namespaces),
+      );
     });
   }
 
   /** @throws {ObdError} `NotFound`, `Corrupt`. */
   get(name: string): Snapshot {
-    const row = this.#database.prepare(`${SELECT} WHERE s.name = ?`).get(name);
+    const row = this.#statement(`${SELECT} WHERE s.name = ?`).get(name);
     if (row === undefined) throw notFound(name, 'snapshot');
     return snapshotOf(row);
   }
@@ -167,22 +167,18 @@ export class SnapshotStore {
 
   /** The committed snapshots on this parent that carry this label, in the order of list(). */
   committedWithLabel(parent: string, key: string, value: string): Snapshot[] {
-    const rows = this.#database
-      .prepare(
-        `${SELECT} WHERE s.parent_id IS ? AND s.kind = 'committed' AND instr(s.labels, ?) > 0
+    const rows = this.#statement(
+      `${SELECT} WHERE s.parent_id IS ? AND s.kind = 'committed' AND instr(s.labels, ?) > 0
          ORDER BY s.id`,
-      )
-      .all(parent === '' ? null : this.get(parent).id, JSON.stringify(value));
+    ).all(parent === '' ? null : this.get(parent).id, JSON.stringify(value));
     return rows.map(snapshotOf).filter(({ labels }) => labels[key] === value);
   }
 
   /** The committed layers with this chain ID, or with this blob on whatever parent. Cost: a scan. */
   layersOf(chainId: string, digest: string): Snapshot[] {
-    const rows = this.#database
-      .prepare(
-        `${SELECT} WHERE s.kind = 'committed' AND (s.chain_id = ? OR json_extract(s.layer, '$.digest') = ?)`,
-      )
-      .all(chainId, digest);
+    const rows = this.#statement(
+      `${SELECT} WHERE s.kind = 'committed' AND (s.chain_id = ? OR json_extract(s.layer, '$.digest') = ?)`,
+    ).all(chainId, digest);
     return rows.map(snapshotOf);
   }
 
@@ -192,14 +188,14 @@ export class SnapshotStore {
       const { id, namespaces } = this.get(name);
       if (namespaces.includes(namespace)) return;
       const all = JSON.stringify([...namespaces, namespace]);
-      this.#database.prepare('UPDATE snapshot SET namespaces = ? WHERE id = ?').run(all, id);
+      this.#statement('UPDATE snapshot SET namespaces = ? WHERE id = ?').run(all, id);
     });
   }
 
   /** All snapshots, in the order of their making; `unreadable` is told of each record that is left out. */
   list(unreadable: (problem: ObdError) => void): Snapshot[] {
     const snapshots: Snapshot[] = [];
-    for (const row of this.#database.prepare(`${SELECT} ORDER BY s.id`).iterate()) {
+    for (const row of this.#statement(`${SELECT} ORDER BY s.id`).all()) {
       try {
         snapshots.push(snapshotOf(row));
       } catch (error) {
@@ -212,21 +208,19 @@ export class SnapshotStore {
 
   /** Whether there is a record with this id, readable or not. */
   hasId(id: number): boolean {
-    return this.#database.prepare('SELECT 1 FROM snapshot WHERE id = ?').get(id) !== undefined;
+    return this.#statement('SELECT 1 FROM snapshot WHERE id = ?').get(id) !== undefined;
   }
 
   /** Whether an active snapshot or a view stands on this one, with nothing in between but layers of files. */
   isInUse(id: number): boolean {
-    const found = this.#database
-      .prepare(
-        `WITH RECURSIVE above (id, kind) AS (
+    const found = this.#statement(
+      `WITH RECURSIVE above (id, kind) AS (
            SELECT id, kind FROM snapshot WHERE parent_id = ?
            UNION ALL
            SELECT s.id, s.kind FROM snapshot s JOIN above ON s.parent_id = above.id
             WHERE json_extract((SELECT layer FROM snapshot WHERE id = above.id), '$.type') = 'files')
          SELECT 1 FROM above WHERE kind <> 'committed' LIMIT 1`,
-      )
-      .get(id);
+    ).get(id);
     return found !== undefined;
   }
 
@@ -252,22 +246,20 @@ export class SnapshotStore {
         throw refusal(ErrorCodes.FailedPrecondition, key, `it is ${row.kind}, and not active`);
       }
       const now = Date.now();
-      this.#database
-        .prepare(
-          `UPDATE snapshot SET name = ?, kind = 'committed', labels = ?, created_ms = ?, updated_ms = ?,
+      this.#statement(
+        `UPDATE snapshot SET name = ?, kind = 'committed', labels = ?, created_ms = ?, updated_ms = ?,
              size_bytes = ?, inodes = ?, layer = ?, chain_id = ? WHERE id = ?`,
-        )
-        .run(
-          name,
-          textOfLabels(labels),
-          now,
-          now,
-          usage.sizeBytes,
-          usage.inodes,
-          JSON.stringify(layer),
-          chainId ?? null,
-          row.id,
-        );
+      ).run(
+        name,
+        textOfLabels(labels),
+        now,
+        now,
+        usage.sizeBytes,
+        usage.inodes,
+        JSON.stringify(layer),
+        chainId ?? null,
+        row.id,
+      );
     });
   }
 
@@ -276,15 +268,14 @@ export class SnapshotStore {
     return this.#transaction(() => {
       const row = this.#row(name);
       if (row === undefined) throw notFound(name, 'snapshot');
-      const child = this.#database
-        .prepare('SELECT name FROM snapshot WHERE parent_id = ? LIMIT 1')
+      const child = this.#statement('SELECT name FROM snapshot WHERE parent_id = ? LIMIT 1')
         .pluck()
         .get(row.id);
       if (child !== undefined) {
         const problem = `cannot remove it, as snapshot "${String(child)}" stands on it; remove that first`;
         throw refusal(ErrorCodes.FailedPrecondition, name, problem);
       }
-      this.#database.prepare('DELETE FROM snapshot WHERE id = ?').run(row.id);
+      this.#statement('DELETE FROM snapshot WHERE id = ?').run(row.id);
       return row.id;
     });
   }
@@ -293,9 +284,11 @@ export class SnapshotStore {
   setLabels(name: string, change: (labels: Labels) => Labels): Snapshot {
     return this.#transaction(() => {
       const { id, labels } = this.get(name);
-      this.#database
-        .prepare('UPDATE snapshot SET labels = ?, updated_ms = ? WHERE id = ?')
-        .run(textOfLabels(change(labels)), Date.now(), id);
+      this.#statement('UPDATE snapshot SET labels = ?, updated_ms = ? WHERE id = ?').run(
+        textOfLabels(change(labels)),
+        Date.now(),
+        id,
+      );
       return this.get(name);
     });
   }
@@ -306,17 +299,26 @@ export class SnapshotStore {
   }
 
   #row(name: string): Row | undefined {
-    return this.#database.prepare('SELECT id, name, kind FROM snapshot WHERE name = ?').get(name) as
+    return this.#statement('SELECT id, name, kind FROM snapshot WHERE name = ?').get(name) as
       | Row
       | undefined;
   }
 
   #highestIdEver(): number {
-    const found = this.#database
-      .prepare(`SELECT seq FROM sqlite_sequence WHERE name = 'snapshot'`)
+    const found = this.#statement(`SELECT seq FROM sqlite_sequence WHERE name = 'snapshot'`)
       .pluck()
       .get();
     return typeof found === 'number' ? found : 0;
+  }
+
+  /** Prepares each statement once: one that is prepared for a call is left to the garbage collector after it. */
+  #statement(sql: string): Database.Statement {
+    let statement = this.#statements.get(sql);
+    if (statement === undefined) {
+      statement = this.#database.prepare(sql);
+      this.#statements.set(sql, statement);
+    }
+    return statement;
   }
 
   #transaction<T>(body: () => T): T {
