@@ -3,11 +3,16 @@
 #
 #     scripts/test.sh
 #
-# Installs what is missing, builds, then runs `npm run check` (format, lint, layering, types, unused code, unit tests) and
-# `npm run test:e2e` (a real containerd, runc, registry and kernel; the quickstart is one of these tests) and the short
-# `npm run test:vm` (the kernel transports, on the kernels of Debian 12 and 13; docs/testing.md has the long one). The
-# scripts themselves are linted first. A part that fails does not stop the others. What was skipped is listed with its
-# reason.
+# Installs what is missing, builds, then runs
+#
+#     npm run check                    format, lint, layering, types, unused code, unit tests
+#     npm run test:unit                once more on the other supported Nodes: the oldest, or the one that is brought
+#     npm run test:e2e                 a real containerd, runc, registry and kernel; the quickstart is one of these tests
+#     npm run test:trust -- --quick    attempts to make obd-ts lie, harm or give up
+#     npm run test:vm                  the kernel transports, on the kernels of Debian 12 and 13, in short
+#
+# The scripts themselves are linted first. A part that fails does not stop the others. What was skipped is listed with its
+# reason. docs/testing.md has the long forms.
 #
 # The last line is `N passed, N failed, N skipped`; the exit status is 0 only if nothing failed.
 set -euo pipefail
@@ -30,6 +35,15 @@ s/^([0-9.]+) (ok|not ok) (.*)/\2 1 - \1 \3/w $REPORTS/vm.tap
 s/^([0-9.]+) skipped (.*): ([^:]*)$/ok 1 - \1 \2 # SKIP \3/w $REPORTS/vm.tap
 s/^([0-9.]+ vm: (the guest died|not done).*)/not ok 1 - \1/w $REPORTS/vm.tap
 s/^[0-9.]+ (    .*|# [a-z]+ [0-9]+)$/\1/w $REPORTS/vm.tap
+g"
+
+# The same for test:trust. What a failed case says of itself comes before its line.
+readonly TRUST_REPORT="h
+s/^(    .*|# [a-z]+ [0-9]+)\$/\1/w $REPORTS/trust.tap
+s/^not ok (.*)/    \1/w $REPORTS/trust.tap
+s/^FAILED (.*)/not ok 1 - \1/w $REPORTS/trust.tap
+s/^ok (.*)/ok 1 - \1/w $REPORTS/trust.tap
+s/^skipped (.*): ([^:]*)\$/ok 1 - \1 # SKIP \2/w $REPORTS/trust.tap
 g"
 
 PASSED=0
@@ -84,7 +98,17 @@ scripts/install-deps.sh test
 use_node
 part shellcheck shellcheck --external-sources scripts/*.sh scripts/vm/* .ci/run
 part check npm run --silent check
+# The unit tests once more, on the other Nodes: the oldest that is supported, and the one that install-deps.sh brings. The
+# add-ons use Node-API, so that one build serves all.
+for folder in tools/node/floor tools/node; do
+  OBD_NODE=$(node_package "$folder")/bin/node
+  version=$("$OBD_NODE" --version)
+  [[ $version == "$(node --version)" ]] || part "unit-$version" env OBD_NODE="$OBD_NODE" npm run --silent test:unit
+done
 part e2e npm run --silent test:e2e
+# shellcheck disable=SC2016 # the inner shell expands it
+part trust env --unset=NODE_OPTIONS bash -o pipefail -c \
+  'npm run --silent test:trust -- --quick | sed -uE "$0"' "$TRUST_REPORT"
 if [[ $(uname -m) == x86_64 ]]; then
   # Not fuse, which is the same on any kernel and was tested on this one.
   # shellcheck disable=SC2016 # the inner shell expands it

@@ -8,6 +8,7 @@ import { commandLine } from '../cli/command-line.js';
 import { daemonLog } from '../cli/daemon-log.js';
 import { reportFailure } from '../cli/failure.js';
 import { daemonStop } from '../cli/interruption.js';
+import { requireNode } from '../cli/node-version.js';
 import { Reloading } from '../cli/reloading.js';
 import { readConfigFile } from '../config/config-file.js';
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -42,6 +43,7 @@ ${CONTAINERD_CONFIG_EXAMPLE}
 Then: ctr images pull --snapshotter obd-ts IMAGE, or lazily: obdctl rpull IMAGE`;
 
 async function serve(configPath: string | undefined): Promise<void> {
+  requireNode();
   const stop = daemonStop();
   const reloading = new Reloading();
   const file = {

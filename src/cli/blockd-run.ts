@@ -13,6 +13,7 @@ import { commandLine } from './command-line.js';
 import { daemonLog } from './daemon-log.js';
 import { EXIT_FAILED, reportFailure } from './failure.js';
 import { daemonStop } from './interruption.js';
+import { requireNode } from './node-version.js';
 import { Reloading } from './reloading.js';
 
 const PROGRAM = 'obd-blockd';
@@ -48,6 +49,7 @@ async function run(
   config: BlockdConfig,
   onReady: (daemon: Blockd, log: Logger) => void,
 ): Promise<void> {
+  requireNode();
   const log = daemonLog(PROGRAM, config.log_level);
   const told = daemonStop();
   const daemon = await Blockd.start(config, log, (err) => {

@@ -21,6 +21,7 @@ import {
   loadedPlugins,
   type Table,
 } from './containerd-checks.js';
+import { isNodeSupported, NODE_REMEDY } from './node-version.js';
 
 /** Where to look; the defaults are those of the daemons and of containerd. */
 export interface HostPaths {
@@ -31,7 +32,6 @@ export interface HostPaths {
   readonly stateDirectory: string;
 }
 
-const NODE_WANTED = [22, 20] as const;
 const CONTAINERD_WANTED = [1, 6] as const;
 /** Less than this and a few images fill the cache. */
 const FREE_BYTES_WANTED = 2 * 2 ** 30;
@@ -85,8 +85,7 @@ async function checkRoot(): Promise<CheckResult> {
 
 async function checkNode(): Promise<CheckResult> {
   const { node } = process.versions;
-  const state = isAtLeast(node, NODE_WANTED) ? 'ok' : 'missing';
-  return result('node', state, node, `install Node ${NODE_WANTED.join('.')} or newer`);
+  return result('node', isNodeSupported(node) ? 'ok' : 'missing', node, NODE_REMEDY);
 }
 
 async function checkNativeCode(): Promise<CheckResult> {

@@ -8,6 +8,7 @@ import { ErrorCodes, ObdError } from '../errors.js';
 import { commandLine } from './command-line.js';
 import { reportFailure } from './failure.js';
 import { interruption } from './interruption.js';
+import { requireNode } from './node-version.js';
 import type { ConversionRequest } from './obdconv-run.js';
 
 const PROGRAM = 'obdconv';
@@ -27,6 +28,7 @@ export async function obdconv(args: readonly string[]): Promise<number> {
   try {
     const request = await parse(args);
     if (request === undefined) return 0;
+    requireNode();
     const { runConversion } = await import('./obdconv-run.js');
     process.stdout.write(`${await runConversion(request, stop)}\n`);
     return 0;
