@@ -7,7 +7,7 @@
  * listed: neither downloads nor uploads travel in the clear because a registry says so, and a registry cannot
  * send requests to a port of this machine.
  */
-import { ErrorCodes, hasCode, ObdError } from '../errors.js';
+import { ErrorCodes, hasCode, ObdError, systemCode } from '../errors.js';
 import { type Access, Authenticator } from './authenticator.js';
 import type { Credentials } from './credentials.js';
 import { type Endpoint, urlAt } from './endpoint.js';
@@ -79,7 +79,7 @@ export class RegistryExchange {
       } catch (error) {
         if (signal?.aborted === true || !(error instanceof ObdError)) throw error;
         if (hasCode(error, ErrorCodes.Unavailable)) this.#hosts.failed(host, endpoint);
-        if (isLast) throw withFailures(error, failures);
+        if (isLast || endsSearch(endpoint, error)) throw withFailures(error, failures);
         failures.push(`${endpoint.origin}: ${error.message.replace(`${request.doing}: `, '')}`);
       }
     }
@@ -180,6 +180,11 @@ export class RegistryExchange {
   async close(): Promise<void> {
     await this.#http.close();
   }
+}
+
+/** Whether a host that did not answer one protocol in time would be asked the other one. */
+function endsSearch({ mirrorOf }: Endpoint, { cause }: ObdError): boolean {
+  return mirrorOf === undefined && systemCode(cause) === 'UND_ERR_CONNECT_TIMEOUT';
 }
 
 /** Names the addresses that were asked before the last one. */

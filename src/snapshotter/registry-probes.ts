@@ -12,7 +12,7 @@ import type { RegistryClient } from '../registry/registry-client.js';
 
 const ANSWER_MS = 60_000;
 /** A registry that is slow to look up a login or a blob. A pull waits for it. */
-const ASK_MS_MAX = 10_000;
+const ASK_MS_MAX = 5_000;
 /** An address that nobody named: it may lead to a host that never answers. */
 const GUESS_MS_MAX = 1_500;
 /** Layers of the images that a machine pulls in a minute, many times over. */

@@ -1,8 +1,8 @@
 /**
  * Goal: a host that is set up as docs/install.md and docs/snapshotter.md say pulls lazily with every client, from a registry
  * at a port and without TLS, and pulls into overlayfs as before.
- * Method: the documents' own blocks, written where they say, in namespaces (test/support/documented-host.ts), with the
- * containerd that is first in PATH.
+ * Method: the documents' own blocks, written where they say, in namespaces (test/support/documented-host.ts), with Debian's
+ * containerd, and with a containerd from 2.1 on if one is in PATH.
  */
 import assert from 'node:assert/strict';
 import { execFile, execFileSync } from 'node:child_process';
@@ -11,16 +11,17 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { blockdUnfit } from '../support/blockd-process.js';
 import { unfit } from '../support/containerd-private.js';
+import { folderOfContainerd } from '../support/cri-containerd.js';
 import { trustCase } from '../support/trust-case.js';
 
 const HOST_MS_MAX = 240_000;
-/** Where Debian has its own; in front of it may be a newer one. */
+const newer = folderOfContainerd([2, 1]);
 const DEBIAN = '/usr/bin:/usr/sbin:/bin:/sbin';
 const HOST = join(import.meta.dirname, '..', 'support', 'documented-host.js');
 
 for (const [major, path] of [
   ['1', DEBIAN],
-  ['2', `${process.env['PATH']}:${DEBIAN}`],
+  ['2', `${newer}:${DEBIAN}`],
 ] as const) {
   const clients = major === '1' ? ['rpull', 'CRI'] : ['rpull', 'CRI', 'ctr'];
   trustCase(
@@ -70,9 +71,9 @@ async function setUp(major: string, path: string): Promise<Record<string, string
 function reasonToSkip(major: '1' | '2', path: string): string | undefined {
   const lacking = unfit || blockdUnfit;
   if (lacking !== false) return lacking;
-  const env = { PATH: path };
-  const version = execFileSync('containerd', ['--version'], { env, encoding: 'utf8' });
-  const [, found, minor] = /\s[^0-9\s]*([0-9]+)\.([0-9]+)\.[0-9]+/.exec(version) ?? [];
-  if (found === major && (major === '1' || Number(minor) >= 1)) return undefined;
-  return `no containerd ${major === '1' ? '1.x' : '>= 2.1'} in PATH`;
+  if (major === '2') return newer === undefined ? 'no containerd from 2.1 on in PATH' : undefined;
+  const options = { env: { PATH: path }, encoding: 'utf8' } as const;
+  if (/[ v]1[.][0-9]+[.]/.test(execFileSync('containerd', ['--version'], options)))
+    return undefined;
+  return 'the containerd that is installed is not 1.x';
 }
