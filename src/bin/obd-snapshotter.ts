@@ -95,6 +95,7 @@ async function serve(configPath: string | undefined): Promise<void> {
       own.replace(fresh.namespaces[name]?.docker_config ?? config.namespaces[name]?.docker_config);
       registry.forgetLogins();
     }
+    locator.forget();
     log.level = fresh.log_level;
     const isSame = isDeepStrictEqual([...namespaces.keys()], Object.keys(fresh.namespaces));
     return ['registry', 'docker_config', 'log_level', ...(isSame ? ['namespaces' as const] : [])];

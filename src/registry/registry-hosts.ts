@@ -129,6 +129,12 @@ export class RegistryHosts {
     return inOrder.length > 0 ? inOrder : this.#itself(host, undefined);
   }
 
+  /** Changes when the configuration of this host does. @throws {ObdError} as HostsDirectory.lookUp(). */
+  settingsOf(host: string): string {
+    const address = this.addressOf(host);
+    return JSON.stringify([address, this.#isPlain(host, address), this.#lookUp(host)]);
+  }
+
   /** Hosts `name:port` that the configuration knows of a name without a port. */
   portsOf(name: string): string[] {
     return this.#directory?.portsOf(name) ?? [];

@@ -94,10 +94,18 @@ export class ImageLocator {
 
   constructor(parts: ImageLocatorParts) {
     this.#parts = parts;
-    this.#probes = new RegistryProbes(parts.registry);
+    this.#probes = new RegistryProbes(parts.registry, parts.hosts);
     this.#namespaceProbes = new Map(
-      [...parts.namespaces].map(([name, { registry }]) => [name, new RegistryProbes(registry)]),
+      [...parts.namespaces].map(([name, { registry }]) => [
+        name,
+        new RegistryProbes(registry, parts.hosts),
+      ]),
     );
+  }
+
+  /** Asks registries anew, as when logins or addresses were changed. */
+  forget(): void {
+    for (const probes of [this.#probes, ...this.#namespaceProbes.values()]) probes.forget();
   }
 
   /** Asks containerd at most, and registries only where a port is missing; its repoBlobUrl() asks the registry. */

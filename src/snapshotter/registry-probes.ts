@@ -5,12 +5,17 @@
  *   - Of calls for one blob of one repository at one time, the first asks and all get its answer.
  *   - A registry that cannot be reached is not asked for other repositories either, and one that refuses a repository is
  *     not asked for the repository's other blobs.
+ *   - A change of how a registry is reached (hosts.toml, a reload) makes its answers invalid, and a refused login holds only
+ *     for LOGIN_MS: the operator mends either, and pulls again.
  *   - ask() is bounded in time by its caller, and an address that is only a guess by GUESS_MS_MAX.
  */
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import type { RegistryClient } from '../registry/registry-client.js';
+import type { RegistryHosts } from '../registry/registry-hosts.js';
 
 const ANSWER_MS = 60_000;
+/** Asking again costs one request, which the registry answers at once. */
+const LOGIN_MS = 10_000;
 /** A registry that is slow to look up a login or a blob. A pull waits for it. */
 const ASK_MS_MAX = 5_000;
 /** An address that nobody named: it may lead to a host that never answers. */
@@ -29,6 +34,13 @@ interface Answer {
   readonly sizeBytes: number | undefined;
 }
 
+/** What answers are kept by: all blobs of a host, those of one repository, one blob. */
+interface Keys {
+  readonly host: string;
+  readonly repository: string;
+  readonly blob: string;
+}
+
 interface Kept<T> {
   readonly value: T;
   readonly untilMs: number;
@@ -36,13 +48,22 @@ interface Kept<T> {
 
 export class RegistryProbes {
   readonly #registry: RegistryClient;
+  readonly #hosts: RegistryHosts;
   readonly #asking = new Map<string, Promise<Answer>>();
   readonly #answers = new Map<string, Kept<Answer>>();
   /** By host, by host and repository, and by blob: why each is not asked. */
   readonly #refusals = new Map<string, Kept<ObdError>>();
 
-  constructor(registry: RegistryClient) {
+  /** @param hosts - Those of `registry`. */
+  constructor(registry: RegistryClient, hosts: RegistryHosts) {
     this.#registry = registry;
+    this.#hosts = hosts;
+  }
+
+  /** Makes all answers invalid, as when logins were changed. */
+  forget(): void {
+    this.#answers.clear();
+    this.#refusals.clear();
   }
 
   /**
@@ -52,10 +73,9 @@ export class RegistryProbes {
    * @throws {ObdError} `NotFound`, `Unauthorized`, `Unavailable`, `Registry`, from this request or one within ANSWER_MS.
    */
   async ask(blob: ProbedBlob, isGuess: boolean): Promise<Answer> {
-    const { host, repository, digest } = blob;
-    const repositoryKey = `${host}/${repository}`;
-    const key = `${repositoryKey}@${digest}`;
-    for (const each of [host, repositoryKey, key]) {
+    const keys = this.#keysOf(blob);
+    const key = keys.blob;
+    for (const each of Object.values(keys)) {
       const refusal = kept(this.#refusals, each);
       if (refusal !== undefined) throw refusal;
     }
@@ -63,7 +83,7 @@ export class RegistryProbes {
     if (answer !== undefined) return answer;
     let asked = this.#asking.get(key);
     if (asked === undefined) {
-      asked = this.#ask(blob, isGuess ? GUESS_MS_MAX : ASK_MS_MAX).finally(() =>
+      asked = this.#ask(blob, keys, isGuess ? GUESS_MS_MAX : ASK_MS_MAX).finally(() =>
         this.#asking.delete(key),
       );
       this.#asking.set(key, asked);
@@ -71,22 +91,26 @@ export class RegistryProbes {
     return await asked;
   }
 
-  async #ask({ host, repository, digest }: ProbedBlob, msMax: number): Promise<Answer> {
-    const repositoryKey = `${host}/${repository}`;
+  #keysOf({ host, repository, digest }: ProbedBlob): Keys {
+    const at = `${host} ${this.#hosts.settingsOf(host)}`;
+    return { host: at, repository: `${at} ${repository}`, blob: `${at} ${repository}@${digest}` };
+  }
+
+  async #ask({ host, repository, digest }: ProbedBlob, keys: Keys, msMax: number): Promise<Answer> {
     const signal = AbortSignal.timeout(msMax);
     try {
       const sizeBytes = await this.#registry.probeBlob(host, repository, digest, signal);
       const answer = { sizeBytes };
-      keep(this.#answers, `${repositoryKey}@${digest}`, answer);
+      keep(this.#answers, keys.blob, answer);
       return answer;
     } catch (thrown) {
-      const error = signal.aborted ? tooSlow(repositoryKey, msMax, thrown) : thrown;
+      const error = signal.aborted ? tooSlow(`${host}/${repository}`, msMax, thrown) : thrown;
       if (!(error instanceof ObdError)) throw error;
-      if (hasCode(error, ErrorCodes.NotFound)) {
-        keep(this.#refusals, `${repositoryKey}@${digest}`, error);
-      } else {
-        keep(this.#refusals, hasCode(error, ErrorCodes.Unavailable) ? host : repositoryKey, error);
-      }
+      if (hasCode(error, ErrorCodes.NotFound)) keep(this.#refusals, keys.blob, error);
+      else if (hasCode(error, ErrorCodes.Unavailable)) keep(this.#refusals, keys.host, error);
+      else if (hasCode(error, ErrorCodes.Unauthorized)) {
+        keep(this.#refusals, keys.repository, error, LOGIN_MS);
+      } else keep(this.#refusals, keys.repository, error);
       throw error;
     }
   }
@@ -97,9 +121,9 @@ function kept<T>(map: Map<string, Kept<T>>, key: string): T | undefined {
   return found !== undefined && found.untilMs > performance.now() ? found.value : undefined;
 }
 
-function keep<T>(map: Map<string, Kept<T>>, key: string, value: T): void {
+function keep<T>(map: Map<string, Kept<T>>, key: string, value: T, forMs = ANSWER_MS): void {
   if (map.size >= ANSWERS_MAX) map.clear();
-  map.set(key, { value, untilMs: performance.now() + ANSWER_MS });
+  map.set(key, { value, untilMs: performance.now() + forMs });
 }
 
 function tooSlow(where: string, msMax: number, cause: unknown): ObdError {
