@@ -33,6 +33,11 @@ export interface ContainerdOptions {
   readonly folder?: string | undefined;
   /** The whole configuration; by default the one of scripts/private-services.sh, without CRI. */
   readonly configure?: (containerd: PrivateContainerd) => string;
+  /**
+   * Runs when the registry serves and containerd does not yet. One with CRI asks its snapshotter at its start, and pauses for
+   * seconds before it asks again.
+   */
+  readonly first?: (containerd: PrivateContainerd) => Promise<void>;
 }
 
 export class PrivateContainerd {
@@ -58,7 +63,11 @@ export class PrivateContainerd {
   }
 
   /** @param options - Another containerd than the one found first, or another configuration. */
-  static async start({ folder, configure }: ContainerdOptions = {}): Promise<PrivateContainerd> {
+  static async start({
+    folder,
+    configure,
+    first,
+  }: ContainerdOptions = {}): Promise<PrivateContainerd> {
     const directory = await mkdtemp('/var/tmp/obdt.');
     try {
       await shell(directory, 'start_registry "$DIR"');
@@ -67,6 +76,7 @@ export class PrivateContainerd {
       if (configure !== undefined) {
         await writeFile(join(directory, 'containerd.toml'), configure(made));
       }
+      await first?.(made);
       await shell(directory, 'start_containerd "$DIR"', made.#path);
       return made;
     } catch (error) {

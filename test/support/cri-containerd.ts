@@ -7,17 +7,23 @@ import { existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import type { PrivateContainerd } from './containerd-private.js';
 
-/** A folder in PATH with a containerd of at least this version, and its ctr; undefined if there is none. */
-export function folderOfContainerd(wanted: readonly [major: number, minor: number]) {
+type Version = readonly [major: number, minor: number];
+
+/** A folder in PATH with a containerd of a version in this range, and its ctr; undefined if there is none. */
+export function folderOfContainerd(from: Version, below?: Version): string | undefined {
   for (const folder of (process.env['PATH'] ?? '').split(delimiter)) {
     const program = join(folder, 'containerd');
     if (!existsSync(program) || !existsSync(join(folder, 'ctr'))) continue;
     const said = execFileSync(program, ['--version'], { encoding: 'utf8' });
     const [, major = '0', minor = '0'] = /\bv?([0-9]+)\.([0-9]+)\.[0-9]+/.exec(said) ?? [];
-    const isNewer = Number(major) > wanted[0];
-    if (isNewer || (Number(major) === wanted[0] && Number(minor) >= wanted[1])) return folder;
+    const found: Version = [Number(major), Number(minor)];
+    if (isAtLeast(found, from) && !(below !== undefined && isAtLeast(found, below))) return folder;
   }
   return undefined;
+}
+
+function isAtLeast([major, minor]: Version, [wantedMajor, wantedMinor]: Version): boolean {
+  return major > wantedMajor || (major === wantedMajor && minor >= wantedMinor);
 }
 
 /** containerd 1.6 and 1.7, CRI with obd-ts; pods run from `sandboxImage`. */
@@ -63,6 +69,8 @@ path = "${directory}/opt"
 ${proxyPlugin(containerd)}${capabilities}
 [proxy_plugins.obd-ts.exports]
 enable_remote_snapshot_annotations = "true"
+[plugins."io.containerd.transfer.v1.local"]
+max_concurrent_unpacks = 4
 ${unpack('overlayfs')}${unpack('obd-ts')}`;
 }
 

@@ -35,7 +35,8 @@ const EVIL = [
   'evil\n',
   'x\n',
 ];
-export const FORGERIES = ['config', 'bottom', 'chain', 'annotated'] as const;
+/** In this order: a pull of a later one that fails leaves the victim's own bottom layer, which `bottom` would then get. */
+export const FORGERIES = ['bottom', 'chain', 'config', 'annotated'] as const;
 
 interface Manifest {
   readonly config: Descriptor;
