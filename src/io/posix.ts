@@ -5,6 +5,9 @@ import { loadNativeAddon } from './native-addon.js';
 
 interface Addon {
   duplicate(fd: number): number;
+  lock(fd: number): boolean;
+  punchHole(fd: number, offset: number, length: number): Promise<void>;
+  allocate(fd: number, offset: number, length: number): Promise<void>;
   execute(path: string, args: readonly string[], environment: readonly string[]): never;
 }
 
@@ -41,4 +44,31 @@ export function becomeProgram(
 ): never {
   const settings = Object.entries(environment).map(([name, value]) => `${name}=${value ?? ''}`);
   return addon.execute(path, [path, ...args], settings);
+}
+
+/**
+ * Takes the exclusive flock() of an open file, without waiting. The kernel releases it when the file is closed, also by
+ * the end of the process.
+ *
+ * @returns False if another open file has the lock.
+ * @throws system errors.
+ */
+export function lockFile(fd: number): boolean {
+  return addon.lock(fd);
+}
+
+/**
+ * Gives [offset, offset + length) of a file back to its file system; the range reads as zeroes. Works on a full disk.
+ * @throws system errors: `EOPNOTSUPP` where the file system has no holes.
+ */
+export async function punchHole(fd: number, offset: number, length: number): Promise<void> {
+  await addon.punchHole(fd, offset, length);
+}
+
+/**
+ * Takes disk space for a range of a file, so that writing the range cannot fail for want of room.
+ * @throws system errors: `ENOSPC`, and `EOPNOTSUPP` where the file system cannot.
+ */
+export async function allocateRange(fd: number, offset: number, length: number): Promise<void> {
+  await addon.allocate(fd, offset, length);
 }

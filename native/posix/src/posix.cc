@@ -2,6 +2,8 @@
 // { code, errno, syscall }; arguments that make no sense throw as well.
 
 #include <fcntl.h>
+#include <linux/falloc.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -12,6 +14,8 @@
 #include "addon.h"
 
 namespace {
+
+constexpr double kSafeIntegerMax = 9007199254740991;
 
 // No text of a system call may hold a zero byte: it would end there.
 std::string Text(const Napi::Value& value, const char* name) {
@@ -41,14 +45,13 @@ std::vector<char*> Pointers(std::vector<std::string>& texts) {
   return pointers;
 }
 
+int Descriptor(const Napi::CallbackInfo& info) {
+  return static_cast<int>(WholeNumber(info, 0, 0, INT_MAX, "fd"));
+}
+
 // duplicate(fd): another descriptor of the same open file, which no program that is started inherits.
 Napi::Value Duplicate(const Napi::CallbackInfo& info) {
-  if (info.Length() < 1 || !info[0].IsNumber()) throw Napi::TypeError::New(info.Env(), "fd");
-  const double fd = info[0].As<Napi::Number>().DoubleValue();
-  if (!(fd >= 0 && fd <= INT_MAX && fd == std::floor(fd))) {
-    throw Napi::RangeError::New(info.Env(), "fd");
-  }
-  const int copy = fcntl(static_cast<int>(fd), F_DUPFD_CLOEXEC, 0);
+  const int copy = fcntl(Descriptor(info), F_DUPFD_CLOEXEC, 0);
   if (copy == -1) throw SystemError(info.Env(), "fcntl", errno);
   return Napi::Number::New(info.Env(), copy);
 }
@@ -69,9 +72,75 @@ Napi::Value Execute(const Napi::CallbackInfo& info) {
   throw SystemError(info.Env(), "execve", errno);
 }
 
+// lock(fd): takes the exclusive flock() of the open file without waiting; false if another open file has it.
+// The kernel releases it with the last descriptor.
+Napi::Value Lock(const Napi::CallbackInfo& info) {
+  const int fd = Descriptor(info);
+  if (flock(fd, LOCK_EX | LOCK_NB) == 0) return Napi::Boolean::New(info.Env(), true);
+  if (errno != EWOULDBLOCK) throw SystemError(info.Env(), "flock", errno);
+  return Napi::Boolean::New(info.Env(), false);
+}
+
+// fallocate() on libuv's pool: it can wait for the file system's journal.
+class Fallocate : public Napi::AsyncWorker {
+ public:
+  Fallocate(Napi::Env env, int fd, int mode, off_t offset, off_t length)
+      : Napi::AsyncWorker(env, "fallocate"),
+        deferred_(Napi::Promise::Deferred::New(env)),
+        fd_(fd),
+        mode_(mode),
+        offset_(offset),
+        length_(length) {}
+
+  Napi::Promise Promise() const { return deferred_.Promise(); }
+
+ protected:
+  void Execute() override {
+    int status;
+    do {
+      status = fallocate(fd_, mode_, offset_, length_);
+    } while (status == -1 && errno == EINTR);
+    if (status == -1) error_ = errno;
+  }
+
+  void OnOK() override {
+    if (error_ == 0) deferred_.Resolve(Env().Undefined());
+    else deferred_.Reject(SystemError(Env(), "fallocate", error_).Value());
+  }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  int fd_;
+  int mode_;
+  off_t offset_;
+  off_t length_;
+  int error_ = 0;
+};
+
+Napi::Value StartFallocate(const Napi::CallbackInfo& info, int mode) {
+  const int fd = Descriptor(info);
+  const auto offset = static_cast<off_t>(WholeNumber(info, 1, 0, kSafeIntegerMax, "offset"));
+  const auto length = static_cast<off_t>(WholeNumber(info, 2, 1, kSafeIntegerMax, "length"));
+  auto* worker = new Fallocate(info.Env(), fd, mode, offset, length);
+  const auto promise = worker->Promise();
+  worker->Queue();
+  return promise;
+}
+
+// punchHole(fd, offset, length): gives the range back to the file system; it reads as zeroes. A promise.
+Napi::Value PunchHole(const Napi::CallbackInfo& info) {
+  return StartFallocate(info, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
+}
+
+// allocate(fd, offset, length): writing the range needs no more room from now on. A promise.
+Napi::Value Allocate(const Napi::CallbackInfo& info) { return StartFallocate(info, 0); }
+
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("duplicate", Napi::Function::New<Duplicate>(env, "duplicate"));
   exports.Set("execute", Napi::Function::New<Execute>(env, "execute"));
+  exports.Set("lock", Napi::Function::New<Lock>(env, "lock"));
+  exports.Set("punchHole", Napi::Function::New<PunchHole>(env, "punchHole"));
+  exports.Set("allocate", Napi::Function::New<Allocate>(env, "allocate"));
   return exports;
 }
 
