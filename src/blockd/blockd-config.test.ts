@@ -13,12 +13,14 @@ import { BLOCKD_CONFIG_EXAMPLE, blockdConfig } from './blockd-config.js';
 test('the example has every key, with its default where there is one', () => {
   const example = blockdConfig.parse(parse(BLOCKD_CONFIG_EXAMPLE));
   assert.deepEqual(Object.keys(example).sort(), Object.keys(blockdConfig.shape).sort());
-  const { docker_config, registry, ...rest } = example;
+  const { docker_config, registry, cache_size, cache_reserve, ...rest } = example;
   const { registry: empty, ...defaults } = blockdConfig.parse({});
   assert.deepEqual(rest, defaults);
   assert.ok(docker_config !== undefined);
   assert.deepEqual(empty, { plain_http: [], hosts: {}, hosts_dir: '/etc/containerd/certs.d' });
   assert.deepEqual(Object.keys(registry).sort(), Object.keys(empty).sort());
+  // Their defaults depend on the disk.
+  assert.deepEqual([cache_size, cache_reserve], [20 * 2 ** 30, 10 * 2 ** 30]);
 });
 
 test('the manual has the same example', () => {

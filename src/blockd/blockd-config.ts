@@ -8,10 +8,11 @@ import {
   commonKeys,
   duration,
 } from '../config/config-values.js';
+import { INDEX_BUDGET_BYTES_MAX } from '../io/index-budget.js';
 
 export const BLOCKD_CONFIG_PATH = '/etc/obd-ts/blockd.toml';
 
-const GIB = 2 ** 30;
+const MIB = 2 ** 20;
 /** Below, a single lost packet would be an I/O error; a day is more than a kernel's own timers take. */
 const READ_DEADLINE_MS_MIN = 1_000;
 const READ_DEADLINE_MS_MAX = 86_400_000;
@@ -21,11 +22,18 @@ export const blockdConfig = z.strictObject({
   socket: absolutePath.default('/run/obd-ts/blockd.sock'),
   nbd_socket: absolutePath.default('/run/obd-ts/nbd.sock'),
   state_dir: absolutePath.default('/var/lib/obd-ts'),
-  cache_size: byteAmount.default(20 * GIB),
+  cache_size: byteAmount.optional(),
+  cache_reserve: byteAmount.optional(),
   /** In ms. */
   read_deadline: duration(READ_DEADLINE_MS_MIN, READ_DEADLINE_MS_MAX).default(
     READ_DEADLINE_MS_DEFAULT,
   ),
+  index_memory: byteAmount
+    .refine(
+      (bytes) => bytes <= INDEX_BUDGET_BYTES_MAX,
+      `must be at most ${INDEX_BUDGET_BYTES_MAX} bytes`,
+    )
+    .default(512 * MIB),
   transport: z.enum(['auto', ...TRANSPORT_NAMES]).default('auto'),
   ...commonKeys,
 });
@@ -40,10 +48,15 @@ socket = "/run/obd-ts/blockd.sock"
 nbd_socket = "/run/obd-ts/nbd.sock"
 # Cache and mount points of devices. Of one daemon alone.
 state_dir = "/var/lib/obd-ts"
-# How much of the registries' blobs is kept on this disk.
+# How much of the registries' blobs is kept on this disk. By default 20 GiB, or half of a disk that is smaller than 40 GiB.
 cache_size = "20 GiB"
+# How much of this disk the cache leaves free, also when others fill it. By default 5 % of the disk and at least 1 GiB, but
+# no more than half of a small one.
+cache_reserve = "10 GiB"
 # How long a read waits for a registry that does not give the bytes, before it is answered with EIO: ms, s, min or h.
 read_deadline = "600 s"
+# Memory for the indexes of all open images together. An image that claims more than is left is refused.
+index_memory = "512 MiB"
 # How devices reach the kernel: auto (the first of these that works here), ublk, tcmu, nbd or fuse.
 transport = "auto"
 ${COMMON_KEYS_EXAMPLE}`;

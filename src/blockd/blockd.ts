@@ -11,7 +11,7 @@
  * for up to `read_deadline` and a minute (absenceSeconds() of src/blockdev/transport.ts).
  */
 import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Logger } from 'pino';
 import { NbdServer } from '../blockdev/nbd/nbd-server.js';
 import type { DeviceFailure } from '../blockdev/transport.js';
@@ -100,6 +100,8 @@ export class Blockd {
     const cache = await BlockCache.open(cacheDirectory, {
       capacityBytes: config.cache_size,
       report: (err) => logCacheFault(log, throttle, err),
+      reserveBytes: config.cache_reserve,
+      reportRoom: () => log.info('cache stores again'),
       outageLog: {
         unavailable: (outage) => log.warn(outage, 'registry unavailable, reads waiting'),
         recovered: (outage) => log.info(outage, 'registry recovered'),
@@ -120,6 +122,7 @@ export class Blockd {
       nbdSocketPath,
       directory: devicesDirectory,
       readDeadlineMs: config.read_deadline,
+      indexBytes: config.index_memory,
       onReadError: (failure) => logReadFailure(log, throttle, failure),
       onDeviceDeath: (id, path) => log.error({ id, path, remedy: DEAD_REMEDY }, 'device is dead'),
       onDeath: (err) => this.#onBroken(err),
@@ -130,7 +133,11 @@ export class Blockd {
     // To look at what there is; those that serve devices are where the devices are.
     const transports = makeTransports(nbdSocketPath, devicesDirectory);
     const choice = new TransportChoice(config.transport, transports);
-    const records = new DeviceRecords(devicesDirectory);
+    const records = new DeviceRecords(
+      devicesDirectory,
+      join(dirname(config.socket), 'device-records'),
+      () => cache.makeRoom(),
+    );
     const table = new DeviceTable({
       host,
       records,

@@ -3,14 +3,18 @@
  *
  *     STATE/devices/ID.json    {"version":1,"id":…,"configPath":…,"transport":…}
  *
+ * A full disk has no room even for that. Then the cache is asked to evict something, and where that does not help the
+ * record is written beside the control socket, on the file system of /run: a device and its record both end with the
+ * kernel, so nothing is lost there that would be needed.
+ *
  * A record is written before anything of the device is made and removed when nothing of it is left, so each device
  * that survives has one, and not each record a device.
  */
-import { readdir, readFile, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import * as z from 'zod';
 import { TRANSPORT_NAMES } from '../blockdev/transport.js';
-import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 import { isUnfinished, replaceFile } from '../io/replace-file.js';
 
 const SUFFIX = '.json';
@@ -26,32 +30,58 @@ export type DeviceRecord = Readonly<Omit<z.infer<typeof deviceRecord>, 'version'
 
 export class DeviceRecords {
   readonly #directory: string;
+  readonly #spareDirectory: string;
+  readonly #makeRoom: () => Promise<boolean>;
 
-  /** @param directory - There, and this daemon's alone. */
-  constructor(directory: string) {
+  /**
+   * @param directory - There, and this daemon's alone.
+   * @param spareDirectory - For records that find no room in `directory`; made when it is needed.
+   * @param makeRoom - Frees room in `directory`; false if that is not possible.
+   */
+  constructor(directory: string, spareDirectory: string, makeRoom: () => Promise<boolean>) {
     this.#directory = directory;
+    this.#spareDirectory = spareDirectory;
+    this.#makeRoom = makeRoom;
   }
 
-  /** @throws {ObdError} `Io`. */
+  /** @throws {ObdError} `NoSpace` where no file system has room, `Io`. */
   async put(record: DeviceRecord): Promise<void> {
-    const path = this.#pathOf(record.id);
     const text = `${JSON.stringify({ version: 1, ...record })}\n`;
+    const path = this.#pathOf(record.id, this.#directory);
+    const write = (to: string) => replaceFile(to, 0o600, (file) => file.writeFile(text));
     try {
-      await replaceFile(path, 0o600, (file) => file.writeFile(text));
+      await write(path);
     } catch (cause) {
-      const message = `Cannot write "${path}": ${messageOf(cause)}`;
-      throw new ObdError(ErrorCodes.Io, message, { path }, cause);
+      if (!isDiskFull(cause)) throw cannotWrite(path, cause);
+      try {
+        if (await this.#makeRoom()) return await write(path);
+      } catch (again) {
+        if (!isDiskFull(again)) throw cannotWrite(path, again);
+      }
+      await this.#putSpare(record.id, write);
+    }
+  }
+
+  async #putSpare(id: string, write: (to: string) => Promise<void>): Promise<void> {
+    const path = this.#pathOf(id, this.#spareDirectory);
+    try {
+      await mkdir(this.#spareDirectory, { recursive: true, mode: 0o700 });
+      await write(path);
+    } catch (cause) {
+      throw cannotWrite(path, cause);
     }
   }
 
   /** Idempotent. @throws {ObdError} `Io`. */
   async remove(id: string): Promise<void> {
-    const path = this.#pathOf(id);
-    try {
-      await rm(path, { force: true });
-    } catch (cause) {
-      const message = `Cannot remove "${path}": ${messageOf(cause)}`;
-      throw new ObdError(ErrorCodes.Io, message, { path }, cause);
+    for (const directory of [this.#directory, this.#spareDirectory]) {
+      const path = this.#pathOf(id, directory);
+      try {
+        await rm(path, { force: true });
+      } catch (cause) {
+        const message = `Cannot remove "${path}": ${messageOf(cause)}`;
+        throw new ObdError(ErrorCodes.Io, message, { path }, cause);
+      }
     }
   }
 
@@ -62,11 +92,13 @@ export class DeviceRecords {
    */
   async all(report: (problem: ObdError) => void): Promise<DeviceRecord[]> {
     const records: DeviceRecord[] = [];
-    for (const name of await this.#names()) {
-      const path = join(this.#directory, name);
+    for (const path of [
+      ...(await this.#paths(this.#spareDirectory)),
+      ...(await this.#paths(this.#directory)),
+    ]) {
       try {
         const { version, ...record } = deviceRecord.parse(JSON.parse(await readFile(path, 'utf8')));
-        if (`${record.id}${SUFFIX}` === name) records.push(record);
+        if (`${record.id}${SUFFIX}` === basename(path)) records.push(record);
         else report(unusable(path, `it is of "${record.id}"`));
       } catch (cause) {
         report(unusable(path, messageOf(cause), cause));
@@ -75,21 +107,31 @@ export class DeviceRecords {
     return records;
   }
 
-  async #names(): Promise<string[]> {
+  async #paths(directory: string): Promise<string[]> {
     try {
-      const names = await readdir(this.#directory);
-      for (const name of names.filter(isUnfinished)) await rm(join(this.#directory, name));
-      return names.filter((name) => name.endsWith(SUFFIX));
+      const names = await readdir(directory);
+      for (const name of names.filter(isUnfinished)) await rm(join(directory, name));
+      return names.filter((name) => name.endsWith(SUFFIX)).map((name) => join(directory, name));
     } catch (cause) {
-      const path = this.#directory;
+      if (directory === this.#spareDirectory && systemCode(cause) === 'ENOENT') return [];
+      const path = directory;
       const message = `Cannot list the records of devices in "${path}": ${messageOf(cause)}`;
       throw new ObdError(ErrorCodes.Io, message, { path }, cause);
     }
   }
 
-  #pathOf(id: string): string {
-    return join(this.#directory, `${id}${SUFFIX}`);
+  #pathOf(id: string, directory: string): string {
+    return join(directory, `${id}${SUFFIX}`);
   }
+}
+
+function isDiskFull(error: unknown): boolean {
+  return ['ENOSPC', 'EDQUOT'].includes(systemCode(error) ?? '');
+}
+
+function cannotWrite(path: string, cause: unknown): ObdError {
+  const code = isDiskFull(cause) ? ErrorCodes.NoSpace : ErrorCodes.Io;
+  return new ObdError(code, `Cannot write "${path}": ${messageOf(cause)}`, { path }, cause);
 }
 
 function unusable(path: string, why: string, cause?: unknown): ObdError {

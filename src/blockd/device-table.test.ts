@@ -24,6 +24,7 @@ import { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { readImageConfig, writeImageConfig } from '../image/image-config.js';
 import { openImage } from '../image/open-image.js';
+import { UNLIMITED_INDEX_MEMORY } from '../io/index-budget.js';
 import { readFully } from '../io/random-access-file.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
@@ -48,7 +49,10 @@ const client = new RegistryClient({
   credentials: { label: 'none', find: async () => undefined },
   limits: { ...DEFAULT_LIMITS, backoffMs: 1, attemptsMax: 2 },
 });
-const cache = await BlockCache.open(join(directory, 'cache'), { capacityBytes: 1 << 30 });
+const cache = await BlockCache.open(join(directory, 'cache'), {
+  capacityBytes: 1 << 30,
+  reserveBytes: 0,
+});
 const nbd = await NbdServer.listen(nbdSocketPath);
 const decoded = new DecodedBlocks(BUDGET_BYTES_MIN);
 after(async () => {
@@ -96,6 +100,7 @@ function tableOver(used: Transports): DeviceTable {
           openBlob: async ({ host, repository, digest, sizeBytes }) =>
             await cache.openBlob(await client.blobRanges(host, repository, digest, sizeBytes)),
           decoded,
+          memory: UNLIMITED_INDEX_MEMORY,
         }),
       nbd,
       transports: used,
@@ -117,7 +122,7 @@ async function recordedIds(): Promise<string[]> {
 beforeEach(async () => {
   await rm(recordsDirectory, { recursive: true, force: true });
   await mkdir(recordsDirectory);
-  records = new DeviceRecords(recordsDirectory);
+  records = new DeviceRecords(recordsDirectory, join(directory, 'spare'), async () => false);
   kernel = new TransportDouble('nbd');
   better = new TransportDouble('ublk');
   const unused = new TransportDouble('tcmu');

@@ -22,6 +22,7 @@ import { makeTransports } from '../blockdev/transports.js';
 import { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import { writeImageConfig } from '../image/image-config.js';
+import { IndexBudget } from '../io/index-budget.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
@@ -78,6 +79,7 @@ class Scene {
       directory: join(own, 'devices'),
       readDeadlineMs: 3_000,
       onDeviceDeath: assert.fail,
+      indexBytes: 512 * 2 ** 20,
       onReadError: (failure) => this.failures.push(failure),
       onDeath: (error) => this.deaths.push(error),
       onUnloadable: (error) => this.deaths.push(error),
@@ -94,7 +96,11 @@ class Scene {
     });
     const faults: ObdError[] = [];
     const report = (fault: ObdError) => faults.push(fault);
-    const cache = await BlockCache.open(join(own, 'cache'), { capacityBytes, report });
+    const cache = await BlockCache.open(join(own, 'cache'), {
+      capacityBytes,
+      reserveBytes: 0,
+      report,
+    });
     const nbd = await NbdServer.listen(nbdSocketPath);
     return new Scene(own, registry, client, cache, nbd, faults);
   }
@@ -289,13 +295,20 @@ test('a thread that dies of a bug is told of, and nobody waits for it', async ()
     died = resolve;
   });
   const pool = new WorkerPool({
-    settings: { nbdSocketPath, directory, readDeadlineMs: 3_000 },
+    settings: {
+      nbdSocketPath,
+      directory,
+      readDeadlineMs: 3_000,
+      indexBudget: IndexBudget.of(1 << 29).shared,
+    },
     handlers: () => ({}) as Handlers<MainCalls>,
     onDeath: (error) => died(error),
     onUnloadable: assert.fail,
   });
   const { calls } = await pool.take();
-  const waiting = assert.rejects(calls.call('open', { id: 'd', configPath: '/dev/fd/9' }));
+  const waiting = assert.rejects(
+    calls.call('open', { id: 'd', configPath: '/dev/fd/9', survives: false }),
+  );
   calls.tell('nonsense' as 'close', { id: 'd' });
   assert.ok((await death) instanceof TypeError);
   await waiting;
@@ -305,7 +318,12 @@ test('a thread that dies of a bug is told of, and nobody waits for it', async ()
 
 test('a thread is started for each device, up to one per core', async () => {
   const pool = new WorkerPool({
-    settings: { nbdSocketPath, directory, readDeadlineMs: 3_000 },
+    settings: {
+      nbdSocketPath,
+      directory,
+      readDeadlineMs: 3_000,
+      indexBudget: IndexBudget.of(1 << 29).shared,
+    },
     handlers: () => ({}) as Handlers<MainCalls>,
     onDeath: assert.fail,
     onUnloadable: assert.fail,

@@ -5,9 +5,11 @@
  */
 import type { NbdExport, NbdServer } from '../blockdev/nbd/nbd-server.js';
 import type { DeviceFailure, TransportName } from '../blockdev/transport.js';
+import { BlobFile } from '../cache/blob-file.js';
 import type { BlockCache } from '../cache/block-cache.js';
 import { type CachedBlob, figuresOf } from '../cache/cached-blob.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { type IndexAccount, IndexBudget } from '../io/index-budget.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import type { DeviceHost, DeviceState, HostedDevice } from './device-host.js';
 import { receivedError } from './sent-error.js';
@@ -15,7 +17,9 @@ import type { Handlers } from './thread-calls.js';
 import type { MainCalls, OpenedDisk, WorkerSettings } from './worker-messages.js';
 import { type PooledWorker, WorkerPool } from './worker-pool.js';
 
-export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> {
+export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes' | 'indexBudget'> {
+  /** Memory for the indexes of all images together. */
+  readonly indexBytes: number;
   readonly cache: BlockCache;
   readonly client: Pick<RegistryClient, 'blobRanges'>;
   readonly nbd: NbdServer;
@@ -34,13 +38,16 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
 
 export class WorkerDeviceHost implements DeviceHost {
   readonly #options: WorkerHostOptions;
+  readonly #indexBudget: IndexBudget;
   readonly #pool: WorkerPool;
   readonly #devices = new Map<string, WorkerDevice>();
 
   constructor(options: WorkerHostOptions) {
     this.#options = options;
     const { nbdSocketPath, directory, readDeadlineMs, onDeath, onUnloadable } = options;
-    const settings = { nbdSocketPath, directory, readDeadlineMs };
+    this.#indexBudget = IndexBudget.of(options.indexBytes);
+    const indexBudget = this.#indexBudget.shared;
+    const settings = { nbdSocketPath, directory, readDeadlineMs, indexBudget };
     const handlers = () => this.#handlers();
     this.#pool = new WorkerPool({ settings, handlers, onDeath, onUnloadable });
   }
@@ -74,13 +81,15 @@ export class WorkerDeviceHost implements DeviceHost {
       this.#pool.giveBack(worker);
       throw new ObdError(ErrorCodes.AlreadyExists, `Cannot ${how} "${id}": it is served already`);
     }
-    const device = new WorkerDevice(id, worker, () => {
+    const survives = how === 'resume';
+    const memory = this.#indexBudget.account(survives);
+    const device = new WorkerDevice(id, worker, memory, () => {
       this.#devices.delete(id);
       this.#pool.giveBack(worker);
     });
     this.#devices.set(id, device);
     try {
-      await device.open(configPath, this.#options.nbd);
+      await device.open(configPath, survives, this.#options.nbd);
       await device.connect(how, transport);
       return device;
     } catch (error) {
@@ -98,10 +107,12 @@ export class WorkerDeviceHost implements DeviceHost {
       openBlob: async ({ id, address }) => {
         const { host, repository, digest, sizeBytes } = address;
         const ranges = await client.blobRanges(host, repository, digest, sizeBytes);
+        const device = this.#devices.get(id);
+        device?.memory.charge(BlobFile.memoryBytes(ranges.sizeBytes), ranges.label);
         const handle = await cache.openBlob(ranges);
         const blob = ++last;
         blobs.set(blob, handle);
-        this.#devices.get(id)?.blobs.push(handle);
+        device?.blobs.push(handle);
         return { blob, share: handle.share() };
       },
       fetch: async ({ blob, offset, length, waitMs }) => {
@@ -150,6 +161,8 @@ class WorkerDevice implements HostedDevice {
   readErrors = 0;
   /** Of its image, those that are remote. */
   readonly blobs: CachedBlob[] = [];
+  /** Charged with what the main thread keeps of its blobs. */
+  readonly memory: IndexAccount;
   readonly #id: string;
   readonly #worker: PooledWorker;
   readonly #forget: () => void;
@@ -157,16 +170,17 @@ class WorkerDevice implements HostedDevice {
   #export: NbdExport | undefined;
   #closed: Promise<void> | undefined;
 
-  constructor(id: string, worker: PooledWorker, forget: () => void) {
+  constructor(id: string, worker: PooledWorker, memory: IndexAccount, forget: () => void) {
     this.#id = id;
+    this.memory = memory;
     this.#worker = worker;
     this.#forget = forget;
   }
 
-  async open(configPath: string, nbd: NbdServer): Promise<void> {
+  async open(configPath: string, survives: boolean, nbd: NbdServer): Promise<void> {
     const id = this.#id;
     const { calls } = this.#worker;
-    const disk = await calls.call('open', { id, configPath });
+    const disk = await calls.call('open', { id, configPath, survives });
     this.#disk = disk;
     this.#export = nbd.addRemoteExport(id, {
       ...disk,
@@ -220,6 +234,7 @@ class WorkerDevice implements HostedDevice {
       await this.#worker.calls.call('close', { id: this.#id });
       await removed;
     } finally {
+      this.memory.close();
       this.#forget();
     }
   }

@@ -86,6 +86,47 @@ describe('BlobFile', () => {
     }
   });
 
+  test('evicts chunks so that no crash leaves a bit over a hole', async () => {
+    for (let seed = 0; seed < SEEDS; seed++) {
+      const random = seededRandom(seed + 3e6);
+      const disk = new CrashingFile(fileBytes, random);
+      if (seed % 2 === 0) disk.onSync = () => (random() < 0.2 ? 'lost' : 'good');
+      const file = BlobFile.fresh(disk, BLOB);
+      const work: Promise<unknown>[] = [];
+      for (let turn = 0; turn < 16; turn++) {
+        const dice = random();
+        const chunk = Math.floor(random() * CHUNKS);
+        let step: Promise<unknown>;
+        if (dice < 0.4) step = file.store(chunk, chunkBytes(chunk));
+        else if (dice < 0.6) step = file.save();
+        else step = file.evict([...Array(CHUNKS).keys()].filter(() => random() < 0.4));
+        // A disk that fails.
+        work.push(step.catch(() => {}));
+        if (random() < 0.5) await new Promise(setImmediate);
+        assertSound(file, disk, `seed ${seed}, turn ${turn}`);
+      }
+      disk.powerLoss();
+      assertSound(reopened(disk), disk, `after a crash: seed ${seed}`);
+      await Promise.all(work);
+    }
+  });
+
+  test('lets neither slot claim an evicted chunk', async () => {
+    for (const damaged of [0, 1]) {
+      const disk = new CrashingFile(fileBytes, () => 0);
+      const file = BlobFile.fresh(disk, BLOB);
+      for (const chunk of [0, 1, 2]) await file.store(chunk, chunkBytes(chunk));
+      await file.save();
+      assert.equal(await file.evict([1, 3]), 1);
+      await disk.write(Buffer.of(0xff), fileBytes - 8192 + 4096 * damaged + 64);
+      const found = reopened(disk);
+      assert.deepEqual(
+        [0, 1, 2].map((chunk) => found.chunks.has(chunk)),
+        [true, false, true],
+      );
+    }
+  });
+
   test('forgets what a failing disk dropped, and is sound from then on', async () => {
     for (let seed = 0; seed < SEEDS; seed++) {
       const random = seededRandom(seed + 2e6);

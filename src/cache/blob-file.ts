@@ -16,12 +16,22 @@
  * slot counts then. A killed process loses the bits set since the last save(); a loss of power those
  * since the one before. Bytes and bits are in one file, so no bit can ever meet another file's bytes.
  *
+ * Evicting chunks goes the other way, for a bit on the disk must never cover a hole:
+ *
+ *   1. the bits are cleared in memory, and readers are told by the generation of the set (chunk-set.ts);
+ *   2. save() twice, and fdatasync: neither slot on the disk claims the chunks any more;
+ *   3. the holes are punched. From 1 on until then nothing is stored, so no hole is punched into bytes that are newer.
+ *
+ * The slots have their room on the disk from the start, so that evicting works when the disk is full.
+ *
  * When fdatasync fails, the kernel has dropped what it could not write and will not say so again: every
  * chunk that came since the last good one is forgotten.
  *
  * Chunks refetched after a failed check are written in place under a bit that may be on disk. A crash
  * then leaves a mix of the two copies, which fails the same check.
  */
+
+import { systemCode } from '../errors.js';
 import { type BlobIdentity, encodeSlot, PAGE_BYTES, parseSlot, slotBytes } from './blob-slot.js';
 import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
 import type { DurableFile } from './durable-file.js';
@@ -36,6 +46,11 @@ export class BlobFile {
   /** The chunks whose bytes a successful sync has been through. */
   #durableBits: Uint8Array;
   #saving: Promise<void> = Promise.resolve();
+  /** While chunks are evicted. */
+  #evicting: Promise<unknown> | undefined;
+  /** Under way; eviction waits for them. */
+  readonly #stores = new Set<Promise<void>>();
+  #hasSlots = false;
 
   private constructor(file: DurableFile, blob: BlobIdentity, chunks: ChunkSet, sequence: number) {
     this.#file = file;
@@ -49,6 +64,12 @@ export class BlobFile {
   /** How long the file of a blob is, all holes included. */
   static fileBytes(blobBytes: number): number {
     return stateOffset(blobBytes) + 2 * slotBytes(chunkCount(blobBytes));
+  }
+
+  /** Memory that an open blob takes, however little of it is cached: its ChunkSet, and two copies of the bits to save. */
+  static memoryBytes(blobBytes: number): number {
+    const chunks = chunkCount(blobBytes);
+    return ChunkSet.memoryBytes(chunks) + 2 * slotBytes(chunks);
   }
 
   /** Over a new file of zeroes. */
@@ -90,9 +111,79 @@ export class BlobFile {
 
   /** Stores whole chunks from chunk `first` on. After an error none of them is in the set. */
   async store(first: number, bytes: Uint8Array): Promise<void> {
+    while (this.#evicting !== undefined) await this.#evicting;
+    const storing = this.#store(first, bytes);
+    this.#stores.add(storing);
+    try {
+      await storing;
+    } finally {
+      this.#stores.delete(storing);
+    }
+  }
+
+  async #store(first: number, bytes: Uint8Array): Promise<void> {
+    await this.reserveSlots();
     await this.#file.write(bytes, first * CHUNK_BYTES);
     const end = first + Math.ceil(bytes.length / CHUNK_BYTES);
+    // Used, so that it is not evicted before the reader that it was fetched for comes for it.
+    this.chunks.touch(first, end);
     for (let chunk = first; chunk < end; chunk++) this.chunks.add(chunk);
+  }
+
+  /**
+   * Takes room for the slots, once.
+   * @throws system errors: `ENOSPC`; another attempt can succeed.
+   */
+  async reserveSlots(): Promise<void> {
+    if (this.#hasSlots) return;
+    const { sizeBytes } = this.#blob;
+    try {
+      await this.#file.allocate(slotOffset(sizeBytes, 0), 2 * slotBytes(this.chunks.chunks));
+    } catch (error) {
+      // A file system that cannot reserve room: writing a slot will tell.
+      if (systemCode(error) !== 'EOPNOTSUPP') throw error;
+    }
+    this.#hasSlots = true;
+  }
+
+  /**
+   * Gives the room of chunks that are in the set back to the file system, in the order above.
+   *
+   * @param victims - Ascending.
+   * @returns How many of them were in the set.
+   * @throws system errors; the chunks are then in the set no more.
+   */
+  async evict(victims: readonly number[]): Promise<number> {
+    while (this.#evicting !== undefined) await this.#evicting;
+    const evicting = this.#evict(victims);
+    this.#evicting = evicting
+      .catch(() => {})
+      .finally(() => {
+        this.#evicting = undefined;
+      });
+    return await evicting;
+  }
+
+  async #evict(victims: readonly number[]): Promise<number> {
+    await Promise.allSettled(this.#stores);
+    const gone = victims.filter((chunk) => this.chunks.delete(chunk));
+    if (gone.length === 0) return 0;
+    this.chunks.nextGeneration();
+    await this.save();
+    await this.save();
+    await this.#file.sync();
+    const end = stateOffset(this.#blob.sizeBytes);
+    for (let i = 0; i < gone.length; ) {
+      const first = gone[i]!;
+      let next = first;
+      while (gone[i] === next) {
+        i++;
+        next++;
+      }
+      const offset = first * CHUNK_BYTES;
+      await this.#file.punch(offset, Math.min(next * CHUNK_BYTES, end) - offset);
+    }
+    return gone.length;
   }
 
   /**
@@ -127,6 +218,7 @@ export class BlobFile {
 
   /** After the last save(), if what came since is not to be lost. */
   async close(): Promise<void> {
+    await this.#evicting;
     await this.#saving.catch(() => {});
     await this.#file.close();
   }

@@ -4,14 +4,32 @@
  * Method: real threads over a real cache; a registry's blob in memory that counts, fails and damages.
  */
 import assert from 'node:assert/strict';
-import { closeSync, openSync, truncateSync, writeSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  truncateSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { promisify } from 'node:util';
 import { BlobDouble, gone } from '../../test/support/blob-double.js';
-import { withReadingThreads } from '../../test/support/blob-readers.js';
-import { blobFiles, removeCacheDirectories } from '../../test/support/cache-directories.js';
+import { startReadingThreads, withReadingThreads } from '../../test/support/blob-readers.js';
+import { seededRandom } from '../../test/support/cache-crashing-file.js';
+import {
+  blobFiles,
+  cacheDirectory,
+  removeCacheDirectories,
+} from '../../test/support/cache-directories.js';
 import { assertReads, CONTENT, ROOM, withCache } from '../../test/support/cache-scene.js';
 import { ErrorCodes } from '../errors.js';
+import { BlobFile } from './blob-file.js';
 import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
+import { LocalDurableFile } from './durable-file.js';
 
 after(removeCacheDirectories);
 
@@ -92,8 +110,66 @@ test('what the disk does not give back is fetched again', async () => {
   });
 });
 
+/** Reads by threads while this one evicts; fails where a reader sees a hole. */
+async function readWhileEvicting(directory: string, readsPerThread: number): Promise<void> {
+  const path = join(directory, 'blob');
+  const digest = `sha256:${'d'.repeat(64)}`;
+  const identity = { registry: 'registry.example', digest, sizeBytes: CONTENT.length };
+  const disk = await LocalDurableFile.create(path, BlobFile.fileBytes(CONTENT.length));
+  const file = BlobFile.fresh(disk, identity);
+  await file.store(0, CONTENT);
+  const share = { ...identity, label: 'blob', fd: file.fd, chunks: file.chunks.memory };
+  const threads = startReadingThreads(share, 2, async (offset, length) => {
+    const first = Math.floor(offset / CHUNK_BYTES);
+    const end = Math.ceil((offset + length) / CHUNK_BYTES) * CHUNK_BYTES;
+    await file.store(first, CONTENT.subarray(first * CHUNK_BYTES, end));
+  });
+  let isReading = true;
+  const how = { reads: readsPerThread, forgetShare: 0, parallel: 4 };
+  const all = Promise.all(
+    threads.map(({ thread }, seed) => thread.call('readAtRandom', { ...how, seed })),
+  ).finally(() => {
+    isReading = false;
+  });
+  const random = seededRandom(7);
+  let evictions = 0;
+  for (; isReading; evictions++) {
+    const chunks = Array.from({ length: CHUNKS }, (_, chunk) => chunk);
+    await file.evict(chunks.filter(() => random() < 0.1));
+    // Out of the page cache too, so that some reads are direct.
+    if (evictions % 8 === 0) await dropPageCache(path);
+  }
+  await all;
+  assert.ok(evictions > 10, `${evictions} evictions`);
+  await Promise.all(threads.map(({ worker }) => worker.terminate()));
+  await file.close();
+}
+
+test('threads that read while chunks are evicted and stored again see the bytes', async () => {
+  await readWhileEvicting(cacheDirectory(), 700);
+});
+
+// There fdatasync takes no time, so that bits, reads and holes come close to each other.
+const noShm = existsSync('/dev/shm') ? false : 'there is no /dev/shm';
+test('the same on a file system in memory', { skip: noShm }, async () => {
+  const directory = mkdtempSync('/dev/shm/obd-cache-');
+  try {
+    await readWhileEvicting(directory, 800);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
+
+async function dropPageCache(path: string): Promise<void> {
+  await promisify(execFile)('dd', [`if=${path}`, 'iflag=nocache', 'count=0', 'status=none']);
+}
+
 test('where the cache has no room, threads are served from memory', async () => {
-  for (const options of [{ capacityBytes: 0 }, { capacityBytes: 10 * CHUNK_BYTES }, ROOM]) {
+  for (const options of [
+    { capacityBytes: 0, reserveBytes: 0 },
+    { capacityBytes: 10 * CHUNK_BYTES, reserveBytes: 0 },
+    ROOM,
+  ]) {
     await withCache(async (cache) => {
       const blob = new BlobDouble(CONTENT);
       await withReadingThreads(cache, blob, 2, async (threads) => {

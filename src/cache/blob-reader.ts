@@ -4,7 +4,8 @@
  * thread that has the cache, through a BlobLink; chunks that found no room on the disk are in memory, on each thread
  * that has asked for them.
  *
- * Cost of a read that is local: one look at each chunk's bit and one preadv2.
+ * Cost of a read that is local: two loads of the generation, two looks at each chunk's bits, and one preadv2. Reads that
+ * overlap an eviction start over (chunk-set.ts).
  */
 import { messageOf } from '../errors.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
@@ -48,6 +49,8 @@ export class BlobReader implements RandomAccessFile {
   /** Of this thread. */
   readonly #held: HeldChunks;
   readonly #link: BlobLink;
+  /** What #file has in memory was read in this generation, or loading of it began in it. */
+  #generation: number;
   #closed = false;
 
   /** @throws system errors. */
@@ -56,6 +59,7 @@ export class BlobReader implements RandomAccessFile {
     this.sizeBytes = blob.sizeBytes;
     this.#blob = blob;
     this.#chunks = new ChunkSet(Math.ceil(blob.sizeBytes / CHUNK_BYTES), blob.chunks);
+    this.#generation = this.#chunks.generation;
     this.#file = blob.fd === undefined ? undefined : new ResidentFile(blob.fd, blob.digest);
     this.#held = held;
     this.#link = link;
@@ -66,8 +70,23 @@ export class BlobReader implements RandomAccessFile {
     if (target.length === 0) return true;
     const first = Math.floor(offset / CHUNK_BYTES);
     const end = Math.ceil((offset + target.length) / CHUNK_BYTES);
-    if (this.#chunks.hasAll(first, end)) return this.#readFile(target, offset);
-    return this.#held.isEmpty ? false : this.#readMixed(target, offset, end);
+    for (;;) {
+      this.#enterGeneration();
+      let isRead: boolean;
+      if (this.#chunks.hasAll(first, end)) isRead = this.#readFile(target, offset);
+      else isRead = this.#held.isEmpty ? false : this.#readMixed(target, offset, end);
+      if (this.#chunks.generation !== this.#generation) continue;
+      if (isRead) this.#chunks.touch(first, end);
+      return isRead;
+    }
+  }
+
+  /** Before bits are checked. What an eviction may have made zeroes of meanwhile is not to be read any more. */
+  #enterGeneration(): void {
+    const { generation } = this.#chunks;
+    if (generation === this.#generation) return;
+    this.#generation = generation;
+    this.#file?.forgetAll();
   }
 
   /** Some of it from memory: chunk by chunk. */
@@ -103,6 +122,7 @@ export class BlobReader implements RandomAccessFile {
   async load(offset: number, length: number, deadlineMs?: number): Promise<void> {
     this.#check(offset, length);
     if (length === 0) return;
+    this.#enterGeneration();
     const first = Math.floor(offset / CHUNK_BYTES);
     const end = Math.ceil((offset + length) / CHUNK_BYTES);
     for (let chunk = first; chunk < end; chunk++) {

@@ -70,7 +70,10 @@ class Scene {
   }
 
   async open(): Promise<void> {
-    this.#cache = await BlockCache.open(this.#directory, { capacityBytes: this.#capacityBytes });
+    this.#cache = await BlockCache.open(this.#directory, {
+      capacityBytes: this.#capacityBytes,
+      reserveBytes: 0,
+    });
     this.#doubles = CONTENTS.flatMap((bytes) => [new BlobDouble(bytes), new BlobDouble(bytes)]);
     this.#handles = await Promise.all(this.#doubles.map((each) => this.#cache.openBlob(each)));
   }

@@ -136,7 +136,7 @@ describe('fetching', () => {
 
   test('what one registry sends is not read in the name of another', async () => {
     const evil = distinctBytes(CONTENT.length, 666);
-    for (const options of [ROOM, { capacityBytes: 0 }]) {
+    for (const options of [ROOM, { capacityBytes: 0, reserveBytes: 0 }]) {
       await withCache(async (cache) => {
         const good = new BlobDouble(CONTENT);
         const liar = new BlobDouble(evil, 'liar.example/app', good.digest);
@@ -315,7 +315,7 @@ describe('damaged bytes', () => {
         await assertReads(new CheckedFile(await cache.openBlob(ranges)), 0, 100);
         assert.equal(ranges.requests.length, 2);
       },
-      { capacityBytes: 0 },
+      { capacityBytes: 0, reserveBytes: 0 },
     );
   });
 

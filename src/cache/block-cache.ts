@@ -8,22 +8,23 @@
  * who can make a host read one image of his own must not be able to put his bytes into everybody's base layer.
  * No read fails because the cache cannot store: what finds no room is held in memory until it is read.
  *
- * Room: at most `capacityBytes` of chunks are on the disk. Beyond that, blobs that nobody has open are removed,
- * the least recently used first; if that is not enough, nothing more is stored until something is closed.
- * Blobs in use are never evicted, in whole or in part: without punching holes, which Node cannot, it would
- * be all or nothing, and a container would feel it.
+ * Room: at most `capacityBytes` of chunks are on the disk, and `reserveBytes` of it stay free. Beyond either, chunks are
+ * evicted (cache-room.ts), also when others fill the disk. Where nothing can go, nothing more is stored.
  *
  * State is saved SAVE_DELAY_MS after the first change, one blob at a time, and when a blob is closed: a
  * killed process refetches what came in that time, a loss of power a little more.
  */
-import { ErrorCodes, hasCode, ObdError } from '../errors.js';
+import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import type { BlobRanges } from '../registry/blob-ranges.js';
 import { checkDigest } from '../registry/digest.js';
 import { isHost } from '../registry/reference.js';
 import type { BlobFile } from './blob-file.js';
 import type { BlobIdentity } from './blob-slot.js';
 import { type BlobName, CacheDirectory } from './cache-directory.js';
+import { CacheRoom } from './cache-room.js';
 import { BlobHandle, type CachedBlob } from './cached-blob.js';
+import { CHUNK_BYTES } from './chunk-set.js';
+import { DiskSpace, defaultCapacity } from './disk-space.js';
 import { FetchScheduler } from './fetch-scheduler.js';
 import { HeldChunks } from './held-chunks.js';
 import { type OutageLog, RegistryOutages } from './registry-outages.js';
@@ -31,15 +32,22 @@ import { type BlobHome, SharedBlob } from './shared-blob.js';
 
 /** An fdatasync per blob that is being filled, this often: less than the kernel itself writes back. */
 const SAVE_DELAY_MS = 1000;
+/** How soon the cache makes room for others that fill the disk. */
+const SHRINK_MS = 2000;
 
 const SILENT: OutageLog = { unavailable: () => {}, recovered: () => {} };
 
 export interface BlockCacheOptions {
-  readonly capacityBytes: number;
+  /** Of chunks on the disk; by default {@link defaultCapacity}. */
+  readonly capacityBytes: number | undefined;
+  /** Of the file system, to leave free; by default max(5 %, 1 GiB), and half of it at most. */
+  readonly reserveBytes: number | undefined;
   /** Told of faults that were survived: damaged state, a full disk, bytes fetched again. For the log. */
   readonly report?: (fault: ObdError) => void;
   /** Told of registries that mounted disks wait for. */
   readonly outageLog?: OutageLog;
+  /** Told that storing works again after report() was told that it does not. */
+  readonly reportRoom?: () => void;
 }
 
 /** A blob that somebody has open or is opening. */
@@ -50,7 +58,8 @@ interface Entry {
 
 export class BlockCache {
   readonly #directory: CacheDirectory;
-  readonly #capacityBytes: number;
+  readonly #room: CacheRoom;
+  readonly #shrinkTimer: NodeJS.Timeout;
   readonly #report: (fault: ObdError) => void;
   readonly #home: BlobHome;
   readonly #entries = new Map<string, Entry>();
@@ -59,24 +68,31 @@ export class BlockCache {
   readonly #closing = new Map<string, Promise<void>>();
   readonly #handles = new Set<BlobHandle>();
   readonly #unsaved = new Set<SharedBlob>();
-  #reservedBytes = 0;
+  #isFull = false;
   #saveTimer: NodeJS.Timeout | undefined;
   #saving: Promise<void> = Promise.resolve();
   #closed: Promise<void> | undefined;
 
-  private constructor(directory: CacheDirectory, options: BlockCacheOptions) {
+  private constructor(directory: CacheDirectory, disk: DiskSpace, options: BlockCacheOptions) {
     this.#directory = directory;
-    this.#capacityBytes = options.capacityBytes;
+    const capacityBytes = options.capacityBytes ?? defaultCapacity(disk.totalBytes);
+    this.#room = new CacheRoom(directory, disk, capacityBytes, this.#open);
     this.#report = options.report ?? (() => {});
+    const { reportRoom = () => {} } = options;
+    this.#shrinkTimer = setInterval(() => void this.#room.shrink(), SHRINK_MS).unref();
     this.#home = {
       scheduler: new FetchScheduler(),
       outages: new RegistryOutages(options.outageLog ?? SILENT),
       held: new HeldChunks(),
-      reserve: (bytes) => this.#reserve(bytes),
-      release: (bytes) => {
-        this.#reservedBytes -= bytes;
+      room: this.#room,
+      full: (fault) => {
+        if (!this.#isFull) this.#report(fault);
+        this.#isFull = true;
       },
-      evictOne: () => directory.evictOne(),
+      stored: () => {
+        if (this.#isFull) reportRoom();
+        this.#isFull = false;
+      },
       changed: (blob) => this.#saveSoon(blob),
       report: this.#report,
     };
@@ -88,10 +104,17 @@ export class BlockCache {
    */
   static async open(directory: string, options: BlockCacheOptions): Promise<BlockCache> {
     const opened = await CacheDirectory.open(directory, options.report ?? (() => {}));
-    const cache = new BlockCache(opened, options);
-    // The capacity may be less than it was.
-    while (cache.#usedBytes() > cache.#capacityBytes && (await opened.evictOne()));
-    return cache;
+    try {
+      const disk = await DiskSpace.of(directory, options.reserveBytes);
+      const cache = new BlockCache(opened, disk, options);
+      // The limits may be less than they were, and others may have filled the disk.
+      await cache.#room.shrink();
+      return cache;
+    } catch (error) {
+      opened.close();
+      const message = `Cannot use the cache "${directory}": ${messageOf(error)}`;
+      throw new ObdError(ErrorCodes.Io, message, { path: directory }, error);
+    }
   }
 
   /**
@@ -141,6 +164,7 @@ export class BlockCache {
     }
     await Promise.all(this.#closing.values());
     clearTimeout(this.#saveTimer);
+    clearInterval(this.#shrinkTimer);
     await this.#saving;
     this.#directory.close();
   }
@@ -159,8 +183,10 @@ export class BlockCache {
     try {
       file = await this.#directory.take(identity);
     } catch (error) {
-      if (!hasCode(error, ErrorCodes.NoSpace)) throw error;
-      this.#report(error);
+      // A cache file that cannot be had costs requests and fails no image.
+      const isSurvived = hasCode(error, ErrorCodes.NoSpace) || hasCode(error, ErrorCodes.Io);
+      if (!isSurvived) throw error;
+      this.#home.full(error);
     }
     const blob = new SharedBlob(this.#home, identity, file);
     this.#open.add(blob);
@@ -195,20 +221,9 @@ export class BlockCache {
     if (this.#closing.get(key) === closing) this.#closing.delete(key);
   }
 
-  #usedBytes(): number {
-    let used = this.#directory.idleBytes + this.#reservedBytes;
-    for (const blob of this.#open) used += blob.storedBytes;
-    return used;
-  }
-
-  async #reserve(bytes: number): Promise<boolean> {
-    this.#reservedBytes += bytes;
-    while (this.#usedBytes() > this.#capacityBytes) {
-      if (await this.#directory.evictOne()) continue;
-      this.#reservedBytes -= bytes;
-      return false;
-    }
-    return true;
+  /** Makes room on the disk for what the daemon itself has to write there. @returns Whether it could. */
+  async makeRoom(): Promise<boolean> {
+    return (await this.#room.evict(CHUNK_BYTES)) > 0;
   }
 
   #saveSoon(blob: SharedBlob): void {

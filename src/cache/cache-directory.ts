@@ -33,15 +33,17 @@ export interface BlobName {
 }
 
 export class CacheDirectory {
+  readonly #directory: string;
   readonly #blobs: string;
-  readonly #lock: DirectoryLock;
+  #lock: DirectoryLock;
   readonly #report: (fault: ObdError) => void;
   /** Bytes on disk of the blobs that nobody has open, by their paths, least recently used first. */
   readonly #idle = new Map<string, number>();
   #idleBytes = 0;
 
-  private constructor(blobs: string, lock: DirectoryLock, report: (fault: ObdError) => void) {
-    this.#blobs = blobs;
+  private constructor(directory: string, lock: DirectoryLock, report: (fault: ObdError) => void) {
+    this.#directory = directory;
+    this.#blobs = join(directory, 'blobs');
     this.#lock = lock;
     this.#report = report;
   }
@@ -50,12 +52,10 @@ export class CacheDirectory {
   static async open(directory: string, report: (fault: ObdError) => void): Promise<CacheDirectory> {
     let lock: DirectoryLock | undefined;
     try {
-      const blobs = join(directory, 'blobs');
       await mkdir(directory, { recursive: true, mode: 0o700 });
       lock = DirectoryLock.acquire(directory);
-      await mkdir(blobs, { recursive: true, mode: 0o700 });
-      await chmod(blobs, 0o700);
-      const opened = new CacheDirectory(blobs, lock, report);
+      const opened = new CacheDirectory(directory, lock, report);
+      await opened.#makeBlobs();
       await opened.#scan();
       return opened;
     } catch (error) {
@@ -68,6 +68,20 @@ export class CacheDirectory {
 
   get idleBytes(): number {
     return this.#idleBytes;
+  }
+
+  async #makeBlobs(): Promise<void> {
+    await mkdir(this.#blobs, { recursive: true, mode: 0o700 });
+    await chmod(this.#blobs, 0o700);
+  }
+
+  /** Somebody has removed the directory. The lock on its old file says nothing of the new directory. */
+  async #makeAgain(): Promise<void> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    const lock = DirectoryLock.acquire(this.#directory);
+    this.#lock.release();
+    this.#lock = lock;
+    await this.#makeBlobs();
   }
 
   async #scan(): Promise<void> {
@@ -100,10 +114,11 @@ export class CacheDirectory {
   }
 
   /**
-   * Opens the blob's file, or begins one.
+   * Opens the blob's file, or begins one: without a name where the disk has no room for a name, and in a new directory
+   * where the old one was removed.
    *
    * @throws {ObdError} `Unsupported` for a blob that is too large; `NoSpace` where the disk has no room
-   *   for a new file; `Io`.
+   *   for a new file; `Io`; `Host` where this process has no descriptor left.
    */
   async take(blob: BlobIdentity & BlobName): Promise<BlobFile> {
     const { digest, sizeBytes } = blob;
@@ -116,7 +131,7 @@ export class CacheDirectory {
     try {
       return (await this.#reopen(path, blob)) ?? (await this.#create(path, blob));
     } catch (error) {
-      const code = isDiskFull(error) ? ErrorCodes.NoSpace : ErrorCodes.Io;
+      const code = codeOf(error);
       const message = `Cannot open the cache file "${path}": ${messageOf(error)}`;
       throw new ObdError(code, message, { path }, error);
     }
@@ -129,7 +144,7 @@ export class CacheDirectory {
     try {
       file = await LocalDurableFile.open(path);
       const found = BlobFile.reopen(file, blob);
-      if (found instanceof BlobFile) return found;
+      if (found instanceof BlobFile) return await withSlots(found);
       problem = found;
     } catch (error) {
       if (systemCode(error) === 'ENOENT') return undefined;
@@ -144,35 +159,61 @@ export class CacheDirectory {
 
   async #create(path: string, blob: BlobIdentity): Promise<BlobFile> {
     const fileBytes = BlobFile.fileBytes(blob.sizeBytes);
-    await mkdir(dirname(path), { mode: 0o700 }).catch((error: unknown) => {
-      if (systemCode(error) !== 'EEXIST') throw error;
-    });
-    return BlobFile.fresh(await LocalDurableFile.create(path, fileBytes), blob);
+    let file: DurableFile;
+    try {
+      await this.#makeFolder(dirname(path));
+      file = await LocalDurableFile.create(path, fileBytes);
+    } catch (error) {
+      if (!isDiskFull(error)) throw error;
+      file = await LocalDurableFile.createUnnamed(this.#blobs, fileBytes);
+    }
+    return await withSlots(BlobFile.fresh(file, blob));
+  }
+
+  async #makeFolder(path: string): Promise<void> {
+    try {
+      await mkdir(path, { mode: 0o700 });
+    } catch (error) {
+      const code = systemCode(error);
+      if (code === 'EEXIST') return;
+      if (code !== 'ENOENT') throw error;
+      await this.#makeAgain();
+      await mkdir(path, { recursive: true, mode: 0o700 });
+    }
   }
 
   /** The blob, whose file the caller has closed, may be evicted from now on. */
   async giveBack(blob: BlobName, storedBytes: number): Promise<void> {
     const path = this.#pathOf(blob);
-    this.#addIdle(path, storedBytes);
     const now = new Date();
-    // Only the order of eviction after a restart depends on it.
-    await utimes(path, now, now).catch(() => {});
+    try {
+      // Only the order of eviction after a restart depends on it.
+      await utimes(path, now, now);
+    } catch (error) {
+      // It never had a name, or has been removed.
+      if (systemCode(error) === 'ENOENT') return;
+    }
+    this.#addIdle(path, storedBytes);
   }
 
-  /** Removes the least recently used of the blobs that nobody has open; false if there is none. */
-  async evictOne(): Promise<boolean> {
-    const path = this.#idle.keys().next().value;
-    if (path === undefined) return false;
+  /**
+   * Removes the least recently used of the blobs that nobody has open.
+   * @returns The bytes it had; undefined if there is none.
+   */
+  async evictOne(): Promise<number | undefined> {
+    const [path, bytes = 0] = this.#idle.entries().next().value ?? [];
+    if (path === undefined) return undefined;
     this.#removeIdle(path);
     try {
       // Away from its name at once: it may be opened again, as an empty one, before it is removed.
       renameSync(path, path + GONE);
       await rm(path + GONE, { force: true, recursive: true });
     } catch (error) {
+      if (systemCode(error) === 'ENOENT') return bytes;
       const message = `Cannot evict "${path}": ${messageOf(error)}`;
       this.#report(new ObdError(ErrorCodes.Io, message, { path }, error));
     }
-    return true;
+    return bytes;
   }
 
   close(): void {
@@ -182,4 +223,16 @@ export class CacheDirectory {
   #pathOf({ registry, digest }: BlobName): string {
     return join(this.#blobs, registry, digest.slice(digest.indexOf(':') + 1));
   }
+}
+
+/** A disk that is full has none for them now; storing asks again. */
+async function withSlots(file: BlobFile): Promise<BlobFile> {
+  await file.reserveSlots().catch(() => {});
+  return file;
+}
+
+function codeOf(error: unknown): ObdError['code'] {
+  if (isDiskFull(error)) return ErrorCodes.NoSpace;
+  const isHost = ['EMFILE', 'ENFILE'].includes(systemCode(error) ?? '');
+  return isHost ? ErrorCodes.Host : ErrorCodes.Io;
 }

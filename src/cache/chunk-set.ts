@@ -10,13 +10,29 @@
  *                 17.9 %   18.8 %   20.2 %   23.8 %    26.8 %
  *                 230      193      149      116       79
  *
- * The set is in shared memory: 32 bits that count, then the bits. Any thread may ask and change it, without asking
- * another: a change is atomic, and whoever changed a bit counts it. A bit is set after its bytes have been written, so
- * who sees the bit sees the bytes. Asking is a plain look: what it may miss is a change made at that moment.
+ * The set is in shared memory, so that any thread asks and changes it without asking another:
+ *
+ *   u32 count | u32 generation | a bit per chunk: stored | a bit per chunk: used lately
+ *
+ * A change of a stored bit is atomic, and the thread that changed it counts it. A bit is set after its bytes have been
+ * written. has() is a plain load, so it may miss a concurrent update.
+ *
+ * Evicting a chunk from a file that other threads read needs more than its bit, since a reader may have seen the bit
+ * before and read the hole after. The order is:
+ *
+ *   evictor   clear bits; increment the generation; save the bitmap to the disk; punch the hole
+ *   reader    load the generation; check bits; read; load the generation again, and start over if it has changed
+ *
+ * A reader that sees one generation on both sides has checked its bits before any bit was cleared that a later hole
+ * belongs to, and has read before that hole was punched. Between the two lies the fdatasync of the bitmap, which is
+ * longer than any delay with which one processor sees what another has stored. A chunk is stored again only after its
+ * hole has been punched (blob-file.ts).
+ *
+ * The used bits are hints, written without atomic operations: a lost one costs an eviction that was not the best.
  */
 export const CHUNK_BYTES = 64 * 1024;
 
-const COUNT_BYTES = 4;
+const HEADER_BYTES = 8;
 
 export class ChunkSet {
   /** How many chunks the blob has. */
@@ -24,19 +40,54 @@ export class ChunkSet {
   /** What another thread makes the same set of. */
   readonly memory: SharedArrayBuffer;
   readonly bits: Uint8Array;
-  readonly #count: Int32Array;
+  readonly #used: Uint8Array;
+  readonly #header: Int32Array;
 
   /** @param memory - Of a set of as many chunks, to be that set; an empty one of its own otherwise. */
-  constructor(chunks: number, memory = new SharedArrayBuffer(COUNT_BYTES + Math.ceil(chunks / 8))) {
+  constructor(chunks: number, memory = new SharedArrayBuffer(ChunkSet.memoryBytes(chunks))) {
+    const bitBytes = Math.ceil(chunks / 8);
     this.chunks = chunks;
     this.memory = memory;
-    this.bits = new Uint8Array(memory, COUNT_BYTES);
-    this.#count = new Int32Array(memory, 0, 1);
+    this.bits = new Uint8Array(memory, HEADER_BYTES, bitBytes);
+    this.#used = new Uint8Array(memory, HEADER_BYTES + bitBytes, bitBytes);
+    this.#header = new Int32Array(memory, 0, 2);
+  }
+
+  /** What a set of so many chunks takes. */
+  static memoryBytes(chunks: number): number {
+    return HEADER_BYTES + 2 * Math.ceil(chunks / 8);
   }
 
   /** How many of them are in the set. */
   get count(): number {
-    return Atomics.load(this.#count, 0);
+    return Atomics.load(this.#header, 0);
+  }
+
+  /** Changes before chunks that were in the set become holes. */
+  get generation(): number {
+    return Atomics.load(this.#header, 1);
+  }
+
+  /** After the bits of chunks to evict were cleared, and before their bytes go. */
+  nextGeneration(): void {
+    Atomics.add(this.#header, 1, 1);
+  }
+
+  /** Marks chunks [first, end) as used lately. */
+  touch(first: number, end: number): void {
+    for (let chunk = first; chunk < end; chunk++) {
+      const bit = 1 << (chunk & 7);
+      // Looked at first, so that threads that read the same chunks do not take the cache line from each other.
+      if ((this.#used[chunk >>> 3]! & bit) === 0) this.#used[chunk >>> 3]! |= bit;
+    }
+  }
+
+  /** @returns Whether the chunk was used since the last call for it. */
+  takeUsed(chunk: number): boolean {
+    const bit = 1 << (chunk & 7);
+    const used = (this.#used[chunk >>> 3]! & bit) !== 0;
+    if (used) this.#used[chunk >>> 3]! &= ~bit;
+    return used;
   }
 
   has(chunk: number): boolean {
@@ -52,7 +103,7 @@ export class ChunkSet {
   add(chunk: number): void {
     const bit = 1 << (chunk & 7);
     const before = Atomics.or(this.bits, chunk >>> 3, bit);
-    if ((before & bit) === 0) Atomics.add(this.#count, 0, 1);
+    if ((before & bit) === 0) Atomics.add(this.#header, 0, 1);
   }
 
   /** @returns Whether it was in the set. */
@@ -76,14 +127,14 @@ export class ChunkSet {
     this.bits.set(bits);
     let count = 0;
     for (const byte of bits) count += bitsOf(byte);
-    Atomics.store(this.#count, 0, count);
+    Atomics.store(this.#header, 0, count);
     return true;
   }
 
   /** Clears the bits of a byte that are not in `mask`. @returns How many of them were set. */
   #keepOf(byte: number, mask: number): number {
     const cleared = bitsOf(Atomics.and(this.bits, byte, mask) & ~mask & 0xff);
-    if (cleared > 0) Atomics.sub(this.#count, 0, cleared);
+    if (cleared > 0) Atomics.sub(this.#header, 0, cleared);
     return cleared;
   }
 }

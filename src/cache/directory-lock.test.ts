@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { cacheDirectory, removeCacheDirectories } from '../../test/support/cache-directories.js';
@@ -24,7 +24,7 @@ test('a held lock is busy, by name of the process; a released one is free', () =
   assert.equal(statSync(join(directory, 'lock')).mode & 0o777, 0o600);
   lock.release();
   DirectoryLock.acquire(directory).release();
-  assert.deepEqual(readdirSync(directory), []);
+  assert.equal(readFileSync(join(directory, 'lock'), 'latin1'), '');
 });
 
 test('the lock of a process that is gone is taken over', async () => {
@@ -33,6 +33,39 @@ test('the lock of a process that is gone is taken over', async () => {
   await once(child, 'exit');
   const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
   writeFileSync(join(directory, 'lock'), `${child.pid} 12345 ${boot}\n`);
+  DirectoryLock.acquire(directory).release();
+});
+
+test('a running daemon of an earlier version, which has no flock, is busy', async () => {
+  const directory = cacheDirectory();
+  const child = spawn('sleep', ['60']);
+  await once(child, 'spawn');
+  const stat = readFileSync(`/proc/${child.pid}/stat`, 'latin1');
+  const started = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
+  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+  writeFileSync(join(directory, 'lock'), `${child.pid} ${started} ${boot}\n`);
+  assert.throws(() => DirectoryLock.acquire(directory), {
+    code: ErrorCodes.Busy,
+    message: new RegExp(`process ${child.pid} uses it`),
+  });
+  child.kill();
+  await once(child, 'exit');
+  DirectoryLock.acquire(directory).release();
+});
+
+test('a process that is killed releases its lock', async () => {
+  const directory = cacheDirectory();
+  const script = `
+    import { DirectoryLock } from ${JSON.stringify(import.meta.resolve('./directory-lock.js'))};
+    DirectoryLock.acquire(${JSON.stringify(directory)});
+    console.log('locked');
+    setInterval(() => {}, 1000);`;
+  const flags = process.execArgv.filter((flag) => flag.startsWith('--import') || flag === 'tsx');
+  const child = spawn(process.execPath, [...flags, '--input-type=module', '--eval', script]);
+  await once(child.stdout, 'data');
+  assert.throws(() => DirectoryLock.acquire(directory), { code: ErrorCodes.Busy });
+  child.kill('SIGKILL');
+  await once(child, 'exit');
   DirectoryLock.acquire(directory).release();
 });
 

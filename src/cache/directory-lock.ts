@@ -1,91 +1,85 @@
 /**
- * One process per directory: a file named `lock` that says which process it is.
+ * One process per directory: an flock() on the file named `lock`, which the kernel releases when its holder ends.
+ *
+ * The file stays, so that taking the lock needs no room on the disk. It says which process has the lock, where there is
+ * room to say so:
  *
  *   "<pid> <start time of that process> <id of this boot>\n"
  *
- * It is linked into place whole, so it is never seen half-written. A lock whose process is gone is moved
- * away and taken over; whoever finds that it moved away somebody's fresh lock instead puts it back. Pids
- * are compared, so processes that share the directory must see each other in /proc: no sharing between
- * containers or machines.
+ * Earlier versions had that line alone and no flock(). A line of another process that runs therefore counts as a lock,
+ * and this version removes the line when it releases the lock.
  */
-import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
-import { ErrorCodes, ObdError, systemCode } from '../errors.js';
+import { ErrorCodes, ObdError } from '../errors.js';
+import { lockFile } from '../io/posix.js';
 
-/** Two processes that start at once may each see the other's stale lock vanish. */
+/** A lock of an earlier version can be removed between opening and locking its file. */
 const ATTEMPTS_MAX = 3;
 
 export class DirectoryLock {
-  readonly #path: string;
+  #fd: number | undefined;
 
-  private constructor(path: string) {
-    this.#path = path;
+  private constructor(fd: number) {
+    this.#fd = fd;
   }
 
   /** @throws {ObdError} `Busy`, naming the process; system errors as they are. */
   static acquire(directory: string): DirectoryLock {
     const path = join(directory, 'lock');
-    const own = join(directory, `lock.${process.pid}`);
-    writeFileSync(own, ownLine(), { mode: 0o600 });
-    try {
-      for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-        if (linked(own, path)) return new DirectoryLock(path);
-        const holder = readIfThere(path);
-        if (holder === undefined) continue;
-        if (isAlive(holder)) throw busy(directory, holder);
-        takeAway(path, `${own}.stale`, holder);
+    for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+      const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+      try {
+        const holder = readFileSync(fd, 'latin1');
+        if (!lockFile(fd) || isAlive(holder)) throw busy(directory, holder);
+        if (!isStillAt(path, fd)) {
+          closeSync(fd);
+          continue;
+        }
+        writeOwnLine(fd);
+        return new DirectoryLock(fd);
+      } catch (error) {
+        closeSync(fd);
+        throw error;
       }
-      throw busy(directory, readIfThere(path) ?? '');
-    } finally {
-      rmSync(own, { force: true });
     }
+    throw busy(directory, '');
   }
 
+  /** Idempotent. */
   release(): void {
-    rmSync(this.#path, { force: true });
+    if (this.#fd === undefined) return;
+    ftruncateSync(this.#fd, 0);
+    closeSync(this.#fd);
+    this.#fd = undefined;
   }
 }
 
-/** Whether `own` got the name `path`, which nobody had. */
-function linked(own: string, path: string): boolean {
+function isStillAt(path: string, fd: number): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino;
+}
+
+/** For people, and for a daemon of an earlier version. A full disk has no room for it, and the lock holds all the same. */
+function writeOwnLine(fd: number): void {
   try {
-    linkSync(own, path);
-    return true;
-  } catch (error) {
-    if (systemCode(error) === 'EEXIST') return false;
-    throw error;
-  }
+    ftruncateSync(fd, 0);
+    writeSync(fd, `${process.pid} ${startTime(process.pid)} ${bootId()}\n`, 0, 'latin1');
+  } catch {}
 }
 
-/** Removes the lock of `holder`, which is dead, and no other. */
-function takeAway(path: string, aside: string, holder: string): void {
-  try {
-    renameSync(path, aside);
-    if (readIfThere(aside) !== holder) linked(aside, path);
-  } catch (error) {
-    if (systemCode(error) !== 'ENOENT') throw error;
-  } finally {
-    rmSync(aside, { force: true });
-  }
-}
-
-function readIfThere(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'latin1');
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT') return undefined;
-    throw error;
-  }
-}
-
-function ownLine(): string {
-  return `${process.pid} ${startTime(process.pid)} ${bootId()}\n`;
-}
-
-/** A line that makes no sense is nobody's: it is linked whole, so a crash of the disk left it. */
+/** Another process: this one may open the directory again after it released the lock. */
 function isAlive(line: string): boolean {
   const match = /^([1-9][0-9]*) ([0-9]+) (\S+)\n$/.exec(line);
-  if (match === null) return false;
+  if (match === null || Number(match[1]) === process.pid) return false;
   return match[3] === bootId() && startTime(Number(match[1])) === match[2];
 }
 
@@ -95,16 +89,22 @@ function bootId(): string {
 
 /** In ticks since boot, so that a pid used again is told apart; empty for no such process. */
 function startTime(pid: number): string {
-  const stat = readIfThere(`/proc/${pid}/stat`);
+  let stat: string;
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  } catch {
+    return '';
+  }
   // "pid (name) state ...": the name may hold anything, so count from its closing parenthesis.
-  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
 }
 
 function busy(directory: string, holder: string): ObdError {
   const pid = holder.split(' ', 1)[0];
+  const process = pid ? `process ${pid}` : 'another process';
   return new ObdError(
     ErrorCodes.Busy,
-    `Cannot use the cache "${directory}": process ${pid} uses it; stop that, or give this one a directory of its own`,
+    `Cannot use the cache "${directory}": ${process} uses it; stop that, or give this one a directory of its own`,
     { path: directory },
   );
 }

@@ -1,7 +1,11 @@
 /** A file that says when what was written to it is on the disk: the seam at which tests pull the plug. */
-import { readSync } from 'node:fs';
+import { constants, readSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { systemCode } from '../errors.js';
+import { allocateRange, punchHole } from '../io/posix.js';
+
+/** From the kernel's asm-generic/fcntl.h; Node does not have it. */
+const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY | constants.O_RDWR;
 
 /** Offsets and lengths in bytes. Failures are Node's system errors. */
 export interface DurableFile {
@@ -13,6 +17,10 @@ export interface DurableFile {
   write(source: Uint8Array, offset: number): Promise<void>;
   /** Resolves once every write that resolved before this call is on the disk. */
   sync(): Promise<void>;
+  /** Makes a range a hole. A loss of power may undo it in whole or in part until sync() resolves. */
+  punch(offset: number, length: number): Promise<void>;
+  /** Takes room for a range, so that writing it cannot fail for want of room. */
+  allocate(offset: number, length: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -37,7 +45,15 @@ export class LocalDurableFile implements DurableFile {
 
   /** A new file of `sizeBytes` zeroes, all of it a hole. There must be none of that name. */
   static async create(path: string, sizeBytes: number): Promise<LocalDurableFile> {
-    const handle = await open(path, 'wx+', 0o600);
+    return await LocalDurableFile.#sized(await open(path, 'wx+', 0o600), sizeBytes);
+  }
+
+  /** The same without a name, gone when it is closed. It takes no room in `directory`, which may be full. */
+  static async createUnnamed(directory: string, sizeBytes: number): Promise<LocalDurableFile> {
+    return await LocalDurableFile.#sized(await open(directory, O_TMPFILE, 0o600), sizeBytes);
+  }
+
+  static async #sized(handle: FileHandle, sizeBytes: number): Promise<LocalDurableFile> {
     try {
       await handle.truncate(sizeBytes);
       return new LocalDurableFile(handle, sizeBytes);
@@ -76,6 +92,14 @@ export class LocalDurableFile implements DurableFile {
 
   async sync(): Promise<void> {
     await this.#handle.datasync();
+  }
+
+  async punch(offset: number, length: number): Promise<void> {
+    await punchHole(this.#handle.fd, offset, length);
+  }
+
+  async allocate(offset: number, length: number): Promise<void> {
+    await allocateRange(this.#handle.fd, offset, length);
   }
 
   async close(): Promise<void> {

@@ -30,7 +30,11 @@ async function onSmallDisk(
   try {
     const faults: ObdError[] = [];
     const report = (fault: ObdError) => faults.push(fault);
-    const cache = await BlockCache.open(directory, { capacityBytes: 1 << 30, report });
+    const cache = await BlockCache.open(directory, {
+      capacityBytes: 1 << 30,
+      reserveBytes: 0,
+      report,
+    });
     try {
       await work(cache, directory, faults);
     } finally {

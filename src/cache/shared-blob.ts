@@ -3,13 +3,15 @@
  * chunks that found no room. It is read by BlobReaders (blob-reader.ts), on this thread and on others.
  */
 import { readSync } from 'node:fs';
-import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 import { BlobFetches, type ChunkStore } from './blob-fetches.js';
 import type { BlobFile } from './blob-file.js';
 import type { BlobIdentity } from './blob-slot.js';
 import type { BlobName } from './cache-directory.js';
+import type { CacheRoom } from './cache-room.js';
 import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
 import { isDiskFull } from './durable-file.js';
+import { ClockHand } from './eviction.js';
 import type { FetchScheduler } from './fetch-scheduler.js';
 import type { HeldChunks } from './held-chunks.js';
 import type { RegistryOutages } from './registry-outages.js';
@@ -19,12 +21,11 @@ export interface BlobHome {
   readonly scheduler: FetchScheduler;
   readonly outages: RegistryOutages;
   readonly held: HeldChunks;
-  /** Makes room for `bytes` more, by evicting other blobs if need be. False if that is not possible. */
-  reserve(bytes: number): Promise<boolean>;
-  /** What was reserved is stored, and counts as such, or is not. */
-  release(bytes: number): void;
-  /** The disk has less room than was thought. Evicts one other blob; false if there is none left. */
-  evictOne(): Promise<boolean>;
+  readonly room: Pick<CacheRoom, 'reserve' | 'release' | 'evict'>;
+  /** Nothing can be stored, for this reason. Called as often as that happens. */
+  full(fault: ObdError): void;
+  /** Storing works. */
+  stored(): void;
   /** Something in the blob's set of chunks is not on the disk yet. */
   changed(blob: SharedBlob): void;
   /** A fault that was survived. */
@@ -41,8 +42,11 @@ export class SharedBlob implements ChunkStore {
   readonly fetches: BlobFetches;
   readonly #home: BlobHome;
   readonly #file: BlobFile | undefined;
-  /** Whether the last chunks found room. Only the first that do not are reported. */
+  readonly #hand: ClockHand;
+  /** Whether the last chunks found room. */
   #roomy = true;
+  /** Whether the file system can give back a part of a file. */
+  #canPunch = true;
 
   /** @param file - Undefined where there is no room even for an empty one: then nothing is stored. */
   constructor(
@@ -58,6 +62,27 @@ export class SharedBlob implements ChunkStore {
     this.#file = file;
     this.stored = file?.chunks ?? new ChunkSet(this.chunks);
     this.fetches = new BlobFetches(this, home.scheduler, home.outages);
+    this.#hand = new ClockHand(this.stored);
+  }
+
+  get canEvict(): boolean {
+    return this.#canPunch && this.#file !== undefined;
+  }
+
+  /** Evicts chunks that were not used lately. @returns Bytes given back, `bytes` or more if there are so many. */
+  async evict(bytes: number): Promise<number> {
+    if (this.#file === undefined || !this.#canPunch) return 0;
+    const victims = this.#hand.victims(bytes);
+    if (victims.length === 0) return 0;
+    try {
+      return (await this.#file.evict(victims)) * CHUNK_BYTES;
+    } catch (error) {
+      if (systemCode(error) === 'EOPNOTSUPP') this.#canPunch = false;
+      else this.#report(ErrorCodes.Io, `Cannot evict chunks of ${this.digest}`, error);
+      return 0;
+    } finally {
+      this.#home.changed(this);
+    }
   }
 
   /** Of this blob's bytes, how many are on the disk. */
@@ -142,26 +167,39 @@ export class SharedBlob implements ChunkStore {
   async #store(first: number, bytes: Uint8Array): Promise<boolean> {
     if (this.#file === undefined) return false;
     const doing = `Cannot store ${bytes.length} bytes of ${this.digest}`;
-    if (!(await this.#home.reserve(bytes.length))) {
-      const problem = 'the cache is full of blobs in use; give it more room';
-      if (this.#roomy) this.#report(ErrorCodes.NoSpace, doing, problem);
-      return false;
+    const { room } = this.#home;
+    const answer = await room.reserve(bytes.length);
+    if (answer === 'never') {
+      const problem =
+        'nothing is left to evict within cache_size and cache_reserve; free disk space';
+      this.#home.full(this.#fault(ErrorCodes.NoSpace, doing, problem));
     }
+    if (answer !== 'now') return false;
+    let storedBytes = 0;
     try {
-      for (;;) {
-        try {
-          await this.#file.store(first, bytes);
-          return true;
-        } catch (error) {
-          if (!isDiskFull(error) || !(await this.#home.evictOne())) throw error;
-        }
-      }
+      await this.#storeEvicting(this.#file, first, bytes);
+      storedBytes = bytes.length;
+      this.#home.stored();
+      return true;
     } catch (error) {
       const code = isDiskFull(error) ? ErrorCodes.NoSpace : ErrorCodes.Io;
-      if (this.#roomy) this.#report(code, doing, error);
+      this.#home.full(this.#fault(code, doing, error));
       return false;
     } finally {
-      this.#home.release(bytes.length);
+      room.release(bytes.length, storedBytes);
+    }
+  }
+
+  /** The disk may have less room than it says: a quota, or another writer. */
+  async #storeEvicting(file: BlobFile, first: number, bytes: Uint8Array): Promise<void> {
+    for (;;) {
+      try {
+        await file.store(first, bytes);
+        return;
+      } catch (error) {
+        if (!isDiskFull(error)) throw error;
+        if ((await this.#home.room.evict(bytes.length)) === 0) throw error;
+      }
     }
   }
 
@@ -186,7 +224,11 @@ export class SharedBlob implements ChunkStore {
   }
 
   #report(code: ObdError['code'], doing: string, cause: unknown): void {
+    this.#home.report(this.#fault(code, doing, cause));
+  }
+
+  #fault(code: ObdError['code'], doing: string, cause: unknown): ObdError {
     const message = typeof cause === 'string' ? cause : messageOf(cause);
-    this.#home.report(new ObdError(code, `${doing}: ${message}`, { digest: this.digest }, cause));
+    return new ObdError(code, `${doing}: ${message}`, { digest: this.digest }, cause);
   }
 }

@@ -136,7 +136,7 @@ test('a registry is told of once when it fails, and once when it is back', async
         await loadMounted(blob, 4 * round, 10_000);
       }
     },
-    { capacityBytes: 1 << 30, outageLog },
+    { capacityBytes: 1 << 30, reserveBytes: 0, outageLog },
   );
   assert.deepEqual(lines, ['registry.example 1', 'recovered']);
 });

@@ -21,6 +21,7 @@ import {
 import { BlockCache } from '../cache/block-cache.js';
 import { type CachedBlob, figuresOf } from '../cache/cached-blob.js';
 import { ErrorCodes } from '../errors.js';
+import { UNLIMITED_INDEX_MEMORY } from '../io/index-budget.js';
 import { readFully } from '../io/random-access-file.js';
 import { CommittedLayerWriter } from '../lsmt/committed-writer.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
@@ -42,12 +43,16 @@ interface Scene {
 
 async function withScene(work: (scene: Scene) => Promise<void>): Promise<void> {
   const directory = cacheDirectory();
-  const cache = await BlockCache.open(join(directory, 'cache'), { capacityBytes: 1 << 30 });
+  const cache = await BlockCache.open(join(directory, 'cache'), {
+    capacityBytes: 1 << 30,
+    reserveBytes: 0,
+  });
   const registry = new BlobRegistry();
   const surroundings = {
     openBlob: async ({ host, repository, digest, sizeBytes }: BlobAddress) =>
       await cache.openBlob(await registry.blobRanges(host, repository, digest, sizeBytes)),
     decoded,
+    memory: UNLIMITED_INDEX_MEMORY,
   };
   const open = (config: Partial<ImageConfig>) =>
     openImage({ repoBlobUrl, lowers: [], ...config }, surroundings);
@@ -207,7 +212,7 @@ describe('openImage()', () => {
 
   test('a registry that hangs is waited for no longer when the cache is closed', async () => {
     const directory = cacheDirectory();
-    const cache = await BlockCache.open(directory, { capacityBytes: 1 << 30 });
+    const cache = await BlockCache.open(directory, { capacityBytes: 1 << 30, reserveBytes: 0 });
     const registry = new BlobRegistry();
     const hanging = registry.add(layer(0, 300, 1));
     hanging.before = stall;
@@ -217,6 +222,7 @@ describe('openImage()', () => {
         openBlob: async ({ host, repository, digest, sizeBytes }: BlobAddress) =>
           await cache.openBlob(await registry.blobRanges(host, repository, digest, sizeBytes)),
         decoded,
+        memory: UNLIMITED_INDEX_MEMORY,
       },
     );
     const refused = assert.rejects(opening, { code: ErrorCodes.FailedPrecondition });

@@ -8,12 +8,16 @@
  * Cost of a layer that is remote and not cached: two requests at once, one of the blob's first chunk, which
  * has the headers, and one of its last part, which has the indexes of ZFile and layer. Where these are
  * larger than expected there are one or two more, one after the other.
+ *
+ * Memory that an image claims is charged from its headers, before an index is allocated or fetched further than its
+ * first TAIL_BYTES_MAX (src/io/index-budget.ts).
  */
 import { join } from 'node:path';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
+import type { IndexMemory } from '../io/index-budget.js';
 import { LocalFile } from '../io/local-file.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
-import type { Layer } from '../lsmt/layer.js';
+import type { CommittedLayer } from '../lsmt/committed-layer.js';
 import { LayerStack } from '../lsmt/layer-stack.js';
 import { openLayer, openTurboLayer } from '../lsmt/open-layer.js';
 import type { DecodedBlocks } from '../zfile/decoded-blocks.js';
@@ -32,6 +36,8 @@ const HEAD_BYTES = 4096;
  */
 const TAIL_SHARE = 1 / 512;
 const TAIL_BYTES_MIN = 64 * 1024;
+/** The rest of a larger index is fetched after the headers have been read and the memory for it has been charged. */
+const TAIL_BYTES_MAX = 4 << 20;
 
 /** A blob of a registry, and what is known of it. */
 export interface BlobAddress {
@@ -47,6 +53,8 @@ export interface ImageSurroundings<B extends RandomAccessFile> {
   readonly openBlob: (address: BlobAddress) => Promise<B>;
   /** The cache that all files of this thread share. */
   readonly decoded: DecodedBlocks;
+  /** Charged with the indexes of this image; what is charged when the image closes is its owner's to release. */
+  readonly memory: IndexMemory;
 }
 
 export class OpenedImage<B extends RandomAccessFile> {
@@ -94,7 +102,10 @@ export async function openImage<B extends RandomAccessFile>(
         throw named(error, i, blocks);
       }
     });
-    const stack = new LayerStack(opened.map(({ layer }) => layer));
+    const stack = stackOf(
+      opened.map(({ layer }) => layer),
+      surroundings.memory,
+    );
     const remote = opened.flatMap(({ remote }) => (remote === undefined ? [] : [remote]));
     return new OpenedImage(stack, blocks.length, remote);
   } catch (error) {
@@ -106,8 +117,19 @@ export async function openImage<B extends RandomAccessFile>(
   }
 }
 
+/** The stack keeps a merged index and none of the layers' own. */
+function stackOf(layers: readonly CommittedLayer[], memory: IndexMemory): LayerStack {
+  const mergeBytes = LayerStack.mergeBytes(layers);
+  memory.charge(mergeBytes, layers.at(-1)?.label ?? '');
+  const stack = new LayerStack(layers);
+  memory.release(mergeBytes);
+  for (const { indexBytes } of layers) memory.release(indexBytes);
+  memory.charge(stack.indexBytes, stack.label);
+  return stack;
+}
+
 interface Opened<B> {
-  readonly layer: Layer;
+  readonly layer: CommittedLayer;
   /** The blob, where the layer is remote. */
   readonly remote: B | undefined;
 }
@@ -117,7 +139,7 @@ async function openLower<B extends RandomAccessFile>(
   repoBlobUrl: string,
   surroundings: ImageSurroundings<B>,
 ): Promise<Opened<B>> {
-  const { decoded } = surroundings;
+  const { decoded, memory } = surroundings;
   if (lower.gzipIndex || (lower.targetDigest && !lower.targetFile)) {
     throw new ObdError(
       ErrorCodes.Unsupported,
@@ -131,9 +153,9 @@ async function openLower<B extends RandomAccessFile>(
   let target: LocalFile | undefined;
   try {
     if (remote !== undefined) await loadEnds(remote);
-    if (!lower.targetFile) return { layer: await openLayer(source, decoded), remote };
+    if (!lower.targetFile) return { layer: await openLayer(source, decoded, memory), remote };
     target = LocalFile.open(lower.targetFile);
-    return { layer: await openTurboLayer(source, target, decoded), remote };
+    return { layer: await openTurboLayer(source, target, decoded, memory), remote };
   } catch (error) {
     source.close();
     target?.close();
@@ -179,7 +201,7 @@ async function openRemote<B extends RandomAccessFile>(
 async function loadEnds(blob: RandomAccessFile): Promise<void> {
   const { sizeBytes } = blob;
   const wanted = Math.max(TAIL_BYTES_MIN, Math.ceil(sizeBytes * TAIL_SHARE));
-  const tailBytes = Math.min(sizeBytes, wanted);
+  const tailBytes = Math.min(sizeBytes, wanted, TAIL_BYTES_MAX);
   await Promise.all([
     blob.load(0, Math.min(HEAD_BYTES, sizeBytes)),
     blob.load(sizeBytes - tailBytes, tailBytes),

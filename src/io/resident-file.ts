@@ -122,11 +122,16 @@ export class ResidentFile {
     }
   }
 
+  /** forget() of the whole file. What is being loaded is dropped when it arrives. */
+  forgetAll(): void {
+    this.#loading.clear();
+    for (const block of [...this.#here.keys()]) this.#drop(block);
+  }
+
   /** Gives memory back. What is being loaded ends by itself. Idempotent; reading afterwards is a bug. */
   close(): void {
     this.#closed = true;
-    this.#loading.clear();
-    for (const block of [...this.#here.keys()]) this.#drop(block);
+    this.forgetAll();
     this.#closeDirect();
   }
 

@@ -11,6 +11,7 @@
  * Data have no checksum here; the ZFile around the layer has.
  */
 import { corrupt, refetchWhileCorrupt, unsupported } from '../io/format-error.js';
+import { type IndexMemory, UNLIMITED_INDEX_MEMORY } from '../io/index-budget.js';
 import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import { RECORD_BYTES, readRecords } from './index-records.js';
 import type { Layer } from './layer.js';
@@ -23,10 +24,13 @@ import {
   parseLayerHeader,
   SECTOR_BYTES,
 } from './layer-header.js';
-import { type Segments, SegmentsBuilder, ZEROES } from './segments.js';
+import { SEGMENT_BYTES, type Segments, SegmentsBuilder, ZEROES } from './segments.js';
 
 /** Upstream's readers refuse more in a read-only layer. A record takes 16 bytes on disk. */
 export const RECORDS_MAX = 1_000_000;
+
+/** While the records are read, a list twice as large as they need and a copy that is not; see SegmentsBuilder. */
+const RECORD_MEMORY_BYTES = 3 * SEGMENT_BYTES;
 
 const FIRST_SECTOR = HEADER_BYTES / SECTOR_BYTES;
 
@@ -39,8 +43,16 @@ export class CommittedLayer implements Layer {
   readonly segments: Segments;
   readonly sources: readonly RandomAccessFile[];
   readonly bottomOnly = false;
+  /** What open() charged for the segments. */
+  readonly indexBytes: number;
 
-  private constructor(sources: readonly RandomAccessFile[], trailer: LayerHeader, map: Segments) {
+  private constructor(
+    sources: readonly RandomAccessFile[],
+    trailer: LayerHeader,
+    map: Segments,
+    indexBytes: number,
+  ) {
+    this.indexBytes = indexBytes;
     this.label = sources[0]!.label;
     this.virtualBytes = trailer.virtualBytes;
     this.uuid = trailer.uuid;
@@ -52,10 +64,15 @@ export class CommittedLayer implements Layer {
 
   /**
    * Takes `source` over: close() closes it. After an error it is still the caller's.
+   *
+   * @param memory - Charged with {@link indexBytes} before the index is read.
    * @throws {ObdError} `Corrupt`, `Unsupported`, and what reading `source` throws.
    */
-  static async open(source: RandomAccessFile): Promise<CommittedLayer> {
-    return await CommittedLayer.#open([source]);
+  static async open(
+    source: RandomAccessFile,
+    memory: IndexMemory = UNLIMITED_INDEX_MEMORY,
+  ): Promise<CommittedLayer> {
+    return await CommittedLayer.#open([source], memory);
   }
 
   /**
@@ -68,11 +85,15 @@ export class CommittedLayer implements Layer {
   static async openTurbo(
     source: RandomAccessFile,
     target: RandomAccessFile,
+    memory: IndexMemory = UNLIMITED_INDEX_MEMORY,
   ): Promise<CommittedLayer> {
-    return await CommittedLayer.#open([source, target]);
+    return await CommittedLayer.#open([source, target], memory);
   }
 
-  static async #open(sources: readonly RandomAccessFile[]): Promise<CommittedLayer> {
+  static async #open(
+    sources: readonly RandomAccessFile[],
+    memory: IndexMemory,
+  ): Promise<CommittedLayer> {
     const file = sources[0]!;
     const trailerAt = file.sizeBytes - HEADER_BYTES;
     if (trailerAt < HEADER_BYTES) {
@@ -90,10 +111,12 @@ export class CommittedLayer implements Layer {
       const found = `an index of ${indexEntries} entries at ${indexOffset}`;
       throw corrupt(file, trailerAt + 32, `${found} does not lie between header and trailer`);
     }
+    const indexBytes = indexEntries * RECORD_MEMORY_BYTES;
+    memory.charge(indexBytes, file.label);
     const segments = await refetchWhileCorrupt(file, indexOffset, indexEntries * RECORD_BYTES, () =>
       readSegments(sources, indexOffset, indexEntries),
     );
-    return new CommittedLayer(sources, trailer, segments);
+    return new CommittedLayer(sources, trailer, segments, indexBytes);
   }
 
   close(): void {

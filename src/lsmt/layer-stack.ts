@@ -15,10 +15,16 @@ import type { Layer } from './layer.js';
 import { SECTOR_BYTES } from './layer-header.js';
 import { overlayAll } from './overlay.js';
 import { SegmentLookup } from './segment-lookup.js';
-import { type Segments, SegmentsBuilder, ZEROES } from './segments.js';
+import { SEGMENT_BYTES, SEGMENTS_MAX, type Segments, SegmentsBuilder, ZEROES } from './segments.js';
 
 /** As in overlaybd, whose merged index has 8 bits for the layer. */
 export const LAYERS_MAX = 255;
+
+/**
+ * Memory that making a stack takes for each segment of its layers, at most: a merge can double their number, and has two
+ * lists of the result and a copy of one; see overlay.ts.
+ */
+const MERGE_BYTES = 2 * 3 * SEGMENT_BYTES;
 
 /** A range of one source. */
 interface Piece {
@@ -65,6 +71,17 @@ export class LayerStack implements RandomAccessFile {
     this.#sources = layers.flatMap((layer) => layer.sources);
     this.#segments = visible(overlayAll(numbered(layers)), this.sizeBytes / SECTOR_BYTES);
     this.#lookup = new SegmentLookup(this.#segments);
+  }
+
+  /** What making a stack of these layers takes while it lasts, at most. The stack then keeps {@link indexBytes}. */
+  static mergeBytes(layers: readonly Layer[]): number {
+    const segments = layers.reduce((sum, layer) => sum + layer.segments.count, 0);
+    return Math.min(segments * MERGE_BYTES, 3 * SEGMENTS_MAX * SEGMENT_BYTES);
+  }
+
+  /** Memory of the index. */
+  get indexBytes(): number {
+    return this.#segments.count * SEGMENT_BYTES + this.#lookup.memoryBytes;
   }
 
   /** How many pieces the disk is in. */

@@ -5,6 +5,7 @@
  * compressed or not, and everybody who opens one wants this.
  */
 import { corrupt, refetchWhileCorrupt } from '../io/format-error.js';
+import { type IndexMemory, UNLIMITED_INDEX_MEMORY } from '../io/index-budget.js';
 import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import type { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { isZFile } from '../zfile/is-zfile.js';
@@ -18,27 +19,49 @@ const OPENING_BYTES = 2048;
 const MAGIC_BYTES = 24;
 
 /**
- * @param source - The blob. The layer takes it over; after an error it is still the caller's.
+ * @param source - The blob. The layer takes it over; after an error it is closed.
  * @param decoded - The cache that all files of this thread share.
+ * @param memory - Charged with what the headers claim, before any index is read.
  * @throws {ObdError} `Corrupt` naming file, offset and rule, `Unsupported`, and what reading throws.
  */
 export async function openLayer(
   source: RandomAccessFile,
   decoded: DecodedBlocks,
+  memory: IndexMemory = UNLIMITED_INDEX_MEMORY,
 ): Promise<CommittedLayer> {
-  return await CommittedLayer.open(await undress(source, decoded));
+  return await openInside(source, decoded, memory, (inside) => CommittedLayer.open(inside, memory));
 }
 
 /**
  * The same for a TurboOCI layer, whose file contents are in `target`: the uncompressed tar of the
- * original layer.
+ * original layer, and the caller's after an error.
  */
 export async function openTurboLayer(
   source: RandomAccessFile,
   target: RandomAccessFile,
   decoded: DecodedBlocks,
+  memory: IndexMemory = UNLIMITED_INDEX_MEMORY,
 ): Promise<CommittedLayer> {
-  return await CommittedLayer.openTurbo(await undress(source, decoded), target);
+  return await openInside(source, decoded, memory, (inside) =>
+    CommittedLayer.openTurbo(inside, target, memory),
+  );
+}
+
+/** After an error everything is closed, so that the table of a ZFile is freed now. */
+async function openInside(
+  source: RandomAccessFile,
+  decoded: DecodedBlocks,
+  memory: IndexMemory,
+  open: (inside: RandomAccessFile) => Promise<CommittedLayer>,
+): Promise<CommittedLayer> {
+  let opened = source;
+  try {
+    opened = await undress(source, decoded, memory);
+    return await open(opened);
+  } catch (error) {
+    opened.close();
+    throw error;
+  }
 }
 
 /**
@@ -48,6 +71,7 @@ export async function openTurboLayer(
 async function undress(
   source: RandomAccessFile,
   decoded: DecodedBlocks,
+  memory: IndexMemory,
 ): Promise<RandomAccessFile> {
   const openingBytes = Math.min(OPENING_BYTES, source.sizeBytes);
   const { payload, compressed } = await refetchWhileCorrupt(source, 0, openingBytes, async () => {
@@ -58,5 +82,5 @@ async function undress(
     if (hasLayerMagic(opening)) return { payload, compressed: false };
     throw corrupt(source, 0, 'neither a ZFile nor a layer, nor a tar around one');
   });
-  return compressed ? await ZFileReader.open(payload, decoded) : payload;
+  return compressed ? await ZFileReader.open(payload, decoded, memory) : payload;
 }

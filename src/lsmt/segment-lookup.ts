@@ -28,6 +28,10 @@ export class SegmentLookup {
     }
   }
 
+  get memoryBytes(): number {
+    return this.#firsts.byteLength;
+  }
+
   /** The first segment that ends past `sector`, or the number of segments. */
   find(sector: number): number {
     const buckets = this.#firsts.length - 1;

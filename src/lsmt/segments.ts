@@ -22,6 +22,9 @@ export const ZEROES = 0xffff;
  */
 export const SEGMENTS_MAX = 1 << 22;
 
+/** Memory of one, in all columns. */
+export const SEGMENT_BYTES = 26;
+
 export interface Segments {
   readonly count: number;
   readonly starts: Float64Array;

@@ -7,9 +7,12 @@
  *
  * Checked while loading, so that readers can rely on it: the index's CRC where the file has one, that
  * every length is possible, and that the blocks end where the index starts.
- * The index is read one group at a time, so memory grows only as bytes really arrive.
+ * The index is read one group at a time, into one buffer whose pages the system provides as they are written: memory
+ * grows only as bytes really arrive.
  */
+
 import { corrupt } from '../io/format-error.js';
+import { freeMemory } from '../io/free-memory.js';
 import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import { blockBoundaries, CHECKSUM_BYTES, EXPANSION_BYTES_MAX } from './block-codec.js';
 import { rawCrc32c } from './raw-crc32c.js';
@@ -20,16 +23,35 @@ export const GROUP_BLOCKS = 1 << GROUP_SHIFT;
 
 export class BlockTable {
   readonly #starts: Float64Array;
+  /** Of all groups, one after the other. */
+  readonly #memory: ArrayBuffer;
   readonly #boundaries: Uint32Array[] = [];
 
   private constructor(blocks: number) {
-    this.#starts = new Float64Array(Math.ceil(blocks / GROUP_BLOCKS));
+    this.#starts = new Float64Array(groupsOf(blocks));
+    this.#memory = new ArrayBuffer(boundaryBytes(blocks));
+  }
+
+  /** What a table of so many blocks takes. */
+  static memoryBytes(blocks: number): number {
+    return boundaryBytes(blocks) + groupsOf(blocks) * Float64Array.BYTES_PER_ELEMENT;
   }
 
   /** @throws {ObdError} `Corrupt`, and what reading `source` throws. */
   static async load(source: RandomAccessFile, layout: ZFileLayout): Promise<BlockTable> {
-    const { blocks, indexOffset, indexCrc } = layout;
+    const { blocks } = layout;
     const table = new BlockTable(blocks);
+    try {
+      await table.#load(source, layout);
+      return table;
+    } catch (error) {
+      table.free();
+      throw error;
+    }
+  }
+
+  async #load(source: RandomAccessFile, layout: ZFileLayout): Promise<void> {
+    const { blocks, indexOffset, indexCrc } = layout;
     const piece = Buffer.alloc(Math.min(blocks, GROUP_BLOCKS) * INDEX_ENTRY_BYTES);
     let crc = 0;
     let end = HEADER_BYTES;
@@ -38,7 +60,7 @@ export class BlockTable {
       const at = indexOffset + first * INDEX_ENTRY_BYTES;
       await readFully(source, bytes, at);
       crc = rawCrc32c(bytes, crc);
-      end = table.#addGroup(bytes, end, layout, (i) =>
+      end = this.#addGroup(bytes, end, layout, (i) =>
         corrupt(
           source,
           at + i * INDEX_ENTRY_BYTES,
@@ -52,7 +74,6 @@ export class BlockTable {
     if (end !== indexOffset) {
       throw corrupt(source, indexOffset, `blocks end at ${end}, and the index starts elsewhere`);
     }
-    return table;
   }
 
   #addGroup(
@@ -64,10 +85,12 @@ export class BlockTable {
     const trailer = checked ? CHECKSUM_BYTES : 0;
     const longest = blockBytes + EXPANSION_BYTES_MAX + trailer;
     const count = lengths.length / INDEX_ENTRY_BYTES;
-    const boundaries = new Uint32Array(count + 1);
+    const group = this.#boundaries.length;
+    const at = group * (GROUP_BLOCKS + 1) * INDEX_ENTRY_BYTES;
+    const boundaries = new Uint32Array(this.#memory, at, count + 1);
     const bad = blockBoundaries(lengths, boundaries, trailer + 1, longest);
     if (bad !== -1) throw impossible(bad);
-    this.#starts[this.#boundaries.length] = start;
+    this.#starts[group] = start;
     this.#boundaries.push(boundaries);
     return start + boundaries[count]!;
   }
@@ -88,4 +111,18 @@ export class BlockTable {
     const group = block >>> GROUP_SHIFT;
     return this.#starts[group]! + this.#boundaries[group]![(block & (GROUP_BLOCKS - 1)) + 1]!;
   }
+
+  /** Frees the memory. Looking a block up afterwards is a bug. Idempotent. */
+  free(): void {
+    freeMemory(this.#memory);
+  }
+}
+
+function groupsOf(blocks: number): number {
+  return Math.ceil(blocks / GROUP_BLOCKS);
+}
+
+/** Each group has one boundary more than blocks. */
+function boundaryBytes(blocks: number): number {
+  return (blocks + groupsOf(blocks)) * INDEX_ENTRY_BYTES;
 }

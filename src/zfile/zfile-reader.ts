@@ -15,6 +15,7 @@
  * The buffer for stored bytes is one per thread, so a ZFile cannot be the source of another ZFile.
  */
 import { corrupt, refetchWhileCorrupt } from '../io/format-error.js';
+import { type IndexMemory, UNLIMITED_INDEX_MEMORY } from '../io/index-budget.js';
 import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import { decodeBlocks } from './block-codec.js';
 import { BlockTable, GROUP_BLOCKS } from './block-table.js';
@@ -61,14 +62,20 @@ export class ZFileReader implements RandomAccessFile {
    * Takes `source` over: close() closes it. After an error it is still the caller's.
    *
    * @param decoded - The cache that all files of this thread share.
+   * @param memory - Charged with the table of blocks before that is read; its owner releases the charge after close().
    * @throws {ObdError} `Corrupt`, `Unsupported`, and what reading `source` throws.
    */
-  static async open(source: RandomAccessFile, decoded: DecodedBlocks): Promise<ZFileReader> {
+  static async open(
+    source: RandomAccessFile,
+    decoded: DecodedBlocks,
+    memory: IndexMemory = UNLIMITED_INDEX_MEMORY,
+  ): Promise<ZFileReader> {
     if (source.sizeBytes < 2 * HEADER_BYTES) {
       throw corrupt(source, 0, `${source.sizeBytes} bytes are too few for a ZFile`);
     }
     const layout = await readLayout(source);
     const indexBytes = layout.blocks * INDEX_ENTRY_BYTES;
+    memory.charge(BlockTable.memoryBytes(layout.blocks), source.label);
     const table = await refetchWhileCorrupt(source, layout.indexOffset, indexBytes, () =>
       BlockTable.load(source, layout),
     );
@@ -131,8 +138,10 @@ export class ZFileReader implements RandomAccessFile {
     return dropped || !bad;
   }
 
+  /** Also frees the table of blocks now, instead of when a collector finds it. */
   close(): void {
     this.#source.close();
+    this.#table.free();
   }
 
   #checkRange(start: number, end: number): void {

@@ -2,11 +2,14 @@
 import { once } from 'node:events';
 import type { Worker } from 'node:worker_threads';
 import { type Handlers, ThreadCalls } from '../../src/blockd/thread-calls.js';
+import type { BlobShare } from '../../src/cache/blob-reader.js';
 import type { BlockCache } from '../../src/cache/block-cache.js';
 import type { CachedBlob } from '../../src/cache/cached-blob.js';
 import type { HeldChunk } from '../../src/cache/held-chunks.js';
 import { ThreadProgram } from '../../src/io/start-thread.js';
 import type { BlobDouble } from './blob-double.js';
+
+const readingThread = new ThreadProgram(import.meta.url, './blob-reading-thread');
 
 interface Range {
   readonly offset: number;
@@ -51,7 +54,7 @@ export async function withReadingThreads(
   try {
     for (let i = 0; i < count; i++) {
       const handle = await cache.openBlob(blob);
-      const worker = new ThreadProgram(import.meta.url, './blob-reading-thread').start({
+      const worker = readingThread.start({
         workerData: handle.share(),
       });
       workers.push(worker);
@@ -63,6 +66,29 @@ export async function withReadingThreads(
   } finally {
     await Promise.all(workers.map((worker) => worker.terminate()));
   }
+}
+
+/** Threads that read a blob that is no cache's; `fetch` stores what they miss. They are to be terminated. */
+export function startReadingThreads(
+  share: BlobShare,
+  count: number,
+  fetch: (offset: number, length: number) => Promise<void>,
+): { worker: Worker; thread: ReadingThread }[] {
+  return Array.from({ length: count }, () => {
+    const worker = readingThread.start({ workerData: share });
+    const thread = new ThreadCalls<ThreadsCalls, ReaderCalls>(worker, {
+      fetch: async ({ offset, length }) => {
+        await fetch(offset, length);
+        return [];
+      },
+      distrusted: () => {},
+      lost: ({ problem }) => {
+        throw new TypeError(problem);
+      },
+      closed: () => {},
+    });
+    return { worker, thread };
+  });
 }
 
 function handlersOf(handle: CachedBlob): Handlers<ReaderCalls> {

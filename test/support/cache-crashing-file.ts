@@ -52,6 +52,12 @@ export class CrashingFile implements DurableFile {
     this.#pending = this.#pending.filter((write) => !covered.includes(write));
   }
 
+  async punch(offset: number, length: number): Promise<void> {
+    await this.write(new Uint8Array(length), offset);
+  }
+
+  async allocate(): Promise<void> {}
+
   async close(): Promise<void> {}
 
   /** Afterwards the file reads as what reached the disk. */

@@ -7,7 +7,7 @@ import { type RandomAccessFile, readFully } from '../../src/io/random-access-fil
 import { distinctBytes } from './blob-double.js';
 import { cacheDirectory } from './cache-directories.js';
 
-export const ROOM = { capacityBytes: 1 << 30 };
+export const ROOM = { capacityBytes: 1 << 30, reserveBytes: 0 };
 /** 40 chunks and a part of one. */
 export const CONTENT = distinctBytes(40 * CHUNK_BYTES + 1234);
 

@@ -1,0 +1,105 @@
+/**
+ * Keeps what the cache stores within its capacity, and the file system's free space above the reserve, also where others
+ * fill it.
+ *
+ * Evicted are, in this order: whole blobs that nobody has open, the least recently used first; then chunks of open blobs
+ * that were not used lately (eviction.ts). One eviction runs at a time, and all that wait for room wait for it.
+ */
+import type { CacheDirectory } from './cache-directory.js';
+import type { DiskSpace } from './disk-space.js';
+import type { SharedBlob } from './shared-blob.js';
+
+/** Each batch of chunks costs three fdatasyncs of its blob. */
+const BATCH_BYTES = 16 << 20;
+/** A small cache keeps most of its chunks at each eviction. */
+const BATCH_SHARE = 1 / 16;
+
+/** `later`: everything stored was used a moment ago. `never`: nothing is left to evict. */
+export type RoomAnswer = 'now' | 'later' | 'never';
+
+export class CacheRoom {
+  readonly capacityBytes: number;
+  readonly #directory: CacheDirectory;
+  readonly #disk: DiskSpace;
+  /** Asked in this order; a blob that gave chunks goes to its end. */
+  readonly #open: Set<SharedBlob>;
+  #reservedBytes = 0;
+  #evicting: Promise<number> | undefined;
+
+  constructor(
+    directory: CacheDirectory,
+    disk: DiskSpace,
+    capacityBytes: number,
+    open: Set<SharedBlob>,
+  ) {
+    this.#directory = directory;
+    this.#disk = disk;
+    this.capacityBytes = capacityBytes;
+    this.#open = open;
+  }
+
+  /** Makes room for `bytes` more, which count as used until release(). Only after `now` they are reserved. */
+  async reserve(bytes: number): Promise<RoomAnswer> {
+    this.#reservedBytes += bytes;
+    const answer = await this.shrink();
+    if (answer !== 'now') this.#reservedBytes -= bytes;
+    return answer;
+  }
+
+  /** @param storedBytes - How many of those that were reserved are on the disk. */
+  release(bytes: number, storedBytes: number): void {
+    this.#reservedBytes -= bytes;
+    this.#disk.filled(storedBytes);
+  }
+
+  /** Evicts until the limits are kept. */
+  async shrink(): Promise<RoomAnswer> {
+    for (;;) {
+      const missing = await this.#disk.missing(this.#reservedBytes);
+      const over = Math.max(this.#usedBytes() - this.capacityBytes, missing);
+      if (over <= 0) return 'now';
+      if ((await this.evict(over)) === 0) return this.#hasChunks() ? 'later' : 'never';
+    }
+  }
+
+  /** Evicts about `bytes`, whatever the limits are. @returns How many; 0 if nothing can go now. */
+  async evict(bytes: number): Promise<number> {
+    this.#evicting ??= this.#evict(bytes).finally(() => {
+      this.#evicting = undefined;
+    });
+    return await this.#evicting;
+  }
+
+  async #evict(bytes: number): Promise<number> {
+    const ofIdle = await this.#directory.evictOne();
+    if (ofIdle !== undefined) {
+      this.#disk.freed(ofIdle);
+      // A blob of which nothing was stored counts as progress.
+      return Math.max(1, ofIdle);
+    }
+    const batch = Math.min(BATCH_BYTES, Math.ceil(this.capacityBytes * BATCH_SHARE));
+    let freed = 0;
+    for (const blob of [...this.#open]) {
+      const wanted = Math.max(bytes, batch) - freed;
+      if (wanted <= 0) break;
+      const ofBlob = await blob.evict(wanted);
+      if (ofBlob === 0) continue;
+      this.#disk.freed(ofBlob);
+      freed += ofBlob;
+      // It may have been closed meanwhile.
+      if (this.#open.delete(blob)) this.#open.add(blob);
+    }
+    return freed;
+  }
+
+  #usedBytes(): number {
+    let used = this.#directory.idleBytes + this.#reservedBytes;
+    for (const blob of this.#open) used += blob.storedBytes;
+    return used;
+  }
+
+  #hasChunks(): boolean {
+    for (const blob of this.#open) if (blob.canEvict && blob.storedBytes > 0) return true;
+    return false;
+  }
+}

@@ -1,0 +1,40 @@
+/**
+ * Chooses the chunks of open blobs that are evicted: the clock algorithm, also called second chance.
+ *
+ * A hand goes round the chunks of each blob. A stored chunk that was used since the hand last passed is spared once; any
+ * other is a victim. A round begins ROUND_MS after the last one ended at the earliest, so that a chunk which has just
+ * been fetched is there when its reader comes for it, however small the cache is.
+ *
+ * Cost: one look at each chunk a round.
+ */
+import { CHUNK_BYTES, type ChunkSet } from './chunk-set.js';
+
+const ROUND_MS = 1000;
+
+/** Where the hand of one blob is. */
+export class ClockHand {
+  readonly #stored: ChunkSet;
+  #chunk = 0;
+  /** On the clock of performance.now(). */
+  #nextRoundMs = 0;
+
+  constructor(stored: ChunkSet) {
+    this.#stored = stored;
+  }
+
+  /** Victims of at least `bytes` in all, or as many as the rest of this round has. Ascending. */
+  victims(bytes: number): number[] {
+    const stored = this.#stored;
+    const found: number[] = [];
+    const now = performance.now();
+    if (stored.count === 0 || (this.#chunk === 0 && now < this.#nextRoundMs)) return found;
+    for (; this.#chunk < stored.chunks && found.length * CHUNK_BYTES < bytes; this.#chunk++) {
+      if (stored.has(this.#chunk) && !stored.takeUsed(this.#chunk)) found.push(this.#chunk);
+    }
+    if (this.#chunk === stored.chunks) {
+      this.#chunk = 0;
+      this.#nextRoundMs = now + ROUND_MS;
+    }
+    return found;
+  }
+}
