@@ -35,7 +35,7 @@ function checked(toml: string, more: Partial<ContainerdFacts> = {}): Map<string,
   const facts = {
     config: parse(toml),
     version: '2.4.2',
-    plugins: [{ name: 'obd-ts', problem: undefined }],
+    plugins: [{ name: 'obd-ts', problem: undefined, isProxy: true }],
     configPath: '/etc/containerd/config.toml',
     snapshotterSocket: SOCKET,
     ...more,
@@ -65,7 +65,7 @@ test('no plugin, another address, and one that is not loaded are missing', () =>
   const moved = PLUGIN.replace(SOCKET, '/other.sock');
   assertSays(checked(moved), 'containerd plugin', '^missing', '/other.sock', SOCKET);
   assertSays(checked(PLUGIN, { plugins: [] }), 'containerd has loaded it', '^missing', 'restart');
-  const problem = [{ name: 'obd-ts', problem: 'it did not start' }];
+  const problem = [{ name: 'obd-ts', problem: 'it did not start', isProxy: true }];
   assertSays(checked(PLUGIN, { plugins: problem }), 'containerd has loaded it', 'did not start');
   assertSays(
     checked(PLUGIN, { plugins: 'no answer' }),

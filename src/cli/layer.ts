@@ -46,6 +46,7 @@ interface ExportArguments {
   readonly out: string;
   readonly layers: string[];
   readonly target: string[];
+  readonly force: boolean;
 }
 
 const exportCommand: CommandModule<object, ExportArguments> = {
@@ -60,11 +61,18 @@ const exportCommand: CommandModule<object, ExportArguments> = {
         demandOption: true,
         describe: `Bottom layer first. ${LAYER_FORMS}`,
       })
-      .options({ target })
+      .options({
+        target,
+        force: {
+          type: 'boolean',
+          default: false,
+          describe: 'Replace OUT, and stack layers that name other parents',
+        },
+      })
       .example('$0 layer export disk.raw base.commit app.commit', 'two layers as one disk'),
-  handler: async ({ out, layers, target }) => {
+  handler: async ({ out, layers, target, force }) => {
     const { exportLayers } = await import('./layer-export.js');
-    await exportLayers(out, layers, target);
+    await exportLayers(out, layers, { targets: target, force });
   },
 };
 

@@ -9,12 +9,15 @@ import { DockerCredentials } from '../registry/docker-credentials.js';
 import { openImageDestination, openImageSource } from '../registry/open-image-store.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
+import { overwritesSource } from '../registry/source-overwrite.js';
 import { ProgressDisplay } from './obdconv-progress.js';
 
 export interface ConversionRequest {
   readonly source: string;
   readonly destination: string;
   readonly workDirectory: string;
+  /** Whether the destination may be the source. */
+  readonly force: boolean;
   readonly allPlatforms: boolean;
   /** As typed: `linux/arm64`. */
   readonly platform: string | undefined;
@@ -40,9 +43,13 @@ export async function runConversion(
   const run = new RunDirectory(request.workDirectory);
   try {
     const open = { client, signal: stop.signal, noteUpload: run.noteUpload };
+    const overwrite = { client, hosts, signal: stop.signal };
+    const { source: from, destination: to, force } = request;
+    if (!force && (await overwritesSource(from, to, overwrite))) throw overwriteError(from, to);
     const source = openImageSource(request.source, open);
     const destination = openImageDestination(request.destination, open);
     try {
+      await destination.check();
       const selection = { allPlatforms, platform };
       const options = { format, workDirectory: run.path, progress, stop };
       const { digest } = await convertImage(source, destination, selection, options);
@@ -57,6 +64,14 @@ export async function runConversion(
     run.remove();
     await client.close();
   }
+}
+
+function overwriteError(source: string, destination: string): ObdError {
+  return new ObdError(
+    ErrorCodes.InvalidArgument,
+    `Cannot convert ${source} to ${destination}: that is the image itself, which runs elsewhere, too, and would lose its name; choose another name, or overwrite it with --force`,
+    { reference: source },
+  );
 }
 
 /** Before anything is asked of a registry, as it is so often the thing mistyped. */

@@ -61,6 +61,7 @@ async function parse(args: readonly string[]): Promise<ConversionRequest | undef
           source: parsed.src,
           destination: parsed.dst,
           workDirectory: parsed.workDir,
+          force: parsed.force,
           allPlatforms: parsed.allPlatforms === true,
           platform: parsed.platform,
           plainHttpHosts: parsed.plainHttp,
@@ -87,6 +88,11 @@ const OPTIONS = {
   'all-platforms': {
     type: 'boolean',
     describe: 'From an index: all images, into an index',
+  },
+  force: {
+    type: 'boolean',
+    default: false,
+    describe: 'Convert even if DST is SRC itself, which is then gone under that name',
   },
   'work-dir': {
     type: 'string',

@@ -29,6 +29,7 @@ import {
   parseImageConfig,
   type StoredImage,
 } from '../registry/manifest.js';
+import { isOverlaybdLayer } from '../registry/overlaybd-annotations.js';
 import type { ImageReference } from '../registry/reference.js';
 import { childLabels, configLabel, isLayer, sourceLabels } from './rpull-labels.js';
 import { type ChainedLayer, LayerSnapshots } from './rpull-layers.js';
@@ -42,6 +43,8 @@ export interface WantedImage {
   readonly reference: ImageReference;
   readonly platform: Platform;
   readonly snapshotter: string;
+  /** Why that snapshotter cannot serve an overlaybd image; undefined if it may. */
+  readonly unfitForOverlaybd: string | undefined;
 }
 
 export interface PulledImage {
@@ -103,10 +106,11 @@ class Pull {
   async run(): Promise<PulledImage> {
     const { source, reference, platform, snapshotter } = this.#image;
     const top = await source.resolve();
+    const stored = top.kind === 'image' ? top : await imageFor(source, top.index, platform);
+    this.#checkServable(stored);
     if (top.kind === 'index') {
       await this.#store(top.descriptor, childLabels(top.index.manifests), top.bytes);
     }
-    const stored = top.kind === 'image' ? top : await imageFor(source, top.index, platform);
     const config = await this.#storeImage(stored);
     const layers = chainedLayers(stored.manifest, config, reference);
     this.#totalBytes += layers.reduce((sum, { descriptor }) => sum + descriptor.size, 0);
@@ -120,6 +124,17 @@ class Pull {
     }
     await this.#records.set(reference.toString(), top.descriptor);
     return { digest: top.descriptor.digest, totalBytes: this.#totalBytes };
+  }
+
+  /** containerd would unpack the layers of such an image like any others, into a file that is no file system. */
+  #checkServable({ manifest }: StoredImage): void {
+    const { reference, snapshotter, unfitForOverlaybd } = this.#image;
+    if (unfitForOverlaybd === undefined || !manifest.layers.some(isOverlaybdLayer)) return;
+    throw new ObdError(
+      ErrorCodes.FailedPrecondition,
+      `Cannot pull ${reference} with the snapshotter "${snapshotter}": it is an overlaybd image, and ${unfitForOverlaybd}; use --snapshotter obd-ts, or pull the image that it was converted from`,
+      { reference: reference.toString() },
+    );
   }
 
   async #storeImage({ descriptor, manifest, bytes }: StoredImage): Promise<ImageConfig> {

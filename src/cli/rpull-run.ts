@@ -1,6 +1,6 @@
 /** One run of `obdctl rpull`: connections, progress on stderr, one line of result on stdout. */
 import { connectContainerd } from '../containerd/connect.js';
-import { snapshotterPlugins } from '../containerd/daemon-info.js';
+import { type SnapshotterPlugin, snapshotterPlugins } from '../containerd/daemon-info.js';
 import { hostPlatform, parsePlatform } from '../convert/platform.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { GrpcClient } from '../grpc/grpc-client.js';
@@ -13,6 +13,12 @@ import { byteText } from './byte-text.js';
 import { interruption } from './interruption.js';
 import { pullImage } from './rpull-image.js';
 import { RpullProgress } from './rpull-progress.js';
+
+/** Proxy plugins that serve images of other kinds. Any other name may be one that was given to ours. */
+const OTHER_SNAPSHOTTERS: readonly string[] = [
+  ...['stargz', 'soci', 'nydus', 'nydus-overlayfs', 'fuse-overlayfs', 'cvmfs-snapshotter'],
+  ...['overlayfs', 'native', 'btrfs', 'zfs', 'devmapper', 'blockfile', 'erofs', 'nix'],
+];
 
 export interface RpullOptions {
   readonly reference: string;
@@ -37,10 +43,11 @@ export async function runRpull(options: RpullOptions): Promise<void> {
   const client = new RegistryClient({ hosts, credentials: new DockerCredentials() });
   const progress = new RpullProgress();
   try {
-    await checkSnapshotter(containerd, options.snapshotter);
+    const plugin = await usableSnapshotter(containerd, options.snapshotter);
+    const unfitForOverlaybd = overlaybdProblem(plugin);
     const source = new RegistrySource(client, reference, signal);
     const { snapshotter } = options;
-    const image = { source, reference, platform, snapshotter };
+    const image = { source, reference, platform, snapshotter, unfitForOverlaybd };
     const pulled = await pullImage(containerd, image, progress, signal);
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     const sizes = `fetched ${byteText(progress.fetchedBytes)} of ${byteText(pulled.totalBytes)}`;
@@ -59,10 +66,10 @@ export async function runRpull(options: RpullOptions): Promise<void> {
 }
 
 /** containerd itself says only that a snapshotter "is not loaded", and only once the manifest has been fetched. */
-async function checkSnapshotter(containerd: GrpcClient, name: string): Promise<void> {
+async function usableSnapshotter(containerd: GrpcClient, name: string): Promise<SnapshotterPlugin> {
   const plugins = await snapshotterPlugins(containerd);
   const found = plugins.find((plugin) => plugin.name === name);
-  if (found !== undefined && found.problem === undefined) return;
+  if (found !== undefined && found.problem === undefined) return found;
   const usable = plugins.filter(({ problem }) => problem === undefined).map((each) => each.name);
   const state =
     found === undefined
@@ -72,4 +79,10 @@ async function checkSnapshotter(containerd: GrpcClient, name: string): Promise<v
     ErrorCodes.FailedPrecondition,
     `Cannot pull with the snapshotter "${name}": ${state}`,
   );
+}
+
+/** Why a snapshotter cannot make a root file system of overlaybd layers; undefined if it may. */
+function overlaybdProblem({ name, isProxy }: SnapshotterPlugin): string | undefined {
+  if (!isProxy) return "containerd's own snapshotters cannot serve one";
+  return OTHER_SNAPSHOTTERS.includes(name) ? 'that snapshotter cannot serve one' : undefined;
 }

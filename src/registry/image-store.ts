@@ -39,6 +39,14 @@ export interface ImageDestination {
   /** In full, for messages. */
   readonly label: string;
 
+  /**
+   * Fails early for what would fail once the first layer is converted: a registry that cannot be reached or refuses the
+   * login, a directory that cannot be made.
+   *
+   * @throws {ObdError} as putBlob().
+   */
+  check(): Promise<void>;
+
   /** Whether the blob is there already, so that putBlob() can be left out. */
   hasBlob(descriptor: Descriptor): Promise<boolean>;
 

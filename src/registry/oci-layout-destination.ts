@@ -8,8 +8,8 @@
  * One writer at a time: two that publish at the same moment could each replace the other's entry.
  */
 import { mkdir, open, readdir, rm, rmdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
-import { ErrorCodes, ObdError } from '../errors.js';
+import { dirname, join } from 'node:path';
+import { ErrorCodes, ObdError, systemCode } from '../errors.js';
 import { sha256Of } from './digest.js';
 import { piecesOfFile } from './file-pieces.js';
 import type { ImageDestination } from './image-store.js';
@@ -48,6 +48,10 @@ export class OciLayoutDestination implements ImageDestination {
     this.#directory = directory;
     this.#tag = tag;
     this.#signal = signal;
+  }
+
+  async check(): Promise<void> {
+    await this.#prepare();
   }
 
   async hasBlob({ digest, size }: Descriptor): Promise<boolean> {
@@ -108,8 +112,8 @@ export class OciLayoutDestination implements ImageDestination {
     this.#unpublished = [];
     this.#made = [];
     for (const path of blobs) await rm(path, { force: true });
-    if (directories[0] !== this.#directory) return;
-    await rm(layoutFile(this.#directory), { force: true });
+    if (directories.includes(this.#directory))
+      await rm(layoutFile(this.#directory), { force: true });
     // A directory that somebody else put something into stays.
     for (const path of directories.toReversed()) await rmdir(path).catch(() => {});
   }
@@ -140,6 +144,11 @@ export class OciLayoutDestination implements ImageDestination {
       await mkdir(path);
       this.#made.push(path);
     } catch (error) {
+      if (systemCode(error) === 'ENOENT' && dirname(path) !== path) {
+        await this.#makeDirectory(dirname(path));
+        await this.#makeDirectory(path);
+        return;
+      }
       const exists = await stat(path).then(
         (found) => found.isDirectory(),
         () => false,

@@ -7,7 +7,7 @@ import type { NoteUpload } from './blob-upload.js';
 import type { ImageDestination, ImageSource } from './image-store.js';
 import { OciLayoutDestination } from './oci-layout-destination.js';
 import { OciLayoutSource } from './oci-layout-source.js';
-import { isTag, parseReference } from './reference.js';
+import { type ImageReference, isTag, parseReference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
 import { RegistryDestination, RegistrySource } from './registry-image.js';
 
@@ -18,6 +18,18 @@ export interface OpenOptions {
   readonly signal?: AbortSignal | undefined;
   /** Told of each upload session at a registry. */
   readonly noteUpload?: NoteUpload | undefined;
+}
+
+export interface LayoutName {
+  readonly directory: string;
+  readonly tag: string | undefined;
+}
+
+export type ImageName = ImageReference | LayoutName;
+
+/** @throws {ObdError} `InvalidArgument` if `text` is neither form. */
+export function imageNameOf(text: string): ImageName {
+  return layoutOf(text) ?? parseReference(bare(text));
 }
 
 /** @throws {ObdError} `InvalidArgument` if `text` is neither form. */
@@ -50,7 +62,7 @@ function bare(text: string): string {
 }
 
 /** A directory whose name ends like a tag (`dir:1`) needs a tag after it. */
-function layoutOf(text: string): { directory: string; tag: string | undefined } | undefined {
+function layoutOf(text: string): LayoutName | undefined {
   if (!text.startsWith('oci:')) return undefined;
   const rest = text.slice('oci:'.length);
   const colon = rest.lastIndexOf(':');

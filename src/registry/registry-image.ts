@@ -7,6 +7,8 @@ import type { ImageReference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
 import { mismatch, verifiedBlob } from './verified-blob.js';
 
+const EMPTY_DIGEST = sha256Of(new Uint8Array());
+
 export class RegistrySource implements ImageSource {
   readonly label: string;
   readonly #client: RegistryClient;
@@ -67,6 +69,12 @@ export class RegistryDestination implements ImageDestination {
     this.#reference = reference;
     this.#signal = signal;
     this.#noteUpload = noteUpload;
+  }
+
+  async check(): Promise<void> {
+    const { host, repository } = this.#reference;
+    // Which blob does not matter: it takes the login for pushing to look for one.
+    await this.#client.hasBlob(host, repository, EMPTY_DIGEST, this.#signal);
   }
 
   async hasBlob({ digest }: Descriptor): Promise<boolean> {

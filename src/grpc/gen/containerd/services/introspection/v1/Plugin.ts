@@ -5,11 +5,13 @@ import type { Status as _containerd_services_introspection_v1_Status, Status__Ou
 export interface Plugin {
   'type'?: (string);
   'id'?: (string);
+  'exports'?: ({[key: string]: string});
   'initErr'?: (_containerd_services_introspection_v1_Status | null);
 }
 
 export interface Plugin__Output {
   'type': (string);
   'id': (string);
+  'exports': ({[key: string]: string});
   'initErr': (_containerd_services_introspection_v1_Status__Output | null);
 }

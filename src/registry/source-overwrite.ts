@@ -1,0 +1,96 @@
+/**
+ * Whether an image written to one name takes the name of another away from it: `obdconv X X`, in any spelling.
+ *
+ *   references   the same registry (default port, spellings of this machine, names with one address), repository and tag.
+ *                A digest is the same as a tag that stands for it, or for an index that lists it
+ *   layouts      the same directory, by whatever path, and the same tag. Without a tag the source is the only image there
+ */
+import { stat } from 'node:fs/promises';
+import { ErrorCodes, hasCode } from '../errors.js';
+import { isMissing, REF_NAME_ANNOTATION, readIndex } from './oci-layout.js';
+import { type ImageName, imageNameOf, type LayoutName } from './open-image-store.js';
+import { ImageReference } from './reference.js';
+import type { RegistryClient } from './registry-client.js';
+import { isLoopback, type RegistryHosts } from './registry-hosts.js';
+import { RegistrySource } from './registry-image.js';
+
+export interface OverwriteOptions {
+  readonly client: RegistryClient;
+  readonly hosts: RegistryHosts;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Makes a request only where a digest is to be compared with a tag.
+ *
+ * @throws {ObdError} `InvalidArgument` for what is no name; what looking at the destination throws.
+ */
+export async function overwritesSource(
+  sourceText: string,
+  destinationText: string,
+  options: OverwriteOptions,
+): Promise<boolean> {
+  const source = imageNameOf(sourceText);
+  const destination = imageNameOf(destinationText);
+  if (isReference(source) && isReference(destination)) {
+    return await isSameReference(source, destination, options);
+  }
+  if (isReference(source) || isReference(destination)) return false;
+  return await isSameLayout(source, destination);
+}
+
+function isReference(name: ImageName): name is ImageReference {
+  return name instanceof ImageReference;
+}
+
+async function isSameReference(
+  source: ImageReference,
+  destination: ImageReference,
+  { client, hosts, signal }: OverwriteOptions,
+): Promise<boolean> {
+  const isSamePlace =
+    source.repository === destination.repository &&
+    placeOf(source, hosts) === placeOf(destination, hosts);
+  if (!isSamePlace) return false;
+  const { digest } = source;
+  if (digest === undefined) return source.tag === destination.tag;
+  try {
+    const found = await new RegistrySource(client, destination, signal).resolve();
+    const listed = found.kind === 'index' ? found.index.manifests : [];
+    return [found.descriptor, ...listed].some((each) => each.digest === digest);
+  } catch (error) {
+    if (hasCode(error, ErrorCodes.NotFound)) return false;
+    throw error;
+  }
+}
+
+/** Where a registry answers; TLS or not says nothing about which registry it is. */
+function placeOf({ host }: ImageReference, hosts: RegistryHosts): string {
+  const { protocol, hostname, port } = new URL(hosts.originOf(host.toLowerCase()));
+  const name = isLoopback(hostname) ? 'localhost' : hostname;
+  return `${name}:${port === '' ? (protocol === 'http:' ? 80 : 443) : port}`;
+}
+
+async function isSameLayout(source: LayoutName, destination: LayoutName): Promise<boolean> {
+  // Without a tag an image is added beside the others.
+  if (destination.tag === undefined) return false;
+  const found = await identityOf(source.directory);
+  if (found === undefined || found !== (await identityOf(destination.directory))) return false;
+  if (source.tag !== undefined) return source.tag === destination.tag;
+  try {
+    const { manifests } = await readIndex(source.directory);
+    return manifests.some(({ annotations }) => {
+      return annotations?.[REF_NAME_ANNOTATION] === destination.tag;
+    });
+  } catch (error) {
+    if (isMissing(error)) return false;
+    throw error;
+  }
+}
+
+async function identityOf(directory: string): Promise<string | undefined> {
+  return await stat(directory).then(
+    ({ dev, ino }) => `${dev}:${ino}`,
+    () => undefined,
+  );
+}
