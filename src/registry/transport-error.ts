@@ -7,8 +7,10 @@
 import { type ErrorCode, ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 import { quotable } from './quotable.js';
 
-const TRUST_REMEDY = 'if that is its own authority, put its certificate into /etc/ssl/certs';
-const PLAIN_REMEDY = 'if it speaks plain HTTP, list it among the plain-HTTP hosts';
+const TRUST_REMEDY =
+  'if that is its own authority, put its certificate into /etc/ssl/certs or name it as "ca" in its hosts.toml';
+const PLAIN_REMEDY =
+  'if it speaks plain HTTP, say so in plain_http, in its hosts.toml, or with --plain-http';
 const UNTRUSTED = `its certificate is not signed by an authority known here; ${TRUST_REMEDY}`;
 
 const { Unavailable, Registry } = ErrorCodes;

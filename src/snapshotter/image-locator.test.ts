@@ -9,6 +9,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { LoopbackRegistry } from '../../test/support/loopback-registry.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import type {
@@ -123,4 +124,18 @@ test('what a client says of a layer is asked of the registry too, and content la
   origin.faults.push({ status: 403 });
   const { repoBlobUrl } = await newLocator().origin(WANTED, labels, undefined);
   assert.equal(await repoBlobUrl(), undefined);
+});
+
+test('the layers that follow are asked for at the same time', async () => {
+  const next = origin.addBlob(Buffer.from('next'));
+  const locator = newLocator();
+  const labels = {
+    'containerd.io/snapshot/cri.image-ref': `${origin.host}/team/app:1`,
+    'containerd.io/snapshot/cri.image-layers': `${LAYER},${next}`,
+  };
+  origin.seen.length = 0;
+  await locate(locator, labels);
+  while (origin.seen.length < 2) await setTimeout(10);
+  const asked = origin.seen.map(({ path }) => path.slice('/v2/team/app/blobs/'.length));
+  assert.deepEqual(asked, [LAYER, next]);
 });

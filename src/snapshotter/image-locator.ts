@@ -31,7 +31,12 @@ import { isHost, isRepository, parseReference } from '../registry/reference.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import type { RegistryHosts } from '../registry/registry-hosts.js';
 import { addressesOf, type Source } from './candidate-addresses.js';
-import { IMAGE_REF_LABELS, type OverlaybdBlob, overlaybdBlobOf } from './labels.js';
+import {
+  followingLayers,
+  IMAGE_REF_LABELS,
+  type OverlaybdBlob,
+  overlaybdBlobOf,
+} from './labels.js';
 import type { Log } from './log.js';
 import { RegistryProbes } from './registry-probes.js';
 import type { Labels } from './snapshot.js';
@@ -133,7 +138,12 @@ export class ImageLocator {
       registry: isOne ? registry : undefined,
       repoBlobUrl: async () => {
         if (!isOne) return undefined;
-        const found = await this.#firstWithBlob(sources, layer, namespace);
+        const asked = this.#firstWithBlob(sources, layer, namespace);
+        // Clients prepare one layer after the other, and each would wait for its own answer.
+        for (const digest of followingLayers(labels)) {
+          if (digest !== layer.digest) this.#ask(sources, { digest }, namespace);
+        }
+        const found = await asked;
         if (found !== undefined || named === undefined) return found;
         const others = await listed();
         const same = others.filter((source) => this.#addressOf(source) === registry);
@@ -147,7 +157,7 @@ export class ImageLocator {
   /** Never rejects: each answer is a size, undefined if the registry does not say, or an error. */
   #ask(
     sources: readonly Source[],
-    { digest }: WantedLayer,
+    { digest }: Pick<WantedLayer, 'digest'>,
     namespace: string | undefined,
   ): Promise<{ readonly sizeBytes?: number | undefined; readonly error?: unknown }>[] {
     const probes = this.#namespaceProbes.get(namespace ?? '') ?? this.#probes;

@@ -29,6 +29,17 @@ export const IMAGE_REF_LABELS = [
   'containerd.io/snapshot/image-ref',
 ];
 
+/** The digests of this layer and of those above it, with commas between: from CRI and from the transfer service. */
+const IMAGE_LAYERS_LABEL = 'containerd.io/snapshot/cri.image-layers';
+/** All are asked for at once. */
+const FOLLOWING_MAX = 16;
+
+/** The layers that the client is going to ask for next, as far as it says. */
+export function followingLayers(labels: Labels): string[] {
+  const digests = (labels[IMAGE_LAYERS_LABEL] ?? '').split(',', FOLLOWING_MAX);
+  return digests.filter(isDigest);
+}
+
 /**
  * How a snapshot is served:
  *
