@@ -6,7 +6,13 @@ import { blockdMethods } from './blockd-client.js';
 import type { DeviceTable } from './device-table.js';
 import type { TransportChoice } from './transport-choice.js';
 
-export function blockdService(table: DeviceTable, choice: TransportChoice, log: Logger): Service {
+/** @param stateDir - Told to clients. */
+export function blockdService(
+  table: DeviceTable,
+  choice: TransportChoice,
+  stateDir: string,
+  log: Logger,
+): Service {
   return service<BlockdHandlers>(blockdMethods, {
     Attach: async ({ id, configPath }) => {
       const startedMs = performance.now();
@@ -34,7 +40,11 @@ export function blockdService(table: DeviceTable, choice: TransportChoice, log: 
       await table.endReads(id);
       return {};
     },
-    List: async () => ({ devices: table.list(), transports: await choice.states() }),
+    List: async () => ({
+      devices: table.list(),
+      transports: await choice.states(),
+      stateDir,
+    }),
   });
 }
 

@@ -152,7 +152,7 @@ export class Blockd {
     await host.loaded();
     const control = await GrpcServer.listen(
       config.socket,
-      [blockdService(table, choice, log)],
+      [blockdService(table, choice, config.state_dir, log)],
       log,
     );
     this.#closers.push(() => control.close(CALLS_GRACE_MS));

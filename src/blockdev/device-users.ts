@@ -14,6 +14,9 @@ import { constants, readlinkSync } from 'node:fs';
 import { type FileHandle, open, readdir } from 'node:fs/promises';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+import { describeUsers, namespacesWith } from '../io/mount-users.js';
+import { blockedIn } from '../io/process-state.js';
+import { runProgram } from '../io/run-program.js';
 
 /** A scan by udev or blkid holds a new device for some milliseconds. */
 const SCAN_MS = 1000;
@@ -25,6 +28,8 @@ const POLL_MS = 25;
 const FORK_MS = 200;
 /** Opening takes microseconds, unless the last user is closing the device: then it waits for reads in flight. */
 const STALL_MS = 500;
+/** It ends when the device can be opened. */
+const PROBE_MS = 30_000;
 /** How long the other work of this thread waits for us at a time. */
 const SLICE_MS = 1;
 
@@ -59,20 +64,53 @@ async function openExclusively(path: string, withoutReads: WithoutReads): Promis
   for (;;) {
     try {
       const opening = open(path, constants.O_RDONLY | constants.O_EXCL);
-      const stall = sleep(STALL_MS, 'stalled' as const, { ref: false });
-      const first = await Promise.race([opening, stall]);
-      return first === 'stalled' ? await withoutReads(() => opening) : first;
+      // Whatever it rejects with is for the race to see.
+      opening.catch(() => {});
+      for (;;) {
+        const stall = sleep(STALL_MS, undefined, { ref: false });
+        const opened = await Promise.race([opening, stall]);
+        if (opened !== undefined) return opened;
+        if (await isClosing(path)) return await withoutReads(() => opening);
+      }
     } catch (cause) {
       if (systemCode(cause) !== 'EBUSY') {
         const message = `Cannot open "${path}": ${messageOf(cause)}`;
         throw new ObdError(ErrorCodes.Io, message, { path }, cause);
       }
-      if (performance.now() > deadline) {
-        throw busy(path, 'it is mounted, or another device is on it');
-      }
+      if (performance.now() > deadline) throw busy(path, await whyBusy(path));
     }
     await sleep(POLL_MS);
   }
+}
+
+/**
+ * Whether the last user of the device is closing it, and waits for its reads in flight: then the kernel keeps whoever
+ * opens it in its function of that name. Another process is looked at, as a thread of this one may be slow to open for
+ * other reasons.
+ */
+async function isClosing(path: string): Promise<boolean> {
+  let pid = 0;
+  const args = [`if=${path}`, 'of=/dev/null', 'count=0', 'status=none'];
+  const opening = runProgram('dd', args, PROBE_MS, (started) => {
+    pid = started;
+  });
+  const opened = opening.then(
+    () => true,
+    () => true,
+  );
+  const stall = sleep(STALL_MS, false, { ref: false });
+  if (await Promise.race([opened, stall])) return false;
+  return /^(bdev|blkdev)_/.test((await blockedIn(pid)) ?? '');
+}
+
+/** Of a device that cannot be opened exclusively. */
+async function whyBusy(path: string): Promise<string> {
+  const users = await namespacesWith(path);
+  if (users.length === 0) return 'it is mounted, or another device is on it';
+  const places = users.map(
+    (user) => `at "${user.target}" in the mount namespace of ${describeUsers([user])}`,
+  );
+  return `it is mounted ${places.join(', and ')}`;
 }
 
 function busy(path: string, why: string): ObdError {

@@ -12,6 +12,7 @@ import { mountAt, mountImage } from '../snapshotter/image-mount.js';
 import { byteText } from './byte-text.js';
 import { type DeviceMount, deviceMountAt, removeConfig } from './device-mount.js';
 import { interruption } from './interruption.js';
+import { type KnownManifest, KnownManifests } from './known-manifests.js';
 import { type ServableImage, servableImage } from './servable-image.js';
 
 export interface MountOptions {
@@ -36,12 +37,22 @@ export async function runMount(
   try {
     // What an obdctl that was killed may have left; it also finds out whether the daemon runs at all.
     await client.detach(place.deviceId);
-    const options = { platform: wanted, plainHttp, hostsDirectory, signal };
+    const known = new KnownManifests((await client.overview()).stateDir);
+    const onAway = warnOfAbsence;
+    const options = { platform: wanted, plainHttp, hostsDirectory, signal, known, onAway };
     const found = await servableImage(image, options);
     await attachAndMount(client, place, found, signal);
   } finally {
     client.close();
   }
+}
+
+function warnOfAbsence({ manifest, seenAt }: KnownManifest, error: unknown): void {
+  const minutes = Math.round((Date.now() - seenAt.getTime()) / 60_000);
+  const age = minutes < 120 ? `${minutes} min` : `${Math.round(minutes / 60)} h`;
+  process.stderr.write(
+    `obdctl: warning: the registry is away (${messageOf(error)}); mounting what it last gave, ${manifest.descriptor.digest}, ${age} ago: reads of bytes that are not in the cache wait for it\n`,
+  );
 }
 
 async function attachAndMount(

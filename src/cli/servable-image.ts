@@ -10,9 +10,10 @@ import { OciLayoutSource } from '../registry/oci-layout-source.js';
 import { isTag, parseReference } from '../registry/reference.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
-import { RegistrySource } from '../registry/registry-image.js';
 import { DEFAULT_FILE_SYSTEM, isMountable } from '../snapshotter/image-mount.js';
+import type { KnownManifest, KnownManifests } from './known-manifests.js';
 import { type OverlaybdLayers, overlaybdLayers } from './overlaybd-layers.js';
+import { RememberingSource } from './remembering-source.js';
 
 export interface ServableImage {
   readonly config: ImageConfig;
@@ -25,6 +26,9 @@ export interface ServableOptions {
   readonly plainHttp: boolean;
   readonly hostsDirectory: string;
   readonly signal: AbortSignal;
+  readonly known: KnownManifests;
+  /** Called when the registry is away, and a manifest that it gave earlier is used. */
+  readonly onAway: (known: KnownManifest, error: unknown) => void;
 }
 
 /**
@@ -57,14 +61,17 @@ async function fromLayout(
 
 async function fromRegistry(
   text: string,
-  { platform, plainHttp, hostsDirectory, signal }: ServableOptions,
+  { platform, plainHttp, hostsDirectory, ...options }: ServableOptions,
 ): Promise<ServableImage> {
   const reference = parseReference(text);
   const { host, repository } = reference;
   const hosts = new RegistryHosts(plainHttp ? [host] : [], {}, hostsDirectory);
   const client = new RegistryClient({ hosts, credentials: new DockerCredentials() });
   try {
-    const found = await overlaybdLayers(new RegistrySource(client, reference, signal), platform);
+    const found = await overlaybdLayers(
+      new RememberingSource(client, reference, options),
+      platform,
+    );
     const url = `${hosts.originOf(host)}/v2/${repository}/blobs`;
     return servable(found, url, ({ digest, size }) => ({ digest, size }));
   } finally {

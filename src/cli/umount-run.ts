@@ -1,18 +1,22 @@
 /** `obdctl umount`: the file system, then the device, then its description. */
 import { access } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { BlockdClient } from '../blockd/blockd-client.js';
-import { ErrorCodes, hasCode, ObdError } from '../errors.js';
+import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import { unmountAll } from '../snapshotter/image-mount.js';
-import { deviceMountAt, removeConfig } from './device-mount.js';
+import { type DeviceMount, deviceMountAt, removeConfig } from './device-mount.js';
+
+const BUSY_PAUSES_MS = [200, 1000];
 
 export async function runUmount(directory: string, blockd: string): Promise<void> {
   const place = await deviceMountAt(directory, blockd);
   await checkOurs(place.directory, place.configPath);
-  await unmountAll(place.directory, { lazily: false });
   const client = new BlockdClient(resolve(blockd));
   try {
-    await client.detach(place.deviceId);
+    const endReads = () => client.endReads(place.deviceId);
+    await unmountAll(place.directory, { lazily: false, endReads });
+    await detach(client, place);
   } catch (error) {
     if (!hasCode(error, ErrorCodes.Unavailable)) throw error;
     // The next daemon takes away a device that nobody uses and whose description is gone.
@@ -23,6 +27,32 @@ export async function runUmount(directory: string, blockd: string): Promise<void
     client.close();
   }
   await removeConfig(place);
+}
+
+/**
+ * Other mount namespaces have copies of a mount for a moment, as while a container starts, or for as long as they exist.
+ * @throws {ObdError} `Busy` if it stays so: the directory is then free, and all can be done again.
+ */
+async function detach(client: BlockdClient, { directory, deviceId }: DeviceMount): Promise<void> {
+  for (const pauseMs of BUSY_PAUSES_MS) {
+    try {
+      return await client.detach(deviceId);
+    } catch (error) {
+      if (!hasCode(error, ErrorCodes.Busy)) throw error;
+    }
+    await pause(pauseMs);
+  }
+  try {
+    await client.detach(deviceId);
+  } catch (error) {
+    if (!hasCode(error, ErrorCodes.Busy)) throw error;
+    throw new ObdError(
+      ErrorCodes.Busy,
+      `Unmounted "${directory}", but its device stays: ${messageOf(error)}; run \`obdctl umount ${directory}\` again when that has ended`,
+      { path: directory },
+      error,
+    );
+  }
 }
 
 /** The description of the device is there exactly as long as a mount of ours, whole or half made. */

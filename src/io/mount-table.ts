@@ -29,7 +29,7 @@ export function parseMountTable(text: string): MountPoint[] {
 }
 
 /** The kernel writes some bytes, space, tab, newline and backslash among them, as three octal digits. */
-function unescaped(text: string): string {
+export function unescaped(text: string): string {
   const bytes = Buffer.from(text).toString('latin1');
   const plain = bytes.replaceAll(/\\([0-7]{3})/g, (_, digits: string) =>
     String.fromCharCode(Number.parseInt(digits, 8)),

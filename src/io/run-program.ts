@@ -36,12 +36,14 @@ export interface Finished {
 
 /**
  * What the program said, whatever its exit status.
+ * @param onStart - Given the process, to look at while it runs.
  * @throws {ObdError} `Host` if it is not installed, `Io` if it takes too long, says too much or is killed.
  */
 export function runProgram(
   program: Program,
   args: readonly string[],
   timeoutMs: number,
+  onStart?: (pid: number) => void,
 ): Promise<Finished> {
   const options = { maxBuffer: OUTPUT_BYTES_MAX, env: { ...process.env, LC_ALL: 'C' } };
   return new Promise((resolve, reject) => {
@@ -52,6 +54,7 @@ export function runProgram(
       else if (systemCode(error) === 'ENOENT') reject(missingProgram(program));
       else reject(failed(program, args, messageOf(error), error));
     });
+    if (child.pid !== undefined) onStart?.(child.pid);
     const timer = setTimeout(() => {
       child.kill('SIGKILL');
       child.unref();

@@ -5,13 +5,21 @@
  * its runtime makes on top, exactly as with a layer that is a directory. Whoever is not root cannot get at the files here,
  * as a directory above is closed to them.
  */
+import { setTimeout as pause } from 'node:timers/promises';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { type MountPoint, readMountTable } from '../io/mount-table.js';
-import { runProgram } from '../io/run-program.js';
+import { describeUsers, usersBelow } from '../io/mount-users.js';
+import { blockedIn } from '../io/process-state.js';
+import { type Finished, runProgram } from '../io/run-program.js';
 
 /** Reading a superblock through a slow registry takes as long as one fetch may; then the device has answered EIO. */
 const MOUNT_TIMEOUT_MS = 120_000;
 const UNMOUNT_TIMEOUT_MS = 30_000;
+/** An unmount takes milliseconds. */
+const STALL_MS = 1_000;
+/** The device has more reads in flight than its server has at a time, so that ending them takes turns. */
+const STALL_TURN_MS = 250;
+const KILLED_TURN_MS = 100;
 const PROBE_TIMEOUT_MS = 90_000;
 
 /** Mounts upon mounts at one place come from crashes, and there are not many of those in a row. */
@@ -53,23 +61,79 @@ export async function mountImage(
   throw new ObdError(ErrorCodes.Io, found, { path: device });
 }
 
+export interface UnmountOptions {
+  /** Also if it is in use: it then goes when nobody uses it any more. */
+  readonly lazily: boolean;
+  /**
+   * Fails the reads of the device that wait for a registry. Called where the kernel has the unmount wait for them, after
+   * the last user of the mount has gone or has been killed, and at no other time.
+   */
+  readonly endReads?: () => Promise<void>;
+}
+
 /**
  * Takes away whatever is mounted at a place; nothing there is fine.
  *
- * @param lazily - Also if it is in use: it then goes when nobody uses it any more.
- * @throws {ObdError} `Busy` for one in use, `Io`.
+ * @throws {ObdError} `Busy` for one in use, naming the processes that have files of it open; `Io`.
  */
-export async function unmountAll(target: string, { lazily }: { lazily: boolean }): Promise<void> {
-  for (let turn = 0; turn < STACKED_MOUNTS_MAX; turn++) {
+export async function unmountAll(
+  target: string,
+  { lazily, endReads = async () => {} }: UnmountOptions,
+): Promise<void> {
+  const deadline = performance.now() + UNMOUNT_TIMEOUT_MS;
+  for (let turn = 0; turn < STACKED_MOUNTS_MAX; ) {
     if ((await mountAt(target)) === undefined) return;
     const args = [...(lazily ? ['--lazy'] : []), '--', target];
-    const { status, stderr } = await runProgram('umount', args, UNMOUNT_TIMEOUT_MS);
-    if (status === 0 || /not mounted/.test(stderr)) continue;
-    const code = /busy/.test(stderr) ? ErrorCodes.Busy : ErrorCodes.Io;
-    throw new ObdError(code, `Cannot unmount "${target}": ${stderr}`, { path: target });
+    const { status, stderr } = await untilUnmounted(target, args, endReads);
+    if (status === 0 || /not mounted/.test(stderr)) {
+      turn++;
+      continue;
+    }
+    if (!/busy/.test(stderr)) {
+      throw new ObdError(ErrorCodes.Io, `Cannot unmount "${target}": ${stderr}`, { path: target });
+    }
+    const users = await usersBelow(target);
+    // A process that is killed in the middle of a read ends when the read does.
+    if (users.length > 0 && users.every(({ isKilled }) => isKilled)) {
+      if (performance.now() < deadline) {
+        await endReads().catch(() => {});
+        await pause(KILLED_TURN_MS);
+        continue;
+      }
+    }
+    const who = users.length > 0 ? describeUsers(users) : 'another mount or device';
+    const message = `Cannot unmount "${target}": it is in use by ${who}`;
+    throw new ObdError(ErrorCodes.Busy, message, { path: target });
   }
   const found = `Cannot unmount "${target}": there are more than ${STACKED_MOUNTS_MAX} mounts`;
   throw new ObdError(ErrorCodes.Io, found, { path: target });
+}
+
+/**
+ * Runs umount(8), and has the waiting reads ended, again and again, while it hangs in the kernel although the mount is
+ * gone. Then it shuts the file system down, as its last user, and waits for reads that nobody wants: an unmount of a file
+ * system that has another mount, in whichever namespace, or is below a container's overlay does not wait for reads.
+ */
+async function untilUnmounted(
+  target: string,
+  args: readonly string[],
+  endReads: () => Promise<void>,
+): Promise<Finished> {
+  const device = (await mountAt(target))?.source;
+  let pid = 0;
+  const unmounting = runProgram('umount', args, UNMOUNT_TIMEOUT_MS, (started) => {
+    pid = started;
+  });
+  // Whatever it rejects with is for the race to see.
+  unmounting.catch(() => {});
+  for (let waitMs = STALL_MS; ; waitMs = STALL_TURN_MS) {
+    const timer = pause(waitMs, undefined, { ref: false });
+    const finished = await Promise.race([unmounting, timer]);
+    if (finished !== undefined) return finished;
+    const isGone = (await mountAt(target))?.source !== device;
+    // A daemon that is away cannot end reads; the unmount has a limit of its own.
+    if (isGone && (await blockedIn(pid)) !== undefined) await endReads().catch(() => {});
+  }
 }
 
 /** Whether a device still answers: a read of its first block, past the page cache, which may know it by heart. */

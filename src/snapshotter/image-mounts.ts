@@ -7,7 +7,7 @@
  *   3. release() takes both away, or as much as can be at the moment. What could not (the daemon is down, a container
  *      that was killed still holds the device) is debris: sweep() finds it without anybody's records, as debris is a
  *      device whose config lies in our directories, or a mount there, with no snapshot. It runs at start, at containerd's
- *      garbage collections and some seconds after a release that was not complete.
+ *      garbage collections and some seconds after the attempts of a release were used up.
  *   4. All that is done to one image is done in turn.
  *
  * Order of writes: the image's config (atomically) before its device, the device before the mount; the mount goes
@@ -25,6 +25,9 @@ import type { SnapshotDirectories } from './snapshot-directories.js';
 import { Turns } from './turns.js';
 
 const SWEEP_AGAIN_MS = 15_000;
+const RELEASE_PAUSES_MS = [200, 1_000, 3_000];
+/** containerd prepares the next layer of an image within milliseconds of the commit of one. */
+const LEAVE_MS = 5_000;
 /** A registry that cannot be reached has taken the daemon longer to find out. */
 const DAEMON_RESTART_MS_MAX = 3_000;
 const DAEMON_RESTART_TURN_MS = 100;
@@ -40,6 +43,7 @@ const SNAPSHOT_CODES: readonly string[] = [
 export interface Devices {
   attach(id: string, configPath: string): Promise<Device>;
   detach(id: string): Promise<void>;
+  endReads(id: string): Promise<void>;
   list(): Promise<Device[]>;
 }
 
@@ -63,6 +67,8 @@ export class ImageMounts {
   /** Whether an image has a snapshot: if not, what there is of it is debris. */
   readonly #isKnown: (id: number) => boolean;
   #sweepTimer: NodeJS.Timeout | undefined;
+  /** Of images to be released later, by id. */
+  readonly #leaving = new Map<number, NodeJS.Timeout>();
   /** So that a daemon that is away for hours is told of once. */
   #sweepFailed = false;
   #closed = false;
@@ -107,13 +113,43 @@ export class ImageMounts {
   }
 
   /**
-   * Takes away mount and device of an image. Never throws, unless `isKept` does: see sweep().
+   * Takes away mount and device of an image. Never throws, unless `isKept` does. What cannot be taken away at once is
+   * tried again without the caller, and then left to sweep().
    * @param isKept - Asked in the image's turn whether there is nothing to take away, or it is wanted.
    */
   async release(id: number, isKept: () => boolean | Promise<boolean>): Promise<void> {
     await this.#turns.run(id, async () => {
-      if (!(await isKept())) await this.#letGo(id);
+      if ((await isKept()) || (await this.#letGo(id))) return;
+      // Without its snapshot it is wanted no more, whatever `isKept` looks at.
+      void this.#releaseAgain(id, async () => this.#isKnown(id) && (await isKept()));
     });
+  }
+
+  /** As release(), after some seconds: a layer that was just committed is likely to have the next one put on it. */
+  releaseLater(id: number, isKept: () => boolean): void {
+    clearTimeout(this.#leaving.get(id));
+    if (this.#closed) return;
+    const release = () => {
+      this.#leaving.delete(id);
+      // Removing its snapshot has released it, too.
+      void this.release(id, () => !this.#isKnown(id) || isKept());
+    };
+    this.#leaving.set(id, setTimeout(release, LEAVE_MS).unref());
+  }
+
+  /** A container that starts has copies of all mounts for a moment, and a killed one may hold the device for some more. */
+  async #releaseAgain(id: number, isKept: () => Promise<boolean>): Promise<void> {
+    for (const pauseMs of RELEASE_PAUSES_MS) {
+      await pause(pauseMs, undefined, { ref: false });
+      if (this.#closed) return;
+      const isDone = await this.#turns.run(
+        id,
+        async () => (await isKept()) || (await this.#letGo(id)),
+      );
+      if (isDone) return;
+    }
+    this.#log.warn({ snapshotId: id }, 'an image could not be let go of yet: trying again');
+    this.#sweepSoon();
   }
 
   /** Takes away devices and mounts of snapshots that are no more. Never throws: what it cannot do, it reports. */
@@ -142,6 +178,7 @@ export class ImageMounts {
   close(): void {
     this.#closed = true;
     clearTimeout(this.#sweepTimer);
+    for (const timer of this.#leaving.values()) clearTimeout(timer);
   }
 
   async #attachAndMount({ id, config, fileSystem }: MountableImage): Promise<string> {
@@ -157,7 +194,7 @@ export class ImageMounts {
       await mountImage(sound.path, fileSystem, target);
       return target;
     } catch (error) {
-      await this.#letGo(id);
+      if (!(await this.#letGo(id))) this.#sweepSoon();
       throw error;
     }
   }
@@ -187,13 +224,17 @@ export class ImageMounts {
     }
   }
 
-  async #letGo(id: number): Promise<void> {
+  /** @returns Whether nothing of it is left. */
+  async #letGo(id: number): Promise<boolean> {
+    const deviceId = this.#deviceId(id);
     try {
-      await unmountAll(this.#directories.mountPoint(id), { lazily: false });
-      await this.#devices.detach(this.#deviceId(id));
+      const endReads = () => this.#devices.endReads(deviceId);
+      await unmountAll(this.#directories.mountPoint(id), { lazily: false, endReads });
+      await this.#devices.detach(deviceId);
+      return true;
     } catch (error) {
-      this.#log.warn({ snapshotId: id, err: error }, 'an image could not be let go of yet');
-      this.#sweepSoon();
+      this.#log.info({ snapshotId: id, err: error }, 'image still in use');
+      return false;
     }
   }
 

@@ -184,7 +184,7 @@ export class Snapshotter {
     // While an image is unpacked layer by layer, each has been the top for a while.
     const below = stack.image?.top.id;
     if (below !== undefined && !this.#store.isInUse(below)) {
-      await this.#images.release(below, () => this.#store.isInUse(below));
+      this.#images.releaseLater(below, () => this.#store.isInUse(below));
     }
   }
 

@@ -29,6 +29,8 @@ export class LoopDevices implements Devices {
     execFileSync('mkfs.ext4', ['-q', '-F', '-d', tree, '-O', '^has_journal', this.#image, '4M']);
   }
 
+  async endReads(): Promise<void> {}
+
   async attach(id: string, configPath: string): Promise<Device> {
     this.#checkUp();
     if (this.failure !== undefined) throw this.failure;

@@ -6,9 +6,11 @@ import type { TransportStatus as _obd_blockd_v1_TransportStatus, TransportStatus
 export interface ListResponse {
   'devices'?: (_obd_blockd_v1_Device)[];
   'transports'?: (_obd_blockd_v1_TransportStatus)[];
+  'stateDir'?: (string);
 }
 
 export interface ListResponse__Output {
   'devices': (_obd_blockd_v1_Device__Output)[];
   'transports': (_obd_blockd_v1_TransportStatus__Output)[];
+  'stateDir': (string);
 }
