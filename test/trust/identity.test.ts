@@ -141,7 +141,13 @@ async function withSnapshotter<T>(
     containerdSocket: containerd.socket,
     more,
   });
-  const done = await body(snapshotter);
+  let done: T;
+  try {
+    done = await body(snapshotter);
+  } catch (error) {
+    await snapshotter.end('SIGTERM');
+    throw error;
+  }
   for (const { name } of (await snapshotter.client.list()).reverse()) {
     await snapshotter.client.remove(name);
   }
