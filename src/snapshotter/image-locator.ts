@@ -141,7 +141,7 @@ export class ImageLocator {
         const asked = this.#firstWithBlob(sources, layer, namespace);
         // Clients prepare one layer after the other, and each would wait for its own answer.
         for (const digest of followingLayers(labels)) {
-          if (digest !== layer.digest) this.#ask(sources, { digest }, namespace);
+          if (digest !== layer.digest) void this.#ask(sources, { digest }, namespace);
         }
         const found = await asked;
         if (found !== undefined || named === undefined) return found;
