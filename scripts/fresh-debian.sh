@@ -10,7 +10,7 @@
 # kernel. It gets what is committed of this tree. apt and npm are configured as on this host: mirror, proxies, registry,
 # certificates. The exit status is 0 only if the quickstart's is.
 #
-# Needs root, mmdebstrap and the Internet; takes 5 to 10 minutes and 4 GB of /var/tmp. Nothing is left behind.
+# Needs root, mmdebstrap and the Internet; takes 5 to 15 minutes and 4 GB of /var/tmp. Nothing is left behind.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
