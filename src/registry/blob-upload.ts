@@ -144,8 +144,8 @@ async function* checkedPieces(
     yield piece;
     onBytes?.(piece.length);
   }
-  // From here on the limit for the answer counts.
-  watch.stop();
+  // From here on the limit for the answer counts. The caller's signal still does.
+  watch.allSent();
 }
 
 async function* piecesOf(
@@ -188,6 +188,10 @@ class StallWatch {
 
   progress(): void {
     this.#timer.refresh();
+  }
+
+  allSent(): void {
+    clearTimeout(this.#timer);
   }
 
   stop(): void {

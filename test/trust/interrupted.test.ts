@@ -7,6 +7,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { arch } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { PrivateContainerd, unfit } from '../support/containerd-private.js';
 import { LayoutBuilder, sha256 } from '../support/oci-layout-builder.js';
@@ -18,12 +19,16 @@ import { tarOf } from '../support/tar-builder.js';
 import { trustCase } from '../support/trust-case.js';
 
 const LAYER_BYTES = 4 << 20;
+/** Fits into the buffers of a connection, so that all of it is sent before anything answers. */
+const SMALL_LAYER_BYTES = 64 << 10;
+/** In which such a layer is sent. */
+const BODY_SENT_MS = 500;
 const SIGNALS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 
 /** A layout with one image that does not compress. */
-function sampleLayout(folder: string): LayoutBuilder {
+function sampleLayout(folder: string, layerBytes = LAYER_BYTES): LayoutBuilder {
   const layout = new LayoutBuilder(join(folder, 'source'));
-  const tar = tarOf([{ name: 'big', content: randomBytes(LAYER_BYTES) }]);
+  const tar = tarOf([{ name: 'big', content: randomBytes(layerBytes) }]);
   const mediaType = 'application/vnd.oci.image.layer.v1.tar+gzip';
   const layer = { mediaType, blob: gzipSync(tar), diffId: sha256(tar) };
   layout.tag('1', layout.addImage([layer], arch() === 'arm64' ? 'arm64' : 'amd64'));
@@ -38,16 +43,19 @@ class UploadScene {
   readonly proxy: StallingProxy;
   readonly #started: Running[] = [];
 
-  private constructor(registry: PrivateRegistry, proxy: StallingProxy) {
+  private constructor(registry: PrivateRegistry, proxy: StallingProxy, layerBytes: number) {
     this.registry = registry;
     this.proxy = proxy;
     mkdirSync(this.work);
-    this.source = `oci:${sampleLayout(this.folder).directory}:1`;
+    this.source = `oci:${sampleLayout(this.folder, layerBytes).directory}:1`;
   }
 
-  static async with(body: (scene: UploadScene) => Promise<string>): Promise<string> {
+  static async with(
+    body: (scene: UploadScene) => Promise<string>,
+    layerBytes = LAYER_BYTES,
+  ): Promise<string> {
     const registry = await PrivateRegistry.start();
-    const scene = new UploadScene(registry, await StallingProxy.start(registry.host));
+    const scene = new UploadScene(registry, await StallingProxy.start(registry.host), layerBytes);
     try {
       return await body(scene);
     } finally {
@@ -73,8 +81,9 @@ class UploadScene {
   }
 
   /** Starts a conversion and ends it with `signal` in the middle of its upload. */
-  async endUploading(signal: NodeJS.Signals) {
+  async endUploading(signal: NodeJS.Signals, afterMs = 0) {
     const { child, finished } = await this.startUploading();
+    await setTimeout(afterMs);
     assert.equal(this.sessions().length, 1, 'the registry has no upload');
     child.kill(signal);
     this.proxy.stalls = 'nothing';
@@ -108,6 +117,23 @@ for (const [signal, expected] of Object.entries(SIGNALS)) {
     { skip: registryUnfit || undefined, slow: signal === 'SIGTERM' },
   );
 }
+
+trustCase(
+  'logging',
+  'obdconv, SIGINT when all of a blob is sent and the registry does not answer',
+  'ends at once, upload deleted at the registry',
+  async () =>
+    await UploadScene.with(async (scene) => {
+      const startedMs = performance.now();
+      const { status, stderr } = await scene.endUploading('SIGINT', BODY_SENT_MS);
+      const ms = Math.round(performance.now() - startedMs);
+      assert.equal(status, 130, stderr);
+      assert.ok(ms < 20_000, `it took ${ms} ms`);
+      assert.deepEqual(scene.sessions(), []);
+      return `status 130, 0 uploads`;
+    }, SMALL_LAYER_BYTES),
+  { skip: registryUnfit || undefined },
+);
 
 trustCase(
   'logging',
