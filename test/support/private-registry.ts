@@ -22,20 +22,24 @@ export class PrivateRegistry {
   /** Picked by the first start, kept from then on. */
   #address = '127.0.0.1:0';
 
-  readonly #auth: object;
+  readonly #more: object;
 
-  private constructor(directory: string, auth: object) {
+  private constructor(directory: string, more: object) {
     this.directory = directory;
-    this.#auth = auth;
+    this.#more = more;
   }
 
-  /** @param htpasswd - A line of `user:bcrypt`; undefined lets everybody in. */
-  static async start(htpasswd?: string): Promise<PrivateRegistry> {
+  /**
+   * @param htpasswd - A line of `user:bcrypt`; undefined lets everybody in.
+   * @param remoteUrl - Of a registry that it is a pull-through cache of.
+   */
+  static async start(htpasswd?: string, remoteUrl?: string): Promise<PrivateRegistry> {
     const directory = await mkdtemp('/var/tmp/obdr.');
     const path = join(directory, 'htpasswd');
     if (htpasswd !== undefined) writeFileSync(path, `${htpasswd}\n`);
     const auth = htpasswd === undefined ? {} : { auth: { htpasswd: { realm: 'test', path } } };
-    const registry = new PrivateRegistry(directory, auth);
+    const proxy = remoteUrl === undefined ? {} : { proxy: { remoteurl: remoteUrl } };
+    const registry = new PrivateRegistry(directory, { ...auth, ...proxy });
     await registry.comeBack();
     return registry;
   }
@@ -53,7 +57,7 @@ export class PrivateRegistry {
       log: { level: 'info', accesslog: { disabled: false } },
       storage: { filesystem: { rootdirectory: join(this.directory, 'data') } },
       http: { addr: this.#address },
-      ...this.#auth,
+      ...this.#more,
     };
     writeFileSync(config, JSON.stringify(settings));
     const log = join(this.directory, 'log');
