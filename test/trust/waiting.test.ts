@@ -199,7 +199,7 @@ trustCase(
     });
     await setTimeout(2_000);
     const { stdout } = await obdctl('devices', '--blockd', daemon.socket);
-    assert.match(stdout, /WAITING[^]*\([0-9]+ s\)[^]*reads wait: .*403/);
+    assert.match(stdout, /WAITING[\s\S]*\([0-9]+ s\)[\s\S]*reads wait: .*403/);
     await Promise.all(spinning);
     const asked = registry.requests - before;
     assert.ok(asked < 40, `${asked} requests`);
