@@ -10,7 +10,7 @@
  * A record is written before anything of the device is made and removed when nothing of it is left, so each device
  * that survives has one, and not each record a device.
  */
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, statfs } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import * as z from 'zod';
 import { TRANSPORT_NAMES } from '../blockdev/transport.js';
@@ -18,6 +18,8 @@ import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 import { isUnfinished, replaceFile } from '../io/replace-file.js';
 
 const SUFFIX = '.json';
+/** For a device's record, directories and log. */
+const ROOM_BYTES = 64 * 1024;
 
 const deviceRecord = z.object({
   version: z.literal(1),
@@ -44,8 +46,15 @@ export class DeviceRecords {
     this.#makeRoom = makeRoom;
   }
 
-  /** @throws {ObdError} `NoSpace` where no file system has room, `Io`. */
+  /**
+   * Also sees to it that the device, which makes a directory of its own beside the records, finds some room for that.
+   * @throws {ObdError} `NoSpace` where no file system has room, `Io`.
+   */
   async put(record: DeviceRecord): Promise<void> {
+    const { bfree, bsize } = await statfs(this.#directory).catch((cause) => {
+      throw cannotWrite(this.#directory, cause);
+    });
+    if (bfree * bsize < ROOM_BYTES) await this.#makeRoom();
     const text = `${JSON.stringify({ version: 1, ...record })}\n`;
     const path = this.#pathOf(record.id, this.#directory);
     const write = (to: string) => replaceFile(to, 0o600, (file) => file.writeFile(text));

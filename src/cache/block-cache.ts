@@ -14,6 +14,7 @@
  * State is saved SAVE_DELAY_MS after the first change, one blob at a time, and when a blob is closed: a
  * killed process refetches what came in that time, a loss of power a little more.
  */
+import { join } from 'node:path';
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import type { BlobRanges } from '../registry/blob-ranges.js';
 import { checkDigest } from '../registry/digest.js';
@@ -29,6 +30,7 @@ import { FetchScheduler } from './fetch-scheduler.js';
 import { HeldChunks } from './held-chunks.js';
 import { type OutageLog, RegistryOutages } from './registry-outages.js';
 import { type BlobHome, SharedBlob } from './shared-blob.js';
+import { SpareSpace } from './spare-space.js';
 
 /** An fdatasync per blob that is being filled, this often: less than the kernel itself writes back. */
 const SAVE_DELAY_MS = 1000;
@@ -69,17 +71,20 @@ export class BlockCache {
   readonly #handles = new Set<BlobHandle>();
   readonly #unsaved = new Set<SharedBlob>();
   #isFull = false;
+  readonly #spare: SpareSpace;
+  #hasSpare = false;
   #saveTimer: NodeJS.Timeout | undefined;
   #saving: Promise<void> = Promise.resolve();
   #closed: Promise<void> | undefined;
 
   private constructor(directory: CacheDirectory, disk: DiskSpace, options: BlockCacheOptions) {
     this.#directory = directory;
+    this.#spare = new SpareSpace(join(directory.path, 'spare'), disk.totalBytes);
     const capacityBytes = options.capacityBytes ?? defaultCapacity(disk.totalBytes);
     this.#room = new CacheRoom(directory, disk, capacityBytes, this.#open);
     this.#report = options.report ?? (() => {});
     const { reportRoom = () => {} } = options;
-    this.#shrinkTimer = setInterval(() => void this.#room.shrink(), SHRINK_MS).unref();
+    this.#shrinkTimer = setInterval(() => void this.#shrink(), SHRINK_MS).unref();
     this.#home = {
       scheduler: new FetchScheduler(),
       outages: new RegistryOutages(options.outageLog ?? SILENT),
@@ -108,7 +113,7 @@ export class BlockCache {
       const disk = await DiskSpace.of(directory, options.reserveBytes);
       const cache = new BlockCache(opened, disk, options);
       // The limits may be less than they were, and others may have filled the disk.
-      await cache.#room.shrink();
+      await cache.#shrink();
       return cache;
     } catch (error) {
       opened.close();
@@ -223,7 +228,14 @@ export class BlockCache {
 
   /** Makes room on the disk for what the daemon itself has to write there. @returns Whether it could. */
   async makeRoom(): Promise<boolean> {
-    return (await this.#room.evict(CHUNK_BYTES)) > 0;
+    return (await this.#room.evict(CHUNK_BYTES)) > 0 || (await this.#spare.spend());
+  }
+
+  async #shrink(): Promise<void> {
+    const answer = await this.#room.shrink();
+    // At the start even below the reserve: it is what a full disk is got over with.
+    if (answer === 'now' || !this.#hasSpare) await this.#spare.fill();
+    this.#hasSpare = true;
   }
 
   #saveSoon(blob: SharedBlob): void {

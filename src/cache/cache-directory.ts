@@ -33,7 +33,7 @@ export interface BlobName {
 }
 
 export class CacheDirectory {
-  readonly #directory: string;
+  readonly path: string;
   readonly #blobs: string;
   #lock: DirectoryLock;
   readonly #report: (fault: ObdError) => void;
@@ -42,7 +42,7 @@ export class CacheDirectory {
   #idleBytes = 0;
 
   private constructor(directory: string, lock: DirectoryLock, report: (fault: ObdError) => void) {
-    this.#directory = directory;
+    this.path = directory;
     this.#blobs = join(directory, 'blobs');
     this.#lock = lock;
     this.#report = report;
@@ -77,8 +77,8 @@ export class CacheDirectory {
 
   /** Somebody has removed the directory. The lock on its old file says nothing of the new directory. */
   async #makeAgain(): Promise<void> {
-    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
-    const lock = DirectoryLock.acquire(this.#directory);
+    await mkdir(this.path, { recursive: true, mode: 0o700 });
+    const lock = DirectoryLock.acquire(this.path);
     this.#lock.release();
     this.#lock = lock;
     await this.#makeBlobs();

@@ -86,7 +86,7 @@ describe('a full disk', { skip: root }, () => {
   });
 
   test('without room even for a new file is read past', async () => {
-    await onSmallDisk('nr_inodes=4', async (cache, directory, faults) => {
+    await onSmallDisk('nr_inodes=5', async (cache, directory, faults) => {
       writeFileSync(join(directory, 'ballast'), '');
       await assertReads(cache, CONTENT);
       assert.equal(faults[0]?.code, ErrorCodes.NoSpace);

@@ -1,0 +1,202 @@
+/**
+ * Goal: a full disk and a hostile image take no host down.
+ * Method: the real daemon on a small ext4 that is filled to the last byte, and with crafted layers that claim more memory
+ * than it may take.
+ */
+import assert from 'node:assert/strict';
+import { execFile, execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { systemCode } from '../../src/errors.js';
+import { layerOf } from '../support/block-image.js';
+import { BlockdProcess, blockdUnfit } from '../support/blockd-process.js';
+import { HostileRegistry } from '../support/hostile-registry.js';
+import { LoopbackRegistry } from '../support/loopback-registry.js';
+import { trustCase } from '../support/trust-case.js';
+import { pagesOf } from '../support/virtual-disks.js';
+
+const DISK_BYTES = 8 << 20;
+const skip = blockdUnfit === false ? undefined : blockdUnfit;
+
+/** An image of one layer that differs from others by its seed. */
+function imageConfig(registry: LoopbackRegistry, directory: string, seed: number) {
+  const disk = pagesOf(DISK_BYTES);
+  for (let at = 0; at < disk.length; at += 4096) disk.writeUInt32LE(seed, at);
+  const blob = layerOf(disk, () => true);
+  const path = join(directory, `image-${seed}.json`);
+  const repoBlobUrl = `http://${registry.host}/v2/app/blobs`;
+  const lowers = [{ digest: registry.addBlob(blob), size: blob.length }];
+  writeFileSync(path, JSON.stringify({ repoBlobUrl, lowers }));
+  return { path, disk };
+}
+
+/** Compares a whole device, past the page cache. */
+async function assertReads(device: string, disk: Buffer): Promise<void> {
+  const args = [`if=${device}`, 'bs=1M', 'iflag=direct', 'status=none'];
+  // This process answers for the registry meanwhile.
+  const { stdout } = await promisify(execFile)('dd', args, {
+    encoding: 'buffer',
+    maxBuffer: 2 * DISK_BYTES,
+  });
+  assert.ok(stdout.equals(disk), 'wrong bytes');
+}
+
+/** Writes until the disk has no byte left. */
+function fill(path: string): void {
+  const file = openSync(path, 'w');
+  try {
+    for (let bytes = 1 << 20; bytes >= 1; bytes >>= 1) {
+      try {
+        for (;;) writeSync(file, Buffer.alloc(bytes, 1));
+      } catch (error) {
+        if (systemCode(error) !== 'ENOSPC') throw error;
+      }
+    }
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** Runs `work` with a daemon whose state is on an ext4 of `bytes`. */
+async function onSmallDisk(
+  bytes: number,
+  work: (daemon: BlockdProcess, registry: LoopbackRegistry) => Promise<string>,
+): Promise<string> {
+  const registry = await LoopbackRegistry.start();
+  let mounted = '';
+  const daemon = await BlockdProcess.start('', (state) => {
+    const image = `${state}.ext4`;
+    writeFileSync(image, '');
+    truncateSync(image, bytes);
+    execFileSync('mke2fs', ['-q', '-t', 'ext4', '-m', '0', image]);
+    mkdirSync(state);
+    execFileSync('mount', ['-o', 'loop', image, state]);
+    mounted = state;
+  });
+  try {
+    return await work(daemon, registry);
+  } finally {
+    daemon.client.close();
+    await daemon.end('SIGTERM');
+    execFileSync('umount', [mounted]);
+    rmSync(daemon.directory, { recursive: true });
+    await registry.close();
+  }
+}
+
+const figureOf = async (daemon: BlockdProcess, id: string) =>
+  (await daemon.client.list()).find((device) => device.id === id)?.cachedBytes ?? -1;
+
+trustCase(
+  'limits',
+  'a disk that others fill to the last byte',
+  'the daemon starts, attaches and serves; it stores again when there is room',
+  async () =>
+    await onSmallDisk(48 << 20, async (daemon, registry) => {
+      const one = imageConfig(registry, daemon.directory, 1);
+      const device = await daemon.client.attach('one', one.path);
+      await assertReads(device.path, one.disk);
+      const ballast = join(daemon.stateDirectory, 'ballast');
+      fill(ballast);
+      // The cache gives its part back to others, who take it.
+      for (let turn = 0; (await figureOf(daemon, 'one')) > 0; turn++) {
+        assert.ok(turn < 100, 'the cache gives nothing back');
+        await setTimeout(100);
+      }
+      fill(`${ballast}-2`);
+      await daemon.end('SIGKILL');
+      await daemon.restart();
+      const two = imageConfig(registry, daemon.directory, 2);
+      const other = await daemon.client.attach('two', two.path);
+      await assertReads(other.path, two.disk);
+      await assertReads(device.path, one.disk);
+      const { bavail } = await statfs(daemon.stateDirectory);
+      // Of its spare MiB the daemon has given a part to the new device.
+      assert.ok(bavail < 200, `${bavail} blocks are free`);
+      rmSync(ballast);
+      rmSync(`${ballast}-2`);
+      await setTimeout(1100);
+      const three = imageConfig(registry, daemon.directory, 3);
+      const third = await daemon.client.attach('three', three.path);
+      await assertReads(third.path, three.disk);
+      const cached = await figureOf(daemon, 'three');
+      assert.ok(cached > 0, 'nothing is cached after room came back');
+      await daemon.client.detach('one');
+      await daemon.client.detach('two');
+      await daemon.client.detach('three');
+      return `started, two images right, with ${bavail} blocks free; then ${cached} bytes cached`;
+    }),
+  { skip, timeout: 60_000 },
+);
+
+trustCase(
+  'limits',
+  'an image larger than half of its disk',
+  'every byte right, and half of the disk stays free',
+  async () =>
+    await onSmallDisk(16 << 20, async (daemon, registry) => {
+      const image = imageConfig(registry, daemon.directory, 3);
+      const device = await daemon.client.attach('big', image.path);
+      for (let turn = 0; turn < 3; turn++) {
+        await assertReads(device.path, image.disk);
+        await setTimeout(1100);
+      }
+      const { blocks, bavail } = await statfs(daemon.stateDirectory);
+      assert.ok(bavail / blocks > 0.45, `${bavail} of ${blocks} blocks are free`);
+      await daemon.client.detach('big');
+      return `3 reads of all of it right, ${bavail} of ${blocks} blocks free`;
+    }),
+  { skip, timeout: 60_000 },
+);
+
+trustCase(
+  'limits',
+  'twelve crafted layers that claim 128 MiB of index each',
+  'refused by index_memory before their indexes are fetched; another image goes on',
+  async () => {
+    const hostile = await HostileRegistry.start();
+    const registry = await LoopbackRegistry.start();
+    const daemon = await BlockdProcess.start('index_memory = "100 MiB"\n');
+    try {
+      const good = imageConfig(registry, daemon.directory, 4);
+      const device = await daemon.client.attach('good', good.path);
+      const lowers = Array.from({ length: 12 }, (_, i) => {
+        const hex = createHash('sha256').update(`hostile ${i}`).digest('hex');
+        return { digest: `sha256:${hex}`, size: hostile.blobBytes };
+      });
+      const path = join(daemon.directory, 'hostile.json');
+      const repoBlobUrl = `http://${hostile.host}/v2/hostile/blobs`;
+      writeFileSync(path, JSON.stringify({ repoBlobUrl, lowers }));
+      for (let turn = 0; turn < 3; turn++) {
+        await assert.rejects(daemon.client.attach('hostile', path), /index_memory/);
+      }
+      await assertReads(device.path, good.disk);
+      const status = readFileSync(`/proc/${daemon.pid}/status`, 'latin1');
+      const peakMiB = Number(/^VmHWM:\s+([0-9]+)/m.exec(status)?.[1]) / 1024;
+      const sentMiB = hostile.sentBytes / 2 ** 20;
+      assert.ok(sentMiB < 40, `${sentMiB} MiB were fetched`);
+      assert.ok(peakMiB < 400, `it took ${peakMiB} MiB`);
+      await daemon.client.detach('good');
+      await daemon.stop();
+      return `refused 3 times, ${sentMiB.toFixed(1)} MiB fetched, ${peakMiB.toFixed(0)} MiB at most`;
+    } finally {
+      await daemon.end('SIGTERM');
+      await hostile.stop();
+      await registry.close();
+    }
+  },
+  { skip, timeout: 60_000 },
+);
