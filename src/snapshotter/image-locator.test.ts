@@ -5,13 +5,15 @@
  * Against a real containerd: test/e2e/snapshotter-images.test.ts.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, afterEach, before, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { LoopbackRegistry } from '../../test/support/loopback-registry.js';
-import { ErrorCodes, ObdError } from '../errors.js';
+import { type ErrorCode, ErrorCodes, ObdError } from '../errors.js';
 import type {
   ContentDefinition,
   ContentHandlers,
@@ -27,20 +29,42 @@ import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
 import { ImageLocator } from './image-locator.js';
 
 const LAYER = sha256Of(Buffer.from('layer'));
-const MANIFEST = Buffer.from(
-  JSON.stringify({
-    schemaVersion: 2,
-    mediaType: OCI_MANIFEST,
-    config: { mediaType: OCI_CONFIG, digest: sha256Of(Buffer.from('config')), size: 1 },
-    layers: [{ mediaType: OCI_LAYER_TAR, digest: LAYER, size: 1 }],
-  }),
-);
+
+interface Stored {
+  readonly bytes: Buffer;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+const SOURCE = 'containerd.io/distribution.source.';
+const ours = { [`${SOURCE}localhost`]: 'team/app' };
+const evil = { [`${SOURCE}evil.invalid`]: 'team/app' };
+
+/** A manifest with the layer, unless another digest is given; `more` makes it another one. */
+function manifestOf(more = '', layer = LAYER): Buffer {
+  return Buffer.from(
+    JSON.stringify({
+      schemaVersion: 2,
+      mediaType: OCI_MANIFEST,
+      config: { mediaType: OCI_CONFIG, digest: sha256Of(Buffer.from('config')), size: 1 },
+      annotations: { more },
+      layers: [{ mediaType: OCI_LAYER_TAR, digest: layer, size: 1 }],
+    }),
+  );
+}
+
+const OURS: Stored = { bytes: manifestOf(), labels: ours };
+
+/** Cuts digests in two. */
+const PIECE_BYTES = (1 << 20) - 7;
 
 const directory = mkdtempSync(join(tmpdir(), 'obd-locator-'));
 const containerdSocket = join(directory, 'containerd.sock');
 const limits = { ...DEFAULT_LIMITS, attemptsMax: 1 };
 const log = { info: () => {}, warn: () => {}, error: () => {} };
+/** What the content store has. */
+let stored: readonly Stored[] = [OURS];
 let failures = 0;
+let failure: ErrorCode = ErrorCodes.Unavailable;
 let reads = 0;
 let server: GrpcServer;
 let origin: LoopbackRegistry;
@@ -58,13 +82,21 @@ before(async () => {
   );
   const content: Pick<Implementation<ContentHandlers>, 'List' | 'Read'> = {
     List: async function* () {
-      const labels = { 'containerd.io/distribution.source.localhost': 'team/app' };
-      yield { info: [{ digest: sha256Of(MANIFEST), size: MANIFEST.length, labels }] };
+      yield {
+        info: stored.map(({ bytes, labels }) => ({
+          digest: sha256Of(bytes),
+          size: bytes.length,
+          labels,
+        })),
+      };
     },
-    Read: async function* () {
+    Read: async function* ({ digest }) {
       reads++;
-      if (failures-- > 0) throw new ObdError(ErrorCodes.Unavailable, 'not now');
-      yield { data: MANIFEST };
+      if (failures-- > 0) throw new ObdError(failure, 'not now');
+      const found = stored.find(({ bytes }) => sha256Of(bytes) === digest);
+      for (let at = 0, all = found?.bytes ?? Buffer.alloc(0); at < all.length; at += PIECE_BYTES) {
+        yield { data: all.subarray(at, at + PIECE_BYTES) };
+      }
     },
   };
   const parts = service<ContentHandlers>(definition, content as Implementation<ContentHandlers>);
@@ -75,6 +107,12 @@ after(async () => {
   await registry.close();
   await origin.close();
   rmSync(directory, { recursive: true });
+});
+
+afterEach(() => {
+  stored = [OURS];
+  failures = 0;
+  failure = ErrorCodes.Unavailable;
 });
 
 const WANTED = { chainId: LAYER, digest: LAYER, sizeBytes: 'layer'.length };
@@ -138,4 +176,121 @@ test('the layers that follow are asked for at the same time', async () => {
   while (origin.seen.length < 2) await setTimeout(10);
   const asked = origin.seen.map(({ path }) => path.slice('/v2/team/app/blobs/'.length));
   assert.deepEqual(asked, [LAYER, next]);
+});
+
+test('a manifest with the layer that does not say where it is from leaves no registry', async () => {
+  const at = `http://${origin.host}/v2/team/app/blobs`;
+  const huge = 'x'.repeat(5 << 20);
+  const otherLayer = sha256Of(Buffer.from('other'));
+  const broken = Buffer.from(`{"schemaVersion": 3, "layers": ["${LAYER}"]}`);
+  const cases: readonly (readonly [string, Stored, string | undefined])[] = [
+    ['no label', { bytes: manifestOf('a'), labels: {} }, undefined],
+    [
+      'a label that is odd',
+      { bytes: manifestOf('a'), labels: { [`${SOURCE}a b`]: 'x' } },
+      undefined,
+    ],
+    ['another registry', { bytes: manifestOf('a'), labels: evil }, undefined],
+    ['the same registry', { bytes: manifestOf('a'), labels: ours }, at],
+    ['another layer, no label', { bytes: manifestOf('a', otherLayer), labels: {} }, at],
+    ['too large, no label', { bytes: manifestOf(huge), labels: {} }, undefined],
+    ['too large, another registry', { bytes: manifestOf(huge), labels: evil }, undefined],
+    ['too large, another layer', { bytes: manifestOf(huge, otherLayer), labels: {} }, at],
+    ['broken, no label', { bytes: broken, labels: {} }, undefined],
+    ['broken, another layer', { bytes: Buffer.from('{'), labels: {} }, at],
+  ];
+  for (const [what, added, expected] of cases) {
+    for (const all of [
+      [OURS, added],
+      [added, OURS],
+    ]) {
+      stored = all;
+      const found = await newLocator().origin(WANTED, {}, 'default');
+      assert.equal(await found.repoBlobUrl(), expected, what);
+      assert.equal(found.registry, expected === undefined ? undefined : origin.host, what);
+    }
+  }
+});
+
+test('a manifest that cannot be read now may have the layer, and one that has gone has not', async () => {
+  const locator = newLocator();
+  stored = [{ bytes: manifestOf('victim'), labels: evil }, OURS];
+  failures = 1;
+  assert.equal(await locate(locator), undefined);
+  failures = 1;
+  failure = ErrorCodes.NotFound;
+  assert.equal(await locate(locator), `http://${origin.host}/v2/team/app/blobs`);
+  assert.equal(await locate(locator), undefined);
+});
+
+test('a hosts.toml that is wrong makes an origin unknown, and nothing fails', async () => {
+  const certs = join(directory, 'certs.d');
+  mkdirSync(join(certs, '_default'), { recursive: true });
+  writeFileSync(join(certs, '_default', 'hosts.toml'), 'server = [');
+  const wrong = new RegistryHosts([], {}, certs);
+  const client = new RegistryClient({ hosts: wrong, credentials: new DockerCredentials(), limits });
+  const parts = { containerdSocket, hosts: wrong, registry: client, namespaces: new Map(), log };
+  const locator = new ImageLocator(parts);
+  const named = { 'containerd.io/snapshot/image-ref': `${origin.host}/team/app:1` };
+  for (const labels of [{}, named]) {
+    const found = await locator.origin(WANTED, labels, 'default');
+    assert.equal(found.registry, undefined);
+    assert.equal(await found.repoBlobUrl(), undefined);
+    assert.equal(await found.hasNamespaceLogin(), false);
+  }
+  await client.close();
+});
+
+test('an address that does not say whether it has the layer may be meant', async () => {
+  const other = await LoopbackRegistry.start();
+  const silent = createServer(() => {}).listen(0, '127.0.0.1');
+  await once(silent, 'listening');
+  const certs = join(directory, 'ports');
+  const at = (port: number) => mkdirSync(join(certs, `127.0.0.1:${port}`), { recursive: true });
+  const ports = [origin.host, other.host].map((host) => Number(host.split(':')[1]));
+  for (const port of ports) at(port);
+  stored = [{ bytes: manifestOf(), labels: { [`${SOURCE}127.0.0.1`]: 'team/app' } }];
+  const located = async () => {
+    const found = new RegistryHosts([], {}, certs);
+    const settings = { hosts: found, credentials: new DockerCredentials(), limits };
+    const client = new RegistryClient(settings);
+    const parts = { containerdSocket, hosts: found, registry: client, namespaces: new Map(), log };
+    try {
+      return await (await new ImageLocator(parts).origin(WANTED, {}, 'default')).repoBlobUrl();
+    } finally {
+      await client.close();
+    }
+  };
+  try {
+    // The other registry has no such blob, and nothing listens at ports 80 and 443.
+    assert.equal(await located(), `http://${origin.host}/v2/team/app/blobs`);
+    for (let i = 0; i < 4; i++) other.faults.push({ status: 503 });
+    assert.equal(await located(), undefined);
+    other.faults.length = 0;
+    assert.equal(await located(), `http://${origin.host}/v2/team/app/blobs`);
+    at((silent.address() as AddressInfo).port);
+    assert.equal(await located(), undefined);
+  } finally {
+    silent.close();
+    await other.close();
+  }
+});
+
+test('a blob must be given to the login of the namespace and to the one of obd-blockd', async () => {
+  const own = { credentials: new DockerCredentials(), registry };
+  for (const refused of [0, 1, 2]) {
+    const common = new RegistryClient({ hosts, credentials: new DockerCredentials(), limits });
+    const namespaces = new Map([['team', own]]);
+    const locator = new ImageLocator({
+      containerdSocket,
+      hosts,
+      registry: common,
+      namespaces,
+      log,
+    });
+    for (let i = 0; i < refused; i++) origin.faults.push({ status: 403 });
+    const expected = refused === 0 ? `http://${origin.host}/v2/team/app/blobs` : undefined;
+    assert.equal(await locate(locator, {}, 'team'), expected);
+    await common.close();
+  }
 });

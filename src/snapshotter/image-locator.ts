@@ -7,44 +7,42 @@
  *      the first layer is prepared, labelled with the host and the repositories it came from. That label has lost
  *      the port: it is looked for where candidate-addresses.ts says.
  *
- * Only one registry is ever meant. Bytes that are read lazily are that registry's word, and nothing checks them against the
- * digest: of an image that a second registry offers under the same digests, the first one's word proves nothing. So a
- * reference excludes all registries but its own, and where manifests of several registries name the layer, none is chosen.
+ * A layer is served from the registry that the client pulls from, and from no other. What is read lazily is not checked
+ * against the digest, so another registry that offers the same digests could send other bytes. If the client sends a
+ * reference, only its registry counts. If it does not, and manifests of several registries name the layer, or one that
+ * names it does not say where it is from, no registry is chosen.
  *
  * What labels say may be no longer true, leads elsewhere if the port is missing that content labels have lost, and the
  * client may have a login that we have not. So the registry is asked for the blob, as obd-blockd would: a snapshot is
- * not made of a layer that it could not read.
+ * not made of a layer that it could not read. Where a namespace has a login of its own, both that login and the common one,
+ * which obd-blockd has, must be given the blob.
  *
  * The content service may be asked while containerd waits for us. Its snapshots service may not: garbage collection may
  * hold what that needs, and wait for us too.
  *
  * Cost: one request for each layer to each address that may have it, all at once (registry-probes.ts), and without a
- * reference one pass over the namespace's manifests; those seen once are remembered.
+ * reference one pass over the namespace's manifests (content-manifests.ts).
  */
-import { connectContainerd } from '../containerd/connect.js';
-import { ContentStore } from '../containerd/content-store.js';
-import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
-import { chainIdOn } from '../registry/chain-id.js';
+import { ErrorCodes, hasCode, ObdError, systemCode } from '../errors.js';
 import type { Credentials } from '../registry/credentials.js';
-import { MANIFEST_BYTES_MAX, parseManifest } from '../registry/manifest.js';
-import { isHost, isRepository, parseReference } from '../registry/reference.js';
+import { parseReference } from '../registry/reference.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import type { RegistryHosts } from '../registry/registry-hosts.js';
 import { addressesOf, type Source } from './candidate-addresses.js';
-import {
-  followingLayers,
-  IMAGE_REF_LABELS,
-  type OverlaybdBlob,
-  overlaybdBlobOf,
-} from './labels.js';
+import { ContentManifests } from './content-manifests.js';
+import { followingLayers, IMAGE_REF_LABELS, type OverlaybdBlob } from './labels.js';
 import type { Log } from './log.js';
 import { RegistryProbes } from './registry-probes.js';
 import type { Labels } from './snapshot.js';
 
-const MANIFESTS_FILTER = 'labels."containerd.io/gc.ref.content.config"';
-const SOURCE_LABEL = 'containerd.io/distribution.source.';
-/** A layer has a few hundred bytes of digests and annotations. */
-const MANIFESTS_REMEMBERED_MAX = 4096;
+/** No registry answers at such an address. A time-out or an error may pass, and says nothing about what is there. */
+const NOBODY_THERE: readonly (string | undefined)[] = ['ECONNREFUSED', 'ENOTFOUND'];
+
+const UNKNOWN_ORIGIN: LayerOrigin = {
+  registry: undefined,
+  repoBlobUrl: async () => undefined,
+  hasNamespaceLogin: async () => false,
+};
 
 export interface ImageLocatorParts {
   readonly containerdSocket: string;
@@ -94,8 +92,7 @@ export class ImageLocator {
   readonly #parts: ImageLocatorParts;
   readonly #probes: RegistryProbes;
   readonly #namespaceProbes: ReadonlyMap<string, RegistryProbes>;
-  /** Of manifests by digest. A manifest never changes. */
-  readonly #layersOf = new Map<string, readonly KnownLayer[]>();
+  readonly #manifests: ContentManifests;
 
   constructor(parts: ImageLocatorParts) {
     this.#parts = parts;
@@ -106,6 +103,7 @@ export class ImageLocator {
         new RegistryProbes(registry, parts.hosts),
       ]),
     );
+    this.#manifests = new ContentManifests(parts.containerdSocket, parts.log);
   }
 
   /** Asks registries anew, as when logins or addresses were changed. */
@@ -113,17 +111,36 @@ export class ImageLocator {
     for (const probes of [this.#probes, ...this.#namespaceProbes.values()]) probes.forget();
   }
 
-  /** Asks containerd at most, and registries only where a port is missing; its repoBlobUrl() asks the registry. */
+  /**
+   * Asks containerd at most, and registries only where a port is missing; its repoBlobUrl() asks the registry. What cannot
+   * be found out, such as for a hosts.toml that is wrong, is not known, with a warning.
+   */
   async origin(
     layer: WantedLayer,
     labels: Labels,
     namespace: string | undefined,
   ): Promise<LayerOrigin> {
+    const found = await this.#orUnknown(() => this.#origin(layer, labels, namespace));
+    if (found === undefined) return UNKNOWN_ORIGIN;
+    const { registry, repoBlobUrl, hasNamespaceLogin } = found;
+    return {
+      registry,
+      repoBlobUrl: () => this.#orUnknown(repoBlobUrl),
+      hasNamespaceLogin: async () => (await this.#orUnknown(hasNamespaceLogin)) ?? false,
+    };
+  }
+
+  async #origin(
+    layer: WantedLayer,
+    labels: Labels,
+    namespace: string | undefined,
+  ): Promise<LayerOrigin> {
     const named = this.#referenceIn(labels);
-    const listed = async () =>
-      namespace === undefined
-        ? []
-        : ((await this.#orUnknown(() => this.#askContainerd(layer.chainId, namespace))) ?? []);
+    const listed = async () => {
+      if (namespace === undefined) return [];
+      const ask = () => this.#manifests.sourcesOf(layer.digest, namespace);
+      return (await this.#orUnknown(ask)) ?? [];
+    };
     const sources =
       named === undefined ? await this.#located(await listed(), layer, namespace) : [named];
     const registries = new Set(sources.map((source) => this.#addressOf(source)));
@@ -141,7 +158,9 @@ export class ImageLocator {
         const asked = this.#firstWithBlob(sources, layer, namespace);
         // Clients prepare one layer after the other, and each would wait for its own answer.
         for (const digest of followingLayers(labels)) {
-          if (digest !== layer.digest) void this.#ask(sources, { digest }, namespace);
+          if (digest !== layer.digest) {
+            for (const probes of this.#readersIn(namespace)) void ask(probes, sources, digest);
+          }
         }
         const found = await asked;
         if (found !== undefined || named === undefined) return found;
@@ -154,16 +173,10 @@ export class ImageLocator {
     };
   }
 
-  /** Never rejects: each answer is a size, undefined if the registry does not say, or an error. */
-  #ask(
-    sources: readonly Source[],
-    { digest }: Pick<WantedLayer, 'digest'>,
-    namespace: string | undefined,
-  ): Promise<{ readonly sizeBytes?: number | undefined; readonly error?: unknown }>[] {
-    const probes = this.#namespaceProbes.get(namespace ?? '') ?? this.#probes;
-    return sources.map(({ host, repository, isGuess = false }) =>
-      probes.ask({ host, repository, digest }, isGuess).catch((error: unknown) => ({ error })),
-    );
+  /** By whom a blob must be readable: with the namespace's login, if it has one, and with obd-blockd's. */
+  #readersIn(namespace: string | undefined): RegistryProbes[] {
+    const own = this.#namespaceProbes.get(namespace ?? '');
+    return own === undefined ? [this.#probes] : [own, this.#probes];
   }
 
   #addressOf({ host }: Source): string {
@@ -193,60 +206,26 @@ export class ImageLocator {
     return undefined;
   }
 
-  /**
-   * The overlaybd layer with this chain ID, if a manifest in the content store has it. Those of plain layers are not
-   * computed: a blob of an overlaybd layer is its own diff ID, and of others only the config knows it.
-   */
+  /** As ContentManifests.blobOfChain(); undefined if containerd does not tell. */
   async blobOfChain(chainId: string, namespace: string): Promise<OverlaybdBlob | undefined> {
-    return await this.#orUnknown(async () => {
-      for await (const { layers } of this.#manifests(namespace)) {
-        const found = layers.find((layer) => layer.chainId === chainId);
-        if (found !== undefined) return overlaybdBlobOf(found.annotations);
-      }
-      return undefined;
-    });
+    return await this.#orUnknown(() => this.#manifests.blobOfChain(chainId, namespace));
   }
 
-  /** Not to be told is no failure: there is another way, and it takes longer. */
-  async #orUnknown<T>(ask: () => Promise<T | undefined>): Promise<T | undefined> {
+  /** An error is logged and is no failure: containerd can download the layer, which takes longer. */
+  async #orUnknown<T>(find: () => Promise<T | undefined>): Promise<T | undefined> {
     try {
-      return await ask();
+      return await find();
     } catch (error) {
       if (!(error instanceof ObdError)) throw error;
-      this.#parts.log.warn({ err: error }, 'containerd does not tell where a layer is from');
+      this.#parts.log.warn({ err: error }, 'cannot find out where a layer is from');
       return undefined;
-    }
-  }
-
-  async #askContainerd(chainId: string, namespace: string): Promise<Source[]> {
-    const found = new Map<string, Source>();
-    for await (const { labels, layers } of this.#manifests(namespace)) {
-      if (!layers.some((layer) => layer.chainId === chainId)) continue;
-      for (const source of sourcesIn(labels)) {
-        found.set(`${source.host}/${source.repository}`, source);
-      }
-    }
-    return [...found.values()];
-  }
-
-  async *#manifests(
-    namespace: string,
-  ): AsyncGenerator<{ labels: Labels; layers: readonly KnownLayer[] }, void, undefined> {
-    const client = connectContainerd(this.#parts.containerdSocket, namespace);
-    try {
-      const content = new ContentStore(client);
-      for await (const { digest, sizeBytes, labels } of content.list([MANIFESTS_FILTER])) {
-        if (sizeBytes > MANIFEST_BYTES_MAX) continue;
-        yield { labels, layers: await this.#layers(content, digest) };
-      }
-    } finally {
-      client.close();
     }
   }
 
   /**
    * The sources with the ports that content labels have lost. Several addresses that a name may stand for are all asked; the
-   * only one that has the blob is meant. One that refuses to say may be meant as well: then all are returned.
+   * only one that has the blob is meant. One that does not say whether it has the blob may be meant as well, as with a refused
+   * login, an error or a time-out: then all are returned.
    */
   async #located(
     sources: readonly Source[],
@@ -257,14 +236,15 @@ export class ImageLocator {
     const located = sources.map(async (source) => {
       const addresses = await addressesOf(source, hosts, containerdSocket, namespace ?? '');
       if (addresses.length === 1) return addresses;
-      const outcomes = await Promise.all(this.#ask(addresses, layer, namespace));
+      const [probes = this.#probes] = this.#readersIn(namespace);
+      const outcomes = await Promise.all(ask(probes, addresses, layer.digest));
       const meant = addresses.filter((_, i) => !isAbsent(outcomes[i]?.error));
       return meant.length > 0 ? meant : addresses.slice(0, 1);
     });
     return (await Promise.all(located)).flat();
   }
 
-  /** The URL of the first source that has the blob and gives it to us. All are asked at once. */
+  /** The URL of the first source that has the blob and gives it to all who read it. All are asked at once. */
   async #firstWithBlob(
     sources: readonly Source[],
     layer: WantedLayer,
@@ -272,12 +252,15 @@ export class ImageLocator {
   ): Promise<string | undefined> {
     const { hosts, log } = this.#parts;
     const { digest, sizeBytes: annotated } = layer;
-    const asked = this.#ask(sources, layer, namespace);
+    const asked = this.#readersIn(namespace).map((probes) => ask(probes, sources, digest));
     for (const [i, { host, repository }] of sources.entries()) {
-      const { error, sizeBytes = annotated } = (await asked[i]) ?? {};
+      const answers = await Promise.all(asked.map((each) => each[i]));
+      const error = answers.find((answer) => answer?.error !== undefined)?.error;
+      const sizes = answers.map((answer) => answer?.sizeBytes ?? annotated);
+      const sizeBytes = sizes.find((size) => size !== annotated) ?? annotated;
       if (error !== undefined) {
         const what =
-          'passing over a repository: docker_config has its login, hosts_dir how to reach it';
+          'passing over a repository: it must give the blob to the login of docker_config, which obd-blockd has too, and to the one of the namespace; hosts_dir says how to reach it';
         log.warn({ err: error, digest, host, repository }, what);
       } else if (sizeBytes !== annotated) {
         const found = { digest, host, repository, sizeBytes, annotated };
@@ -288,67 +271,24 @@ export class ImageLocator {
     }
     return undefined;
   }
-
-  /** None of a manifest that cannot be read, which is remembered only if that is the manifest's own fault. */
-  async #layers(content: ContentStore, manifestDigest: string): Promise<readonly KnownLayer[]> {
-    const remembered = this.#layersOf.get(manifestDigest);
-    if (remembered !== undefined) return remembered;
-    const { log } = this.#parts;
-    let bytes: Buffer;
-    try {
-      bytes = await bytesOf(content, manifestDigest);
-    } catch (error) {
-      // It may have been removed since it was listed, or containerd be busy.
-      log.info({ manifestDigest, reason: messageOf(error) }, 'passing over a manifest, for now');
-      return [];
-    }
-    const layers = layersIn(bytes, manifestDigest, log);
-    if (this.#layersOf.size >= MANIFESTS_REMEMBERED_MAX) this.#layersOf.clear();
-    this.#layersOf.set(manifestDigest, layers);
-    return layers;
-  }
 }
 
-interface KnownLayer {
-  readonly digest: string;
-  /** Right if this layer and those below it are overlaybd layers. */
-  readonly chainId: string;
-  readonly annotations: Labels;
-}
-
-/** A label for each host; its value lists repositories, with commas between. */
-function sourcesIn(labels: Labels): Source[] {
-  const hosts = Object.entries(labels).filter(([key]) => key.startsWith(SOURCE_LABEL));
-  const sources = hosts.flatMap(([key, repositories]) =>
-    repositories
-      .split(',')
-      .map((repository) => ({ host: key.slice(SOURCE_LABEL.length), repository })),
+/** Never rejects: each answer is a size, undefined if the registry does not say, or an error. */
+function ask(
+  probes: RegistryProbes,
+  sources: readonly Source[],
+  digest: string,
+): Promise<{ readonly sizeBytes?: number | undefined; readonly error?: unknown }>[] {
+  return sources.map(({ host, repository, isGuess = false }) =>
+    probes.ask({ host, repository, digest }, isGuess).catch((error: unknown) => ({ error })),
   );
-  return sources.filter(({ host, repository }) => isHost(host) && isRepository(repository));
 }
 
-async function bytesOf(content: ContentStore, digest: string): Promise<Buffer> {
-  const pieces: Uint8Array[] = [];
-  for await (const piece of content.read(digest)) pieces.push(piece);
-  return Buffer.concat(pieces);
-}
-
-function layersIn(manifest: Uint8Array, manifestDigest: string, log: Log): readonly KnownLayer[] {
-  try {
-    const parsed = parseManifest(manifest, undefined, `manifest ${manifestDigest}`);
-    if (parsed.kind !== 'image') return [];
-    let chainId = '';
-    return parsed.manifest.layers.map(({ digest, annotations = {} }) => {
-      chainId = chainIdOn(chainId, digest);
-      return { digest, chainId, annotations };
-    });
-  } catch (error) {
-    log.info({ manifestDigest, reason: messageOf(error) }, 'passing over a manifest');
-    return [];
-  }
-}
-
-/** Whether a registry said, or could not be reached to say, that it has not the blob. */
+/** Whether a registry said that it has not the blob, or there is no registry. */
 function isAbsent(error: unknown): boolean {
-  return error !== undefined && !hasCode(error, ErrorCodes.Unauthorized);
+  if (hasCode(error, ErrorCodes.NotFound)) return true;
+  for (let at = error; at instanceof Error; at = at.cause) {
+    if (NOBODY_THERE.includes(systemCode(at))) return true;
+  }
+  return false;
 }

@@ -1,0 +1,179 @@
+/**
+ * The manifests in containerd's content store, which is asked in the client's namespace: the one that names a layer is there
+ * before the first layer is prepared, labelled with the hosts and the repositories that it came from.
+ *
+ * Any of them that names a layer may be the one that is being pulled. So sourcesOf() tells all their sources, or nothing:
+ *
+ *   - One that names the layer and has no label that says where it is from makes the answer "not known".
+ *   - One that cannot be read now does, too: it may name the layer.
+ *   - One that is too large or that breaks a rule of manifest.ts may be accepted by containerd. It counts if the layer's digest
+ *     is anywhere in its text, and otherwise not: an odd manifest of another image must not end lazy pulls on a host.
+ *   - One that has gone since it was listed is of no pull: those hold a lease.
+ *
+ * Listed are manifests that refer to their config by a label. All clients set that label before they prepare a layer, as
+ * containerd's garbage collection takes the config away otherwise.
+ *
+ * Cost: one list of the namespace's manifests for each question; a manifest that was parsed once is remembered.
+ */
+import { connectContainerd } from '../containerd/connect.js';
+import { type ContentInfo, ContentStore } from '../containerd/content-store.js';
+import { ErrorCodes, hasCode, messageOf } from '../errors.js';
+import { chainIdOn } from '../registry/chain-id.js';
+import { MANIFEST_BYTES_MAX, parseManifest } from '../registry/manifest.js';
+import { isHost, isRepository } from '../registry/reference.js';
+import type { Source } from './candidate-addresses.js';
+import { type OverlaybdBlob, overlaybdBlobOf } from './labels.js';
+import type { Log } from './log.js';
+import type { Labels } from './snapshot.js';
+
+const MANIFESTS_FILTER = 'labels."containerd.io/gc.ref.content.config"';
+const SOURCE_LABEL = 'containerd.io/distribution.source.';
+/** A layer has a few hundred bytes of digests and annotations. */
+const REMEMBERED_MAX = 4096;
+/** Of one that is too large to be parsed. Registries need not accept more than MANIFEST_BYTES_MAX, a sixteenth of this. */
+const SEARCHED_BYTES_MAX = 16 * MANIFEST_BYTES_MAX;
+
+interface KnownLayer {
+  readonly digest: string;
+  /** Right if this layer and those below it are overlaybd layers. */
+  readonly chainId: string;
+  readonly annotations: Labels;
+}
+
+/** What a manifest has in it: its layers, or why those are not known. */
+type Contents = readonly KnownLayer[] | 'not parsed' | 'unreadable' | 'gone';
+
+export class ContentManifests {
+  readonly #containerdSocket: string;
+  readonly #log: Log;
+  /** By digest. A manifest never changes. */
+  readonly #remembered = new Map<string, readonly KnownLayer[] | 'not parsed'>();
+
+  constructor(containerdSocket: string, log: Log) {
+    this.#containerdSocket = containerdSocket;
+    this.#log = log;
+  }
+
+  /**
+   * Where the images with this blob are from, each host without its port.
+   *
+   * @returns undefined if a manifest that has, or may have, the blob does not say.
+   * @throws {ObdError} what containerd answers.
+   */
+  async sourcesOf(blobDigest: string, namespace: string): Promise<Source[] | undefined> {
+    const found = new Map<string, Source>();
+    for await (const { content, info, contents } of this.#all(namespace)) {
+      const { digest: manifestDigest, labels } = info;
+      if (contents === 'unreadable') return undefined;
+      const names =
+        contents === 'not parsed'
+          ? await this.#mentions(content, info, blobDigest)
+          : contents !== 'gone' && contents.some(({ digest }) => digest === blobDigest);
+      if (!names) continue;
+      const sources = sourcesIn(labels);
+      if (sources === undefined) {
+        const what =
+          'a manifest with this layer does not say which registry it is from: pull its image again, or remove it';
+        this.#log.warn({ manifestDigest, blobDigest, namespace }, what);
+        return undefined;
+      }
+      for (const source of sources) found.set(`${source.host}/${source.repository}`, source);
+    }
+    return [...found.values()];
+  }
+
+  /**
+   * The overlaybd layer with this chain ID, if a manifest has it. Chain IDs of plain layers are not computed: a blob of an
+   * overlaybd layer is its own diff ID, and of others only the config knows it.
+   *
+   * @throws {ObdError} what containerd answers; that of overlaybdBlobOf().
+   */
+  async blobOfChain(chainId: string, namespace: string): Promise<OverlaybdBlob | undefined> {
+    for await (const { contents } of this.#all(namespace)) {
+      if (typeof contents === 'string') continue;
+      const found = contents.find((layer) => layer.chainId === chainId);
+      if (found !== undefined) return overlaybdBlobOf(found.annotations);
+    }
+    return undefined;
+  }
+
+  async *#all(
+    namespace: string,
+  ): AsyncGenerator<
+    { content: ContentStore; info: ContentInfo; contents: Contents },
+    void,
+    undefined
+  > {
+    const client = connectContainerd(this.#containerdSocket, namespace);
+    try {
+      const content = new ContentStore(client);
+      for await (const info of content.list([MANIFESTS_FILTER])) {
+        yield { content, info, contents: await this.#contents(content, info) };
+      }
+    } finally {
+      client.close();
+    }
+  }
+
+  async #contents(content: ContentStore, { digest, sizeBytes }: ContentInfo): Promise<Contents> {
+    if (sizeBytes > MANIFEST_BYTES_MAX) return 'not parsed';
+    const remembered = this.#remembered.get(digest);
+    if (remembered !== undefined) return remembered;
+    const pieces: Uint8Array[] = [];
+    try {
+      for await (const piece of content.read(digest)) pieces.push(piece);
+    } catch (error) {
+      if (hasCode(error, ErrorCodes.NotFound)) return 'gone';
+      const what = 'a manifest cannot be read now';
+      this.#log.warn({ manifestDigest: digest, reason: messageOf(error) }, what);
+      return 'unreadable';
+    }
+    const contents = layersIn(Buffer.concat(pieces), digest, this.#log);
+    if (this.#remembered.size >= REMEMBERED_MAX) this.#remembered.clear();
+    this.#remembered.set(digest, contents);
+    return contents;
+  }
+
+  /** Whether the text of a manifest has a digest in it. @throws {ObdError} what containerd answers. */
+  async #mentions(content: ContentStore, info: ContentInfo, blobDigest: string): Promise<boolean> {
+    if (info.sizeBytes > SEARCHED_BYTES_MAX) return false;
+    let end = '';
+    for await (const piece of content.read(info.digest)) {
+      const text = end + Buffer.from(piece).toString('latin1');
+      if (text.includes(blobDigest)) return true;
+      end = text.slice(-blobDigest.length);
+    }
+    return false;
+  }
+}
+
+/** A label for each host; its value lists repositories, with commas between. undefined for none, or for one that is odd. */
+function sourcesIn(labels: Labels): Source[] | undefined {
+  const hosts = Object.entries(labels).filter(([key]) => key.startsWith(SOURCE_LABEL));
+  const sources = hosts.flatMap(([key, repositories]) =>
+    repositories
+      .split(',')
+      .map((repository) => ({ host: key.slice(SOURCE_LABEL.length), repository })),
+  );
+  const isKnown = sources.every(({ host, repository }) => isHost(host) && isRepository(repository));
+  return isKnown && sources.length > 0 ? sources : undefined;
+}
+
+function layersIn(
+  manifest: Uint8Array,
+  manifestDigest: string,
+  log: Log,
+): readonly KnownLayer[] | 'not parsed' {
+  try {
+    const parsed = parseManifest(manifest, undefined, `manifest ${manifestDigest}`);
+    if (parsed.kind !== 'image') return [];
+    let chainId = '';
+    return parsed.manifest.layers.map(({ digest, annotations = {} }) => {
+      chainId = chainIdOn(chainId, digest);
+      return { digest, chainId, annotations };
+    });
+  } catch (error) {
+    log.info({ manifestDigest, reason: messageOf(error) }, 'a manifest is not as it should be');
+    return 'not parsed';
+  }
+}
