@@ -105,6 +105,8 @@ export class Blockd {
       outageLog: {
         unavailable: (outage) => log.warn(outage, 'registry unavailable, reads waiting'),
         recovered: (outage) => log.info(outage, 'registry recovered'),
+        left: (outage) =>
+          log.info(outage, 'registry still unavailable, no reads wait for it any more'),
       },
     });
     this.#closers.push(() => cache.close());

@@ -21,9 +21,11 @@ import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import { RangeFill, type WholeBlob } from '../registry/blob-ranges.js';
 import { BlobHealth, isFinal } from './blob-health.js';
 import { CHUNK_BYTES } from './chunk-set.js';
+import type { ChunkStore } from './chunk-store.js';
 import type { FetchScheduler } from './fetch-scheduler.js';
 import { type Fetcher, Flight, Waiter } from './flight.js';
 import type { RegistryOutages, WaitedFor } from './registry-outages.js';
+import { StrayWhole } from './stray-whole.js';
 import { type StreamSink, WholeStream } from './whole-stream.js';
 
 /** Long enough that a sweep is bound by the network and not by round trips. */
@@ -41,18 +43,6 @@ const PROBE_MS_MAX = 600_000;
 const RESTS_MAX = 64;
 /** Loads that have waited less are under way and not waiting. */
 const WAITING_MS_MIN = 1_000;
-
-/** Where chunks go. */
-export interface ChunkStore extends Omit<StreamSink, 'wants' | 'isAwaited' | 'isUseful'> {
-  readonly registry: string;
-  readonly chunks: number;
-  /** Whether there is room to keep more than what is asked for. */
-  readonly roomy: boolean;
-  /** Whether the chunk can be read now. */
-  isHere(chunk: number): boolean;
-  /** Stores or holds whole chunks from `first` on. Never fails: what cannot be stored is held. */
-  keep(first: number, bytes: Uint8Array): Promise<void>;
-}
 
 /** What the reads of one handle wait for. */
 export interface Waits {
@@ -79,6 +69,7 @@ export class BlobFetches implements WaitedFor {
   readonly #health: BlobHealth;
   readonly #flights = new Map<number, Flight>();
   readonly #waiters = new Set<Waiter>();
+  readonly #stray = new StrayWhole();
   /** Told when nothing is under way. */
   readonly #idle: (() => void)[] = [];
   #streaming: Streaming | undefined;
@@ -270,16 +261,21 @@ export class BlobFetches implements WaitedFor {
     flight.abort = abort;
     const fill = this.#fillOf(flight);
     fetcher.onRequest();
+    const startedMs = performance.now();
     try {
       const options = { signal: abort.signal, after: flight.lastError };
       const whole = await fetcher.ranges.attempt(fill, options);
       if (whole !== undefined) {
-        if (abort.signal.aborted) whole.cutOff();
-        else await this.#takeWhole(whole, flight, fetcher);
-        return;
+        const stray = this.#stray.errorOf(whole, fetcher.ranges, startedMs);
+        if (stray === undefined && !abort.signal.aborted) {
+          return await this.#takeWhole(whole, flight, fetcher);
+        }
+        whole.cutOff();
+        throw stray;
       }
       // Dismissed while it was under way: somebody else may be fetching these chunks by now.
       if (abort.signal.aborted) return;
+      this.#stray.ranged();
       flight.state = 'keeping';
       fetcher.onBytes(fill.filled);
       await this.#store.keep(flight.first, fill.bytes);
@@ -382,19 +378,25 @@ export class BlobFetches implements WaitedFor {
 
   #sinkFor(fetcher: Fetcher): StreamSink {
     const store = this.#store;
+    let unaskedBytes = store.unaskedBytesMax;
+    const keepsMore = () => store.roomy && unaskedBytes > 0;
     return {
       sizeBytes: store.sizeBytes,
-      wants: (chunk) => !store.isHere(chunk) && (store.roomy || this.#flights.has(chunk)),
+      wants: (chunk) => !store.isHere(chunk) && (this.#flights.has(chunk) || keepsMore()),
       isAwaited: (chunk) => this.#flights.has(chunk),
-      isUseful: () => store.roomy || this.#flights.size > 0,
+      isUseful: () => keepsMore() || this.#flights.size > 0,
       agrees: (chunk, bytes) => store.agrees(chunk, bytes),
       keep: async (first, bytes) => {
         fetcher.onBytes(bytes.length);
-        await store.keep(first, bytes);
         const end = first + Math.ceil(bytes.length / CHUNK_BYTES);
+        for (let chunk = first; chunk < end; chunk++) {
+          if (!this.#flights.has(chunk)) unaskedBytes -= CHUNK_BYTES;
+        }
+        await store.keep(first, bytes);
         for (let chunk = first; chunk < end; chunk++) this.#landIfHere(this.#flights.get(chunk));
       },
       drop: (first, end) => store.drop(first, end),
+      damaged: (chunk) => store.damaged(chunk),
     };
   }
 
@@ -472,6 +474,8 @@ export class BlobFetches implements WaitedFor {
       const isProbed = isVain && (this.#health.isDead || flight.isDead);
       if (isProbed && this.#probe === undefined) {
         if (flight.state === 'fetching') this.#health.grant(flight);
+        // By the way of one who is here still: closing that one ends it.
+        if (flight.state === 'queued') flight.lastFetcher = waiter.fetcher;
         this.#probe = { flight, untilMs: performance.now() + PROBE_MS_MAX };
       } else if (this.#probe?.flight !== flight) {
         this.#abandon(flight);

@@ -37,7 +37,7 @@ const SAVE_DELAY_MS = 1000;
 /** How soon the cache makes room for others that fill the disk. */
 const SHRINK_MS = 2000;
 
-const SILENT: OutageLog = { unavailable: () => {}, recovered: () => {} };
+const SILENT: OutageLog = { unavailable: () => {}, recovered: () => {}, left: () => {} };
 
 export interface BlockCacheOptions {
   /** Of chunks on the disk; by default {@link defaultCapacity}. */

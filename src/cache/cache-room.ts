@@ -13,6 +13,8 @@ import type { SharedBlob } from './shared-blob.js';
 const BATCH_BYTES = 16 << 20;
 /** A small cache keeps most of its chunks at each eviction. */
 const BATCH_SHARE = 1 / 16;
+/** What nobody has asked for may evict this much of the capacity at a time. */
+const UNASKED_SHARE = 1 / 4;
 
 /** `later`: everything stored was used a moment ago. `never`: nothing is left to evict. */
 export type RoomAnswer = 'now' | 'later' | 'never';
@@ -36,6 +38,11 @@ export class CacheRoom {
     this.#disk = disk;
     this.capacityBytes = capacityBytes;
     this.#open = open;
+  }
+
+  /** How much may be stored of a blob that is sent whole, beside what was asked for: what is free, or a share. */
+  get unaskedBytesMax(): number {
+    return Math.max(this.capacityBytes - this.#usedBytes(), this.capacityBytes * UNASKED_SHARE);
   }
 
   /** Makes room for `bytes` more, which count as used until release(). Only after `now` they are reserved. */

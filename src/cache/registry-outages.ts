@@ -1,6 +1,6 @@
 /**
  * Which registries fail, for the log: one line when the reads of mounted disks begin to wait for one, and one when
- * everything that failed there has succeeded. A registry that comes and goes has a pair of lines every QUIET_MS at most.
+ * everything that failed there has succeeded, or the last of it is closed. A registry that comes and goes has a pair of lines every QUIET_MS at most.
  *
  * Also bounds how often a registry that fails is asked, whatever the number of its blobs.
  */
@@ -18,6 +18,8 @@ export interface OutageLog {
     readonly err: unknown;
   }): void;
   recovered(outage: { readonly registry: string; readonly afterMs: number }): void;
+  /** Every blob that failed is closed: no read waits, and nobody knows whether it is back. */
+  left(outage: { readonly registry: string; readonly afterMs: number }): void;
 }
 
 /** A blob, as the reads that wait for it. */
@@ -68,18 +70,12 @@ export class RegistryOutages {
 
   /** The blob gives bytes. */
   succeeded(registry: string, blob: WaitedFor): void {
-    const outage = this.#outages.get(registry);
-    if (outage?.failing.delete(blob) !== true || outage.failing.size > 0) return;
-    this.#end(registry);
-    if (!outage.isLogged) return;
-    const afterMs = Math.round(performance.now() - outage.startedMs);
-    this.#log.recovered({ registry, afterMs });
+    this.#without(registry, blob, (outage) => this.#log.recovered(outage));
   }
 
   /** The blob is closed: what comes of it is of no interest any more. */
   closed(registry: string, blob: WaitedFor): void {
-    const outage = this.#outages.get(registry);
-    if (outage?.failing.delete(blob) === true && outage.failing.size === 0) this.#end(registry);
+    this.#without(registry, blob, (outage) => this.#log.left(outage));
   }
 
   /** When the registry may be asked again, not before `earliestMs`. */
@@ -90,9 +86,13 @@ export class RegistryOutages {
     return Math.max(earliestMs, freeMs);
   }
 
-  #end(registry: string): void {
+  #without(registry: string, blob: WaitedFor, tell: OutageLog['recovered']): void {
+    const outage = this.#outages.get(registry);
+    if (outage?.failing.delete(blob) !== true || outage.failing.size > 0) return;
     this.#outages.delete(registry);
     this.#takenMs.delete(registry);
+    const afterMs = Math.round(performance.now() - outage.startedMs);
+    if (outage.isLogged) tell({ registry, afterMs });
   }
 
   #mayLog(registry: string): boolean {

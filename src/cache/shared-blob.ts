@@ -4,12 +4,13 @@
  */
 import { readSync } from 'node:fs';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
-import { BlobFetches, type ChunkStore } from './blob-fetches.js';
+import { BlobFetches } from './blob-fetches.js';
 import type { BlobFile } from './blob-file.js';
 import type { BlobIdentity } from './blob-slot.js';
 import type { BlobName } from './cache-directory.js';
 import type { CacheRoom } from './cache-room.js';
 import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
+import type { ChunkStore } from './chunk-store.js';
 import { isDiskFull } from './durable-file.js';
 import { ClockHand } from './eviction.js';
 import type { FetchScheduler } from './fetch-scheduler.js';
@@ -21,7 +22,7 @@ export interface BlobHome {
   readonly scheduler: FetchScheduler;
   readonly outages: RegistryOutages;
   readonly held: HeldChunks;
-  readonly room: Pick<CacheRoom, 'reserve' | 'release' | 'evict'>;
+  readonly room: Pick<CacheRoom, 'reserve' | 'release' | 'evict' | 'unaskedBytesMax'>;
   /** Nothing can be stored, for this reason. Called as often as that happens. */
   full(fault: ObdError): void;
   /** Storing works. */
@@ -127,6 +128,20 @@ export class SharedBlob implements ChunkStore {
       this.#home.held.drop(this, chunk);
     }
     this.#home.changed(this);
+  }
+
+  get unaskedBytesMax(): number {
+    return this.#home.room.unaskedBytesMax;
+  }
+
+  damaged(chunk: number): void {
+    const offset = chunk * CHUNK_BYTES;
+    const problem = 'the registry has others, which agree with the digest';
+    this.#report(
+      ErrorCodes.Corrupt,
+      `Dropping cached bytes of ${this.digest} at ${offset}`,
+      problem,
+    );
   }
 
   agrees(chunk: number, bytes: Uint8Array): boolean {

@@ -123,6 +123,7 @@ test('a registry is told of once when it fails, and once when it is back', async
     unavailable: ({ registry, waiting }: { registry: string; waiting: number }) =>
       lines.push(`${registry} ${waiting}`),
     recovered: () => lines.push('recovered'),
+    left: () => lines.push('left'),
   };
   await withCache(
     async (cache) => {
@@ -140,6 +141,81 @@ test('a registry is told of once when it fails, and once when it is back', async
   );
   assert.deepEqual(lines, ['registry.example 1', 'recovered']);
 });
+
+test('an outage whose last blob is closed ends with a line of its own', async () => {
+  const lines: string[] = [];
+  const outageLog = {
+    unavailable: () => lines.push('unavailable'),
+    recovered: () => lines.push('recovered'),
+    left: () => lines.push('left'),
+  };
+  await withCache(
+    async (cache) => {
+      const down = new BlobDouble(CONTENT);
+      down.before = gone;
+      const blobs = [await cache.openBlob(down), await cache.openBlob(new BlobDouble(CONTENT))];
+      const ended = blobs.map((blob) =>
+        assert.rejects(loadMounted(blob, 1, 60_000), { code: ErrorCodes.FailedPrecondition }),
+      );
+      await sleep(20);
+      for (const blob of blobs) blob.close();
+      await Promise.all(ended);
+    },
+    { capacityBytes: 1 << 30, reserveBytes: 0, outageLog },
+  );
+  assert.deepEqual(lines, ['unavailable', 'left']);
+});
+
+test('a whole blob sent once by a server that has ranges is refused, and the range asked for again', async () => {
+  await withCache(async (cache) => {
+    const ranges = new BlobDouble(CONTENT);
+    const blob = await cache.openBlob(ranges);
+    await loadMounted(blob, 0, 10_000);
+    let wholes = 1;
+    ranges.whole = () => (wholes-- > 0 ? wholeOf(CONTENT) : undefined);
+    await loadMounted(blob, 30, 10_000);
+    assert.ok(blob.cachedBytes < 4 * CHUNK_BYTES, `${blob.cachedBytes} bytes are cached`);
+    ranges.whole = () => wholeOf(CONTENT);
+    await loadMounted(blob, 35, 10_000);
+    await assertReads(blob, 0, CONTENT.length);
+    assert.equal(blob.cachedBytes, CONTENT.length);
+  });
+});
+
+test('a stream evicts no more than a share of the cache for what nobody asked for', async () => {
+  await withCache(
+    async (cache) => {
+      const other = new BlobDouble(distinctBytes(16 * CHUNK_BYTES, 9), 'other.example/app');
+      const kept = await cache.openBlob(other);
+      await loadMounted(kept, 0, 10_000);
+      await kept.load(0, other.sizeBytes);
+      const ranges = new BlobDouble(CONTENT);
+      const blob = await cache.openBlob(ranges);
+      ranges.whole = () => wholeOf(CONTENT);
+      await loadMounted(blob, 39, 10_000);
+      assert.ok(kept.cachedBytes >= 8 * CHUNK_BYTES, `${kept.cachedBytes} bytes are left`);
+    },
+    { capacityBytes: 20 * CHUNK_BYTES, reserveBytes: 0 },
+  );
+});
+
+for (const damage of ['cached', 'sent'] as const) {
+  test(`the first chunk here and that of a stream differ, and the ${damage} one is wrong`, async () => {
+    await withCache(async (cache, _directory, faults) => {
+      const ranges = new BlobDouble(CONTENT);
+      const blob = await cache.openBlob(ranges);
+      if (damage === 'cached') ranges.damage = (target) => target.fill(0xee);
+      await loadMounted(blob, 0, 10_000);
+      ranges.damage = () => {};
+      const wrong = distinctBytes(CONTENT.length, 7);
+      let streams = 0;
+      ranges.whole = () => wholeOf(damage === 'sent' && streams++ === 0 ? wrong : CONTENT);
+      await loadMounted(blob, 40, 10_000);
+      await assertReads(blob, 0, CONTENT.length);
+      assert.equal(faults.length, damage === 'cached' ? 1 : 0);
+    });
+  });
+}
 
 for (const sizeKnown of [true, false]) {
   test(`a blob that comes whole is taken once, size ${sizeKnown ? 'known' : 'unknown'}`, async () => {

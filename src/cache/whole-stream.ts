@@ -3,7 +3,8 @@
  *
  * Pull-through caches answer so until they have the blob. Nothing in such an answer says that it is the blob, so that its
  * first chunk is compared with the one that is here since the blob was opened, and its digest is checked at the end: if that
- * is wrong, everything that came of it is dropped.
+ * is wrong, everything that came of it is dropped. Where the first chunks differ, neither is believed: the stream is only
+ * checked, and if its digest is right its first chunk replaces the one that was here. The next stream is then kept.
  *
  * Memory: one buffer of BUFFER_CHUNKS. The registry is read no faster than the chunks are stored.
  */
@@ -28,6 +29,8 @@ export interface StreamSink {
   isUseful(): boolean;
   keep(first: number, bytes: Uint8Array): Promise<void>;
   drop(first: number, end: number): void;
+  /** The chunk that is here has other bytes than the blob. */
+  damaged(chunk: number): void;
 }
 
 export class WholeStream {
@@ -39,6 +42,8 @@ export class WholeStream {
   readonly #sink: StreamSink;
   /** Chunks that came of this stream, as [first, end). */
   readonly #kept: [number, number][] = [];
+  /** The first chunk, where another is here: the stream is then checked and not kept. */
+  #doubted: Uint8Array | undefined;
 
   constructor(ranges: BlobRanges, sink: StreamSink) {
     this.#ranges = ranges;
@@ -63,7 +68,7 @@ export class WholeStream {
         taken += part.length;
         filled += part.length;
         if (filled === buffer.length || this.#completesAwaited(filled)) {
-          filled = await this.#flush(whole, buffer, filled);
+          filled = await this.#flush(buffer, filled);
         }
       }
       if (!this.#sink.isUseful()) {
@@ -79,7 +84,11 @@ export class WholeStream {
     const found = `${this.#ranges.digest.split(':', 1)[0]}:${hash.digest('hex')}`;
     if (found !== this.#ranges.digest) throw this.#refusal(whole, `has the digest ${found}`);
     // The last chunk may be shorter than others, and only now it is known to be whole.
-    if (filled > 0) await this.#keep(whole, buffer.subarray(0, filled));
+    if (filled > 0) await this.#keep(buffer.subarray(0, filled));
+    if (this.#doubted === undefined) return;
+    this.#sink.damaged(0);
+    this.#sink.drop(0, 1);
+    await this.#sink.keep(0, this.#doubted);
   }
 
   /** Whether the last whole chunk in the buffer is one that somebody waits for. */
@@ -89,21 +98,22 @@ export class WholeStream {
   }
 
   /** Keeps the whole chunks. @returns How much is left in the buffer. */
-  async #flush(whole: WholeBlob, buffer: Buffer, filled: number): Promise<number> {
+  async #flush(buffer: Buffer, filled: number): Promise<number> {
     const bytes = filled - (filled % CHUNK_BYTES);
-    await this.#keep(whole, buffer.subarray(0, bytes));
+    await this.#keep(buffer.subarray(0, bytes));
     buffer.copyWithin(0, bytes, filled);
     return filled - bytes;
   }
 
-  async #keep(whole: WholeBlob, bytes: Uint8Array): Promise<void> {
-    if (bytes.length === 0) return;
+  async #keep(bytes: Uint8Array): Promise<void> {
+    if (bytes.length === 0 || this.#doubted !== undefined) return;
     const first = this.position;
     const end = first + Math.ceil(bytes.length / CHUNK_BYTES);
     const bytesOf = (from: number, to: number) =>
       bytes.subarray((from - first) * CHUNK_BYTES, (to - first) * CHUNK_BYTES);
     if (first === 0 && !this.#sink.agrees(0, bytesOf(0, 1))) {
-      throw this.#refusal(whole, 'begins with other bytes');
+      this.#doubted = Uint8Array.from(bytesOf(0, 1));
+      return;
     }
     for (let chunk = first; chunk < end; chunk++) {
       if (!this.#sink.wants(chunk)) continue;
