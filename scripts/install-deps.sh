@@ -43,6 +43,7 @@ readonly TEST_NEEDS=(
   fusermount3 fuse3
   qemu-nbd qemu-utils
   setfattr attr
+  fincore util-linux-extra
   setfacl acl
   xz xz-utils
   shellcheck shellcheck
