@@ -58,7 +58,7 @@ function warnOfAbsence({ manifest, seenAt }: KnownManifest, error: unknown): voi
 async function attachAndMount(
   client: BlockdClient,
   place: DeviceMount,
-  { config, fileSystem }: ServableImage,
+  { config }: ServableImage,
   signal: AbortSignal,
 ): Promise<void> {
   const { directory, deviceId, configPath } = place;
@@ -70,7 +70,7 @@ async function attachAndMount(
     undo.push(() => client.detach(deviceId));
     const device = await client.attach(deviceId, configPath, signal);
     signal.throwIfAborted();
-    await mountImage(device.path, fileSystem, directory);
+    await mountImage(device.path, directory);
     const what = `${device.path}, ${byteText(device.sizeBytes)} in ${device.layers} layers`;
     process.stdout.write(`${directory}: ${what}\n`);
   } catch (error) {

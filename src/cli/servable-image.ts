@@ -17,8 +17,6 @@ import { RememberingSource } from './remembering-source.js';
 
 export interface ServableImage {
   readonly config: ImageConfig;
-  /** One that isMountable(). */
-  readonly fileSystem: string;
 }
 
 export interface ServableOptions {
@@ -42,7 +40,7 @@ export async function servableImage(
 ): Promise<ServableImage> {
   if (/^\.{0,2}\//.test(image)) {
     const config = await readImageConfig(resolve(image));
-    return { config, fileSystem: DEFAULT_FILE_SYSTEM };
+    return { config };
   }
   if (image.startsWith('oci:')) return await fromLayout(image.slice('oci:'.length), options);
   return await fromRegistry(image.replace(/^docker:\/\//, ''), options);
@@ -92,5 +90,5 @@ function servable(
   }
   const lowers = layers.map(lowerOf);
   const config = { repoBlobUrl, lowers, upper: {}, resultFile: '', accelerationLayer: false };
-  return { config, fileSystem };
+  return { config };
 }

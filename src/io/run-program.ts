@@ -20,6 +20,7 @@ const PACKAGES = {
   ln: 'coreutils',
   losetup: 'mount',
   mount: 'mount',
+  od: 'coreutils',
   rm: 'coreutils',
   sh: 'dash',
   umount: 'mount',

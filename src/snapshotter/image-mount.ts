@@ -33,6 +33,14 @@ const MOUNT_OPTIONS: Readonly<Record<string, string>> = {
   erofs: 'ro,noatime',
 };
 
+/** Where each file system has what in its first block, in hexadecimal (linux/magic.h, fs/xfs/libxfs/xfs_format.h). */
+const MAGICS = [
+  { fileSystem: 'ext4', at: 1024 + 56, bytes: '53ef' },
+  { fileSystem: 'erofs', at: 1024, bytes: 'e2e1f5e0' },
+  { fileSystem: 'xfs', at: 0, bytes: '58465342' },
+] as const;
+const SUPERBLOCK_BYTES = 4096;
+
 export const DEFAULT_FILE_SYSTEM = 'ext4';
 
 export function isMountable(fileSystem: string): boolean {
@@ -44,20 +52,41 @@ export async function mountAt(target: string): Promise<MountPoint | undefined> {
   return (await readMountTable()).findLast((mount) => mount.target === target);
 }
 
-/** @throws {ObdError} `Io` with what mount(8) said. */
-export async function mountImage(
-  device: string,
-  fileSystem: string,
-  target: string,
-): Promise<void> {
-  const options = MOUNT_OPTIONS[fileSystem];
-  if (options === undefined) throw new TypeError(`${fileSystem} is not mountable`);
+/**
+ * Mounts a device with the file system that its first block says it has. What an image's annotations say of it may be wrong.
+ *
+ * @throws {ObdError} `Io` with what mount(8) said, or if the device cannot be read; `Unsupported` for another file system.
+ */
+export async function mountImage(device: string, target: string): Promise<void> {
+  const fileSystem = fileSystemIn(await firstBlock(device));
+  const options = MOUNT_OPTIONS[fileSystem ?? ''];
+  if (fileSystem === undefined || options === undefined) {
+    const found = `Cannot mount ${device}: its image has no file system of type ${Object.keys(MOUNT_OPTIONS).join(', ')}`;
+    throw new ObdError(ErrorCodes.Unsupported, found, { path: device });
+  }
   const args = ['-t', fileSystem, '-o', options, '--', device, target];
   const { status, stderr } = await runProgram('mount', args, MOUNT_TIMEOUT_MS);
   if (status === 0) return;
   // What follows the first line is advice to read the kernel's log, which knows less than the daemon's.
   const [said] = stderr.split('\n');
   const found = `Cannot mount ${device} on "${target}": ${said}; if its image could not be read, the log of obd-blockd says why`;
+  throw new ObdError(ErrorCodes.Io, found, { path: device });
+}
+
+/** The file system whose superblock is in a disk's first 4 KiB; undefined for none that can be mounted. */
+export function fileSystemIn(block: Uint8Array): string | undefined {
+  const bytes = Buffer.from(block);
+  return MAGICS.find(
+    ({ at, bytes: magic }) => bytes.toString('hex', at, at + magic.length / 2) === magic,
+  )?.fileSystem;
+}
+
+/** Read by a process: a device whose registry is away would keep a thread of ours for as long. */
+async function firstBlock(device: string): Promise<Buffer> {
+  const args = ['-A', 'n', '-v', '-t', 'x1', '-N', `${SUPERBLOCK_BYTES}`, '--', device];
+  const { status, stdout, stderr } = await runProgram('od', args, MOUNT_TIMEOUT_MS);
+  if (status === 0) return Buffer.from(stdout.replace(/\s/g, ''), 'hex');
+  const found = `Cannot read the file system of ${device}: ${stderr}; the log of obd-blockd says why`;
   throw new ObdError(ErrorCodes.Io, found, { path: device });
 }
 

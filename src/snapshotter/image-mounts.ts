@@ -51,7 +51,6 @@ export interface MountableImage {
   /** Of the snapshot of its topmost layer. */
   readonly id: number;
   readonly config: ImageConfig;
-  readonly fileSystem: string;
   /** For messages: which image, of which registry. */
   readonly description: string;
 }
@@ -181,7 +180,7 @@ export class ImageMounts {
     for (const timer of this.#leaving.values()) clearTimeout(timer);
   }
 
-  async #attachAndMount({ id, config, fileSystem }: MountableImage): Promise<string> {
+  async #attachAndMount({ id, config }: MountableImage): Promise<string> {
     const target = this.#directories.mountPoint(id);
     const configPath = this.#directories.blockConfig(id);
     await this.#directories.createBlock(id);
@@ -191,7 +190,7 @@ export class ImageMounts {
     if (mounted?.source === device.path && (await deviceAnswers(device.path))) return target;
     try {
       const sound = mounted === undefined ? device : await this.#replaced(id, configPath, device);
-      await mountImage(sound.path, fileSystem, target);
+      await mountImage(sound.path, target);
       return target;
     } catch (error) {
       if (!(await this.#letGo(id))) this.#sweepSoon();

@@ -3,21 +3,21 @@
  *
  *   local, trace   unpacked by containerd, which checked its digest: the same for everybody
  *   remote         nothing checks its bytes against the digest, they are its registry's word: for pulls from that
- *                  registry, and with the same size and file system
+ *                  registry, and with the same size
  *
  * containerd takes any layer that has the wanted chain ID on the wanted parent once it is told that there is one: so
  * either all such layers may be taken over, or the pull gets a snapshot to unpack a download in.
  *
  * containerd's namespaces share layers, as they share blobs. Where the configuration turns that off, a namespace gets a
- * layer that others have and it has not only if the registry gives the blob to a login of this namespace.
+ * layer that others had before it only if the registry gives the blob to a login of this namespace. The registry is asked
+ * whenever containerd asks: access that a namespace once had may have been withdrawn.
+ *
+ * containerd's clients check a layer's digest when they unpack it. A client that commits something else under a chain ID
+ * deceives all namespaces; but whoever can reach containerd's socket is root on this host.
  */
 import { type LayerOrigin, registryAddress, type WantedLayer } from './image-locator.js';
 import { isBlockLayer, type Snapshot } from './snapshot.js';
 import type { SnapshotStore } from './snapshot-store.js';
-
-export interface WantedBlocks extends WantedLayer {
-  readonly fileSystem: string;
-}
 
 export type LayerDecision =
   /** The name of a snapshot that is this layer. */
@@ -43,7 +43,7 @@ export class LayerSharing {
    */
   async decide(
     known: readonly Snapshot[],
-    wanted: WantedBlocks,
+    wanted: WantedLayer,
     origin: LayerOrigin,
     namespace: string | undefined,
   ): Promise<LayerDecision> {
@@ -64,35 +64,36 @@ export class LayerSharing {
   }
 
   async #namespaceProblem(
-    { chainId, digest }: WantedBlocks,
+    { chainId, digest }: WantedLayer,
     origin: LayerOrigin,
     namespace: string | undefined,
   ): Promise<string | undefined> {
     if (this.#betweenNamespaces) return undefined;
     const layers = this.#store.layersOf(chainId, digest);
-    const isKnownHere = layers.some(({ namespaces }) => namespaces.includes(namespace ?? ''));
-    if (layers.length === 0 || isKnownHere) return undefined;
-    if (!(await origin.hasNamespaceLogin())) {
+    if (layers.length === 0) return undefined;
+    // The one that was the first to pull it did not get it from another.
+    const isFirst = ({ namespaces: [first] }: Snapshot) =>
+      first !== undefined && first === namespace;
+    if (!layers.every(isFirst) && !(await origin.hasNamespaceLogin())) {
       return 'another namespace has it, and no login for its registry is configured for this one';
     }
     const isGranted = (await origin.repoBlobUrl()) !== undefined;
-    return isGranted ? undefined : 'the registry does not give it to the login of this namespace';
+    return isGranted ? undefined : 'the registry does not give it to this namespace';
   }
 }
 
 /** Why a pull must not be given this layer; undefined if it may. */
 async function sharingProblem(
   { layer, chainId }: Snapshot,
-  wanted: WantedBlocks,
+  wanted: WantedLayer,
   origin: LayerOrigin,
 ): Promise<string | undefined> {
   if (!isBlockLayer(layer)) return 'is a plain layer of this name';
   if (chainId !== wanted.chainId) return 'is not proved to be this layer';
   if (layer.type !== 'remote') return undefined;
-  const { digest, sizeBytes, fileSystem, repoBlobUrl } = layer;
-  const isSame =
-    digest === wanted.digest && sizeBytes === wanted.sizeBytes && fileSystem === wanted.fileSystem;
-  if (!isSame) return 'is this layer with another size or file system';
+  const { digest, sizeBytes, repoBlobUrl } = layer;
+  const isSame = digest === wanted.digest && sizeBytes === wanted.sizeBytes;
+  if (!isSame) return 'is this layer with another size';
   const found = origin.registry === undefined ? await origin.repoBlobUrl() : undefined;
   const registry = found === undefined ? origin.registry : registryAddress(found);
   if (registry === registryAddress(repoBlobUrl)) return undefined;

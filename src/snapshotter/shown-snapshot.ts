@@ -1,12 +1,21 @@
-/** A snapshot as clients see it: with labels that say why a layer is refused, and fields for their filters. */
-import { REFUSED_LABEL, SERVED_LABEL } from './labels.js';
+/**
+ * A snapshot as clients see it: with labels that say why a layer is refused, and fields for their filters.
+ *
+ * containerd takes any committed snapshot whose REF_LABEL is the wanted chain ID. Clients can change labels, so that one is
+ * not shown on a block layer whose chain ID is another, or is not proved.
+ */
+import { REF_LABEL, REFUSED_LABEL, SERVED_LABEL } from './labels.js';
 import { refusal } from './layer-identity.js';
-import { isUnproved, type Snapshot } from './snapshot.js';
+import { isBlockLayer, isUnproved, type Snapshot } from './snapshot.js';
 
 export function shown(snapshot: Snapshot): Snapshot {
-  if (!isUnproved(snapshot)) return snapshot;
+  const { kind, layer, chainId } = snapshot;
+  const { [REF_LABEL]: ref, ...others } = snapshot.labels;
+  const isFalse = kind === 'committed' && isBlockLayer(layer) && ref !== chainId;
+  const labels = isFalse ? others : snapshot.labels;
+  if (!isUnproved(snapshot)) return { ...snapshot, labels };
   const refused = { [SERVED_LABEL]: 'refused', [REFUSED_LABEL]: refusal(snapshot).message };
-  return { ...snapshot, labels: { ...snapshot.labels, ...refused } };
+  return { ...snapshot, labels: { ...labels, ...refused } };
 }
 
 /** For filters, as containerd's snapshotters name the fields. */

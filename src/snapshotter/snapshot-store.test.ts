@@ -414,10 +414,14 @@ describe('a file that is', () => {
     add('committed', 'good');
     add('committed', 'bad-layer', 'good');
     add('committed', 'bad-labels', 'good');
+    add('committed', 'no-layer', 'good');
     store.close();
     const database = new Database(path);
     database.exec(`UPDATE snapshot SET layer = '{"type":"later"}' WHERE name = 'bad-layer'`);
     database.exec(`UPDATE snapshot SET labels = '{' WHERE name = 'bad-labels'`);
+    database.exec(
+      `UPDATE snapshot SET layer = '{', labels = '{"ref":"x"}' WHERE name = 'no-layer'`,
+    );
     database.close();
     store = SnapshotStore.open(path);
     const problems: string[] = [];
@@ -435,9 +439,13 @@ describe('a file that is', () => {
       ErrorCodes.Corrupt,
     );
     assert.deepEqual(
-      [1, 2, 3, 4].map((id) => store.hasId(id)),
-      [true, true, true, false],
+      [1, 2, 3, 4, 5].map((id) => store.hasId(id)),
+      [true, true, true, true, false],
     );
+    assert.deepEqual(store.layersOf('any', 'any'), []);
+    assert.deepEqual(store.committedWithLabel('good', 'ref', 'x'), []);
+    assert.equal(store.isInUse(1), false);
+    store.remove('no-layer');
     store.remove('bad-layer');
     store.remove('bad-labels');
     store.remove('good');

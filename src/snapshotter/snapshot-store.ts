@@ -12,7 +12,7 @@
  *
  * The errors are those that containerd's metadata store answers in each case, as its clients tell them apart.
  * A record that cannot be read (a newer layer type, a damaged field) fails the calls that are about it with `Corrupt`,
- * and is left out of list() with a report: never a reason not to serve the others.
+ * and is left out of list() with a report, and of all that looks for snapshots: never a reason not to serve the others.
  *
  * Cost: calls are synchronous; reads are one indexed look-up (list: a scan), changes one fsync.
  */
@@ -171,15 +171,16 @@ export class SnapshotStore {
       `${SELECT} WHERE s.parent_id IS ? AND s.kind = 'committed' AND instr(s.labels, ?) > 0
          ORDER BY s.id`,
     ).all(parent === '' ? null : this.get(parent).id, JSON.stringify(value));
-    return rows.map(snapshotOf).filter(({ labels }) => labels[key] === value);
+    return readable(rows).filter(({ labels }) => labels[key] === value);
   }
 
   /** The committed layers with this chain ID, or with this blob on whatever parent. Cost: a scan. */
   layersOf(chainId: string, digest: string): Snapshot[] {
     const rows = this.#statement(
-      `${SELECT} WHERE s.kind = 'committed' AND (s.chain_id = ? OR json_extract(s.layer, '$.digest') = ?)`,
+      `${SELECT} WHERE s.kind = 'committed' AND (s.chain_id = ?
+           OR CASE WHEN json_valid(s.layer) THEN json_extract(s.layer, '$.digest') = ? END)`,
     ).all(chainId, digest);
-    return rows.map(snapshotOf);
+    return readable(rows);
   }
 
   /** Notes that a namespace has this layer too. @throws {ObdError} `NotFound`, `Corrupt`. */
@@ -218,7 +219,8 @@ export class SnapshotStore {
            SELECT id, kind FROM snapshot WHERE parent_id = ?
            UNION ALL
            SELECT s.id, s.kind FROM snapshot s JOIN above ON s.parent_id = above.id
-            WHERE json_extract((SELECT layer FROM snapshot WHERE id = above.id), '$.type') = 'files')
+            WHERE EXISTS (SELECT 1 FROM snapshot f WHERE f.id = above.id AND
+              CASE WHEN json_valid(f.layer) THEN json_extract(f.layer, '$.type') = 'files' END))
          SELECT 1 FROM above WHERE kind <> 'committed' LIMIT 1`,
     ).get(id);
     return found !== undefined;
@@ -328,6 +330,18 @@ export class SnapshotStore {
       throw error instanceof ObdError ? error : storeError(this.#database.name, error);
     }
   }
+}
+
+/** Those that can be read. list() reports the others. */
+function readable(rows: readonly unknown[]): Snapshot[] {
+  return rows.flatMap((row) => {
+    try {
+      return [snapshotOf(row)];
+    } catch (error) {
+      if (!(error instanceof ObdError)) throw error;
+      return [];
+    }
+  });
 }
 
 function snapshotOf(row: unknown): Snapshot {

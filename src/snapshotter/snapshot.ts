@@ -16,6 +16,9 @@ export type Labels = Readonly<Record<string, string>>;
 
 const digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 
+/** As the image's annotations say, which may be wrong: what is mounted is what the disk's superblock says. */
+const annotatedFileSystem = z.string();
+
 export const layerSchema = z.discriminatedUnion('type', [
   /** Files, in the snapshot's own directory `fs`, as containerd's overlayfs snapshotter has them. */
   z.strictObject({
@@ -30,14 +33,14 @@ export const layerSchema = z.discriminatedUnion('type', [
     sizeBytes: z.int().positive(),
     /** `https://host/v2/repository/blobs` */
     repoBlobUrl: z.url(),
-    fileSystem: z.string(),
+    fileSystem: annotatedFileSystem,
   }),
   /** Blocks of a virtual disk, all of them here: containerd has unpacked the blob as `fs/overlaybd.commit`. */
-  z.strictObject({ type: z.literal('local'), fileSystem: z.string() }),
+  z.strictObject({ type: z.literal('local'), fileSystem: annotatedFileSystem }),
   /** A trace of accesses, unpacked by containerd. It holds no blocks, and nothing is lost without it. */
   z.strictObject({ type: z.literal('trace') }),
   /** Of an active snapshot: containerd is going to unpack an overlaybd blob in it, and it will be `local`. */
-  z.strictObject({ type: z.literal('download'), fileSystem: z.string() }),
+  z.strictObject({ type: z.literal('download'), fileSystem: annotatedFileSystem }),
 ]);
 
 export type Layer = z.infer<typeof layerSchema>;

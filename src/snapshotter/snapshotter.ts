@@ -150,7 +150,8 @@ export class Snapshotter {
   }
 
   /**
-   * Also mounts the image below again, after a reboot or the like.
+   * Also mounts the image below again, after a reboot or the like. A container that was made on an unproved layer, by an
+   * earlier version, can be started again: only new ones are refused.
    *
    * @throws {ObdError} `NotFound`, `FailedPrecondition`; what mounting the image throws.
    */
@@ -161,7 +162,11 @@ export class Snapshotter {
       throw new ObdError(ErrorCodes.FailedPrecondition, found);
     }
     const ancestors = this.#store.ancestors(key);
-    checkServable(ancestors);
+    const unproved = ancestors.find(isUnproved);
+    if (unproved !== undefined) {
+      const what = 'a container that was there before goes on with an unproved layer';
+      this.#log.warn({ key, layer: unproved.name, err: refusal(unproved) }, what);
+    }
     return await this.#mountsOf(snapshot, stackOf(ancestors));
   }
 
@@ -286,7 +291,7 @@ export class Snapshotter {
     { digest, sizeBytes, fileSystem }: OverlaybdBlob,
   ): Promise<Mount[]> {
     const { key, parent, labels, namespace } = request;
-    const wanted = { chainId: ref, digest, sizeBytes, fileSystem };
+    const wanted = { chainId: ref, digest, sizeBytes };
     const origin = await this.#locator.origin(wanted, labels, namespace);
     const known = this.#store.committedWithLabel(parent, REF_LABEL, ref);
     const decision = await this.#sharing.decide(known, wanted, origin, namespace);
@@ -385,7 +390,6 @@ export class Snapshotter {
   #mountable({ top, layers }: Image): MountableImage {
     const lowers: ImageConfig['lowers'][number][] = [];
     let repoBlobUrl = '';
-    let fileSystem = DEFAULT_FILE_SYSTEM;
     for (const { id, layer } of layers) {
       if (layer.type === 'remote') {
         // The topmost one's: its image has all layers below it in the same repository, and a registry that was the
@@ -395,11 +399,10 @@ export class Snapshotter {
       } else if (layer.type === 'local') {
         lowers.push({ file: `${this.#directories.files(id)}/${LAYER_FILE}` });
       }
-      if (layer.type === 'remote' || layer.type === 'local') fileSystem = layer.fileSystem;
     }
     const from = repoBlobUrl === '' ? '' : ` from ${repoBlobUrl.replace(/\/blobs$/, '')}`;
     const description = `the image with top layer "${top.name}" (${lowers.length} layers${from})`;
-    return { id: top.id, config: { repoBlobUrl, lowers }, fileSystem, description };
+    return { id: top.id, config: { repoBlobUrl, lowers }, description };
   }
 
   /** What has been unpacked or written in an active snapshot. */
