@@ -19,6 +19,7 @@
  */
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import { RangeFill, type WholeBlob } from '../registry/blob-ranges.js';
+import { SpeedFloor, TooSlow } from '../registry/speed-floor.js';
 import { BlobHealth, isFinal } from './blob-health.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 import type { ChunkStore } from './chunk-store.js';
@@ -42,7 +43,7 @@ const PROBE_MS_MAX = 600_000;
 /** Begins of chunks that are kept from one attempt to the next, of one blob: 4 MiB. */
 const RESTS_MAX = 64;
 /** Loads that have waited less are under way and not waiting. */
-const WAITING_MS_MIN = 1_000;
+export const WAITING_MS_MIN = 1_000;
 
 /** What the reads of one handle wait for. */
 export interface Waits {
@@ -70,6 +71,8 @@ export class BlobFetches implements WaitedFor {
   readonly #flights = new Map<number, Flight>();
   readonly #waiters = new Set<Waiter>();
   readonly #stray = new StrayWhole();
+  /** Of the streams of the whole blob, whichever flight gets them. */
+  readonly #streamFloor = new SpeedFloor();
   /** Told when nothing is under way. */
   readonly #idle: (() => void)[] = [];
   #streaming: Streaming | undefined;
@@ -80,7 +83,7 @@ export class BlobFetches implements WaitedFor {
     this.#store = store;
     this.#scheduler = scheduler;
     this.#outages = outages;
-    this.#health = new BlobHealth((earliestMs) => outages.retryAtMs(store.registry, earliestMs));
+    this.#health = new BlobHealth(() => outages.nextSlotMs(store.registry));
   }
 
   get waitingReads(): number {
@@ -313,8 +316,13 @@ export class BlobFetches implements WaitedFor {
       const isEnd = !waiter.isMounted && !hasCode(error, ErrorCodes.Unavailable);
       if (isEnd || isFinal(error)) waiter.fail(error);
     }
-    this.#health.failed(flight, error);
-    this.#outages.failed(this.#store.registry, this, error);
+    // Bytes come, and the rest is asked for at once.
+    if (error instanceof TooSlow) {
+      this.#health.gaveUp(flight);
+    } else {
+      this.#health.failed(flight, error);
+      this.#outages.failed(this.#store.registry, this, error);
+    }
     if (flight.waiters.size > 0 || flight.isOver) return;
     const probe = this.#probe;
     const goesOn = probe?.flight === flight && performance.now() < probe.untilMs;
@@ -356,7 +364,7 @@ export class BlobFetches implements WaitedFor {
     this.#health.gaveUp(flight);
     let failure: unknown;
     try {
-      await stream.take(whole, flight.floor);
+      await stream.take(whole, this.#streamFloor);
       this.#succeeded(flight);
     } catch (error) {
       failure = error;

@@ -22,13 +22,15 @@ export class BlobHealth {
   #resumeAtMs = 0;
   /** The flight whose attempt is the one that a failing blob has under way. */
   #granted: Flight | undefined;
+  /** When the registry may have this blob's next attempt; undefined before one is ready. */
+  #slotMs: number | undefined;
   readonly #turns = new Map<Flight, () => void>();
   #timer: NodeJS.Timeout | undefined;
-  readonly #retryAtMs: (earliestMs: number) => number;
+  readonly #nextSlotMs: () => number;
 
-  /** @param retryAtMs - When the registry may be asked again, at the earliest given. */
-  constructor(retryAtMs: (earliestMs: number) => number) {
-    this.#retryAtMs = retryAtMs;
+  /** @param nextSlotMs - Takes the registry's next attempt: now or later. */
+  constructor(nextSlotMs: () => number) {
+    this.#nextSlotMs = nextSlotMs;
   }
 
   get isFailing(): boolean {
@@ -51,6 +53,7 @@ export class BlobHealth {
 
   succeeded(flight: Flight): void {
     this.#failures = 0;
+    this.#slotMs = undefined;
     this.isDead = false;
     this.lastError = undefined;
     this.lastSuccessMs = performance.now();
@@ -62,7 +65,7 @@ export class BlobHealth {
     // Attempts that were under way together fail together, and count once.
     if (nowMs >= this.#resumeAtMs) {
       this.#failures++;
-      this.#resumeAtMs = this.#retryAtMs(nowMs + pauseMs(this.#failures, error));
+      this.#resumeAtMs = nowMs + pauseMs(this.#failures, error);
     }
     this.lastError = error;
     flight.failures++;
@@ -94,10 +97,17 @@ export class BlobHealth {
     let earliestMs = Number.POSITIVE_INFINITY;
     for (const flight of this.#turns.keys()) {
       if (this.isFailing && this.#granted !== undefined) return;
-      const atMs = Math.max(flight.notBeforeMs, this.isFailing ? this.#resumeAtMs : 0);
+      let atMs = Math.max(flight.notBeforeMs, this.isFailing ? this.#resumeAtMs : 0);
+      if (this.isFailing && atMs <= nowMs) {
+        this.#slotMs ??= this.#nextSlotMs();
+        atMs = this.#slotMs;
+      }
       earliestMs = Math.min(earliestMs, atMs);
       if (atMs > nowMs) continue;
-      if (this.isFailing) this.#granted = flight;
+      if (this.isFailing) {
+        this.#granted = flight;
+        this.#slotMs = undefined;
+      }
       this.#go(flight);
     }
     if (this.#turns.size > 0 && this.#granted === undefined) {

@@ -7,13 +7,15 @@
  * It can be read here, on the thread of the cache, and by one other thread: that makes a BlobReader of share(), and
  * links it to the handle's own methods.
  */
+import { ErrorCodes, ObdError } from '../errors.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
 import type { BlobRanges } from '../registry/blob-ranges.js';
-import type { Waits } from './blob-fetches.js';
+import { WAITING_MS_MIN, type Waits } from './blob-fetches.js';
 import { type BlobLink, BlobReader, type BlobShare } from './blob-reader.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 import type { Fetcher } from './flight.js';
 import type { HeldChunk, HeldChunks } from './held-chunks.js';
+import { RefetchedRanges } from './refetched-ranges.js';
 import type { SharedBlob } from './shared-blob.js';
 
 /** What was done for one handle, and of its blob. */
@@ -50,6 +52,7 @@ export class BlobHandle implements CachedBlob, Fetcher {
   readonly #blob: SharedBlob;
   readonly #held: HeldChunks;
   readonly #reader: BlobReader;
+  readonly #refetched = new RefetchedRanges();
   #fetchedBytes = 0;
   #fetchRequests = 0;
 
@@ -125,7 +128,14 @@ export class BlobHandle implements CachedBlob, Fetcher {
   }
 
   waits(): Waits {
-    return this.#blob.fetches.waitsOf(this);
+    const fetching = this.#blob.fetches.waitsOf(this);
+    const refetching = this.#refetched.waits(WAITING_MS_MIN);
+    if (refetching.reads === 0) return fetching;
+    return {
+      reads: fetching.reads + refetching.reads,
+      ms: Math.max(fetching.ms, refetching.ms),
+      error: fetching.error ?? failedChecks(this.label),
+    };
   }
 
   held(offset: number, length: number): HeldChunk[] {
@@ -140,12 +150,18 @@ export class BlobHandle implements CachedBlob, Fetcher {
   }
 
   distrusted(offset: number, length: number): void {
+    this.#refetched.dropped(offset, length);
     this.#blob.distrusted(this.label, offset, length);
   }
 
   lost(offset: number, length: number, problem: string): void {
     this.#blob.lost(offset, length, problem);
   }
+}
+
+function failedChecks(label: string): ObdError {
+  const problem = 'what the registry sends fails its check; it is fetched again and again';
+  return new ObdError(ErrorCodes.Corrupt, `Cannot read ${label}: ${problem}`);
 }
 
 function endChunk(offset: number, length: number): number {

@@ -78,12 +78,11 @@ export class RegistryOutages {
     this.#without(registry, blob, (outage) => this.#log.left(outage));
   }
 
-  /** When the registry may be asked again, not before `earliestMs`. */
-  retryAtMs(registry: string, earliestMs: number): number {
-    const nowMs = performance.now();
-    const freeMs = Math.max(nowMs, this.#takenMs.get(registry) ?? 0);
+  /** Takes the next attempt at a failing blob of the registry. @returns When it is: now or later. */
+  nextSlotMs(registry: string): number {
+    const freeMs = Math.max(performance.now(), this.#takenMs.get(registry) ?? 0);
     this.#takenMs.set(registry, freeMs + RETRY_SPACING_MS);
-    return Math.max(earliestMs, freeMs);
+    return freeMs;
   }
 
   #without(registry: string, blob: WaitedFor, tell: OutageLog['recovered']): void {

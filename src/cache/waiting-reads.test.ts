@@ -9,7 +9,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { BlobDouble, distinctBytes, gone, stall } from '../../test/support/blob-double.js';
 import { removeCacheDirectories } from '../../test/support/cache-directories.js';
 import { assertReads, CONTENT, withCache } from '../../test/support/cache-scene.js';
-import { ErrorCodes } from '../errors.js';
+import { ErrorCodes, ObdError } from '../errors.js';
+import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import type { WholeBlob } from '../registry/blob-ranges.js';
 import type { CachedBlob } from './cached-blob.js';
 import { CHUNK_BYTES } from './chunk-set.js';
@@ -140,6 +141,65 @@ test('a registry is told of once when it fails, and once when it is back', async
     { capacityBytes: 1 << 30, reserveBytes: 0, outageLog },
   );
   assert.deepEqual(lines, ['registry.example 1', 'recovered']);
+});
+
+test('hundreds of reads of many blobs ask a dead registry 20 times a second at most', async () => {
+  await withCache(async (cache) => {
+    const askedMs: number[] = [];
+    const blobs = await Promise.all(
+      Array.from({ length: 60 }, async (_, i) => {
+        const ranges = new BlobDouble(distinctBytes(CONTENT.length, i + 2));
+        ranges.before = async () => {
+          askedMs.push(performance.now());
+          await gone();
+        };
+        return await cache.openBlob(ranges);
+      }),
+    );
+    const startedMs = performance.now();
+    const reads = blobs.flatMap((blob) =>
+      [3, 9, 15, 21, 27].map((chunk) => assert.rejects(loadMounted(blob, chunk, 4_500))),
+    );
+    await Promise.all(reads);
+    // Of each blob, what is under way when it fails first comes on top of that.
+    const first = askedMs.filter((ms) => ms < startedMs + 400).length;
+    assert.ok(first <= 60 * 5 + 10, `${first} requests at first`);
+    for (let fromMs = startedMs + 400; fromMs < startedMs + 4_400; fromMs += 500) {
+      const asked = askedMs.filter((ms) => ms >= fromMs && ms < fromMs + 500).length;
+      assert.ok(asked <= 15, `${asked} requests in half a second`);
+      assert.ok(asked >= 4 || fromMs > startedMs + 3_000, `${asked} requests in half a second`);
+    }
+  });
+});
+
+test('a block that fails its check again and again is shown as a read that waits, and why', async () => {
+  await withCache(async (cache) => {
+    const blob = await cache.openBlob(new BlobDouble(CONTENT));
+    let isDamaged = true;
+    const disk: RandomAccessFile & { readWaitMs: number } = {
+      readWaitMs: 20_000,
+      label: blob.label,
+      sizeBytes: blob.sizeBytes,
+      readLocal: (target, offset) => {
+        if (!blob.readLocal(target, offset)) return false;
+        if (isDamaged) throw new ObdError(ErrorCodes.Corrupt, 'Cannot read: damaged');
+        return true;
+      },
+      load: (offset, length, deadlineMs) => blob.load(offset, length, deadlineMs),
+      forget: (offset, length) => blob.forget(offset, length),
+      close: () => {},
+    };
+    const read = readFully(disk, Buffer.alloc(100), 70_000);
+    await sleep(800);
+    assert.equal(blob.waits().reads, 0);
+    await sleep(1_200);
+    const { reads, ms, error } = blob.waits();
+    assert.equal(reads, 1);
+    assert.ok(ms > 1_500 && ms < 3_000, `${ms} ms`);
+    assert.match(String(error), /fails its check/);
+    isDamaged = false;
+    await read;
+  });
 });
 
 test('an outage whose last blob is closed ends with a line of its own', async () => {

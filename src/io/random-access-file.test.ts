@@ -71,6 +71,26 @@ test('damage in the only copy is reported at once', async () => {
   assert.equal(file.loads, 0);
 });
 
+test('damage that stays for a whole deadline is waited out for 10 s afterwards', async () => {
+  let answer: Answer = 'damaged';
+  const file = Object.assign(new ScriptedFile(() => answer), { readWaitMs: 11_500 });
+  const target = new Uint8Array(1);
+  const timeToFail = async () => {
+    const startedMs = performance.now();
+    await assert.rejects(readFully(file, target, 0), { code: ErrorCodes.Corrupt });
+    return performance.now() - startedMs;
+  };
+  const first = await timeToFail();
+  const second = await timeToFail();
+  assert.ok(first > 11_400 && first < 13_000, `${first} ms`);
+  assert.ok(second > 9_900 && second < 11_200, `${second} ms`);
+  assert.ok(file.loads < 24, `${file.loads} loads`);
+  setTimeout(() => {
+    answer = 'here';
+  }, 500);
+  await readFully(file, target, 0);
+});
+
 test('bytes evicted again and again end in an error, not a loop', async () => {
   const file = new ScriptedFile(() => 'absent');
   await assert.rejects(readFully(file, new Uint8Array(1), 0), { code: ErrorCodes.NoSpace });

@@ -12,6 +12,12 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, ObdError } from '../errors.js';
+import {
+  addLastingCorrupt,
+  blockOf,
+  dropLastingCorrupt,
+  isLastingCorrupt,
+} from './corrupt-blocks.js';
 
 export interface RandomAccessFile {
   /** What to call it in an error message: a path, or a digest and its registry. */
@@ -55,9 +61,12 @@ export const REFETCHES_MAX = 3;
 const REFETCH_PAUSE_MS = 100;
 const REFETCH_PAUSE_MS_MAX = 5_000;
 
+/** For a block that has failed its check for a whole deadline before. */
+const REFETCH_MS_LASTING = 10_000;
+
 /**
  * Fills `target` from `offset`, fetching what is not local and refetching what fails a check, both a
- * bounded number of times; of a disk with a `readWaitMs`, for so long.
+ * bounded number of times; of a disk with a `readWaitMs`, for so long, or REFETCH_MS_LASTING where that was in vain before.
  *
  * @throws {ObdError} what load() and readLocal() throw; `Corrupt` only after {@link REFETCHES_MAX} refetches or that time.
  */
@@ -68,15 +77,20 @@ export async function readFully(
 ): Promise<void> {
   const { readWaitMs } = file;
   const deadlineMs = readWaitMs === undefined ? undefined : performance.now() + readWaitMs;
-  let refetches = 0;
-  for (let turn = 0; turn - refetches < LOAD_TURNS_MAX; turn++) {
+  let refetching: Refetching | undefined;
+  for (let turn = 0; turn - (refetching?.refetches ?? 0) < LOAD_TURNS_MAX; turn++) {
     try {
-      if (file.readLocal(target, offset)) return;
+      if (file.readLocal(target, offset)) {
+        refetching?.succeeded();
+        return;
+      }
     } catch (error) {
       const corrupt = error instanceof ObdError && error.code === ErrorCodes.Corrupt;
-      if (!corrupt || !(await mayRefetch(refetches, deadlineMs))) throw error;
+      if (!corrupt) throw error;
+      refetching ??= new Refetching(file, deadlineMs, readWaitMs);
+      if (!(await refetching.mayGoOn(blockOf(error, offset)))) throw error;
       if (!file.forget(offset, target.length)) throw error;
-      refetches++;
+      refetching.refetches++;
     }
     await file.load(offset, target.length, deadlineMs);
   }
@@ -87,13 +101,36 @@ export async function readFully(
   );
 }
 
-/** Pauses before the next refetch, if there may be one. */
-async function mayRefetch(refetches: number, deadlineMs: number | undefined): Promise<boolean> {
-  if (deadlineMs === undefined) return refetches < REFETCHES_MAX;
-  if (refetches === 0) return true;
-  const pauseMs = Math.min(REFETCH_PAUSE_MS * 2 ** (refetches - 1), REFETCH_PAUSE_MS_MAX);
-  const leftMs = deadlineMs - performance.now();
-  if (leftMs <= 0) return false;
-  await sleep(Math.min(pauseMs, leftMs));
-  return true;
+/** What one read has fetched again because it failed a check. */
+class Refetching {
+  refetches = 0;
+  readonly #file: RandomAccessFile;
+  readonly #deadlineMs: number | undefined;
+  readonly #lastingDeadlineMs: number;
+  readonly #blocks = new Set<string>();
+
+  constructor(file: RandomAccessFile, deadlineMs: number | undefined, waitMs = 0) {
+    this.#file = file;
+    this.#deadlineMs = deadlineMs;
+    this.#lastingDeadlineMs = (deadlineMs ?? 0) - Math.max(0, waitMs - REFETCH_MS_LASTING);
+  }
+
+  /** Pauses before the next refetch, if there may be one. */
+  async mayGoOn(block: string): Promise<boolean> {
+    if (this.#deadlineMs === undefined) return this.refetches < REFETCHES_MAX;
+    const isLasting = isLastingCorrupt(this.#file, block);
+    const untilMs = isLasting ? this.#lastingDeadlineMs : this.#deadlineMs;
+    this.#blocks.add(block);
+    if (this.refetches === 0) return true;
+    const pauseMs = Math.min(REFETCH_PAUSE_MS * 2 ** (this.refetches - 1), REFETCH_PAUSE_MS_MAX);
+    const leftMs = untilMs - performance.now();
+    if (leftMs > 0) await sleep(Math.min(pauseMs, leftMs));
+    if (leftMs > pauseMs) return true;
+    addLastingCorrupt(this.#file, block);
+    return false;
+  }
+
+  succeeded(): void {
+    for (const block of this.#blocks) dropLastingCorrupt(this.#file, block);
+  }
 }

@@ -13,6 +13,9 @@ const KEPT_MS = 60_000;
 /** "As slow" means at least this share of the speed of the connection that was left. */
 const AS_SLOW_SHARE = 0.5;
 
+/** A connection was left, which says nothing of other connections to the same registry. */
+export class TooSlow extends ObdError {}
+
 export class SpeedFloor {
   #left: { readonly bytesPerS: number; readonly atMs: number } | undefined;
 
@@ -54,6 +57,6 @@ export class SpeedFloor {
     this.#left = { bytesPerS, atMs: nowMs };
     const { doing, url } = response;
     const problem = `sends ${Math.round(bytesPerS)} bytes a second; asking for the rest on a new connection`;
-    response.cutOff(new ObdError(ErrorCodes.Unavailable, `${doing}: ${url.host} ${problem}`));
+    response.cutOff(new TooSlow(ErrorCodes.Unavailable, `${doing}: ${url.host} ${problem}`));
   }
 }

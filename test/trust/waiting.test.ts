@@ -219,7 +219,7 @@ trustCase(
   'no read fails; the rest comes on another connection after 10 s',
   async (t) => {
     const { registry, attach: attached } = await scene(t);
-    const device = await attached(16 << 20);
+    const device = await attached(8 << 20);
     registry.kinds = ['drip'];
     registry.share = 0.3;
     const startedMs = performance.now();
