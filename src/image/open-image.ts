@@ -2,8 +2,8 @@
  * From an image config to the disk that its layers add up to.
  *
  * A layer is, first match first: `file`, `dir`/overlaybd.commit, `dir`/.commit, `dir`/overlaybd.sealed, or
- * the blob in the registry. All layers are opened in parallel; if one cannot be, all are closed again, and
- * the error says which it was.
+ * the blob in the registry. All layers are opened in parallel; if one cannot be, all are closed again, the fetches
+ * of those still being opened end, and the error says which it was.
  *
  * Cost of a layer that is remote and not cached: two requests at once, one of the blob's first chunk, which
  * has the headers, and one of its last part, which has the indexes of ZFile and layer. Where these are
@@ -94,11 +94,16 @@ export async function openImage<B extends RandomAccessFile>(
   // A trace, for prefetching, is no part of the disk.
   const blocks = accelerationLayer === true ? lowers.slice(0, -1) : lowers;
   const opened: Opened<B>[] = new Array(blocks.length);
+  const blobs = new OpeningBlobs(surroundings.openBlob);
   try {
     await forEachOf(blocks, async (lower, i) => {
       try {
-        opened[i] = await openLower(lower, config.repoBlobUrl, surroundings);
+        opened[i] = await openLower(lower, config.repoBlobUrl, {
+          ...surroundings,
+          openBlob: (address) => blobs.open(address),
+        });
       } catch (error) {
+        blobs.close();
         throw named(error, i, blocks);
       }
     });
@@ -114,6 +119,29 @@ export async function openImage<B extends RandomAccessFile>(
       layer.close();
     });
     throw error;
+  }
+}
+
+/** The blobs of an image that is being opened. After one layer has failed, none of them is fetched any further. */
+class OpeningBlobs<B extends RandomAccessFile> {
+  readonly #open: ImageSurroundings<B>['openBlob'];
+  readonly #blobs: B[] = [];
+  #closed = false;
+
+  constructor(open: ImageSurroundings<B>['openBlob']) {
+    this.#open = open;
+  }
+
+  async open(address: BlobAddress): Promise<B> {
+    const blob = await this.#open(address);
+    if (this.#closed) blob.close();
+    this.#blobs.push(blob);
+    return blob;
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const blob of this.#blobs) blob.close();
   }
 }
 

@@ -8,9 +8,11 @@ import { execFile, execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   closeSync,
+  existsSync,
   mkdirSync,
   openSync,
   readFileSync,
+  rmdirSync,
   rmSync,
   truncateSync,
   writeFileSync,
@@ -30,6 +32,10 @@ import { pagesOf } from '../support/virtual-disks.js';
 
 const DISK_BYTES = 8 << 20;
 const skip = blockdUnfit === false ? undefined : blockdUnfit;
+const CGROUPS = '/sys/fs/cgroup/memory';
+const noCgroup = existsSync(`${CGROUPS}/memory.limit_in_bytes`)
+  ? undefined
+  : 'no memory controller of cgroup v1 here';
 
 /** An image of one layer that differs from others by its seed. */
 function imageConfig(registry: LoopbackRegistry, directory: string, seed: number) {
@@ -41,6 +47,18 @@ function imageConfig(registry: LoopbackRegistry, directory: string, seed: number
   const lowers = [{ digest: registry.addBlob(blob), size: blob.length }];
   writeFileSync(path, JSON.stringify({ repoBlobUrl, lowers }));
   return { path, disk };
+}
+
+/** An image of twelve layers that all claim the largest index. */
+function hostileConfig(hostile: HostileRegistry, directory: string): string {
+  const lowers = Array.from({ length: 12 }, (_, i) => {
+    const hex = createHash('sha256').update(`hostile ${i}`).digest('hex');
+    return { digest: `sha256:${hex}`, size: hostile.blobBytes };
+  });
+  const path = join(directory, 'hostile.json');
+  const repoBlobUrl = `http://${hostile.host}/v2/hostile/blobs`;
+  writeFileSync(path, JSON.stringify({ repoBlobUrl, lowers }));
+  return path;
 }
 
 /** Compares a whole device, past the page cache. */
@@ -173,13 +191,7 @@ trustCase(
     try {
       const good = imageConfig(registry, daemon.directory, 4);
       const device = await daemon.client.attach('good', good.path);
-      const lowers = Array.from({ length: 12 }, (_, i) => {
-        const hex = createHash('sha256').update(`hostile ${i}`).digest('hex');
-        return { digest: `sha256:${hex}`, size: hostile.blobBytes };
-      });
-      const path = join(daemon.directory, 'hostile.json');
-      const repoBlobUrl = `http://${hostile.host}/v2/hostile/blobs`;
-      writeFileSync(path, JSON.stringify({ repoBlobUrl, lowers }));
+      const path = hostileConfig(hostile, daemon.directory);
       for (let turn = 0; turn < 3; turn++) {
         await assert.rejects(daemon.client.attach('hostile', path), /index_memory/);
       }
@@ -199,4 +211,71 @@ trustCase(
     }
   },
   { skip, timeout: 60_000 },
+);
+
+/** Runs `work` in a memory cgroup that the process `pid` is moved to. @returns How often something was killed there. */
+async function withinMemory(pid: number, bytes: number, work: () => Promise<void>) {
+  const cgroup = `${CGROUPS}/obd-trust-${pid}`;
+  mkdirSync(cgroup);
+  try {
+    writeFileSync(`${cgroup}/memory.limit_in_bytes`, String(bytes));
+    writeFileSync(`${cgroup}/cgroup.procs`, String(pid));
+    await work();
+    const control = readFileSync(`${cgroup}/memory.oom_control`, 'latin1');
+    return Number(/^oom_kill ([0-9]+)/m.exec(control)?.[1] ?? 0);
+  } finally {
+    for (const left of readFileSync(`${cgroup}/cgroup.procs`, 'latin1').match(/[0-9]+/g) ?? []) {
+      writeFileSync(`${CGROUPS}/cgroup.procs`, left);
+    }
+    rmdirSync(cgroup);
+  }
+}
+
+function residentMiB(pid: number): number {
+  const status = readFileSync(`/proc/${pid}/status`, 'latin1');
+  return Number(/^VmRSS:\s+([0-9]+)/m.exec(status)?.[1]) / 1024;
+}
+
+trustCase(
+  'limits',
+  'the same twelve layers, with the default budget under a limit of 1 GiB',
+  'refused, nothing killed, another image right all the time, the memory given back',
+  async () => {
+    const hostile = await HostileRegistry.start();
+    const registry = await LoopbackRegistry.start();
+    const daemon = await BlockdProcess.start();
+    try {
+      const good = imageConfig(registry, daemon.directory, 5);
+      const device = await daemon.client.attach('good', good.path);
+      await assertReads(device.path, good.disk);
+      const path = hostileConfig(hostile, daemon.directory);
+      const beforeMiB = residentMiB(daemon.pid);
+      let reads = 0;
+      const kills = await withinMemory(daemon.pid, 1 << 30, async () => {
+        let refused = false;
+        const attach = assert
+          .rejects(daemon.client.attach('hostile', path), /index_memory/)
+          .finally(() => {
+            refused = true;
+          });
+        const read = async () => {
+          for (; !refused || reads < 3; reads++) await assertReads(device.path, good.disk);
+        };
+        await Promise.all([attach, read()]);
+      });
+      assert.equal(kills, 0, `${kills} processes were killed`);
+      await setTimeout(1000);
+      const grownMiB = residentMiB(daemon.pid) - beforeMiB;
+      assert.ok(grownMiB < 128, `${grownMiB} MiB are not given back`);
+      const sentMiB = hostile.sentBytes / 2 ** 20;
+      await daemon.client.detach('good');
+      await daemon.stop();
+      return `refused, ${sentMiB.toFixed(0)} MiB fetched, ${reads} reads right, ${grownMiB.toFixed(0)} MiB more than before`;
+    } finally {
+      await daemon.end('SIGTERM');
+      await hostile.stop();
+      await registry.close();
+    }
+  },
+  { skip: skip ?? noCgroup, timeout: 120_000 },
 );
