@@ -5,13 +5,14 @@
  * `warn` that something is not as it should be, or cannot be told; `info` is good to know.
  */
 import { execFile } from 'node:child_process';
-import { access, constants, readFile, statfs } from 'node:fs/promises';
+import { access, constants, readFile } from 'node:fs/promises';
 import { createConnection } from 'node:net';
 import { release } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { parse } from 'smol-toml';
 import type { TransportState } from '../blockd/transport-choice.js';
+import { DiskSpace } from '../cache/disk-space.js';
 import { messageOf } from '../errors.js';
 import { byteText } from './byte-text.js';
 import { type CheckResult, result } from './check-result.js';
@@ -33,8 +34,6 @@ export interface HostPaths {
 }
 
 const CONTAINERD_WANTED = [1, 6] as const;
-/** Less than this and a few images fill the cache. */
-const FREE_BYTES_WANTED = 2 * 2 ** 30;
 const CONNECT_MS_MAX = 2000;
 const PROGRAM_MS_MAX = 5000;
 /** `containerd config dump` prints some 10 KiB. */
@@ -150,16 +149,20 @@ async function checkLayers(snapshotterSocket: string): Promise<CheckResult> {
   }
 }
 
+/** Against the default of `cache_reserve`: below it the cache gives space back and stores nothing. */
 async function checkSpace(directory: string): Promise<CheckResult> {
   const what = 'disk space';
   let at = directory;
   for (;;) {
-    const stat = await statfs(at).catch(() => undefined);
-    if (stat !== undefined) {
-      const free = stat.bavail * stat.bsize;
-      const state = free >= FREE_BYTES_WANTED ? 'ok' : 'warn';
-      const remedy = `free ${byteText(FREE_BYTES_WANTED)} there, or move the cache`;
-      return result(what, state, `${byteText(free)} free for ${directory}`, remedy);
+    const disk = await DiskSpace.of(at, undefined).catch(() => undefined);
+    if (disk !== undefined) {
+      const missing = await disk.missing(0);
+      const free = byteText(disk.reserveBytes - missing);
+      const reserve = byteText(disk.reserveBytes);
+      if (missing < 0) return result(what, 'ok', `${free} free for ${directory}`);
+      const found = `${free} free for ${directory}; the cache leaves ${reserve} free, so it stores nothing`;
+      const remedy = `free more than ${byteText(missing)} there, or lower cache_reserve`;
+      return result(what, 'warn', found, remedy);
     }
     if (at === dirname(at)) return result(what, 'warn', `cannot look at ${directory}`);
     at = dirname(at);
