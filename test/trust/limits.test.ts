@@ -27,6 +27,7 @@ import { layerOf } from '../support/block-image.js';
 import { BlockdProcess, blockdUnfit } from '../support/blockd-process.js';
 import { HostileRegistry } from '../support/hostile-registry.js';
 import { LoopbackRegistry } from '../support/loopback-registry.js';
+import { programArguments } from '../support/program.js';
 import { trustCase } from '../support/trust-case.js';
 import { pagesOf } from '../support/virtual-disks.js';
 
@@ -115,6 +116,17 @@ async function onSmallDisk(
   }
 }
 
+/** What `obdctl doctor` says of the disk. */
+async function doctorOnDisk(stateDirectory: string): Promise<string> {
+  const args = [...programArguments('obdctl'), 'doctor', '--state', stateDirectory];
+  const text = await promisify(execFile)(process.execPath, args).then(
+    ({ stdout }) => stdout,
+    // Of other things this host may lack some.
+    (error: { stdout: string }) => error.stdout,
+  );
+  return /^disk space.*$/m.exec(text)?.[0] ?? text;
+}
+
 const figureOf = async (daemon: BlockdProcess, id: string) =>
   (await daemon.client.list()).find((device) => device.id === id)?.cachedBytes ?? -1;
 
@@ -144,6 +156,7 @@ trustCase(
       const { bavail } = await statfs(daemon.stateDirectory);
       // Of its spare MiB the daemon has given a part to the new device.
       assert.ok(bavail < 200, `${bavail} blocks are free`);
+      assert.match(await doctorOnDisk(daemon.stateDirectory), /warn .*stores nothing/);
       rmSync(ballast);
       rmSync(`${ballast}-2`);
       await setTimeout(1100);
@@ -278,4 +291,35 @@ trustCase(
     }
   },
   { skip: skip ?? noCgroup, timeout: 120_000 },
+);
+
+trustCase(
+  'limits',
+  'the cache directory is removed under the daemon',
+  'the open image goes on, and an image of another registry attaches',
+  async () => {
+    const registry = await LoopbackRegistry.start();
+    const second = await LoopbackRegistry.start();
+    const daemon = await BlockdProcess.start();
+    try {
+      const one = imageConfig(registry, daemon.directory, 6);
+      const device = await daemon.client.attach('one', one.path);
+      rmSync(join(daemon.stateDirectory, 'cache'), { recursive: true });
+      await assertReads(device.path, one.disk);
+      const two = imageConfig(second, daemon.directory, 7);
+      const other = await daemon.client.attach('two', two.path);
+      await assertReads(other.path, two.disk);
+      await assertReads(device.path, one.disk);
+      assert.ok(existsSync(join(daemon.stateDirectory, 'cache')), 'nothing is cached again');
+      await daemon.client.detach('one');
+      await daemon.client.detach('two');
+      await daemon.stop();
+      return 'both images right, the directory is there again';
+    } finally {
+      await daemon.end('SIGTERM');
+      await registry.close();
+      await second.close();
+    }
+  },
+  { skip, timeout: 60_000 },
 );
