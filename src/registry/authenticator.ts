@@ -38,6 +38,8 @@ export class Authenticator {
   readonly #credentials: Credentials;
   readonly #known = new Map<string, Known>();
   readonly #underWay = new Map<string, Promise<string>>();
+  /** Counts forgetAll() calls: a login that began before one is not kept after it. */
+  #generation = 0;
 
   constructor(http: HttpClient, hosts: RegistryHosts, credentials: Credentials) {
     this.#http = http;
@@ -45,9 +47,11 @@ export class Authenticator {
     this.#credentials = credentials;
   }
 
-  /** Has every login looked up again. */
+  /** Invalidates every login, those in flight too: the next request looks its login up again. */
   forgetAll(): void {
+    this.#generation++;
     this.#known.clear();
+    this.#underWay.clear();
   }
 
   /** The header to send; undefined as long as none was asked for. */
@@ -85,10 +89,11 @@ export class Authenticator {
     const key = keyOf(access, endpoint);
     let fetched = this.#underWay.get(key);
     if (fetched === undefined) {
-      fetched = this.#fetch(access, endpoint, challenge, refused).finally(() =>
-        this.#underWay.delete(key),
-      );
-      this.#underWay.set(key, fetched);
+      const started = this.#fetch(access, endpoint, challenge, refused).finally(() => {
+        if (this.#underWay.get(key) === started) this.#underWay.delete(key);
+      });
+      fetched = started;
+      this.#underWay.set(key, started);
     }
     return await unlessAborted(fetched, signal);
   }
@@ -99,6 +104,7 @@ export class Authenticator {
     header: string,
     refused: string | undefined,
   ): Promise<string> {
+    const generation = this.#generation;
     const [host = access.host] = endpoint.loginHosts;
     const doing = `Cannot log in to ${host}`;
     const challenges = parseChallenges(header);
@@ -113,7 +119,7 @@ export class Authenticator {
       bearer === undefined
         ? this.#basic(host, login, refused)
         : await this.#bearer(access, endpoint, bearer, login, doing);
-    this.#remember(keyOf(access, endpoint), found);
+    if (generation === this.#generation) this.#remember(keyOf(access, endpoint), found);
     return found.authorization;
   }
 

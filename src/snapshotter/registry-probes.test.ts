@@ -59,6 +59,17 @@ test('each blob is asked for once, by calls at one time and by later ones', asyn
   assert.equal(registry.seen.length, LAYERS.length);
 });
 
+test('forget() invalidates the answer to a request in flight', async () => {
+  const probes = new RegistryProbes(client, hosts);
+  registry.seen.length = 0;
+  const [layer = Buffer.of()] = LAYERS;
+  const inFlight = probes.ask(blob(registry.host, layer), false);
+  probes.forget();
+  await inFlight;
+  await probes.ask(blob(registry.host, layer), false);
+  assert.equal(registry.seen.length, 2);
+});
+
 test('a blob that is not there says nothing of others, a refused repository does', async () => {
   const probes = new RegistryProbes(client, hosts);
   const notFound = { code: ErrorCodes.NotFound };

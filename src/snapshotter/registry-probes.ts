@@ -53,6 +53,8 @@ export class RegistryProbes {
   readonly #answers = new Map<string, Kept<Answer>>();
   /** By host, by host and repository, and by blob: why each is not asked. */
   readonly #refusals = new Map<string, Kept<ObdError>>();
+  /** Counts forget() calls: an answer to a request that began before one is not kept after it. */
+  #generation = 0;
 
   /** @param hosts - Those of `registry`. */
   constructor(registry: RegistryClient, hosts: RegistryHosts) {
@@ -60,8 +62,10 @@ export class RegistryProbes {
     this.#hosts = hosts;
   }
 
-  /** Makes all answers invalid, as when logins were changed. */
+  /** Invalidates all answers, those of requests in flight too, as when logins were changed. */
   forget(): void {
+    this.#generation++;
+    this.#asking.clear();
     this.#answers.clear();
     this.#refusals.clear();
   }
@@ -83,10 +87,11 @@ export class RegistryProbes {
     if (answer !== undefined) return answer;
     let asked = this.#asking.get(key);
     if (asked === undefined) {
-      asked = this.#ask(blob, keys, isGuess ? GUESS_MS_MAX : ASK_MS_MAX).finally(() =>
-        this.#asking.delete(key),
-      );
-      this.#asking.set(key, asked);
+      const started = this.#ask(blob, keys, isGuess ? GUESS_MS_MAX : ASK_MS_MAX).finally(() => {
+        if (this.#asking.get(key) === started) this.#asking.delete(key);
+      });
+      asked = started;
+      this.#asking.set(key, started);
     }
     return await asked;
   }
@@ -97,15 +102,16 @@ export class RegistryProbes {
   }
 
   async #ask({ host, repository, digest }: ProbedBlob, keys: Keys, msMax: number): Promise<Answer> {
+    const generation = this.#generation;
     const signal = AbortSignal.timeout(msMax);
     try {
       const sizeBytes = await this.#registry.probeBlob(host, repository, digest, signal);
       const answer = { sizeBytes };
-      keep(this.#answers, keys.blob, answer);
+      if (generation === this.#generation) keep(this.#answers, keys.blob, answer);
       return answer;
     } catch (thrown) {
       const error = signal.aborted ? tooSlow(`${host}/${repository}`, msMax, thrown) : thrown;
-      if (!(error instanceof ObdError)) throw error;
+      if (!(error instanceof ObdError) || generation !== this.#generation) throw error;
       if (hasCode(error, ErrorCodes.NotFound)) keep(this.#refusals, keys.blob, error);
       else if (hasCode(error, ErrorCodes.Unavailable)) keep(this.#refusals, keys.host, error);
       else if (hasCode(error, ErrorCodes.Unauthorized)) {
@@ -122,7 +128,9 @@ function kept<T>(map: Map<string, Kept<T>>, key: string): T | undefined {
 }
 
 function keep<T>(map: Map<string, Kept<T>>, key: string, value: T, forMs = ANSWER_MS): void {
-  if (map.size >= ANSWERS_MAX) map.clear();
+  map.delete(key);
+  const [oldest] = map.keys();
+  if (map.size >= ANSWERS_MAX && oldest !== undefined) map.delete(oldest);
   map.set(key, { value, untilMs: performance.now() + forMs });
 }
 
