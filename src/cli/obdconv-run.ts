@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises';
 import { convertImage } from '../convert/convert-image.js';
 import type { LayerFormat } from '../convert/layer-converter.js';
 import { parsePlatform } from '../convert/platform.js';
-import { RunDirectory, removeDebris } from '../convert/run-directory.js';
+import { RunDirectory, removeOrphans } from '../convert/run-directory.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { DockerCredentials } from '../registry/docker-credentials.js';
 import { openImageDestination, openImageSource } from '../registry/open-image-store.js';
@@ -39,7 +39,7 @@ export async function runConversion(
   const hosts = new RegistryHosts(request.plainHttpHosts);
   const client = new RegistryClient({ hosts, credentials: new DockerCredentials() });
   const progress = new ProgressDisplay(process.stderr);
-  await Promise.all(removeDebris(request.workDirectory).map((left) => client.cancelUpload(left)));
+  await removeOrphans(request.workDirectory, (session) => client.cancelUpload(session));
   const run = new RunDirectory(request.workDirectory);
   try {
     const open = { client, signal: stop.signal, noteUpload: run.noteUpload };

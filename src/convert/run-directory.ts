@@ -19,7 +19,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import * as z from 'zod';
-import { ownerState, ownIdentity } from '../io/process-identity.js';
+import { type OwnerState, ownerState, ownIdentity } from '../io/process-identity.js';
 import type { UploadSession } from '../registry/blob-upload.js';
 import { guarded } from './work-directory.js';
 
@@ -68,27 +68,41 @@ export class RunDirectory {
 }
 
 /**
- * Removes what killed runs left in `parent`. Never throws: it is not what this run is for.
+ * Removes the orphaned directories of killed runs in `parent`. Never throws: a failure must not stop this run.
  *
- * @returns The upload sessions that they left open at registries.
+ * @param cancel - Ends an upload session that such a run left open at a registry. The directory is removed afterwards, so
+ *   that a run killed in between leaves the note to the next one.
  */
-export function removeDebris(parent: string): UploadSession[] {
-  const sessions: UploadSession[] = [];
+export async function removeOrphans(
+  parent: string,
+  cancel: (session: UploadSession) => Promise<void>,
+): Promise<void> {
+  let sessionsLeft = SESSIONS_MAX;
   for (const name of namesIn(parent)) {
     const path = join(parent, name);
-    if (!name.startsWith(PREFIX) || !isDebris(path)) continue;
-    sessions.push(...sessionsIn(path));
+    if (!name.startsWith(PREFIX) || !isOrphaned(path)) continue;
+    const sessions = sessionsIn(path).slice(0, sessionsLeft);
+    sessionsLeft -= sessions.length;
+    await Promise.allSettled(sessions.map(cancel));
     removeTree(path);
   }
-  return sessions.slice(0, SESSIONS_MAX);
 }
 
-function isDebris(path: string): boolean {
+function isOrphaned(path: string): boolean {
   const found = statOf(path);
   if (found?.isDirectory() !== true || found.uid !== process.geteuid?.()) return false;
-  const state = ownerState(readSmall(join(path, OWNER)) ?? '');
+  const state = stateOf(readSmall(join(path, OWNER)) ?? '');
   if (state === 'running') return false;
   return state === 'ended' || Date.now() - lastChangeMs(path, found) > ABANDONED_MS;
+}
+
+/** `unknown` also if /proc cannot be read. */
+function stateOf(identity: string): OwnerState {
+  try {
+    return ownerState(identity);
+  } catch {
+    return 'unknown';
+  }
 }
 
 function lastChangeMs(path: string, { mtimeMs }: Stats): number {
@@ -128,7 +142,12 @@ function statOf(path: string): Stats | undefined {
 function readSmall(path: string): string | undefined {
   const found = statOf(path);
   if (found?.isFile() !== true || found.size > SESSION_BYTES_MAX) return undefined;
-  return readFileSync(path, 'utf8');
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    // Another run removed it since, or its owner may not read it.
+    return undefined;
+  }
 }
 
 function removeTree(path: string): void {
