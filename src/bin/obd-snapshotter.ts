@@ -28,7 +28,7 @@ import {
 } from '../snapshotter/snapshotter-config.js';
 
 const PROGRAM = 'obd-snapshotter';
-/** An image being attached may need a registry that is slow; then systemd would lose patience. */
+/** An attachment may wait for a slow registry. Waiting longer would have systemd kill this process. */
 const STOP_GRACE_MS = 10_000;
 /** TCP and TLS to a registry that may have a layer. A pull waits for it, once a minute and registry. */
 const PROBE_CONNECT_MS = 1_500;
@@ -86,13 +86,16 @@ async function serve(configPath: string | undefined): Promise<void> {
     log,
   });
   const apply = (fresh: SnapshotterConfig): (keyof SnapshotterConfig)[] => {
+    // A file that the next start would refuse is refused now.
+    pluginsOf(fresh);
     const { plain_http, hosts, hosts_dir } = fresh.registry;
     registryHosts.replace(plain_http, hosts, hosts_dir);
     credentials.replace(fresh.docker_config);
     registry.forgetLogins();
     for (const [name, { credentials: own, registry }] of namespaces) {
-      // One that is new, or gone, takes a restart.
-      own.replace(fresh.namespaces[name]?.docker_config ?? config.namespaces[name]?.docker_config);
+      // One that is new, or gone, takes a restart. Until then one that is gone keeps the login that it had last.
+      const login = fresh.namespaces[name];
+      if (login !== undefined) own.replace(login.docker_config);
       registry.forgetLogins();
     }
     locator.forget();

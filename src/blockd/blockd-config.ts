@@ -46,7 +46,7 @@ export const BLOCKD_CONFIG_EXAMPLE = `\
 socket = "/run/obd-ts/blockd.sock"
 # Where the disks are served by the NBD protocol: nbd+unix:///ID?socket=PATH
 nbd_socket = "/run/obd-ts/nbd.sock"
-# Cache and mount points of devices. Of one daemon alone.
+# Cache and mount points of devices. No other daemon may use it.
 state_dir = "/var/lib/obd-ts"
 # How much of the registries' blobs is kept on this disk. By default 20 GiB, or half of a disk that is smaller than 40 GiB.
 cache_size = "20 GiB"

@@ -41,6 +41,8 @@ const LEASE_MS = 24 * 3600 * 1000;
 export interface WantedImage {
   readonly source: ImageSource;
   readonly reference: ImageReference;
+  /** That of the reference, as registryAddress() has it. */
+  readonly registry: string;
   readonly platform: Platform;
   readonly snapshotter: string;
   /** Why that snapshotter cannot serve an overlaybd image; undefined if it may. */

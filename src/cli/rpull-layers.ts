@@ -8,13 +8,14 @@
  */
 import { randomBytes } from 'node:crypto';
 import { ContentStore, type Labels } from '../containerd/content-store.js';
-import { Snapshots } from '../containerd/snapshots.js';
+import { type SnapshotInfo, Snapshots } from '../containerd/snapshots.js';
 import { unpackLayer } from '../containerd/unpack-layer.js';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { GrpcClient } from '../grpc/grpc-client.js';
 import type { ImageSource } from '../registry/image-store.js';
 import type { Descriptor } from '../registry/manifest.js';
 import type { ImageReference } from '../registry/reference.js';
+import { REGISTRY_LABEL } from '../snapshotter/labels.js';
 import { sourceLabels } from './rpull-labels.js';
 import type { RpullProgress } from './rpull-progress.js';
 
@@ -37,6 +38,8 @@ interface ActiveSnapshot {
 interface LayersOf {
   readonly source: ImageSource;
   readonly reference: ImageReference;
+  /** That of the reference, as registryAddress() has it. */
+  readonly registry: string;
   readonly snapshotter: string;
 }
 
@@ -60,18 +63,23 @@ export class LayerSnapshots {
     this.#undoing = new Snapshots(undoing, image.snapshotter);
   }
 
-  /** Its parent's must be there. */
+  /**
+   * Its parent's must be there.
+   *
+   * @throws {ObdError} `FailedPrecondition` for one that is there and is read from another registry, whose word its bytes are.
+   */
   async ensure(layer: ChainedLayer, number: number, layers: number): Promise<void> {
     const { digest, size } = layer.descriptor;
     this.#progress.layerStarted(number, layers, digest, size);
-    const present = await this.#exists(layer.chainId);
+    const found = await this.#find(layer.chainId);
+    if (found !== undefined) this.#checkRegistry(found);
     // Asked for even if present: it then comes under our lease.
     const active = await this.#prepare(layer);
     if (active !== undefined) {
       this.#warnOfDownload(number);
       await this.#fill(layer, active);
     }
-    const fate = active !== undefined ? 'unpacked' : present ? 'present' : 'lazy';
+    const fate = active !== undefined ? 'unpacked' : found !== undefined ? 'present' : 'lazy';
     this.#progress.layerDone(fate, size);
   }
 
@@ -88,7 +96,7 @@ export class LayerSnapshots {
           throw error;
         }
       }
-      if (await this.#exists(layer.chainId)) return undefined;
+      if ((await this.#find(layer.chainId)) !== undefined) return undefined;
     }
     throw new ObdError(
       ErrorCodes.FailedPrecondition,
@@ -116,14 +124,25 @@ export class LayerSnapshots {
     await this.#undoing.remove(key).catch(() => {});
   }
 
-  async #exists(chainId: string): Promise<boolean> {
+  async #find(chainId: string): Promise<SnapshotInfo | undefined> {
     try {
-      await this.#snapshots.stat(chainId);
-      return true;
+      return await this.#snapshots.stat(chainId);
     } catch (error) {
-      if (hasCode(error, ErrorCodes.NotFound)) return false;
+      if (hasCode(error, ErrorCodes.NotFound)) return undefined;
       throw error;
     }
+  }
+
+  /** containerd does not ask the snapshotter for a layer that this namespace has. */
+  #checkRegistry({ name, labels }: SnapshotInfo): void {
+    const { reference, registry } = this.#image;
+    const { [REGISTRY_LABEL]: from = registry } = labels;
+    if (isSameRegistry(from, registry)) return;
+    throw new ObdError(
+      ErrorCodes.FailedPrecondition,
+      `Cannot pull ${reference}: this namespace of containerd has its layer ${name} from the registry ${from}, and containerd would use that; remove the images that were pulled from there (\`ctr images list\`, \`ctr images remove --sync\`), or pull into another namespace with --namespace`,
+      { reference: reference.toString() },
+    );
   }
 
   async #download(descriptor: Descriptor): Promise<void> {
@@ -147,6 +166,12 @@ export class LayerSnapshots {
       `the snapshotter "${snapshotter}" does not serve layer ${number} lazily: downloading it, and all that follow like it`,
     );
   }
+}
+
+/** Of one host, the default ports of TLS and of plain HTTP are one registry: --plain-http is a word for this program alone. */
+function isSameRegistry(a: string, b: string): boolean {
+  const plain = (address: string) => address.replace(/:(?:80|443)$/, '');
+  return plain(a) === plain(b);
 }
 
 function prepareLabels({ descriptor, chainId }: ChainedLayer, reference: ImageReference): Labels {

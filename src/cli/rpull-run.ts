@@ -7,7 +7,7 @@ import type { GrpcClient } from '../grpc/grpc-client.js';
 import { DockerCredentials } from '../registry/docker-credentials.js';
 import { parseReference } from '../registry/reference.js';
 import { RegistryClient } from '../registry/registry-client.js';
-import { RegistryHosts } from '../registry/registry-hosts.js';
+import { RegistryHosts, registryAddress } from '../registry/registry-hosts.js';
 import { RegistrySource } from '../registry/registry-image.js';
 import { byteText } from './byte-text.js';
 import { interruption } from './interruption.js';
@@ -47,7 +47,8 @@ export async function runRpull(options: RpullOptions): Promise<void> {
     const unfitForOverlaybd = overlaybdProblem(plugin);
     const source = new RegistrySource(client, reference, signal);
     const { snapshotter } = options;
-    const image = { source, reference, platform, snapshotter, unfitForOverlaybd };
+    const registry = registryAddress(hosts.originOf(reference.host));
+    const image = { source, reference, registry, platform, snapshotter, unfitForOverlaybd };
     const pulled = await pullImage(containerd, image, progress, signal);
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     const sizes = `fetched ${byteText(progress.fetchedBytes)} of ${byteText(pulled.totalBytes)}`;

@@ -217,6 +217,12 @@ function isHostOf(host: string, url: URL): boolean {
   return new URL(`${url.protocol}//${host}`).host === url.host;
 }
 
+/** `host:port` of the registry that a URL leads to, whatever the protocol. */
+export function registryAddress(url: string): string {
+  const { protocol, hostname, port } = new URL(url);
+  return `${hostname}:${port || (protocol === 'https:' ? 443 : 80)}`;
+}
+
 /** `localhost`, 127.0.0.0/8 and ::1, as URL.hostname writes them. */
 export function isLoopback(hostname: string): boolean {
   if (hostname === 'localhost' || hostname === '[::1]') return true;

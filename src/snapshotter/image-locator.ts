@@ -27,7 +27,7 @@ import { ErrorCodes, hasCode, ObdError, systemCode } from '../errors.js';
 import type { Credentials } from '../registry/credentials.js';
 import { parseReference } from '../registry/reference.js';
 import type { RegistryClient } from '../registry/registry-client.js';
-import type { RegistryHosts } from '../registry/registry-hosts.js';
+import { type RegistryHosts, registryAddress } from '../registry/registry-hosts.js';
 import { addressesOf, type Source } from './candidate-addresses.js';
 import { ContentManifests } from './content-manifests.js';
 import { followingLayers, IMAGE_REF_LABELS, type OverlaybdBlob } from './labels.js';
@@ -80,12 +80,6 @@ export interface LayerOrigin {
 
   /** Whether a login for this registry is configured for the client's namespace. */
   hasNamespaceLogin(): Promise<boolean>;
-}
-
-/** `host:port` of the registry that a URL leads to, whatever the protocol. */
-export function registryAddress(url: string): string {
-  const { protocol, hostname, port } = new URL(url);
-  return `${hostname}:${port || (protocol === 'https:' ? 443 : 80)}`;
 }
 
 export class ImageLocator {

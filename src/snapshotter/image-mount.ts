@@ -55,14 +55,14 @@ export async function mountAt(target: string): Promise<MountPoint | undefined> {
 /**
  * Mounts a device with the file system that its first block says it has. What an image's annotations say of it may be wrong.
  *
- * @throws {ObdError} `Io` with what mount(8) said, or if the device cannot be read; `Unsupported` for another file system.
+ * @throws {ObdError} `Io` with what mount(8) said, for a device that cannot be read, and for another file system.
  */
 export async function mountImage(device: string, target: string): Promise<void> {
   const fileSystem = fileSystemIn(await firstBlock(device));
   const options = MOUNT_OPTIONS[fileSystem ?? ''];
   if (fileSystem === undefined || options === undefined) {
-    const found = `Cannot mount ${device}: its image has no file system of type ${Object.keys(MOUNT_OPTIONS).join(', ')}`;
-    throw new ObdError(ErrorCodes.Unsupported, found, { path: device });
+    const found = `Cannot mount ${device}: it begins with no file system of type ${Object.keys(MOUNT_OPTIONS).join(', ')}; if its image could not be read, the log of obd-blockd says why`;
+    throw new ObdError(ErrorCodes.Io, found, { path: device });
   }
   const args = ['-t', fileSystem, '-o', options, '--', device, target];
   const { status, stderr } = await runProgram('mount', args, MOUNT_TIMEOUT_MS);

@@ -51,6 +51,9 @@ export function followingLayers(labels: Labels): string[] {
 export const SERVED_LABEL = 'containerd.io/snapshot/obd-ts.served';
 export type Served = 'lazy' | 'local' | 'overlayfs' | 'refused';
 
+/** `host:port` of the registry that a lazy layer is fetched from; only on those. */
+export const REGISTRY_LABEL = 'containerd.io/snapshot/obd-ts.registry';
+
 /** Why a layer is refused; only on those. */
 export const REFUSED_LABEL = 'containerd.io/snapshot/obd-ts.refused';
 

@@ -15,7 +15,8 @@
  * containerd's clients check a layer's digest when they unpack it. A client that commits something else under a chain ID
  * deceives all namespaces; but whoever can reach containerd's socket is root on this host.
  */
-import { type LayerOrigin, registryAddress, type WantedLayer } from './image-locator.js';
+import { registryAddress } from '../registry/registry-hosts.js';
+import type { LayerOrigin, WantedLayer } from './image-locator.js';
 import { isBlockLayer, type Snapshot } from './snapshot.js';
 import type { SnapshotStore } from './snapshot-store.js';
 

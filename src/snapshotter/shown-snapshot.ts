@@ -1,18 +1,24 @@
 /**
- * A snapshot as clients see it: with labels that say why a layer is refused, and fields for their filters.
+ * A snapshot as clients see it: with labels that say which registry a layer is read from and why one is refused, and fields
+ * for their filters.
  *
  * containerd takes any committed snapshot whose REF_LABEL is the wanted chain ID. Clients can change labels, so that one is
  * not shown on a block layer whose chain ID is another, or is not proved.
  */
-import { REF_LABEL, REFUSED_LABEL, SERVED_LABEL } from './labels.js';
+import { registryAddress } from '../registry/registry-hosts.js';
+import { REF_LABEL, REFUSED_LABEL, REGISTRY_LABEL, SERVED_LABEL } from './labels.js';
 import { refusal } from './layer-identity.js';
 import { isBlockLayer, isUnproved, type Snapshot } from './snapshot.js';
 
 export function shown(snapshot: Snapshot): Snapshot {
   const { kind, layer, chainId } = snapshot;
-  const { [REF_LABEL]: ref, ...others } = snapshot.labels;
+  const { [REF_LABEL]: ref, [REGISTRY_LABEL]: _, ...others } = snapshot.labels;
   const isFalse = kind === 'committed' && isBlockLayer(layer) && ref !== chainId;
-  const labels = isFalse ? others : snapshot.labels;
+  const labels = {
+    ...others,
+    ...(ref === undefined || isFalse ? {} : { [REF_LABEL]: ref }),
+    ...(layer.type === 'remote' ? { [REGISTRY_LABEL]: registryAddress(layer.repoBlobUrl) } : {}),
+  };
   if (!isUnproved(snapshot)) return { ...snapshot, labels };
   const refused = { [SERVED_LABEL]: 'refused', [REFUSED_LABEL]: refusal(snapshot).message };
   return { ...snapshot, labels: { ...labels, ...refused } };

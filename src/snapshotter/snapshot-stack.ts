@@ -7,6 +7,7 @@
  * A layer of blocks cannot stand on one of files, as a device has no directories below it.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
+import { registryAddress } from '../registry/registry-hosts.js';
 import type { Served } from './labels.js';
 import { isBlockLayer, type Layer, type Snapshot } from './snapshot.js';
 
@@ -31,6 +32,25 @@ export function stackOf(ancestors: readonly Snapshot[]): SnapshotStack {
   const top = blocks[0];
   if (misplaced !== undefined || top === undefined) throw blocksOnFiles(top?.name, misplaced?.name);
   return { files: ancestors.slice(0, firstBlock), image: { top, layers: blocks.toReversed() } };
+}
+
+/**
+ * Lazy layers are read from the repository of the topmost one, whose image has them all. Below a downloaded layer that may
+ * be the wrong registry: then all lazy layers must be from one.
+ *
+ * @throws {ObdError} `FailedPrecondition`.
+ */
+export function checkOneRegistry({ image }: SnapshotStack): void {
+  const layers = (image?.layers ?? []).filter(({ layer }) => layer.type !== 'trace');
+  const top = layers.at(-1);
+  if (top === undefined || top.layer.type === 'remote') return;
+  const lazy = layers.flatMap(({ layer }) => (layer.type === 'remote' ? layer.repoBlobUrl : []));
+  const registries = [...new Set(lazy.map(registryAddress))];
+  if (registries.length < 2) return;
+  throw new ObdError(
+    ErrorCodes.FailedPrecondition,
+    `Cannot use layer "${top.name}": it was downloaded, and the layers below it are read from several registries, ${registries.join(', ')}; remove all images with these layers, and pull the one from its registry again`,
+  );
 }
 
 export function blocksOnFiles(upper = '', lower = ''): ObdError {

@@ -33,7 +33,7 @@ export type SnapshotterConfig = z.infer<typeof snapshotterConfig>;
 export const SNAPSHOTTER_CONFIG_EXAMPLE = `\
 # Where containerd reaches this daemon.
 socket = "/run/obd-ts/snapshotter.sock"
-# Records, containers' writable directories and the files of plain layers. Of one daemon alone.
+# Records, containers' writable directories and the files of plain layers. No other daemon may use it.
 root = "/var/lib/obd-ts/snapshotter"
 # Where obd-blockd listens, and containerd.
 blockd_socket = "/run/obd-ts/blockd.sock"

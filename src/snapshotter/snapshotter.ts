@@ -49,6 +49,7 @@ import {
 import { isUnfinished, SnapshotDirectories, snapshotIdIn } from './snapshot-directories.js';
 import {
   blocksOnFiles,
+  checkOneRegistry,
   type Image,
   type SnapshotStack,
   servedAs,
@@ -340,6 +341,7 @@ export class Snapshotter {
     const chain = parent === '' ? [] : [this.#store.get(parent), ...this.#store.ancestors(parent)];
     checkServable(chain);
     const stack = stackOf(chain);
+    if (layer.type !== 'download') checkOneRegistry(stack);
     const like = stack.files[0];
     const all = { ...labels, [SERVED_LABEL]: servedBy(stack) };
     const root = like === undefined ? undefined : this.#directories.files(like.id);

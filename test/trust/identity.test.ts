@@ -97,7 +97,7 @@ trustCase(
 trustCase(
   'identity',
   'a registry that serves other bytes under the right digests',
-  'its layers serve its own pulls alone; a pull from the true registry downloads and is right',
+  'its layers serve its own pulls alone; one from the true registry is refused where they are, and else downloads and is right',
   async () => {
     const { layers, config } = images.manifest('victim');
     const evil = await LoopbackRegistry.start();
@@ -115,6 +115,9 @@ trustCase(
       evil.manifests.set(`victim/${manifest.digest}`, stored);
       assert.match((await rpull('w1', 'victim', evil.host)).stdout, /2 layers: 2 lazy/);
       assert.equal(await run('w1', 'victim', evil.host), images.evil);
+      const refused = await rpull('w1', 'victim');
+      assert.notEqual(refused.status, 0, refused.stdout);
+      assert.match(refused.stderr, new RegExp(`from the registry ${evil.host}.*images remove`));
       const pulled = await rpull('w2', 'victim');
       // On the bottom layer as containerd checked it, the next one is lazy from its own registry.
       assert.match(pulled.stdout, /2 layers: 1 lazy, 1 downloaded/, pulled.stderr);

@@ -50,14 +50,20 @@ for (const program of ['obd-blockd', 'obd-snapshotter'] as const) {
         daemon.configure(`${FIXED[program]}log_level = "debug"\n`);
         const { keys } = await reload(daemon, /take a restart$/);
         assert.deepEqual(keys, [FIXED[program].split(' ')[0]]);
-        for (const broken of ['nonsense = 1\n', '= = =\n', '[registry]\nplain_http = ["a b"]\n']) {
+        const one = 'socket = "/run/one.sock"\nroot = "/var/lib/one"\n';
+        for (const broken of [
+          'nonsense = 1\n',
+          '= = =\n',
+          '[registry]\nplain_http = ["a b"]\n',
+          `[plugins.a]\n${one}[plugins.b]\n${one}`,
+        ]) {
           daemon.configure(broken);
           const { err } = await reload(daemon, /^configuration not reloaded/);
           assert.match(String((err as { code?: string }).code), /^ERR_INVALID_ARGUMENT$/);
         }
         await daemon.checkAlive();
         await daemon.stop();
-        return `reloaded ${String(reloaded)}; restart for ${String(keys)}; 3 broken files refused`;
+        return `reloaded ${String(reloaded)}; restart for ${String(keys)}; 4 broken files refused`;
       } catch (error) {
         await daemon.kill();
         throw error;
