@@ -20,7 +20,7 @@ import { type ContentInfo, ContentStore } from '../containerd/content-store.js';
 import { ErrorCodes, hasCode, messageOf } from '../errors.js';
 import { chainIdOn } from '../registry/chain-id.js';
 import { MANIFEST_BYTES_MAX, parseManifest } from '../registry/manifest.js';
-import { isHost, isRepository } from '../registry/reference.js';
+import { isHost, isRepository, withoutPort } from '../registry/reference.js';
 import type { Source } from './candidate-addresses.js';
 import { type OverlaybdBlob, overlaybdBlobOf } from './labels.js';
 import type { Log } from './log.js';
@@ -42,6 +42,15 @@ interface KnownLayer {
 
 /** What a manifest has in it: its layers, or why those are not known. */
 type Contents = readonly KnownLayer[] | 'not parsed' | 'unreadable' | 'gone';
+
+/** That a layer is of an image at a reference, as a label says. */
+interface Claim {
+  readonly label: string;
+  readonly text: string;
+  readonly source: Source;
+  readonly chainId: string;
+  readonly blobDigest: string;
+}
 
 export class ContentManifests {
   readonly #containerdSocket: string;
@@ -80,6 +89,33 @@ export class ContentManifests {
       for (const source of sources) found.set(`${source.host}/${source.repository}`, source);
     }
     return [...found.values()];
+  }
+
+  /**
+   * Whether a label is the word of the client and not of the image: containerd passes annotations of a layer on as labels.
+   *
+   *   - A manifest that names the layer must be from that host and repository, as content labels say.
+   *   - No manifest that names it, or may name it, may have the label as an annotation: the port, which content labels
+   *     have lost, would be the image's word.
+   *
+   * @throws {ObdError} what containerd answers.
+   */
+  async confirms({ label, text, source, ...layer }: Claim, namespace: string): Promise<boolean> {
+    const { chainId, blobDigest } = layer;
+    let isFromThere = false;
+    for await (const { content, info, contents } of this.#all(namespace)) {
+      if (contents === 'gone') continue;
+      if (contents === 'unreadable') return false;
+      if (contents === 'not parsed') {
+        if (await this.#mentions(content, info, blobDigest)) return false;
+        continue;
+      }
+      const named = contents.filter(({ digest }) => digest === blobDigest);
+      if (named.some(({ annotations }) => annotations[label] === text)) return false;
+      if (!named.some((each) => each.chainId === chainId)) continue;
+      isFromThere ||= isListed(info.labels, source);
+    }
+    return isFromThere;
   }
 
   /**
@@ -157,6 +193,12 @@ function sourcesIn(labels: Labels): Source[] | undefined {
   );
   const isKnown = sources.every(({ host, repository }) => isHost(host) && isRepository(repository));
   return isKnown && sources.length > 0 ? sources : undefined;
+}
+
+/** Whether content labels say that a blob is from there. They have neither the port nor the brackets of an IPv6 address. */
+function isListed(labels: Labels, { host, repository }: Source): boolean {
+  const name = withoutPort(host).replace(/^\[(.*)\]$/, '$1');
+  return labels[`${SOURCE_LABEL}${name}`]?.split(',').includes(repository) ?? false;
 }
 
 function layersIn(

@@ -40,14 +40,14 @@ const ours = { [`${SOURCE}localhost`]: 'team/app' };
 const evil = { [`${SOURCE}evil.invalid`]: 'team/app' };
 
 /** A manifest with the layer, unless another digest is given; `more` makes it another one. */
-function manifestOf(more = '', layer = LAYER): Buffer {
+function manifestOf(more = '', layer = LAYER, annotations = {}): Buffer {
   return Buffer.from(
     JSON.stringify({
       schemaVersion: 2,
       mediaType: OCI_MANIFEST,
       config: { mediaType: OCI_CONFIG, digest: sha256Of(Buffer.from('config')), size: 1 },
       annotations: { more },
-      layers: [{ mediaType: OCI_LAYER_TAR, digest: layer, size: 1 }],
+      layers: [{ mediaType: OCI_LAYER_TAR, digest: layer, size: 1, annotations }],
     }),
   );
 }
@@ -151,6 +151,7 @@ test('a manifest that could not be read is read again the next time', async () =
 });
 
 test('what a client says of a layer is asked of the registry too, and content labels after it', async () => {
+  stored = [{ bytes: manifestOf(), labels: { [`${SOURCE}127.0.0.1`]: 'other/app', ...ours } }];
   // A new one each time: answers are kept.
   const labels = { 'containerd.io/snapshot/cri.image-ref': `${origin.host}/other/app:1` };
   const found = await locate(newLocator(), labels);
@@ -159,14 +160,53 @@ test('what a client says of a layer is asked of the registry too, and content la
   origin.faults.push({ status: 403 });
   const second = await locate(newLocator(), labels);
   assert.equal(second, `http://${origin.host}/v2/team/app/blobs`);
-  origin.faults.push({ status: 403 });
   const { repoBlobUrl } = await newLocator().origin(WANTED, labels, undefined);
   assert.equal(await repoBlobUrl(), undefined);
+});
+
+test('an image does not choose its registry by a label', async () => {
+  const lure = await LoopbackRegistry.start();
+  lure.addBlob(Buffer.from('layer'));
+  const at = `http://${origin.host}/v2/team/app/blobs`;
+  const label = 'containerd.io/snapshot/cri.image-ref';
+  const fromThere = { [`${SOURCE}127.0.0.1`]: 'team/app' };
+  const elsewhere = { bytes: manifestOf('', sha256Of(Buffer.from('below'))), labels: fromThere };
+  const annotated = (reference: string) => manifestOf('', LAYER, { [label]: reference });
+  const cases: readonly (readonly [string, string, readonly Stored[]])[] = [
+    ['a host that nothing was pulled from', `${lure.host}/team/app:1`, [OURS]],
+    ['a host that another image is from', `${lure.host}/team/app:1`, [OURS, elsewhere]],
+    [
+      'another repository of a host',
+      `${lure.host}/x/y:1`,
+      [{ bytes: manifestOf(), labels: { ...ours, ...fromThere } }],
+    ],
+    [
+      'another port of a host, as an annotation',
+      `localhost:${lure.host.split(':')[1]}/team/app:1`,
+      [{ bytes: annotated(`localhost:${lure.host.split(':')[1]}/team/app:1`), labels: ours }],
+    ],
+  ];
+  try {
+    for (const [what, reference, all] of cases) {
+      stored = all;
+      const found = await newLocator().origin(WANTED, { [label]: reference }, 'default');
+      const isOneKnown = what !== 'another repository of a host';
+      assert.equal(await found.repoBlobUrl(), isOneKnown ? at : undefined, what);
+    }
+    assert.deepEqual(lure.seen, []);
+    // What the image says is of no effect on what the client says.
+    stored = [{ bytes: annotated('evil.invalid/team/app:1'), labels: fromThere }];
+    const labels = { [label]: `${origin.host}/team/app:1` };
+    assert.equal(await locate(newLocator(), labels), at);
+  } finally {
+    await lure.close();
+  }
 });
 
 test('the layers that follow are asked for at the same time', async () => {
   const next = origin.addBlob(Buffer.from('next'));
   const locator = newLocator();
+  stored = [{ bytes: manifestOf(), labels: { [`${SOURCE}127.0.0.1`]: 'team/app' } }];
   const labels = {
     'containerd.io/snapshot/cri.image-ref': `${origin.host}/team/app:1`,
     'containerd.io/snapshot/cri.image-layers': `${LAYER},${next}`,

@@ -2,8 +2,9 @@
  * Finds out about an overlaybd layer what its client does not say: the repository it can be fetched from, given its digest,
  * and, given its chain ID, that it is one.
  *
- *   1. The image's reference, where the client sends it as a label (`obdctl rpull`, CRI): host with port, repository.
- *   2. Otherwise containerd's content store, in the client's namespace: the manifest that names the layer is there before
+ *   1. The image's reference, where the client sends it as a label (`obdctl rpull`, CRI): host with port, repository. An
+ *      image can make such a label too, with an annotation: it counts only if containerd's content store confirms it.
+ *   2. Otherwise containerd's content store alone, in the client's namespace: the manifest that names the layer is there before
  *      the first layer is prepared, labelled with the host and the repositories it came from. That label has lost
  *      the port: it is looked for where candidate-addresses.ts says.
  *
@@ -20,8 +21,8 @@
  * The content service may be asked while containerd waits for us. Its snapshots service may not: garbage collection may
  * hold what that needs, and wait for us too.
  *
- * Cost: one request for each layer to each address that may have it, all at once (registry-probes.ts), and without a
- * reference one pass over the namespace's manifests (content-manifests.ts).
+ * Cost: one request for each layer to each address that may have it, all at once (registry-probes.ts), and a pass over
+ * the namespace's manifests (content-manifests.ts).
  */
 import { ErrorCodes, hasCode, ObdError, systemCode } from '../errors.js';
 import type { Credentials } from '../registry/credentials.js';
@@ -37,6 +38,9 @@ import type { Labels } from './snapshot.js';
 
 /** No registry answers at such an address. A time-out or an error may pass, and says nothing about what is there. */
 const NOBODY_THERE: readonly (string | undefined)[] = ['ECONNREFUSED', 'ENOTFOUND'];
+
+/** Characters of a reference in the log. */
+const SHOWN_MAX = 300;
 
 const UNKNOWN_ORIGIN: LayerOrigin = {
   registry: undefined,
@@ -129,7 +133,7 @@ export class ImageLocator {
     labels: Labels,
     namespace: string | undefined,
   ): Promise<LayerOrigin> {
-    const named = this.#referenceIn(labels);
+    const named = await this.#referenceIn(layer, labels, namespace);
     const listed = async () => {
       if (namespace === undefined) return [];
       const ask = () => this.#manifests.sourcesOf(layer.digest, namespace);
@@ -185,19 +189,39 @@ export class ImageLocator {
     return false;
   }
 
-  /** Of the first label that has one: an image's own annotations may add the others. */
-  #referenceIn(labels: Labels): Source | undefined {
+  /** Of the first label that the client sent, and not the image. */
+  async #referenceIn(
+    { chainId, digest: blobDigest }: WantedLayer,
+    labels: Labels,
+    namespace: string | undefined,
+  ): Promise<Source | undefined> {
     for (const label of IMAGE_REF_LABELS) {
       const text = labels[label];
       if (text === undefined) continue;
-      try {
-        return parseReference(text);
-      } catch (error) {
-        if (!(error instanceof ObdError)) throw error;
-        this.#parts.log.warn({ err: error, label }, 'a label is no image reference: ignoring it');
-      }
+      const source = this.#sourceIn(label, text);
+      if (source === undefined) continue;
+      const claim = { label, text, source, chainId, blobDigest };
+      const confirm = async () =>
+        namespace !== undefined && (await this.#manifests.confirms(claim, namespace));
+      if ((await this.#orUnknown(confirm)) === true) return source;
+      const what =
+        "a label names a registry, and containerd has no image from there with this layer, or the label is the image's own: ignoring it";
+      this.#parts.log.warn(
+        { label, reference: text.slice(0, SHOWN_MAX), chainId, namespace },
+        what,
+      );
     }
     return undefined;
+  }
+
+  #sourceIn(label: string, text: string): Source | undefined {
+    try {
+      return parseReference(text);
+    } catch (error) {
+      if (!(error instanceof ObdError)) throw error;
+      this.#parts.log.warn({ err: error, label }, 'a label is no image reference: ignoring it');
+      return undefined;
+    }
   }
 
   /** As ContentManifests.blobOfChain(); undefined if containerd does not tell. */

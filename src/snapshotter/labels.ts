@@ -1,7 +1,9 @@
 /**
  * The labels that clients send with Prepare and Commit, and the one that we add.
  *
- * Annotations of an overlaybd layer are data from a registry: they are checked here, once.
+ * containerd passes on, as a label, every annotation of a layer that begins with `containerd.io/snapshot/`. So each such
+ * label may be the image's word, and none is believed that could lead elsewhere than the image's own blobs do.
+ * Those of an overlaybd layer are checked here, once.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import { isDigest } from '../registry/digest.js';
@@ -23,7 +25,7 @@ export const REF_LABEL = 'containerd.io/snapshot.ref';
 export const DIFF_ID_LABEL = 'containerd.io/snapshot/diff-id';
 export const PARENT_CHAIN_LABEL = 'containerd.io/snapshot/parent-chain-id';
 
-/** The image's reference, with the port that content labels lack: from `obdctl rpull`, or from CRI. */
+/** A reference, with the port that content labels lack: of the client (`obdctl rpull`, CRI), if ContentManifests confirms it. */
 export const IMAGE_REF_LABELS = [
   'containerd.io/snapshot/cri.image-ref',
   'containerd.io/snapshot/image-ref',
@@ -34,7 +36,7 @@ const IMAGE_LAYERS_LABEL = 'containerd.io/snapshot/cri.image-layers';
 /** All are asked for at once. */
 const FOLLOWING_MAX = 16;
 
-/** The layers that the client is going to ask for next, as far as it says. */
+/** The layers that the client, or the image, says that it needs next. Only the registry of this layer is asked for them. */
 export function followingLayers(labels: Labels): string[] {
   const digests = (labels[IMAGE_LAYERS_LABEL] ?? '').split(',', FOLLOWING_MAX);
   return digests.filter(isDigest);

@@ -101,6 +101,20 @@ export class ForgedImages {
     return readFileSync(blobPath(this.directory, digest));
   }
 
+  /** The victim, with annotations on its layers that call them an image at `reference`. */
+  addLure(tag: string, reference: string): void {
+    const { layers } = this.manifest('victim');
+    const named = {
+      'containerd.io/snapshot/cri.image-ref': reference,
+      'containerd.io/snapshot/image-ref': reference,
+    };
+    this.#tag(
+      tag,
+      layers.map((layer) => ({ ...layer, annotations: { ...layer.annotations, ...named } })),
+      layers.map(({ digest }) => digest),
+    );
+  }
+
   remove(): void {
     rmSync(this.#folder, { recursive: true });
   }

@@ -8,7 +8,9 @@ import { PrivateContainerd, unfit } from '../support/containerd-private.js';
 import { CriClient } from '../support/cri-client.js';
 import { criConfig, folderOfContainerd, transferConfig } from '../support/cri-containerd.js';
 import { FORGERIES, ForgedImages, GOOD } from '../support/forged-image.js';
+import { LoopbackRegistry } from '../support/loopback-registry.js';
 import { obdctl } from '../support/run-obdctl.js';
+import { SnapshotsClient } from '../support/snapshotter-process.js';
 import { type TrustOptions, trustCase } from '../support/trust-case.js';
 
 const skip = unfit === false ? undefined : unfit;
@@ -18,15 +20,21 @@ const options = (reason = skip): TrustOptions => ({ skip: reason, slow: true, ti
 /** What all of containerd's unpackers say of a layer whose diff ID is not what the config says. */
 const REFUSED = /wrong diff id .*calculated on extraction/;
 
-/** Runs `body` with a containerd, its registry with all images, and obd-ts. */
+/**
+ * Runs `body` with a containerd, its registry with all images, and obd-ts.
+ *
+ * @param add - Adds images, and returns their tags.
+ */
 async function withImages<T>(
   start: Parameters<typeof PrivateContainerd.start>[0],
   body: (containerd: PrivateContainerd) => Promise<T>,
+  add: (images: ForgedImages) => readonly string[] = () => [],
 ): Promise<T> {
   const images = await ForgedImages.make();
   try {
+    const added = add(images);
     const first = async (containerd: PrivateContainerd) => {
-      for (const tag of ['victim', 'pause', ...FORGERIES]) {
+      for (const tag of ['victim', 'pause', ...FORGERIES, ...added]) {
         await containerd.push(`${images.directory}:${tag}`, `${tag}:1`, '--preserve-digests');
       }
       await containerd.startObd();
@@ -81,6 +89,65 @@ trustCase(
         return `${FORGERIES.length} refused; ${said.trim()}`;
       },
     ),
+  options(older === undefined ? 'no containerd 1.6 or 1.7 in PATH' : skip),
+);
+
+trustCase(
+  'identity',
+  'images whose annotations name another registry, through CRI that sends no reference',
+  'that registry is never asked; the image is served from its own, and its victim is right',
+  async () => {
+    const evil = await LoopbackRegistry.start();
+    try {
+      const configure = (to: PrivateContainerd) =>
+        criConfig(to, `${to.registry}/pause:1`).replace(
+          'annotations = false',
+          'annotations = true',
+        );
+      // Another repository, and its own one at another port.
+      const lures = { lure: `${evil.host}/x/y:1`, port: `${evil.host}/port:1` };
+      return await withImages(
+        { folder: older, configure },
+        async (containerd) => {
+          const image = (tag: string) => `${containerd.registry}/${tag}:1`;
+          const cri = new CriClient(containerd.socket, `/${containerd.namespace}`);
+          const snapshots = new SnapshotsClient(containerd.snapshotterSocket);
+          // From then on, the port is known.
+          await cri.pull(image('pause'));
+          for (const lure of Object.keys(lures)) {
+            await cri.pull(image(lure));
+            assert.deepEqual(evil.seen, [], lure);
+          }
+          const served = 'labels."containerd.io/snapshot/obd-ts.served"==lazy';
+          const lazy = (await snapshots.list(served)).filter(({ kind }) => kind === 'COMMITTED');
+          snapshots.close();
+          assert.ok(lazy.length > 0, 'the layer that pause has not');
+          await cri.pull(image('victim'));
+          const said = await cri.withContainer(image('victim'), ['/bin/sleep', '100'], (exec) =>
+            exec('/bin/cat', '/hello'),
+          );
+          assert.equal(said, GOOD);
+          assert.deepEqual(evil.seen, []);
+          for (const tag of ['victim', ...Object.keys(lures), 'pause']) {
+            await cri.removeImage(image(tag));
+          }
+          cri.close();
+          return `not asked; lazy, ${said.trim()}`;
+        },
+        (images) => {
+          const { layers } = images.manifest('victim');
+          const other = images.manifest('other').layers;
+          layers.forEach(({ digest }, i) => {
+            evil.blobs.set(digest, images.blob(other[i]?.digest ?? ''));
+          });
+          for (const [tag, reference] of Object.entries(lures)) images.addLure(tag, reference);
+          return Object.keys(lures);
+        },
+      );
+    } finally {
+      await evil.close();
+    }
+  },
   options(older === undefined ? 'no containerd 1.6 or 1.7 in PATH' : skip),
 );
 
