@@ -135,3 +135,14 @@ test('CRI that sends no references is a warning', () => {
   assertSays(checked(cri1(true)), 'CRI', '^warn', 'disable_snapshot_annotations = false');
   assertSays(checked(cri1(true).replace('obd-ts', 'overlayfs')), 'CRI', '^info', 'overlayfs');
 });
+
+test('another spelling of a socket, rebase, no root and a foreign platform are found', () => {
+  const second = PLUGIN.replace('obd-ts]', 'overlaybd]').replace('/run/', '/run//obd-none/../');
+  assertSays(checked(PLUGIN + second), 'plugin names', '^missing', 'overlaybd');
+  const rebase = `${PLUGIN}\n  capabilities = ["rebase"]`;
+  assertSays(checked(rebase), 'containerd plugin', '^missing', 'remove "rebase"');
+  const rootless = EXPORTS.replace(/root = .*/, 'root = ""');
+  assertSays(checked(PLUGIN + rootless), 'plugin exports', '^warn no root');
+  const foreign = unpack('overlayfs', 'obd-ts').replace(/"linux"(?!.*overlayfs)/g, '"linux/s390x"');
+  assertSays(checked(foreign), 'transfer service', '^warn', 'linux/s390x', '"linux"');
+});

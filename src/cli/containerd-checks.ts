@@ -4,8 +4,11 @@
  *
  * What is checked is what docs/install.md says, and what goes wrong without it.
  */
+import { realpathSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
 import { connectContainerd } from '../containerd/connect.js';
 import { type SnapshotterPlugin, snapshotterPlugins } from '../containerd/daemon-info.js';
+import { hostPlatform } from '../convert/platform.js';
 import { messageOf } from '../errors.js';
 import { type CheckResult, result } from './check-result.js';
 
@@ -68,7 +71,12 @@ function checkPlugin(
   const plugin = tableAt(config, 'proxy_plugins', NAME);
   if (plugin === undefined) return result(what, 'missing', `no proxy plugin "${NAME}"`, remedy);
   const { type, address } = plugin;
-  if (type === 'snapshot' && address === snapshotterSocket) {
+  const rebase = plugin['capabilities'];
+  if (Array.isArray(rebase) && rebase.includes('rebase')) {
+    const line = `remove "rebase" from capabilities in [proxy_plugins.${NAME}] ${RESTART}`;
+    return result(what, 'missing', 'capability "rebase", which it has not: pulls fail', line);
+  }
+  if (type === 'snapshot' && socketPath(address) === socketPath(snapshotterSocket)) {
     return result(what, 'ok', `${NAME} at ${snapshotterSocket}`);
   }
   const found = `type ${JSON.stringify(type)}, address ${JSON.stringify(address)}`;
@@ -96,7 +104,7 @@ function checkDoubles(config: Table): CheckResult {
   const names = new Map<string, string[]>();
   for (const [name, plugin] of Object.entries(tableAt(config, 'proxy_plugins') ?? {})) {
     if (!isTable(plugin) || plugin['type'] !== 'snapshot') continue;
-    const address = String(plugin['address']).replace(/^unix:\/\//, '');
+    const address = socketPath(plugin['address']);
     names.set(address, [...(names.get(address) ?? []), name]);
   }
   const double = [...names].find(([, each]) => each.length > 1);
@@ -118,7 +126,7 @@ function checkExports({ version, configPath }: ContainerdFacts, config: Table): 
     ...(exports?.[ANNOTATIONS] === 'true'
       ? []
       : [`no ${ANNOTATIONS} = "true": images of registries at a port may not be lazy`]),
-    ...(typeof exports?.['root'] === 'string'
+    ...(typeof exports?.['root'] === 'string' && exports['root'].startsWith('/')
       ? []
       : ['no root: kubelet measures a directory that does not exist']),
   ];
@@ -137,7 +145,15 @@ function checkTransferService(config: Table): CheckResult {
   const transfer = tableAt(config, 'plugins', 'io.containerd.transfer.v1.local');
   if (transfer === undefined) return result(what, 'info', 'this containerd has none configured');
   const entries = Array.isArray(transfer['unpack_config']) ? transfer['unpack_config'] : [];
-  const told = new Set(entries.map((entry) => (isTable(entry) ? entry['snapshotter'] : '')));
+  const tables = entries.filter(isTable);
+  const told = new Set(
+    tables.filter((each) => isForHost(each['platform'])).map((each) => each['snapshotter']),
+  );
+  const foreign = tables.find((each) => each['snapshotter'] === NAME);
+  if (!told.has(NAME) && foreign !== undefined) {
+    const found = `unpack_config of ${NAME} is for ${foreign['platform']}, not for this host`;
+    return result(what, 'warn', found, `set its platform to "linux" ${RESTART}`);
+  }
   if (!told.has(NAME)) {
     const remedy = `for nerdctl 2.3 and ctr 2, add an unpack_config for "overlayfs" and one for "${NAME}"`;
     return result(what, 'warn', `not told of ${NAME}`, remedy);
@@ -172,6 +188,29 @@ function checkCri(config: Table): CheckResult {
 export function isAtLeast(version: string, [major, minor]: readonly [number, number]): boolean {
   const [foundMajor = 0, foundMinor = 0] = version.split('.').map(Number);
   return foundMajor > major || (foundMajor === major && foundMinor >= minor);
+}
+
+/** One spelling for each socket; that of the file if its directory is not there. */
+function socketPath(address: unknown): string {
+  const path = resolve(String(address).replace(/^unix:\/\//, ''));
+  try {
+    return join(realpathSync(dirname(path)), basename(path));
+  } catch {
+    return path.replace(/^\/var\/run\//, '/run/');
+  }
+}
+
+/** "linux", "linux/amd64" or "linux/arm64/v8", as containerd writes platforms; none is this host's. */
+function isForHost(platform: unknown): boolean {
+  if (typeof platform !== 'string' || platform === '') return true;
+  const names: Record<string, string> = { x86_64: 'amd64', 'x86-64': 'amd64', aarch64: 'arm64' };
+  const [os, architecture] = platform.toLowerCase().split('/');
+  if (architecture === undefined) return os === 'linux' || isArchitecture(names[os!] ?? os!);
+  return os === 'linux' && isArchitecture(names[architecture] ?? architecture);
+}
+
+function isArchitecture(name: string): boolean {
+  return name === hostPlatform().architecture;
 }
 
 function isTable(value: unknown): value is Table {

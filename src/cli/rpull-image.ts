@@ -119,6 +119,7 @@ class Pull {
     for (const [i, layer] of layers.entries()) {
       await this.#layers.ensure(layer, i + 1, layers.length);
     }
+    this.#layers.checkNoneRefused();
     const chain = layers.at(-1)?.chainId;
     if (chain !== undefined) {
       const label = { [`containerd.io/gc.ref.snapshot.${snapshotter}`]: chain };

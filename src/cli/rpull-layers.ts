@@ -15,7 +15,7 @@ import type { GrpcClient } from '../grpc/grpc-client.js';
 import type { ImageSource } from '../registry/image-store.js';
 import type { Descriptor } from '../registry/manifest.js';
 import type { ImageReference } from '../registry/reference.js';
-import { REGISTRY_LABEL } from '../snapshotter/labels.js';
+import { REFUSED_LABEL, REGISTRY_LABEL, SERVED_LABEL } from '../snapshotter/labels.js';
 import { sourceLabels } from './rpull-labels.js';
 import type { RpullProgress } from './rpull-progress.js';
 
@@ -51,6 +51,7 @@ export class LayerSnapshots {
   readonly #snapshots: Snapshots;
   /** For undoing, when #client's signal has been aborted. */
   readonly #undoing: Snapshots;
+  readonly #refused: string[] = [];
   #warned = false;
 
   /** @param undoing - The same client, without a signal. */
@@ -78,9 +79,25 @@ export class LayerSnapshots {
     if (active !== undefined) {
       this.#warnOfDownload(number);
       await this.#fill(layer, active);
-    }
+    } else await this.#noteRefused(layer);
     const fate = active !== undefined ? 'unpacked' : found !== undefined ? 'present' : 'lazy';
     this.#progress.layerDone(fate, size);
+  }
+
+  /** Once all layers are there: a container of an image with a refused layer would not start. @throws {ObdError} */
+  checkNoneRefused(): void {
+    if (this.#refused.length === 0) return;
+    throw new ObdError(
+      ErrorCodes.FailedPrecondition,
+      `Cannot pull ${this.#image.reference}: the snapshotter "${this.#image.snapshotter}" has, and refuses to serve, ${this.#refused.join('; ')}. Remove all images with these layers, in each of containerd's namespaces, and pull again`,
+      { reference: this.#image.reference.toString() },
+    );
+  }
+
+  async #noteRefused({ descriptor, chainId }: ChainedLayer): Promise<void> {
+    const { labels } = await this.#snapshots.stat(chainId);
+    if (labels[SERVED_LABEL] !== 'refused') return;
+    this.#refused.push(`layer ${descriptor.digest} (${labels[REFUSED_LABEL] ?? 'unproved'})`);
   }
 
   /** A snapshot to unpack the layer into; undefined if there is the layer's own. */

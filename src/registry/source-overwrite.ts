@@ -72,13 +72,14 @@ function placeOf({ host }: ImageReference, hosts: RegistryHosts): string {
 }
 
 async function isSameLayout(source: LayoutName, destination: LayoutName): Promise<boolean> {
-  // Without a tag an image is added beside the others.
-  if (destination.tag === undefined) return false;
+  // Without a tag an image is added beside those that have one.
+  if (destination.tag === undefined && source.tag !== undefined) return false;
   const found = await identityOf(source.directory);
   if (found === undefined || found !== (await identityOf(destination.directory))) return false;
   if (source.tag !== undefined) return source.tag === destination.tag;
   try {
     const { manifests } = await readIndex(source.directory);
+    if (destination.tag === undefined) return manifests.length > 0;
     return manifests.some(({ annotations }) => {
       return annotations?.[REF_NAME_ANNOTATION] === destination.tag;
     });

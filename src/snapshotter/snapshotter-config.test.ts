@@ -45,6 +45,8 @@ test('plugins that share a socket or a store are refused', () => {
     ['overlaybd', { socket: '/run/a.sock', root: '/var/b' }],
     ['overlaybd', { socket: '/run/b.sock', root: '/var/a' }],
     ['overlaybd', { socket: '/run/b.sock', root: '/var/a/snapshots' }],
+    ['overlaybd', { socket: '/run/b.sock', root: '/var/./a//snapshots' }],
+    ['overlaybd', { socket: '/run/../run/a.sock', root: '/var/b' }],
     ['obd-ts', { socket: '/run/b.sock', root: '/var/b' }],
   ] as const) {
     const config = snapshotterConfig.parse({ ...main, plugins: { [name]: plugin } });

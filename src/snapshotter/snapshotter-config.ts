@@ -1,4 +1,5 @@
 /** What can be set in obd-snapshotter's configuration file, and the examples that --help shows. */
+import { resolve } from 'node:path';
 import * as z from 'zod';
 import { absolutePath, COMMON_KEYS_EXAMPLE, commonKeys } from '../config/config-values.js';
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -71,8 +72,9 @@ export function pluginsOf({
     for (const [other, { socket, root }] of all) {
       if (name === other) continue;
       const both = `plugins "${other}" and "${name}"`;
-      if (plugin.socket === socket) throw refused(`${both} have one socket, ${socket}`);
-      if (plugin.root === root || plugin.root.startsWith(`${root}/`)) {
+      if (resolve(plugin.socket) === resolve(socket))
+        throw refused(`${both} have one socket, ${socket}`);
+      if (`${resolve(plugin.root)}/`.startsWith(`${resolve(root)}/`)) {
         throw refused(`${both} have one store, or one in the other's: ${root}`);
       }
     }

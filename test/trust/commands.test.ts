@@ -71,6 +71,7 @@ trustCase(
       const spellings = [
         [`oci:${directory}:1`, `oci:${directory}:1`],
         [`oci:${directory}`, `oci:${directory}:1`],
+        [`oci:${directory}`, `oci:${directory}`],
         [`oci:${directory}:1`, `oci:${folder}/link:1`],
         [`oci:${folder}/link`, `oci:${folder}/other/../layout/:1`],
       ] as const;
