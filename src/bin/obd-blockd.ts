@@ -8,11 +8,15 @@
  *   MALLOC_MMAP_THRESHOLD_   large buffers are given back to the kernel when they are not needed any more: glibc otherwise
  *                            begins to keep them in its heaps, where they leave holes (40 MiB after copying an image)
  */
-import { becomeProgram } from '../io/posix.js';
+import { Reloading } from '../cli/reloading.js';
 
 const SETTINGS = { UV_THREADPOOL_SIZE: '16', MALLOC_MMAP_THRESHOLD_: '131072' };
 
+// Before anything else is loaded, in this process and in the next: SIGHUP may come at once.
+const reloading = new Reloading();
+
 if (Object.keys(SETTINGS).some((name) => process.env[name] === undefined)) {
+  const { becomeProgram } = await import('../io/posix.js');
   becomeProgram(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
     ...SETTINGS,
     ...process.env,
@@ -20,4 +24,4 @@ if (Object.keys(SETTINGS).some((name) => process.env[name] === undefined)) {
 }
 
 const { runBlockd } = await import('../cli/blockd-run.js');
-await runBlockd();
+await runBlockd(reloading);

@@ -10,18 +10,19 @@ import {
 } from '../blockd/blockd-config.js';
 import { readConfigFile } from '../config/config-file.js';
 import { commandLine } from './command-line.js';
+import { configReload } from './config-reload.js';
 import { daemonLog } from './daemon-log.js';
 import { EXIT_FAILED, reportFailure } from './failure.js';
 import { daemonStop } from './interruption.js';
 import { requireNode } from './node-version.js';
-import { Reloading } from './reloading.js';
+import type { Reloading } from './reloading.js';
 
 const PROGRAM = 'obd-blockd';
 /** Below the 90 seconds after which systemd kills. */
 const STOP_MS_MAX = 30_000;
 
 /** Runs it as the command line says, to its end. */
-export async function runBlockd(): Promise<void> {
+export async function runBlockd(reloading: Reloading): Promise<void> {
   try {
     const { config: path } = await commandLine(PROGRAM, hideBin(process.argv))
       .usage('$0 [--config FILE]: serves lazily loaded container images as block devices')
@@ -30,16 +31,16 @@ export async function runBlockd(): Promise<void> {
         `${BLOCKD_CONFIG_PATH} is read if it is there. For example:\n\n${BLOCKD_CONFIG_EXAMPLE}`,
       )
       .parseAsync();
-    const reloading = new Reloading();
     const file = {
       path: path ?? BLOCKD_CONFIG_PATH,
       mayBeMissing: path === undefined,
       schema: blockdConfig,
     };
     const config = await readConfigFile(file.path, blockdConfig, file);
-    await run(config, (daemon, log) =>
-      reloading.answer({ ...file, config, log, apply: (fresh) => daemon.reload(fresh) }),
-    );
+    await run(config, (daemon, log) => {
+      const apply = (fresh: BlockdConfig) => daemon.reload(fresh);
+      reloading.answer(configReload({ ...file, config, log, apply }));
+    });
   } catch (error) {
     process.exitCode = reportFailure(PROGRAM, error);
   }

@@ -6,7 +6,7 @@ import { constants } from 'node:os';
 import { ErrorCodes, ObdError } from '../errors.js';
 
 const DAEMON_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
-/** SIGHUP comes when the terminal is gone; a daemon reloads then (reloading.ts). */
+/** SIGHUP comes when the terminal is gone; a daemon reloads (reloading.ts). */
 const COMMAND_SIGNALS = [...DAEMON_SIGNALS, 'SIGHUP'] as const;
 
 let controller: AbortController | undefined;

@@ -1,30 +1,14 @@
 /**
- * SIGHUP in a daemon: its configuration file is read again, and what can be changed in a running daemon is.
+ * SIGHUP in a daemon, from the first line of the program on: the default action would end it.
  *
- * A file that is wrong changes nothing. The log says which keys were reloaded, and which take a restart.
+ * Imports nothing, so that a program can load it before everything else.
  */
-import { isDeepStrictEqual } from 'node:util';
-import type { Logger } from 'pino';
-import type * as z from 'zod';
-import { readConfigFile } from '../config/config-file.js';
-
-export interface Reloadable<C extends object> {
-  readonly path: string;
-  readonly mayBeMissing: boolean;
-  readonly schema: z.ZodType<C>;
-  /** What the daemon was started with. */
-  readonly config: C;
-  /** @returns The keys that are in effect now. @throws what is wrong with a value; nothing has changed then. */
-  readonly apply: (config: C) => readonly (keyof C)[];
-  readonly log: Logger;
-}
-
 export class Reloading {
   #reload: (() => Promise<void>) | undefined;
   #isPending = false;
   #running: Promise<void> = Promise.resolve();
 
-  /** From here on SIGHUP does not end the process. One that comes before the daemon serves waits for answer(). */
+  /** SIGHUP no longer ends the process. A SIGHUP before answer() stays pending until then. */
   constructor() {
     process.on('SIGHUP', () => {
       this.#isPending = true;
@@ -32,10 +16,9 @@ export class Reloading {
     });
   }
 
-  /** What SIGHUP does once the daemon serves. */
-  answer<C extends object>(daemon: Reloadable<C>): void {
-    const current = { ...daemon.config };
-    this.#reload = async () => await reload(daemon, current);
+  /** Has SIGHUP call `reload`, one call at a time; at once if one is pending. @param reload - Never rejects. */
+  answer(reload: () => Promise<void>): void {
+    this.#reload = reload;
     this.#run();
   }
 
@@ -44,26 +27,5 @@ export class Reloading {
     if (!this.#isPending || reload === undefined) return;
     this.#isPending = false;
     this.#running = this.#running.then(reload);
-  }
-}
-
-/** Never rejects. @param current - The values in effect; changed here. */
-async function reload<C extends object>(daemon: Reloadable<C>, current: C): Promise<void> {
-  const { path, mayBeMissing, schema, apply, log } = daemon;
-  try {
-    const fresh = await readConfigFile(path, schema, { mayBeMissing });
-    const liveKeys = apply(fresh);
-    // A key that is gone from one of them counts, too.
-    const keys = Object.keys({ ...current, ...fresh }) as (keyof C)[];
-    const changed = keys.filter((key) => !isDeepStrictEqual(current[key], fresh[key]));
-    const reloaded = changed.filter((key) => liveKeys.includes(key));
-    const needRestart = changed.filter((key) => !liveKeys.includes(key));
-    for (const key of reloaded) current[key] = fresh[key];
-    log.info({ path, reloaded }, 'configuration and logins reloaded');
-    if (needRestart.length > 0) {
-      log.warn({ path, keys: needRestart }, 'changed keys not reloaded, they take a restart');
-    }
-  } catch (err) {
-    log.error({ path, err }, 'configuration not reloaded, the one before stays in effect');
   }
 }
