@@ -252,3 +252,61 @@ test('a closed client says so', async () => {
     code: ErrorCodes.FailedPrecondition,
   });
 });
+
+test('a reload that moves the registry takes effect for an open blob, signed URL and all', async () => {
+  const other = await LoopbackRegistry.start();
+  other.addBlob(bytes);
+  const name = 'registry.example:5000';
+  const moving = new RegistryHosts(['127.0.0.1'], { [name]: registry.host });
+  const own = new RegistryClient({ hosts: moving, credentials, limits });
+  try {
+    registry.storage = storage;
+    const blob = await own.blobRanges(name, 'x/y', digest, bytes.length);
+    await reads(blob, 0, 10);
+    await reads(blob, 10, 10);
+    assert.deepEqual([registry.seen.length, storage.seen.length], [1, 2]);
+    assert.equal(blob.registry, registry.host);
+    moving.replace(['127.0.0.1'], { [name]: other.host }, undefined);
+    await reads(blob, 20, 10);
+    assert.equal(blob.registry, other.host);
+    assert.deepEqual([registry.seen.length, storage.seen.length, other.seen.length], [1, 2, 1]);
+  } finally {
+    await own.close();
+    await other.close();
+  }
+});
+
+test('a part that is a page of HTML is refused, whatever its range', async () => {
+  const blob = await open();
+  const headers = {
+    'content-type': 'Text/HTML; charset=utf-8',
+    'content-range': `bytes 0-3/${bytes.length}`,
+    'content-length': '4',
+  };
+  registry.faults.push({ status: 206, headers, body: '<htm' });
+  await assert.rejects(blob.attempt(new RangeFill(new Uint8Array(4), 0)), {
+    code: ErrorCodes.Registry,
+    message: /sent a page of HTML in place of it/,
+  });
+});
+
+test('equal Content-Range headers count as one, different ones as none', async () => {
+  const blob = await open();
+  const range = `bytes 0-3/${bytes.length}`;
+  const answer = (...ranges: string[]): void => {
+    const headers = { 'content-range': ranges as never, 'content-length': '4' };
+    registry.faults.push({
+      status: 206,
+      headers,
+      body: bytes.toString('latin1', 0, 4),
+      encoding: 'latin1',
+    });
+  };
+  answer(range, range);
+  await reads(blob, 0, 4);
+  answer(range, `bytes 4-7/${bytes.length}`);
+  await assert.rejects(blob.attempt(new RangeFill(new Uint8Array(4), 0)), {
+    code: ErrorCodes.Registry,
+    message: /did not say which/,
+  });
+});

@@ -95,17 +95,19 @@ export interface RangesOfBlob {
 
 export class RemoteBlobRanges implements BlobRanges {
   readonly label: string;
-  readonly registry: string;
   readonly digest: string;
   readonly sizeBytes: number;
   readonly #source: RangeSource;
 
   private constructor(source: RangeSource, { digest }: RangesOfBlob, sizeBytes: number) {
     this.label = source.label;
-    this.registry = source.registry;
     this.digest = digest;
     this.sizeBytes = sizeBytes;
     this.#source = source;
+  }
+
+  get registry(): string {
+    return this.#source.home.host;
   }
 
   /**
@@ -189,37 +191,51 @@ interface RangeRequest {
   readonly freshConnection?: boolean;
 }
 
+/** Where the registry last redirected to. */
+interface SignedUrl {
+  readonly url: URL;
+  readonly goodUntilMs: number;
+  /** RegistryExchange.settings when it was asked; a reload invalidates the URL. */
+  readonly settings: number;
+}
+
 /** Where the blob's bytes come from at the moment: the registry, or where it last sent us. */
 class RangeSource {
   readonly label: string;
-  readonly registry: string;
   readonly #exchange: RegistryExchange;
   readonly #access: Access;
-  readonly #home: URL;
-  #signed: { readonly url: URL; readonly goodUntilMs: number } | undefined;
+  readonly #path: string;
+  #signed: SignedUrl | undefined;
 
   constructor({ exchange, access, digest }: RangesOfBlob) {
     this.label = `${digest} of ${access.host}/${access.repository}`;
     this.#exchange = exchange;
     this.#access = access;
-    this.#home = exchange.urlOf(access, `blobs/${digest}`);
-    this.registry = this.#home.host;
+    this.#path = `blobs/${digest}`;
+  }
+
+  /** The registry's own URL for the blob. A reload may change it. */
+  get home(): URL {
+    return this.#exchange.urlOf(this.#access, this.#path);
   }
 
   /** The answer: 206, or 200 from who ignores ranges. */
   async get(request: RangeRequest): Promise<HttpResponse> {
     const signed = this.#signed;
-    if (signed !== undefined && signed.goodUntilMs > performance.now()) {
+    const { settings } = this.#exchange;
+    const isGood = signed !== undefined && signed.settings === settings;
+    if (isGood && signed.goodUntilMs > performance.now()) {
       // Where that throws, only the next attempt asks the registry: a dead storage host must not cost two timeouts.
       const response = await this.#send(signed.url, request);
       if (isContent(response)) return response;
       await response.discard();
     }
     this.forgetSignedUrl();
-    const response = await this.#send(this.#home, request);
+    const response = await this.#send(this.home, request);
     if (!isContent(response)) throw await this.#exchange.errorOf(response, this.#access, REMEDIES);
     if (!this.#exchange.isHome(this.#access, response.url)) {
-      this.#signed = { url: response.url, goodUntilMs: performance.now() + SIGNED_URL_MS };
+      const goodUntilMs = performance.now() + SIGNED_URL_MS;
+      this.#signed = { url: response.url, goodUntilMs, settings };
     }
     return response;
   }

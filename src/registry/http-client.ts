@@ -46,6 +46,8 @@ export class HttpClient {
   readonly #agent: Agent;
   /** Connections that other TLS settings were used for are never shared, nor are those of requests that want their own. */
   readonly #agents = new Map<string, Agent>();
+  /** Settings as text, made once for each object: settings with equal contents share connections. */
+  readonly #tlsKeys = new WeakMap<TlsSettings, string>();
   #closed = false;
 
   constructor(limits: RegistryLimits) {
@@ -81,7 +83,7 @@ export class HttpClient {
 
   #agentFor(tls: TlsSettings | undefined, isFresh: boolean): Agent {
     if ((tls === undefined && !isFresh) || this.#closed) return this.#agent;
-    const key = JSON.stringify({ tls, isFresh });
+    const key = `${isFresh ? 'fresh' : 'pooled'} ${this.#tlsKey(tls)}`;
     let agent = this.#agents.get(key);
     if (agent === undefined) {
       const [oldest] = this.#agents;
@@ -93,6 +95,16 @@ export class HttpClient {
       this.#agents.set(key, agent);
     }
     return agent;
+  }
+
+  #tlsKey(tls: TlsSettings | undefined): string {
+    if (tls === undefined) return '';
+    let key = this.#tlsKeys.get(tls);
+    if (key === undefined) {
+      key = JSON.stringify(tls);
+      this.#tlsKeys.set(tls, key);
+    }
+    return key;
   }
 }
 
@@ -136,6 +148,12 @@ export class HttpResponse {
   header(name: string): string | undefined {
     const value = this.#response.headers[name];
     return Array.isArray(value) ? value.join(', ') : value;
+  }
+
+  /** Each value of a header that may come more than once. */
+  headerValues(name: string): readonly string[] {
+    const value = this.#response.headers[name] ?? [];
+    return Array.isArray(value) ? value : [value];
   }
 
   /** Content-Length; undefined if it is missing or is no number. */

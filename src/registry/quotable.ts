@@ -1,7 +1,6 @@
-/** Text of other programs, made fit for our messages. */
 const QUOTE_LENGTH_MAX = 200;
 
-/** Text of somebody else's, fit for one line of a log or a terminal. */
+/** Foreign text as one printable line of at most QUOTE_LENGTH_MAX characters, for a log or a terminal. */
 export function quotable(text: string): string {
   const printable = text.replaceAll(/[^\x20-\x7e]+/g, ' ').trim();
   return printable.length > QUOTE_LENGTH_MAX

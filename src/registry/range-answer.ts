@@ -42,6 +42,10 @@ export function isContent({ status }: HttpResponse): boolean {
 export function rangeAnswer(response: HttpResponse, asked: AskedRange): RangeAnswer {
   try {
     const range = contentRange(response);
+    // Login pages of proxies come with any status; a body of unknown size could be cached as the blob.
+    if ((response.status === 206 || response.contentLength === undefined) && isHtml(response)) {
+      throw refusal(response, asked, 'sent a page of HTML in place of it');
+    }
     if (range !== undefined) return partOf(response, range, asked);
     if (response.status === 206) {
       throw refusal(response, asked, 'answered with a part and did not say which');
@@ -79,10 +83,6 @@ function wholeOf(response: HttpResponse, asked: AskedRange): RangeAnswer {
     if (contentLength !== asked.sizeBytes) throw wrongSize(response, asked, contentLength);
     return { kind: 'whole', sizeKnown: true };
   }
-  const type = response.header('content-type') ?? '';
-  if (/^text\/html\b/i.test(type.trim())) {
-    throw refusal(response, asked, 'sent a page of HTML in place of it');
-  }
   return { kind: 'whole', sizeKnown: false };
 }
 
@@ -98,9 +98,15 @@ function refusal(response: HttpResponse, { digest, from }: AskedRange, problem: 
   return new ObdError(ErrorCodes.Registry, message, { digest, offset: from });
 }
 
-/** Undefined if the header is missing or is no range of bytes. */
+function isHtml(response: HttpResponse): boolean {
+  return /^text\/html\b/i.test((response.header('content-type') ?? '').trim());
+}
+
+/** Undefined if the header is missing, is no range of bytes, or comes more than once with different values. */
 export function contentRange(response: HttpResponse): ContentRange | undefined {
-  const header = response.header('content-range') ?? '';
+  const values = response.headerValues('content-range').map((value) => value.trim());
+  const [header = ''] = values;
+  if (values.some((value) => value !== header)) return undefined;
   const match =
     /^[ \t]*bytes[ \t]+([0-9]{1,15})[ \t]*-[ \t]*([0-9]{1,15})[ \t]*\/[ \t]*([0-9]{1,15}|\*)[ \t]*$/i.exec(
       header,

@@ -38,6 +38,11 @@ export class RegistryExchange {
     this.#authenticator = new Authenticator(this.#http, hosts, credentials);
   }
 
+  /** Changes with each reload of the registries' configuration. */
+  get settings(): number {
+    return this.#hosts.version;
+  }
+
   /** `path` is relative to the repository: `blobs/sha256:...`. */
   urlOf({ host, repository }: Access, path: string): URL {
     return new URL(`${this.#hosts.originOf(host)}/v2/${repository}/${path}`);

@@ -8,7 +8,8 @@
  *   3. Otherwise it is the name, over TLS. A host that is listed as plain speaks HTTP. A host on this machine is asked
  *      over TLS, whose certificate is not checked, and then over HTTP; the one that answered is kept.
  *
- * No other host is ever asked over HTTP.
+ * HTTP is spoken to hosts in plain_http, to `http://` addresses of hosts.toml, to hosts on this machine, and to where a
+ * registry that speaks HTTP redirects or logs in (mayGoOn()). All other requests use TLS.
  */
 import { isIPv4 } from 'node:net';
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -30,6 +31,7 @@ export class RegistryHosts {
   #plain: ReadonlySet<string> = new Set();
   #endpoints: ReadonlyMap<string, string> = new Map();
   #directory: HostsDirectory | undefined;
+  #version = 0;
   /** By host on this machine, the origin that answered. */
   readonly #answering = new Map<string, string>();
   /** By origin, on the clock of performance.now(). */
@@ -68,6 +70,12 @@ export class RegistryHosts {
     this.#directory = hostsDirectory === undefined ? undefined : new HostsDirectory(hostsDirectory);
     this.#answering.clear();
     this.#downUntilMs.clear();
+    this.#version++;
+  }
+
+  /** How often the settings were replaced. */
+  get version(): number {
+    return this.#version;
   }
 
   /** `registry-1.docker.io` for `docker.io`, what the endpoints say, or the host itself. */
@@ -150,7 +158,13 @@ export class RegistryHosts {
     const endpoints = this.endpointsOf(host, 'pull');
     const own = endpoints.find(({ origin }) => origin === url.origin);
     if (own !== undefined) return own.tls;
-    const ca = endpoints.flatMap(({ tls }) => tls?.ca ?? []);
+    const checked = endpoints.flatMap(({ tls }) =>
+      tls !== undefined && tls.ca.length > 0 ? [tls] : [],
+    );
+    const [first, ...others] = checked;
+    // The same object each time: connections are found by it.
+    if (first?.skipVerify === false && others.length === 0) return first;
+    const ca = checked.flatMap((tls) => tls.ca);
     if (ca.length > 0) return { ca, skipVerify: false };
     return isLoopback(url.hostname) ? UNCHECKED : undefined;
   }
