@@ -54,6 +54,7 @@ cache_size = "20 GiB"
 # no more than half of a small one.
 cache_reserve = "10 GiB"
 # How long a read waits for a registry that does not give the bytes, before it is answered with EIO: ms, s, min or h.
+# A number without a unit counts seconds.
 read_deadline = "600 s"
 # Memory for the indexes of all open images together. An image that claims more than is left is refused.
 index_memory = "512 MiB"

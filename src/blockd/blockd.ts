@@ -128,6 +128,11 @@ export class Blockd {
       onReadError: (failure) => logReadFailure(log, throttle, failure),
       onDeviceDeath: (id, path) => log.error({ id, path, remedy: DEAD_REMEDY }, 'device is dead'),
       onDeath: (err) => this.#onBroken(err),
+      onUnchecked: (id, uncheckedLayers) =>
+        log.warn(
+          { id, uncheckedLayers },
+          'layers have no checksums; convert the image with obdconv',
+        ),
       onUnloadable: (err) =>
         log.warn({ err }, 'program replaced, devices share threads; restart obd-blockd'),
     });
@@ -205,6 +210,6 @@ function logReadFailure(
 
 function logCacheFault(log: Logger, throttle: LogThrottle, err: ObdError): void {
   throttle.log(`${err.code} ${err.details.digest}`, (suppressed) =>
-    log.warn({ suppressed, err }, 'the cache goes on without what failed'),
+    log.warn({ suppressed, err }, 'cache: skipped damaged entry'),
   );
 }

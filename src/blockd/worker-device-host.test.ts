@@ -55,6 +55,7 @@ class Scene {
   readonly faults: ObdError[];
   readonly failures: DeviceFailure[] = [];
   readonly deaths: Error[] = [];
+  readonly unchecked: number[] = [];
   readonly #devices: HostedDevice[] = [];
 
   private constructor(
@@ -82,6 +83,7 @@ class Scene {
       indexBytes: 512 * 2 ** 20,
       onReadError: (failure) => this.failures.push(failure),
       onDeath: (error) => this.deaths.push(error),
+      onUnchecked: (_id, layers) => this.unchecked.push(layers),
       onUnloadable: (error) => this.deaths.push(error),
     });
   }
@@ -192,6 +194,7 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 180_000 }, () => {
     await assertCopies('d0', images[0]!);
     await again.detach();
     assert.deepEqual([scene.faults, scene.failures, scene.deaths], [[], [], []]);
+    assert.deepEqual(scene.unchecked, []);
   });
 
   test('fio over several connections', { skip: noFio }, async () => {

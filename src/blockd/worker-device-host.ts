@@ -32,6 +32,8 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes' |
    * can do is end.
    */
   readonly onDeath: (error: Error) => void;
+  /** An attached image has so many remote layers without checksums. */
+  readonly onUnchecked: (id: string, layers: number) => void;
   /** No further thread can be started, since the program was replaced; devices share those there are. */
   readonly onUnloadable: (error: Error) => void;
 }
@@ -91,6 +93,9 @@ export class WorkerDeviceHost implements DeviceHost {
     try {
       await device.open(configPath, survives, this.#options.nbd);
       await device.connect(how, transport);
+      if (how === 'attach' && device.uncheckedLayers > 0) {
+        this.#options.onUnchecked(id, device.uncheckedLayers);
+      }
       return device;
     } catch (error) {
       await device.close();
@@ -194,6 +199,10 @@ class WorkerDevice implements HostedDevice {
 
   async connect(how: 'attach' | 'resume', transport: TransportName): Promise<void> {
     this.path = await this.#worker.calls.call(how, { id: this.#id, transport });
+  }
+
+  get uncheckedLayers(): number {
+    return this.#disk?.uncheckedLayers ?? 0;
   }
 
   state(): DeviceState {

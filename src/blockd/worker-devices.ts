@@ -85,14 +85,15 @@ export class WorkerDevices {
       memory.close();
       throw error;
     }
-    const { layers, remoteBytes } = image;
+    const { layers, remoteBytes, uncheckedLayers } = image;
     const disk = new EndableDisk(image.disk);
     const connections = new DiskConnections(disk, this.#buffers, (error, offset, length) =>
       this.#tellReadError(id, error, offset, length),
     );
     this.#served.set(id, { image, disk, memory, connections, device: undefined });
     const { label, sizeBytes } = disk;
-    return { label, sizeBytes, layers, remoteBytes, flags: transmissionFlags(disk) };
+    const flags = transmissionFlags(disk);
+    return { label, sizeBytes, layers, remoteBytes, uncheckedLayers, flags };
   }
 
   async #openBlob(id: string, address: BlobAddress): Promise<BlobReader> {

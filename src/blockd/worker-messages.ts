@@ -42,6 +42,8 @@ export interface OpenedDisk {
   readonly sizeBytes: number;
   readonly layers: number;
   readonly remoteBytes: number;
+  /** Remote layers without checksums. */
+  readonly uncheckedLayers: number;
   /** As transmissionFlags() gives them. */
   readonly flags: number;
 }

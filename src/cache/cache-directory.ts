@@ -53,7 +53,7 @@ export class CacheDirectory {
     let lock: DirectoryLock | undefined;
     try {
       await mkdir(directory, { recursive: true, mode: 0o700 });
-      lock = DirectoryLock.acquire(directory);
+      lock = await DirectoryLock.acquireSoon(directory);
       const opened = new CacheDirectory(directory, lock, report);
       await opened.#makeBlobs();
       await opened.#scan();

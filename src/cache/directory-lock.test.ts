@@ -85,3 +85,12 @@ test('a pid used again, or seen before a reboot, is another process', () => {
     DirectoryLock.acquire(directory).release();
   }
 });
+
+test('acquireSoon() waits for a process that is ending, and for no other', async () => {
+  const directory = cacheDirectory();
+  const held = DirectoryLock.acquire(directory);
+  await assert.rejects(DirectoryLock.acquireSoon(directory), { code: ErrorCodes.Busy });
+  const taken = DirectoryLock.acquireSoon(directory);
+  held.release();
+  (await taken).release();
+});

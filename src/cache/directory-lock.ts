@@ -20,17 +20,37 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { ErrorCodes, ObdError } from '../errors.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import { lockFile } from '../io/posix.js';
 
 /** A lock of an earlier version can be removed between opening and locking its file. */
 const ATTEMPTS_MAX = 3;
+/** A killed process still holds its lock while the kernel takes it down. */
+const ENDING_MS_MAX = 2_000;
+const POLL_MS = 50;
 
 export class DirectoryLock {
   #fd: number | undefined;
 
   private constructor(fd: number) {
     this.#fd = fd;
+  }
+
+  /**
+   * Takes the lock, also of a process that ends within ENDING_MS_MAX.
+   *
+   * @throws {ObdError} as acquire().
+   */
+  static async acquireSoon(directory: string): Promise<DirectoryLock> {
+    for (const deadlineMs = performance.now() + ENDING_MS_MAX; ; ) {
+      try {
+        return DirectoryLock.acquire(directory);
+      } catch (error) {
+        if (!hasCode(error, ErrorCodes.Busy) || performance.now() >= deadlineMs) throw error;
+      }
+      await sleep(POLL_MS);
+    }
   }
 
   /** @throws {ObdError} `Busy`, naming the process; system errors as they are. */

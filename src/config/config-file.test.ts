@@ -3,6 +3,7 @@
  * Method: real files, and a schema with every kind of value that the daemons' have.
  */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -111,5 +112,14 @@ test('a missing file is an error only if it was asked for', async () => {
   assert.equal(config.socket, '/run/x.sock');
   await assert.rejects(readConfigFile(directory, schema, { mayBeMissing: true }), {
     code: ErrorCodes.Io,
+  });
+});
+
+test('a FIFO is refused at once', async () => {
+  const path = join(directory, 'pipe.toml');
+  execFileSync('mkfifo', [path]);
+  await assert.rejects(readConfigFile(path, schema), {
+    code: ErrorCodes.Io,
+    message: `Cannot read the configuration "${path}": it is not a regular file`,
   });
 });

@@ -5,7 +5,8 @@
  * that the schema wants. A key that is not known is an error and not a warning, because the operator who wrote
  * it believes that it does something. Every message names the file, the key and what would be right there.
  */
-import { readFile } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { parse, TomlError } from 'smol-toml';
 import * as z from 'zod';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
@@ -37,13 +38,26 @@ export async function readConfigFile<T>(
 
 async function readText(path: string, mayBeMissing: boolean): Promise<string> {
   try {
-    return await readFile(path, 'utf8');
+    return await readRegularFile(path);
   } catch (error) {
     const missing = systemCode(error) === 'ENOENT';
     if (missing && mayBeMissing) return '';
     const code = missing ? ErrorCodes.NotFound : ErrorCodes.Io;
     const message = `Cannot read the configuration "${path}": ${messageOf(error)}`;
     throw new ObdError(code, message, { path }, error);
+  }
+}
+
+/** Opening a FIFO would otherwise wait for a writer for ever, and a reload with it. */
+async function readRegularFile(path: string): Promise<string> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    if (!(await file.stat()).isFile()) {
+      throw new ObdError(ErrorCodes.Io, 'it is not a regular file', { path });
+    }
+    return await file.readFile('utf8');
+  } finally {
+    await file.close();
   }
 }
 

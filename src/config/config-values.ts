@@ -52,7 +52,7 @@ export function duration(minMs: number, maxMs: number) {
       const ms = typeof value === 'number' ? value * 1000 : millisecondsOf(value);
       if (ms >= minMs && ms <= maxMs) return Math.round(ms);
       const range = `from ${minMs / 1000} s to ${maxMs / 1000} s`;
-      const problem = `is no duration ${range}: ${JSON.stringify(value)}; write it like "600 s" (${Object.keys(DURATION_UNITS).join(', ')})`;
+      const problem = `is no duration ${range}: ${JSON.stringify(value)}; write it like "600 s" (${Object.keys(DURATION_UNITS).join(', ')}), or as a number of seconds`;
       context.addIssue({ code: 'custom', message: problem });
       return z.NEVER;
     });

@@ -142,6 +142,20 @@ describe('openImage()', () => {
     });
   });
 
+  test('counts remote layers without checksums', async () => {
+    await withScene(async ({ registry, open }) => {
+      const plain = new MemorySink();
+      const writer = new CommittedLayerWriter(plain, { virtualBytes: 1 << 30 });
+      writer.write(0, page(0, 1));
+      writer.finish();
+      const { digest: unchecked } = registry.add(plain.written);
+      const { digest: checked } = registry.add(layer(4096, 10, 2));
+      const image = await open({ lowers: [{ digest: unchecked }, { digest: checked }] });
+      assert.equal(image.uncheckedLayers, 1);
+      image.close();
+    });
+  });
+
   test('a small layer comes in one request', async () => {
     await withScene(async ({ registry, open }) => {
       const { digest } = registry.add(layer(0, 30, 1));

@@ -21,6 +21,7 @@ import type { CommittedLayer } from '../lsmt/committed-layer.js';
 import { LayerStack } from '../lsmt/layer-stack.js';
 import { openLayer, openTurboLayer } from '../lsmt/open-layer.js';
 import type { DecodedBlocks } from '../zfile/decoded-blocks.js';
+import { ZFileReader } from '../zfile/zfile-reader.js';
 import { parseBlobUrl } from './blob-url.js';
 import type { ImageConfig, LowerLayer } from './image-config.js';
 
@@ -61,11 +62,16 @@ export class OpenedImage<B extends RandomAccessFile> {
   readonly disk: LayerStack;
   readonly layers: number;
   readonly remote: readonly B[];
+  /** Remote layers without ZFile, and so without checksums. */
+  readonly uncheckedLayers: number;
 
-  constructor(disk: LayerStack, layers: number, remote: readonly B[]) {
+  constructor(disk: LayerStack, opened: readonly Opened<B>[]) {
     this.disk = disk;
-    this.layers = layers;
-    this.remote = remote;
+    this.layers = opened.length;
+    this.remote = opened.flatMap(({ remote }) => (remote === undefined ? [] : [remote]));
+    this.uncheckedLayers = opened.filter(
+      ({ remote, isChecked }) => remote !== undefined && !isChecked,
+    ).length;
   }
 
   /** Sum of the sizes of the remote blobs. */
@@ -111,8 +117,7 @@ export async function openImage<B extends RandomAccessFile>(
       opened.map(({ layer }) => layer),
       surroundings.memory,
     );
-    const remote = opened.flatMap(({ remote }) => (remote === undefined ? [] : [remote]));
-    return new OpenedImage(stack, blocks.length, remote);
+    return new OpenedImage(stack, opened);
   } catch (error) {
     // Those that were not reached are holes, which forEach passes over.
     opened.forEach(({ layer }) => {
@@ -160,6 +165,8 @@ interface Opened<B> {
   readonly layer: CommittedLayer;
   /** The blob, where the layer is remote. */
   readonly remote: B | undefined;
+  /** Whether its data have checksums. */
+  readonly isChecked: boolean;
 }
 
 async function openLower<B extends RandomAccessFile>(
@@ -181,9 +188,12 @@ async function openLower<B extends RandomAccessFile>(
   let target: LocalFile | undefined;
   try {
     if (remote !== undefined) await loadEnds(remote);
-    if (!lower.targetFile) return { layer: await openLayer(source, decoded, memory), remote };
-    target = LocalFile.open(lower.targetFile);
-    return { layer: await openTurboLayer(source, target, decoded, memory), remote };
+    target = lower.targetFile ? LocalFile.open(lower.targetFile) : undefined;
+    const layer =
+      target === undefined
+        ? await openLayer(source, decoded, memory)
+        : await openTurboLayer(source, target, decoded, memory);
+    return { layer, remote, isChecked: layer.sources[0] instanceof ZFileReader };
   } catch (error) {
     source.close();
     target?.close();

@@ -59,8 +59,15 @@ const MEANING: Readonly<Record<string, readonly [ErrorCode, string]>> = {
 export function transportError(error: unknown, doing: string, host: string): ObdError {
   if (error instanceof ObdError) return error;
   const code = systemCode(error) ?? '';
-  const [errorCode, problem] = MEANING[code] ?? familyMeaning(code, error);
+  const [errorCode, problem] = isUnaskedContinue(error, code)
+    ? [Unavailable, 'it sent "100 Continue", which no request asks for']
+    : (MEANING[code] ?? familyMeaning(code, error));
   return new ObdError(errorCode, `${doing}: ${host}: ${problem}`, {}, error);
+}
+
+/** undici ends the connection at any 100, and says so in words alone. */
+function isUnaskedContinue(error: unknown, code: string): boolean {
+  return code === 'UND_ERR_SOCKET' && messageOf(error) === 'bad response';
 }
 
 /** By families of codes (llhttp's, and OpenSSL's reasons for ending a handshake), or by the error's name. */

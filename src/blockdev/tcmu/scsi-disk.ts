@@ -40,12 +40,14 @@ export async function waitForDisk(address: string): Promise<string> {
 }
 
 /**
- * Has the SCSI layer wait for answers longer than TCMU does, which is `timeoutSeconds`. By the address, because the disk has its
- * node in /dev for a moment before it is in /sys/block.
+ * Sets the SCSI layer's command timeout above TCMU's.
+ *
+ * @param address - The node in /dev exists for a moment before the one in /sys/block, so the path is made from the address.
+ * @param timeoutSeconds - TCMU's.
  *
  * @throws {ObdError} `Io`.
  */
-export async function setPatience(address: string, timeoutSeconds: number): Promise<void> {
+export async function setCommandTimeout(address: string, timeoutSeconds: number): Promise<void> {
   const path = `${SCSI_DEVICES}/${address}/timeout`;
   try {
     await writeFile(path, String(timeoutSeconds + MORE_SECONDS));

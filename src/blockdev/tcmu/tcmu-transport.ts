@@ -35,7 +35,7 @@ import { type VirtualDisk, withoutLoads } from '../virtual-disk.js';
 import { CommandRefusal } from './command-refusal.js';
 import { RingServer, TRANSFER_BYTES_MAX } from './ring-server.js';
 import { BLOCK_BYTES } from './scsi-command.js';
-import { diskNodeOf, setPatience, waitForDisk } from './scsi-disk.js';
+import { diskNodeOf, setCommandTimeout, waitForDisk } from './scsi-disk.js';
 import {
   enableCoreDevice,
   findUio,
@@ -98,7 +98,7 @@ export class TcmuTransport implements Transport {
         await makeLoopTarget(names);
         const address = (await scsiAddressOf(names)) ?? 'unknown';
         const path = await waitForDisk(address);
-        await setPatience(address, absenceSeconds(this.#settings));
+        await setCommandTimeout(address, absenceSeconds(this.#settings));
         return new TcmuDevice(names, path, disk, serving, () => this.#taken.giveBack(id));
       } catch (error) {
         // Why the attach failed matters more. What cannot be taken back is found by survivors().
@@ -137,7 +137,7 @@ export class TcmuTransport implements Transport {
       const serving = await this.#serve(id, names, disk, 'resume');
       try {
         // It may have died before it set this.
-        await setPatience(
+        await setCommandTimeout(
           (await scsiAddressOf(names)) ?? 'unknown',
           absenceSeconds(this.#settings),
         );
