@@ -310,3 +310,23 @@ test('equal Content-Range headers count as one, different ones as none', async (
     message: /did not say which/,
   });
 });
+
+test('an unasked 100 Continue is named, and may be tried again', async () => {
+  const server = createServer((socket) => {
+    socket.on('error', () => {});
+    socket.once('data', () => socket.write('HTTP/1.1 100 Continue\r\n\r\n'));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  try {
+    const host = `localhost:${(server.address() as AddressInfo).port}`;
+    const plain = new RegistryClient({ hosts: new RegistryHosts([host]), credentials, limits });
+    const blob = await plain.blobRanges(host, 'x/y', digest, bytes.length);
+    await assert.rejects(blob.attempt(new RangeFill(new Uint8Array(4), 0)), {
+      code: ErrorCodes.Unavailable,
+      message: /it sent "100 Continue", which no request asks for/,
+    });
+    await plain.close();
+  } finally {
+    server.close();
+  }
+});

@@ -211,7 +211,10 @@ function parseToml(path: string, text: string): z.infer<typeof hostsToml> {
 /** Undefined if there is no such file. */
 function readText(path: string): string | undefined {
   try {
-    const { size } = statSync(path);
+    const stat = statSync(path);
+    const { size } = stat;
+    // Reading it would block all of the process until somebody writes.
+    if (stat.isFIFO()) throw refused(path, 'it is a FIFO');
     if (size > FILE_BYTES_MAX) throw refused(path, `it has ${size} bytes`);
     return readFileSync(path, 'utf8');
   } catch (error) {
