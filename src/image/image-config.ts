@@ -29,6 +29,13 @@ const digest = z
   .refine((text) => text === '' || isDigest(text), 'must be sha256: and 64 hexadecimal digits')
   .optional();
 
+const blobUrl = z
+  .string()
+  .refine(
+    (text) => text === '' || parseBlobUrl(text) !== undefined,
+    'must be https://host[:port]/v2/<repository>/blobs',
+  );
+
 const lowerSchema = z.object({
   /** A local layer file. */
   file: path,
@@ -37,6 +44,8 @@ const lowerSchema = z.object({
   digest,
   /** Of the blob, bytes. */
   size: z.number().int().nonnegative().optional(),
+  /** Where this blob is, if not where the image's others are. A key of obd-ts; overlaybd passes over it. */
+  repoBlobUrl: blobUrl.optional(),
   /** TurboOCI: the uncompressed tar of the original layer. */
   targetFile: path,
   targetDigest: digest,
@@ -45,13 +54,7 @@ const lowerSchema = z.object({
 
 const configSchema = z.object({
   /** `https://host[:port]/v2/<repository>/blobs`; empty if all layers are local. */
-  repoBlobUrl: z
-    .string()
-    .refine(
-      (text) => text === '' || parseBlobUrl(text) !== undefined,
-      'must be https://host[:port]/v2/<repository>/blobs',
-    )
-    .default(''),
+  repoBlobUrl: blobUrl.default(''),
   /** Bottom first. */
   lowers: z.array(lowerSchema).max(LAYERS_MAX, `at most ${LAYERS_MAX} layers`).default([]),
   upper: z.object({ index: path, data: path, target: path, gzipIndex: path }).optional(),

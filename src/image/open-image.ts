@@ -219,11 +219,11 @@ function localPaths(file: string | undefined, dir: string | undefined): string[]
 }
 
 async function openRemote<B extends RandomAccessFile>(
-  { file, dir, digest, size }: LowerLayer,
+  { file, dir, digest, size, repoBlobUrl: own }: LowerLayer,
   repoBlobUrl: string,
   { openBlob }: ImageSurroundings<B>,
 ): Promise<B> {
-  const repository = parseBlobUrl(repoBlobUrl);
+  const repository = parseBlobUrl(own || repoBlobUrl);
   if (!digest || repository === undefined) {
     const tried = localPaths(file, dir).map((path) => `"${path}"`);
     const missing = digest ? 'the image has no "repoBlobUrl"' : 'it has no "digest"';

@@ -146,3 +146,13 @@ test('without sharing, a blob that another namespace has on another parent count
   assert.ok('download' in (await sharing.decide([], wanted, from(GOOD), 'second')));
   assert.deepEqual(await sharing.decide([], wanted, from(GOOD), 'first'), { repoBlobUrl: GOOD });
 });
+
+test('a layer that is taken over is fetched from the repository of the latest pull', async () => {
+  const copy = 'https://good.example/v2/copy/blobs';
+  add('first', remote(copy));
+  assert.deepEqual(await decide(from(GOOD)), { existing: 'first' });
+  assert.deepEqual(store.get('first').layer, remote(GOOD));
+  // A repository that does not give the layer is not taken.
+  assert.deepEqual(await decide(from(copy, { gives: false })), { existing: 'first' });
+  assert.deepEqual(store.get('first').layer, remote(GOOD));
+});

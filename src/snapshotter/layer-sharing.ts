@@ -5,6 +5,8 @@
  *   remote         nothing checks its bytes against the digest, they are its registry's word: for pulls from that
  *                  registry, and with the same size
  *
+ * A remote layer is fetched from the repository of the latest pull that was given it.
+ *
  * containerd takes any layer that has the wanted chain ID on the wanted parent once it is told that there is one: so
  * either all such layers may be taken over, or the pull gets a snapshot to unpack a download in.
  *
@@ -61,6 +63,12 @@ export class LayerSharing {
       if (problem !== undefined) return { download: `snapshot "${snapshot.name}" ${problem}` };
     }
     if (namespace !== undefined) this.#store.addNamespace(first.name, namespace);
+    // The repository of the first pull may go away, and this pull's has the layer now.
+    const repoBlobUrl = await origin.repoBlobUrl();
+    for (const { name, layer } of known) {
+      if (layer.type !== 'remote' || repoBlobUrl === undefined) continue;
+      if (layer.repoBlobUrl !== repoBlobUrl) this.#store.setRepository(name, repoBlobUrl);
+    }
     return { existing: first.name };
   }
 

@@ -193,6 +193,14 @@ export class SnapshotStore {
     });
   }
 
+  /** Notes that a remote layer is in another repository of its registry too, to be fetched from there. */
+  setRepository(name: string, repoBlobUrl: string): void {
+    this.#statement(
+      `UPDATE snapshot SET layer = json_set(layer, '$.repoBlobUrl', ?)
+         WHERE name = ? AND json_extract(layer, '$.type') = 'remote'`,
+    ).run(repoBlobUrl, name);
+  }
+
   /** All snapshots, in the order of their making; `unreadable` is told of each record that is left out. */
   list(unreadable: (problem: ObdError) => void): Snapshot[] {
     const snapshots: Snapshot[] = [];

@@ -18,6 +18,7 @@
  */
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { ImageConfig } from '../image/image-config.js';
+import { registryAddress } from '../registry/registry-hosts.js';
 import type { Filter } from './filter.js';
 import type { LayerOrigin, WantedLayer } from './image-locator.js';
 import { DEFAULT_FILE_SYSTEM } from './image-mount.js';
@@ -391,13 +392,18 @@ export class Snapshotter {
 
   #mountable({ top, layers }: Image): MountableImage {
     const lowers: ImageConfig['lowers'][number][] = [];
-    let repoBlobUrl = '';
+    const remotes = layers.flatMap(({ layer }) => (layer.type === 'remote' ? [layer] : []));
+    const repoBlobUrl = remotes.at(-1)?.repoBlobUrl ?? '';
     for (const { id, layer } of layers) {
       if (layer.type === 'remote') {
-        // The topmost one's: its image has all layers below it in the same repository, and a registry that was the
-        // first with a lower layer has no say in what other images show.
-        repoBlobUrl = layer.repoBlobUrl;
-        lowers.push({ digest: layer.digest, size: layer.sizeBytes });
+        // A layer may have been pulled with another image, of another repository. If that is at another registry, the
+        // topmost layer's repository has it too, and a registry that was the first with a lower layer has no say in what
+        // other images show.
+        const isOwn =
+          layer.repoBlobUrl !== repoBlobUrl &&
+          registryAddress(layer.repoBlobUrl) === registryAddress(repoBlobUrl);
+        const own = isOwn ? { repoBlobUrl: layer.repoBlobUrl } : {};
+        lowers.push({ digest: layer.digest, size: layer.sizeBytes, ...own });
       } else if (layer.type === 'local') {
         lowers.push({ file: `${this.#directories.files(id)}/${LAYER_FILE}` });
       }
