@@ -14,6 +14,7 @@ export class EndableDisk implements VirtualDisk {
   readonly #waiting = new Set<(error: ObdError) => void>();
   /** How many withoutLoads() are under way. */
   #ending = 0;
+  #endedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(disk: VirtualDisk) {
     this.label = disk.label;
@@ -26,7 +27,8 @@ export class EndableDisk implements VirtualDisk {
   }
 
   async load(offset: number, length: number, deadlineMs?: number): Promise<void> {
-    if (this.#ending > 0) throw this.#ended();
+    const beganMs = (deadlineMs ?? Number.POSITIVE_INFINITY) - (this.readWaitMs ?? 0);
+    if (this.#ending > 0 || beganMs < this.#endedAtMs) throw this.#ended();
     let end: (error: ObdError) => void = () => {};
     const ended = new Promise<never>((_, reject) => {
       end = reject;
@@ -51,8 +53,9 @@ export class EndableDisk implements VirtualDisk {
     this.#disk.close();
   }
 
-  /** Fails the loads that wait now. */
+  /** Fails the loads that wait now, and the next one of a read that began before and is between two. */
   endLoads(): void {
+    this.#endedAtMs = performance.now();
     for (const end of this.#waiting) end(this.#ended());
   }
 

@@ -57,9 +57,12 @@ export interface RandomAccessFile {
 const LOAD_TURNS_MAX = 8;
 /** Copies that fail their check are refetched this often before the error is believed. */
 export const REFETCHES_MAX = 3;
-/** Before a refetch that has a deadline: none at first, then doubled, to outlive a server that damages what it sends. */
+/**
+ * Before a refetch that has a deadline: none at first, then doubled, to outlive a server that damages what it sends. Nothing
+ * ends a pause, and who takes a device away waits for its reads: hence no longer ones.
+ */
 const REFETCH_PAUSE_MS = 100;
-const REFETCH_PAUSE_MS_MAX = 5_000;
+const REFETCH_PAUSE_MS_MAX = 1_000;
 
 /** For a block that has failed its check for a whole deadline before. */
 const REFETCH_MS_LASTING = 10_000;
@@ -68,15 +71,17 @@ const REFETCH_MS_LASTING = 10_000;
  * Fills `target` from `offset`, fetching what is not local and refetching what fails a check, both a
  * bounded number of times; of a disk with a `readWaitMs`, for so long, or REFETCH_MS_LASTING where that was in vain before.
  *
+ * @param askedMs - From when that time counts, on the clock of performance.now().
  * @throws {ObdError} what load() and readLocal() throw; `Corrupt` only after {@link REFETCHES_MAX} refetches or that time.
  */
 export async function readFully(
   file: RandomAccessFile & { readonly readWaitMs?: number | undefined },
   target: Uint8Array,
   offset: number,
+  askedMs = performance.now(),
 ): Promise<void> {
   const { readWaitMs } = file;
-  const deadlineMs = readWaitMs === undefined ? undefined : performance.now() + readWaitMs;
+  const deadlineMs = readWaitMs === undefined ? undefined : askedMs + readWaitMs;
   let refetching: Refetching | undefined;
   for (let turn = 0; turn - (refetching?.refetches ?? 0) < LOAD_TURNS_MAX; turn++) {
     try {
