@@ -215,6 +215,42 @@ test('a client has at most 128 reads loading, and the others when those are done
   assert.equal(parseReplies(connection.received, (cookie) => cookie).length, 300);
 });
 
+test('reads beyond what may be loaded hold up no local read', async () => {
+  const large = pagesOf(16 << 20);
+  const disk = new WaitingDisk(large, 65536);
+  const connection = new Connection(disk);
+  const length = 131072;
+  const lengths = (cookie: number) => (cookie === 512 ? 512 : length);
+  const missing = Array.from({ length: 100 }, (_, i) =>
+    request({ command: READ, cookie: i, offset: (i + 1) * length, length }),
+  );
+  connection.send(...missing, request({ command: READ, cookie: 512, offset: 0, length: 512 }));
+  await turn();
+  assert.equal(disk.loads, 32);
+  const [first, ...others] = parseReplies(connection.received, lengths);
+  assert.deepEqual([first?.cookie, others.length], [512, 0]);
+  disk.arrive();
+  for (let i = 0; i < 10; i++) await turn();
+  const replies = parseReplies(connection.received, lengths);
+  assert.equal(replies.length, 101);
+  for (const { cookie, data } of replies.slice(1)) {
+    const at = (cookie + 1) * length;
+    assert.ok(data.equals(large.subarray(at, at + length)), `read ${cookie}`);
+  }
+});
+
+test('end() drops the reads that wait to be loaded', async () => {
+  const disk = new WaitingDisk(bytes);
+  const connection = new Connection(disk);
+  const read = request({ command: READ, cookie: 16, offset: 0, length: 16 });
+  connection.send(...Array.from({ length: 130 }, () => read));
+  await turn();
+  const end = connection.transmission.end();
+  disk.arrive();
+  await end;
+  assert.equal(disk.loads, 128);
+});
+
 test('end() waits until nothing reads the disk any more', async () => {
   const disk = new WaitingDisk(bytes);
   const connection = new Connection(disk);

@@ -9,6 +9,7 @@
  *      done, out of order; nobody waits for it. If it fails, that read is answered with EIO and reported once.
  *   4. A client that does not take its replies, or asks for more than it may at a time, is not read from
  *      until it does: it holds at most HELD_BUFFERS_MAX, LOADS_MAX and LOADING_BYTES_MAX, and one request more.
+ *      Reads beyond what may be loaded are queued, up to QUEUED_MAX and without a buffer: local ones do not wait for them.
  *   5. Bytes that are no request end the connection; a request that cannot be granted is refused, no more.
  *   6. A write, a trim and a flush run beside the others too. What was answered before a flush arrived had been done
  *      before the disk was asked to flush, so the flush covers it; one with FUA is answered after a flush of its own.
@@ -42,6 +43,8 @@ const HELD_BUFFERS_MAX = 4;
 const LOADS_MAX = 128;
 /** Enough to fetch 80 MB/s at 50 ms; nbdcopy asks for four connections of 16 MiB, which would stay resident. */
 const LOADING_BYTES_MAX = 4 << 20;
+/** Reads that wait to be loaded: as many requests as this project's own NBD client has at a time. */
+const QUEUED_MAX = 192;
 const EMPTY = Buffer.alloc(0);
 
 export interface TransmissionOptions {
@@ -61,6 +64,11 @@ interface Target {
   readonly cookieLow: number;
   readonly offset: number;
   readonly length: number;
+}
+
+/** A read that waits to be loaded; its deadline counts from when it was asked for. */
+interface Queued extends Target {
+  readonly askedMs: number;
 }
 
 /** A WRITE whose data are arriving. */
@@ -94,6 +102,7 @@ export class Transmission {
   readonly #onWritten = () => this.#afterWrite();
   #loads = 0;
   #loadingBytes = 0;
+  readonly #queued: Queued[] = [];
   /** The client has said good-bye: nothing more is taken from it. */
   #leaving = false;
   #idle: Promise<void> | undefined;
@@ -137,7 +146,7 @@ export class Transmission {
         if (this.#arriving !== undefined) break;
       }
       if (bytes.length - at < REQUEST_BYTES) break;
-      if (this.#mustWait()) {
+      if (this.#mustWait(bytes, at)) {
         this.#waiting = true;
         this.#stream.pause();
         break;
@@ -149,18 +158,23 @@ export class Transmission {
     this.#flush();
   }
 
-  #mustWait(): boolean {
+  /** Whether the request at `at` cannot be taken now. */
+  #mustWait(bytes: Buffer, at: number): boolean {
+    const isRead = bytes.readUInt16BE(at + 6) === Commands.Read;
     return (
       this.#stream.writableLength >= QUEUED_BYTES_MAX ||
       this.#heldBuffers >= HELD_BUFFERS_MAX ||
-      this.#loads >= LOADS_MAX ||
-      this.#loadingBytes >= LOADING_BYTES_MAX
+      (isRead ? this.#queued.length >= QUEUED_MAX : this.#isLoadingMost())
     );
+  }
+
+  #isLoadingMost(): boolean {
+    return this.#loads >= LOADS_MAX || this.#loadingBytes >= LOADING_BYTES_MAX;
   }
 
   /** Goes on with what had to wait, if it need not any longer. */
   #goOn(): void {
-    if (!this.#waiting || this.#stream.destroyed || this.#mustWait()) return;
+    if (!this.#waiting || this.#stream.destroyed || this.#mustWait(this.#rest, 0)) return;
     this.#waiting = false;
     const bytes = this.#rest;
     this.#rest = EMPTY;
@@ -186,7 +200,7 @@ export class Transmission {
         } else if (this.#headerBytes + length <= REPLY_BUFFER_BYTES) {
           this.#read(cookieHigh, cookieLow, offset, length);
         } else {
-          this.#load(cookieHigh, cookieLow, offset, length);
+          this.#loadInTurn(cookieHigh, cookieLow, offset, length);
         }
         return;
       case Commands.Disconnect:
@@ -299,16 +313,22 @@ export class Transmission {
       this.#writeReadHeader(out, start, cookieHigh, cookieLow, offset, length);
     } else {
       this.#outBytes = start;
-      this.#load(cookieHigh, cookieLow, offset, length);
+      this.#loadInTurn(cookieHigh, cookieLow, offset, length);
     }
   }
 
+  #loadInTurn(cookieHigh: number, cookieLow: number, offset: number, length: number): void {
+    const read = { cookieHigh, cookieLow, offset, length, askedMs: performance.now() };
+    if (this.#isLoadingMost()) this.#queued.push(read);
+    else this.#load(read);
+  }
+
   /** Answers when the bytes are there, or when it is clear that they will not be. */
-  #load(cookieHigh: number, cookieLow: number, offset: number, length: number): void {
+  #load({ cookieHigh, cookieLow, offset, length, askedMs }: Queued): void {
     const reply = Buffer.alloc(this.#headerBytes + length);
     this.#loads++;
     this.#loadingBytes += length;
-    readFully(this.#disk, reply.subarray(this.#headerBytes), offset).then(
+    readFully(this.#disk, reply.subarray(this.#headerBytes), offset, askedMs).then(
       () =>
         this.#settle(length, () => {
           this.#writeReadHeader(reply, 0, cookieHigh, cookieLow, offset, length);
@@ -329,6 +349,7 @@ export class Transmission {
     this.#loadingBytes -= heldBytes;
     if (!this.#stream.destroyed) {
       answer();
+      while (this.#queued.length > 0 && !this.#isLoadingMost()) this.#load(this.#queued.shift()!);
       this.#goOn();
       if (this.#leaving && this.#loads === 0) this.#stream.end();
     }
