@@ -394,6 +394,7 @@ export class BlobFetches implements WaitedFor {
       isAwaited: (chunk) => this.#flights.has(chunk),
       isUseful: () => keepsMore() || this.#flights.size > 0,
       agrees: (chunk, bytes) => store.agrees(chunk, bytes),
+      isEmpty: () => store.isEmpty(),
       keep: async (first, bytes) => {
         fetcher.onBytes(bytes.length);
         const end = first + Math.ceil(bytes.length / CHUNK_BYTES);

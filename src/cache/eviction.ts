@@ -10,11 +10,13 @@
 import { CHUNK_BYTES, type ChunkSet } from './chunk-set.js';
 
 const ROUND_MS = 1000;
+/** Chunk 0 stays: a blob that is sent whole is known by it (whole-stream.ts). */
+const FIRST = 1;
 
 /** Where the hand of one blob is. */
 export class ClockHand {
   readonly #stored: ChunkSet;
-  #chunk = 0;
+  #chunk = FIRST;
   /** On the clock of performance.now(). */
   #nextRoundMs = 0;
 
@@ -27,12 +29,12 @@ export class ClockHand {
     const stored = this.#stored;
     const found: number[] = [];
     const now = performance.now();
-    if (stored.count === 0 || (this.#chunk === 0 && now < this.#nextRoundMs)) return found;
+    if (stored.count === 0 || (this.#chunk === FIRST && now < this.#nextRoundMs)) return found;
     for (; this.#chunk < stored.chunks && found.length * CHUNK_BYTES < bytes; this.#chunk++) {
       if (stored.has(this.#chunk) && !stored.takeUsed(this.#chunk)) found.push(this.#chunk);
     }
-    if (this.#chunk === stored.chunks) {
-      this.#chunk = 0;
+    if (this.#chunk >= stored.chunks) {
+      this.#chunk = FIRST;
       this.#nextRoundMs = now + ROUND_MS;
     }
     return found;

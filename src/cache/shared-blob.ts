@@ -144,10 +144,14 @@ export class SharedBlob implements ChunkStore {
     );
   }
 
-  agrees(chunk: number, bytes: Uint8Array): boolean {
+  isEmpty(): boolean {
+    return this.stored.count === 0;
+  }
+
+  agrees(chunk: number, bytes: Uint8Array): boolean | undefined {
     const held = this.#home.held.find(this, chunk);
     if (held !== undefined) return Buffer.from(held).equals(bytes);
-    if (this.fd === undefined || !this.stored.has(chunk)) return true;
+    if (this.fd === undefined || !this.stored.has(chunk)) return undefined;
     const stored = Buffer.alloc(bytes.length);
     try {
       const read = readSync(this.fd, stored, 0, stored.length, chunk * CHUNK_BYTES);

@@ -285,7 +285,11 @@ for (const sizeKnown of [true, false]) {
       ranges.whole = () => wholeOf(CONTENT, 5, sizeKnown);
       await Promise.all([3, 40, 20].map((chunk) => loadMounted(blob, chunk, 10_000)));
       await assertReads(blob, 0, CONTENT.length);
-      assert.ok(ranges.requests.length <= 3, `${ranges.requests.length} requests`);
+      // Of unknown size and with nothing to compare it with, it is checked before it is kept.
+      assert.ok(
+        ranges.requests.length <= (sizeKnown ? 3 : 6),
+        `${ranges.requests.length} requests`,
+      );
       assert.equal(blob.fetchedBytes, CONTENT.length);
     });
   });

@@ -5,6 +5,7 @@
  * first chunk is compared with the one that is here since the blob was opened, and its digest is checked at the end: if that
  * is wrong, everything that came of it is dropped. Where the first chunks differ, neither is believed: the stream is only
  * checked, and if its digest is right its first chunk replaces the one that was here. The next stream is then kept.
+ * The same where there is none to compare with, unless nothing of the blob is here and the answer has its length.
  *
  * Memory: one buffer of BUFFER_CHUNKS. The registry is read no faster than the chunks are stored.
  */
@@ -23,8 +24,10 @@ export interface StreamSink {
   wants(chunk: number): boolean;
   /** Whether somebody waits for the chunk. */
   isAwaited(chunk: number): boolean;
-  /** False if the chunk is here with other bytes. */
-  agrees(chunk: number, bytes: Uint8Array): boolean;
+  /** False if the chunk is here with other bytes; undefined if it is not here. */
+  agrees(chunk: number, bytes: Uint8Array): boolean | undefined;
+  /** Whether nothing of the blob is on the disk. */
+  isEmpty(): boolean;
   /** Whether more of the blob is of any use. */
   isUseful(): boolean;
   keep(first: number, bytes: Uint8Array): Promise<void>;
@@ -42,7 +45,7 @@ export class WholeStream {
   readonly #sink: StreamSink;
   /** Chunks that came of this stream, as [first, end). */
   readonly #kept: [number, number][] = [];
-  /** The first chunk, where another is here: the stream is then checked and not kept. */
+  /** The first chunk, where another is here or none to compare it with: the stream is then checked and not kept. */
   #doubted: Uint8Array | undefined;
 
   constructor(ranges: BlobRanges, sink: StreamSink) {
@@ -68,7 +71,7 @@ export class WholeStream {
         taken += part.length;
         filled += part.length;
         if (filled === buffer.length || this.#completesAwaited(filled)) {
-          filled = await this.#flush(buffer, filled);
+          filled = await this.#flush(buffer, filled, whole);
         }
       }
       if (!this.#sink.isUseful()) {
@@ -84,10 +87,12 @@ export class WholeStream {
     const found = `${this.#ranges.digest.split(':', 1)[0]}:${hash.digest('hex')}`;
     if (found !== this.#ranges.digest) throw this.#refusal(whole, `has the digest ${found}`);
     // The last chunk may be shorter than others, and only now it is known to be whole.
-    if (filled > 0) await this.#keep(buffer.subarray(0, filled));
+    if (filled > 0) await this.#keep(buffer.subarray(0, filled), whole);
     if (this.#doubted === undefined) return;
-    this.#sink.damaged(0);
-    this.#sink.drop(0, 1);
+    if (this.#sink.agrees(0, this.#doubted) === false) {
+      this.#sink.damaged(0);
+      this.#sink.drop(0, 1);
+    }
     await this.#sink.keep(0, this.#doubted);
   }
 
@@ -98,22 +103,25 @@ export class WholeStream {
   }
 
   /** Keeps the whole chunks. @returns How much is left in the buffer. */
-  async #flush(buffer: Buffer, filled: number): Promise<number> {
+  async #flush(buffer: Buffer, filled: number, whole: WholeBlob): Promise<number> {
     const bytes = filled - (filled % CHUNK_BYTES);
-    await this.#keep(buffer.subarray(0, bytes));
+    await this.#keep(buffer.subarray(0, bytes), whole);
     buffer.copyWithin(0, bytes, filled);
     return filled - bytes;
   }
 
-  async #keep(bytes: Uint8Array): Promise<void> {
+  async #keep(bytes: Uint8Array, { sizeKnown }: WholeBlob): Promise<void> {
     if (bytes.length === 0 || this.#doubted !== undefined) return;
     const first = this.position;
     const end = first + Math.ceil(bytes.length / CHUNK_BYTES);
     const bytesOf = (from: number, to: number) =>
       bytes.subarray((from - first) * CHUNK_BYTES, (to - first) * CHUNK_BYTES);
-    if (first === 0 && !this.#sink.agrees(0, bytesOf(0, 1))) {
-      this.#doubted = Uint8Array.from(bytesOf(0, 1));
-      return;
+    if (first === 0) {
+      const begin = bytesOf(0, 1);
+      if (!(this.#sink.agrees(0, begin) ?? (sizeKnown && this.#sink.isEmpty()))) {
+        this.#doubted = Uint8Array.from(begin);
+        return;
+      }
     }
     for (let chunk = first; chunk < end; chunk++) {
       if (!this.#sink.wants(chunk)) continue;
