@@ -127,6 +127,8 @@ export class SharedBlob implements ChunkStore {
     for (let chunk = Math.floor(offset / CHUNK_BYTES); chunk < end; chunk++) {
       this.#home.held.drop(this, chunk);
     }
+    // What other threads have of them in memory goes too.
+    this.stored.nextGeneration();
     this.#home.changed(this);
   }
 
@@ -167,6 +169,8 @@ export class SharedBlob implements ChunkStore {
       this.#home.held.drop(this, chunk);
       this.stored.delete(chunk);
     }
+    // What any thread has of them in memory goes too.
+    this.stored.nextGeneration();
     this.#home.changed(this);
   }
 
