@@ -302,7 +302,6 @@ test('a thread that dies of a bug is told of, and nobody waits for it', async ()
       nbdSocketPath,
       directory,
       readDeadlineMs: 3_000,
-      indexBudget: IndexBudget.of(1 << 29).shared,
     },
     handlers: () => ({}) as Handlers<MainCalls>,
     onDeath: (error) => died(error),
@@ -310,7 +309,11 @@ test('a thread that dies of a bug is told of, and nobody waits for it', async ()
   });
   const { calls } = await pool.take();
   const waiting = assert.rejects(
-    calls.call('open', { id: 'd', configPath: '/dev/fd/9', survives: false }),
+    calls.call('open', {
+      id: 'd',
+      configPath: '/dev/fd/9',
+      memory: new IndexBudget(1 << 29).account(false).shared,
+    }),
   );
   calls.tell('nonsense' as 'close', { id: 'd' });
   assert.ok((await death) instanceof TypeError);
@@ -325,7 +328,6 @@ test('a thread is started for each device, up to one per core', async () => {
       nbdSocketPath,
       directory,
       readDeadlineMs: 3_000,
-      indexBudget: IndexBudget.of(1 << 29).shared,
     },
     handlers: () => ({}) as Handlers<MainCalls>,
     onDeath: assert.fail,

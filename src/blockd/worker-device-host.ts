@@ -17,7 +17,7 @@ import type { Handlers } from './thread-calls.js';
 import type { MainCalls, OpenedDisk, WorkerSettings } from './worker-messages.js';
 import { type PooledWorker, WorkerPool } from './worker-pool.js';
 
-export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes' | 'indexBudget'> {
+export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> {
   /** Memory for the indexes of all images together. */
   readonly indexBytes: number;
   readonly cache: BlockCache;
@@ -47,9 +47,8 @@ export class WorkerDeviceHost implements DeviceHost {
   constructor(options: WorkerHostOptions) {
     this.#options = options;
     const { nbdSocketPath, directory, readDeadlineMs, onDeath, onUnloadable } = options;
-    this.#indexBudget = IndexBudget.of(options.indexBytes);
-    const indexBudget = this.#indexBudget.shared;
-    const settings = { nbdSocketPath, directory, readDeadlineMs, indexBudget };
+    this.#indexBudget = new IndexBudget(options.indexBytes);
+    const settings = { nbdSocketPath, directory, readDeadlineMs };
     const handlers = () => this.#handlers();
     this.#pool = new WorkerPool({ settings, handlers, onDeath, onUnloadable });
   }
@@ -83,15 +82,14 @@ export class WorkerDeviceHost implements DeviceHost {
       this.#pool.giveBack(worker);
       throw new ObdError(ErrorCodes.AlreadyExists, `Cannot ${how} "${id}": it is served already`);
     }
-    const survives = how === 'resume';
-    const memory = this.#indexBudget.account(survives);
+    const memory = this.#indexBudget.account(how === 'resume');
     const device = new WorkerDevice(id, worker, memory, () => {
       this.#devices.delete(id);
       this.#pool.giveBack(worker);
     });
     this.#devices.set(id, device);
     try {
-      await device.open(configPath, survives, this.#options.nbd);
+      await device.open(configPath, this.#options.nbd);
       await device.connect(how, transport);
       if (how === 'attach' && device.uncheckedLayers > 0) {
         this.#options.onUnchecked(id, device.uncheckedLayers);
@@ -113,7 +111,7 @@ export class WorkerDeviceHost implements DeviceHost {
         const { host, repository, digest, sizeBytes } = address;
         const ranges = await client.blobRanges(host, repository, digest, sizeBytes);
         const device = this.#devices.get(id);
-        device?.memory.charge(BlobFile.memoryBytes(ranges.sizeBytes), ranges.label);
+        await device?.memory.charge(BlobFile.memoryBytes(ranges.sizeBytes), ranges.label);
         const handle = await cache.openBlob(ranges);
         const blob = ++last;
         blobs.set(blob, handle);
@@ -166,7 +164,7 @@ class WorkerDevice implements HostedDevice {
   readErrors = 0;
   /** Of its image, those that are remote. */
   readonly blobs: CachedBlob[] = [];
-  /** Charged with what the main thread keeps of its blobs. */
+  /** Charged with what the main thread keeps of its blobs, and by the worker with the indexes. */
   readonly memory: IndexAccount;
   readonly #id: string;
   readonly #worker: PooledWorker;
@@ -182,10 +180,11 @@ class WorkerDevice implements HostedDevice {
     this.#forget = forget;
   }
 
-  async open(configPath: string, survives: boolean, nbd: NbdServer): Promise<void> {
+  async open(configPath: string, nbd: NbdServer): Promise<void> {
     const id = this.#id;
     const { calls } = this.#worker;
-    const disk = await calls.call('open', { id, configPath, survives });
+    const disk = await calls.call('open', { id, configPath, memory: this.memory.shared });
+    this.memory.opened();
     this.#disk = disk;
     this.#export = nbd.addRemoteExport(id, {
       ...disk,

@@ -17,7 +17,7 @@ import { HeldChunks } from '../cache/held-chunks.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { readImageConfig } from '../image/image-config.js';
 import { type BlobAddress, type OpenedImage, openImage } from '../image/open-image.js';
-import { type IndexAccount, IndexBudget } from '../io/index-budget.js';
+import { IndexAccount, type SharedIndexAccount } from '../io/index-budget.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { sentError } from './sent-error.js';
 import { type Handlers, ThreadCalls } from './thread-calls.js';
@@ -27,7 +27,6 @@ interface ServedImage {
   readonly image: OpenedImage<BlobReader>;
   /** Of the image. */
   readonly disk: EndableDisk;
-  readonly memory: IndexAccount;
   readonly connections: DiskConnections;
   /** Once it is attached. */
   device: AttachedDevice | undefined;
@@ -37,7 +36,6 @@ export class WorkerDevices {
   readonly #main: ThreadCalls<MainCalls, WorkerCalls>;
   readonly #transports: Transports;
   readonly #decoded: DecodedBlocks;
-  readonly #indexBudget: IndexBudget;
   readonly #held = new HeldChunks();
   readonly #buffers = new ReplyBuffers();
   readonly #served = new Map<string, ServedImage>();
@@ -47,7 +45,6 @@ export class WorkerDevices {
     const { nbdSocketPath, directory, readDeadlineMs, decodedBytes } = settings;
     this.#readDeadlineMs = readDeadlineMs;
     this.#decoded = new DecodedBlocks(decodedBytes);
-    this.#indexBudget = IndexBudget.join(settings.indexBudget);
     this.#transports = makeTransports(nbdSocketPath, directory, {
       readDeadlineMs,
       onReadError: ({ id, error, offset, length }) =>
@@ -57,7 +54,7 @@ export class WorkerDevices {
     const attach = (to: Transport, id: string, disk: VirtualDisk) => to.attach(id, disk);
     const resume = (to: Transport, id: string, disk: VirtualDisk) => to.resume(id, disk);
     const handlers: Handlers<WorkerCalls> = {
-      open: ({ id, configPath, survives }) => this.#open(id, configPath, survives),
+      open: ({ id, configPath, memory }) => this.#open(id, configPath, memory),
       attach: ({ id, transport }) => this.#connect(id, transport, false, attach),
       resume: ({ id, transport }) => this.#connect(id, transport, true, resume),
       detach: ({ id }) => this.#detach(id),
@@ -72,25 +69,18 @@ export class WorkerDevices {
     this.#main = new ThreadCalls(port, handlers);
   }
 
-  async #open(id: string, configPath: string, survives: boolean): Promise<OpenedDisk> {
-    const memory = this.#indexBudget.account(survives);
-    let image: OpenedImage<BlobReader>;
-    try {
-      image = await openImage(await readImageConfig(configPath), {
-        openBlob: (address) => this.#openBlob(id, address),
-        decoded: this.#decoded,
-        memory,
-      });
-    } catch (error) {
-      memory.close();
-      throw error;
-    }
+  async #open(id: string, configPath: string, memory: SharedIndexAccount): Promise<OpenedDisk> {
+    const image = await openImage(await readImageConfig(configPath), {
+      openBlob: (address) => this.#openBlob(id, address),
+      decoded: this.#decoded,
+      memory: new IndexAccount(memory),
+    });
     const { layers, remoteBytes, uncheckedLayers } = image;
     const disk = new EndableDisk(image.disk);
     const connections = new DiskConnections(disk, this.#buffers, (error, offset, length) =>
       this.#tellReadError(id, error, offset, length),
     );
-    this.#served.set(id, { image, disk, memory, connections, device: undefined });
+    this.#served.set(id, { image, disk, connections, device: undefined });
     const { label, sizeBytes } = disk;
     const flags = transmissionFlags(disk);
     return { label, sizeBytes, layers, remoteBytes, uncheckedLayers, flags };
@@ -148,7 +138,6 @@ export class WorkerDevices {
     this.#served.delete(id);
     const ended = served.connections.end();
     served.image.close();
-    served.memory.close();
     await ended;
   }
 

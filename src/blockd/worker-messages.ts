@@ -20,7 +20,7 @@ import type { TransportName } from '../blockdev/transport.js';
 import type { BlobShare } from '../cache/blob-reader.js';
 import type { HeldChunk } from '../cache/held-chunks.js';
 import type { BlobAddress } from '../image/open-image.js';
-import type { SharedIndexBudget } from '../io/index-budget.js';
+import type { SharedIndexAccount } from '../io/index-budget.js';
 import type { SentError } from './sent-error.js';
 
 /** What a worker is started with. */
@@ -30,8 +30,6 @@ export interface WorkerSettings {
   readonly directory: string;
   /** How long a read of a mounted disk may wait for its registry. */
   readonly readDeadlineMs: number;
-  /** Of all threads together. */
-  readonly indexBudget: SharedIndexBudget;
   /** For the decoded blocks of this thread. */
   readonly decodedBytes: number;
 }
@@ -69,7 +67,9 @@ interface OfBlob {
 /** What the main thread asks of a worker. `close` ends whatever there is of a device but the device itself. */
 export type WorkerCalls = {
   /** `survives`: the device exists already, so the image may exceed the budget of index memory. */
-  open(image: OfDevice & { readonly configPath: string; readonly survives: boolean }): OpenedDisk;
+  open(
+    image: OfDevice & { readonly configPath: string; readonly memory: SharedIndexAccount },
+  ): OpenedDisk;
   /** Answers with the path of the device. */
   attach(device: ToAttach): string;
   resume(device: ToAttach): string;

@@ -21,7 +21,7 @@ import {
 import { BlockCache } from '../cache/block-cache.js';
 import { type CachedBlob, figuresOf } from '../cache/cached-blob.js';
 import { ErrorCodes } from '../errors.js';
-import { UNLIMITED_INDEX_MEMORY } from '../io/index-budget.js';
+import { IndexBudget, type IndexMemory, UNLIMITED_INDEX_MEMORY } from '../io/index-budget.js';
 import { readFully } from '../io/random-access-file.js';
 import { CommittedLayerWriter } from '../lsmt/committed-writer.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
@@ -38,7 +38,7 @@ const repoBlobUrl = 'https://registry.example/v2/app/blobs';
 interface Scene {
   readonly registry: BlobRegistry;
   readonly directory: string;
-  open(config: Partial<ImageConfig>): Promise<OpenedImage<CachedBlob>>;
+  open(config: Partial<ImageConfig>, memory?: IndexMemory): Promise<OpenedImage<CachedBlob>>;
 }
 
 async function withScene(work: (scene: Scene) => Promise<void>): Promise<void> {
@@ -52,10 +52,9 @@ async function withScene(work: (scene: Scene) => Promise<void>): Promise<void> {
     openBlob: async ({ host, repository, digest, sizeBytes }: BlobAddress) =>
       await cache.openBlob(await registry.blobRanges(host, repository, digest, sizeBytes)),
     decoded,
-    memory: UNLIMITED_INDEX_MEMORY,
   };
-  const open = (config: Partial<ImageConfig>) =>
-    openImage({ repoBlobUrl, lowers: [], ...config }, surroundings);
+  const open = (config: Partial<ImageConfig>, memory: IndexMemory = UNLIMITED_INDEX_MEMORY) =>
+    openImage({ repoBlobUrl, lowers: [], ...config }, { ...surroundings, memory });
   try {
     await work({ registry, directory, open });
     await cache.close();
@@ -153,6 +152,73 @@ describe('openImage()', () => {
       const image = await open({ lowers: [{ digest: unchecked }, { digest: checked }] });
       assert.equal(image.uncheckedLayers, 1);
       image.close();
+    });
+  });
+
+  test('what all layers claim is charged at once, before an index of any is read', async () => {
+    await withScene(async ({ registry, open }) => {
+      const lowers = Array.from({ length: 50 }, (_, i) => {
+        const bytes = layer(0, 400, i);
+        // Of the index of the ZFile, which nobody is to look at.
+        bytes.fill(0xff, bytes.length - 4096, bytes.length - 3072);
+        return { digest: registry.add(bytes).digest };
+      });
+      // Enough for the tables of some, but not of all.
+      const budget = new IndexBudget(32 << 10);
+      const account = budget.account(false);
+      await assert.rejects(open({ lowers }, account), {
+        code: ErrorCodes.Unsupported,
+        message: /index_memory/,
+      });
+      account.close();
+      assert.equal(budget.usedBytes, 0);
+    });
+  });
+
+  test('images that fit one by one are opened one after the other', async () => {
+    await withScene(async ({ registry, open }) => {
+      const lowers = Array.from({ length: 8 }, (_, i) => ({
+        digest: registry.add(layer(i << 20, 200, i)).digest,
+      }));
+      const measured = new IndexBudget(1 << 30);
+      let peakBytes = 0;
+      const account = measured.account(false);
+      const measuring: IndexMemory = {
+        charge: async (bytes, what) => {
+          await account.charge(bytes, what);
+          peakBytes = Math.max(peakBytes, measured.usedBytes);
+        },
+        release: (bytes) => account.release(bytes),
+      };
+      (await open({ lowers }, measuring)).close();
+      const budget = new IndexBudget(peakBytes + measured.usedBytes * 4);
+      await Promise.all(
+        Array.from({ length: 4 }, async () => {
+          const own = budget.account(false);
+          const image = await open({ lowers }, own);
+          own.opened();
+          await assertPage(image, 0, 0);
+          image.close();
+          own.close();
+        }),
+      );
+      assert.equal(budget.usedBytes, 0);
+    });
+  });
+
+  test('an index that is wrong at the registry is fetched twice, not more', async () => {
+    await withScene(async ({ registry, open }) => {
+      const bytes = layer(0, 400, 1);
+      const { digest } = registry.add(bytes);
+      (await open({ lowers: [{ digest }] })).close();
+      const before = registry.requests;
+      const bad = layer(0, 400, 2);
+      // Where the tar pads the ZFile there is at most one block behind its trailer.
+      bad.fill(0xff, bad.length - 3072, bad.length - 2048);
+      await assert.rejects(open({ lowers: [{ digest: registry.add(bad).digest }] }), {
+        code: ErrorCodes.Corrupt,
+      });
+      assert.ok(registry.requests <= 2 * before + 1, `${registry.requests} requests, ${before}`);
     });
   });
 

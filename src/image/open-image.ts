@@ -9,8 +9,9 @@
  * has the headers, and one of its last part, which has the indexes of ZFile and layer. Where these are
  * larger than expected there are one or two more, one after the other.
  *
- * Memory that an image claims is charged from its headers, before an index is allocated or fetched further than its
- * first TAIL_BYTES_MAX (src/io/index-budget.ts).
+ * All layers are at the same step: first all headers, then all tables of compressed blocks, then all indexes of layers.
+ * What a step takes of memory is charged once for all layers before it begins (src/io/index-budget.ts), so an image that
+ * claims too much is refused after ENDS_BYTES_MAX, whatever it has of layers.
  */
 import { join } from 'node:path';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
@@ -19,9 +20,8 @@ import { LocalFile } from '../io/local-file.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
 import type { CommittedLayer } from '../lsmt/committed-layer.js';
 import { LayerStack } from '../lsmt/layer-stack.js';
-import { openLayer, openTurboLayer } from '../lsmt/open-layer.js';
+import { LayerOpening } from '../lsmt/open-layer.js';
 import type { DecodedBlocks } from '../zfile/decoded-blocks.js';
-import { ZFileReader } from '../zfile/zfile-reader.js';
 import { parseBlobUrl } from './blob-url.js';
 import type { ImageConfig, LowerLayer } from './image-config.js';
 
@@ -39,6 +39,8 @@ const TAIL_SHARE = 1 / 512;
 const TAIL_BYTES_MIN = 64 * 1024;
 /** The rest of a larger index is fetched after the headers have been read and the memory for it has been charged. */
 const TAIL_BYTES_MAX = 4 << 20;
+/** Of all layers together. */
+const ENDS_BYTES_MAX = 64 << 20;
 
 /** A blob of a registry, and what is known of it. */
 export interface BlobAddress {
@@ -65,7 +67,7 @@ export class OpenedImage<B extends RandomAccessFile> {
   /** Remote layers without ZFile, and so without checksums. */
   readonly uncheckedLayers: number;
 
-  constructor(disk: LayerStack, opened: readonly Opened<B>[]) {
+  constructor(disk: LayerStack, opened: readonly Opening<B>[]) {
     this.disk = disk;
     this.layers = opened.length;
     this.remote = opened.flatMap(({ remote }) => (remote === undefined ? [] : [remote]));
@@ -99,32 +101,66 @@ export async function openImage<B extends RandomAccessFile>(
   }
   // A trace, for prefetching, is no part of the disk.
   const blocks = accelerationLayer === true ? lowers.slice(0, -1) : lowers;
-  const opened: Opened<B>[] = new Array(blocks.length);
+  const { memory } = surroundings;
   const blobs = new OpeningBlobs(surroundings.openBlob);
-  try {
-    await forEachOf(blocks, async (lower, i) => {
+  const openings: Opening<B>[] = new Array(blocks.length);
+  /** On all layers, OPENINGS_MAX at a time. */
+  const onAll = async (work: (i: number) => Promise<void>): Promise<void> => {
+    await forEachOf(blocks, async (_, i) => {
       try {
-        opened[i] = await openLower(lower, config.repoBlobUrl, {
-          ...surroundings,
-          openBlob: (address) => blobs.open(address),
-        });
+        await work(i);
       } catch (error) {
         blobs.close();
         throw named(error, i, blocks);
       }
     });
-    const stack = stackOf(
-      opened.map(({ layer }) => layer),
-      surroundings.memory,
-    );
-    return new OpenedImage(stack, opened);
+  };
+  try {
+    await onAll(async (i) => {
+      openings[i] = await beginLower(blocks[i]!, config.repoBlobUrl, blocks.length, {
+        ...surroundings,
+        openBlob: (address) => blobs.open(address),
+      });
+    });
+    const layers = openings.map(({ layer }) => layer);
+    const largest = largestOf(layers);
+    await memory.charge(sumOf(layers, 'tableBytes'), largest);
+    await onAll((i) => layers[i]!.loadTable());
+    const mergeBytes = LayerStack.mergeBytes(sumOf(layers, 'segmentsMax'));
+    const chargedBytes = sumOf(layers, 'indexBytes') + mergeBytes;
+    await memory.charge(chargedBytes, largest);
+    const opened: CommittedLayer[] = new Array(blocks.length);
+    await onAll(async (i) => {
+      opened[i] = await layers[i]!.loadIndex();
+    });
+    // It keeps a merged index and none of the layers' own.
+    const stack = new LayerStack(opened);
+    const spareBytes = chargedBytes - stack.indexBytes;
+    if (spareBytes > 0) memory.release(spareBytes);
+    else await memory.charge(-spareBytes, stack.label);
+    return new OpenedImage(stack, openings);
   } catch (error) {
     // Those that were not reached are holes, which forEach passes over.
-    opened.forEach(({ layer }) => {
+    openings.forEach(({ layer, target }) => {
       layer.close();
+      target?.close();
     });
     throw error;
   }
+}
+
+function sumOf(
+  layers: readonly LayerOpening[],
+  what: 'tableBytes' | 'indexBytes' | 'segmentsMax',
+): number {
+  return layers.reduce((sum, layer) => sum + layer[what], 0);
+}
+
+/** The name of the layer that has the most blocks, which stands for the image in errors. */
+function largestOf(layers: readonly LayerOpening[]): string {
+  let largest = layers[0];
+  for (const layer of layers) if (layer.tableBytes > largest!.tableBytes) largest = layer;
+  return largest?.label ?? '';
 }
 
 /** The blobs of an image that is being opened. After one layer has failed, none of them is fetched any further. */
@@ -150,31 +186,22 @@ class OpeningBlobs<B extends RandomAccessFile> {
   }
 }
 
-/** The stack keeps a merged index and none of the layers' own. */
-function stackOf(layers: readonly CommittedLayer[], memory: IndexMemory): LayerStack {
-  const mergeBytes = LayerStack.mergeBytes(layers);
-  memory.charge(mergeBytes, layers.at(-1)?.label ?? '');
-  const stack = new LayerStack(layers);
-  memory.release(mergeBytes);
-  for (const { indexBytes } of layers) memory.release(indexBytes);
-  memory.charge(stack.indexBytes, stack.label);
-  return stack;
-}
-
-interface Opened<B> {
-  readonly layer: CommittedLayer;
+interface Opening<B> {
+  readonly layer: LayerOpening;
+  readonly target: LocalFile | undefined;
   /** The blob, where the layer is remote. */
   readonly remote: B | undefined;
   /** Whether its data have checksums. */
   readonly isChecked: boolean;
 }
 
-async function openLower<B extends RandomAccessFile>(
+/** Fetches the ends of one of `count` layers, and reads its head. */
+async function beginLower<B extends RandomAccessFile>(
   lower: LowerLayer,
   repoBlobUrl: string,
+  count: number,
   surroundings: ImageSurroundings<B>,
-): Promise<Opened<B>> {
-  const { decoded, memory } = surroundings;
+): Promise<Opening<B>> {
   if (lower.gzipIndex || (lower.targetDigest && !lower.targetFile)) {
     throw new ObdError(
       ErrorCodes.Unsupported,
@@ -187,13 +214,11 @@ async function openLower<B extends RandomAccessFile>(
   const source = (local ?? remote) as RandomAccessFile;
   let target: LocalFile | undefined;
   try {
-    if (remote !== undefined) await loadEnds(remote);
-    target = lower.targetFile ? LocalFile.open(lower.targetFile) : undefined;
-    const layer =
-      target === undefined
-        ? await openLayer(source, decoded, memory)
-        : await openTurboLayer(source, target, decoded, memory);
-    return { layer, remote, isChecked: layer.sources[0] instanceof ZFileReader };
+    if (remote !== undefined) await loadEnds(remote, ENDS_BYTES_MAX / count);
+    if (lower.targetFile) target = LocalFile.open(lower.targetFile);
+    const layer = new LayerOpening(source, surroundings.decoded, target);
+    await layer.readHead();
+    return { layer, target, remote, isChecked: layer.isCompressed };
   } catch (error) {
     source.close();
     target?.close();
@@ -236,10 +261,10 @@ async function openRemote<B extends RandomAccessFile>(
 }
 
 /** Brings what opening reads, in one turn, so that the ends of a small blob come in one request. */
-async function loadEnds(blob: RandomAccessFile): Promise<void> {
+async function loadEnds(blob: RandomAccessFile, bytesMax: number): Promise<void> {
   const { sizeBytes } = blob;
   const wanted = Math.max(TAIL_BYTES_MIN, Math.ceil(sizeBytes * TAIL_SHARE));
-  const tailBytes = Math.min(sizeBytes, wanted, TAIL_BYTES_MAX);
+  const tailBytes = Math.min(sizeBytes, wanted, TAIL_BYTES_MAX, Math.floor(bytesMax));
   await Promise.all([
     blob.load(0, Math.min(HEAD_BYTES, sizeBytes)),
     blob.load(sizeBytes - tailBytes, tailBytes),

@@ -27,7 +27,7 @@ export function unsupported(
 
 /**
  * Runs `attempt`, which reads and checks [offset, offset + length) of `file`; when it finds those
- * bytes corrupt, drops the local copy and tries again, at most {@link REFETCHES_MAX} times.
+ * bytes corrupt, drops the local copy and tries again, at most `refetchesMax` times.
  *
  * @throws what `attempt` throws; `Corrupt` only where no better copy was to be had.
  */
@@ -36,12 +36,13 @@ export async function refetchWhileCorrupt<T>(
   offset: number,
   length: number,
   attempt: () => Promise<T>,
+  refetchesMax = REFETCHES_MAX,
 ): Promise<T> {
   for (let refetches = 0; ; refetches++) {
     try {
       return await attempt();
     } catch (error) {
-      if (!hasCode(error, ErrorCodes.Corrupt) || refetches === REFETCHES_MAX) throw error;
+      if (!hasCode(error, ErrorCodes.Corrupt) || refetches >= refetchesMax) throw error;
       if (!file.forget(offset, length)) throw error;
     }
   }

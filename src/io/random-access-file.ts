@@ -57,6 +57,8 @@ export interface RandomAccessFile {
 const LOAD_TURNS_MAX = 8;
 /** Copies that fail their check are refetched this often before the error is believed. */
 export const REFETCHES_MAX = 3;
+/** The same for an index, which can be large, while an image is opened. */
+export const INDEX_REFETCHES_MAX = 1;
 /**
  * Before a refetch that has a deadline: none at first, then doubled, to outlive a server that damages what it sends. Nothing
  * ends a pause, and who takes a device away waits for its reads: hence no longer ones.

@@ -11,8 +11,7 @@
  * Data have no checksum here; the ZFile around the layer has.
  */
 import { corrupt, refetchWhileCorrupt, unsupported } from '../io/format-error.js';
-import { type IndexMemory, UNLIMITED_INDEX_MEMORY } from '../io/index-budget.js';
-import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
+import { INDEX_REFETCHES_MAX, type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import { RECORD_BYTES, readRecords } from './index-records.js';
 import type { Layer } from './layer.js';
 import {
@@ -43,16 +42,8 @@ export class CommittedLayer implements Layer {
   readonly segments: Segments;
   readonly sources: readonly RandomAccessFile[];
   readonly bottomOnly = false;
-  /** What open() charged for the segments. */
-  readonly indexBytes: number;
 
-  private constructor(
-    sources: readonly RandomAccessFile[],
-    trailer: LayerHeader,
-    map: Segments,
-    indexBytes: number,
-  ) {
-    this.indexBytes = indexBytes;
+  private constructor(sources: readonly RandomAccessFile[], trailer: LayerHeader, map: Segments) {
     this.label = sources[0]!.label;
     this.virtualBytes = trailer.virtualBytes;
     this.uuid = trailer.uuid;
@@ -65,14 +56,10 @@ export class CommittedLayer implements Layer {
   /**
    * Takes `source` over: close() closes it. After an error it is still the caller's.
    *
-   * @param memory - Charged with {@link indexBytes} before the index is read.
    * @throws {ObdError} `Corrupt`, `Unsupported`, and what reading `source` throws.
    */
-  static async open(
-    source: RandomAccessFile,
-    memory: IndexMemory = UNLIMITED_INDEX_MEMORY,
-  ): Promise<CommittedLayer> {
-    return await CommittedLayer.#open([source], memory);
+  static async open(source: RandomAccessFile): Promise<CommittedLayer> {
+    return await CommittedLayer.load([source], await CommittedLayer.readTrailer(source));
   }
 
   /**
@@ -85,16 +72,12 @@ export class CommittedLayer implements Layer {
   static async openTurbo(
     source: RandomAccessFile,
     target: RandomAccessFile,
-    memory: IndexMemory = UNLIMITED_INDEX_MEMORY,
   ): Promise<CommittedLayer> {
-    return await CommittedLayer.#open([source, target], memory);
+    return await CommittedLayer.load([source, target], await CommittedLayer.readTrailer(source));
   }
 
-  static async #open(
-    sources: readonly RandomAccessFile[],
-    memory: IndexMemory,
-  ): Promise<CommittedLayer> {
-    const file = sources[0]!;
+  /** The first half of open(), which reads header and trailer. @throws {ObdError} as open() does. */
+  static async readTrailer(file: RandomAccessFile): Promise<LayerHeader> {
     const trailerAt = file.sizeBytes - HEADER_BYTES;
     if (trailerAt < HEADER_BYTES) {
       throw corrupt(file, 0, `${file.sizeBytes} bytes are too few for a layer`);
@@ -111,12 +94,33 @@ export class CommittedLayer implements Layer {
       const found = `an index of ${indexEntries} entries at ${indexOffset}`;
       throw corrupt(file, trailerAt + 32, `${found} does not lie between header and trailer`);
     }
-    const indexBytes = indexEntries * RECORD_MEMORY_BYTES;
-    memory.charge(indexBytes, file.label);
-    const segments = await refetchWhileCorrupt(file, indexOffset, indexEntries * RECORD_BYTES, () =>
-      readSegments(sources, indexOffset, indexEntries),
+    return trailer;
+  }
+
+  /** What load() allocates. */
+  static indexBytes({ indexEntries }: LayerHeader): number {
+    return indexEntries * RECORD_MEMORY_BYTES;
+  }
+
+  /**
+   * The second half of open() and openTurbo(), which reads the index.
+   *
+   * @param sources - The blob, and for a TurboOCI layer its target.
+   * @throws {ObdError} as open() does.
+   */
+  static async load(
+    sources: readonly RandomAccessFile[],
+    trailer: LayerHeader,
+  ): Promise<CommittedLayer> {
+    const { indexOffset, indexEntries } = trailer;
+    const segments = await refetchWhileCorrupt(
+      sources[0]!,
+      indexOffset,
+      indexEntries * RECORD_BYTES,
+      () => readSegments(sources, indexOffset, indexEntries),
+      INDEX_REFETCHES_MAX,
     );
-    return new CommittedLayer(sources, trailer, segments, indexBytes);
+    return new CommittedLayer(sources, trailer, segments);
   }
 
   close(): void {

@@ -74,8 +74,7 @@ export class LayerStack implements RandomAccessFile {
   }
 
   /** What making a stack of these layers takes while it lasts, at most. The stack then keeps {@link indexBytes}. */
-  static mergeBytes(layers: readonly Layer[]): number {
-    const segments = layers.reduce((sum, layer) => sum + layer.segments.count, 0);
+  static mergeBytes(segments: number): number {
     return Math.min(segments * MERGE_BYTES, 3 * SEGMENTS_MAX * SEGMENT_BYTES);
   }
 

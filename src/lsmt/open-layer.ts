@@ -5,14 +5,14 @@
  * compressed or not, and everybody who opens one wants this.
  */
 import { corrupt, refetchWhileCorrupt } from '../io/format-error.js';
-import { type IndexMemory, UNLIMITED_INDEX_MEMORY } from '../io/index-budget.js';
 import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import type { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { isZFile } from '../zfile/is-zfile.js';
 import { openTarWindow } from '../zfile/tar-wrapper.js';
+import type { ZFileLayout } from '../zfile/zfile-header.js';
 import { ZFileReader } from '../zfile/zfile-reader.js';
 import { CommittedLayer } from './committed-layer.js';
-import { hasLayerMagic } from './layer-header.js';
+import { hasLayerMagic, type LayerHeader } from './layer-header.js';
 
 /** The tar's headers and the magic of what is inside: what is fetched again where nothing fits. */
 const OPENING_BYTES = 2048;
@@ -21,15 +21,13 @@ const MAGIC_BYTES = 24;
 /**
  * @param source - The blob. The layer takes it over; after an error it is closed.
  * @param decoded - The cache that all files of this thread share.
- * @param memory - Charged with what the headers claim, before any index is read.
  * @throws {ObdError} `Corrupt` naming file, offset and rule, `Unsupported`, and what reading throws.
  */
 export async function openLayer(
   source: RandomAccessFile,
   decoded: DecodedBlocks,
-  memory: IndexMemory = UNLIMITED_INDEX_MEMORY,
 ): Promise<CommittedLayer> {
-  return await openInside(source, decoded, memory, (inside) => CommittedLayer.open(inside, memory));
+  return await openAll(source, decoded, undefined);
 }
 
 /**
@@ -40,41 +38,115 @@ export async function openTurboLayer(
   source: RandomAccessFile,
   target: RandomAccessFile,
   decoded: DecodedBlocks,
-  memory: IndexMemory = UNLIMITED_INDEX_MEMORY,
 ): Promise<CommittedLayer> {
-  return await openInside(source, decoded, memory, (inside) =>
-    CommittedLayer.openTurbo(inside, target, memory),
-  );
+  return await openAll(source, decoded, target);
 }
 
-/** After an error everything is closed, so that the table of a ZFile is freed now. */
-async function openInside(
+async function openAll(
   source: RandomAccessFile,
   decoded: DecodedBlocks,
-  memory: IndexMemory,
-  open: (inside: RandomAccessFile) => Promise<CommittedLayer>,
+  target: RandomAccessFile | undefined,
 ): Promise<CommittedLayer> {
-  let opened = source;
+  const opening = new LayerOpening(source, decoded, target);
   try {
-    opened = await undress(source, decoded, memory);
-    return await open(opened);
+    await opening.readHead();
+    await opening.loadTable();
+    return await opening.loadIndex();
   } catch (error) {
-    opened.close();
+    opening.close();
     throw error;
   }
 }
 
 /**
- * What is inside tar and ZFile. A damaged tar header passes for no tar, and what follows then for no
+ * openLayer() and openTurboLayer() in the three steps that each say what memory the next one takes:
+ * readHead(), loadTable(), loadIndex(). All throw what those throw.
+ */
+export class LayerOpening {
+  readonly #source: RandomAccessFile;
+  readonly #decoded: DecodedBlocks;
+  readonly #target: RandomAccessFile | undefined;
+  /** Of `#source`, without the tar. */
+  #payload: RandomAccessFile;
+  /** Undefined for a layer that is not compressed. */
+  #layout: ZFileLayout | undefined;
+  /** The layer, in #payload or what that decompresses to. */
+  #inside: RandomAccessFile;
+  #trailer: LayerHeader | undefined;
+
+  constructor(
+    source: RandomAccessFile,
+    decoded: DecodedBlocks,
+    target: RandomAccessFile | undefined,
+  ) {
+    this.#source = source;
+    this.#decoded = decoded;
+    this.#target = target;
+    this.#payload = source;
+    this.#inside = source;
+  }
+
+  get label(): string {
+    return this.#source.label;
+  }
+
+  /** Whether it is in a ZFile, which has checksums. After readHead(). */
+  get isCompressed(): boolean {
+    return this.#layout !== undefined;
+  }
+
+  /** What loadTable() allocates. After readHead(). */
+  get tableBytes(): number {
+    return this.#layout === undefined ? 0 : ZFileReader.tableBytes(this.#layout);
+  }
+
+  /** What loadIndex() allocates. After loadTable(). */
+  get indexBytes(): number {
+    return this.#trailer === undefined ? 0 : CommittedLayer.indexBytes(this.#trailer);
+  }
+
+  /** How many segments loadIndex() finds at most. After loadTable(). */
+  get segmentsMax(): number {
+    return this.#trailer?.indexEntries ?? 0;
+  }
+
+  /** Reads the headers of tar and ZFile. */
+  async readHead(): Promise<void> {
+    const { payload, compressed } = await undress(this.#source);
+    this.#payload = payload;
+    this.#inside = payload;
+    if (compressed) this.#layout = await ZFileReader.readLayout(payload);
+  }
+
+  /** Reads the index of the ZFile, and then header and trailer of the layer. */
+  async loadTable(): Promise<void> {
+    if (this.#layout !== undefined) {
+      this.#inside = await ZFileReader.load(this.#payload, this.#layout, this.#decoded);
+    }
+    this.#trailer = await CommittedLayer.readTrailer(this.#inside);
+  }
+
+  /** Reads the index of the layer, which takes all over. */
+  async loadIndex(): Promise<CommittedLayer> {
+    const sources = [this.#inside, ...(this.#target === undefined ? [] : [this.#target])];
+    return await CommittedLayer.load(sources, this.#trailer!);
+  }
+
+  /** Closes the blob, and frees the table of a ZFile now. Not the target. */
+  close(): void {
+    this.#inside.close();
+  }
+}
+
+/**
+ * What is inside the tar. A damaged tar header passes for no tar, and what follows then for no
  * layer: so it takes the whole opening to say that it is none, and all of it is fetched again.
  */
 async function undress(
   source: RandomAccessFile,
-  decoded: DecodedBlocks,
-  memory: IndexMemory,
-): Promise<RandomAccessFile> {
+): Promise<{ payload: RandomAccessFile; compressed: boolean }> {
   const openingBytes = Math.min(OPENING_BYTES, source.sizeBytes);
-  const { payload, compressed } = await refetchWhileCorrupt(source, 0, openingBytes, async () => {
+  return await refetchWhileCorrupt(source, 0, openingBytes, async () => {
     const payload = await openTarWindow(source);
     if (await isZFile(payload)) return { payload, compressed: true };
     const opening = Buffer.alloc(MAGIC_BYTES);
@@ -82,5 +154,4 @@ async function undress(
     if (hasLayerMagic(opening)) return { payload, compressed: false };
     throw corrupt(source, 0, 'neither a ZFile nor a layer, nor a tar around one');
   });
-  return compressed ? await ZFileReader.open(payload, decoded, memory) : payload;
 }

@@ -15,8 +15,7 @@
  * The buffer for stored bytes is one per thread, so a ZFile cannot be the source of another ZFile.
  */
 import { corrupt, refetchWhileCorrupt } from '../io/format-error.js';
-import { type IndexMemory, UNLIMITED_INDEX_MEMORY } from '../io/index-budget.js';
-import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
+import { INDEX_REFETCHES_MAX, type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import { decodeBlocks } from './block-codec.js';
 import { BlockTable, GROUP_BLOCKS } from './block-table.js';
 import type { DecodedBlocks } from './decoded-blocks.js';
@@ -62,22 +61,37 @@ export class ZFileReader implements RandomAccessFile {
    * Takes `source` over: close() closes it. After an error it is still the caller's.
    *
    * @param decoded - The cache that all files of this thread share.
-   * @param memory - Charged with the table of blocks before that is read; its owner releases the charge after close().
    * @throws {ObdError} `Corrupt`, `Unsupported`, and what reading `source` throws.
    */
-  static async open(
-    source: RandomAccessFile,
-    decoded: DecodedBlocks,
-    memory: IndexMemory = UNLIMITED_INDEX_MEMORY,
-  ): Promise<ZFileReader> {
+  static async open(source: RandomAccessFile, decoded: DecodedBlocks): Promise<ZFileReader> {
+    return await ZFileReader.load(source, await ZFileReader.readLayout(source), decoded);
+  }
+
+  /** The first half of open(), which reads header and trailer. @throws {ObdError} as open() does. */
+  static async readLayout(source: RandomAccessFile): Promise<ZFileLayout> {
     if (source.sizeBytes < 2 * HEADER_BYTES) {
       throw corrupt(source, 0, `${source.sizeBytes} bytes are too few for a ZFile`);
     }
-    const layout = await readLayout(source);
-    const indexBytes = layout.blocks * INDEX_ENTRY_BYTES;
-    memory.charge(BlockTable.memoryBytes(layout.blocks), source.label);
-    const table = await refetchWhileCorrupt(source, layout.indexOffset, indexBytes, () =>
-      BlockTable.load(source, layout),
+    return await readLayout(source);
+  }
+
+  /** What load() allocates. */
+  static tableBytes({ blocks }: ZFileLayout): number {
+    return BlockTable.memoryBytes(blocks);
+  }
+
+  /** The second half of open(), which reads the index. @throws {ObdError} as open() does. */
+  static async load(
+    source: RandomAccessFile,
+    layout: ZFileLayout,
+    decoded: DecodedBlocks,
+  ): Promise<ZFileReader> {
+    const table = await refetchWhileCorrupt(
+      source,
+      layout.indexOffset,
+      layout.blocks * INDEX_ENTRY_BYTES,
+      () => BlockTable.load(source, layout),
+      INDEX_REFETCHES_MAX,
     );
     return new ZFileReader(source, layout, table, decoded);
   }
