@@ -131,18 +131,21 @@ async function readWhileEvicting(directory: string, readsPerThread: number): Pro
   ).finally(() => {
     isReading = false;
   });
-  const random = seededRandom(7);
-  let evictions = 0;
-  for (; isReading; evictions++) {
-    const chunks = Array.from({ length: CHUNKS }, (_, chunk) => chunk);
-    await file.evict(chunks.filter(() => random() < 0.1));
-    // Out of the page cache too, so that some reads are direct.
-    if (evictions % 8 === 0) await dropPageCache(path);
+  try {
+    const random = seededRandom(7);
+    let evictions = 0;
+    for (; isReading; evictions++) {
+      const chunks = Array.from({ length: CHUNKS }, (_, chunk) => chunk);
+      await file.evict(chunks.filter(() => random() < 0.1));
+      // Out of the page cache too, so that some reads are direct.
+      if (evictions % 8 === 0) await dropPageCache(path);
+    }
+    await all;
+    assert.ok(evictions > 10, `${evictions} evictions`);
+  } finally {
+    await Promise.all(threads.map(({ worker }) => worker.terminate()));
+    await file.close();
   }
-  await all;
-  assert.ok(evictions > 10, `${evictions} evictions`);
-  await Promise.all(threads.map(({ worker }) => worker.terminate()));
-  await file.close();
 }
 
 test('threads that read while chunks are evicted and stored again see the bytes', async () => {

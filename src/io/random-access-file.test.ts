@@ -95,3 +95,13 @@ test('bytes evicted again and again end in an error, not a loop', async () => {
   const file = new ScriptedFile(() => 'absent');
   await assert.rejects(readFully(file, new Uint8Array(1), 0), { code: ErrorCodes.NoSpace });
 });
+
+test('a read with a deadline loads evicted bytes again until it passes', async () => {
+  let absent = 12;
+  const evicting = new ScriptedFile(() => (absent-- > 0 ? 'absent' : 'here'));
+  await readFully(Object.assign(evicting, { readWaitMs: 10_000 }), new Uint8Array(1), 0);
+  const gone = Object.assign(new ScriptedFile(() => 'absent'), { readWaitMs: 300 });
+  const startedMs = performance.now();
+  await assert.rejects(readFully(gone, new Uint8Array(1), 0), { code: ErrorCodes.NoSpace });
+  assert.ok(performance.now() - startedMs >= 300);
+});

@@ -53,8 +53,12 @@ export interface RandomAccessFile {
   close(): void;
 }
 
-/** A loaded range can be evicted before it is read; after this many times the disk is too small. */
+/**
+ * A loaded range can be evicted before it is read. After so many times a read without a deadline fails, and one with a
+ * deadline pauses before each further load.
+ */
 const LOAD_TURNS_MAX = 8;
+const EVICTED_PAUSE_MS = 20;
 /** Copies that fail their check are refetched this often before the error is believed. */
 export const REFETCHES_MAX = 3;
 /** The same for an index, which can be large, while an image is opened. */
@@ -85,7 +89,11 @@ export async function readFully(
   const { readWaitMs } = file;
   const deadlineMs = readWaitMs === undefined ? undefined : askedMs + readWaitMs;
   let refetching: Refetching | undefined;
-  for (let turn = 0; turn - (refetching?.refetches ?? 0) < LOAD_TURNS_MAX; turn++) {
+  for (let turn = 0; ; turn++) {
+    if (turn - (refetching?.refetches ?? 0) >= LOAD_TURNS_MAX) {
+      if (performance.now() >= (deadlineMs ?? 0)) throw evicted(file, offset, target.length);
+      await sleep(EVICTED_PAUSE_MS);
+    }
     try {
       if (file.readLocal(target, offset)) {
         refetching?.succeeded();
@@ -101,10 +109,13 @@ export async function readFully(
     }
     await file.load(offset, target.length, deadlineMs);
   }
-  throw new ObdError(
+}
+
+function evicted({ label }: RandomAccessFile, offset: number, length: number): ObdError {
+  return new ObdError(
     ErrorCodes.NoSpace,
-    `Cannot read ${file.label}: bytes fetched were evicted before use, ${LOAD_TURNS_MAX} times; give the cache more room`,
-    { path: file.label, offset, length: target.length },
+    `Cannot read ${label}: bytes fetched were evicted before use, ${LOAD_TURNS_MAX} times and more; give the cache more room`,
+    { path: label, offset, length },
   );
 }
 

@@ -24,7 +24,7 @@ const main = new ThreadCalls<ReaderCalls, ThreadsCalls>(parentPort!, {
         const length = 1 + Math.floor(random() * 150_000);
         const offset = Math.floor(random() * (content.length - length));
         if (random() < forgetShare) blob.forget(offset, length);
-        await assertReads(offset, length);
+        await assertReads(offset, length, mounted);
       }
     };
     await Promise.all(Array.from({ length: parallel }, reader));
@@ -43,8 +43,24 @@ const blob = new BlobReader(share, held, {
   closed: () => main.tell('closed', undefined),
 });
 
-async function assertReads(offset: number, length: number): Promise<void> {
+/** The blob as a mounted disk reads it: until its deadline. */
+const mounted = {
+  label: blob.label,
+  sizeBytes: blob.sizeBytes,
+  readWaitMs: 30_000,
+  readLocal: (target: Uint8Array, offset: number) => blob.readLocal(target, offset),
+  load: (offset: number, length: number, deadlineMs?: number) =>
+    blob.load(offset, length, deadlineMs),
+  forget: (offset: number, length: number) => blob.forget(offset, length),
+  close: () => blob.close(),
+};
+
+async function assertReads(
+  offset: number,
+  length: number,
+  file: Parameters<typeof readFully>[0] = blob,
+): Promise<void> {
   const found = Buffer.alloc(length);
-  await readFully(blob, found, offset);
+  await readFully(file, found, offset);
   assert.ok(found.equals(content.subarray(offset, offset + length)), `[${offset}, +${length})`);
 }
