@@ -79,3 +79,8 @@ export function systemCode(error: unknown): string | undefined {
     return undefined;
   return typeof error.code === 'string' ? error.code : undefined;
 }
+
+/** Whether a write failed for want of room: disk, quota, or the largest file that the file system has. */
+export function isDiskFull(error: unknown): boolean {
+  return ['ENOSPC', 'EDQUOT', 'EFBIG'].includes(systemCode(error) ?? '');
+}

@@ -11,13 +11,13 @@
 import { renameSync } from 'node:fs';
 import { chmod, mkdir, readdir, rm, stat, utimes } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 import { isDigest } from '../registry/digest.js';
 import { isHost } from '../registry/reference.js';
 import { BlobFile } from './blob-file.js';
 import type { BlobIdentity } from './blob-slot.js';
 import { DirectoryLock } from './directory-lock.js';
-import { type DurableFile, isDiskFull, LocalDurableFile } from './durable-file.js';
+import { type DurableFile, LocalDurableFile } from './durable-file.js';
 
 const GONE = '.gone';
 /** As stat() counts, whatever the file system's own unit. */

@@ -1,7 +1,6 @@
 /** A file that says when what was written to it is on the disk: the seam at which tests pull the plug. */
 import { constants, readSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
-import { systemCode } from '../errors.js';
 import { allocateRange, punchHole } from '../io/posix.js';
 
 /** From the kernel's asm-generic/fcntl.h; Node does not have it. */
@@ -105,9 +104,4 @@ export class LocalDurableFile implements DurableFile {
   async close(): Promise<void> {
     await this.#handle.close();
   }
-}
-
-/** Whether a write failed for want of room: disk, quota, or the largest file that the file system has. */
-export function isDiskFull(error: unknown): boolean {
-  return ['ENOSPC', 'EDQUOT', 'EFBIG'].includes(systemCode(error) ?? '');
 }

@@ -3,7 +3,7 @@
  * chunks that found no room. It is read by BlobReaders (blob-reader.ts), on this thread and on others.
  */
 import { readSync } from 'node:fs';
-import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 import { BlobFetches } from './blob-fetches.js';
 import type { BlobFile } from './blob-file.js';
 import type { BlobIdentity } from './blob-slot.js';
@@ -11,7 +11,6 @@ import type { BlobName } from './cache-directory.js';
 import type { CacheRoom } from './cache-room.js';
 import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
 import type { ChunkStore } from './chunk-store.js';
-import { isDiskFull } from './durable-file.js';
 import { ClockHand } from './eviction.js';
 import type { FetchScheduler } from './fetch-scheduler.js';
 import type { HeldChunks } from './held-chunks.js';

@@ -9,7 +9,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { setImmediate } from 'node:timers/promises';
 import type { VirtualDisk } from '../blockdev/virtual-disk.js';
-import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 import { readFully } from '../io/random-access-file.js';
 import { replaceFile } from '../io/replace-file.js';
 
@@ -85,8 +85,7 @@ async function writeAll(file: FileHandle, bytes: Buffer, offset: number): Promis
 }
 
 function writeFailure(path: string, error: unknown): ObdError {
-  const code = systemCode(error);
-  if (code === 'ENOSPC' || code === 'EDQUOT') {
+  if (isDiskFull(error)) {
     const remedy = 'free some space there, or choose another place';
     const message = `Cannot write "${path}": the disk is full; ${remedy}`;
     return new ObdError(ErrorCodes.NoSpace, message, { path }, error);

@@ -4,7 +4,7 @@
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 
 export class WorkDirectory {
   readonly path: string;
@@ -36,7 +36,7 @@ export function guarded<T>(path: string, call: () => T): T {
     const system = systemCode(error);
     if (system === undefined) throw error;
     const directory = dirname(path);
-    if (system === 'ENOSPC' || system === 'EDQUOT' || system === 'EFBIG') {
+    if (isDiskFull(error)) {
       throw new ObdError(
         ErrorCodes.NoSpace,
         `Cannot write to "${directory}": ${messageOf(error)}; name a directory with more room with --work-dir`,

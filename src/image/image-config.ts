@@ -10,7 +10,7 @@
 import { constants, open } from 'node:fs/promises';
 import { isAbsolute } from 'node:path';
 import * as z from 'zod';
-import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 import { replaceFile } from '../io/replace-file.js';
 import { LAYERS_MAX } from '../lsmt/layer-stack.js';
 import { isDigest } from '../registry/digest.js';
@@ -103,7 +103,7 @@ export async function writeImageConfig(path: string, config: ImageConfig): Promi
   try {
     await replaceFile(path, 0o600, (file) => file.writeFile(JSON.stringify(value)));
   } catch (error) {
-    const full = ['ENOSPC', 'EDQUOT'].includes(systemCode(error) ?? '');
+    const full = isDiskFull(error);
     const message = `Cannot write the image config "${path}": ${messageOf(error)}`;
     throw new ObdError(full ? ErrorCodes.NoSpace : ErrorCodes.Io, message, { path }, error);
   }

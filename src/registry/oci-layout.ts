@@ -12,7 +12,7 @@
 import { constants, type Stats } from 'node:fs';
 import { type FileHandle, lstat, open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ErrorCodes, hasCode, messageOf, ObdError, systemCode } from '../errors.js';
+import { ErrorCodes, hasCode, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 import { replaceFile } from '../io/replace-file.js';
 import { checkDigest } from './digest.js';
 import { type ImageIndex, MANIFEST_BYTES_MAX, parseLayoutIndex } from './manifest.js';
@@ -154,7 +154,7 @@ export function layoutError(path: string, action: 'read' | 'write', error: unkno
     );
   }
   if (system === 'ELOOP') return notPlain(path, 'a regular file');
-  const full = system === 'ENOSPC' || system === 'EDQUOT' || system === 'EFBIG';
+  const full = isDiskFull(error);
   const code = full ? ErrorCodes.NoSpace : ErrorCodes.Io;
   const remedy = full ? '; make room, or name another directory' : '';
   const message = `Cannot ${action} "${path}": ${messageOf(error)}${remedy}`;

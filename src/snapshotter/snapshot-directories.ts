@@ -15,7 +15,7 @@
  */
 import { chmod, chown, mkdir, mkdtemp, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 import { readMountTable } from '../io/mount-table.js';
 import { runProgram } from '../io/run-program.js';
 import { unmountAll } from './image-mount.js';
@@ -218,7 +218,7 @@ async function guarded<T>(path: string, body: () => Promise<T>): Promise<T> {
   } catch (error) {
     const system = systemCode(error);
     if (system === undefined) throw error;
-    const full = system === 'ENOSPC' || system === 'EDQUOT';
+    const full = isDiskFull(error);
     const found = full
       ? `Cannot write to "${path}": the disk is full; make room, or remove images that nobody needs`
       : `Cannot use "${path}": ${messageOf(error)}`;
