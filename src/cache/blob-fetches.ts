@@ -72,7 +72,7 @@ export class BlobFetches implements WaitedFor {
   readonly #waiters = new Set<Waiter>();
   readonly #stray = new StrayWhole();
   /** Of the streams of the whole blob, whichever flight gets them. */
-  readonly #streamFloor = new SpeedFloor();
+  readonly #streamFloor = new SpeedFloor(Number.POSITIVE_INFINITY);
   /** Told when nothing is under way. */
   readonly #idle: (() => void)[] = [];
   #streaming: Streaming | undefined;
@@ -477,7 +477,8 @@ export class BlobFetches implements WaitedFor {
     this.#waiters.delete(waiter);
     for (const flight of unfinished) {
       if (flight.isOver) continue;
-      const isVain = waiter.isMounted && waiter.hasExpired;
+      // A read with next to no time left says nothing of the registry.
+      const isVain = waiter.isMounted && waiter.hasExpired && waiter.waitMs >= WAITING_MS_MIN;
       if (isVain && flight.failures > 0) flight.isDead = true;
       if (flight.waiters.size > 0 || flight.state === 'keeping') continue;
       const isProbed = isVain && (this.#health.isDead || flight.isDead);

@@ -89,6 +89,8 @@ export class CacheRoom {
     for (const blob of [...this.#open]) {
       const wanted = Math.max(bytes, batch) - freed;
       if (wanted <= 0) break;
+      // Closed while others were evicted.
+      if (!this.#open.has(blob)) continue;
       const ofBlob = await blob.evict(wanted);
       if (ofBlob === 0) continue;
       this.#disk.freed(ofBlob);

@@ -323,3 +323,28 @@ test('a stream that is not the blob leaves nothing', async () => {
     assert.equal(streams >= 2, true);
   });
 });
+
+test('a stream without a length that is not read to its end leaves nothing', async () => {
+  await withCache(async (cache) => {
+    const ranges = new BlobDouble(CONTENT);
+    const blob = await cache.openBlob(ranges);
+    await loadMounted(blob, 0, 10_000);
+    const late = Buffer.concat([
+      CONTENT.subarray(0, CHUNK_BYTES),
+      distinctBytes(CONTENT.length - CHUNK_BYTES, 7),
+    ]);
+    let streams = 0;
+    const breaksOff: WholeBlob = {
+      ...wholeOf(late, 0, false),
+      pieces: async function* () {
+        yield late.subarray(0, 30 * CHUNK_BYTES);
+        throw new ObdError(ErrorCodes.Unavailable, 'the proxy is gone');
+      },
+    };
+    // The first 200 of a server that has ranges is refused, so that the second one is the stream.
+    ranges.whole = () => (streams++ < 2 ? breaksOff : undefined);
+    await loadMounted(blob, 40, 10_000);
+    assert.equal(streams, 3);
+    await assertReads(blob, 0, CONTENT.length);
+  });
+});

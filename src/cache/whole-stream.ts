@@ -5,7 +5,8 @@
  * first chunk is compared with the one that is here since the blob was opened, and its digest is checked at the end: if that
  * is wrong, everything that came of it is dropped. Where the first chunks differ, neither is believed: the stream is only
  * checked, and if its digest is right its first chunk replaces the one that was here. The next stream is then kept.
- * The same where there is none to compare with, unless nothing of the blob is here and the answer has its length.
+ * The same where there is none to compare with, unless nothing of the blob is here and the answer has its length. An answer
+ * without a length keeps nothing in the cache unless its digest was verified.
  *
  * Memory: one buffer of BUFFER_CHUNKS. The registry is read no faster than the chunks are stored.
  */
@@ -47,6 +48,8 @@ export class WholeStream {
   readonly #kept: [number, number][] = [];
   /** The first chunk, where another is here or none to compare it with: the stream is then checked and not kept. */
   #doubted: Uint8Array | undefined;
+  /** It was read to its end, and its digest is the blob's. */
+  #isVerified = false;
 
   constructor(ranges: BlobRanges, sink: StreamSink) {
     this.#ranges = ranges;
@@ -55,6 +58,15 @@ export class WholeStream {
 
   /** @throws {ObdError} `Registry` if it is not the blob, `Unavailable` if it breaks off; what its pieces throw. */
   async take(whole: WholeBlob, floor: SpeedFloor): Promise<void> {
+    try {
+      await this.#take(whole, floor);
+    } finally {
+      // Without a length, nothing but the digest tells it from a page of a proxy.
+      if (!whole.sizeKnown && !this.#isVerified) this.#dropKept();
+    }
+  }
+
+  async #take(whole: WholeBlob, floor: SpeedFloor): Promise<void> {
     const { sizeBytes } = this.#sink;
     const hash = createHash(this.#ranges.digest.slice(0, this.#ranges.digest.indexOf(':')));
     const buffer = Buffer.alloc(Math.min(BUFFER_CHUNKS * CHUNK_BYTES, sizeBytes));
@@ -86,6 +98,7 @@ export class WholeStream {
     }
     const found = `${this.#ranges.digest.split(':', 1)[0]}:${hash.digest('hex')}`;
     if (found !== this.#ranges.digest) throw this.#refusal(whole, `has the digest ${found}`);
+    this.#isVerified = true;
     // The last chunk may be shorter than others, and only now it is known to be whole.
     if (filled > 0) await this.#keep(buffer.subarray(0, filled), whole);
     if (this.#doubted === undefined) return;
@@ -133,10 +146,14 @@ export class WholeStream {
     this.position = end;
   }
 
+  #dropKept(): void {
+    for (const [first, end] of this.#kept.splice(0)) this.#sink.drop(first, end);
+  }
+
   /** It is not the blob: nothing of it stays. */
   #refusal(whole: WholeBlob, problem: string): ObdError {
     whole.cutOff();
-    for (const [first, end] of this.#kept) this.#sink.drop(first, end);
+    this.#dropKept();
     const message = `Cannot read ${this.#ranges.label}: what ${whole.host} sends in place of a range is not the blob: it ${problem}`;
     return new ObdError(ErrorCodes.Registry, message, { digest: this.#ranges.digest });
   }

@@ -290,6 +290,22 @@ test('a part that is a page of HTML is refused, whatever its range', async () =>
   });
 });
 
+test('a part that may be compressed is refused, and one with the right length is taken', async () => {
+  const blob = await open();
+  const range = { 'content-range': `bytes 0-3/${bytes.length}`, 'content-encoding': 'gzip' };
+  registry.faults.push({ status: 206, headers: range, body: 'abcd' });
+  await assert.rejects(blob.attempt(new RangeFill(new Uint8Array(4), 0)), {
+    code: ErrorCodes.Registry,
+    message: /sent it compressed/,
+  });
+  const body = bytes.subarray(0, 4).toString('latin1');
+  const headers = { ...range, 'content-length': '4' };
+  registry.faults.push({ status: 206, headers, body, encoding: 'latin1' });
+  const fill = new RangeFill(new Uint8Array(4), 0);
+  await blob.attempt(fill);
+  assert.deepEqual(Buffer.from(fill.bytes), bytes.subarray(0, 4));
+});
+
 test('equal Content-Range headers count as one, different ones as none', async () => {
   const blob = await open();
   const range = `bytes 0-3/${bytes.length}`;

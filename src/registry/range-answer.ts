@@ -46,6 +46,10 @@ export function rangeAnswer(response: HttpResponse, asked: AskedRange): RangeAns
     if ((response.status === 206 || response.contentLength === undefined) && isHtml(response)) {
       throw refusal(response, asked, 'sent a page of HTML in place of it');
     }
+    // With a length that is right the header is wrong, as some storage sends it. Without one the bytes may be compressed.
+    if (response.contentLength === undefined && isEncoded(response)) {
+      throw refusal(response, asked, 'sent it compressed, which was not asked for');
+    }
     if (range !== undefined) return partOf(response, range, asked);
     if (response.status === 206) {
       throw refusal(response, asked, 'answered with a part and did not say which');
@@ -100,6 +104,11 @@ function refusal(response: HttpResponse, { digest, from }: AskedRange, problem: 
 
 function isHtml(response: HttpResponse): boolean {
   return /^text\/html\b/i.test((response.header('content-type') ?? '').trim());
+}
+
+function isEncoded(response: HttpResponse): boolean {
+  const encoding = response.header('content-encoding')?.trim().toLowerCase() ?? '';
+  return encoding !== '' && encoding !== 'identity';
 }
 
 /** Undefined if the header is missing, is no range of bytes, or comes more than once with different values. */

@@ -72,6 +72,17 @@ describe('a connection', { concurrency: true }, () => {
     assert.notEqual(await readFor(floor, 2_000, 15_000), undefined);
   });
 
+  test('as slow as the one before is kept as long as was said', async () => {
+    for (const [keptMs, isKept] of [
+      [1, false],
+      [Number.POSITIVE_INFINITY, true],
+    ] as const) {
+      const floor = new SpeedFloor(keptMs);
+      assert.notEqual(await readFor(floor, 1_000, 15_000), undefined);
+      assert.equal((await readFor(floor, 1_000, 12_000)) === undefined, isKept);
+    }
+  });
+
   test('above the floor is kept', async () => {
     assert.equal(await readFor(new SpeedFloor(), 30_000, 12_000), undefined);
   });

@@ -2,7 +2,8 @@
  * Leaves connections that are too slow to be worth waiting for: below FLOOR_BYTES_PER_S over a window of WINDOW_MS.
  *
  * One SpeedFloor sees the attempts at one thing in turn. Where a new connection is as slow as the one that was left for
- * it, the path or the registry is slow: it is kept, for KEPT_MS at least, so that the bytes come at all.
+ * it, the path or the registry is slow: it is kept, for KEPT_MS, so that the bytes come at all. Where a new attempt begins
+ * at the first byte again, it is kept for good.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { HttpResponse } from './http-client.js';
@@ -17,7 +18,13 @@ const AS_SLOW_SHARE = 0.5;
 export class TooSlow extends ObdError {}
 
 export class SpeedFloor {
+  readonly #keptMs: number;
   #left: { readonly bytesPerS: number; readonly atMs: number } | undefined;
+
+  /** @param keptMs - How long a connection is kept that is as slow as the one before. */
+  constructor(keptMs = KEPT_MS) {
+    this.#keptMs = keptMs;
+  }
 
   /**
    * The pieces of the answer's body.
@@ -52,7 +59,7 @@ export class SpeedFloor {
       return;
     }
     const left = this.#left;
-    const isNew = left === undefined || nowMs - left.atMs >= KEPT_MS;
+    const isNew = left === undefined || nowMs - left.atMs >= this.#keptMs;
     if (!isNew && bytesPerS >= left.bytesPerS * AS_SLOW_SHARE) return;
     this.#left = { bytesPerS, atMs: nowMs };
     const { doing, url } = response;
