@@ -17,7 +17,7 @@ import { NbdServer } from '../blockdev/nbd/nbd-server.js';
 import type { DeviceFailure } from '../blockdev/transport.js';
 import { makeTransports } from '../blockdev/transports.js';
 import { BlockCache } from '../cache/block-cache.js';
-import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { ErrorCodes, isDiskFull, messageOf, ObdError } from '../errors.js';
 import { GrpcServer } from '../grpc/grpc-server.js';
 import { DockerCredentials } from '../registry/docker-credentials.js';
 import { RegistryClient } from '../registry/registry-client.js';
@@ -93,12 +93,18 @@ export class Blockd {
       credentials.replace(docker_config);
       client.forgetLogins();
     };
-    const cacheDirectory = join(config.state_dir, 'cache');
     const devicesDirectory = join(config.state_dir, 'devices');
-    await makeDirectories(cacheDirectory, devicesDirectory);
+    const cacheDirectory = join(config.state_dir, 'cache');
+    const hasRoom = await makeDirectory(cacheDirectory);
+    if (!hasRoom) {
+      const msg = 'disk full, nothing is cached until it has room and the daemon is restarted';
+      log.warn({ stateDir: config.state_dir }, msg);
+    }
     const throttle = new LogThrottle();
-    const cache = await BlockCache.open(cacheDirectory, {
-      capacityBytes: config.cache_size,
+    // The lock has to be somewhere: where there is no room, beside the control socket.
+    const cachePath = hasRoom ? cacheDirectory : join(dirname(config.socket), 'no-cache');
+    const cache = await BlockCache.open(cachePath, {
+      capacityBytes: hasRoom ? config.cache_size : 0,
       report: (err) => logCacheFault(log, throttle, err),
       reserveBytes: config.cache_reserve,
       reportRoom: () => log.info('cache stores again'),
@@ -185,15 +191,15 @@ export class Blockd {
   }
 }
 
-/** For root alone: what is read here may be anyone's image. */
-async function makeDirectories(...paths: readonly string[]): Promise<void> {
-  for (const path of paths) {
-    try {
-      await mkdir(path, { recursive: true, mode: 0o700 });
-    } catch (cause) {
-      const message = `Cannot make the directory "${path}": ${messageOf(cause)}; check state_dir`;
-      throw new ObdError(ErrorCodes.Io, message, { path }, cause);
-    }
+/** For root alone: what is read here may be anyone's image. @returns False if the disk has no room for it. */
+async function makeDirectory(path: string): Promise<boolean> {
+  try {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+    return true;
+  } catch (cause) {
+    if (isDiskFull(cause)) return false;
+    const message = `Cannot make the directory "${path}": ${messageOf(cause)}; check state_dir`;
+    throw new ObdError(ErrorCodes.Io, message, { path }, cause);
   }
 }
 

@@ -14,7 +14,7 @@ import { mkdir, readdir, readFile, rm, statfs } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import * as z from 'zod';
 import { TRANSPORT_NAMES } from '../blockdev/transport.js';
-import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 import { isUnfinished, replaceFile } from '../io/replace-file.js';
 
 const SUFFIX = '.json';
@@ -36,7 +36,7 @@ export class DeviceRecords {
   readonly #makeRoom: () => Promise<boolean>;
 
   /**
-   * @param directory - There, and this daemon's alone.
+   * @param directory - This daemon's alone; made when it is needed.
    * @param spareDirectory - For records that find no room in `directory`; made when it is needed.
    * @param makeRoom - Frees room in `directory`; false if that is not possible.
    */
@@ -51,19 +51,23 @@ export class DeviceRecords {
    * @throws {ObdError} `NoSpace` where no file system has room, `Io`.
    */
   async put(record: DeviceRecord): Promise<void> {
-    const { bfree, bsize } = await statfs(this.#directory).catch((cause) => {
-      throw cannotWrite(this.#directory, cause);
-    });
-    if (bfree * bsize < ROOM_BYTES) await this.#makeRoom();
-    const text = `${JSON.stringify({ version: 1, ...record })}\n`;
     const path = this.#pathOf(record.id, this.#directory);
+    const text = `${JSON.stringify({ version: 1, ...record })}\n`;
     const write = (to: string) => replaceFile(to, 0o600, (file) => file.writeFile(text));
+    // A disk that was full at the daemon's start had no room for the directory.
+    const makeDirectory = () => mkdir(this.#directory, { recursive: true, mode: 0o700 });
     try {
+      await makeDirectory();
+      const { bfree, bsize } = await statfs(this.#directory);
+      if (bfree * bsize < ROOM_BYTES) await this.#makeRoom();
       await write(path);
     } catch (cause) {
       if (!isDiskFull(cause)) throw cannotWrite(path, cause);
       try {
-        if (await this.#makeRoom()) return await write(path);
+        if (await this.#makeRoom()) {
+          await makeDirectory();
+          return await write(path);
+        }
       } catch (again) {
         if (!isDiskFull(again)) throw cannotWrite(path, again);
       }
@@ -122,7 +126,7 @@ export class DeviceRecords {
       for (const name of names.filter(isUnfinished)) await rm(join(directory, name));
       return names.filter((name) => name.endsWith(SUFFIX)).map((name) => join(directory, name));
     } catch (cause) {
-      if (directory === this.#spareDirectory && systemCode(cause) === 'ENOENT') return [];
+      if (systemCode(cause) === 'ENOENT') return [];
       const path = directory;
       const message = `Cannot list the records of devices in "${path}": ${messageOf(cause)}`;
       throw new ObdError(ErrorCodes.Io, message, { path }, cause);
@@ -132,10 +136,6 @@ export class DeviceRecords {
   #pathOf(id: string, directory: string): string {
     return join(directory, `${id}${SUFFIX}`);
   }
-}
-
-function isDiskFull(error: unknown): boolean {
-  return ['ENOSPC', 'EDQUOT'].includes(systemCode(error) ?? '');
 }
 
 function cannotWrite(path: string, cause: unknown): ObdError {

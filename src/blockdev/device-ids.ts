@@ -1,7 +1,7 @@
 /** The ids of devices: what may be one, which of them a transport has at the moment, and whose they are in the kernel. */
 import { createHash } from 'node:crypto';
-import { mkdir, realpath } from 'node:fs/promises';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { settledPath } from '../io/settled-path.js';
 
 /** Also file names, names in configfs and NBD export names. */
 const ID_PATTERN = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
@@ -59,16 +59,15 @@ export class TakenIds {
 }
 
 /**
- * What the kernel's objects of this daemon have in their names: a hash of its directory, which is made if need be.
+ * What the kernel's objects of this daemon have in their names: a hash of its directory, which need not exist.
  * @throws {ObdError} `Io`.
  */
 export async function daemonKey(directory: string): Promise<string> {
   try {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
-    const hash = createHash('sha256').update(await realpath(directory));
+    const hash = createHash('sha256').update(await settledPath(directory));
     return hash.digest('hex').slice(0, 16);
   } catch (cause) {
-    const message = `Cannot make the directory "${directory}": ${messageOf(cause)}`;
+    const message = `Cannot look at the directory "${directory}": ${messageOf(cause)}`;
     throw new ObdError(ErrorCodes.Io, message, { path: directory }, cause);
   }
 }

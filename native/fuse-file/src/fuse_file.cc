@@ -79,7 +79,11 @@ int Attach(const char* const* arguments, int64_t absence_ms) {
   const char* file = arguments[3];
   const char* log_path = arguments[4];
   Problem problem;
-  const Descriptor log(open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  Descriptor log(open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  if (!log.ok() && (errno == ENOSPC || errno == EDQUOT || errno == ENOENT)) {
+    // A full disk has no room for a log, or not even for its directory. The device works without.
+    log = Descriptor(open("/dev/null", O_WRONLY | O_CLOEXEC));
+  }
   if (!log.ok()) {
     problem.SayErrno(errno, "Cannot open \"%s\"", log_path);
     return Fail(problem);

@@ -145,6 +145,39 @@ test('fuse: a dead device that is in use is detached, and its id attached anew',
   assert.deepEqual(await leftovers(), []);
 });
 
+test('fuse: on a disk without room for a directory, devices come, survive and go all the same', {
+  skip,
+}, async (t) => {
+  const folder = await fuseFolder(t);
+  const socketPath = join(folder, 'nbd.sock');
+  const server = await NbdServer.listen(socketPath);
+  t.after(() => server.close());
+  const full = join(folder, 'full');
+  await mkdir(full);
+  // Its one inode is its root.
+  await run('mount', ['-t', 'tmpfs', '-o', 'size=64k,nr_inodes=1', 'obd-test', full]);
+  try {
+    const directory = join(full, 'devices', 'fuse');
+    const bytes = pagesOf(1 << 20);
+    const first = new ExportingTransport(server, socketPath, directory);
+    assert.deepEqual(await first.survivors(), []);
+    const disk = new MemoryDisk(bytes);
+    for (const id of ['one', 'two']) {
+      const { path } = await first.attach(id, disk);
+      assert.deepEqual(await readPage(path, 4096), bytes.subarray(4096, 8192));
+    }
+    const next = new FuseTransport(socketPath, directory);
+    const found = (await next.survivors()).map(({ id }) => id).sort();
+    assert.deepEqual(found, ['one', 'two']);
+    await assert.rejects(next.attach('one', disk), { code: ErrorCodes.Busy });
+    await (await next.resume('one', disk)).detach();
+    await next.clear('two');
+    assert.deepEqual(await fuseLeftovers(full), []);
+  } finally {
+    await run('umount', ['--lazy', full]);
+  }
+});
+
 test('fuse: reads that wait end when a device is detached that nobody uses any more', {
   skip,
 }, async (t) => {

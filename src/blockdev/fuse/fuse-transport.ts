@@ -22,11 +22,12 @@
  * Nothing here reads a device from this process: a thread that waits for a device that this process answers
  * could wait for itself.
  */
-import { access, mkdir, readdir, realpath, rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
+import { access, mkdir, readdir, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../../errors.js';
 import { readFully } from '../../io/random-access-file.js';
 import { outputOf } from '../../io/run-program.js';
+import { settledPath } from '../../io/settled-path.js';
 import { isDeviceId, TakenIds } from '../device-ids.js';
 import {
   type AttachedDevice,
@@ -116,12 +117,15 @@ export class FuseTransport implements Transport {
   }
 
   async survivors(): Promise<Survivor[]> {
-    const root = await realpath(this.#directory).catch(() => undefined);
-    if (root === undefined) return [];
+    const root = await settledPath(this.#directory);
     const [loops, holders] = await Promise.all([listLoops(), listHolders()]);
     const paths = new Map(loops.map(({ backingFile, path }) => [backingFile, path]));
-    const ids = (await readdir(root)).filter((id) => isDeviceId(id) && !this.#taken.has(id));
-    return ids.map((id) => {
+    // A device that was made while the disk was full has no directory.
+    const attached = loops.map(({ backingFile }) => basename(dirname(backingFile)));
+    const ofLoops = attached.filter((id) => paths.has(join(root, id, 'disk')));
+    const ids = new Set([...(await namesIn(root)), ...ofLoops]);
+    const known = [...ids].filter((id) => isDeviceId(id) && !this.#taken.has(id));
+    return known.map((id) => {
       const file = join(root, id, 'disk');
       const path = paths.get(file);
       if (path === undefined || holders.has(file)) return { id, path };
@@ -159,6 +163,7 @@ export class FuseTransport implements Transport {
     await killHolders(join(await this.#homeOf(id), 'disk'));
   }
 
+  /** A disk that is full has no room for the directory: the device then does without its log. */
   async #makeHome(id: string): Promise<string> {
     try {
       await mkdir(this.#directory, { recursive: true, mode: 0o700 });
@@ -167,7 +172,10 @@ export class FuseTransport implements Transport {
       return home;
     } catch (cause) {
       const path = join(this.#directory, id);
-      if (systemCode(cause) === 'EEXIST') {
+      const home = isDiskFull(cause) ? await this.#homeOf(id) : undefined;
+      const isFree = home !== undefined && !(await isAttached(join(home, 'disk')));
+      if (isFree) return home;
+      if (home !== undefined || systemCode(cause) === 'EEXIST') {
         const message = `Cannot attach "${id}": "${path}" is there, from a device that is attached or was left behind`;
         throw new ObdError(ErrorCodes.Busy, message, { path }, cause);
       }
@@ -178,7 +186,7 @@ export class FuseTransport implements Transport {
 
   /** As the kernel's tables call it, if it is there. */
   async #homeOf(id: string): Promise<string> {
-    return join(await realpath(this.#directory).catch(() => this.#directory), id);
+    return join(await settledPath(this.#directory), id);
   }
 
   #serve(id: string, loop: HeldLoop, home: string, disk: VirtualDisk): FuseDevice {
@@ -292,6 +300,20 @@ async function takeAway(home: string): Promise<void> {
   await unmountFile(file);
   await endHolders(file);
   await rm(home, { recursive: true, force: true });
+}
+
+async function isAttached(file: string): Promise<boolean> {
+  return (await listLoops()).some(({ backingFile }) => backingFile === file);
+}
+
+/** None if there is no such directory. */
+async function namesIn(directory: string): Promise<string[]> {
+  try {
+    return await readdir(directory);
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return [];
+    throw error;
+  }
 }
 
 async function isThere(path: string): Promise<boolean> {
