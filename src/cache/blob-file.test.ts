@@ -1,6 +1,6 @@
 /**
- * Goal: after a loss of power at any moment, a chunk that is said to be there has its bytes; damage and
- * failing disks cost chunks and never bring wrong ones.
+ * Goal: after a loss of power at any moment, every chunk in the set has its bytes; damage and failing
+ * disks cost chunks and never bring wrong ones.
  * Method: random scripts on a disk that tears everything unsynced (test/support/cache-crashing-file.ts).
  */
 import assert from 'node:assert/strict';
@@ -21,7 +21,7 @@ const chunkBytes = (chunk: number) =>
 
 function reopened(disk: CrashingFile): BlobFile {
   const file = BlobFile.reopen(disk, BLOB);
-  // What a torn first save leaves is no state: the cache then begins a new file.
+  // A torn first save leaves no usable state: the cache then begins a new file.
   return typeof file === 'string'
     ? BlobFile.fresh(new CrashingFile(fileBytes, () => 0), BLOB)
     : file;

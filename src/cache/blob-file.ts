@@ -12,20 +12,20 @@
  *      and a higher sequence number.
  *
  * The fdatasync of 2 puts on disk the bytes that the copy speaks of, and the slot written before. So the slot
- * being overwritten is never the only whole one, and what a torn write leaves fails its CRC: the other
- * slot counts then. A killed process loses the bits set since the last save(); a loss of power those
- * since the one before. Bytes and bits are in one file, so no bit can ever meet another file's bytes.
+ * being overwritten is never the only whole one. A torn slot fails its CRC, and the other slot counts then.
+ * A killed process loses the bits set since the last save(); a loss of power loses those since the
+ * save() before. Bytes and bits are in one file, so no bit can ever meet another file's bytes.
  *
- * Evicting chunks goes the other way, for a bit on the disk must never cover a hole:
+ * Eviction reverses the order, because a bit on the disk must never cover a hole:
  *
- *   1. the bits are cleared in memory, and readers are told by the generation of the set (chunk-set.ts);
+ *   1. the bits are cleared in memory, and the set's generation invalidates readers' copies (chunk-set.ts);
  *   2. save() twice, and fdatasync: neither slot on the disk claims the chunks any more;
  *   3. the holes are punched. From 1 on until then nothing is stored, so no hole is punched into bytes that are newer.
  *
  * The slots have their room on the disk from the start, so that evicting works when the disk is full.
  *
- * When fdatasync fails, the kernel has dropped what it could not write and will not say so again: every
- * chunk that came since the last good one is forgotten.
+ * When fdatasync fails, the kernel has dropped unwritten pages and will not report them again: the cache
+ * invalidates every chunk stored since the last successful fdatasync.
  *
  * Chunks refetched after a failed check are written in place under a bit that may be on disk. A crash
  * then leaves a mix of the two copies, which fails the same check.
@@ -40,15 +40,15 @@ export class BlobFile {
   readonly chunks: ChunkSet;
   readonly #blob: BlobIdentity;
   readonly #file: DurableFile;
-  /** Of the slot written last, and of the one that a successful sync has been through since. */
+  /** Sequence numbers of the slot written last, and of the newest slot that a successful sync covers. */
   #sequence: number;
   #durableSequence: number;
-  /** The chunks whose bytes a successful sync has been through. */
+  /** The chunks whose bytes a successful sync covers. */
   #durableBits: Uint8Array;
   #saving: Promise<void> = Promise.resolve();
-  /** While chunks are evicted. */
+  /** Set while chunks are evicted. */
   #evicting: Promise<unknown> | undefined;
-  /** Under way; eviction waits for them. */
+  /** Stores in progress; eviction waits for them. */
   readonly #stores = new Set<Promise<void>>();
   #hasSlots = false;
 
@@ -78,9 +78,9 @@ export class BlobFile {
   }
 
   /**
-   * Over the file of an earlier run, which is closed only by close().
+   * Opens the file of an earlier run. Only BlobFile.close() closes it.
    *
-   * @returns What is wrong with it, if it cannot be used.
+   * @returns The reason as a string, if the file cannot be used.
    */
   static reopen(file: DurableFile, blob: BlobIdentity): BlobFile | string {
     const expected = BlobFile.fileBytes(blob.sizeBytes);
@@ -104,7 +104,7 @@ export class BlobFile {
     return new BlobFile(file, blob, chunks, newest);
   }
 
-  /** The blob's bytes are read by it, where they are in the set. */
+  /** Readers use it for the chunks in the set. */
   get fd(): number {
     return this.#file.fd;
   }
@@ -125,7 +125,7 @@ export class BlobFile {
     await this.reserveSlots();
     await this.#file.write(bytes, first * CHUNK_BYTES);
     const end = first + Math.ceil(bytes.length / CHUNK_BYTES);
-    // Used, so that it is not evicted before the reader that it was fetched for comes for it.
+    // Marked as used, so that eviction spares it until the reader that it was fetched for has read it.
     this.chunks.touch(first, end);
     for (let chunk = first; chunk < end; chunk++) this.chunks.add(chunk);
   }
@@ -140,7 +140,7 @@ export class BlobFile {
     try {
       await this.#file.allocate(slotOffset(sizeBytes, 0), 2 * slotBytes(this.chunks.chunks));
     } catch (error) {
-      // A file system that cannot reserve room: writing a slot will tell.
+      // The file system cannot reserve room: writing a slot then reports a full disk.
       if (systemCode(error) !== 'EOPNOTSUPP') throw error;
     }
     this.#hasSlots = true;
@@ -151,7 +151,7 @@ export class BlobFile {
    *
    * @param victims - Ascending.
    * @returns How many of them were in the set.
-   * @throws system errors; the chunks are then in the set no more.
+   * @throws system errors; the chunks are then no longer in the set.
    */
   async evict(victims: readonly number[]): Promise<number> {
     while (this.#evicting !== undefined) await this.#evicting;
@@ -204,7 +204,7 @@ export class BlobFile {
       await this.#file.sync();
     } catch (error) {
       this.chunks.intersect(this.#durableBits);
-      // The newest slot may be among what was dropped: its place is the one to write next.
+      // The kernel may have dropped the newest slot: the next save() overwrites it.
       this.#sequence = this.#durableSequence;
       throw error;
     }
@@ -216,7 +216,7 @@ export class BlobFile {
     this.#sequence = sequence;
   }
 
-  /** After the last save(), if what came since is not to be lost. */
+  /** Call it after a last save(): chunks stored since then are lost. */
   async close(): Promise<void> {
     await this.#evicting;
     await this.#saving.catch(() => {});

@@ -1,10 +1,10 @@
 /**
- * Decides when a blob that gives no bytes is asked for again.
+ * Decides when fetches of a failing blob are retried.
  *
- * Healthy, every flight goes as it comes. From the first failure to the next success one attempt at a time is made for
- * the whole blob, with pauses that double up to BACKOFF_MS_MAX: hundreds of waiting reads ask a failing registry no
- * more often than one. Flights take turns, and each waits for its own back-off as well, so that one range that always
- * fails does not keep the others from being read.
+ * While the blob is healthy, every flight starts at once. From the first failure to the next success, the whole blob has
+ * one attempt at a time, with pauses that double up to BACKOFF_MS_MAX: hundreds of waiting reads ask a failing registry
+ * no more often than one. Flights take turns, and each also waits for its own back-off, so that a range that always
+ * fails does not block the others.
  */
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import { BACKOFF_MS_MAX, RETRY_AFTER_MS_MAX } from '../registry/registry-limits.js';
@@ -13,14 +13,14 @@ import type { Flight } from './flight.js';
 const BACKOFF_MS = 200;
 
 export class BlobHealth {
-  /** A read has waited in vain for a whole deadline, and nothing has come since. */
+  /** A read has waited in vain for a whole deadline, and no attempt has succeeded since. */
   isDead = false;
-  /** Why it is failing. */
+  /** The latest failure. */
   lastError: unknown;
   lastSuccessMs = Number.NEGATIVE_INFINITY;
   #failures = 0;
   #resumeAtMs = 0;
-  /** The flight whose attempt is the one that a failing blob has under way. */
+  /** The flight that has the one attempt of a failing blob. */
   #granted: Flight | undefined;
   /** When the registry may have this blob's next attempt; undefined before one is ready. */
   #slotMs: number | undefined;
@@ -62,7 +62,7 @@ export class BlobHealth {
 
   failed(flight: Flight, error: unknown): void {
     const nowMs = performance.now();
-    // Attempts that were under way together fail together, and count once.
+    // Attempts in flight together fail together, and count once.
     if (nowMs >= this.#resumeAtMs) {
       this.#failures++;
       this.#resumeAtMs = nowMs + pauseMs(this.#failures, error);
@@ -79,7 +79,7 @@ export class BlobHealth {
     if (!this.isFailing) this.#failures = 1;
   }
 
-  /** The attempt that the flight has under way is the one that the failing blob may have. */
+  /** Makes the attempt that the flight has in progress the one of the failing blob. */
   grant(flight: Flight): void {
     this.#granted ??= flight;
   }
@@ -128,7 +128,7 @@ function pauseMs(failures: number, error: unknown): number {
   return Math.max(full * (0.5 + Math.random() / 2), Math.min(asked, RETRY_AFTER_MS_MAX));
 }
 
-/** Whether asking again is of no use, however long: the client is closed, or it is a bug. */
+/** Whether no retry can help: the client is closed, or it is a bug. */
 export function isFinal(error: unknown): boolean {
   return !(error instanceof ObdError) || hasCode(error, ErrorCodes.FailedPrecondition);
 }

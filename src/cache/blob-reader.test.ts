@@ -1,6 +1,6 @@
 /**
- * Goal: threads that read one blob at once, and drop what fails their checks, see the blob's bytes or an error; what
- * is here asks nobody, and is counted right.
+ * Goal: threads that read one blob at once, and drop chunks that fail their checks, see the blob's bytes or an error;
+ * reads of cached chunks send no request, and the figures are right.
  * Method: real threads over a real cache; a registry's blob in memory that counts, fails and damages.
  */
 import assert from 'node:assert/strict';
@@ -152,7 +152,7 @@ test('threads that read while chunks are evicted and stored again see the bytes'
   await readWhileEvicting(cacheDirectory(), 700);
 });
 
-// There fdatasync takes no time, so that bits, reads and holes come close to each other.
+// On tmpfs fdatasync takes no time, so bits, reads and holes come close to each other.
 const noShm = existsSync('/dev/shm') ? false : 'there is no /dev/shm';
 test('the same on a file system in memory', { skip: noShm }, async () => {
   const directory = mkdtempSync('/dev/shm/obd-cache-');

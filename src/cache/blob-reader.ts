@@ -1,11 +1,12 @@
 /**
- * One blob of the cache as whoever reads it has it, on any thread: the cache file's descriptor and the set of chunks in
- * it, which all threads share (chunk-set.ts), so that a read of what is here asks nobody. What is not is asked of the
- * thread that has the cache, through a BlobLink; chunks that found no room on the disk are in memory, on each thread
- * that has asked for them.
+ * Per-thread read handle for a cached blob.
  *
- * Cost of a read that is local: two loads of the generation, two looks at each chunk's bits, and one preadv2. Reads that
- * overlap an eviction start over (chunk-set.ts).
+ * All threads share the cache file's descriptor and the set of chunks in it (chunk-set.ts), so a hit needs no other
+ * thread. A miss goes through a BlobLink to the thread that owns the cache. Chunks that found no room on the disk are in
+ * the memory of each thread that requested them.
+ *
+ * Cost of a hit: two loads of the generation, two look-ups of each chunk's bits, and one preadv2. Reads that overlap an
+ * eviction start over (chunk-set.ts).
  */
 import { messageOf } from '../errors.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
@@ -15,16 +16,16 @@ import type { BlobName } from './cache-directory.js';
 import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
 import type { HeldChunks } from './held-chunks.js';
 
-/** A blob that is open in the cache, as it is told to another thread. It is good for as long as it stays open there. */
+/** Describes an open blob of the cache to another thread. Valid while the blob stays open in the cache. */
 export interface BlobShare extends BlobName, BlobIdentity {
   readonly label: string;
   /** Open for reading; undefined where there was no room for a file. */
   readonly fd: number | undefined;
-  /** Of the ChunkSet. */
+  /** The memory of the ChunkSet. */
   readonly chunks: SharedArrayBuffer;
 }
 
-/** To the thread that has the cache. What is told arrives in order with what is asked. */
+/** Connects a reader to the thread that owns the cache. Requests and notices arrive in the order they were sent. */
 export interface BlobLink {
   /**
    * Resolves once the range is in the cache file, or held for this thread.
@@ -32,11 +33,11 @@ export interface BlobLink {
    * @throws {ObdError} what fetching throws.
    */
   fetch(offset: number, length: number, waitMs: number | undefined): Promise<void>;
-  /** The chunks of that range failed a check, and are in the set no more. */
+  /** The chunks of that range failed a check; the reader has removed them from the set. */
   distrusted(offset: number, length: number): void;
-  /** The disk does not give that range back, and its chunks are in the set no more. */
+  /** The disk cannot read that range; the reader has removed its chunks from the set. */
   lost(offset: number, length: number, problem: string): void;
-  /** Nothing is read any more. Told once. */
+  /** The reader reads no more. Sent once. */
   closed(): void;
 }
 
@@ -46,10 +47,10 @@ export class BlobReader implements RandomAccessFile {
   readonly #blob: BlobShare;
   readonly #chunks: ChunkSet;
   readonly #file: ResidentFile | undefined;
-  /** Of this thread. */
+  /** Belongs to this thread. */
   readonly #held: HeldChunks;
   readonly #link: BlobLink;
-  /** What #file has in memory was read in this generation, or loading of it began in it. */
+  /** The generation in which every block that #file has in memory was read, or its load began. */
   #generation: number;
   #closed = false;
 
@@ -81,7 +82,7 @@ export class BlobReader implements RandomAccessFile {
     }
   }
 
-  /** Before bits are checked. What an eviction may have made zeroes of meanwhile is not to be read any more. */
+  /** Call it before checking bits. Invalidates blocks in memory that an eviction may have turned into zeroes. */
   #enterGeneration(): void {
     const { generation } = this.#chunks;
     if (generation === this.#generation) return;
@@ -89,7 +90,7 @@ export class BlobReader implements RandomAccessFile {
     this.#file?.forgetAll();
   }
 
-  /** Some of it from memory: chunk by chunk. */
+  /** Reads chunk by chunk, because some may be held in memory. */
   #readMixed(target: Uint8Array, offset: number, endChunk: number): boolean {
     for (let at = offset; at < offset + target.length; ) {
       const chunk = Math.floor(at / CHUNK_BYTES);
@@ -113,7 +114,7 @@ export class BlobReader implements RandomAccessFile {
     }
   }
 
-  /** A copy that this disk does not give back is a copy lost: the registry has another. */
+  /** Drops a range that the disk cannot read: the registry has another copy. */
   #lose(offset: number, length: number, error: unknown): void {
     this.#drop(offset, length);
     this.#link.lost(offset, length, messageOf(error));
@@ -134,7 +135,7 @@ export class BlobReader implements RandomAccessFile {
     await Promise.all(this.#runsOf(first, end).map((run) => this.#loadFile(run.first, run.end)));
   }
 
-  /** What of [first, end) is in the file. The holes are not to be read: they will be chunks one day. */
+  /** The runs of [first, end) that are in the file. Holes are left out: later stores may fill them. */
   #runsOf(first: number, end: number): { first: number; end: number }[] {
     const runs: { first: number; end: number }[] = [];
     for (let chunk = first; chunk < end; chunk++) {
@@ -165,7 +166,7 @@ export class BlobReader implements RandomAccessFile {
     return true;
   }
 
-  /** The chunks that the range touches. */
+  /** Drops the chunks that the range touches. */
   #drop(offset: number, length: number): void {
     const first = Math.floor(offset / CHUNK_BYTES);
     const end = Math.ceil((offset + length) / CHUNK_BYTES);

@@ -1,6 +1,6 @@
 /**
- * Goal: whatever order of reads, closes, crashes, damage to state files and failing fetches: a read gives
- * the blob's bytes or an error that was injected, and it ends.
+ * Goal: in any order of reads, closes, crashes, damage to state files and failing fetches, a read ends with
+ * the blob's bytes or an injected error.
  * Method: random scripts over three blobs and several handles, against the bytes themselves.
  */
 import assert from 'node:assert/strict';
@@ -25,7 +25,7 @@ after(removeCacheDirectories);
 const CONTENTS = [3.5, 9, 24.1].map((chunks, i) =>
   distinctBytes(Math.floor(chunks * CHUNK_BYTES), i),
 );
-/** Longer than any script takes that does not hang. */
+/** Longer than any script without a hang takes. */
 const DEADLINE_MS = 20_000;
 
 const reads = fc.array(
@@ -122,7 +122,7 @@ class Scene {
     for (const double of this.#doubles) double.before = async () => {};
   }
 
-  /** What an earlier process left is damaged: in the slots, or cut off. */
+  /** Damages the state of an earlier process: in the slots, or by cutting off the file. */
   async garble(at: number, cutBytes: number): Promise<void> {
     await this.#cache.close();
     for (const path of blobFiles(this.#directory)) {

@@ -1,6 +1,6 @@
 /**
- * Goal: what is fetched is fetched once, in few requests, survives restarts, and is never wrong, whatever
- * the registry, the disk or an earlier process did.
+ * Goal: the cache fetches each byte once, in few requests; cached bytes survive restarts and are never wrong,
+ * even if the registry, the disk or an earlier process fails.
  * Method: real files; a registry's blob in memory that counts, hangs, fails and damages.
  */
 import assert from 'node:assert/strict';
@@ -259,7 +259,7 @@ describe('failing registries', () => {
   });
 });
 
-/** What a format does: believes no bytes but the right ones. */
+/** Checks every byte as a format does, and accepts only the right ones. */
 class CheckedFile implements RandomAccessFile {
   readonly label = 'checked';
   readonly sizeBytes = CONTENT.length;

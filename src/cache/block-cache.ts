@@ -1,18 +1,18 @@
 /**
- * The local cache of remote blobs: what was fetched once is read from this disk, across restarts too.
+ * The local cache of remote blobs: later reads, also after a restart, come from this disk.
  *
- * Guarantees: bytes are those that this registry sent for that digest, or there are none: state that a
- * crash, a full disk or damage left is taken only as far as it proves itself (blob-file.ts). Whether the
- * registry sent damaged ones is checked further up, by the formats, which then call forget().
- * Parts of a blob do not prove its digest, so whatever one registry sends is never read in the name of another:
- * who can make a host read one image of his own must not be able to put his bytes into everybody's base layer.
- * No read fails because the cache cannot store: what finds no room is held in memory until it is read.
+ * Guarantees:
+ *   - The cache returns only bytes that this registry sent for that digest. It validates state that a crash, a full
+ *     disk or damage left (blob-file.ts). The formats detect damaged bytes from the registry and call forget().
+ *   - Registries share no bytes, because a part of a blob does not prove its digest. Otherwise an attacker whose image
+ *     runs on this host could put bytes into the base layer of every other image.
+ *   - No read fails because the cache cannot store: chunks without room are held in memory until they are read.
  *
- * Room: at most `capacityBytes` of chunks are on the disk, and `reserveBytes` of it stay free. Beyond either, chunks are
- * evicted (cache-room.ts), also when others fill the disk. Where nothing can go, nothing more is stored.
+ * Room: at most `capacityBytes` of chunks are on the disk, and `reserveBytes` of it stay free. Beyond either, the cache
+ * evicts chunks (cache-room.ts), also when others fill the disk. Where it can evict nothing, it stores nothing more.
  *
  * State is saved SAVE_DELAY_MS after the first change, one blob at a time, and when a blob is closed: a
- * killed process refetches what came in that time, a loss of power a little more.
+ * killed process refetches the chunks of that time, a loss of power costs a little more.
  */
 import { join } from 'node:path';
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
@@ -40,19 +40,19 @@ const SHRINK_MS = 2000;
 const SILENT: OutageLog = { unavailable: () => {}, recovered: () => {}, left: () => {} };
 
 export interface BlockCacheOptions {
-  /** Of chunks on the disk; by default {@link defaultCapacity}. */
+  /** Limit for chunks on the disk; by default {@link defaultCapacity}. */
   readonly capacityBytes: number | undefined;
-  /** Of the file system, to leave free; by default max(5 %, 1 GiB), and half of it at most. */
+  /** Bytes of the file system to leave free; by default max(5 %, 1 GiB), and half of it at most. */
   readonly reserveBytes: number | undefined;
-  /** Told of faults that were survived: damaged state, a full disk, bytes fetched again. For the log. */
+  /** Logs survived faults: damaged state, a full disk, bytes fetched again. */
   readonly report?: (fault: ObdError) => void;
-  /** Told of registries that mounted disks wait for. */
+  /** Logs registries that mounted disks wait for. */
   readonly outageLog?: OutageLog;
-  /** Told that storing works again after report() was told that it does not. */
+  /** Called when storing works again after report() of a full disk. */
   readonly reportRoom?: () => void;
 }
 
-/** A blob that somebody has open or is opening. */
+/** A blob that is open or being opened. */
 interface Entry {
   handles: number;
   readonly opened: Promise<SharedBlob>;
@@ -66,7 +66,7 @@ export class BlockCache {
   readonly #home: BlobHome;
   readonly #entries = new Map<string, Entry>();
   readonly #open = new Set<SharedBlob>();
-  /** Blobs whose last handle is gone, and whose file is being closed. */
+  /** Blobs without a handle whose file is being closed. */
   readonly #closing = new Map<string, Promise<void>>();
   readonly #handles = new Set<BlobHandle>();
   readonly #unsaved = new Set<SharedBlob>();
@@ -104,7 +104,7 @@ export class BlockCache {
   }
 
   /**
-   * Uses `directory` and makes it if need be. Nobody else may use it until close().
+   * Opens the cache in `directory`, creating it if need be, and locks it against other processes until close().
    * @throws {ObdError} `Busy` if another process does; `Io`.
    */
   static async open(directory: string, options: BlockCacheOptions): Promise<BlockCache> {
@@ -156,7 +156,7 @@ export class BlockCache {
     }
   }
 
-  /** Closes all handles, saves what is known and lets go of the directory. Idempotent. */
+  /** Closes all handles, saves the state and unlocks the directory. Idempotent. */
   async close(): Promise<void> {
     this.#closed ??= this.#close();
     await this.#closed;
@@ -188,7 +188,7 @@ export class BlockCache {
     try {
       file = await this.#directory.take(identity);
     } catch (error) {
-      // A cache file that cannot be had costs requests and fails no image.
+      // An unusable cache file costs requests and fails no image.
       const isSurvived = hasCode(error, ErrorCodes.NoSpace) || hasCode(error, ErrorCodes.Io);
       if (!isSurvived) throw error;
       this.#home.full(error);
@@ -210,7 +210,7 @@ export class BlockCache {
     try {
       blob = await entry.opened;
     } catch {
-      // openBlob() has told everybody who waited for it.
+      // openBlob() has rejected for every caller.
       if (isOver()) this.#entries.delete(key);
       return;
     }
@@ -226,14 +226,14 @@ export class BlockCache {
     if (this.#closing.get(key) === closing) this.#closing.delete(key);
   }
 
-  /** Makes room on the disk for what the daemon itself has to write there. @returns Whether it could. */
+  /** Makes room on the disk for the daemon's own files. @returns Whether it could. */
   async makeRoom(): Promise<boolean> {
     return (await this.#room.evict(CHUNK_BYTES)) > 0 || (await this.#spare.spend());
   }
 
   async #shrink(): Promise<void> {
     const answer = await this.#room.shrink();
-    // At the start even below the reserve: it is what a full disk is got over with.
+    // At the start even below the reserve: the spare space is what lets the daemon work on a full disk.
     if (answer === 'now' || !this.#hasSpare) await this.#spare.fill();
     this.#hasSpare = true;
   }

@@ -5,8 +5,8 @@
  *   DIR/blobs/REGISTRY/HEX       the cache file of the blob sha256:HEX of that registry, blob-file.ts
  *   DIR/blobs/REGISTRY/HEX.gone  one being removed
  *
- * A file that cannot be what an earlier run left is reported and replaced by an empty one. Files of other
- * names are not touched. The times of last use are the files' modification times.
+ * The cache reports a file that cannot come from an earlier run, and replaces it by an empty one. It does not
+ * touch files of other names. The time of last use is the file's modification time.
  */
 import { renameSync } from 'node:fs';
 import { chmod, mkdir, readdir, rm, stat, utimes } from 'node:fs/promises';
@@ -20,12 +20,12 @@ import { DirectoryLock } from './directory-lock.js';
 import { type DurableFile, LocalDurableFile } from './durable-file.js';
 
 const GONE = '.gone';
-/** As stat() counts, whatever the file system's own unit. */
+/** The unit of stat()'s `blocks`, independent of the file system's block size. */
 const STAT_BLOCK_BYTES = 512;
 /** A layer of 1 TiB has a bitmap of 2 MiB. No registry takes larger ones. */
 const BLOB_BYTES_MAX = 2 ** 40;
 
-/** What tells one blob in the cache from another. */
+/** Identifies a blob in the cache. */
 export interface BlobName {
   /** `host` or `host:port`. */
   readonly registry: string;
@@ -37,7 +37,7 @@ export class CacheDirectory {
   readonly #blobs: string;
   #lock: DirectoryLock;
   readonly #report: (fault: ObdError) => void;
-  /** Bytes on disk of the blobs that nobody has open, by their paths, least recently used first. */
+  /** Bytes on disk of the blobs that are not open, by path, least recently used first. */
   readonly #idle = new Map<string, number>();
   #idleBytes = 0;
 
@@ -75,7 +75,7 @@ export class CacheDirectory {
     await chmod(this.#blobs, 0o700);
   }
 
-  /** Somebody has removed the directory. The lock on its old file says nothing of the new directory. */
+  /** Call it after the directory was removed. The lock on its old file does not protect the new directory. */
   async #makeAgain(): Promise<void> {
     await mkdir(this.path, { recursive: true, mode: 0o700 });
     const lock = DirectoryLock.acquire(this.path);
@@ -114,7 +114,7 @@ export class CacheDirectory {
   }
 
   /**
-   * Opens the blob's file, or begins one: without a name where the disk has no room for a name, and in a new directory
+   * Opens or creates the blob's file: an unnamed one where the disk has no room for a name, and in a new directory
    * where the old one was removed.
    *
    * @throws {ObdError} `Unsupported` for a blob that is too large; `NoSpace` where the disk has no room
@@ -137,7 +137,7 @@ export class CacheDirectory {
     }
   }
 
-  /** Undefined if there is none, or none that can be used: then it is gone. */
+  /** @returns Undefined if there is no file, or an unusable one, which it removes. */
   async #reopen(path: string, blob: BlobIdentity): Promise<BlobFile | undefined> {
     let file: DurableFile | undefined;
     let problem: string;
@@ -182,22 +182,22 @@ export class CacheDirectory {
     }
   }
 
-  /** The blob, whose file the caller has closed, may be evicted from now on. */
+  /** Makes a blob evictable after the caller has closed its file. */
   async giveBack(blob: BlobName, storedBytes: number): Promise<void> {
     const path = this.#pathOf(blob);
     const now = new Date();
     try {
-      // Only the order of eviction after a restart depends on it.
+      // Only the order of eviction after a restart depends on this.
       await utimes(path, now, now);
     } catch (error) {
-      // It never had a name, or has been removed.
+      // The file never had a name, or has been removed.
       if (systemCode(error) === 'ENOENT') return;
     }
     this.#addIdle(path, storedBytes);
   }
 
   /**
-   * Removes the least recently used of the blobs that nobody has open.
+   * Removes the least recently used blob that is not open.
    * @returns The bytes it had; undefined if there is none.
    */
   async evictOne(): Promise<number | undefined> {
@@ -205,7 +205,7 @@ export class CacheDirectory {
     if (path === undefined) return undefined;
     this.#removeIdle(path);
     try {
-      // Away from its name at once: it may be opened again, as an empty one, before it is removed.
+      // Renamed at once: take() may create an empty file of that name before rm() ends.
       renameSync(path, path + GONE);
       await rm(path + GONE, { force: true, recursive: true });
     } catch (error) {
@@ -225,7 +225,7 @@ export class CacheDirectory {
   }
 }
 
-/** A disk that is full has none for them now; storing asks again. */
+/** Reserves the slots unless the disk is full; storing tries again. */
 async function withSlots(file: BlobFile): Promise<BlobFile> {
   await file.reserveSlots().catch(() => {});
   return file;

@@ -1,11 +1,11 @@
 /**
- * A remote blob as a RandomAccessFile: what is in the cache is read from it, the rest is fetched into it.
+ * A remote blob as a RandomAccessFile: hits are read from the cache, misses are fetched into it.
  *
- * A handle brings its own way to the registry, repository and credentials; file, bits and fetches are those
- * of the blob, shared with its other handles. Closing it ends the fetches it caused.
+ * A handle has its own connection to the registry, repository and credentials; it shares file, bits and fetches with
+ * the blob's other handles. Closing a handle aborts the fetches it caused.
  *
- * It can be read here, on the thread of the cache, and by one other thread: that makes a BlobReader of share(), and
- * links it to the handle's own methods.
+ * The cache's own thread can read a handle, and so can one other thread: that thread makes a BlobReader of share(), and
+ * links it to the handle's methods.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
@@ -18,25 +18,25 @@ import type { HeldChunk, HeldChunks } from './held-chunks.js';
 import { RefetchedRanges } from './refetched-ranges.js';
 import type { SharedBlob } from './shared-blob.js';
 
-/** What was done for one handle, and of its blob. */
+/** Figures of one handle and its blob. */
 export interface BlobFigures {
-  /** Of the blob's bytes, how many are on this disk. */
+  /** How many of the blob's bytes are on this disk. */
   readonly cachedBytes: number;
   /** Bytes and requests that reading through this handle caused. */
   readonly fetchedBytes: number;
   readonly fetchRequests: number;
 }
 
-/** The methods of BlobLink, but closed(), are for who reads it on another thread, which close() has to wait for. */
+/** The methods of BlobLink, except closed(), serve the reader on another thread, which must end before close(). */
 export interface CachedBlob extends RandomAccessFile, BlobFigures, Omit<BlobLink, 'closed'> {
   share(): BlobShare;
-  /** The chunks of that range which found no room on the disk, and are here. */
+  /** The chunks of that range that found no room on the disk, and are in memory. */
   held(offset: number, length: number): HeldChunk[];
-  /** What the reads through this handle wait for. */
+  /** How many reads through this handle wait, and for how long. */
   waits(): Waits;
 }
 
-/** What several handles add up to. */
+/** Sums the figures of several handles. */
 export function figuresOf(blobs: Iterable<BlobFigures>): BlobFigures {
   const sum = { cachedBytes: 0, fetchedBytes: 0, fetchRequests: 0 };
   for (const { cachedBytes, fetchedBytes, fetchRequests } of blobs) {

@@ -1,5 +1,5 @@
 /**
- * Which chunks of a blob are here: one bit each, chunk c being bit c % 8 of byte c / 8, as on disk.
+ * Which chunks of a blob are cached: one bit each, chunk c being bit c % 8 of byte c / 8, as on disk.
  *
  * A chunk is 64 KiB. Starting a Python web application from a blob of 106 MB, the cache fetches (of the
  * blob, in so many requests; 13.5 % is what the kernel asks for):
@@ -10,12 +10,12 @@
  *                 17.9 %   18.8 %   20.2 %   23.8 %    26.8 %
  *                 230      193      149      116       79
  *
- * The set is in shared memory, so that any thread asks and changes it without asking another:
+ * The set is in shared memory, so that every thread reads and changes it directly:
  *
  *   u32 count | u32 generation | a bit per chunk: stored | a bit per chunk: used lately
  *
- * A change of a stored bit is atomic, and the thread that changed it counts it. A bit is set after its bytes have been
- * written. has() is a plain load, so it may miss a concurrent update.
+ * A change of a stored bit is atomic, and the thread that changed it updates the count. A bit is set after its bytes
+ * have been written. has() is a plain load, so it may miss a concurrent update.
  *
  * Evicting a chunk from a file that other threads read needs more than its bit, since a reader may have seen the bit
  * before and read the hole after. The order is:
@@ -23,12 +23,12 @@
  *   evictor   clear bits; increment the generation; save the bitmap to the disk; punch the hole
  *   reader    load the generation; check bits; read; load the generation again, and start over if it has changed
  *
- * A reader that sees one generation on both sides has checked its bits before any bit was cleared that a later hole
- * belongs to, and has read before that hole was punched. Between the two lies the fdatasync of the bitmap, which is
- * longer than any delay with which one processor sees what another has stored. A chunk is stored again only after its
- * hole has been punched (blob-file.ts).
+ * A reader that loads the same generation twice has checked its bits before the evictor cleared the bit of a later hole,
+ * and has read before that hole was punched. The fdatasync of the bitmap lies between the two, and takes longer than any
+ * delay before one processor sees another's store. A chunk is stored again only after its hole has been punched
+ * (blob-file.ts).
  *
- * The used bits are hints, written without atomic operations: a lost one costs an eviction that was not the best.
+ * The used bits are hints, written without atomic operations: a lost one costs a suboptimal eviction.
  */
 export const CHUNK_BYTES = 64 * 1024;
 
@@ -37,13 +37,13 @@ const HEADER_BYTES = 8;
 export class ChunkSet {
   /** How many chunks the blob has. */
   readonly chunks: number;
-  /** What another thread makes the same set of. */
+  /** Another thread constructs the same set from it. */
   readonly memory: SharedArrayBuffer;
   readonly bits: Uint8Array;
   readonly #used: Uint8Array;
   readonly #header: Int32Array;
 
-  /** @param memory - Of a set of as many chunks, to be that set; an empty one of its own otherwise. */
+  /** @param memory - Of another set of as many chunks, to share it; by default the set is new and empty. */
   constructor(chunks: number, memory = new SharedArrayBuffer(ChunkSet.memoryBytes(chunks))) {
     const bitBytes = Math.ceil(chunks / 8);
     this.chunks = chunks;
@@ -53,12 +53,12 @@ export class ChunkSet {
     this.#header = new Int32Array(memory, 0, 2);
   }
 
-  /** What a set of so many chunks takes. */
+  /** Memory of a set of so many chunks. */
   static memoryBytes(chunks: number): number {
     return HEADER_BYTES + 2 * Math.ceil(chunks / 8);
   }
 
-  /** How many of them are in the set. */
+  /** How many chunks are in the set. */
   get count(): number {
     return Atomics.load(this.#header, 0);
   }
@@ -68,7 +68,7 @@ export class ChunkSet {
     return Atomics.load(this.#header, 1);
   }
 
-  /** After the bits of chunks to evict were cleared, and before their bytes go. */
+  /** Call it after clearing the bits of chunks to evict, and before punching their holes. */
   nextGeneration(): void {
     Atomics.add(this.#header, 1, 1);
   }
@@ -77,7 +77,7 @@ export class ChunkSet {
   touch(first: number, end: number): void {
     for (let chunk = first; chunk < end; chunk++) {
       const bit = 1 << (chunk & 7);
-      // Looked at first, so that threads that read the same chunks do not take the cache line from each other.
+      // Checked first, so that threads that read the same chunks do not take the cache line from each other.
       if ((this.#used[chunk >>> 3]! & bit) === 0) this.#used[chunk >>> 3]! |= bit;
     }
   }
@@ -112,14 +112,14 @@ export class ChunkSet {
     return this.#keepOf(chunk >>> 3, ~bit) === 1;
   }
 
-  /** Takes out what is not in `bits`. */
+  /** Removes chunks that are not in `bits`. */
   intersect(bits: Uint8Array): void {
     for (let i = 0; i < this.bits.length; i++) this.#keepOf(i, bits[i]!);
   }
 
   /**
-   * Only while no other thread has the set.
-   * @returns False, and the set is as it was, if a bit past the last chunk is set.
+   * Call it only while no other thread has the set.
+   * @returns False, leaving the set unchanged, if a bit past the last chunk is set.
    */
   assign(bits: Uint8Array): boolean {
     const used = this.chunks & 7;

@@ -1,5 +1,5 @@
 /**
- * Goal: one process at a time, and a dead one is in nobody's way.
+ * Goal: one process at a time holds the lock, and a dead one does not block others.
  * Method: locks of processes that live, are gone, or were never there.
  */
 import assert from 'node:assert/strict';

@@ -9,13 +9,13 @@ import { statfs } from 'node:fs/promises';
 const GIB = 2 ** 30;
 const RESERVE_SHARE = 0.05;
 const RESERVE_BYTES_MIN = GIB;
-/** Of a disk so small that the minimum would take all of it. */
+/** Caps the reserve on a disk so small that the minimum would take all of it. */
 const RESERVE_SHARE_MAX = 0.5;
 const CAPACITY_BYTES_MAX = 20 * GIB;
 const CAPACITY_SHARE = 0.5;
 const LOOK_MS = 1000;
 
-/** What the cache leaves free of a file system of `totalBytes` if the configuration names no amount. */
+/** How much the cache leaves free of a file system of `totalBytes` if the configuration names no amount. */
 function defaultReserve(totalBytes: number): number {
   const wanted = Math.max(totalBytes * RESERVE_SHARE, RESERVE_BYTES_MIN);
   return Math.floor(Math.min(wanted, totalBytes * RESERVE_SHARE_MAX));
@@ -71,7 +71,7 @@ export class DiskSpace {
         const { bavail, bsize } = await statfs(this.#path);
         this.#freeBytes = bavail * bsize;
       } catch {
-        // The directory has been removed. Storing will tell what else is wrong.
+        // The directory has been removed. Storing reports any other fault.
         this.#freeBytes = this.totalBytes;
       }
     }

@@ -1,4 +1,4 @@
-/** A file that says when what was written to it is on the disk: the seam at which tests pull the plug. */
+/** A file that reports when its writes are on the disk: the seam at which tests simulate a loss of power. */
 import { constants, readSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { allocateRange, punchHole } from '../io/posix.js';
@@ -42,12 +42,12 @@ export class LocalDurableFile implements DurableFile {
     }
   }
 
-  /** A new file of `sizeBytes` zeroes, all of it a hole. There must be none of that name. */
+  /** A new file of `sizeBytes` zeroes, all of it a hole. Fails if the name exists. */
   static async create(path: string, sizeBytes: number): Promise<LocalDurableFile> {
     return await LocalDurableFile.#sized(await open(path, 'wx+', 0o600), sizeBytes);
   }
 
-  /** The same without a name, gone when it is closed. It takes no room in `directory`, which may be full. */
+  /** Like create(), but without a name: close() deletes it. It takes no room in `directory`, which may be full. */
   static async createUnnamed(directory: string, sizeBytes: number): Promise<LocalDurableFile> {
     return await LocalDurableFile.#sized(await open(directory, O_TMPFILE, 0o600), sizeBytes);
   }

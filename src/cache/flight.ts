@@ -1,14 +1,14 @@
 /**
- * Chunks of a blob on their way, and the reads that wait for them.
+ * Chunks of a blob in flight, and the reads that wait for them.
  *
- * A Waiter is one load(): it waits for one or more flights, until its own deadline and no longer. A flight goes on for as
- * long as somebody waits for it, whatever the answers are; each of its attempts goes through the handle of one of them.
+ * A Waiter is one load(): it waits for one or more flights, until its own deadline and no longer. A flight retries after
+ * any answer for as long as a Waiter waits for it; each attempt goes through the handle of one of its Waiters.
  */
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { BlobRanges } from '../registry/blob-ranges.js';
 import { SpeedFloor } from '../registry/speed-floor.js';
 
-/** Who wants chunks: a handle, with its own way to the registry. */
+/** A handle that requests chunks, with its own connection to the registry. */
 export interface Fetcher {
   readonly ranges: BlobRanges;
   /** Counts what fetching caused. */
@@ -20,24 +20,24 @@ type FlightState = 'queued' | 'fetching' | 'keeping' | 'landed';
 
 /** Chunks [first, end). Only a queued flight grows. */
 export class Flight {
-  /** Who asked first. Only its neighbours join. */
+  /** The first requester. Only its own adjacent requests join the flight. */
   readonly owner: Fetcher;
   first: number;
   end: number;
   state: FlightState = 'queued';
   readonly waiters = new Set<Waiter>();
-  /** Of the attempt under way. */
+  /** Aborts the current attempt. */
   abort = new AbortController();
   lastFetcher: Fetcher;
   lastError: unknown;
   failures = 0;
-  /** On the clock of performance.now(): no attempt starts before. */
+  /** No attempt starts before this time of performance.now(). */
   notBeforeMs = 0;
-  /** A read has waited for it in vain for a whole deadline. */
+  /** A read has waited a whole deadline for this flight in vain. */
   isDead = false;
-  /** It is left to a stream of the whole blob. */
+  /** A stream of the whole blob brings its chunks. */
   isParked = false;
-  /** The begin of the next chunk, from an attempt that broke within it. */
+  /** The beginning of the next chunk, from an attempt that broke within it. */
   rest: Uint8Array | undefined;
   readonly floor = new SpeedFloor();
 
@@ -56,11 +56,11 @@ export class Flight {
     return this.end - this.first;
   }
 
-  /** For the next attempt: the handles that wait take turns, as one may be refused what another is given. */
+  /** Picks the handle for the next attempt. Waiting handles take turns: one may have access that another lacks. */
   nextFetcher(): Fetcher {
     const waiting = [...new Set([...this.waiters].map(({ fetcher }) => fetcher))];
     const step = this.failures === 0 && waiting.includes(this.lastFetcher) ? 0 : 1;
-    // indexOf() of what is not there is -1: the first.
+    // indexOf() returns -1 for an absent handle, which selects the first.
     const next = waiting[(waiting.indexOf(this.lastFetcher) + step) % waiting.length];
     this.lastFetcher = next ?? this.lastFetcher;
     return this.lastFetcher;
@@ -69,7 +69,7 @@ export class Flight {
 
 export class Waiter {
   readonly fetcher: Fetcher;
-  /** Of a mounted disk: every failure is waited out. Otherwise only `Unavailable` is. */
+  /** A read of a mounted disk waits through every failure, other reads only through `Unavailable`. */
   readonly isMounted: boolean;
   readonly startedMs = performance.now();
   readonly waitMs: number;
@@ -84,8 +84,8 @@ export class Waiter {
   #settle: (error?: unknown) => void = () => {};
 
   /**
-   * @param onExpired - Its time is up. What it answers is waited for, in ms; 0 is an end.
-   * @param onLeft - It waits for these no more: they have landed, or it has failed.
+   * @param onExpired - Called at the deadline. Returns how many ms to wait longer; 0 fails the read.
+   * @param onLeft - Called when the Waiter ends, with its flights that have not landed.
    */
   constructor(
     fetcher: Fetcher,
@@ -107,14 +107,14 @@ export class Waiter {
     this.#timer = setTimeout(() => this.#expire(), waitMs);
   }
 
-  /** One of its flights is over, well. */
+  /** One of its flights has succeeded. */
   landed(flight: Flight): void {
     flight.waiters.delete(this);
     this.#flights.delete(flight);
     if (this.#flights.size === 0) this.#end();
   }
 
-  /** `by` goes on with what `flight` was to bring. */
+  /** `by` takes over the chunks of `flight`. */
   moved(flight: Flight, by: Flight): void {
     flight.waiters.delete(this);
     this.#flights.delete(flight);

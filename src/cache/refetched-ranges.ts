@@ -1,10 +1,10 @@
 /**
- * Ranges that the reader of a mounted disk drops and asks for again because they fail a check: it pauses in between, and
- * waits all the same. Pauses double (io/random-access-file.ts), so that one who has not come back after twice the last of
- * them has its bytes or has given up.
+ * Ranges that the reader of a mounted disk drops and refetches because they fail a check. The reader pauses between
+ * attempts, and those pauses count as waiting. Pauses double (io/random-access-file.ts), so a reader that has not
+ * retried after twice its last pause has its bytes or has given up.
  */
 
-/** At a time; the reads of a device are fewer. */
+/** More than the concurrent reads of a device. */
 const RANGES_MAX = 256;
 /** The longest pause, and a fetch. */
 const SILENT_MS_MAX = 6_000;
@@ -35,7 +35,7 @@ export class RefetchedRanges {
     range.lastMs = nowMs;
   }
 
-  /** How many are being asked for again since `msMin` or longer, and since when the first of them is. */
+  /** How many ranges have been refetched for `msMin` or longer, and for how many ms the oldest of them. */
   waits(msMin: number): { readonly reads: number; readonly ms: number } {
     const nowMs = performance.now();
     let reads = 0;

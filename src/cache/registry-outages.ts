@@ -1,8 +1,9 @@
 /**
- * Which registries fail, for the log: one line when the reads of mounted disks begin to wait for one, and one when
- * everything that failed there has succeeded, or the last of it is closed. A registry that comes and goes has a pair of lines every QUIET_MS at most.
+ * Logs which registries fail: one line when reads of mounted disks begin to wait for a registry, and one when all its
+ * failed blobs have succeeded, or the last of them is closed. A flapping registry gets a pair of lines every QUIET_MS at
+ * most.
  *
- * Also bounds how often a registry that fails is asked, whatever the number of its blobs.
+ * Also limits the rate of attempts at a failing registry, for any number of blobs.
  */
 
 const QUIET_MS = 10_000;
@@ -18,11 +19,11 @@ export interface OutageLog {
     readonly err: unknown;
   }): void;
   recovered(outage: { readonly registry: string; readonly afterMs: number }): void;
-  /** Every blob that failed is closed: no read waits, and nobody knows whether it is back. */
+  /** Every failed blob is closed: no read waits, and the state of the registry is unknown. */
   left(outage: { readonly registry: string; readonly afterMs: number }): void;
 }
 
-/** A blob, as the reads that wait for it. */
+/** The waiting reads of a blob. */
 export interface WaitedFor {
   readonly waitingReads: number;
   /** How long the oldest of them has waited. */
@@ -38,9 +39,9 @@ interface Outage {
 export class RegistryOutages {
   readonly #log: OutageLog;
   readonly #outages = new Map<string, Outage>();
-  /** Of registries, when there was a line. Those that are older than QUIET_MS go with the next. */
+  /** When each registry was last logged. #mayLog() deletes entries older than QUIET_MS. */
   readonly #loggedMs = new Map<string, number>();
-  /** Of registries, up to when attempts are given away. */
+  /** When the next attempt at each registry is free. */
   readonly #takenMs = new Map<string, number>();
 
   constructor(log: OutageLog) {
@@ -73,7 +74,7 @@ export class RegistryOutages {
     this.#without(registry, blob, (outage) => this.#log.recovered(outage));
   }
 
-  /** The blob is closed: what comes of it is of no interest any more. */
+  /** The blob is closed, so its outcome no longer matters. */
   closed(registry: string, blob: WaitedFor): void {
     this.#without(registry, blob, (outage) => this.#log.left(outage));
   }

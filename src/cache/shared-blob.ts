@@ -1,6 +1,6 @@
 /**
- * One blob in the cache, as all its handles share it: the file on disk, the fetches under way, and the
- * chunks that found no room. It is read by BlobReaders (blob-reader.ts), on this thread and on others.
+ * The state of a cached blob that all its handles share: the file on disk, the fetches in flight, and the
+ * chunks that found no room. BlobReaders (blob-reader.ts) read it, on this thread and on others.
  */
 import { readSync } from 'node:fs';
 import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
@@ -16,17 +16,17 @@ import type { FetchScheduler } from './fetch-scheduler.js';
 import type { HeldChunks } from './held-chunks.js';
 import type { RegistryOutages } from './registry-outages.js';
 
-/** What a blob needs of the cache it is in. */
+/** The services that a blob uses of its cache. */
 export interface BlobHome {
   readonly scheduler: FetchScheduler;
   readonly outages: RegistryOutages;
   readonly held: HeldChunks;
   readonly room: Pick<CacheRoom, 'reserve' | 'release' | 'evict' | 'unaskedBytesMax'>;
-  /** Nothing can be stored, for this reason. Called as often as that happens. */
+  /** A store failed for this reason. Called for every failure. */
   full(fault: ObdError): void;
   /** Storing works. */
   stored(): void;
-  /** Something in the blob's set of chunks is not on the disk yet. */
+  /** The blob's set of chunks has unsaved changes. */
   changed(blob: SharedBlob): void;
   /** A fault that was survived. */
   report(fault: ObdError): void;
@@ -85,7 +85,7 @@ export class SharedBlob implements ChunkStore {
     }
   }
 
-  /** Of this blob's bytes, how many are on the disk. */
+  /** How many of this blob's bytes are on the disk. */
   get storedBytes(): number {
     const { stored } = this;
     if (stored.count === 0) return 0;
@@ -93,7 +93,7 @@ export class SharedBlob implements ChunkStore {
     return stored.count * CHUNK_BYTES - (stored.has(this.chunks - 1) ? missingOfLast : 0);
   }
 
-  /** To read the file by. */
+  /** The descriptor that readers use. */
   get fd(): number | undefined {
     return this.#file?.fd;
   }
@@ -106,7 +106,7 @@ export class SharedBlob implements ChunkStore {
     return this.stored.has(chunk) || this.#home.held.find(this, chunk) !== undefined;
   }
 
-  /** Bytes that failed a check further up were dropped by their reader; `label` names them and their registry. */
+  /** A reader dropped bytes that failed a check further up; `label` names the blob and its registry. */
   distrusted(label: string, offset: number, length: number): void {
     const message = `Fetching ${length} bytes of ${label} at ${offset} again: they failed a check`;
     const details = { digest: this.digest, offset, length };
@@ -114,19 +114,19 @@ export class SharedBlob implements ChunkStore {
     this.#dropped(offset, length);
   }
 
-  /** Bytes that the disk does not give back were dropped by their reader. */
+  /** A reader dropped bytes that the disk cannot read. */
   lost(offset: number, length: number, problem: string): void {
     this.#report(ErrorCodes.Io, `Cannot read cached bytes of ${this.digest} at ${offset}`, problem);
     this.#dropped(offset, length);
   }
 
-  /** By a reader, out of the set. It may have been of another thread, so they may be here again by now. */
+  /** A reader, perhaps on another thread, removed the chunks from the set; they may be cached again by now. */
   #dropped(offset: number, length: number): void {
     const end = Math.ceil((offset + length) / CHUNK_BYTES);
     for (let chunk = Math.floor(offset / CHUNK_BYTES); chunk < end; chunk++) {
       this.#home.held.drop(this, chunk);
     }
-    // What other threads have of them in memory goes too.
+    // Other threads drop their copies in memory too.
     this.stored.nextGeneration();
     this.#home.changed(this);
   }
@@ -158,7 +158,7 @@ export class SharedBlob implements ChunkStore {
       const read = readSync(this.fd, stored, 0, stored.length, chunk * CHUNK_BYTES);
       return read !== stored.length || stored.equals(bytes);
     } catch {
-      // A reader will find out, and say so.
+      // A reader gets the same error, and reports it.
       return true;
     }
   }
@@ -168,7 +168,7 @@ export class SharedBlob implements ChunkStore {
       this.#home.held.drop(this, chunk);
       this.stored.delete(chunk);
     }
-    // What any thread has of them in memory goes too.
+    // All threads drop their copies in memory too.
     this.stored.nextGeneration();
     this.#home.changed(this);
   }
@@ -185,7 +185,7 @@ export class SharedBlob implements ChunkStore {
     }
   }
 
-  /** False where there is no room, or the disk is not well. */
+  /** @returns False if there is no room, or the disk fails. */
   async #store(first: number, bytes: Uint8Array): Promise<boolean> {
     if (this.#file === undefined) return false;
     const doing = `Cannot store ${bytes.length} bytes of ${this.digest}`;
@@ -225,7 +225,7 @@ export class SharedBlob implements ChunkStore {
     }
   }
 
-  /** Writes what is known to be here to the disk; a disk that fails makes it forget the newest. */
+  /** Saves the set of chunks to the disk; if the disk fails, the set loses the newest ones. */
   async save(): Promise<void> {
     if (this.#file === undefined) return;
     try {
@@ -235,7 +235,7 @@ export class SharedBlob implements ChunkStore {
     }
   }
 
-  /** When no handle is left and nothing is under way. Never fails. */
+  /** Call it when no handle and no fetch is left. Never fails. */
   async close(): Promise<void> {
     this.#home.held.dropAll(this);
     try {

@@ -1,14 +1,14 @@
 /**
- * Disk space that the cache's directory holds for the daemon's own small files: a device's record and directory have to be
- * made even when others have filled the disk and the cache has nothing left to evict.
+ * Disk space that the cache's directory reserves for the daemon's own small files: the daemon must be able to create a
+ * device's record and directory even when others have filled the disk and the cache has nothing left to evict.
  */
 import { open, truncate } from 'node:fs/promises';
 import { allocateRange } from '../io/posix.js';
 
 const SPARE_BYTES_MAX = 1 << 20;
-/** Of a file system that is very small. */
+/** The limit on a very small file system. */
 const SPARE_SHARE = 1 / 64;
-/** What one request takes out of it: a record, a few directories, and their blocks of metadata. */
+/** The need of one request: a record, a few directories, and their blocks of metadata. */
 const PIECE_BYTES = 128 * 1024;
 
 export class SpareSpace {
@@ -25,7 +25,7 @@ export class SpareSpace {
     this.#wantedBytes = Math.ceil(Math.min(SPARE_BYTES_MAX, diskBytes * SPARE_SHARE));
   }
 
-  /** Takes the space as far as the disk has it. Idempotent. */
+  /** Allocates as much of the space as the disk has. Idempotent. */
   async fill(): Promise<void> {
     if (this.#bytes === this.#wantedBytes) return;
     try {

@@ -1,7 +1,7 @@
 /**
- * Decides whether a whole blob that was sent in place of a range is taken. A server that has answered with ranges of this
- * blob may send it whole once by mistake, and one range is worth more than a gigabyte nobody asked for: it is asked once
- * more, after a pause. If it sends the blob whole again, that is what it does now.
+ * Decides whether to accept a whole blob that was sent in place of a range. A server that has answered with ranges of
+ * this blob may send it whole once by mistake, and a gigabyte that no read requested is expensive: the range is
+ * requested once more, after a pause. If the server sends the blob whole again, it is accepted.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { BlobRanges, WholeBlob } from '../registry/blob-ranges.js';
@@ -11,15 +11,15 @@ export class StrayWhole {
   /** When the first whole blob since the last range was refused. */
   #refusedMs: number | undefined;
 
-  /** It has answered with a range. */
+  /** The server has answered with a range. */
   ranged(): void {
     this.#hasRanges = true;
     this.#refusedMs = undefined;
   }
 
   /**
-   * @param startedMs - When it was asked: what was under way together is refused together.
-   * @returns Why it is not taken; undefined if it is.
+   * @param startedMs - When the request began: whole blobs in flight at the first refusal are refused too.
+   * @returns Why it is refused; undefined if it is accepted.
    */
   errorOf({ host }: WholeBlob, ranges: BlobRanges, startedMs: number): ObdError | undefined {
     if (!this.#hasRanges) return undefined;

@@ -1,6 +1,6 @@
 /**
- * Goal: a read of a mounted disk waits for its bytes until its deadline, whatever the registry answers, and asks no
- * more often than it has to; a blob that comes whole is taken as it comes.
+ * Goal: a read of a mounted disk waits for its bytes until its deadline, for any answer of the registry, and sends no
+ * more requests than it has to; a blob that is sent whole is stored as it arrives.
  * Method: a registry's blob in memory that fails as told; real cache files.
  */
 import assert from 'node:assert/strict';
@@ -161,7 +161,7 @@ test('hundreds of reads of many blobs ask a dead registry 20 times a second at m
       [3, 9, 15, 21, 27].map((chunk) => assert.rejects(loadMounted(blob, chunk, 4_500))),
     );
     await Promise.all(reads);
-    // Of each blob, what is under way when it fails first comes on top of that.
+    // The requests that each blob has in flight at its first failure come on top of that.
     const first = askedMs.filter((ms) => ms < startedMs + 400).length;
     assert.ok(first <= 60 * 5 + 10, `${first} requests at first`);
     for (let fromMs = startedMs + 400; fromMs < startedMs + 4_400; fromMs += 500) {
@@ -285,7 +285,7 @@ for (const sizeKnown of [true, false]) {
       ranges.whole = () => wholeOf(CONTENT, 5, sizeKnown);
       await Promise.all([3, 40, 20].map((chunk) => loadMounted(blob, chunk, 10_000)));
       await assertReads(blob, 0, CONTENT.length);
-      // Of unknown size and with nothing to compare it with, it is checked before it is kept.
+      // The cache checks a blob of unknown size, with nothing to compare it with, before it keeps it.
       assert.ok(
         ranges.requests.length <= (sizeKnown ? 3 : 6),
         `${ranges.requests.length} requests`,
@@ -314,7 +314,7 @@ test('a stream that is not the blob leaves nothing', async () => {
     await loadMounted(blob, 0, 10_000);
     let streams = 0;
     const wrong = distinctBytes(CONTENT.length, 7);
-    // The second begins as the blob does.
+    // The second has the same beginning as the blob.
     wrong.copy(wrong, 0);
     const late = Buffer.concat([CONTENT.subarray(0, CHUNK_BYTES), wrong.subarray(CHUNK_BYTES)]);
     ranges.whole = () => [wholeOf(wrong), wholeOf(late)][streams++];

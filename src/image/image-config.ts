@@ -1,9 +1,9 @@
 /**
  * The description of one device that overlaybd calls config.v1.json: which layers, from where.
  *
- * Keys that this build does not know are tolerated, as overlaybd tolerates them, and keys of the wrong type
- * are refused, by file and name. What this build cannot honour is refused where ignoring it would show
- * wrong bytes (a writable upper); what only costs speed (`download`, traces to replay) is ignored.
+ * The reader tolerates unknown keys, as overlaybd does, and refuses keys of the wrong type, naming file and
+ * key. It refuses unsupported keys if ignoring them would show wrong bytes (a writable upper), and ignores
+ * those that only cost speed (`download`, traces to replay).
  *
  * Writing replaces the file atomically.
  */
@@ -19,7 +19,7 @@ import { parseBlobUrl } from './blob-url.js';
 /** 255 layers with four paths of 4096 bytes each are 4 MiB. */
 const CONFIG_BYTES_MAX = 4 << 20;
 
-/** Empty strings and zeroes are as good as nothing: overlaybd's producers write either. */
+/** Empty strings and zeroes count as absent: overlaybd's producers write either. */
 const path = z
   .string()
   .refine((text) => text === '' || isAbsolute(text), 'must be an absolute path')
@@ -39,12 +39,12 @@ const blobUrl = z
 const lowerSchema = z.object({
   /** A local layer file. */
   file: path,
-  /** Holds the layer as overlaybd.commit or overlaybd.sealed, once somebody has put it there. */
+  /** May hold the layer, as overlaybd.commit or overlaybd.sealed. */
   dir: path,
   digest,
-  /** Of the blob, bytes. */
+  /** Size of the blob in bytes. */
   size: z.number().int().nonnegative().optional(),
-  /** Where this blob is, if not where the image's others are. A key of obd-ts; overlaybd passes over it. */
+  /** Overrides the image's repoBlobUrl for this blob. A key of obd-ts; overlaybd ignores it. */
   repoBlobUrl: blobUrl.optional(),
   /** TurboOCI: the uncompressed tar of the original layer. */
   targetFile: path,
@@ -58,7 +58,7 @@ const configSchema = z.object({
   /** Bottom first. */
   lowers: z.array(lowerSchema).max(LAYERS_MAX, `at most ${LAYERS_MAX} layers`).default([]),
   upper: z.object({ index: path, data: path, target: path, gzipIndex: path }).optional(),
-  /** Where overlaybd writes what became of an attempt to open the image. */
+  /** Where overlaybd writes the result of opening the image. */
   resultFile: path,
   /** The topmost lower holds a trace and no blocks. */
   accelerationLayer: z.boolean().optional(),
@@ -87,9 +87,9 @@ export async function readImageConfig(path: string): Promise<ImageConfig> {
 }
 
 /**
- * Writes the config compactly, empty values left out as overlaybd's snapshotter does, for its owner alone.
+ * Writes the config compactly, readable only by its owner. Omits empty values, as overlaybd's snapshotter does.
  *
- * @throws {ObdError} `NoSpace`, `Io`; the file is then as it was.
+ * @throws {ObdError} `NoSpace`, `Io`; the file is then unchanged.
  */
 export async function writeImageConfig(path: string, config: ImageConfig): Promise<void> {
   const { repoBlobUrl, lowers, upper, resultFile, accelerationLayer } = config;
@@ -116,7 +116,7 @@ function withoutEmpty(object: object): object {
 
 async function readText(path: string): Promise<string> {
   try {
-    // Opening a pipe would wait for who writes to it; a file does not care.
+    // Without O_NONBLOCK, opening a pipe waits for a writer; it does not affect a file.
     const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
       const stat = await file.stat();

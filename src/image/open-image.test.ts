@@ -1,6 +1,6 @@
 /**
  * Goal: an image opens from files, from a registry and from both, in few requests, as the disk that its
- * layers add up to; what cannot be opened is named, and leaves nothing open.
+ * layers add up to; a failed opening names the layer, and leaves nothing open.
  * Method: layers of our own making and upstream's vectors, through a real cache, from a registry in memory.
  */
 import assert from 'node:assert/strict';
@@ -64,14 +64,14 @@ async function withScene(work: (scene: Scene) => Promise<void>): Promise<void> {
   }
 }
 
-/** What this process has open below `directory`. */
+/** The files below `directory` that this process has open. */
 function openPaths(directory: string): string[] {
   const paths: string[] = [];
   for (const fd of readdirSync('/proc/self/fd')) {
     try {
       paths.push(readlinkSync(`/proc/self/fd/${fd}`));
     } catch {
-      // The one that readdir itself had open.
+      // The descriptor that readdir itself had open.
     }
   }
   return paths.filter((path) => path.startsWith(directory));
@@ -88,7 +88,7 @@ function layer(at: number, pages: number, seed: number): Buffer {
   return sink.written;
 }
 
-/** Half noise, so that it is stored in about a half. */
+/** Half noise, so that it compresses to about a half. */
 function page(at: number, seed: number): Buffer {
   const bytes = Buffer.alloc(4096, `layer ${seed} `);
   for (let i = 0; i < 2048; i += 4) {
@@ -159,11 +159,11 @@ describe('openImage()', () => {
     await withScene(async ({ registry, open }) => {
       const lowers = Array.from({ length: 50 }, (_, i) => {
         const bytes = layer(0, 400, i);
-        // Of the index of the ZFile, which nobody is to look at.
+        // Damages the index of the ZFile, which the opening must not read.
         bytes.fill(0xff, bytes.length - 4096, bytes.length - 3072);
         return { digest: registry.add(bytes).digest };
       });
-      // Enough for the tables of some, but not of all.
+      // Enough for the tables of some layers, but not of all.
       const budget = new IndexBudget(32 << 10);
       const account = budget.account(false);
       await assert.rejects(open({ lowers }, account), {

@@ -1,17 +1,17 @@
 /**
- * From an image config to the disk that its layers add up to.
+ * Opens an image config as the disk that its layers add up to.
  *
  * A layer is, first match first: `file`, `dir`/overlaybd.commit, `dir`/.commit, `dir`/overlaybd.sealed, or
- * the blob in the registry. All layers are opened in parallel; if one cannot be, all are closed again, the fetches
- * of those still being opened end, and the error says which it was.
+ * the blob in the registry. openImage() opens all layers in parallel. If one fails, it closes all layers, aborts the
+ * fetches of those still being opened, and throws an error that names the failed layer.
  *
  * Cost of a layer that is remote and not cached: two requests at once, one of the blob's first chunk, which
- * has the headers, and one of its last part, which has the indexes of ZFile and layer. Where these are
- * larger than expected there are one or two more, one after the other.
+ * has the headers, and one of its last part, which has the indexes of ZFile and layer. If the indexes are
+ * larger than expected, one or two more requests follow, one after the other.
  *
  * All layers are at the same step: first all headers, then all tables of compressed blocks, then all indexes of layers.
- * What a step takes of memory is charged once for all layers before it begins (src/io/index-budget.ts), so an image that
- * claims too much is refused after ENDS_BYTES_MAX, whatever it has of layers.
+ * The memory of a step is charged once for all layers before the step begins (src/io/index-budget.ts), so an image that
+ * claims too much is refused after ENDS_BYTES_MAX, for any number of layers.
  */
 import { join } from 'node:path';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
@@ -25,9 +25,9 @@ import type { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { parseBlobUrl } from './blob-url.js';
 import type { ImageConfig, LowerLayer } from './image-config.js';
 
-/** As overlaybd has it. */
+/** The same limit as in overlaybd. */
 const OPENINGS_MAX = 32;
-/** In `dir`, in order; the second is what old versions of overlaybd's snapshotter wrote. */
+/** In `dir`, in order; old versions of overlaybd's snapshotter wrote the second. */
 const LOCAL_NAMES = ['overlaybd.commit', '.commit', 'overlaybd.sealed'] as const;
 /** Headers of tar, ZFile and layer. */
 const HEAD_BYTES = 4096;
@@ -39,10 +39,10 @@ const TAIL_SHARE = 1 / 512;
 const TAIL_BYTES_MIN = 64 * 1024;
 /** The rest of a larger index is fetched after the headers have been read and the memory for it has been charged. */
 const TAIL_BYTES_MAX = 4 << 20;
-/** Of all layers together. */
+/** The limit for all layers together. */
 const ENDS_BYTES_MAX = 64 << 20;
 
-/** A blob of a registry, and what is known of it. */
+/** A blob of a registry, with its size if known. */
 export interface BlobAddress {
   readonly host: string;
   readonly repository: string;
@@ -52,11 +52,11 @@ export interface BlobAddress {
 }
 
 export interface ImageSurroundings<B extends RandomAccessFile> {
-  /** The blob as a file that is fetched as it is read. @throws {ObdError} what keeps it from being opened. */
+  /** The blob as a file that is fetched as it is read. @throws {ObdError} if it cannot be opened. */
   readonly openBlob: (address: BlobAddress) => Promise<B>;
   /** The cache that all files of this thread share. */
   readonly decoded: DecodedBlocks;
-  /** Charged with the indexes of this image; what is charged when the image closes is its owner's to release. */
+  /** Charged with the indexes of this image; its owner releases the charge when the image closes. */
   readonly memory: IndexMemory;
 }
 
@@ -87,7 +87,7 @@ export class OpenedImage<B extends RandomAccessFile> {
   }
 }
 
-/** @throws {ObdError} naming the layer, with the code of what kept it from being opened. */
+/** @throws {ObdError} naming the layer that cannot be opened, with the code of the cause. */
 export async function openImage<B extends RandomAccessFile>(
   config: ImageConfig,
   surroundings: ImageSurroundings<B>,
@@ -99,7 +99,7 @@ export async function openImage<B extends RandomAccessFile>(
       'Cannot open an image with an "upper" layer: devices are read-only; leave it out and put an overlayfs above the device',
     );
   }
-  // A trace, for prefetching, is no part of the disk.
+  // A trace serves prefetching and is not part of the disk.
   const blocks = accelerationLayer === true ? lowers.slice(0, -1) : lowers;
   const { memory } = surroundings;
   const blobs = new OpeningBlobs(surroundings.openBlob);
@@ -133,14 +133,14 @@ export async function openImage<B extends RandomAccessFile>(
     await onAll(async (i) => {
       opened[i] = await layers[i]!.loadIndex();
     });
-    // It keeps a merged index and none of the layers' own.
+    // The stack keeps a merged index and drops those of the layers.
     const stack = new LayerStack(opened);
     const spareBytes = chargedBytes - stack.indexBytes;
     if (spareBytes > 0) memory.release(spareBytes);
     else await memory.charge(-spareBytes, stack.label);
     return new OpenedImage(stack, openings);
   } catch (error) {
-    // Those that were not reached are holes, which forEach passes over.
+    // Layers that were not reached are holes in the array, which forEach skips.
     openings.forEach(({ layer, target }) => {
       layer.close();
       target?.close();
@@ -163,7 +163,7 @@ function largestOf(layers: readonly LayerOpening[]): string {
   return largest?.label ?? '';
 }
 
-/** The blobs of an image that is being opened. After one layer has failed, none of them is fetched any further. */
+/** The blobs of an image that is being opened. After one layer has failed, close() ends the fetches of all. */
 class OpeningBlobs<B extends RandomAccessFile> {
   readonly #open: ImageSurroundings<B>['openBlob'];
   readonly #blobs: B[] = [];
@@ -260,7 +260,7 @@ async function openRemote<B extends RandomAccessFile>(
   return await openBlob({ ...repository, digest, sizeBytes: size || undefined });
 }
 
-/** Brings what opening reads, in one turn, so that the ends of a small blob come in one request. */
+/** Loads both ends of the blob in one turn, so that the ends of a small blob share one request. */
 async function loadEnds(blob: RandomAccessFile, bytesMax: number): Promise<void> {
   const { sizeBytes } = blob;
   const wanted = Math.max(TAIL_BYTES_MIN, Math.ceil(sizeBytes * TAIL_SHARE));

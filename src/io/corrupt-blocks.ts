@@ -1,10 +1,10 @@
 /**
  * Blocks of a mounted disk that failed their check for a whole deadline, refetched again and again. They are likely to be
- * damaged where they come from: later reads of them wait less, so that who reads one twice does not hang twice.
+ * damaged where they come from: later reads of them wait less, so that a program that reads one twice does not hang twice.
  */
 import type { ObdError } from '../errors.js';
 
-/** Of one disk; beyond, the oldest are forgotten and waited for in full once more. */
+/** Limit for one disk; beyond it the oldest are evicted, and a read waits for them in full once more. */
 const BLOCKS_MAX = 256;
 
 /** By disk. */

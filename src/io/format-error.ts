@@ -1,6 +1,6 @@
 /**
- * What the readers of stored formats say and do when bytes break a rule: every complaint names the
- * file, the offset and the rule, and a copy that can be fetched again is, before it is believed.
+ * Errors and refetches for the readers of stored formats when bytes break a rule: every error names the
+ * file, the offset and the rule, and a copy that can be fetched again is refetched before it counts as corrupt.
  */
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import { type RandomAccessFile, REFETCHES_MAX } from './random-access-file.js';
@@ -13,7 +13,7 @@ export function corrupt(file: { readonly label: string }, offset: number, rule: 
   });
 }
 
-/** The bytes of `file` at `offset` are well formed, and ask for what this build does not do. */
+/** The bytes of `file` at `offset` are well formed, and need a feature that this build lacks. */
 export function unsupported(
   file: { readonly label: string },
   offset: number,
@@ -29,7 +29,7 @@ export function unsupported(
  * Runs `attempt`, which reads and checks [offset, offset + length) of `file`; when it finds those
  * bytes corrupt, drops the local copy and tries again, at most `refetchesMax` times.
  *
- * @throws what `attempt` throws; `Corrupt` only where no better copy was to be had.
+ * @throws errors of `attempt`; `Corrupt` only if no better copy is available.
  */
 export async function refetchWhileCorrupt<T>(
   file: RandomAccessFile,

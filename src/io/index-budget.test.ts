@@ -1,6 +1,6 @@
 /**
- * Goal: open images are refused what others have, the image itself is refused at once what the whole budget has not, and
- * an opening waits for others that are only under way.
+ * Goal: the budget refuses a charge that open images leave no room for, refuses at once a charge above the whole limit,
+ * and lets a charge wait for other openings.
  * Method: accounts of one budget, also by the way that another thread joins them.
  */
 import assert from 'node:assert/strict';

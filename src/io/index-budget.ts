@@ -1,10 +1,10 @@
 /**
  * One limit on the memory that images claim while they are open: tables of compressed blocks, indexes of layers, and the
- * bitmaps of cached blobs. What an image claims is in headers that its author wrote, so it is charged before the memory
- * is allocated, or the index that fills it is fetched.
+ * bitmaps of cached blobs. The author of an image wrote the sizes in its headers, so memory is charged before it is
+ * allocated, and before the index that fills it is fetched.
  *
- * What an opening has charged may come back soon, by its end or its refusal; what an open image has, may not. So a charge
- * waits where only other openings are in its way, and is refused at once where open images are, or the image itself.
+ * An opening may soon return its charge, when it ends or is refused; an open image may not. So a charge waits if only
+ * other openings block it, and is refused at once if open images block it, or the image's own size does.
  *
  * The counters are in shared memory: all threads charge one budget, each by itself. They are in KiB, rounded up
  * for each charge, so that they fit 32 bits up to 2 TiB.
@@ -13,20 +13,20 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, ObdError } from '../errors.js';
 
 const UNIT_BYTES = 1024;
-/** What the shared counter can hold. */
+/** The largest value of the shared counter. */
 export const INDEX_BUDGET_BYTES_MAX = (2 ** 31 - 1) * UNIT_BYTES;
 /** How long a charge waits for other openings. */
 const WAIT_MS = 30_000;
 const POLL_MS = 50;
-/** In the shared counters: all that is charged, and that of openings alone. */
+/** Indexes of the shared counters: all charges, and those of openings alone. */
 const USED = 0;
 const OPENING = 1;
 
-/** What one image charges. */
+/** The account that one image charges. */
 export interface IndexMemory {
   /**
    * Charges memory that is about to be allocated; waits for it at most 30 s, while other images are being opened.
-   * @param what - Whose it is, for the message.
+   * @param what - The owner of the memory, for the message.
    * @throws {ObdError} `Unsupported` if the budget has less left.
    */
   charge(bytes: number, what: string): Promise<void>;
@@ -37,7 +37,7 @@ export interface IndexMemory {
 /** For programs that open one image and end. */
 export const UNLIMITED_INDEX_MEMORY: IndexMemory = { async charge() {}, release() {} };
 
-/** An account as another thread is told of it. */
+/** Describes an account to another thread. */
 export interface SharedIndexAccount {
   readonly limitBytes: number;
   readonly mayExceed: boolean;
@@ -49,7 +49,7 @@ export class IndexBudget {
   readonly #limitBytes: number;
   readonly #counters = new SharedArrayBuffer(8);
 
-  /** A budget of which nothing is used. @param limitBytes - At most {@link INDEX_BUDGET_BYTES_MAX}. */
+  /** Creates an unused budget. @param limitBytes - At most {@link INDEX_BUDGET_BYTES_MAX}. */
   constructor(limitBytes: number) {
     this.#limitBytes = limitBytes;
   }
@@ -118,7 +118,7 @@ export class IndexAccount implements IndexMemory {
     this.#giveBack(Atomics.load(this.#own, 0));
   }
 
-  /** In such an order that another thread may take a charge for one of an opening, and waits, but never the reverse. */
+  /** Orders its updates so that another thread may mistake a charge for an opening's and wait, never the reverse. */
   #take(units: number): boolean {
     Atomics.add(this.#counters, OPENING, units);
     for (;;) {

@@ -1,4 +1,4 @@
-/** What is mounted in this process's mount namespace, as the kernel tells it (proc(5), /proc/self/mountinfo). */
+/** Reads the mounts of this process's mount namespace from /proc/self/mountinfo (proc(5)). */
 import { readFile } from 'node:fs/promises';
 
 const MOUNT_TABLE = '/proc/self/mountinfo';
@@ -10,7 +10,7 @@ export interface MountPoint {
   readonly source: string;
 }
 
-/** All mounts, those made later behind those made earlier: of two with one target, the last is the one seen there. */
+/** All mounts, oldest first: of two with one target, the last is the visible one. */
 export async function readMountTable(): Promise<MountPoint[]> {
   return parseMountTable(await readFile(MOUNT_TABLE, 'utf8'));
 }

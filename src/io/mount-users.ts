@@ -1,27 +1,27 @@
 /**
- * Who keeps a file system mounted: processes that use files of a mount, and mount namespaces that have a copy of it.
+ * Finds the users that keep a file system mounted: processes with files of a mount, and mount namespaces with a copy.
  *
- * Both are looked up in /proc, for an error message or a decision on a path that has failed already, so the cost of a
- * scan does not matter. A process that ends meanwhile, or may not be looked into, is none.
+ * Both come from /proc, for an error message or a decision on a path that has failed already, so the cost of a scan does
+ * not matter. The scan skips processes that end during it, or that this process may not inspect.
  */
 import { readdir, readFile, readlink, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { unescaped } from './mount-table.js';
 
-/** Of SigPnd and ShdPnd in /proc/PID/status: bit 8 is signal 9. */
+/** Bit 8 of SigPnd and ShdPnd in /proc/PID/status is signal 9. */
 const SIGKILL_BIT = 1n << 8n;
-/** More are not looked for: a message that names these few is long enough. */
+/** The scan stops there: a message that names these few is long enough. */
 const FOUND_MAX = 8;
 const MINOR_BITS = 8n;
 
 export interface MountUser {
   readonly pid: number;
-  /** Of the program, cut off by the kernel at 15 bytes. */
+  /** Name of the program, which the kernel cuts off at 15 bytes. */
   readonly name: string;
 }
 
 export interface FileUser extends MountUser {
-  /** Whether it was killed, and ends as soon as the kernel lets it. */
+  /** Whether SIGKILL is pending: the process ends as soon as the kernel lets it. */
   readonly isKilled: boolean;
 }
 

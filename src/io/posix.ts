@@ -1,4 +1,4 @@
-/** System calls that Node has no function for, by native/posix. */
+/** System calls that Node does not offer, through native/posix. */
 import type { Socket } from 'node:net';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { loadNativeAddon } from './native-addon.js';
@@ -14,14 +14,14 @@ interface Addon {
 const addon = loadNativeAddon('posix', 'posix') as Addon;
 
 /**
- * A descriptor of its own for the connection of `socket`, which stays open when that is destroyed: Node closes, and
- * does not shut down, what it destroys. Any thread can make a socket of it.
+ * Duplicates the descriptor of a connected socket. The duplicate stays open when `socket` is destroyed, because Node
+ * closes destroyed sockets without a shutdown. Any thread can make a socket of it.
  *
- * @throws {ObdError} `Io` for a socket that has none; system errors (`EMFILE`).
+ * @throws {ObdError} `Io` for a socket without a descriptor; system errors (`EMFILE`).
  */
 export function duplicateOf(socket: Socket): number {
-  // No interface of Node's says it. It is how Node's own cluster and child_process know, since 0.x; where it should
-  // cease to be so, this fails and no connection is mixed up with another.
+  // No public interface of Node has the descriptor. Node's own cluster and child_process read it here since 0.x. If
+  // Node removes it, this throws and mixes up no connections.
   const { _handle: handle } = socket as unknown as { _handle?: { readonly fd?: unknown } | null };
   const fd = handle?.fd;
   if (typeof fd !== 'number' || fd < 0) {
@@ -34,8 +34,8 @@ export function duplicateOf(socket: Socket): number {
 }
 
 /**
- * This process goes on as another program, as what it is to its parent: same id, standard streams and environment.
- * @throws system errors; otherwise nothing of this program runs any more.
+ * Replaces the program that this process runs; its parent, id, standard streams and environment stay the same.
+ * @throws system errors; on success this program's code no longer runs.
  */
 export function becomeProgram(
   path: string,

@@ -7,8 +7,8 @@ import { readFileSync, readlinkSync } from 'node:fs';
 import { systemCode } from '../errors.js';
 
 /**
- * What is known of an owner: it runs; it has ended; it ran before the last boot, or on another machine; or it is in another
- * PID namespace, which cannot be seen from here.
+ * The state of an owner: it runs; it has ended; it ran before the last boot, or on another machine; or it is in another
+ * PID namespace, which this process cannot see.
  */
 export type OwnerState = 'running' | 'ended' | 'other-boot' | 'unknown';
 
@@ -35,7 +35,7 @@ function pidNamespace(): string {
   return readlinkSync('/proc/self/ns/pid');
 }
 
-/** Tells apart a pid that is used again; undefined for no such process. */
+/** Distinguishes reused pids; undefined for no such process. */
 function startTime(pid: string): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');

@@ -34,7 +34,7 @@ function drop(path: string): void {
 }
 
 /**
- * Drops the file until none of it is in the page cache: the kernel keeps pages that another processor holds. Looked at
+ * Drops the file until none of it is in the page cache: the kernel keeps pages that another processor holds. Checked
  * with mincore(2), because a read that does not wait begins readahead.
  */
 function dropAll(path: string): void {
@@ -55,7 +55,7 @@ function opened(path: string): { file: ResidentFile; fd: number; close: () => vo
   return { file, fd, close };
 }
 
-/** Whether this file system tells what is in its page cache, and lets go of it. */
+/** Whether this file system reports its page cache, and can drop pages from it. */
 function droppable(): string | false {
   const path = fileOf('probe');
   drop(path);
@@ -104,7 +104,7 @@ test('a range in the page cache but for its middle is read right', { skip }, asy
   const path = fileOf('mixed');
   drop(path);
   const { file, fd, close } = opened(path);
-  // The page cache gets the ends; what it reads ahead of them does not matter.
+  // Brings the ends into the page cache; pages that the kernel reads ahead do not matter.
   for (const at of [0, 1 << 20]) readNow(fd, new Uint8Array(1), 0, 1, at);
   await file.load(300_000, 4096);
   await file.load(0, 1 << 20);

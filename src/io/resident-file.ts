@@ -1,37 +1,37 @@
 /**
- * A file of this machine, read without ever waiting for its disk: readNow() answers what is in memory, load() brings
- * the rest there while the thread does something else. Both ends of RandomAccessFile's bargain, for bytes at rest.
+ * A local file that is read without waiting for its disk: readNow() reads bytes in memory, load() brings the rest into
+ * memory while the thread does other work. Implements both halves of RandomAccessFile for local files.
  *
- * What is in memory is the page cache, and beside it the blocks that this thread has read past it (direct-reads.ts).
+ * Bytes in memory are those in the page cache, and the blocks that this thread has read directly (direct-reads.ts).
  * load() tries, in this order:
  *
- *   1. a direct read by the kernel's aio, which ends on the loop;
- *   2. a read through the page cache on libuv's pool: of a range too long to hold, and wherever 1 is refused (a file
- *      system without direct reads, dirty pages in the way, a full queue, a damaged sector). The blocks are then
- *      marked as brought, and a read of them may go to the file even if the page cache has dropped them again.
+ *   1. a direct read by the kernel's aio, which completes on the event loop;
+ *   2. a read through the page cache on libuv's pool: for a range too long to hold, and if the kernel refuses 1 (a file
+ *      system without direct reads, dirty pages in the way, a full queue, a damaged sector). load() then marks the
+ *      blocks as brought, and a read of them may go to the file even if the page cache has dropped them again.
  *
- * So after load(), readNow() of that range answers, whatever the file system is. One that cannot say what is in its page
- * cache (overlayfs, 9p, NFS) always takes 2; one that is memory itself (tmpfs) is simply read.
+ * So after load(), readNow() of that range succeeds on every file system. File systems that cannot report their page
+ * cache (overlayfs, 9p, NFS) always take 2; a file in memory (tmpfs) is read directly.
  */
 import { closeSync, constants, fstatSync, openSync, read, readSync, statfsSync } from 'node:fs';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { BLOCK_BYTES, type BlockOwner, DirectReads } from './direct-reads.js';
 import { NOT_IN_MEMORY, NOWAIT_UNSUPPORTED, readNow } from './libaio.js';
 
-/** Of one load(), what is held past the page cache: a quarter of what the thread has. */
+/** How many blocks one load() holds outside the page cache: a quarter of the thread's. */
 const DIRECT_BLOCKS_MAX = 16;
-/** Blocks marked as brought, the oldest forgotten first: eight of the largest requests of a transport. */
+/** Limit for blocks marked as brought, oldest evicted first: eight of the largest requests of a transport. */
 const BROUGHT_MAX = 4096;
 /** A mark in place of a slot. */
 const BROUGHT = -1;
-/** Reads of the pool: their bytes stay in the page cache, so all of them go to one place, and nobody looks there. */
+/** Size of one pool read. All pool reads share one unread buffer, because they only fill the page cache. */
 const POOL_BYTES = 256 * 1024;
 /** From linux/magic.h. */
 const TMPFS = 0x01021994;
 const RAMFS = 0x858458f6;
 
 let poolTarget: Uint8Array | undefined;
-/** Of this thread; made when first a block is missing. */
+/** One per thread, created at the first missing block. */
 let direct: DirectReads | undefined;
 
 /** Blocks that one call brings. */
@@ -43,12 +43,12 @@ export class ResidentFile {
   readonly #label: string;
   readonly #fd: number;
   readonly #sizeBytes: number;
-  /** Reads go to the file, whether or not they wait: it is memory, or its reader has nothing else to do. */
+  /** Reads go to the file even if they wait: it is in memory, or its reader has nothing else to do. */
   readonly #isPlain: boolean;
   #canSayNow = true;
-  /** What is here besides the page cache: the slot of each block, or BROUGHT. */
+  /** Blocks in memory outside the page cache, by slot, and the mark BROUGHT. */
   readonly #here = new Map<number, number>();
-  /** Blocks being brought, so that who asks for one as well waits for the same. */
+  /** Blocks being loaded, so that concurrent loads of a block share one read. */
   readonly #loading = new Map<number, Loading>();
   /** Undefined: not tried yet. -1: refused. */
   #directFd: number | undefined;
@@ -56,10 +56,10 @@ export class ResidentFile {
   readonly #owner: BlockOwner;
 
   /**
-   * @param fd - Open for reading, of a regular file whose size stays as it is. It stays the caller's, to close after
+   * @param fd - Open for reading, of a regular file whose size does not change. The caller owns it and closes it after
    *   close(); several ResidentFiles, in several threads, may use it.
-   * @param label - What to call the file in an error.
-   * @param mayWait - readNow() always answers, and waits for the disk if it must.
+   * @param label - Name of the file in errors.
+   * @param mayWait - readNow() always succeeds, and waits for the disk if it must.
    * @throws system errors.
    */
   constructor(fd: number, label: string, mayWait = false) {
@@ -90,9 +90,9 @@ export class ResidentFile {
   }
 
   /**
-   * Brings [offset, offset + length) into memory: the next readNow() of it answers, unless it has to wait long.
+   * Brings [offset, offset + length) into memory: the next readNow() of it succeeds, unless it comes much later.
    *
-   * @throws {ObdError} `Io` where the disk does not give it.
+   * @throws {ObdError} `Io` if the disk cannot read it.
    */
   async load(offset: number, length: number): Promise<void> {
     if (this.#isPlain || length === 0) return;
@@ -113,7 +113,7 @@ export class ResidentFile {
     await Promise.all(waits);
   }
 
-  /** Lets go of what was read of that range: the file has, or will have, other bytes there. */
+  /** Drops the blocks of that range: the file has, or will have, other bytes there. */
   forget(offset: number, length: number): void {
     const end = Math.ceil((offset + length) / BLOCK_BYTES);
     for (let block = Math.floor(offset / BLOCK_BYTES); block < end; block++) {
@@ -122,13 +122,13 @@ export class ResidentFile {
     }
   }
 
-  /** forget() of the whole file. What is being loaded is dropped when it arrives. */
+  /** forget() of the whole file. Blocks in flight are dropped when they arrive. */
   forgetAll(): void {
     this.#loading.clear();
     for (const block of [...this.#here.keys()]) this.#drop(block);
   }
 
-  /** Gives memory back. What is being loaded ends by itself. Idempotent; reading afterwards is a bug. */
+  /** Frees memory. Loads in flight end by themselves. Idempotent; reading afterwards is a bug. */
   close(): void {
     this.#closed = true;
     this.forgetAll();
@@ -151,7 +151,7 @@ export class ResidentFile {
       else if (got === 0) throw this.#ended(offset + done);
       else if (got === NOT_IN_MEMORY) return false;
       else if (got === NOWAIT_UNSUPPORTED) this.#canSayNow = false;
-      // It fails: this says how.
+      // It fails: #readFile() throws the cause.
       else return this.#readFile(target, offset);
     }
   }
@@ -171,7 +171,7 @@ export class ResidentFile {
         const cached = this.#readCached(part, at);
         if (!cached && slot !== BROUGHT) return false;
         if (!cached) this.#readFile(part, at);
-        // It was good for one read; where the page cache cannot be asked, for as long as there is room.
+        // The mark lasts for one read; if the page cache cannot be queried, it lasts while there is room.
         if (slot === BROUGHT && this.#canSayNow) this.#here.delete(block);
       }
       at = to;
@@ -213,7 +213,7 @@ export class ResidentFile {
     for (const [i, block] of blocks.entries()) {
       const slot = slots[i]!;
       if (slot === -1) continue;
-      // Forgotten meanwhile, it has no place any more.
+      // forget() during the load has removed it.
       if (this.#loading.get(block) === loading) this.#here.set(block, slot);
       else direct.release(slot);
     }
@@ -228,7 +228,7 @@ export class ResidentFile {
     const end = Math.min(endBlock * BLOCK_BYTES, this.#sizeBytes);
     for (let at = first * BLOCK_BYTES; at < end && !this.#closed; ) {
       const got = await this.#readOnPool(poolTarget, Math.min(POOL_BYTES, end - at), at);
-      // The file has been cut short; who reads there is told.
+      // The file has been truncated; readNow() reports that.
       if (got === 0) break;
       at += got;
     }
@@ -252,7 +252,7 @@ export class ResidentFile {
   #openDirect(): number | undefined {
     if (this.#directFd === undefined && !this.#closed) {
       try {
-        // Another descriptor of the same file, even of one that has no name any more.
+        // Another descriptor of the same file, even after its name was removed.
         const flags = constants.O_RDONLY | constants.O_DIRECT;
         this.#directFd = openSync(`/proc/self/fd/${this.#fd}`, flags);
       } catch {

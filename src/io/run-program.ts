@@ -1,11 +1,11 @@
 /**
  * Runs a program of this host with a list of arguments: no shell, a deadline, output of bounded size, and messages in
- * English, as they end up in ours.
+ * English, because our own messages quote them.
  *
- * What mount(8), losetup, du and rm do in one call would take Node a native addon or a walk through every file by names
- * that need not be text; a process costs 2 ms.
+ * Without mount(8), losetup, du and rm, Node would need a native addon, or a walk through every file by names that need
+ * not be text; a process costs 2 ms.
  *
- * The deadline holds even where the program hangs in the kernel and no signal reaches it: it is left behind then.
+ * The deadline holds even if the program hangs in the kernel and no signal reaches it: the program is then left behind.
  */
 import { execFile } from 'node:child_process';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
@@ -13,7 +13,7 @@ import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 /** Enough for every loop device, or the whole of an error message. */
 const OUTPUT_BYTES_MAX = 4 << 20;
 
-/** Debian's name for where each comes from, for whoever lacks it. */
+/** The Debian package of each program, for the error if it is missing. */
 const PACKAGES = {
   dd: 'coreutils',
   du: 'coreutils',
@@ -31,13 +31,13 @@ export type Program = keyof typeof PACKAGES;
 export interface Finished {
   readonly status: number;
   readonly stdout: string;
-  /** Without the white space around it. */
+  /** Trimmed. */
   readonly stderr: string;
 }
 
 /**
- * What the program said, whatever its exit status.
- * @param onStart - Given the process, to look at while it runs.
+ * Returns the program's output for every exit status.
+ * @param onStart - Gets the running process, for inspection.
  * @throws {ObdError} `Host` if it is not installed, `Io` if it takes too long, says too much or is killed.
  */
 export function runProgram(
@@ -64,7 +64,7 @@ export function runProgram(
   });
 }
 
-/** What the program wrote to its standard output. @throws {ObdError} as runProgram(); `Io` unless its exit status is 0. */
+/** Returns the program's standard output. @throws {ObdError} as runProgram(); `Io` unless its exit status is 0. */
 export async function outputOf(
   program: Program,
   args: readonly string[],

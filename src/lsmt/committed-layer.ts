@@ -4,8 +4,8 @@
  *   header 4096 | data | index: records of 16 bytes | trailer 4096
  *
  * A committed file is compact and its index padded to 4096 bytes; a sealed one is an append-only or
- * sparse writable layer with index and trailer behind it. The trailer says it all; the header counts
- * only for its magic.
+ * sparse writable layer with index and trailer behind it. The trailer has all fields; only the
+ * magic of the header counts.
  *
  * open() checks header, trailer and every record: ascending and disjoint, and mapped inside the data.
  * Data have no checksum here; the ZFile around the layer has.
@@ -54,9 +54,9 @@ export class CommittedLayer implements Layer {
   }
 
   /**
-   * Takes `source` over: close() closes it. After an error it is still the caller's.
+   * Takes `source` over: close() closes it. After an error the caller still owns it.
    *
-   * @throws {ObdError} `Corrupt`, `Unsupported`, and what reading `source` throws.
+   * @throws {ObdError} `Corrupt`, `Unsupported`, and read errors of `source`.
    */
   static async open(source: RandomAccessFile): Promise<CommittedLayer> {
     return await CommittedLayer.load([source], await CommittedLayer.readTrailer(source));
@@ -97,7 +97,7 @@ export class CommittedLayer implements Layer {
     return trailer;
   }
 
-  /** What load() allocates. */
+  /** Memory that load() allocates. */
   static indexBytes({ indexEntries }: LayerHeader): number {
     return indexEntries * RECORD_MEMORY_BYTES;
   }
@@ -154,8 +154,8 @@ async function readSegments(
   const segments = new SegmentsBuilder();
   await readRecords(file, indexOffset, indexEntries, (record, at) => {
     const { start, end, moffset, zeroed } = record;
-    // Tags tell which layer of a merged one a segment came from, and matter to nobody. In a TurboOCI
-    // layer alone they name the file: 0 is the blob and 1 the target.
+    // In a merged layer a tag names the original layer of a segment, and is ignored. Only in a TurboOCI
+    // layer does it name the file: 0 is the blob and 1 the target.
     const number = target === undefined ? 0 : record.tag;
     if (start < segments.end) {
       throw corrupt(

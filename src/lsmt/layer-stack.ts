@@ -3,8 +3,8 @@
  * zeroes where none does.
  *
  * All layers are folded into one sorted list when the stack is made, so a read does not depend on
- * how many there are. Segments that read as zeroes, and what lies past the end of the disk, are left
- * out of it: a gap is a gap. The disk's size is that of the topmost layer that states one.
+ * how many there are. Segments that read as zeroes, or lie past the end of the disk, are left
+ * out: a gap reads as zeroes. The disk's size is that of the topmost layer that states one.
  *
  * Cost of a read: one look-up, and for each segment it touches one read of that layer's source, plus
  * one view of the target where the read touches more than one segment.
@@ -41,11 +41,11 @@ export class LayerStack implements RandomAccessFile {
   readonly #lookup: SegmentLookup;
 
   /**
-   * @param layers - Bottom first. The stack takes them over: close() closes them. It keeps their
+   * @param layers - Bottom first. The stack owns them: close() closes them. It keeps their
    *   sources and not their indexes.
    * @throws {ObdError} `InvalidArgument` for no layers, `Unsupported` for more than
    *   {@link LAYERS_MAX} or too many segments, `FailedPrecondition` for a layer that can only be the
-   *   bottom and is not. The layers are then still the caller's to close.
+   *   bottom and is not. The caller then still owns the layers.
    */
   constructor(layers: readonly Layer[]) {
     if (layers.length === 0) {
@@ -73,7 +73,7 @@ export class LayerStack implements RandomAccessFile {
     this.#lookup = new SegmentLookup(this.#segments);
   }
 
-  /** What making a stack of these layers takes while it lasts, at most. The stack then keeps {@link indexBytes}. */
+  /** Peak memory of making a stack of these layers. The stack then keeps {@link indexBytes}. */
   static mergeBytes(segments: number): number {
     return Math.min(segments * MERGE_BYTES, 3 * SEGMENTS_MAX * SEGMENT_BYTES);
   }
@@ -191,7 +191,7 @@ function numbered(layers: readonly Layer[]): Segments[] {
   });
 }
 
-/** What of `all` a reader can tell from a gap: data, and inside the disk. */
+/** The segments of `all` that differ from a gap: those with data, inside the disk. */
 function visible(all: Segments, sectors: number): Segments {
   const kept = new SegmentsBuilder(all.count);
   for (let i = 0; i < all.count && all.starts[i]! < sectors; i++) {

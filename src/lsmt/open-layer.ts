@@ -1,8 +1,8 @@
 /**
- * Opens a layer blob in whichever dress it comes: a tar around it or none, a ZFile or plain.
+ * Opens a layer blob in any wrapping: with or without a tar, as a ZFile or plain.
  *
- * The one file of this folder that knows the ZFile and the tar: a layer is the same thing whether
- * compressed or not, and everybody who opens one wants this.
+ * Only this file of the folder depends on ZFile and tar, because the layer format is the same whether
+ * compressed or not, and every caller that opens a layer needs both.
  */
 import { corrupt, refetchWhileCorrupt } from '../io/format-error.js';
 import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
@@ -14,14 +14,14 @@ import { ZFileReader } from '../zfile/zfile-reader.js';
 import { CommittedLayer } from './committed-layer.js';
 import { hasLayerMagic, type LayerHeader } from './layer-header.js';
 
-/** The tar's headers and the magic of what is inside: what is fetched again where nothing fits. */
+/** The tar's headers and the magic inside: this range is refetched if no format matches. */
 const OPENING_BYTES = 2048;
 const MAGIC_BYTES = 24;
 
 /**
  * @param source - The blob. The layer takes it over; after an error it is closed.
  * @param decoded - The cache that all files of this thread share.
- * @throws {ObdError} `Corrupt` naming file, offset and rule, `Unsupported`, and what reading throws.
+ * @throws {ObdError} `Corrupt` naming file, offset and rule, `Unsupported`, and read errors.
  */
 export async function openLayer(
   source: RandomAccessFile,
@@ -32,7 +32,7 @@ export async function openLayer(
 
 /**
  * The same for a TurboOCI layer, whose file contents are in `target`: the uncompressed tar of the
- * original layer, and the caller's after an error.
+ * original layer. After an error the caller still owns it.
  */
 export async function openTurboLayer(
   source: RandomAccessFile,
@@ -66,11 +66,11 @@ export class LayerOpening {
   readonly #source: RandomAccessFile;
   readonly #decoded: DecodedBlocks;
   readonly #target: RandomAccessFile | undefined;
-  /** Of `#source`, without the tar. */
+  /** `#source` without the tar. */
   #payload: RandomAccessFile;
   /** Undefined for a layer that is not compressed. */
   #layout: ZFileLayout | undefined;
-  /** The layer, in #payload or what that decompresses to. */
+  /** The layer: #payload, or the decompressed #payload. */
   #inside: RandomAccessFile;
   #trailer: LayerHeader | undefined;
 
@@ -95,12 +95,12 @@ export class LayerOpening {
     return this.#layout !== undefined;
   }
 
-  /** What loadTable() allocates. After readHead(). */
+  /** Memory that loadTable() allocates. After readHead(). */
   get tableBytes(): number {
     return this.#layout === undefined ? 0 : ZFileReader.tableBytes(this.#layout);
   }
 
-  /** What loadIndex() allocates. After loadTable(). */
+  /** Memory that loadIndex() allocates. After loadTable(). */
   get indexBytes(): number {
     return this.#trailer === undefined ? 0 : CommittedLayer.indexBytes(this.#trailer);
   }
@@ -126,7 +126,7 @@ export class LayerOpening {
     this.#trailer = await CommittedLayer.readTrailer(this.#inside);
   }
 
-  /** Reads the index of the layer, which takes all over. */
+  /** Reads the index of the layer, which then owns blob and target. */
   async loadIndex(): Promise<CommittedLayer> {
     const sources = [this.#inside, ...(this.#target === undefined ? [] : [this.#target])];
     return await CommittedLayer.load(sources, this.#trailer!);
@@ -139,8 +139,8 @@ export class LayerOpening {
 }
 
 /**
- * What is inside the tar. A damaged tar header passes for no tar, and what follows then for no
- * layer: so it takes the whole opening to say that it is none, and all of it is fetched again.
+ * Finds the content of the tar. A damaged tar header looks like no tar, and the bytes behind it then
+ * like no layer, so only the whole opening shows the damage, and all of it is refetched.
  */
 async function undress(
   source: RandomAccessFile,

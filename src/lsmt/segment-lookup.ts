@@ -1,6 +1,6 @@
 /**
- * Finds the segment for a sector: an array of about two buckets per segment says where to look, and
- * a binary search in what the bucket leaves does the rest.
+ * Finds the segment for a sector: an array of about two buckets per segment narrows the range, and
+ * a binary search finds the segment within it.
  *
  * Cost: O(1) for segments spread over the disk, O(log n) at worst, 4 bytes for each bucket, and no
  * allocation. With 100,000 segments, 52 million look-ups a second (bench/formats.ts).

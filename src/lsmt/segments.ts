@@ -1,6 +1,6 @@
 /**
- * A sorted list of segments: which run of a disk's sectors comes from where. All that the layer
- * formats have in common, and what they are merged as.
+ * A sorted list of segments, which map runs of a disk's sectors to their sources. All layer formats
+ * load into it, and layers are merged in this form.
  *
  * Invariants, kept by SegmentsBuilder.add(), the only way to make one:
  *

@@ -23,7 +23,7 @@ export const GROUP_BLOCKS = 1 << GROUP_SHIFT;
 
 export class BlockTable {
   readonly #starts: Float64Array;
-  /** Of all groups, one after the other. */
+  /** Boundaries of all groups, one after the other. */
   readonly #memory: ArrayBuffer;
   readonly #boundaries: Uint32Array[] = [];
 
@@ -32,12 +32,12 @@ export class BlockTable {
     this.#memory = new ArrayBuffer(boundaryBytes(blocks));
   }
 
-  /** What a table of so many blocks takes. */
+  /** Memory of a table of so many blocks. */
   static memoryBytes(blocks: number): number {
     return boundaryBytes(blocks) + groupsOf(blocks) * Float64Array.BYTES_PER_ELEMENT;
   }
 
-  /** @throws {ObdError} `Corrupt`, and what reading `source` throws. */
+  /** @throws {ObdError} `Corrupt`, and read errors of `source`. */
   static async load(source: RandomAccessFile, layout: ZFileLayout): Promise<BlockTable> {
     const { blocks } = layout;
     const table = new BlockTable(blocks);

@@ -1,4 +1,4 @@
-/** A part of a file as a file of its own. Adds an offset to every call, and nothing else. */
+/** A window on a part of a file. Adds an offset to every call, and nothing else. */
 import type { RandomAccessFile } from '../io/random-access-file.js';
 
 export class FileWindow implements RandomAccessFile {

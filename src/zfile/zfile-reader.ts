@@ -1,11 +1,11 @@
 /**
- * A ZFile read as what it was made from: blocks are found, checked and decompressed as needed.
+ * Reads the original bytes of a ZFile: finds, checks and decompresses blocks as needed.
  *
  *   header 512 | block 0 | block 1 | ... | index, u32 per block | trailer 512
  *
- * What open() has checked, and nothing later doubts: header, trailer and index (their CRCs, sizes
- * against the size of the file, every stored length). What every read checks: the CRC of each block,
- * before it is decompressed, and that it decompresses to exactly its length.
+ * open() checks, once: header, trailer and index (their CRCs, sizes against the size of the file, every
+ * stored length). Every read checks: the CRC of each block, before it is decompressed, and that it
+ * decompresses to exactly its length.
  *
  * Cost of a read: blocks wanted whole are read and decoded in runs, one source read and one native
  * call per run of up to RUN_BYTES, straight into the caller's buffer; a block wanted in part goes
@@ -30,7 +30,7 @@ import {
 /** Stored bytes of one run: small enough to be still in the CPU's cache when they are decoded. */
 const RUN_BYTES = 128 * 1024;
 const storedRun = new Uint8Array(RUN_BYTES);
-/** What #firstBad() answers besides a block's number and -1. */
+/** Result of #firstBad() besides a block's number and -1. */
 const NOT_LOCAL = -2;
 
 export class ZFileReader implements RandomAccessFile {
@@ -58,10 +58,10 @@ export class ZFileReader implements RandomAccessFile {
   }
 
   /**
-   * Takes `source` over: close() closes it. After an error it is still the caller's.
+   * Takes `source` over: close() closes it. After an error the caller still owns it.
    *
    * @param decoded - The cache that all files of this thread share.
-   * @throws {ObdError} `Corrupt`, `Unsupported`, and what reading `source` throws.
+   * @throws {ObdError} `Corrupt`, `Unsupported`, and read errors of `source`.
    */
   static async open(source: RandomAccessFile, decoded: DecodedBlocks): Promise<ZFileReader> {
     return await ZFileReader.load(source, await ZFileReader.readLayout(source), decoded);
@@ -75,7 +75,7 @@ export class ZFileReader implements RandomAccessFile {
     return await readLayout(source);
   }
 
-  /** What load() allocates. */
+  /** Memory that load() allocates. */
   static tableBytes({ blocks }: ZFileLayout): number {
     return BlockTable.memoryBytes(blocks);
   }
@@ -132,8 +132,8 @@ export class ZFileReader implements RandomAccessFile {
   }
 
   /**
-   * Forgets the stored bytes of those blocks in the range that are bad, and of no others. True if
-   * one was dropped, and also if all are good by now: either way reading again makes sense.
+   * Drops the stored bytes of only the bad blocks in the range. Returns true if it dropped one, and also
+   * if all are good by now: in both cases a retry can succeed.
    */
   forget(offset: number, length: number): boolean {
     this.#checkRange(offset, offset + length);
@@ -152,7 +152,7 @@ export class ZFileReader implements RandomAccessFile {
     return dropped || !bad;
   }
 
-  /** Also frees the table of blocks now, instead of when a collector finds it. */
+  /** Also frees the table of blocks now, instead of at the next garbage collection. */
   close(): void {
     this.#source.close();
     this.#table.free();
@@ -219,7 +219,7 @@ export class ZFileReader implements RandomAccessFile {
   }
 }
 
-/** From the header if it was rewritten when the file was finished, else from the trailer. */
+/** Reads the header if the writer completed it at the end, else the trailer. */
 async function readLayout(source: RandomAccessFile): Promise<ZFileLayout> {
   const block = Buffer.alloc(HEADER_BYTES);
   const header = await refetchWhileCorrupt(source, 0, HEADER_BYTES, async () => {
