@@ -1,4 +1,4 @@
-/** What containerd is, and what it can: its version and its snapshotters. */
+/** containerd's version and its snapshotters. */
 import type { IntrospectionDefinition } from '../grpc/gen/containerd/services/introspection/v1/Introspection.js';
 import type { GrpcClient } from '../grpc/grpc-client.js';
 import { loadService } from '../grpc/proto.js';
@@ -10,13 +10,13 @@ const introspection = loadService<IntrospectionDefinition>(
 
 export interface SnapshotterPlugin {
   readonly name: string;
-  /** Why it did not start, in containerd's words; undefined for one that can be used. */
+  /** Why the plugin did not start, in containerd's words; undefined if it can be used. */
   readonly problem: string | undefined;
-  /** Whether it is a program of its own, behind a socket, and not part of containerd. */
+  /** Whether the plugin is a separate program behind a socket, not part of containerd. */
   readonly isProxy: boolean;
 }
 
-/** The built-in ones and the proxy plugins of the configuration, whether or not these answer. */
+/** Lists built-in snapshotters and configured proxy plugins, even those that do not answer. */
 export async function snapshotterPlugins(client: GrpcClient): Promise<SnapshotterPlugin[]> {
   const filters = ['type==io.containerd.snapshotter.v1'];
   const { plugins } = await client.call(introspection.Plugins, { filters });

@@ -1,4 +1,4 @@
-/** containerd's leases: what keeps things from garbage collection while nothing refers to them yet. */
+/** containerd's leases: they keep objects from garbage collection while nothing refers to them yet. */
 import { randomUUID } from 'node:crypto';
 import type { LeasesDefinition } from '../grpc/gen/containerd/services/leases/v1/Leases.js';
 import type { GrpcClient } from '../grpc/grpc-client.js';
@@ -21,9 +21,9 @@ export class Leases {
   }
 
   /**
-   * A lease that says which process it belongs to.
+   * Creates a lease that names its owner process.
    *
-   * @param lifeMs - After so long it keeps nothing any more, even if whoever made it has died.
+   * @param lifeMs - The lease expires after this time, so it does not outlive a dead owner for long.
    * @returns Its id, for underLease().
    */
   async create(lifeMs: number): Promise<string> {
@@ -34,7 +34,7 @@ export class Leases {
     return id;
   }
 
-  /** Removes the leases of processes that were killed; containerd then collects what only those kept. */
+  /** Removes the leases of dead processes; containerd then collects the objects that only those leases kept. */
   async removeAbandoned(): Promise<void> {
     const { leases } = await this.#client.call(methods.List, {
       filters: [`labels."${OWNER_LABEL}"`],
@@ -45,7 +45,7 @@ export class Leases {
     }
   }
 
-  /** @param sync - Return only once what it alone kept is collected. */
+  /** @param sync - Return only after containerd has collected the objects that only this lease kept. */
   async remove(id: string, sync: boolean): Promise<void> {
     await this.#client.call(methods.Delete, { id, sync });
   }

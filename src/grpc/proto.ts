@@ -3,13 +3,13 @@
  *
  * How messages look, here and in tools/gen-proto.js:
  *
- *   fields   in camelCase; what was not sent has its default, and null where that is a message
+ *   fields   in camelCase; a field that was not sent has its default, a message field null
  *   enums    the names of their values
- *   int64    a number. Every one in these interfaces is a size, an offset or a count, and none of those passes
- *            2^53; a message with one that does is refused when it is decoded, so a number is never a rounded one
+ *   int64    a number. Every int64 of these interfaces is a size, an offset or a count below 2^53. Decoding refuses
+ *            a message with a larger one, so a number is never rounded
  *
- * Types are generated rather than written by hand because the two things that matter, that a field is spelled as in the
- * .proto and that it may be null, are what one gets wrong by hand.
+ * Types are generated because handwritten ones get two things wrong: the spelling of a field in the .proto, and
+ * whether it may be null.
  */
 import { dirname, join } from 'node:path';
 import type { ServiceDefinition } from '@grpc/grpc-js';

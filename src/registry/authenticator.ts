@@ -2,8 +2,8 @@
  * The Authorization headers of one client, learnt from challenges and kept while they are good, for each address of a
  * registry, repository and kind of access. A mirror gets its own login, never that of the registry it mirrors.
  *
- * Nothing is sent before a registry asks. However many requests are challenged at once, one of them gets
- * the token; a token that is refused in mid-life is replaced like one that was never there.
+ * Nothing is sent before a registry asks. If several requests are challenged at once, one of them gets
+ * the token for all. A token that is refused before it expires is replaced like a missing one.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import { requestToken } from './bearer-token.js';
@@ -15,10 +15,10 @@ import type { RegistryHosts } from './registry-hosts.js';
 
 /** A token is not used in its last moments, so that it does not expire on the way. */
 const EXPIRY_MARGIN_MS = 5_000;
-/** Repositories in use at once, and to spare; those beyond are asked for again. */
+/** More than the repositories in use at once; logins beyond this are requested again. */
 const AUTHORIZATIONS_MAX = 1024;
 
-/** What is to be done, and where. */
+/** The kind of access a request needs, and to which repository. */
 export interface Access {
   /** As in a reference: `docker.io`. */
   readonly host: string;
@@ -38,7 +38,7 @@ export class Authenticator {
   readonly #credentials: Credentials;
   readonly #known = new Map<string, Known>();
   readonly #underWay = new Map<string, Promise<string>>();
-  /** Counts forgetAll() calls: a login that began before one is not kept after it. */
+  /** Counts forgetAll() calls: a login in flight during such a call is not kept. */
   #generation = 0;
 
   constructor(http: HttpClient, hosts: RegistryHosts, credentials: Credentials) {
@@ -73,9 +73,9 @@ export class Authenticator {
    *
    * @param challenge - The WWW-Authenticate of the refusal.
    * @param refused - The header that was refused, if one was sent.
-   * @param signal - Ends the wait; what is under way goes on for those who wait too.
-   * @throws {ObdError} `Unauthorized` if there is no login that could help, or it is refused; what
-   *   requestToken() and Credentials.find() throw.
+   * @param signal - Ends this wait only; the login in flight continues for other callers.
+   * @throws {ObdError} `Unauthorized` if no login fits or the registry refuses it; errors of
+   *   requestToken() and Credentials.find().
    */
   async answer(
     access: Access,
@@ -147,7 +147,7 @@ export class Authenticator {
   ): Promise<Known> {
     const { host, repository, action } = access;
     const asked = parameters.get('scope');
-    // A registry challenges for what one request needs; an upload needs to look as well.
+    // A registry challenges for the scope that one request needs; an upload needs to pull as well.
     const scope =
       action === 'push' || asked === undefined
         ? `repository:${repository}:${action === 'push' ? 'pull,push' : 'pull'}`

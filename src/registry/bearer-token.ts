@@ -2,8 +2,8 @@
  * Gets a token for a registry from the server that its `Bearer` challenge names (distribution's "token
  * authentication"): a GET, with the login if there is one, or the OAuth 2 form with an identity token.
  *
- * The challenge comes from the registry, so its realm is checked before a login goes there: TLS, or plain
- * HTTP where the realm is listed, is the registry that the operator allowed plain HTTP, or is on this machine with it.
+ * The challenge comes from the registry, so its realm is checked before a login goes there. The realm must use TLS.
+ * Plain HTTP is allowed if the realm is listed, is a plain HTTP registry itself, or is on this machine with it.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import { basicAuthorization, type Login } from './credentials.js';
@@ -14,11 +14,11 @@ import { responseError } from './response-error.js';
 
 /** Tokens are 1 to 4 KiB; Azure's reach 10. */
 const ANSWER_BYTES_MAX = 256 << 10;
-/** All of the answer: who waits for the token may be many, and none of them can end it. */
+/** For the whole answer. Many callers may wait for the token, and none of them can abort the request. */
 const ANSWER_MS_MAX = 30_000;
-/** What the specification says of a token without `expires_in`. */
+/** The specification's default for a token without `expires_in`. */
 const LIFE_SECONDS_DEFAULT = 60;
-/** A longer life is not believed: the 401 at its end costs one request. */
+/** Longer lives are capped: a token that expires early costs one request, by its 401. */
 const LIFE_SECONDS_MAX = 3600;
 
 export interface TokenRequest {
@@ -27,7 +27,7 @@ export interface TokenRequest {
   readonly login: Login | undefined;
   /** The registry's name, as in a reference. */
   readonly host: string;
-  /** Of the address that sent the challenge. */
+  /** Origin of the address that sent the challenge. */
   readonly origin: string;
   /** For messages: "Cannot log in to host". */
   readonly doing: string;
@@ -84,7 +84,7 @@ function realmOf(
   if (realm.protocol === 'https:') return realm;
   const registry = new URL(origin);
   const bothHere = isLoopback(registry.hostname) && isLoopback(realm.hostname);
-  // The registry itself, which is asked over plain HTTP only where the operator allowed that.
+  // The registry's own origin has plain HTTP only where the operator allowed that.
   const plainHere = registry.protocol === 'http:' && (bothHere || realm.origin === registry.origin);
   if (realm.protocol === 'http:' && (plainHere || hosts.isListedPlain(realm.host))) return realm;
   throw refuse(

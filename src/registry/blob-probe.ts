@@ -1,8 +1,8 @@
 /**
- * Whether a registry gives us a blob: asks for its first byte, as a disk on it would.
+ * Checks whether a registry serves us a blob, by a GET of its first byte.
  *
- * A pull waits for the answer. So an address that refuses connections, has no name or does not answer in time is asked
- * once; a failure that a registry answered with, or a connection it broke, is tried again once.
+ * A pull waits for the answer. So an address that refuses connections, does not resolve or does not answer in time is
+ * asked once. An error response, or a connection that breaks, is retried once.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { ErrorCodes, hasCode, type ObdError, systemCode } from '../errors.js';

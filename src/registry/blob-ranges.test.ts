@@ -1,6 +1,6 @@
 /**
- * Goal: a range is the bytes asked for or an error, within its deadline, whatever the registry does; and
- * what a signed URL saves is saved.
+ * Goal: for every registry behaviour, a range read returns the requested bytes or an error within its deadline;
+ * and signed URLs save the requests they can save.
  * Method: a loopback registry that misbehaves on demand.
  */
 import assert from 'node:assert/strict';
@@ -21,7 +21,7 @@ const bytes = randomBytes(300_000);
 const digest = registry.addBlob(bytes);
 storage.addBlob(bytes);
 
-/** Requests are counted, and on a busy machine any answer may be late: nothing is asked again for that. */
+/** Tests count requests, and on a busy machine any answer may be late: lateness causes no retry. */
 const limits = { ...DEFAULT_LIMITS, backoffMs: 1 };
 const credentials = { label: '"config"', find: async () => undefined };
 const hosts = new RegistryHosts([]);

@@ -1,11 +1,11 @@
 /**
- * A blob of a registry, read by ranges: what a virtual disk stands on.
+ * A blob of a registry, read by ranges: the data behind a virtual disk.
  *
- * Registries answer a blob's GET with a redirect to storage, by a URL that is signed for minutes. It is kept
- * for SIGNED_URL_MS, so that a read costs one request and not two, and dropped when an attempt by it fails.
- * It is a secret: it appears in no message.
+ * Registries redirect a blob's GET to storage, with a URL that is signed for minutes. The URL is kept for
+ * SIGNED_URL_MS, so that a read costs one request and not two, and dropped when an attempt with it fails.
+ * It is a secret: no message contains it.
  *
- * An attempt is one GET. Who tries again, and for how long, is the caller's affair (src/cache/blob-fetches.ts).
+ * An attempt is one GET. The caller decides on retries and their deadline (src/cache/blob-fetches.ts).
  */
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { Access } from './authenticator.js';
@@ -19,7 +19,7 @@ import { SpeedFloor } from './speed-floor.js';
 /** overlaybd's own figure; the shortest lives of signed URLs seen are 10 minutes. */
 const SIGNED_URL_MS = 300_000;
 
-/** Answers that are shorter than the range, and legal (RFC 9110 15.3.7), before they count as a failure. */
+/** Limit for legal answers that are shorter than the range (RFC 9110 15.3.7); more count as a failure. */
 const PARTS_MAX = 64;
 
 const REMEDIES = {
@@ -29,16 +29,16 @@ const REMEDIES = {
 
 type Part = Extract<RangeAnswer, { kind: 'part' }>;
 
-/** A range on its way, through all attempts at it. */
+/** The progress of one range through all attempts at it. */
 export class RangeFill {
   readonly bytes: Uint8Array;
-  /** Of the blob. */
+  /** In the blob, in bytes. */
   readonly offset: number;
-  /** How many of `bytes` have arrived; what an attempt that fails leaves is good. */
+  /** How many of `bytes` have arrived; bytes from a failed attempt stay valid. */
   filled = 0;
   readonly floor: SpeedFloor;
 
-  /** @param floor - Of the attempts before, if there were any. */
+  /** @param floor - The speed floor of earlier attempts, if there were any. */
   constructor(bytes: Uint8Array, offset: number, floor = new SpeedFloor()) {
     this.bytes = bytes;
     this.offset = offset;
@@ -48,11 +48,11 @@ export class RangeFill {
 
 export interface AttemptOptions {
   readonly signal?: AbortSignal | undefined;
-  /** The attempt before failed so: this one takes another connection, and logs in anew if that was refused. */
+  /** Error of the attempt before. This one uses a new connection, and logs in again if the login was refused. */
   readonly after?: unknown;
 }
 
-/** What a server sends that does not serve ranges: all of the blob, from its begin. */
+/** The whole blob from its start, sent by a server that ignores ranges. */
 export interface WholeBlob {
   /** For messages. */
   readonly host: string;
@@ -68,17 +68,18 @@ export interface WholeBlob {
 export interface BlobRanges {
   /** For messages: "sha256:... of host/repository". */
   readonly label: string;
-  /** `host` or `host:port` of the registry that answers for it, whatever storage that redirects to. */
+  /** `host` or `host:port` of the registry, not of the storage that it redirects to. */
   readonly registry: string;
   /** `sha256:...` */
   readonly digest: string;
   readonly sizeBytes: number;
 
   /**
-   * Asks once for what `fill` still lacks, and again only where an answer is shorter than that. Resolves with undefined when it is filled, or with the whole blob where the
-   * server sends that instead, which is then the caller's to read or cut off.
+   * Requests the bytes that `fill` still lacks, and requests again only after a shorter answer. Resolves with
+   * undefined once `fill` is full. Resolves with the whole blob if the server sends that instead; the caller must
+   * read it or cut it off.
    *
-   * Bytes are the registry's word: only the digest of the whole blob would prove them.
+   * Bytes are not verified: only the digest of the whole blob would prove them.
    *
    * @throws {ObdError} `Unavailable`, `Unauthorized`, `NotFound`, `Registry`, `FailedPrecondition` if the client is
    *   closed; the signal's reason.
@@ -156,7 +157,7 @@ async function take(fill: RangeFill, response: HttpResponse, part: Part): Promis
   const until = fill.filled + part.length;
   let { skip } = part;
   for await (const piece of fill.floor.watch(response)) {
-    // Not as soon as all is there: leaving before the end of a body ends its connection.
+    // Not as soon as the part is full: leaving before the end of a body closes its connection.
     if (fill.filled === until) break;
     const skipped = Math.min(skip, piece.length);
     skip -= skipped;
@@ -199,7 +200,7 @@ interface SignedUrl {
   readonly settings: number;
 }
 
-/** Where the blob's bytes come from at the moment: the registry, or where it last sent us. */
+/** The current source of the blob's bytes: the registry, or the URL of its last redirect. */
 class RangeSource {
   readonly label: string;
   readonly #exchange: RegistryExchange;
@@ -219,13 +220,13 @@ class RangeSource {
     return this.#exchange.urlOf(this.#access, this.#path);
   }
 
-  /** The answer: 206, or 200 from who ignores ranges. */
+  /** @returns A 206 response, or a 200 of a server that ignores ranges. */
   async get(request: RangeRequest): Promise<HttpResponse> {
     const signed = this.#signed;
     const { settings } = this.#exchange;
     const isGood = signed !== undefined && signed.settings === settings;
     if (isGood && signed.goodUntilMs > performance.now()) {
-      // Where that throws, only the next attempt asks the registry: a dead storage host must not cost two timeouts.
+      // If this throws, only the next attempt asks the registry: a dead storage host must not cost two timeouts.
       const response = await this.#send(signed.url, request);
       if (isContent(response)) return response;
       await response.discard();
@@ -249,7 +250,7 @@ class RangeSource {
   }
 
   #send(url: URL, { from, end, ...request }: RangeRequest): Promise<HttpResponse> {
-    // Storage that compresses what it sends would answer with ranges of something else.
+    // Storage that compresses would answer with ranges of the compressed bytes.
     const headers = { range: `bytes=${from}-${end - 1}`, 'accept-encoding': 'identity' };
     return this.#exchange.send({ access: this.#access, method: 'GET', url, headers, ...request });
   }

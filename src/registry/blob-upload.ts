@@ -1,10 +1,10 @@
 /**
  * Puts a blob into a registry: POST opens an upload, one PUT with the digest sends all of it (OCI
- * distribution spec 1.1, "POST then PUT"). What fails is begun again, with a new upload, as resuming uploads is where
- * registries differ most. The upload session of a failed or interrupted attempt is deleted, as far as the registry answers.
+ * distribution spec 1.1, "POST then PUT"). A retry begins a new upload, as registries differ most in how they resume
+ * one. The upload session of a failed or interrupted attempt is deleted, as far as the registry answers.
  *
  * The content is checked against the descriptor as it goes out, and the registry checks it again. An upload that
- * a registry opens over TLS is never sent in the clear, wherever its Location leads.
+ * a registry opens over TLS is never sent in the clear, even if its Location says so.
  */
 import { open } from 'node:fs/promises';
 import { Readable } from 'node:stream';
@@ -24,17 +24,17 @@ export interface UploadSession {
   readonly url: string;
 }
 
-/** Told of a session that was opened; what it returns is called when the session is over. */
+/** Called when a session is opened; the function it returns is called when the session is over. */
 export type NoteUpload = (session: UploadSession) => () => void;
 
-/** To delete a session; nobody should wait longer for what is only tidiness. */
+/** Limit for deleting a session; the registry expires it anyway, so callers should not wait longer. */
 const CANCEL_MS = 3_000;
 
 export interface BlobContent {
   readonly descriptor: Descriptor;
   /** The path of a file, or the bytes. */
   readonly content: string | Uint8Array;
-  /** Told how many more bytes went out; an attempt that is begun again tells them again. */
+  /** Called with the number of bytes just sent; a retry reports its bytes again. */
   readonly onBytes: ((bytes: number) => void) | undefined;
   readonly noteUpload?: NoteUpload | undefined;
 }
@@ -88,7 +88,7 @@ export async function uploadBlob(
   });
 }
 
-/** Deletes an upload session. Never throws: what the registry does not delete now, it expires. */
+/** Deletes an upload session. Never throws: the registry expires a session that it does not delete. */
 export async function cancelUpload(
   exchange: RegistryExchange,
   access: Access,
@@ -130,7 +130,7 @@ async function openUpload(
 }
 
 function bodyOf(blob: BlobContent, watch: StallWatch): Readable {
-  // Pieces are 256 KiB: one that waits is enough, and more would only be memory.
+  // One buffered piece (256 KiB) is enough; more would only cost memory.
   return Readable.from(checkedPieces(blob, watch), { highWaterMark: 1 });
 }
 

@@ -2,7 +2,7 @@
 import type { Access } from './authenticator.js';
 
 export interface TlsSettings {
-  /** Certificates in PEM that are trusted besides those of the system. */
+  /** Certificates in PEM that are trusted in addition to the system's. */
   readonly ca: readonly string[];
   /** The certificate is not checked. */
   readonly skipVerify: boolean;
@@ -11,7 +11,7 @@ export interface TlsSettings {
 export interface Endpoint {
   /** `https://host[:port]` */
   readonly origin: string;
-  /** What precedes the repository in a path: `/v2`, or a mirror's own. */
+  /** The path before the repository: `/v2`, or a mirror's own. */
   readonly prefix: string;
   readonly actions: readonly Access['action'][];
   /** The hosts whose login may be sent here, first match first. */

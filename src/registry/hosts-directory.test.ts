@@ -1,5 +1,5 @@
 /**
- * Goal: hosts.toml means to us what it means to containerd, for what is read of it, and a broken one is named.
+ * Goal: the keys of hosts.toml that are read mean what they mean to containerd, and errors name a broken file.
  * Method: files by example, as containerd's, nerdctl's and kubelet's documents have them.
  */
 import assert from 'node:assert/strict';

@@ -6,8 +6,8 @@
  * `_default` serves every host that has none. A directory without hosts.toml may hold certificates as `*.crt`.
  * Source: containerd, docs/hosts.md and core/remotes/docker/config/hosts.go.
  *
- * A file is read when its host is first asked for, and again once it has changed; that is looked at every CHECK_MS at
- * most. A change that cannot be read leaves the settings before it in force.
+ * A file is read at the first look-up of its host, and again after it has changed; changes are checked at most every
+ * CHECK_MS. If a changed file cannot be read, the previous settings stay in force.
  */
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
@@ -23,10 +23,10 @@ export const HOSTS_DIRECTORY = '/etc/containerd/certs.d';
 const CHECK_MS = 1_000;
 /** Real files have a few hundred bytes; a bundle of authorities has 250 KiB. */
 const FILE_BYTES_MAX = 1 << 20;
-/** Each may have to time out before a request fails. */
+/** Every mirror may have to time out before a request fails. */
 const MIRRORS_MAX = 16;
 const DIRECTORIES_MAX = 4096;
-/** Hosts in use at once, and to spare; those beyond are read again. */
+/** More than the hosts in use at once; files of further hosts are read again. */
 const REMEMBERED_MAX = 256;
 
 type HostSettings = Pick<Endpoint, 'actions' | 'tls' | 'headers'>;
@@ -71,13 +71,13 @@ export class HostsDirectory {
   readonly #path: string;
   readonly #remembered = new Map<string, Remembered>();
 
-  /** @param path - It may be missing, or come later. */
+  /** @param path - May be missing, or be created later. */
   constructor(path: string) {
     this.#path = path;
   }
 
   /**
-   * What is configured for a host; undefined if nothing is.
+   * The configuration of a host; undefined if it has none.
    *
    * @param host - `host` or `host:port`, as in a reference.
    * @throws {ObdError} `InvalidArgument` for a file that cannot be used and was never read before, `Io`.
@@ -213,7 +213,7 @@ function readText(path: string): string | undefined {
   try {
     const stat = statSync(path);
     const { size } = stat;
-    // Reading it would block all of the process until somebody writes.
+    // Reading a FIFO would block the whole process until it has a writer.
     if (stat.isFIFO()) throw refused(path, 'it is a FIFO');
     if (size > FILE_BYTES_MAX) throw refused(path, `it has ${size} bytes`);
     return readFileSync(path, 'utf8');

@@ -1,9 +1,9 @@
 /**
- * One HTTP exchange with timeouts: no redirect is followed, no credential added, nothing tried again; the
- * layers above do each of these once. Whatever goes wrong on the way is an ObdError that names the host.
+ * One HTTP exchange with timeouts. It follows no redirect, adds no credential and retries nothing; the
+ * layers above do each of these once. Every failure is an ObdError that names the host.
  *
- * Every body is read to its end, cancelled or discarded by whoever got the response; one that is left
- * alone holds its connection until the idle timeout.
+ * The caller must read every body to its end, cut it off or discard it; an abandoned body holds its connection until
+ * the idle timeout.
  */
 import type { Readable } from 'node:stream';
 import { Agent, buildConnector, type Dispatcher } from 'undici';
@@ -17,9 +17,9 @@ import { trustedRoots } from './trusted-roots.js';
 const CONNECTIONS_PER_HOST_MAX = 32;
 /** Connections are kept between the reads of a container that starts, and not for ever. */
 const KEEP_ALIVE_MS = 15_000;
-/** An answer nobody wants is read up to here, to keep its connection; a longer one costs less to cut off. */
+/** discard() reads up to this many bytes, to keep the connection; cutting off a longer body costs less. */
 const DISCARD_BYTES_MAX = 64 << 10;
-/** Registries with authorities of their own; beyond, connections to the first of them are made anew. */
+/** Distinct TLS settings with pooled connections; beyond this, the oldest settings lose their pool. */
 const TLS_SETTINGS_MAX = 64;
 /** Google Artifact Registry answers with 21 KB of headers; Node's own limit is 16 KiB. */
 const HEADER_BYTES_MAX = 64 << 10;
@@ -31,11 +31,11 @@ export interface HttpRequest {
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: Uint8Array | Readable | undefined;
   readonly signal: AbortSignal | undefined;
-  /** Undefined trusts what the system trusts. */
+  /** Undefined trusts the system's authorities. */
   readonly tls?: TlsSettings | undefined;
   /** Instead of `headersMs`, where an answer takes its time. */
   readonly headersMs?: number | undefined;
-  /** On a connection of its own, which ends with the answer: the pooled ones may all lead to one bad server. */
+  /** Uses a new connection and closes it after the answer: the pooled ones may all lead to one bad server. */
   readonly freshConnection?: boolean | undefined;
   /** For messages: "Cannot read sha256:...". */
   readonly doing: string;
@@ -44,9 +44,9 @@ export interface HttpRequest {
 export class HttpClient {
   readonly #limits: RegistryLimits;
   readonly #agent: Agent;
-  /** Connections that other TLS settings were used for are never shared, nor are those of requests that want their own. */
+  /** Requests with different TLS settings never share a connection; pooled requests never share a fresh one. */
   readonly #agents = new Map<string, Agent>();
-  /** Settings as text, made once for each object: settings with equal contents share connections. */
+  /** Settings as text, computed once per object: settings with equal contents share connections. */
   readonly #tlsKeys = new WeakMap<TlsSettings, string>();
   #closed = false;
 
@@ -140,7 +140,7 @@ export class HttpResponse {
     this.doing = doing;
     this.#response = response;
     this.#signal = signal;
-    // A body that is cut off emits an error; whoever reads it is told by the read.
+    // A body that is cut off emits an error; its reader gets that error from the read.
     response.body.on('error', () => {});
   }
 
@@ -195,18 +195,18 @@ export class HttpResponse {
     return Buffer.concat(pieces, length);
   }
 
-  /** Takes no more of the body; the connection can be used again if little of it was left. */
+  /** Drops the rest of the body; the connection is reused if little of it was left. */
   async discard(): Promise<void> {
     await this.#response.body.dump({ limit: DISCARD_BYTES_MAX }).catch(() => {});
   }
 
-  /** Ends the connection without reading on. @param why - What pieces() throws. */
+  /** Closes the connection without reading on. @param why - The error that pieces() throws. */
   cutOff(why?: ObdError): void {
     this.#response.body.destroy(why);
   }
 }
 
-/** Whether the caller ended it; the end of a time limit is the peer's fault. */
+/** Whether the caller aborted the request; an expired time limit is the peer's fault. */
 function isAbort(error: unknown, signal: AbortSignal | undefined): boolean {
   if (signal?.aborted !== true || error !== signal.reason) return false;
   return !(error instanceof Error && error.name === 'TimeoutError');

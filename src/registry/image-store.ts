@@ -1,9 +1,9 @@
 /**
- * Where an image comes from and where one goes: a registry (registry-image.ts) or an OCI layout
- * (oci-layout.ts). open-image-store.ts makes one from what a user typed.
+ * Source and destination of an image: a registry (registry-image.ts) or an OCI layout
+ * (oci-layout.ts). open-image-store.ts makes one from the text a user typed.
  *
- * Both sides check: no byte of a document, and no end of a stream, is handed over that does not have the
- * digest and the size its descriptor states. Blobs are streamed; only manifests are held in memory.
+ * Both check digest and size against the descriptor, a document before its first byte is handed over and a stream
+ * before its end. Blobs are streamed; only manifests are held in memory.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { Descriptor, StoredManifest } from './manifest.js';
@@ -23,15 +23,15 @@ export interface ImageSource {
   readManifest(descriptor: Descriptor): Promise<StoredManifest>;
 
   /**
-   * The bytes of a blob, as stored, in pieces of any size, which are the reader's to keep. Ends with an
-   * error unless they were `descriptor.size` bytes with `descriptor.digest`; whoever stops early has
+   * The bytes of a blob, as stored, in pieces of any size, which the reader may keep. Ends with an
+   * error unless they were `descriptor.size` bytes with `descriptor.digest`; a reader that stops early has
    * unchecked bytes.
    *
    * @throws {ObdError} as resolve(), while it is iterated.
    */
   readBlob(descriptor: Descriptor): AsyncIterable<Uint8Array>;
 
-  /** Gives back what it holds. Idempotent. */
+  /** Releases its resources. Idempotent. */
   close(): Promise<void>;
 }
 
@@ -40,8 +40,8 @@ export interface ImageDestination {
   readonly label: string;
 
   /**
-   * Fails early for what would fail once the first layer is converted: a registry that cannot be reached or refuses the
-   * login, a directory that cannot be made.
+   * Fails before the first layer is converted if storing it would fail: the registry cannot be reached or refuses the
+   * login, or the directory cannot be made.
    *
    * @throws {ObdError} as putBlob().
    */
@@ -54,7 +54,7 @@ export interface ImageDestination {
    * Stores a blob. Nothing is stored unless it has the descriptor's digest and size.
    *
    * @param content - The path of a file, or the bytes.
-   * @param onBytes - Told how many more bytes went out, for progress; a retry tells some of them again.
+   * @param onBytes - Called with the number of bytes just sent, for progress; a retry reports some again.
    * @throws {ObdError} `Corrupt` if the content is not what the descriptor states, `NoSpace`, `Io`, and for a
    *   registry `Unauthorized`, `Unavailable`, `Registry`.
    */
@@ -65,18 +65,18 @@ export interface ImageDestination {
   ): Promise<void>;
 
   /**
-   * Stores a manifest or an index that is found by its digest only: one that an index will list. All it
-   * refers to must be there.
+   * Stores a manifest or an index that an index will list, so that it is found by digest only. Everything it
+   * refers to must be stored already.
    */
   putManifest(bytes: Uint8Array, mediaType: string): Promise<Descriptor>;
 
   /**
    * Stores a manifest or an index under the name this destination was opened with. It is the last step:
-   * before it nobody sees the image, after it the image is complete.
+   * readers see no image before it, and the complete image after it.
    */
   publish(bytes: Uint8Array, mediaType: string): Promise<Descriptor>;
 
-  /** Gives back what it holds; takes back what can be, if nothing was published. Idempotent. */
+  /** Releases its resources; without publish(), also removes what it wrote as far as possible. Idempotent. */
   close(): Promise<void>;
 }
 

@@ -1,6 +1,6 @@
 /**
- * Goal: a registry on this machine is reached whether it speaks TLS or plain HTTP, and no other host is asked over HTTP.
- * Method: one registry behind both, with a certificate that signs itself; and a mirror before it.
+ * Goal: a registry on this machine is reached over TLS or plain HTTP, and no other host is asked over HTTP.
+ * Method: one registry behind both, with a self-signed certificate; and a mirror before it.
  */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';

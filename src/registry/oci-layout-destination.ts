@@ -2,8 +2,8 @@
  * Writes an image to an OCI layout, making the directory and its version file if need be.
  *
  * Order on disk: blobs first, each complete, checked and synced before it has its name; index.json last,
- * replaced in one rename. So a reader sees the image before or the image after. What an unpublished
- * destination wrote is removed by close(); after a crash it is blobs that nothing refers to.
+ * replaced in one rename. So a reader sees the image before or the image after. close() removes the files of an
+ * unpublished destination; a crash leaves orphaned blobs.
  *
  * One writer at a time: two that publish at the same moment could each replace the other's entry.
  */
@@ -36,13 +36,13 @@ export class OciLayoutDestination implements ImageDestination {
   readonly #directory: string;
   readonly #tag: string | undefined;
   readonly #signal: AbortSignal | undefined;
-  /** Blobs that were not there before, until they are published. */
+  /** New blobs that are not published yet. */
   #unpublished: string[] = [];
-  /** The directories made here, innermost last; gone again on close() if nothing was published. */
+  /** Directories made here, innermost last; close() removes them if nothing was published. */
   #made: string[] = [];
   #prepared: Promise<void> | undefined;
 
-  /** @param tag - Undefined adds the image without a name, beside others that have one. */
+  /** @param tag - Undefined adds the image without a name and keeps the named ones. */
   constructor(directory: string, tag: string | undefined, signal?: AbortSignal) {
     this.label = tag === undefined ? `oci:${directory}` : `oci:${directory}:${tag}`;
     this.#directory = directory;
@@ -114,11 +114,11 @@ export class OciLayoutDestination implements ImageDestination {
     for (const path of blobs) await rm(path, { force: true });
     if (directories.includes(this.#directory))
       await rm(layoutFile(this.#directory), { force: true });
-    // A directory that somebody else put something into stays.
+    // rmdir() keeps a directory that another process has put files into.
     for (const path of directories.toReversed()) await rmdir(path).catch(() => {});
   }
 
-  /** Makes what is missing of the layout, once; a directory that holds something else is refused. */
+  /** Makes the missing parts of the layout, once; a directory that holds something else is refused. */
   async #prepare(): Promise<void> {
     this.#prepared ??= this.#makeLayout();
     await this.#prepared;

@@ -1,5 +1,5 @@
 /**
- * From what a user typed to a source or a destination: `docker://REFERENCE`, the bare reference, or
+ * Opens the source or destination that a user typed: `docker://REFERENCE`, the bare reference, or
  * `oci:DIR[:tag]`. Opening makes no request and writes nothing.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -12,11 +12,11 @@ import type { RegistryClient } from './registry-client.js';
 import { RegistryDestination, RegistrySource } from './registry-image.js';
 
 export interface OpenOptions {
-  /** Used for references only; stays the caller's to close. */
+  /** Used for references only; the caller closes it. */
   readonly client: RegistryClient;
-  /** Ends whatever the store is doing; its reason is what that throws. */
+  /** Aborts the store's operations, which then throw its reason. */
   readonly signal?: AbortSignal | undefined;
-  /** Told of each upload session at a registry. */
+  /** Called with each upload session at a registry. */
   readonly noteUpload?: NoteUpload | undefined;
 }
 

@@ -16,7 +16,7 @@ import { digestProblem } from './digest.js';
 export const DOCKER_HUB = 'docker.io';
 const DEFAULT_TAG = 'latest';
 
-/** Host and repository together, in most clients and registries; longer names are refused by them. */
+/** Host and repository together; most clients and registries refuse longer names. */
 const NAME_LENGTH_MAX = 255;
 /** Name, tag of 128 and digest fit three times over. */
 const REFERENCE_LENGTH_MAX = 2048;
@@ -69,7 +69,7 @@ export class ImageReference {
     this.digest = digest;
   }
 
-  /** What to ask the registry for: the digest if there is one, as a tag beside it is a comment. */
+  /** The digest or tag to request. A digest wins: a tag next to it is a comment. */
   get target(): string {
     return this.digest ?? this.tag ?? DEFAULT_TAG;
   }
@@ -82,7 +82,7 @@ export class ImageReference {
   }
 }
 
-/** @throws {ObdError} `InvalidArgument` with what is wrong and how to write it; `Unsupported` for a sha512 digest. */
+/** @throws {ObdError} `InvalidArgument` with the problem and the remedy; `Unsupported` for a sha512 digest. */
 export function parseReference(text: string): ImageReference {
   const refuse = (problem: string, code = ErrorCodes.InvalidArgument as ObdError['code']) => {
     const shown = JSON.stringify(text.length > 100 ? `${text.slice(0, 100)}...` : text);

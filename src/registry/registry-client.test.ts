@@ -1,6 +1,6 @@
 /**
- * Goal: logins and tokens are sent where they belong, as seldom as they can be, and nowhere else; what is
- * uploaded is complete or not there; manifests are what their digests say.
+ * Goal: logins and tokens are sent where they belong, as seldom as possible, and nowhere else; an upload
+ * is complete or absent; manifests match their digests.
  * Method: loopback registries that ask for logins, expire tokens, redirect, and break uploads.
  */
 import assert from 'node:assert/strict';
@@ -36,7 +36,7 @@ const SECRET = 'the-password';
 const PASSWORD: Login = { kind: 'password', username: 'ann', password: SECRET };
 const logins = new Map<string, Login>();
 const credentials = { label: '"config"', find: async (host: string) => logins.get(host) };
-/** Requests are counted, and on a busy machine any answer may be late: nothing is asked again for that. */
+/** Tests count requests, and on a busy machine any answer may be late: lateness causes no retry. */
 const limits = { ...DEFAULT_LIMITS, backoffMs: 1 };
 /** For a registry that falls silent on purpose. */
 const hastyLimits = {

@@ -24,7 +24,7 @@ import type { Remedies } from './response-error.js';
 import { retrying } from './retry.js';
 import { mismatch } from './verified-blob.js';
 
-/** Schema 1 too: a registry that has nothing else then says so, in place of "not found". */
+/** Includes schema 1, so that a registry with nothing else does not answer "not found". */
 const ACCEPT = [...IMAGE_MANIFEST_TYPES, ...INDEX_TYPES, ...SCHEMA1_TYPES].join(', ');
 
 const MANIFEST_REMEDIES = { 404: 'check the name and the tag, and that it was pushed' };

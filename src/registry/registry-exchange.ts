@@ -1,11 +1,10 @@
 /**
- * One request to a registry and its final answer: asked of one address of the registry after the other until one has it,
- * at each challenged at most once and redirected at most REDIRECTS_MAX times. No address is asked twice.
+ * One request to a registry and its final answer. It tries the registry's addresses in order until one has the object,
+ * answers at most one challenge at each and follows at most REDIRECTS_MAX redirects. No address is asked twice.
  *
  * Authorization goes to the address that asked for it and to no other: the first redirect to another origin
- * ends it for the rest of the chain. TLS, once there, is not left for plain HTTP, unless the target is
- * listed: neither downloads nor uploads travel in the clear because a registry says so, and a registry cannot
- * send requests to a port of this machine.
+ * ends it for the rest of the chain. A redirect from TLS to plain HTTP is refused, unless the target is
+ * listed: a registry can neither move downloads or uploads into the clear, nor send requests to a port of this machine.
  */
 import { ErrorCodes, hasCode, ObdError, systemCode } from '../errors.js';
 import { type Access, Authenticator } from './authenticator.js';
@@ -17,7 +16,7 @@ import type { RegistryHosts } from './registry-hosts.js';
 import type { RegistryLimits } from './registry-limits.js';
 import { type Remedies, responseError } from './response-error.js';
 
-/** Registry to mirror, mirror to storage, storage to its region: three are seen. */
+/** Three are common: registry to mirror, mirror to storage, storage to its region. */
 const REDIRECTS_MAX = 6;
 const REDIRECTS: readonly number[] = [301, 302, 303, 307, 308];
 
@@ -57,8 +56,8 @@ export class RegistryExchange {
    * Redirects of GET and HEAD are followed; the answer's `url` says where that led. A `url` away from the
    * registry (a signed one, kept from before) is asked without Authorization.
    *
-   * @throws {ObdError} what HttpClient.send() and Authenticator.answer() throw, at the last address that was asked;
-   *   `Registry` for a redirect that is not to be followed.
+   * @throws {ObdError} errors of HttpClient.send() and Authenticator.answer() for the last address that was asked;
+   *   `Registry` for a refused redirect.
    */
   async send(request: RegistryRequest): Promise<HttpResponse> {
     const { access, url, signal } = request;
@@ -74,7 +73,7 @@ export class RegistryExchange {
         const response = await this.#sendTo(endpoint, { ...request, url: urlAt(endpoint, url) });
         const isRefused = response.status >= 400 && endpoint.mirrorOf !== undefined;
         if (isLast || !isRefused) {
-          // What a TLS server answers to plain HTTP: the next request tries TLS again.
+          // A TLS server answers plain HTTP with 400: the next request tries TLS again.
           if (response.status === 400) this.#hosts.failed(host, endpoint);
           else this.#hosts.answered(host, endpoint);
           return response;
@@ -146,7 +145,7 @@ export class RegistryExchange {
   /**
    * Where a Location header sends the next request.
    *
-   * @throws {ObdError} `Registry` for what is no URL, or leaves TLS for a host that is not listed.
+   * @throws {ObdError} `Registry` if it is no URL, or leaves TLS for a host that is not listed.
    */
   locationOf(response: HttpResponse, location: string): URL {
     if (!URL.canParse(location, response.url.href)) {
@@ -165,7 +164,7 @@ export class RegistryExchange {
     this.#authenticator.forget(access);
   }
 
-  /** The error for an answer that was not hoped for. */
+  /** The error for an unexpected answer. */
   async errorOf(
     response: HttpResponse,
     { host }: Access,

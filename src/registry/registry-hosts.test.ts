@@ -1,5 +1,5 @@
 /**
- * Goal: every name leads to the address and the protocol that the operator meant, and to TLS otherwise.
+ * Goal: every name leads to the address and the protocol that the operator set, and to TLS otherwise.
  * Method: names by example.
  */
 import assert from 'node:assert/strict';

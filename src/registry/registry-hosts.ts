@@ -1,6 +1,6 @@
 /**
- * Where the registry of a host name answers, and over what. As in docker and containerd, `docker.io` is a name and not an
- * address.
+ * The addresses and protocols of the registry of a host name. As in docker and containerd, `docker.io` is a name and not
+ * an address.
  *
  *   1. `[registry.hosts]` of our own configuration gives a name another address: containerd's labels lose the port of
  *      `localhost:5000`.
@@ -8,8 +8,8 @@
  *   3. Otherwise it is the name, over TLS. A host that is listed as plain speaks HTTP. A host on this machine is asked
  *      over TLS, whose certificate is not checked, and then over HTTP; the one that answered is kept.
  *
- * HTTP is spoken to hosts in plain_http, to `http://` addresses of hosts.toml, to hosts on this machine, and to where a
- * registry that speaks HTTP redirects or logs in (mayGoOn()). All other requests use TLS.
+ * HTTP is used for hosts in plain_http, for `http://` addresses of hosts.toml, for hosts on this machine, and for the
+ * redirects and token servers of a registry that speaks HTTP (mayGoOn()). All other requests use TLS.
  */
 import { isIPv4 } from 'node:net';
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -20,9 +20,9 @@ import { DOCKER_HUB, isHost } from './reference.js';
 
 /** The registry of Docker Hub answers here. */
 const DOCKER_HUB_ENDPOINT = `registry-1.${DOCKER_HUB}`;
-/** How long a mirror that failed is asked after all others. */
+/** How long a failed mirror is tried last. */
 const MIRROR_DOWN_MS = 60_000;
-/** Far more than registries in use; beyond, all are learnt anew. */
+/** Far more than registries in use; at this limit the map is cleared. */
 const LEARNT_MAX = 1024;
 
 const UNCHECKED: TlsSettings = { ca: [], skipVerify: true };
@@ -41,7 +41,7 @@ export class RegistryHosts {
    * @param plainHttpHosts - `host` for all its ports, or `host:port`.
    * @param endpoints - Name of a host to the `host` or `host:port` where it really answers.
    * @param hostsDirectory - containerd's, with a hosts.toml for each host; undefined reads none.
-   * @throws {ObdError} `InvalidArgument` for what is no host.
+   * @throws {ObdError} `InvalidArgument` for text that is no host.
    */
   constructor(
     plainHttpHosts: readonly string[],
@@ -52,8 +52,8 @@ export class RegistryHosts {
   }
 
   /**
-   * Takes other settings, from the next request on, and forgets what it learnt. Arguments and errors are those of the
-   * constructor; after an error the settings are as they were.
+   * Replaces the settings from the next request on, and drops learnt addresses. Arguments and errors are those of the
+   * constructor; an error leaves the settings unchanged.
    */
   replace(
     plainHttpHosts: readonly string[],
@@ -78,7 +78,7 @@ export class RegistryHosts {
     return this.#version;
   }
 
-  /** `registry-1.docker.io` for `docker.io`, what the endpoints say, or the host itself. */
+  /** `registry-1.docker.io` for `docker.io`, the configured endpoint, or the host itself. */
   addressOf(host: string): string {
     return this.#endpoints.get(host) ?? (host === DOCKER_HUB ? DOCKER_HUB_ENDPOINT : host);
   }
@@ -101,8 +101,8 @@ export class RegistryHosts {
   /**
    * The names under which a login for `host` may be configured, in order.
    *
-   * A login goes to the host that it is for: one for the name counts only if the registry answers on that same host, at
-   * whatever port. An endpoint on another host, such as a mirror, has a login of its own or none.
+   * A login goes only to the host that it is for. A login for the name counts only if the registry answers on that host,
+   * at any port. An endpoint on another host, such as a mirror, has a separate login or none.
    */
   loginNames(host: string): string[] {
     const address = this.addressOf(host);
@@ -143,17 +143,17 @@ export class RegistryHosts {
     return JSON.stringify([address, this.#isPlain(host, address), this.#lookUp(host)]);
   }
 
-  /** Hosts `name:port` that the configuration knows of a name without a port. */
+  /** The configured hosts `name:port` for a name without a port. */
   portsOf(name: string): string[] {
     return this.#directory?.portsOf(name) ?? [];
   }
 
-  /** Whether the operator gave the name an address of our own configuration. */
+  /** Whether our own configuration gives the name an address. */
   isGiven(host: string): boolean {
     return this.#endpoints.has(host);
   }
 
-  /** The TLS settings for a URL that a registry led to. */
+  /** The TLS settings for a URL that a registry redirected to. */
   tlsFor(host: string, url: URL): TlsSettings | undefined {
     const endpoints = this.endpointsOf(host, 'pull');
     const own = endpoints.find(({ origin }) => origin === url.origin);
@@ -162,7 +162,7 @@ export class RegistryHosts {
       tls !== undefined && tls.ca.length > 0 ? [tls] : [],
     );
     const [first, ...others] = checked;
-    // The same object each time: connections are found by it.
+    // The same object each time: it is the key of pooled connections.
     if (first?.skipVerify === false && others.length === 0) return first;
     const ca = checked.flatMap((tls) => tls.ca);
     if (ca.length > 0) return { ca, skipVerify: false };
@@ -182,7 +182,7 @@ export class RegistryHosts {
     this.#downUntilMs.set(origin, performance.now() + MIRROR_DOWN_MS);
   }
 
-  /** Whether the operator said that this host speaks plain HTTP; being this machine is not enough. */
+  /** Whether the operator listed this host as plain HTTP; being this machine is not enough. */
   isListedPlain(host: string): boolean {
     const lower = host.toLowerCase();
     return this.#plain.has(lower) || this.#plain.has(lower.replace(/:[0-9]+$/, ''));
@@ -196,7 +196,7 @@ export class RegistryHosts {
     return this.#directory?.lookUp(this.#endpoints.get(host) ?? host);
   }
 
-  /** Whose logins an address may be given, and whether it has to be told whose mirror it is. */
+  /** Which logins an address may be sent, and which registry it mirrors. */
   #identityOf(host: string, origin: string): Pick<Endpoint, 'loginHosts' | 'mirrorOf'> {
     const at = new URL(origin);
     if (isHostOf(this.addressOf(host), at)) {
@@ -231,7 +231,7 @@ function isHostOf(host: string, url: URL): boolean {
   return new URL(`${url.protocol}//${host}`).host === url.host;
 }
 
-/** `host:port` of the registry that a URL leads to, whatever the protocol. */
+/** `host:port` of the registry in a URL of either protocol. */
 export function registryAddress(url: string): string {
   const { protocol, hostname, port } = new URL(url);
   return `${hostname}:${port || (protocol === 'https:' ? 443 : 80)}`;

@@ -73,7 +73,7 @@ export class RegistryDestination implements ImageDestination {
 
   async check(): Promise<void> {
     const { host, repository } = this.#reference;
-    // Which blob does not matter: it takes the login for pushing to look for one.
+    // Looking for any blob needs the login for pushing.
     await this.#client.hasBlob(host, repository, EMPTY_DIGEST, this.#signal);
   }
 
@@ -100,7 +100,7 @@ export class RegistryDestination implements ImageDestination {
     return await this.#put(this.#reference.target, bytes, mediaType);
   }
 
-  /** What was sent and not published is the registry's to collect. */
+  /** Does nothing: the registry collects blobs that were sent and not published. */
   async close(): Promise<void> {}
 
   async #put(target: string, bytes: Uint8Array, mediaType: string): Promise<Descriptor> {

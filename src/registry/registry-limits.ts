@@ -1,7 +1,7 @@
 /**
- * How long registries are waited for, and how often they are asked again. One set per client.
+ * Timeouts and retry limits for registries. One set per client.
  *
- * The defaults fit a disk behind the network: an attempt is given up soon enough that a second and a third fit before the
+ * The defaults fit a disk behind the network: an attempt times out soon enough that a second and a third fit before the
  * deadline of a read (src/cache/patience.ts).
  */
 export interface RegistryLimits {
@@ -11,7 +11,7 @@ export interface RegistryLimits {
   readonly headersMs: number;
   /** The same for the end of an upload, which the registry may hash and copy before it answers. */
   readonly uploadHeadersMs: number;
-  /** Between two pieces of an upload that the registry takes; it may be writing to slow storage. */
+  /** Between two pieces of an upload; the registry may be writing to slow storage. */
   readonly uploadIdleMs: number;
   /** Between two pieces of a body. */
   readonly bodyIdleMs: number;
@@ -39,7 +39,7 @@ export const DEFAULT_LIMITS: RegistryLimits = {
 
 /** Longer waits would use up a read's deadline in a few attempts. */
 export const BACKOFF_MS_MAX = 5_000;
-/** A registry may ask for an hour; whoever waits for this one asks again, or fails, sooner. */
+/** A registry may ask for an hour; the caller retries, or fails, sooner. */
 export const RETRY_AFTER_MS_MAX = 30_000;
-/** With backoffMs and the deadline at their defaults about 18 fit; this holds if a registry fails at once. */
+/** About 18 fit with the default backoffMs and deadline; this limit applies if a registry fails at once. */
 export const FETCH_ATTEMPTS_MAX = 30;

@@ -1,8 +1,8 @@
 /**
- * What an answer other than the hoped-for one means: HTTP status and the registry's own error document
- * (OCI distribution spec 1.1, "Error Codes") to an ObdError.
+ * Converts an unexpected answer, its HTTP status and the registry's error document
+ * (OCI distribution spec 1.1, "Error Codes"), to an ObdError.
  *
- * The registry's words are quoted, as they often hold the only useful hint; they are cut and made printable
+ * The message quotes the registry's words, as they often hold the only useful hint. They are cut and made printable
  * first, since they may be anything.
  */
 import { type ErrorCode, ErrorCodes, ObdError } from '../errors.js';
@@ -12,10 +12,10 @@ import { retryAfterMs } from './retry.js';
 
 /** Error documents are a few hundred bytes; some gateways send a page of HTML. */
 const ERROR_BYTES_MAX = 16 << 10;
-/** A body that drips is left with what it has said; its status says the rest. */
+/** A slow body is cut off and the part that arrived is used; the status says the rest. */
 const ERROR_MS_MAX = 5_000;
 
-/** What to say of a status, besides what the registry says. */
+/** Our remedy for each status, added to the registry's words. */
 export type Remedies = Readonly<Record<number, string>>;
 
 /** Reads the answer's body and returns the error to throw. */

@@ -1,9 +1,9 @@
 /**
- * Whether an image written to one name takes the name of another away from it: `obdconv X X`, in any spelling.
+ * Detects a destination name that already names the source image: `obdconv X X`, in any spelling.
  *
  *   references   the same registry (default port, spellings of this machine, names with one address), repository and tag.
  *                A digest is the same as a tag that stands for it, or for an index that lists it
- *   layouts      the same directory, by whatever path, and the same tag. Without a tag the source is the only image there
+ *   layouts      the same directory, by any path, and the same tag. Without a tag the source is the only image there
  */
 import { stat } from 'node:fs/promises';
 import { ErrorCodes, hasCode } from '../errors.js';
@@ -21,9 +21,9 @@ export interface OverwriteOptions {
 }
 
 /**
- * Makes a request only where a digest is to be compared with a tag.
+ * Sends a request only to compare a digest with a tag.
  *
- * @throws {ObdError} `InvalidArgument` for what is no name; what looking at the destination throws.
+ * @throws {ObdError} `InvalidArgument` for text that is no name; errors of reading the destination.
  */
 export async function overwritesSource(
   sourceText: string,
@@ -72,7 +72,7 @@ function placeOf({ host }: ImageReference, hosts: RegistryHosts): string {
 }
 
 async function isSameLayout(source: LayoutName, destination: LayoutName): Promise<boolean> {
-  // Without a tag an image is added beside those that have one.
+  // An image without a tag is added and replaces no tagged one.
   if (destination.tag === undefined && source.tag !== undefined) return false;
   const found = await identityOf(source.directory);
   if (found === undefined || found !== (await identityOf(destination.directory))) return false;

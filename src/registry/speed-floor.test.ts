@@ -1,5 +1,5 @@
 /**
- * Goal: a connection that drips is left after 10 s, unless the one before was as slow, and a slow reader is blamed on nobody.
+ * Goal: a slow connection is closed after 10 s, unless the one before was as slow; a slow reader causes no failure.
  * Method: a real server that sends so many bytes a second, and real time.
  */
 import assert from 'node:assert/strict';
@@ -34,7 +34,7 @@ after(async () => {
   await http.close();
 });
 
-/** Reads for `forMs` at most. @returns How long it took to be left; undefined if it was not. */
+/** Reads for `forMs` at most. @returns The time until the connection was closed; undefined if it was not. */
 async function readFor(
   floor: SpeedFloor,
   bytesPerS: number,

@@ -1,8 +1,8 @@
 /**
- * The only place that knows Node's, OpenSSL's and undici's error codes: what each says about a registry.
+ * Maps the error codes of Node, OpenSSL and undici to errors about a registry; no other file knows these codes.
  *
- * Most are `Unavailable`, which is what retrying() tries again, and so is what has no code that is known here. Those
- * that will not go away by asking again (certificates, no TLS at the other end) are `Registry`, with the remedy.
+ * Most codes, and every unknown one, become `Unavailable`, which retrying() retries. Permanent problems
+ * (certificates, no TLS at the other end) become `Registry`, with the remedy.
  */
 import { type ErrorCode, ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 import { quotable } from './quotable.js';
@@ -54,7 +54,7 @@ const MEANING: Readonly<Record<string, readonly [ErrorCode, string]>> = {
  * The ObdError for what a request threw, or `error` itself if it is one already.
  *
  * @param doing - What was being done, for the message: "Cannot read sha256:... ".
- * @param host - Whom it was asked of. Never a whole URL: queries of signed ones are secrets.
+ * @param host - The host that was asked. Never a whole URL: queries of signed ones are secrets.
  */
 export function transportError(error: unknown, doing: string, host: string): ObdError {
   if (error instanceof ObdError) return error;
@@ -65,7 +65,7 @@ export function transportError(error: unknown, doing: string, host: string): Obd
   return new ObdError(errorCode, `${doing}: ${host}: ${problem}`, {}, error);
 }
 
-/** undici ends the connection at any 100, and says so in words alone. */
+/** undici closes the connection at any 100; only its message tells this error apart. */
 function isUnaskedContinue(error: unknown, code: string): boolean {
   return code === 'UND_ERR_SOCKET' && messageOf(error) === 'bad response';
 }

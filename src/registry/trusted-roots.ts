@@ -1,5 +1,5 @@
 /**
- * Which authorities may sign a registry's certificate: those Node brings, those of this system (where an
+ * The authorities that may sign a registry's certificate: Node's own, this system's (where an
  * administrator puts a company's own), and those of NODE_EXTRA_CA_CERTS. SSL_CERT_FILE replaces the
  * system's file, as it does for OpenSSL and for Go's tools.
  *

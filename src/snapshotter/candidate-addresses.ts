@@ -1,9 +1,10 @@
 /**
- * Where the registry of a name may answer, if the name has lost its port: containerd's content labels have none.
+ * The addresses where the registry of a name may answer, if the name has lost its port: containerd's content labels
+ * have none.
  *
  *   1. `[registry.hosts]` of our configuration, and then nothing else
  *   2. the directories `NAME:PORT` of containerd's hosts.toml files
- *   3. the names of images in the client's namespace that are from NAME at a port, those of the same repository first
+ *   3. the names of images in the client's namespace that are from NAME at a port, images of the same repository first
  *   4. the name as it is
  */
 import { connectContainerd } from '../containerd/connect.js';
@@ -12,13 +13,13 @@ import { ObdError } from '../errors.js';
 import { parseReference, withoutPort } from '../registry/reference.js';
 import type { RegistryHosts } from '../registry/registry-hosts.js';
 
-/** All are asked at once. More registries at ports of one host are not set up in earnest. */
+/** All are asked at once. Real hosts do not serve more registries than this. */
 const PORTS_MAX = 8;
 
 export interface Source {
   readonly host: string;
   readonly repository: string;
-  /** Nobody named this address. */
+  /** The client and the labels do not name this address. */
   readonly isGuess?: boolean;
 }
 
@@ -39,7 +40,7 @@ export async function addressesOf(
   return [...ports, host].map((address) => ({ host: address, repository, isGuess: true }));
 }
 
-/** What images of the namespace are called that are from this host at a port. */
+/** The sources in image names of the namespace that have this host with a port. */
 async function imagesFrom(
   host: string,
   containerdSocket: string,

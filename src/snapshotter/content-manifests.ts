@@ -1,19 +1,19 @@
 /**
- * The manifests in containerd's content store, which is asked in the client's namespace: the one that names a layer is there
- * before the first layer is prepared, labelled with the hosts and the repositories that it came from.
+ * The manifests in containerd's content store, in the client's namespace. The manifest that names a layer is stored
+ * before the first layer is prepared, and has labels with its hosts and repositories.
  *
- * Any of them that names a layer may be the one that is being pulled. So sourcesOf() tells all their sources, or nothing:
+ * Every manifest that names a layer may be the one being pulled. So sourcesOf() returns all their sources, or nothing:
  *
- *   - One that names the layer and has no label that says where it is from makes the answer "not known".
- *   - One that cannot be read now does, too: it may name the layer.
- *   - One that is too large or that breaks a rule of manifest.ts may be accepted by containerd. It counts if the layer's digest
- *     is anywhere in its text, and otherwise not: an odd manifest of another image must not end lazy pulls on a host.
- *   - One that has gone since it was listed is of no pull: those hold a lease.
+ *   - A manifest that names the layer and has no source label makes the answer "not known".
+ *   - An unreadable manifest does, too: it may name the layer.
+ *   - containerd may accept a manifest that is too large or breaks a rule of manifest.ts. It counts only if the layer's
+ *     digest is anywhere in its text: an odd manifest of another image must not end lazy pulls on a host.
+ *   - A manifest that has gone since it was listed belongs to no pull: pulls hold a lease.
  *
- * Listed are manifests that refer to their config by a label. All clients set that label before they prepare a layer, as
- * containerd's garbage collection takes the config away otherwise.
+ * Only manifests that refer to their config by a label are listed. All clients set that label before they prepare a
+ * layer, as containerd's garbage collection otherwise removes the config.
  *
- * Cost: one list of the namespace's manifests for each question; a manifest that was parsed once is remembered.
+ * Cost: one list of the namespace's manifests per call; parsed manifests are cached.
  */
 import { connectContainerd } from '../containerd/connect.js';
 import { type ContentInfo, ContentStore } from '../containerd/content-store.js';
@@ -28,9 +28,9 @@ import type { Labels } from './snapshot.js';
 
 const MANIFESTS_FILTER = 'labels."containerd.io/gc.ref.content.config"';
 const SOURCE_LABEL = 'containerd.io/distribution.source.';
-/** A layer has a few hundred bytes of digests and annotations. */
+/** In manifests. A layer has a few hundred bytes of digests and annotations. */
 const REMEMBERED_MAX = 4096;
-/** Of one that is too large to be parsed. Registries need not accept more than MANIFEST_BYTES_MAX, a sixteenth of this. */
+/** Limit for searching a manifest too large to parse. Registries need not accept more than MANIFEST_BYTES_MAX. */
 const SEARCHED_BYTES_MAX = 16 * MANIFEST_BYTES_MAX;
 
 interface KnownLayer {
@@ -40,10 +40,10 @@ interface KnownLayer {
   readonly annotations: Labels;
 }
 
-/** What a manifest has in it: its layers, or why those are not known. */
+/** The layers of a manifest, or why they are not known. */
 type Contents = readonly KnownLayer[] | 'not parsed' | 'unreadable' | 'gone';
 
-/** That a layer is of an image at a reference, as a label says. */
+/** A label's claim that a layer belongs to the image at a reference. */
 interface Claim {
   readonly label: string;
   readonly text: string;
@@ -64,10 +64,10 @@ export class ContentManifests {
   }
 
   /**
-   * Where the images with this blob are from, each host without its port.
+   * The sources of the images with this blob, each host without its port.
    *
    * @returns undefined if a manifest that has, or may have, the blob does not say.
-   * @throws {ObdError} what containerd answers.
+   * @throws {ObdError} containerd's error.
    */
   async sourcesOf(blobDigest: string, namespace: string): Promise<Source[] | undefined> {
     const found = new Map<string, Source>();
@@ -92,13 +92,13 @@ export class ContentManifests {
   }
 
   /**
-   * Whether a label is the word of the client and not of the image: containerd passes annotations of a layer on as labels.
+   * Whether the client set a label, and not the image: containerd passes annotations of a layer on as labels.
    *
    *   - A manifest that names the layer must be from that host and repository, as content labels say.
-   *   - No manifest that names it, or may name it, may have the label as an annotation: the port, which content labels
-   *     have lost, would be the image's word.
+   *   - No manifest that names it, or may name it, may have the label as an annotation: otherwise the image would choose
+   *     the port, which content labels have lost.
    *
-   * @throws {ObdError} what containerd answers.
+   * @throws {ObdError} containerd's error.
    */
   async confirms({ label, text, source, ...layer }: Claim, namespace: string): Promise<boolean> {
     const { chainId, blobDigest } = layer;
@@ -119,10 +119,10 @@ export class ContentManifests {
   }
 
   /**
-   * The overlaybd layer with this chain ID, if a manifest has it. Chain IDs of plain layers are not computed: a blob of an
-   * overlaybd layer is its own diff ID, and of others only the config knows it.
+   * The overlaybd layer with this chain ID, if a manifest has it. Chain IDs of plain layers are not computed: an
+   * overlaybd blob's digest is its diff ID, but only the config has the diff ID of a plain layer.
    *
-   * @throws {ObdError} what containerd answers; that of overlaybdBlobOf().
+   * @throws {ObdError} containerd's error; errors of overlaybdBlobOf().
    */
   async blobOfChain(chainId: string, namespace: string): Promise<OverlaybdBlob | undefined> {
     for await (const { contents } of this.#all(namespace)) {
@@ -170,7 +170,7 @@ export class ContentManifests {
     return contents;
   }
 
-  /** Whether the text of a manifest has a digest in it. @throws {ObdError} what containerd answers. */
+  /** Whether the text of a manifest contains a digest. @throws {ObdError} containerd's error. */
   async #mentions(content: ContentStore, info: ContentInfo, blobDigest: string): Promise<boolean> {
     if (info.sizeBytes > SEARCHED_BYTES_MAX) return false;
     let end = '';
@@ -183,7 +183,7 @@ export class ContentManifests {
   }
 }
 
-/** A label for each host; its value lists repositories, with commas between. undefined for none, or for one that is odd. */
+/** Each host has a label with its repositories, comma-separated. @returns undefined if none or an invalid one is set. */
 function sourcesIn(labels: Labels): Source[] | undefined {
   const hosts = Object.entries(labels).filter(([key]) => key.startsWith(SOURCE_LABEL));
   const sources = hosts.flatMap(([key, repositories]) =>
@@ -195,7 +195,7 @@ function sourcesIn(labels: Labels): Source[] | undefined {
   return isKnown && sources.length > 0 ? sources : undefined;
 }
 
-/** Whether content labels say that a blob is from there. They have neither the port nor the brackets of an IPv6 address. */
+/** Whether content labels name this source. They have neither the port nor the brackets of an IPv6 address. */
 function isListed(labels: Labels, { host, repository }: Source): boolean {
   const name = withoutPort(host).replace(/^\[(.*)\]$/, '$1');
   return labels[`${SOURCE_LABEL}${name}`]?.split(',').includes(repository) ?? false;

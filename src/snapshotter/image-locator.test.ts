@@ -1,6 +1,6 @@
 /**
- * Goal: a layer is served from where it really is, and where it cannot be found that is no snapshot; what containerd could
- * not tell once is asked again, as otherwise an image would be downloaded until this daemon is restarted.
+ * Goal: a layer is served from the registry that has it; a layer that cannot be found gets no snapshot. A failed
+ * containerd call is retried, as otherwise an image would be downloaded until this daemon is restarted.
  * Method: a content store of one manifest, on a real socket, whose reads fail as often as a test says, and a registry.
  * Against a real containerd: test/e2e/snapshotter-images.test.ts.
  */
@@ -61,7 +61,7 @@ const directory = mkdtempSync(join(tmpdir(), 'obd-locator-'));
 const containerdSocket = join(directory, 'containerd.sock');
 const limits = { ...DEFAULT_LIMITS, attemptsMax: 1 };
 const log = { info: () => {}, warn: () => {}, error: () => {} };
-/** What the content store has. */
+/** The blobs of the content store. */
 let stored: readonly Stored[] = [OURS];
 let failures = 0;
 let failure: ErrorCode = ErrorCodes.Unavailable;
@@ -156,7 +156,7 @@ test('what a client says of a layer is asked of the registry too, and content la
   const labels = { 'containerd.io/snapshot/cri.image-ref': `${origin.host}/other/app:1` };
   const found = await locate(newLocator(), labels);
   assert.equal(found, `http://${origin.host}/v2/other/app/blobs`);
-  // As a registry answers whose login the client has, and we have not.
+  // The answer of a registry whose login the client has, and we have not.
   origin.faults.push({ status: 403 });
   const second = await locate(newLocator(), labels);
   assert.equal(second, `http://${origin.host}/v2/team/app/blobs`);
@@ -194,7 +194,7 @@ test('an image does not choose its registry by a label', async () => {
       assert.equal(await found.repoBlobUrl(), isOneKnown ? at : undefined, what);
     }
     assert.deepEqual(lure.seen, []);
-    // What the image says is of no effect on what the client says.
+    // The image's annotation does not override the client's label.
     stored = [{ bytes: annotated('evil.invalid/team/app:1'), labels: fromThere }];
     const labels = { [label]: `${origin.host}/team/app:1` };
     assert.equal(await locate(newLocator(), labels), at);

@@ -1,25 +1,25 @@
 /**
- * Finds out about an overlaybd layer what its client does not say: the repository it can be fetched from, given its digest,
- * and, given its chain ID, that it is one.
+ * Finds facts about an overlaybd layer that its client does not send: by digest, the repository to fetch it from; by
+ * chain ID, that it is an overlaybd layer.
  *
  *   1. The image's reference, where the client sends it as a label (`obdctl rpull`, CRI): host with port, repository. An
  *      image can make such a label too, with an annotation: it counts only if containerd's content store confirms it.
- *   2. Otherwise containerd's content store alone, in the client's namespace: the manifest that names the layer is there before
- *      the first layer is prepared, labelled with the host and the repositories it came from. That label has lost
- *      the port: it is looked for where candidate-addresses.ts says.
+ *   2. Otherwise containerd's content store alone, in the client's namespace. The manifest that names the layer is stored
+ *      before the first layer is prepared, labelled with its host and repositories. That label has lost
+ *      the port; candidate-addresses.ts finds it.
  *
- * A layer is served from the registry that the client pulls from, and from no other. What is read lazily is not checked
+ * A layer is served from the registry that the client pulls from, and from no other. Lazy reads are not checked
  * against the digest, so another registry that offers the same digests could send other bytes. If the client sends a
- * reference, only its registry counts. If it does not, and manifests of several registries name the layer, or one that
- * names it does not say where it is from, no registry is chosen.
+ * reference, only its registry counts. Otherwise no registry is chosen if manifests of several registries name the layer,
+ * or if a manifest that names it has no source.
  *
- * What labels say may be no longer true, leads elsewhere if the port is missing that content labels have lost, and the
- * client may have a login that we have not. So the registry is asked for the blob, as obd-blockd would: a snapshot is
- * not made of a layer that it could not read. Where a namespace has a login of its own, both that login and the common one,
- * which obd-blockd has, must be given the blob.
+ * Labels may be outdated, or lead elsewhere because content labels have lost the port, and the client may have a login
+ * that we have not. So the registry is asked for the blob, as obd-blockd would: a layer that obd-blockd could not read
+ * gets no snapshot. If a namespace has a login, the registry must give the blob to that login and to the common one,
+ * which obd-blockd has.
  *
- * The content service may be asked while containerd waits for us. Its snapshots service may not: garbage collection may
- * hold what that needs, and wait for us too.
+ * The content service may be called while containerd waits for us. The snapshots service may not: garbage collection may
+ * hold its locks, and wait for us too.
  *
  * Cost: one request for each layer to each address that may have it, all at once (registry-probes.ts), and a pass over
  * the namespace's manifests (content-manifests.ts).
@@ -36,7 +36,7 @@ import type { Log } from './log.js';
 import { RegistryProbes } from './registry-probes.js';
 import type { Labels } from './snapshot.js';
 
-/** No registry answers at such an address. A time-out or an error may pass, and says nothing about what is there. */
+/** No registry answers at such an address. A timeout or other error may pass, and proves nothing about the address. */
 const NOBODY_THERE: readonly (string | undefined)[] = ['ECONNREFUSED', 'ENOTFOUND'];
 
 /** Characters of a reference in the log. */
@@ -51,7 +51,7 @@ const UNKNOWN_ORIGIN: LayerOrigin = {
 export interface ImageLocatorParts {
   readonly containerdSocket: string;
   readonly hosts: RegistryHosts;
-  /** With the same hosts, and with limits for a question that a pull waits for. */
+  /** With the same hosts, and with limits for requests that a pull waits for. */
   readonly registry: RegistryClient;
   /** For the namespaces of containerd that have logins of their own. */
   readonly namespaces: ReadonlyMap<string, NamespaceAccess>;
@@ -73,12 +73,12 @@ export interface WantedLayer {
 
 /** Where the image with a layer was pulled from. */
 export interface LayerOrigin {
-  /** As registryAddress() has it; undefined if it is not known, or is not one alone. */
+  /** As registryAddress() has it; undefined if it is not known, or if there are several. */
   readonly registry: string | undefined;
 
   /**
-   * The URL that the layer's digest is to be appended to, such as `https://ghcr.io/v2/team/app/blobs`; undefined if the
-   * layer is in no repository that is known, or is not given to us.
+   * The blob URL without the layer's digest, such as `https://ghcr.io/v2/team/app/blobs`; undefined if no known
+   * repository has the layer and gives it to us.
    */
   repoBlobUrl(): Promise<string | undefined>;
 
@@ -104,14 +104,14 @@ export class ImageLocator {
     this.#manifests = new ContentManifests(parts.containerdSocket, parts.log);
   }
 
-  /** Asks registries anew, as when logins or addresses were changed. */
+  /** Invalidates the registries' answers, for instance after logins or addresses have changed. */
   forget(): void {
     for (const probes of [this.#probes, ...this.#namespaceProbes.values()]) probes.forget();
   }
 
   /**
-   * Asks containerd at most, and registries only where a port is missing; its repoBlobUrl() asks the registry. What cannot
-   * be found out, such as for a hosts.toml that is wrong, is not known, with a warning.
+   * Finds the origin of a layer. Asks only containerd, and registries if a port is missing; repoBlobUrl() asks the
+   * registry. A failure, such as an invalid hosts.toml, is logged as a warning and makes the origin unknown.
    */
   async origin(
     layer: WantedLayer,
@@ -154,7 +154,7 @@ export class ImageLocator {
       repoBlobUrl: async () => {
         if (!isOne) return undefined;
         const asked = this.#firstWithBlob(sources, layer, namespace);
-        // Clients prepare one layer after the other, and each would wait for its own answer.
+        // Clients prepare one layer after the other, and would wait for each answer in turn.
         for (const digest of followingLayers(labels)) {
           if (digest !== layer.digest) {
             for (const probes of this.#readersIn(namespace)) void ask(probes, sources, digest);
@@ -171,7 +171,7 @@ export class ImageLocator {
     };
   }
 
-  /** By whom a blob must be readable: with the namespace's login, if it has one, and with obd-blockd's. */
+  /** The logins that must be able to read a blob: the namespace's, if it has one, and obd-blockd's. */
   #readersIn(namespace: string | undefined): RegistryProbes[] {
     const own = this.#namespaceProbes.get(namespace ?? '');
     return own === undefined ? [this.#probes] : [own, this.#probes];
@@ -189,7 +189,7 @@ export class ImageLocator {
     return false;
   }
 
-  /** Of the first label that the client sent, and not the image. */
+  /** The source in the first label that the client, not the image, has set. */
   async #referenceIn(
     { chainId, digest: blobDigest }: WantedLayer,
     labels: Labels,
@@ -224,12 +224,12 @@ export class ImageLocator {
     }
   }
 
-  /** As ContentManifests.blobOfChain(); undefined if containerd does not tell. */
+  /** As ContentManifests.blobOfChain(); undefined if containerd fails. */
   async blobOfChain(chainId: string, namespace: string): Promise<OverlaybdBlob | undefined> {
     return await this.#orUnknown(() => this.#manifests.blobOfChain(chainId, namespace));
   }
 
-  /** An error is logged and is no failure: containerd can download the layer, which takes longer. */
+  /** Logs an ObdError and returns undefined: containerd can download the layer, which takes longer. */
   async #orUnknown<T>(find: () => Promise<T | undefined>): Promise<T | undefined> {
     try {
       return await find();
@@ -241,9 +241,9 @@ export class ImageLocator {
   }
 
   /**
-   * The sources with the ports that content labels have lost. Several addresses that a name may stand for are all asked; the
-   * only one that has the blob is meant. One that does not say whether it has the blob may be meant as well, as with a refused
-   * login, an error or a time-out: then all are returned.
+   * The sources with the ports that content labels have lost. If a name may stand for several addresses, all are asked and
+   * those without the blob are dropped. Addresses that leave it open (a refused login, an error, a timeout) are returned
+   * too. If all are dropped, the first is returned.
    */
   async #located(
     sources: readonly Source[],
@@ -262,7 +262,7 @@ export class ImageLocator {
     return (await Promise.all(located)).flat();
   }
 
-  /** The URL of the first source that has the blob and gives it to all who read it. All are asked at once. */
+  /** The URL of the first source that gives the blob to every reader's login. All are asked at once. */
   async #firstWithBlob(
     sources: readonly Source[],
     layer: WantedLayer,
@@ -302,7 +302,7 @@ function ask(
   );
 }
 
-/** Whether a registry said that it has not the blob, or there is no registry. */
+/** Whether the registry does not have the blob, or there is no registry. */
 function isAbsent(error: unknown): boolean {
   if (hasCode(error, ErrorCodes.NotFound)) return true;
   for (let at = error; at instanceof Error; at = at.cause) {

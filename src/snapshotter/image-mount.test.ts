@@ -1,5 +1,5 @@
 /**
- * Goal: an image is mounted as what it is, whatever is said of it.
+ * Goal: an image is mounted with the file system of its superblock, for any annotations.
  * Method: a real ext4, and the magic numbers of the others at their places, as the kernel's headers have them.
  */
 import assert from 'node:assert/strict';

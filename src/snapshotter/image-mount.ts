@@ -1,9 +1,8 @@
 /**
  * Mounting and unmounting the file system of an image's device, by mount(8) and umount(8).
  *
- * Read-only, and nothing more: what a container may do with set-user-id files and device nodes is for the mount that
- * its runtime makes on top, exactly as with a layer that is a directory. Whoever is not root cannot get at the files here,
- * as a directory above is closed to them.
+ * Read-only, and nothing more: the runtime's mount on top restricts set-user-id files and device nodes, exactly as with
+ * a layer that is a directory. Only root reaches the files here, as a directory above is closed to other users.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -12,28 +11,28 @@ import { describeUsers, usersBelow } from '../io/mount-users.js';
 import { blockedIn } from '../io/process-state.js';
 import { type Finished, runProgram } from '../io/run-program.js';
 
-/** Reading a superblock through a slow registry takes as long as one fetch may; then the device has answered EIO. */
+/** Longer than one fetch: reading a superblock from a slow registry fails with EIO before this. */
 const MOUNT_TIMEOUT_MS = 120_000;
 const UNMOUNT_TIMEOUT_MS = 30_000;
-/** An unmount takes milliseconds. */
+/** A normal unmount takes milliseconds. */
 const STALL_MS = 1_000;
-/** The device has more reads in flight than its server has at a time, so that ending them takes turns. */
+/** The device has more reads in flight than its server handles at a time, so ending them takes several calls. */
 const STALL_TURN_MS = 250;
 const KILLED_TURN_MS = 100;
 const PROBE_TIMEOUT_MS = 90_000;
 
-/** Mounts upon mounts at one place come from crashes, and there are not many of those in a row. */
+/** Stacked mounts at one place come from crashes, and there are not many in a row. */
 const STACKED_MOUNTS_MAX = 16;
 
-/** The file systems that overlaybd images are made with, and what the kernel needs to be told to mount one. */
+/** The file systems of overlaybd images, and the mount options that each needs. */
 const MOUNT_OPTIONS: Readonly<Record<string, string>> = {
   ext4: 'ro,noatime',
-  // The same image may be mounted twice, by us and by somebody else.
+  // nouuid: we and another program may mount the same image at the same time.
   xfs: 'ro,noatime,nouuid',
   erofs: 'ro,noatime',
 };
 
-/** Where each file system has what in its first block, in hexadecimal (linux/magic.h, fs/xfs/libxfs/xfs_format.h). */
+/** Magic numbers in the first block, in hexadecimal (linux/magic.h, fs/xfs/libxfs/xfs_format.h). */
 const MAGICS = [
   { fileSystem: 'ext4', at: 1024 + 56, bytes: '53ef' },
   { fileSystem: 'erofs', at: 1024, bytes: 'e2e1f5e0' },
@@ -53,9 +52,9 @@ export async function mountAt(target: string): Promise<MountPoint | undefined> {
 }
 
 /**
- * Mounts a device with the file system that its first block says it has. What an image's annotations say of it may be wrong.
+ * Mounts a device with the file system of its first block: an image's annotations may be wrong.
  *
- * @throws {ObdError} `Io` with what mount(8) said, for a device that cannot be read, and for another file system.
+ * @throws {ObdError} `Io` with the message of mount(8), for a device that cannot be read, or for another file system.
  */
 export async function mountImage(device: string, target: string): Promise<void> {
   const fileSystem = fileSystemIn(await firstBlock(device));
@@ -67,7 +66,7 @@ export async function mountImage(device: string, target: string): Promise<void> 
   const args = ['-t', fileSystem, '-o', options, '--', device, target];
   const { status, stderr } = await runProgram('mount', args, MOUNT_TIMEOUT_MS);
   if (status === 0) return;
-  // What follows the first line is advice to read the kernel's log, which knows less than the daemon's.
+  // Later lines advise to read the kernel's log, which has less than the daemon's.
   const [said] = stderr.split('\n');
   const found = `Cannot mount ${device} on "${target}": ${said}; if its image could not be read, the log of obd-blockd says why`;
   throw new ObdError(ErrorCodes.Io, found, { path: device });
@@ -81,7 +80,7 @@ export function fileSystemIn(block: Uint8Array): string | undefined {
   )?.fileSystem;
 }
 
-/** Read by a process: a device whose registry is away would keep a thread of ours for as long. */
+/** Read by a process: while its registry is unavailable, the device would block a thread of ours. */
 async function firstBlock(device: string): Promise<Buffer> {
   const args = ['-A', 'n', '-v', '-t', 'x1', '-N', `${SUPERBLOCK_BYTES}`, '--', device];
   const { status, stdout, stderr } = await runProgram('od', args, MOUNT_TIMEOUT_MS);
@@ -91,19 +90,19 @@ async function firstBlock(device: string): Promise<Buffer> {
 }
 
 export interface UnmountOptions {
-  /** Also if it is in use: it then goes when nobody uses it any more. */
+  /** Detaches a mount in use, too: the kernel then removes it after its last user. */
   readonly lazily: boolean;
   /**
-   * Fails the reads of the device that wait for a registry. Called where the kernel has the unmount wait for them, after
-   * the last user of the mount has gone or has been killed, and at no other time.
+   * Fails the reads of the device that wait for a registry. Called only while the kernel keeps the unmount waiting for
+   * them, after the last user of the mount has gone or has been killed.
    */
   readonly endReads?: () => Promise<void>;
 }
 
 /**
- * Takes away whatever is mounted at a place; nothing there is fine.
+ * Unmounts all mounts at a place; there may be none.
  *
- * @throws {ObdError} `Busy` for one in use, naming the processes that have files of it open; `Io`.
+ * @throws {ObdError} `Busy` for a mount in use, naming the processes that have files of it open; `Io`.
  */
 export async function unmountAll(
   target: string,
@@ -122,7 +121,7 @@ export async function unmountAll(
       throw new ObdError(ErrorCodes.Io, `Cannot unmount "${target}": ${stderr}`, { path: target });
     }
     const users = await usersBelow(target);
-    // A process that is killed in the middle of a read ends when the read does.
+    // A process that is killed during a read exits when the read ends.
     if (users.length > 0 && users.every(({ isKilled }) => isKilled)) {
       if (performance.now() < deadline) {
         await endReads().catch(() => {});
@@ -139,9 +138,9 @@ export async function unmountAll(
 }
 
 /**
- * Runs umount(8), and has the waiting reads ended, again and again, while it hangs in the kernel although the mount is
- * gone. Then it shuts the file system down, as its last user, and waits for reads that nobody wants: an unmount of a file
- * system that has another mount, in whichever namespace, or is below a container's overlay does not wait for reads.
+ * Runs umount(8). While it hangs in the kernel although the mount is gone, calls endReads() repeatedly. In that state
+ * umount is the last user, shuts the file system down and waits for reads that no process needs. It does not wait while
+ * the file system has another mount in any namespace, or is below a container's overlay.
  */
 async function untilUnmounted(
   target: string,
@@ -153,19 +152,19 @@ async function untilUnmounted(
   const unmounting = runProgram('umount', args, UNMOUNT_TIMEOUT_MS, (started) => {
     pid = started;
   });
-  // Whatever it rejects with is for the race to see.
+  // Only the race below handles a rejection.
   unmounting.catch(() => {});
   for (let waitMs = STALL_MS; ; waitMs = STALL_TURN_MS) {
     const timer = pause(waitMs, undefined, { ref: false });
     const finished = await Promise.race([unmounting, timer]);
     if (finished !== undefined) return finished;
     const isGone = (await mountAt(target))?.source !== device;
-    // A daemon that is away cannot end reads; the unmount has a limit of its own.
+    // A daemon that does not run cannot end reads; UNMOUNT_TIMEOUT_MS bounds the unmount.
     if (isGone && (await blockedIn(pid)) !== undefined) await endReads().catch(() => {});
   }
 }
 
-/** Whether a device still answers: a read of its first block, past the page cache, which may know it by heart. */
+/** Whether a device still answers: reads its first block with O_DIRECT, as the page cache may hold it. */
 export async function deviceAnswers(device: string): Promise<boolean> {
   const args = [`if=${device}`, 'of=/dev/null', 'bs=4096', 'count=1', 'iflag=direct'];
   const { status, stderr } = await runProgram('dd', args, PROBE_TIMEOUT_MS);

@@ -1,17 +1,17 @@
 /**
- * One device and one read-only mount for each image that containers use, whatever their number.
+ * One device and one read-only mount for each image in use, shared by all its containers.
  *
- *   1. ensure() makes device and mount, or finds them sound: it runs at each Prepare, View and Mounts, and so repairs what
- *      a reboot took away, or 600 s without a daemon. Calls for one image at one time share one attempt.
- *   2. If it fails there is neither device nor mount that was not there before.
- *   3. release() takes both away, or as much as can be at the moment. What could not (the daemon is down, a container
- *      that was killed still holds the device) is debris: sweep() finds it without anybody's records, as debris is a
- *      device whose config lies in our directories, or a mount there, with no snapshot. It runs at start, at containerd's
- *      garbage collections and some seconds after the attempts of a release were used up.
- *   4. All that is done to one image is done in turn.
+ *   1. ensure() makes device and mount, or checks that they work. It runs at each Prepare, View and Mounts, and so
+ *      repairs the loss of them by a reboot or 600 s without a daemon. Concurrent calls for one image share one attempt.
+ *   2. If ensure() fails, it leaves no new device or mount.
+ *   3. release() removes both, or as much as it can at the moment. The rest (the daemon is down, a killed container
+ *      still holds the device) is orphaned. sweep() needs no records to find it: a device is orphaned if its
+ *      config is in our directories and it has no snapshot, and so is a mount there. It runs at start, at containerd's
+ *      garbage collections and some seconds after the retries of a release were used up.
+ *   4. Operations on one image run one after the other.
  *
- * Order of writes: the image's config (atomically) before its device, the device before the mount; the mount goes
- * before the device. So at any time a kill leaves only what ensure() completes or sweep() takes away.
+ * Order of writes: the image's config (atomically) before its device, the device before the mount; the mount is removed
+ * before the device. So a kill at any time leaves only state that ensure() completes or sweep() removes.
  */
 import { createHash } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -28,18 +28,18 @@ const SWEEP_AGAIN_MS = 15_000;
 const RELEASE_PAUSES_MS = [200, 1_000, 3_000];
 /** containerd prepares the next layer of an image within milliseconds of the commit of one. */
 const LEAVE_MS = 5_000;
-/** A registry that cannot be reached has taken the daemon longer to find out. */
+/** The daemon takes longer than this to report an unreachable registry, so that error is not retried. */
 const DAEMON_RESTART_MS_MAX = 3_000;
 const DAEMON_RESTART_TURN_MS = 100;
 
-/** These are about snapshots to whoever asked for one: that a blob or a device exists or does not, is another matter. */
+/** A caller reads these codes as statements about its snapshot; here they are about a blob or a device. */
 const SNAPSHOT_CODES: readonly string[] = [
   ErrorCodes.NotFound,
   ErrorCodes.AlreadyExists,
   ErrorCodes.InvalidArgument,
 ];
 
-/** What of obd-blockd's client is needed here. */
+/** The calls of obd-blockd's client that are used here. */
 export interface Devices {
   attach(id: string, configPath: string): Promise<Device>;
   detach(id: string): Promise<void>;
@@ -48,7 +48,7 @@ export interface Devices {
 }
 
 export interface MountableImage {
-  /** Of the snapshot of its topmost layer. */
+  /** Id of the snapshot of its topmost layer. */
   readonly id: number;
   readonly config: ImageConfig;
   /** For messages: which image, of which registry. */
@@ -59,16 +59,16 @@ export class ImageMounts {
   readonly #directories: SnapshotDirectories;
   readonly #devices: Devices;
   readonly #log: Log;
-  /** So that two snapshotters with one daemon do not meet. */
+  /** Keeps device ids of snapshotters that share a daemon distinct. */
   readonly #devicePrefix: string;
   readonly #turns = new Turns<number>();
   readonly #ensuring = new Map<number, Promise<string>>();
-  /** Whether an image has a snapshot: if not, what there is of it is debris. */
+  /** Whether an image has a snapshot: if not, its device and mount are orphaned. */
   readonly #isKnown: (id: number) => boolean;
   #sweepTimer: NodeJS.Timeout | undefined;
-  /** Of images to be released later, by id. */
+  /** Timers of images to release later, by id. */
   readonly #leaving = new Map<number, NodeJS.Timeout>();
-  /** So that a daemon that is away for hours is told of once. */
+  /** Logs an outage of the daemon once, even if it lasts for hours. */
   #sweepFailed = false;
   #closed = false;
 
@@ -87,10 +87,9 @@ export class ImageMounts {
   }
 
   /**
-   * Where the image is mounted.
-   *
-   * @throws {ObdError} with the code of what failed (the daemon, the registry behind it, the mount), but for codes that
-   *   would say something about a snapshot: `FailedPrecondition` then.
+   * @returns The mount point of the image.
+   * @throws {ObdError} with the code of the failure (the daemon, the registry behind it, the mount);
+   *   `FailedPrecondition` replaces codes that would say something about a snapshot.
    */
   async ensure(image: MountableImage): Promise<string> {
     const { id } = image;
@@ -112,31 +111,31 @@ export class ImageMounts {
   }
 
   /**
-   * Takes away mount and device of an image. Never throws, unless `isKept` does. What cannot be taken away at once is
-   * tried again without the caller, and then left to sweep().
-   * @param isKept - Asked in the image's turn whether there is nothing to take away, or it is wanted.
+   * Removes mount and device of an image. Never throws, unless `isKept` does. A failed removal is retried in the
+   * background, and then left to sweep().
+   * @param isKept - Called in the image's turn; true if there is nothing to remove, or the image is in use.
    */
   async release(id: number, isKept: () => boolean | Promise<boolean>): Promise<void> {
     await this.#turns.run(id, async () => {
       if ((await isKept()) || (await this.#letGo(id))) return;
-      // Without its snapshot it is wanted no more, whatever `isKept` looks at.
+      // An image without a snapshot is not kept, even if `isKept` says so.
       void this.#releaseAgain(id, async () => this.#isKnown(id) && (await isKept()));
     });
   }
 
-  /** As release(), after some seconds: a layer that was just committed is likely to have the next one put on it. */
+  /** As release(), after some seconds: a client is likely to put the next layer on one that was just committed. */
   releaseLater(id: number, isKept: () => boolean): void {
     clearTimeout(this.#leaving.get(id));
     if (this.#closed) return;
     const release = () => {
       this.#leaving.delete(id);
-      // Removing its snapshot has released it, too.
+      // remove() of its snapshot has released it already.
       void this.release(id, () => !this.#isKnown(id) || isKept());
     };
     this.#leaving.set(id, setTimeout(release, LEAVE_MS).unref());
   }
 
-  /** A container that starts has copies of all mounts for a moment, and a killed one may hold the device for some more. */
+  /** A starting container holds copies of all mounts for a moment, and a killed one may hold the device for longer. */
   async #releaseAgain(id: number, isKept: () => Promise<boolean>): Promise<void> {
     for (const pauseMs of RELEASE_PAUSES_MS) {
       await pause(pauseMs, undefined, { ref: false });
@@ -151,7 +150,7 @@ export class ImageMounts {
     this.#sweepSoon();
   }
 
-  /** Takes away devices and mounts of snapshots that are no more. Never throws: what it cannot do, it reports. */
+  /** Removes devices and mounts of removed snapshots. Never throws: it logs failures. */
   async sweep(): Promise<void> {
     clearTimeout(this.#sweepTimer);
     this.#sweepTimer = undefined;
@@ -198,7 +197,7 @@ export class ImageMounts {
     }
   }
 
-  /** A device that answers, in the place of one that no longer does or that is not the one mounted. */
+  /** Unmounts the image and returns a device that answers: this one, or a new one in its place. */
   async #replaced(id: number, configPath: string, device: Device): Promise<Device> {
     this.#log.warn(
       { snapshotId: id, device: device.path },
@@ -210,7 +209,7 @@ export class ImageMounts {
     return await this.#attach(id, configPath);
   }
 
-  /** Waits for a daemon that is being restarted: that is no reason to refuse a container. */
+  /** Waits while the daemon restarts: a restart must not fail a container's start. */
   async #attach(id: number, configPath: string): Promise<Device> {
     const deadline = Date.now() + DAEMON_RESTART_MS_MAX;
     for (;;) {
@@ -223,7 +222,7 @@ export class ImageMounts {
     }
   }
 
-  /** @returns Whether nothing of it is left. */
+  /** @returns Whether both mount and device are gone. */
   async #letGo(id: number): Promise<boolean> {
     const deviceId = this.#deviceId(id);
     try {

@@ -1,9 +1,9 @@
 /**
  * The labels that clients send with Prepare and Commit, and the one that we add.
  *
- * containerd passes on, as a label, every annotation of a layer that begins with `containerd.io/snapshot/`. So each such
- * label may be the image's word, and none is believed that could lead elsewhere than the image's own blobs do.
- * Those of an overlaybd layer are checked here, once.
+ * containerd passes on, as a label, every annotation of a layer that begins with `containerd.io/snapshot/`. So the image
+ * may have set any such label, and a label that could lead elsewhere than the image's own blobs is ignored.
+ * The labels of an overlaybd layer are checked here, once.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import { isDigest } from '../registry/digest.js';
@@ -21,22 +21,22 @@ import type { Labels } from './snapshot.js';
 /** The chain ID of the layer that the client is about to unpack. */
 export const REF_LABEL = 'containerd.io/snapshot.ref';
 
-/** What containerd from 2.4 on says besides: the layer's diff ID, and the chain ID of the layer below it. */
+/** Sent by containerd 2.4 and later: the layer's diff ID, and the chain ID of the layer below it. */
 export const DIFF_ID_LABEL = 'containerd.io/snapshot/diff-id';
 export const PARENT_CHAIN_LABEL = 'containerd.io/snapshot/parent-chain-id';
 
-/** A reference, with the port that content labels lack: of the client (`obdctl rpull`, CRI), if ContentManifests confirms it. */
+/** A reference with the port that content labels lack, set by `obdctl rpull` and CRI; ContentManifests confirms it. */
 export const IMAGE_REF_LABELS = [
   'containerd.io/snapshot/cri.image-ref',
   'containerd.io/snapshot/image-ref',
 ];
 
-/** The digests of this layer and of those above it, with commas between: from CRI and from the transfer service. */
+/** The digests of this layer and the layers above it, comma-separated: from CRI and from the transfer service. */
 const IMAGE_LAYERS_LABEL = 'containerd.io/snapshot/cri.image-layers';
 /** All are asked for at once. */
 const FOLLOWING_MAX = 16;
 
-/** The layers that the client, or the image, says that it needs next. Only the registry of this layer is asked for them. */
+/** The layers needed next, as the client or the image says. Only the registry of this layer is asked for them. */
 export function followingLayers(labels: Labels): string[] {
   const digests = (labels[IMAGE_LAYERS_LABEL] ?? '').split(',', FOLLOWING_MAX);
   return digests.filter(isDigest);
@@ -48,23 +48,23 @@ export function followingLayers(labels: Labels): string[] {
  *   lazy       from blocks, fetched from a registry when they are read
  *   local      from blocks that are all on this machine
  *   overlayfs  from files that are all on this machine
- *   refused    not at all: a layer that an earlier version recorded and that is not proved to be what it is called
+ *   refused    not at all: an earlier version recorded the layer without proof of its chain ID
  */
 export const SERVED_LABEL = 'containerd.io/snapshot/obd-ts.served';
 export type Served = 'lazy' | 'local' | 'overlayfs' | 'refused';
 
-/** `host:port` of the registry that a lazy layer is fetched from; only on those. */
+/** `host:port` of the registry that a lazy layer is fetched from; set only on lazy layers. */
 export const REGISTRY_LABEL = 'containerd.io/snapshot/obd-ts.registry';
 
-/** Why a layer is refused; only on those. */
+/** Why a layer is refused; set only on refused layers. */
 export const REFUSED_LABEL = 'containerd.io/snapshot/obd-ts.refused';
 
-/** What the annotations of an overlaybd layer say of its blob. */
+/** An overlaybd layer's blob, as its annotations describe it. */
 export interface OverlaybdBlob {
   readonly digest: string;
   readonly sizeBytes: number;
   readonly fileSystem: string;
-  /** It has an access trace in it and no blocks. */
+  /** The blob holds an access trace and no blocks. */
   readonly isTrace: boolean;
 }
 

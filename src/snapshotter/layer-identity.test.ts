@@ -1,8 +1,8 @@
 /**
- * Goal: no image can have a layer served under a chain ID that is not its own, whatever its config, manifest and annotations
- * say, and every honest one can.
- * Method: random chains of layers, honest and forged in every place where a forger has a hand; what containerd 2.4 says
- * besides; keys that unpack and keys that do not.
+ * Goal: no config, manifest or annotation gets a layer served under a chain ID that is not its own; every honest image
+ * is served.
+ * Method: random chains of layers, honest and forged in every field that an image controls; the labels that containerd
+ * 2.4 adds; keys that unpack and keys that do not.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -32,7 +32,7 @@ function layerWith(chainId: string | undefined): Snapshot {
   };
 }
 
-/** The parent of the layer at `index`, with the chain ID of all up to it. */
+/** The parent of the layer at `index`, with its chain ID. */
 function below(digests: readonly string[], index: number): Snapshot | undefined {
   return index === 0
     ? undefined

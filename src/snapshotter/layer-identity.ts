@@ -1,9 +1,9 @@
 /**
- * Whether a layer is what its client calls it.
+ * Checks that a layer has the chain ID that its client asks for.
  *
- * A client asks for a snapshot by its chain ID, which containerd computes from the image's config. What to fetch is in
- * the annotations of the image's manifest. Both come from the image, and containerd compares them only when it unpacks:
- * a layer that is served lazily is never unpacked, so they are compared here. The blob of an overlaybd layer is its
+ * containerd computes that chain ID from the image's config; annotations of the image's manifest name the blob to
+ * fetch. Both come from the image, and containerd compares them only when it unpacks. A layer that is served lazily is
+ * never unpacked, so they are compared here. The blob of an overlaybd layer is its
  * own uncompressed form, and so its digest is the diff ID (OCI image config, "Layer DiffID").
  */
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -17,10 +17,10 @@ const UNPACKING_KEY = /(?:^|\/)extract-\S+ (sha256:[0-9a-f]{64})$/;
 export interface ClaimedLayer {
   /** The chain ID that the client asks for. */
   readonly ref: string;
-  /** Of the blob. */
+  /** Digest of the blob. */
   readonly digest: string;
   readonly labels: Labels;
-  /** The snapshot that it is to stand on. */
+  /** The snapshot of its parent. */
   readonly below: Snapshot | undefined;
 }
 
@@ -36,7 +36,7 @@ export function identityProblem({ ref, digest, labels, below }: ClaimedLayer): s
   return parent === on ? undefined : `containerd says that the layer below it is ${parent}`;
 }
 
-/** Whether containerd prepares this layer without its parent, to put it there on Commit: it takes us for able to. */
+/** Whether containerd prepares this layer without its parent and expects Commit to set it, as it takes us for able to. */
 export function expectsRebase(ref: string, parent: string, labels: Labels): boolean {
   const diffId = labels[DIFF_ID_LABEL];
   const parentChainId = labels[PARENT_CHAIN_LABEL];
@@ -60,7 +60,7 @@ export function refusal({ name, layer }: Snapshot): ObdError {
   );
 }
 
-/** @throws {ObdError} `FailedPrecondition` if one of the snapshots may be something else than it is called. */
+/** @throws {ObdError} `FailedPrecondition` if one of the snapshots has no proof of its chain ID. */
 export function checkServable(chain: readonly Snapshot[]): void {
   const unproved = chain.find(isUnproved);
   if (unproved !== undefined) throw refusal(unproved);
@@ -72,7 +72,7 @@ export function chainIdIn(key: string): string | undefined {
 }
 
 /**
- * The chain ID that containerd says it is going to unpack, if the parent's own is proved. A forged one fails containerd's
+ * The chain ID that containerd announces for unpacking, if the parent's own is proved. A forged one fails containerd's
  * check of the diff ID, and then there is no Commit.
  */
 export function chainIdToUnpack(

@@ -1,6 +1,6 @@
 /**
- * Goal: a pull takes over a layer only if whatever containerd may choose is right for it: the same bytes whoever serves
- * them, of the same registry where they are its word, and within the namespace where that is wanted.
+ * Goal: a pull takes over a layer only if every snapshot that containerd may choose is right for it: bytes that were
+ * checked, or unchecked bytes of the same registry, and of the same namespace if so configured.
  * Method: a store with layers of every kind, and pulls from registries that have the blob, refuse it, or are not known.
  */
 import assert from 'node:assert/strict';
@@ -60,7 +60,7 @@ function add(name: string, layer: Layer, { chainId = DIGEST, namespaces = [] }: 
   });
 }
 
-/** One that gives the blob, or not. */
+/** An origin that gives the blob, or not. */
 function from(url: string, { gives = true, login = false, isKnown = true } = {}): LayerOrigin {
   return {
     registry: isKnown ? registryAddress(url) : undefined,

@@ -1,13 +1,13 @@
 /**
- * Which layers one pull may take over from another. A layer that is proved to be what it is called is, by what it is made of:
+ * Decides which layers one pull may take over from another. The type of a layer with a proved chain ID decides:
  *
- *   local, trace   unpacked by containerd, which checked its digest: the same for everybody
- *   remote         nothing checks its bytes against the digest, they are its registry's word: for pulls from that
- *                  registry, and with the same size
+ *   local, trace   for every pull: containerd unpacked it and checked its digest
+ *   remote         only for pulls from the same registry with the same size: its bytes are not checked against the
+ *                  digest, so they depend on the registry
  *
- * A remote layer is fetched from the repository of the latest pull that was given it.
+ * A remote layer is fetched from the repository of the latest pull that could read it.
  *
- * containerd takes any layer that has the wanted chain ID on the wanted parent once it is told that there is one: so
+ * After `AlreadyExists`, containerd takes any layer that has the wanted chain ID on the wanted parent. So
  * either all such layers may be taken over, or the pull gets a snapshot to unpack a download in.
  *
  * containerd's namespaces share layers, as they share blobs. Where the configuration turns that off, a namespace gets a
@@ -15,7 +15,7 @@
  * whenever containerd asks: access that a namespace once had may have been withdrawn.
  *
  * containerd's clients check a layer's digest when they unpack it. A client that commits something else under a chain ID
- * deceives all namespaces; but whoever can reach containerd's socket is root on this host.
+ * deceives all namespaces; but every client that can reach containerd's socket is root on this host.
  */
 import { registryAddress } from '../registry/registry-hosts.js';
 import type { LayerOrigin, WantedLayer } from './image-locator.js';
@@ -40,9 +40,9 @@ export class LayerSharing {
   }
 
   /**
-   * @param known - What containerd may choose from: all committed snapshots with this chain ID on this parent.
-   * @param namespace - containerd's, of the client.
-   * @throws {ObdError} what asking the origin throws.
+   * @param known - All committed snapshots with this chain ID on this parent; containerd may choose any of them.
+   * @param namespace - The client's containerd namespace.
+   * @throws {ObdError} errors of the origin.
    */
   async decide(
     known: readonly Snapshot[],
@@ -63,7 +63,7 @@ export class LayerSharing {
       if (problem !== undefined) return { download: `snapshot "${snapshot.name}" ${problem}` };
     }
     if (namespace !== undefined) this.#store.addNamespace(first.name, namespace);
-    // The repository of the first pull may go away, and this pull's has the layer now.
+    // The repository of the first pull may disappear; this pull's repository has the layer now.
     const repoBlobUrl = await origin.repoBlobUrl();
     for (const { name, layer } of known) {
       if (layer.type !== 'remote' || repoBlobUrl === undefined) continue;
@@ -80,7 +80,7 @@ export class LayerSharing {
     if (this.#betweenNamespaces) return undefined;
     const layers = this.#store.layersOf(chainId, digest);
     if (layers.length === 0) return undefined;
-    // The one that was the first to pull it did not get it from another.
+    // The namespace that pulled it first did not get it from another.
     const isFirst = ({ namespaces: [first] }: Snapshot) =>
       first !== undefined && first === namespace;
     if (!layers.every(isFirst) && !(await origin.hasNamespaceLogin())) {

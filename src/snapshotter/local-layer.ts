@@ -1,6 +1,6 @@
 /**
- * Tells a directory that holds an overlaybd layer, or a trace, from one that holds the files of a plain layer: containerd
- * has unpacked the former's blob, which is a tar of one file.
+ * Tells the directory of an overlaybd layer or a trace from that of a plain layer: the blob of an overlaybd layer or a
+ * trace is a tar of one file, which containerd has unpacked.
  */
 import { constants } from 'node:fs';
 import { type FileHandle, open, opendir } from 'node:fs/promises';
@@ -39,7 +39,7 @@ async function onlyEntryOf(directory: string): Promise<string | undefined> {
 async function hasMagic(path: string, magics: readonly string[]): Promise<boolean> {
   let file: FileHandle;
   try {
-    // A link would lead out of the layer, and obd-blockd would serve what it leads to; a pipe would never open.
+    // obd-blockd would serve the target of a link, outside the layer; a pipe would never open.
     file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {
     // A plain layer may have anything of this name.

@@ -1,5 +1,5 @@
 /**
- * The plugins of the configuration: for each name that containerd knows us by, a socket and a store of its own.
+ * The configured plugins: each name that containerd has for us gets its own socket and store.
  *
  * containerd's garbage collection for one plugin removes every snapshot in the store that this plugin has no record of. So
  * two plugins never share a store. Devices of all stores come from one obd-blockd, under ids that hold a hash of the store's
@@ -14,7 +14,7 @@ export class PluginServers {
   readonly #closers: ((graceMs: number) => Promise<void>)[] = [];
 
   /**
-   * Serves on all sockets when it resolves.
+   * Resolves once all sockets are served.
    *
    * @throws {ObdError} as Snapshotter.open() and GrpcServer.listen(); then none is served.
    */
@@ -38,7 +38,7 @@ export class PluginServers {
     }
   }
 
-  /** Mounts and devices stay, as containers use them. @param graceMs - For calls under way. */
+  /** Mounts and devices stay, as containers use them. @param graceMs - For calls in flight. */
   async close(graceMs: number): Promise<void> {
     for (let close = this.#closers.pop(); close !== undefined; close = this.#closers.pop()) {
       await close(graceMs);

@@ -1,5 +1,5 @@
 /**
- * Goal: a pull waits for a registry once, whatever the number of layers, and a registry that says no to one blob is still
+ * Goal: a pull waits for a registry once for any number of layers, and a registry that refuses one blob is still
  * asked for another.
  * Method: a registry on loopback that counts, ports where nothing listens or answers, and a clock.
  */

@@ -2,25 +2,25 @@
  * Asks registries for blobs, and keeps the answers for ANSWER_MS: a client prepares an image layer by layer, and each layer
  * leads to the same registry.
  *
- *   - Of calls for one blob of one repository at one time, the first asks and all get its answer.
+ *   - Concurrent calls for one blob of one repository share one request.
  *   - A registry that cannot be reached is not asked for other repositories either, and one that refuses a repository is
  *     not asked for the repository's other blobs.
- *   - A change of how a registry is reached (hosts.toml, a reload) makes its answers invalid, and a refused login holds only
- *     for LOGIN_MS: the operator mends either, and pulls again.
- *   - ask() is bounded in time by its caller, and an address that is only a guess by GUESS_MS_MAX.
+ *   - A changed configuration (hosts.toml, a reload) invalidates the registry's answers, and a refused login is kept only
+ *     for LOGIN_MS: the operator fixes either, and pulls again.
+ *   - A request is bounded by ASK_MS_MAX, and for a guessed address by GUESS_MS_MAX.
  */
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import type { RegistryHosts } from '../registry/registry-hosts.js';
 
 const ANSWER_MS = 60_000;
-/** Asking again costs one request, which the registry answers at once. */
+/** A retry costs one request, which the registry answers at once. */
 const LOGIN_MS = 10_000;
-/** A registry that is slow to look up a login or a blob. A pull waits for it. */
+/** Enough for a registry that is slow to look up a login or a blob; a pull waits for it. */
 const ASK_MS_MAX = 5_000;
-/** An address that nobody named: it may lead to a host that never answers. */
+/** For a guessed address, whose host may never answer. */
 const GUESS_MS_MAX = 1_500;
-/** Layers of the images that a machine pulls in a minute, many times over. */
+/** Many times the layers that a machine pulls in a minute. */
 const ANSWERS_MAX = 4096;
 
 export interface ProbedBlob {
@@ -34,7 +34,7 @@ interface Answer {
   readonly sizeBytes: number | undefined;
 }
 
-/** What answers are kept by: all blobs of a host, those of one repository, one blob. */
+/** The cache keys of an answer: all blobs of a host, all blobs of one repository, one blob. */
 interface Keys {
   readonly host: string;
   readonly repository: string;
@@ -51,18 +51,18 @@ export class RegistryProbes {
   readonly #hosts: RegistryHosts;
   readonly #asking = new Map<string, Promise<Answer>>();
   readonly #answers = new Map<string, Kept<Answer>>();
-  /** By host, by host and repository, and by blob: why each is not asked. */
+  /** Why each is not asked, by host, by host and repository, and by blob. */
   readonly #refusals = new Map<string, Kept<ObdError>>();
-  /** Counts forget() calls: an answer to a request that began before one is not kept after it. */
+  /** Counts forget() calls: the answer to a request in flight during such a call is not kept. */
   #generation = 0;
 
-  /** @param hosts - Those of `registry`. */
+  /** @param hosts - The hosts of `registry`. */
   constructor(registry: RegistryClient, hosts: RegistryHosts) {
     this.#registry = registry;
     this.#hosts = hosts;
   }
 
-  /** Invalidates all answers, those of requests in flight too, as when logins were changed. */
+  /** Invalidates all answers, also of requests in flight, for instance after logins have changed. */
   forget(): void {
     this.#generation++;
     this.#asking.clear();
@@ -73,7 +73,7 @@ export class RegistryProbes {
   /**
    * The size of a blob that the registry gives us.
    *
-   * @param isGuess - Nobody named this address: it is waited for a short time only.
+   * @param isGuess - A guessed address gets the shorter limit GUESS_MS_MAX.
    * @throws {ObdError} `NotFound`, `Unauthorized`, `Unavailable`, `Registry`, from this request or one within ANSWER_MS.
    */
   async ask(blob: ProbedBlob, isGuess: boolean): Promise<Answer> {

@@ -2,8 +2,8 @@
  * A snapshot as clients see it: with labels that say which registry a layer is read from and why one is refused, and fields
  * for their filters.
  *
- * containerd takes any committed snapshot whose REF_LABEL is the wanted chain ID. Clients can change labels, so that one is
- * not shown on a block layer whose chain ID is another, or is not proved.
+ * containerd takes any committed snapshot whose REF_LABEL is the wanted chain ID. Clients can change labels, so REF_LABEL
+ * is hidden on a block layer whose chain ID is another, or is not proved.
  */
 import { registryAddress } from '../registry/registry-hosts.js';
 import { REF_LABEL, REFUSED_LABEL, REGISTRY_LABEL, SERVED_LABEL } from './labels.js';

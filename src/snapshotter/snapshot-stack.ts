@@ -1,5 +1,5 @@
 /**
- * What the snapshots that another one stands on add up to: layers of files, over at most one image.
+ * The ancestors of a snapshot: layers of files, over at most one image.
  *
  *   files      0 or more layers of files, top first
  *   image      the topmost layer made of blocks; its device shows it with all that is below it
@@ -36,7 +36,7 @@ export function stackOf(ancestors: readonly Snapshot[]): SnapshotStack {
 
 /**
  * Lazy layers are read from the repository of the topmost one, whose image has them all. Below a downloaded layer that may
- * be the wrong registry: then all lazy layers must be from one.
+ * be the wrong registry, so there all lazy layers must be from one registry.
  *
  * @throws {ObdError} `FailedPrecondition`.
  */
@@ -60,13 +60,13 @@ export function blocksOnFiles(upper = '', lower = ''): ObdError {
   );
 }
 
-/** How what stands on these is served. */
+/** How a snapshot on top of this stack is served. */
 export function servedBy({ image }: SnapshotStack): Served {
   if (image === undefined) return 'overlayfs';
   return image.layers.some(({ layer }) => layer.type === 'remote') ? 'lazy' : 'local';
 }
 
-/** How a layer of its own is served. */
+/** How a single layer is served. */
 export function servedAs(layer: Layer): Served {
   switch (layer.type) {
     case 'remote':

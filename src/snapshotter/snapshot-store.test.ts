@@ -1,6 +1,6 @@
 /**
- * Goal: the store answers as containerd's metadata store does, keeps what it said it kept, and takes no bad file for a
- * good one.
+ * Goal: the store answers as containerd's metadata store does, keeps every change that it acknowledged, and refuses
+ * damaged files.
  * Method: the cases of containerd's metastore suite; random calls against a model of Maps, the file closed and opened
  * in between; files that are no database, are of another version, are in use, or hold a record that cannot be read.
  */

@@ -1,18 +1,18 @@
 /**
- * The snapshots' records, in one SQLite file: what exists, what it is made of and what stands on what.
+ * The snapshots' records, in one SQLite file: every snapshot with its layer and its parent.
  *
  * Guaranteed:
  *
  *   1. Every change is one transaction that has reached the disk when the method returns (WAL, synchronous=FULL):
  *      after a crash or a power cut it is there in whole or not at all.
  *   2. A parent exists, is committed, and has a smaller id than its child; while it has a child it stays.
- *   3. An id is never given out twice, not even after its snapshot is gone: devices and directories are named by it,
- *      and what one of an earlier life left behind must not be taken for a new one's.
+ *   3. An id is never given out twice, not even after its snapshot is gone: it names devices and directories,
+ *      and a new snapshot must not take over orphaned ones.
  *   4. One process at a time (locking_mode=EXCLUSIVE, a lock that dies with its holder): a second is told `Busy`.
  *
- * The errors are those that containerd's metadata store answers in each case, as its clients tell them apart.
- * A record that cannot be read (a newer layer type, a damaged field) fails the calls that are about it with `Corrupt`,
- * and is left out of list() with a report, and of all that looks for snapshots: never a reason not to serve the others.
+ * Errors match containerd's metadata store in each case, as its clients tell them apart.
+ * An unreadable record (a newer layer type, a damaged field) fails calls about it with `Corrupt`. list() reports and
+ * omits it, and so do searches, without a report: the other snapshots are served.
  *
  * Cost: calls are synchronous; reads are one indexed look-up (list: a scan), changes one fsync.
  */
@@ -67,7 +67,7 @@ export interface NewSnapshot {
 
 export class SnapshotStore {
   readonly #database: Database.Database;
-  /** By their text, which is constant: one for each place below that uses one. */
+  /** By their text, which is constant: at most one per call in this file. */
   readonly #statements = new Map<string, Database.Statement>();
   #lastId: number;
 
@@ -76,7 +76,7 @@ export class SnapshotStore {
     this.#lastId = this.#highestIdEver();
   }
 
-  /** @throws {ObdError} `Busy`, `Corrupt` for what is no database, `Unsupported` for one of a later version, `Io`. */
+  /** @throws {ObdError} `Busy`, `Corrupt` if it is no database, `Unsupported` if a later version wrote it, `Io`. */
   static open(path: string): SnapshotStore {
     let database: Database.Database | undefined;
     try {
@@ -93,7 +93,7 @@ export class SnapshotStore {
     }
   }
 
-  /** An id for a snapshot to be: it becomes taken for good when a record with it is written. */
+  /** An id for a new snapshot; it is taken for good once a record with it is written. */
   nextId(): number {
     this.#lastId++;
     return this.#lastId;
@@ -174,7 +174,7 @@ export class SnapshotStore {
     return readable(rows).filter(({ labels }) => labels[key] === value);
   }
 
-  /** The committed layers with this chain ID, or with this blob on whatever parent. Cost: a scan. */
+  /** The committed layers with this chain ID, or with this blob on any parent. Cost: a scan. */
   layersOf(chainId: string, digest: string): Snapshot[] {
     const rows = this.#statement(
       `${SELECT} WHERE s.kind = 'committed' AND (s.chain_id = ?
@@ -183,7 +183,7 @@ export class SnapshotStore {
     return readable(rows);
   }
 
-  /** Notes that a namespace has this layer too. @throws {ObdError} `NotFound`, `Corrupt`. */
+  /** Records that a namespace has this layer too. @throws {ObdError} `NotFound`, `Corrupt`. */
   addNamespace(name: string, namespace: string): void {
     this.#transaction(() => {
       const { id, namespaces } = this.get(name);
@@ -193,7 +193,7 @@ export class SnapshotStore {
     });
   }
 
-  /** Notes that a remote layer is in another repository of its registry too, to be fetched from there. */
+  /** Records another repository of the same registry, from which the remote layer is fetched from now on. */
   setRepository(name: string, repoBlobUrl: string): void {
     this.#statement(
       `UPDATE snapshot SET layer = json_set(layer, '$.repoBlobUrl', ?)
@@ -201,7 +201,7 @@ export class SnapshotStore {
     ).run(repoBlobUrl, name);
   }
 
-  /** All snapshots, in the order of their making; `unreadable` is told of each record that is left out. */
+  /** All snapshots, in creation order; calls `unreadable` for each record that is left out. */
   list(unreadable: (problem: ObdError) => void): Snapshot[] {
     const snapshots: Snapshot[] = [];
     for (const row of this.#statement(`${SELECT} ORDER BY s.id`).all()) {
@@ -235,7 +235,7 @@ export class SnapshotStore {
   }
 
   /**
-   * Makes an active snapshot a layer; it keeps its id and its parent. Its labels are the given ones, and no others.
+   * Makes an active snapshot a layer; it keeps its id and its parent. The given labels replace all others.
    *
    * @param chainId - The proved one; undefined for none.
    * @throws {ObdError} `AlreadyExists` for the name, `NotFound` for the key, `FailedPrecondition` if not active.
@@ -321,7 +321,7 @@ export class SnapshotStore {
     return typeof found === 'number' ? found : 0;
   }
 
-  /** Prepares each statement once: one that is prepared for a call is left to the garbage collector after it. */
+  /** Prepares each statement once: preparing one per call would leave garbage after each. */
   #statement(sql: string): Database.Statement {
     let statement = this.#statements.get(sql);
     if (statement === undefined) {
@@ -340,7 +340,7 @@ export class SnapshotStore {
   }
 }
 
-/** Those that can be read. list() reports the others. */
+/** Skips unreadable records; list() reports them. */
 function readable(rows: readonly unknown[]): Snapshot[] {
   return rows.flatMap((row) => {
     try {

@@ -1,5 +1,5 @@
 /**
- * What a snapshot is: a record of the store, and what its layer is made of.
+ * A snapshot as the store records it, and the types of its layer.
  *
  *   active     a container's, or a layer being unpacked; writable; known by its key
  *   view       as active, but nothing can be written
@@ -16,17 +16,17 @@ export type Labels = Readonly<Record<string, string>>;
 
 const digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 
-/** As the image's annotations say, which may be wrong: what is mounted is what the disk's superblock says. */
+/** From the image's annotations, which may be wrong: mounting goes by the disk's superblock. */
 const annotatedFileSystem = z.string();
 
 export const layerSchema = z.discriminatedUnion('type', [
   /** Files, in the snapshot's own directory `fs`, as containerd's overlayfs snapshotter has them. */
   z.strictObject({
     type: z.literal('files'),
-    /** Of an active snapshot: its annotations say that containerd is going to unpack a trace in it. */
+    /** Set on an active snapshot: its annotations say that containerd will unpack a trace in it. */
     announcesTrace: z.literal(true).optional(),
   }),
-  /** Blocks of a virtual disk, fetched from a registry when they are read. */
+  /** Blocks of a virtual disk, fetched from a registry on read. */
   z.strictObject({
     type: z.literal('remote'),
     digest,
@@ -35,11 +35,11 @@ export const layerSchema = z.discriminatedUnion('type', [
     repoBlobUrl: z.url(),
     fileSystem: annotatedFileSystem,
   }),
-  /** Blocks of a virtual disk, all of them here: containerd has unpacked the blob as `fs/overlaybd.commit`. */
+  /** Blocks of a virtual disk, all on this machine: containerd has unpacked the blob as `fs/overlaybd.commit`. */
   z.strictObject({ type: z.literal('local'), fileSystem: annotatedFileSystem }),
   /** A trace of accesses, unpacked by containerd. It holds no blocks, and nothing is lost without it. */
   z.strictObject({ type: z.literal('trace') }),
-  /** Of an active snapshot: containerd is going to unpack an overlaybd blob in it, and it will be `local`. */
+  /** For an active snapshot: containerd will unpack an overlaybd blob in it, and then it becomes `local`. */
   z.strictObject({ type: z.literal('download'), fileSystem: annotatedFileSystem }),
 ]);
 
@@ -65,16 +65,16 @@ export interface Snapshot {
   readonly usage: Usage;
   readonly layer: Layer;
   /**
-   * Committed: the proved chain ID, undefined if there is none. A layer that is fetched has one by its digest and its
-   * parent's; one that containerd unpacked has the one that containerd checked. Active: what containerd said at Prepare
-   * that it is going to unpack. Never taken from labels, which clients can change.
+   * Committed: the proved chain ID, undefined if there is none. A fetched layer's is computed from its digest and its
+   * parent's chain ID; containerd checked that of a layer it unpacked. Active: the chain ID that containerd announced
+   * at Prepare. Never taken from labels, which clients can change.
    */
   readonly chainId: string | undefined;
-  /** containerd's namespaces that have this layer by a pull of their own; unknown for records of earlier versions. */
+  /** containerd's namespaces that have pulled this layer; unknown for records of earlier versions. */
   readonly namespaces: readonly string[];
 }
 
-/** Whether the layer may be something else than its chain ID says: only records of earlier versions are so. */
+/** Whether the layer has no proved chain ID: true only of records of earlier versions. */
 export function isUnproved({ layer, chainId }: Snapshot): boolean {
   return (layer.type === 'remote' || layer.type === 'trace') && chainId === undefined;
 }

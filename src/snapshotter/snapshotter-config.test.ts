@@ -1,6 +1,5 @@
 /**
- * Goal: the example that --help shows says the truth: it can be used as it is, and what it gives as defaults are the
- * defaults; and the manual knows every key.
+ * Goal: the example that --help shows is valid and its defaults are the real ones; the manual lists every key.
  * Method: the example, read as a configuration; the manual, searched.
  */
 import assert from 'node:assert/strict';

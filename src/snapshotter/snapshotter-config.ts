@@ -1,4 +1,4 @@
-/** What can be set in obd-snapshotter's configuration file, and the examples that --help shows. */
+/** The keys of obd-snapshotter's configuration file, and the examples that --help shows. */
 import { resolve } from 'node:path';
 import * as z from 'zod';
 import { absolutePath, COMMON_KEYS_EXAMPLE, commonKeys } from '../config/config-values.js';
@@ -6,7 +6,7 @@ import { ErrorCodes, ObdError } from '../errors.js';
 
 export const SNAPSHOTTER_CONFIG_PATH = '/etc/obd-ts/snapshotter.toml';
 
-/** The name of the plugin that `socket` and `root` at the top of the file are of. */
+/** The plugin that `socket` and `root` at the top of the file configure. */
 const PLUGIN_NAME = 'obd-ts';
 
 const storeRoot = absolutePath.refine(
@@ -90,7 +90,7 @@ function refused(problem: string): ObdError {
   );
 }
 
-/** What containerd must be told, in its own configuration. */
+/** The part for containerd's own configuration. */
 export const CONTAINERD_CONFIG_EXAMPLE = `\
 [proxy_plugins.obd-ts]
 type = "snapshot"

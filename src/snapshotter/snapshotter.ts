@@ -1,20 +1,19 @@
 /**
- * The snapshotter itself: what each call of containerd.services.snapshots.v1 does to the store, the directories and the
- * images' mounts.
+ * Implements the calls of containerd.services.snapshots.v1 on the store, the directories and the images' mounts.
  *
- * Order of writes, so that whatever is killed when, start() finds either nothing or what can be completed or removed:
+ * Order of writes, so that after a kill at any time open() finds only state that it can complete or remove:
  *
  *   Prepare, View   directory (made aside, synced, renamed), record, then device and mount of the image below. If those
  *                   fail, record and directory go again.
  *   remote layer    directory, record. It holds no bytes, so its directory can be made again from the record.
  *   Commit          the record alone; the directory stays where it is.
- *   Remove          record, mount, device, directory. What of the last three cannot go now is debris and goes later,
- *                   so Remove works while obd-blockd does not run.
+ *   Remove          record, mount, device, directory. If one of the last three cannot be removed now, it is orphaned and
+ *                   removed later, so Remove works while obd-blockd does not run.
  *
- * A directory, mount or device without a record is thus debris at any time but while its Prepare is under way.
+ * A directory, mount or device without a record is thus orphaned, except while its Prepare is in flight.
  *
- * A layer is served lazily only if it is proved to be what the client calls it (layer-identity.ts), and an existing one
- * only to a pull from the same registry (layer-sharing.ts). All others are left to containerd to download and to check.
+ * A layer is served lazily only if its chain ID is proved (layer-identity.ts), and an existing one
+ * only to a pull from the same registry (layer-sharing.ts). containerd downloads and checks all other layers.
  */
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { ImageConfig } from '../image/image-config.js';
@@ -71,7 +70,7 @@ export interface SnapshotRequest {
   /** Empty for none. */
   readonly parent: string;
   readonly labels: Labels;
-  /** containerd's, of the client. */
+  /** The client's containerd namespace. */
   readonly namespace: string | undefined;
 }
 
@@ -79,7 +78,7 @@ export interface SnapshotterParts {
   readonly root: string;
   readonly devices: Devices;
   readonly locator: Locator;
-  /** Whether a layer that one namespace has pulled is served lazily to the others, without a login of theirs. */
+  /** Whether a layer that one namespace has pulled is served lazily to the others, which then need no login. */
   readonly shareBetweenNamespaces: boolean;
   readonly log: Log;
 }
@@ -90,11 +89,11 @@ export class Snapshotter {
   readonly #images: ImageMounts;
   readonly #locator: Locator;
   readonly #sharing: LayerSharing;
-  /** By chain ID: of pulls at one time, the first records the layer and the others find it. */
+  /** By chain ID: of concurrent pulls, the first records the layer and the others find it. */
   readonly #layerTurns = new Turns<string>();
   readonly #log: Log;
   readonly #overlayOptions = hostOverlayOptions();
-  /** Directories whose records are being written: not debris. */
+  /** Directories whose records are being written, so they are not orphaned. */
   readonly #making = new Set<number>();
 
   private constructor(
@@ -112,8 +111,8 @@ export class Snapshotter {
   }
 
   /**
-   * Opens what is under `root` and sets it in order: see cleanup(). One record that cannot be read is reported and left
-   * alone, and so is obd-blockd if it does not run yet.
+   * Opens the store under `root` and cleans up: see cleanup(). It reports and skips an unreadable record, and
+   * an obd-blockd that does not run yet.
    *
    * @throws {ObdError} `Busy` if another process has it open, `Corrupt` or `Unsupported` for its database, `Io`.
    */
@@ -131,10 +130,10 @@ export class Snapshotter {
   }
 
   /**
-   * Makes a writable snapshot, or, for an overlaybd layer that is about to be unpacked and can be fetched lazily, the layer
-   * itself: then the answer is `AlreadyExists`, and the client does not download it.
+   * Makes a writable snapshot. For an overlaybd layer that is about to be unpacked and can be fetched lazily, makes the
+   * layer itself: then the answer is `AlreadyExists`, and the client does not download it.
    *
-   * @throws {ObdError} `AlreadyExists`, `NotFound`, `InvalidArgument`, what mounting the image below throws.
+   * @throws {ObdError} `AlreadyExists`, `NotFound`, `InvalidArgument`, errors of mounting the image below.
    */
   async prepare(request: SnapshotRequest): Promise<Mount[]> {
     const { parent, labels } = request;
@@ -152,10 +151,10 @@ export class Snapshotter {
   }
 
   /**
-   * Also mounts the image below again, after a reboot or the like. A container that was made on an unproved layer, by an
-   * earlier version, can be started again: only new ones are refused.
+   * Also mounts the image below again, for instance after a reboot. A container that an earlier version made on an
+   * unproved layer can be started again: only new ones are refused.
    *
-   * @throws {ObdError} `NotFound`, `FailedPrecondition`; what mounting the image throws.
+   * @throws {ObdError} `NotFound`, `FailedPrecondition`; errors of mounting the image.
    */
   async mounts(key: string): Promise<Mount[]> {
     const snapshot = this.#store.get(key);
@@ -184,11 +183,11 @@ export class Snapshotter {
     const layer = await this.#unpackedLayer(snapshot, stack);
     const usage = await this.#directories.usage(snapshot.id);
     const all = { ...labels, [SERVED_LABEL]: servedAs(layer) };
-    // containerd commits under the chain ID after it has checked the diff ID, if that is what it prepared.
+    // If the name has the chain ID announced at Prepare, containerd has checked the diff ID before this Commit.
     const { chainId = '' } = snapshot;
     const isChecked = chainId !== '' && isBlockLayer(layer) && name.endsWith(chainId);
     this.#store.commit(key, name, all, usage, layer, isChecked ? chainId : undefined);
-    // While an image is unpacked layer by layer, each has been the top for a while.
+    // While an image is unpacked layer by layer, each layer was the top and mounted for a while.
     const below = stack.image?.top.id;
     if (below !== undefined && !this.#store.isInUse(below)) {
       this.#images.releaseLater(below, () => this.#store.isInUse(below));
@@ -198,7 +197,7 @@ export class Snapshotter {
   /** @throws {ObdError} `NotFound`, `FailedPrecondition` while something stands on it. */
   async remove(key: string): Promise<void> {
     const id = this.#store.remove(key);
-    // Looked at in the image's turn: a Prepare may be making it at this moment.
+    // Checked in the image's turn: a Prepare may be making it concurrently.
     await this.#images.release(id, async () => !(await this.#directories.hasBlock(id)));
     await this.#removeDirectory(id);
   }
@@ -218,13 +217,13 @@ export class Snapshotter {
     return all.map(shown).filter((snapshot) => filter((path) => fieldOf(snapshot, path)));
   }
 
-  /** What the snapshot itself takes on the disk, without its parents. @throws {ObdError} `NotFound`. */
+  /** The disk usage of the snapshot alone, without its parents. @throws {ObdError} `NotFound`. */
   async usage(key: string): Promise<Usage> {
     const { id, kind, usage } = this.#store.get(key);
     return kind === 'active' ? await this.#directories.usage(id) : usage;
   }
 
-  /** Removes directories, mounts and devices of snapshots that are no more. Never throws: it reports. */
+  /** Removes directories, mounts and devices of removed snapshots. Never throws: it logs failures. */
   async cleanup(): Promise<void> {
     await this.#images.sweep();
     for (const name of await this.#directories.names()) {
@@ -240,7 +239,7 @@ export class Snapshotter {
     this.#store.close();
   }
 
-  /** A layer of an overlaybd image: lazily if it is proved and we know where it is, or as containerd unpacks it. */
+  /** Serves an overlaybd layer lazily if it is proved and its registry is known; otherwise containerd unpacks it. */
   async #prepareLayer(
     request: SnapshotRequest,
     ref: string,
@@ -260,7 +259,7 @@ export class Snapshotter {
       this.#log.warn({ ref, digest, namespace, problem }, what);
       return await this.#createUnproved(request, blob);
     }
-    // Only its content tells a trace from a layer: containerd downloads and checks it.
+    // Only the content tells a trace from a layer, so containerd downloads and checks it.
     if (blob.isTrace) {
       return await this.#create('active', request, { type: 'files', announcesTrace: true });
     }
@@ -268,8 +267,8 @@ export class Snapshotter {
   }
 
   /**
-   * A place to unpack a layer in whose annotations may be wrong: a plain layer needs the image below, and an overlaybd
-   * layer does without it where it cannot be mounted.
+   * Makes a snapshot to unpack a layer whose annotations may be wrong. A plain layer needs the image below; an overlaybd
+   * layer is unpacked without it if it cannot be mounted.
    */
   async #createUnproved(request: SnapshotRequest, blob: OverlaybdBlob): Promise<Mount[]> {
     const { isTrace, fileSystem } = blob;
@@ -306,7 +305,7 @@ export class Snapshotter {
     }
     const { repoBlobUrl } = decision;
     const layer: Layer = { type: 'remote', digest, sizeBytes, repoBlobUrl, fileSystem };
-    // The name is free, but for a layer that was downloaded in another namespace and stands on another parent.
+    // The name is taken only if a layer was downloaded in another namespace and has another parent.
     const name = this.#store.has(ref) ? `${ref} ${key}` : ref;
     const all = { ...labels, [SERVED_LABEL]: servedAs(layer) };
     const snapshot = { name, kind: 'committed', parent, labels: all, layer, chainId: ref } as const;
@@ -315,7 +314,7 @@ export class Snapshotter {
     throw alreadyExists(name);
   }
 
-  /** Whether an image in containerd's content store has this layer, and others below it. */
+  /** Whether an image in containerd's content store has this layer on top of others. */
   async #isStacked(ref: string, digest: string, namespace: string | undefined): Promise<boolean> {
     if (namespace === undefined) return false;
     const blob = await this.#locator.blobOfChain(ref, namespace);
@@ -323,8 +322,8 @@ export class Snapshotter {
   }
 
   /**
-   * What a snapshot that a client asks for without saying more is going to be. The blob of an overlaybd layer, downloaded
-   * as a whole, is one file: to unpack it on an image, that need not be attached and mounted.
+   * The layer type of a snapshot that a client asks for without labels. The blob of an overlaybd layer, downloaded
+   * as a whole, is one file: unpacking it on an image needs no attached and mounted image.
    */
   async #layerToUnpack({ key, parent, namespace }: SnapshotRequest): Promise<Layer> {
     const chainId = chainIdIn(key);
@@ -396,9 +395,9 @@ export class Snapshotter {
     const repoBlobUrl = remotes.at(-1)?.repoBlobUrl ?? '';
     for (const { id, layer } of layers) {
       if (layer.type === 'remote') {
-        // A layer may have been pulled with another image, of another repository. If that is at another registry, the
-        // topmost layer's repository has it too, and a registry that was the first with a lower layer has no say in what
-        // other images show.
+        // A layer may have been pulled with another image, from another repository. If that is at another registry, the
+        // topmost layer's repository has the layer too: the registry that first served a lower layer must not decide
+        // what other images show.
         const isOwn =
           layer.repoBlobUrl !== repoBlobUrl &&
           registryAddress(layer.repoBlobUrl) === registryAddress(repoBlobUrl);
@@ -413,7 +412,7 @@ export class Snapshotter {
     return { id: top.id, config: { repoBlobUrl, lowers }, description };
   }
 
-  /** What has been unpacked or written in an active snapshot. */
+  /** The type of the layer that was unpacked or written in an active snapshot. */
   async #unpackedLayer({ id, name, layer }: Snapshot, stack: SnapshotStack): Promise<Layer> {
     const files = this.#directories.files(id);
     const isOverlaybd = await holdsOverlaybdLayer(files);

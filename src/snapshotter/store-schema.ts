@@ -1,9 +1,9 @@
 /**
- * The schema of the store's database, and the way to it from that of an earlier version.
+ * The schema of the store's database, and the migration from earlier versions.
  *
- * Version 1 did not ask whether a layer is what it is called. Its records are looked at here, once: a remote layer has
- * its chain ID proved if its name is what its digest and its parent's chain ID add up to. Of one that containerd
- * unpacked, containerd checked the digest, and the chain ID is in the name under which it committed it. Names are used
+ * Version 1 did not check the chain ID of a layer. Its records are checked here, once. A remote layer's chain ID is
+ * proved if its digest and its parent's chain ID give its name. containerd checked the digest of a layer that it
+ * unpacked, and committed it under a name with the chain ID. Names are used
  * and not labels, as clients can change labels.
  */
 import type Database from 'better-sqlite3';
@@ -34,7 +34,7 @@ const SCHEMA_2 = `
   ALTER TABLE snapshot ADD COLUMN namespaces TEXT NOT NULL DEFAULT '[]';
 `;
 
-/** Names of layers that were served lazily begin with it, and those that containerd commits end in it. */
+/** The chain ID begins the names of layers that were served lazily, and ends the names that containerd commits. */
 const LAZY_NAME = /^(sha256:[0-9a-f]{64})(?: |$)/;
 const COMMITTED_NAME = /^([^/]+)\/[0-9]+\/(sha256:[0-9a-f]{64})$/;
 
