@@ -1,7 +1,7 @@
 /**
- * The control interface of obd-blockd, as its clients use it: the snapshotter and obdctl.
+ * Client of obd-blockd's control interface, for the snapshotter and obdctl.
  *
- * attach() and detach() are idempotent: whoever lost an answer asks again.
+ * attach() and detach() are idempotent, so a caller that lost an answer can retry.
  */
 import type { BlockdDefinition } from '../grpc/gen/obd/blockd/v1/Blockd.js';
 import type { Device__Output } from '../grpc/gen/obd/blockd/v1/Device.js';

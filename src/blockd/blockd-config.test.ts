@@ -1,6 +1,5 @@
 /**
- * Goal: the example that --help and the manual show says the truth: it can be used as it is, and what it gives as
- * defaults are the defaults.
+ * Goal: the example that --help and the manual show can be used as it is, and the defaults that it gives are the defaults.
  * Method: the example, read as a configuration.
  */
 import assert from 'node:assert/strict';

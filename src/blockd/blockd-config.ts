@@ -1,4 +1,4 @@
-/** What can be set in obd-blockd's configuration file, and the example that --help and the manual show. */
+/** The keys of obd-blockd's configuration file, and the example that --help and the manual show. */
 import * as z from 'zod';
 import { TRANSPORT_NAMES } from '../blockdev/transport.js';
 import {
@@ -13,7 +13,7 @@ import { INDEX_BUDGET_BYTES_MAX } from '../io/index-budget.js';
 export const BLOCKD_CONFIG_PATH = '/etc/obd-ts/blockd.toml';
 
 const MIB = 2 ** 20;
-/** Below, a single lost packet would be an I/O error; a day is more than a kernel's own timers take. */
+/** Below the minimum a single lost packet would be an I/O error; a day is more than a kernel's own timers take. */
 const READ_DEADLINE_MS_MIN = 1_000;
 const READ_DEADLINE_MS_MAX = 86_400_000;
 const READ_DEADLINE_MS_DEFAULT = 600_000;

@@ -1,11 +1,11 @@
 /**
- * The daemon as an object: what it opens when it starts, in this order, and gives back when it stops, in the other.
+ * The daemon as an object. It opens these in order when it starts, and closes them in reverse when it stops:
  *
- *   cache      takes the state directory for this process alone, so all that follows is alone
+ *   cache      locks the state directory, so the steps below run in one process only
  *   NBD        disks by name; the devices of the fuse transport read through it
  *   threads    started as devices come; images are opened and read there
- *   devices    those of an earlier run are served again, and what is left of a half made one is taken away
- *   control    last, so that whoever can connect can be served
+ *   devices    serves the devices of an earlier run again, and clears half-made ones
+ *   control    last, so that every client that can connect can be served
  *
  * Devices that are in use when the daemon stops, or is killed, stay in the kernel: reads of them wait for the next run,
  * for up to `read_deadline` and a minute (absenceSeconds() of src/blockdev/transport.ts).
@@ -39,7 +39,7 @@ export class Blockd {
   readonly #log: Logger;
   readonly #onBroken: (why: Error) => void;
   #reloadRegistries: (config: BlockdConfig) => void = () => {};
-  /** What to do to stop, last first. */
+  /** Actions that stop the daemon, run last first. */
   readonly #closers: (() => unknown)[] = [];
 
   private constructor(log: Logger, onBroken: (why: Error) => void) {
@@ -50,10 +50,10 @@ export class Blockd {
   /**
    * Serves when it resolves.
    *
-   * @param onBroken - A thread of it has ended by itself, or is stuck: devices wait for another process to resume them, so
-   *   this one has to end, without waiting for any of its threads.
-   * @throws {ObdError} `Busy` if another daemon has the state directory or a socket, `InvalidArgument` for what no
-   *   registry can be called, `Host`, `Io`. Nothing is left running.
+   * @param onBroken - Called when a thread has ended by itself, or is stuck. Its devices wait for another process to resume
+   *   them, so this process has to end, without waiting for any of its threads.
+   * @throws {ObdError} `Busy` if another daemon has the state directory or a socket, `InvalidArgument` for an invalid
+   *   registry name, `Host`, `Io`. Nothing is left running.
    */
   static async start(
     config: BlockdConfig,
@@ -74,7 +74,7 @@ export class Blockd {
    * Takes over registries, logins and log level, for all reads from now on.
    *
    * @returns The keys that are in effect now.
-   * @throws {ObdError} `InvalidArgument` for what is no host; nothing has changed then.
+   * @throws {ObdError} `InvalidArgument` for an invalid host; nothing has changed then.
    */
   reload(config: BlockdConfig): readonly (keyof BlockdConfig)[] {
     this.#reloadRegistries(config);
@@ -143,7 +143,7 @@ export class Blockd {
         log.warn({ err }, 'program replaced, devices share threads; restart obd-blockd'),
     });
     this.#closers.push(() => host.close());
-    // To look at what there is; those that serve devices are where the devices are.
+    // These only look at survivors; each worker thread has its own for the devices it serves.
     const transports = makeTransports(nbdSocketPath, devicesDirectory);
     const choice = new TransportChoice(config.transport, transports);
     const records = new DeviceRecords(
@@ -173,7 +173,7 @@ export class Blockd {
     this.#closers.push(() => client.close());
   }
 
-  /** Gives back everything, whatever fails on the way, which is logged. Idempotent. */
+  /** Closes everything, also when a step fails; failures are logged. Idempotent. */
   async stop(): Promise<void> {
     for (let close = this.#closers.pop(); close !== undefined; close = this.#closers.pop()) {
       try {
@@ -191,7 +191,7 @@ export class Blockd {
   }
 }
 
-/** For root alone: what is read here may be anyone's image. @returns False if the disk has no room for it. */
+/** Only root may enter: cached images may be private. @returns False if the disk has no room for it. */
 async function makeDirectory(path: string): Promise<boolean> {
   try {
     await mkdir(path, { recursive: true, mode: 0o700 });
@@ -203,7 +203,7 @@ async function makeDirectory(path: string): Promise<boolean> {
   }
 }
 
-/** The message names blob and registry. A reader that tries again at once must not fill a disk. */
+/** The message names blob and registry. A reader that retries at once must not fill a disk with log lines. */
 function logReadFailure(
   log: Logger,
   throttle: LogThrottle,

@@ -1,4 +1,4 @@
-/** Where devices are served: what the table of devices needs of it, whichever thread that is. */
+/** Where devices are served, on any thread: the interface that the table of devices uses. */
 import type { TransportName } from '../blockdev/transport.js';
 
 /** The figures of one device. */
@@ -8,14 +8,14 @@ export interface DeviceState {
   readonly layers: number;
   /** Sum of the sizes of the remote blobs. */
   readonly remoteBytes: number;
-  /** Of these, how much is on this disk. */
+  /** The part of remoteBytes that is on this disk. */
   readonly cachedBytes: number;
-  /** What this device made the cache fetch. */
+  /** Bytes that this device made the cache fetch. */
   readonly fetchedBytes: number;
   readonly fetchRequests: number;
   /** Reads answered with an error. */
   readonly readErrors: number;
-  /** Reads that wait for the registry, how long the first of them has, and why: empty if there was no answer yet. */
+  /** Reads that wait for the registry, how long the first of them has waited, and why: empty if there was no answer yet. */
   readonly waitingReads: number;
   readonly waitingMs: number;
   readonly waitingReason: string;
@@ -25,7 +25,7 @@ export interface HostedDevice {
   readonly path: string;
   /** As AttachedDevice.isGone. */
   readonly isGone: boolean;
-  /** Whether it answers EIO for good, because a process that it depends on was ended: see TransportSettings.onDeath. */
+  /** Whether it answers EIO for good, because a process that it depends on has ended: see TransportSettings.onDeath. */
   readonly isDead: boolean;
   state(): DeviceState;
   /** Answers the reads that wait for bytes with EIO. */

@@ -1,14 +1,14 @@
 /**
- * What the daemon has to know of a device to serve it again after it was killed: one small file each.
+ * Records that let the daemon serve its devices again after it was killed: one small file each.
  *
  *     STATE/devices/ID.json    {"version":1,"id":…,"configPath":…,"transport":…}
  *
- * A full disk has no room even for that. Then the cache is asked to evict something, and where that does not help the
- * record is written beside the control socket, on the file system of /run: a device and its record both end with the
- * kernel, so nothing is lost there that would be needed.
+ * A full disk has no room even for that. Then the cache is asked to evict something. If that does not help, the record is
+ * written next to the control socket, on the file system of /run. A device and its record both end with the kernel, so
+ * no record is lost while it is needed.
  *
- * A record is written before anything of the device is made and removed when nothing of it is left, so each device
- * that survives has one, and not each record a device.
+ * A record is written before anything of the device is made, and removed when nothing of it is left. So each surviving
+ * device has a record, but a record may have no device.
  */
 import { mkdir, readdir, readFile, rm, statfs } from 'node:fs/promises';
 import { basename, join } from 'node:path';
@@ -36,7 +36,7 @@ export class DeviceRecords {
   readonly #makeRoom: () => Promise<boolean>;
 
   /**
-   * @param directory - This daemon's alone; made when it is needed.
+   * @param directory - Belongs to this daemon alone; made when it is needed.
    * @param spareDirectory - For records that find no room in `directory`; made when it is needed.
    * @param makeRoom - Frees room in `directory`; false if that is not possible.
    */
@@ -47,7 +47,7 @@ export class DeviceRecords {
   }
 
   /**
-   * Also sees to it that the device, which makes a directory of its own beside the records, finds some room for that.
+   * Also makes room for the directory that the device makes next to the records.
    * @throws {ObdError} `NoSpace` where no file system has room, `Io`.
    */
   async put(record: DeviceRecord): Promise<void> {
@@ -99,8 +99,8 @@ export class DeviceRecords {
   }
 
   /**
-   * All there are; what a crash left of one that was being written goes. One that cannot be read is reported, and
-   * stays for somebody to look at.
+   * All records. Removes files that a crash left half written. An unreadable record is reported, and stays for an
+   * operator to look at.
    * @throws {ObdError} `Io`.
    */
   async all(report: (problem: ObdError) => void): Promise<DeviceRecord[]> {

@@ -1,4 +1,4 @@
-/** One id of the table of devices: what it is, and what is being done to it. */
+/** One id of the table of devices: its state, and the operation in progress. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { TransportName } from '../blockdev/transport.js';
 import { messageOf } from '../errors.js';
@@ -43,14 +43,14 @@ export class Recovery {
   readonly path: string;
   /** Why the last attempt failed. */
   problem = '';
-  /** Settles with the first attempt, whatever came of it: whether the device is served. */
+  /** Settles with the first attempt, and never rejects: whether the device is served. */
   readonly firstAttempt: Promise<boolean>;
   readonly device: Promise<HostedDevice>;
   readonly #stop = new AbortController();
 
   /**
    * @param resume - One attempt.
-   * @param onFailure - Told of each attempt that failed.
+   * @param onFailure - Called for each failed attempt.
    */
   constructor(
     path: string,
@@ -89,14 +89,14 @@ export class Recovery {
         onFailure(error);
         if (this.#stop.signal.aborted) throw error;
       }
-      // Being stopped ends the pause, and is told from the next look at the signal.
+      // An abort ends the pause; the next check of the signal sees it.
       await sleep(pauseMs, undefined, { signal: this.#stop.signal }).catch(() => {});
       this.#stop.signal.throwIfAborted();
     }
   }
 }
 
-/** Of a device that is there, or recovering. */
+/** The device as clients see it, for a slot that is attached or recovering. */
 export function describeSlot(id: string, slot: DeviceSlot, nbdSocketPath: string) {
   const { configPath, current, recovery, transport } = slot;
   const path = current?.path ?? recovery?.path;
@@ -118,7 +118,7 @@ function stateOf(current: HostedDevice | undefined, recovery: Recovery | undefin
   return { state: 'attached', problem: '' };
 }
 
-/** What an earlier process attached, as the table takes it on. */
+/** A device that an earlier process attached, as the table takes it over. */
 export interface WholeSurvivor {
   readonly record: DeviceRecord;
   readonly path: string;

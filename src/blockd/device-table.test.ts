@@ -1,6 +1,6 @@
 /**
- * Goal: the table keeps its promises (once however often, never overlapping, in use means unchanged, a record as long as
- * there is anything), what fails leaves nothing behind, and what an earlier process left is served again or taken away.
+ * Goal: the table keeps its guarantees (idempotent, never overlapping, a busy device unchanged, a record as long as
+ * anything exists), failures leave nothing behind, and survivors of an earlier process are served again or cleared.
  * Method: real images from a loopback registry through cache, layers and NBD server; in place of the kernel a transport
  * that can be held up and refused, and once the real one.
  */
@@ -81,7 +81,7 @@ const other = await configFile('other.json');
 const broken = await configFile('broken.json', [{ digest: `sha256:${'0'.repeat(64)}`, size: 9 }]);
 
 let kernel: TransportDouble;
-/** What is tried first, if a test says so. */
+/** The transport to try first, if a test sets one. */
 let better: TransportDouble;
 let transports: Transports;
 let candidates: TransportName[];
@@ -308,7 +308,7 @@ test('a transport that the host turns out to lack something for gives way to the
   await assert.rejects(table.attach('a', good), { code: ErrorCodes.Io });
 });
 
-/** As a daemon does that starts after one that was killed. */
+/** Starts as a daemon does after one that was killed. */
 async function startAgain(): Promise<void> {
   await recoverDevices(table, records, transports, silent);
 }
@@ -418,7 +418,7 @@ test('through the kernel', { skip: unfit }, async () => {
   const real = tableOver(makeTransports(nbdSocketPath, devices));
   const { path } = await real.attach('real', good);
   try {
-    // In a process of its own: this one answers the reads.
+    // In a separate process: this one answers the reads.
     const read = contentOf(path);
     assert.ok((await read).equals(image.disk));
   } finally {

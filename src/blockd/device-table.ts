@@ -1,15 +1,15 @@
 /**
  * The devices of this daemon, by id.
  *
- *   1. Attaching is idempotent and single-flight: whoever asks for an id while it is being attached gets the same device,
- *      or the same error.
- *   2. Of one id, attaching, recovering and detaching never overlap; different ids do not wait for each other.
- *   3. A device that is in use stays as it was when it is to be detached.
+ *   1. Attaching is idempotent and single-flight: all callers that attach an id at the same time get the same device, or
+ *      the same error.
+ *   2. Attaching, recovering and detaching of one id never overlap; different ids do not wait for each other.
+ *   3. Detaching a busy device fails with `Busy` and changes nothing.
  *   4. attach() never returns a device that is dead or half detached: it detaches that first, and attaches the image anew.
  *   5. There is a record of a device (device-records.ts) from before anything of it exists until nothing does.
  *
  * A device that an earlier process left is in the table from the start and is served when its image can be opened;
- * until then reads of it wait in the kernel, and whoever asks for it waits here.
+ * until then its reads wait in the kernel, and attach() of it waits here.
  */
 import { isAbsolute } from 'node:path';
 import { checkDeviceId } from '../blockdev/device-ids.js';
@@ -28,7 +28,7 @@ export interface TableSurroundings {
   /** Which transports to try, best first. @throws {ObdError} `Host` if there is none. */
   readonly candidates: () => Promise<readonly TransportName[]>;
   readonly nbdSocketPath: string;
-  /** Told of what went wrong and was got over. */
+  /** Reports a problem that was handled. */
   readonly report: (problem: {
     readonly id: string;
     readonly msg: string;
@@ -59,7 +59,7 @@ export class DeviceTable {
         await this.detach(id);
         continue;
       }
-      // Whether that works out is for its caller to know; the next turn sees what came of it.
+      // The caller of detach() sees its failure; the next turn sees the resulting state.
       await slot.detaching.catch(() => {});
     }
     if (this.#closed) throw ending(id);
@@ -103,9 +103,9 @@ export class DeviceTable {
   }
 
   /**
-   * Takes on what an earlier process attached; its id must not be in the table.
+   * Takes over a device that an earlier process attached; its id must not be in the table.
    *
-   * @returns Whether the first attempt to serve it succeeded. If not there will be more, until it is detached.
+   * @returns Whether the first attempt to serve it succeeded. If not, it is retried until the device is detached.
    */
   async recover({ record, path }: WholeSurvivor): Promise<boolean> {
     const { id, configPath, transport } = record;
@@ -141,7 +141,7 @@ export class DeviceTable {
   }
 
   /**
-   * Answers the waiting reads of a device with EIO; for a caller that takes its last mount away, and has to wait for them.
+   * Answers the waiting reads of a device with EIO, for a caller that removes its last mount and has to wait for them.
    * @throws {ObdError} `Io`.
    */
   async endReads(id: string): Promise<void> {
@@ -159,7 +159,7 @@ export class DeviceTable {
     try {
       device = await slot.device;
     } catch (error) {
-      // It never was there, and whoever wanted it has been told why; or it was there before this process was.
+      // A failed attach made no device, and its caller has the error. A survivor still has to be cleared.
       if (slot.recovery !== undefined) await this.#clear(id, slot, slot.recovery, error);
       return;
     }
@@ -167,7 +167,7 @@ export class DeviceTable {
     await this.#forget(id);
   }
 
-  /** Takes away a survivor that could not be served; if it is in use, that is tried again. */
+  /** Takes away a survivor that could not be served. If that fails (e.g. it is in use), recovery starts again. */
   async #clear(id: string, slot: DeviceSlot, { path }: Recovery, problem: unknown): Promise<void> {
     const { transports } = this.#surroundings;
     const { configPath, transport } = slot;
@@ -188,7 +188,7 @@ export class DeviceTable {
     await this.#surroundings.records.remove(id);
   }
 
-  /** What is attached or recovering; what is on its way is not. */
+  /** All devices attached or recovering, without those still attaching. */
   list(): Device[] {
     return [...this.#slots].flatMap(
       ([id, slot]) => describeSlot(id, slot, this.#surroundings.nbdSocketPath) ?? [],
@@ -200,9 +200,9 @@ export class DeviceTable {
   }
 
   /**
-   * Refuses new devices, takes away those that nobody uses, and leaves the others in the kernel for the next process.
+   * Refuses new devices, detaches unused ones, and leaves the others in the kernel for the next process.
    *
-   * @returns The ids of these, each with why it could not be taken away.
+   * @returns The ids of those left, each with why it could not be detached.
    */
   async close(): Promise<Map<string, Error>> {
     this.#closed = true;
@@ -213,7 +213,7 @@ export class DeviceTable {
           await this.detach(id);
         } catch (error) {
           kept.set(id, error as Error);
-          // Half of a device is debris, and for the next process to find as well.
+          // The next process finds a half-detached device as well, as an orphan.
           await slot.current?.release().catch((err: unknown) => {
             this.#surroundings.report({ id, msg: 'cannot leave a device in order', err });
           });

@@ -1,5 +1,5 @@
 /**
- * Goal: a line that repeats is logged at first, and then rarely, with how often it was left out.
+ * Goal: a repeated line is logged at first, and then rarely, with how often it was left out.
  * Method: the clock of node:test.
  */
 import assert from 'node:assert/strict';

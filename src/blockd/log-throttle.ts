@@ -1,4 +1,4 @@
-/** Keeps a line that repeats from filling a disk: of one kind, the first is logged, then one per PERIOD_MS with a count. */
+/** Keeps repeated lines from filling a disk: logs the first of a kind, then one per PERIOD_MS with a count. */
 
 const PERIOD_MS = 10_000;
 /** Kinds that are remembered; the oldest is logged in full again. */
@@ -14,8 +14,8 @@ export class LogThrottle {
   readonly #kinds = new Map<string, Kind>();
 
   /**
-   * @param kind - What repeats: the event and what it is about.
-   * @param log - Told how many of the kind were left out since the last one that was logged.
+   * @param kind - The key of repetition: the event and its object.
+   * @param log - Called with how many of the kind were suppressed since the last one that was logged.
    */
   log(kind: string, log: (suppressed: number) => void): void {
     const nowMs = performance.now();

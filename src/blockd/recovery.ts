@@ -1,7 +1,9 @@
 /**
- * What a daemon does first with what an earlier one left, because containers wait for it: whole devices with a record
- * are served again, debris is taken away, and so is a whole device that nobody knows, or whose image config is gone, as it
- * is when `obdctl umount` finds no daemon; unless it is in use.
+ * The daemon's first step: it recovers the devices of an earlier one, because containers wait for them.
+ *
+ *   - A whole device with a record is served again.
+ *   - An orphaned part of a device is cleared. So is a whole device without a record or without its image config, as
+ *     `obdctl umount` leaves one when it finds no daemon; unless it is in use.
  *
  * Nothing here keeps a daemon from starting: what cannot be read or taken away is reported and left.
  */
@@ -15,8 +17,8 @@ import { DEAD_REMEDY, type WholeSurvivor } from './device-slot.js';
 import type { DeviceTable } from './device-table.js';
 
 /**
- * Resolves when all devices are in the table and all debris is gone that can go; they are served, and a line is logged,
- * later.
+ * Resolves when all devices are in the table and all orphans are gone that can go. Devices are served, and a line is
+ * logged, later.
  *
  * @throws {ObdError} `Io` if the records cannot be listed.
  */
@@ -59,7 +61,7 @@ export async function recoverDevices(
   if (wholes.length > 0) void resumeAll(table, wholes, startedMs, log);
 }
 
-/** Whether it may be there: only one that is gone will not be readable later. */
+/** False only if the config is missing, which no retry cures; any other failure to read it may pass. */
 async function hasConfig({ configPath }: DeviceRecord): Promise<boolean> {
   return await access(configPath).then(
     () => true,
@@ -100,7 +102,7 @@ async function resumeAll(
   startedMs: number,
   log: Logger,
 ): Promise<void> {
-  // At once: one whose registry is away waits for it, and the others must not wait for that one.
+  // Concurrently: a device whose registry is unavailable must not delay the others.
   const served = await Promise.all(wholes.map((whole) => table.recover(whole)));
   const devices = served.filter(Boolean).length;
   const ms = Math.round(performance.now() - startedMs);

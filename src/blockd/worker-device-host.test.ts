@@ -1,6 +1,6 @@
 /**
- * Goal: devices on other threads read exactly their images, whatever becomes of cache, registry and clients, and what one
- * waits for no other does; what was attached can be taken away; a thread that dies is told of.
+ * Goal: devices on other threads read exactly their images despite failures of cache, registry and clients; a waiting
+ * device delays no other; attached devices can be detached; the death of a thread is reported.
  * Method: real threads, a loopback registry that misbehaves, the fuse transport, which needs no driver, and libnbd's and
  * fio's clients over several connections.
  */
@@ -44,7 +44,7 @@ const unfit = (missing && `fuse cannot be used: ${missing}`) ?? noClient ?? fals
 const fioEngines = spawnSync('fio', ['--enghelp'], { encoding: 'utf8' }).stdout ?? '';
 const noFio = /\bnbd\b/.test(fioEngines) ? false : 'fio has no nbd engine here';
 
-/** Everything of a daemon but its control. */
+/** A daemon without its control API. */
 class Scene {
   readonly directory: string;
   readonly registry: LoopbackRegistry;
@@ -113,7 +113,7 @@ class Scene {
     return device;
   }
 
-  /** Takes away what a test that failed has left, too. */
+  /** Also takes away what a failed test has left. */
   async close(): Promise<void> {
     await Promise.allSettled(this.#devices.map((device) => device.detach()));
     await this.client.close();

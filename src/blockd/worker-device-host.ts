@@ -1,7 +1,7 @@
 /**
  * Serves devices on a pool of threads. This thread keeps what they share: the cache and its fetches, the names at the NBD
- * socket, and the figures. What is done in this order is undone in the reverse one: the image is opened, served over NBD
- * under its device's id, attached to the kernel; whatever fails on the way leaves nothing.
+ * socket, and the figures. attach() opens the image, serves it over NBD under its device's id, and attaches it to the
+ * kernel. Detaching undoes these steps in reverse order, and a failed attach leaves nothing.
  */
 import type { NbdExport, NbdServer } from '../blockdev/nbd/nbd-server.js';
 import type { DeviceFailure, TransportName } from '../blockdev/transport.js';
@@ -28,13 +28,13 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   /** Called once for a device that answers EIO from now on. */
   readonly onDeviceDeath: (id: string, path: string) => void;
   /**
-   * A thread has ended by itself, or is stuck. Its devices wait for a process that resumes them, so that the best this one
-   * can do is end.
+   * A thread has ended by itself, or is stuck. Its devices wait for a process that resumes them, so this process should
+   * end.
    */
   readonly onDeath: (error: Error) => void;
   /** An attached image has so many remote layers without checksums. */
   readonly onUnchecked: (id: string, layers: number) => void;
-  /** No further thread can be started, since the program was replaced; devices share those there are. */
+  /** No further thread can be started, since the program was replaced; devices share the existing threads. */
   readonly onUnloadable: (error: Error) => void;
 }
 
@@ -53,7 +53,7 @@ export class WorkerDeviceHost implements DeviceHost {
     this.#pool = new WorkerPool({ settings, handlers, onDeath, onUnloadable });
   }
 
-  /** Resolves when devices can be served whatever becomes of the program's files. */
+  /** Resolves when the program is loaded, so that replacing or removing its files affects no device. */
   async loaded(): Promise<void> {
     await this.#pool.loaded();
   }
@@ -66,7 +66,7 @@ export class WorkerDeviceHost implements DeviceHost {
     return await this.#serve(id, configPath, transport, 'resume');
   }
 
-  /** Ends the threads. What they still serve is left as a killed process would leave it. Idempotent. */
+  /** Ends the threads. Devices they still serve are left as a killed process would leave them. Idempotent. */
   async close(): Promise<void> {
     await this.#pool.close();
   }
@@ -101,7 +101,7 @@ export class WorkerDeviceHost implements DeviceHost {
     }
   }
 
-  /** What one worker may ask for. */
+  /** The calls that one worker may make. */
   #handlers(): Handlers<MainCalls> {
     const { cache, client, onReadError, onDeviceDeath } = this.#options;
     const blobs = new Map<number, CachedBlob>();
@@ -143,7 +143,7 @@ export class WorkerDeviceHost implements DeviceHost {
   }
 }
 
-/** What the reads of a device wait for, in all of its blobs. */
+/** The waits of a device's reads, over all of its blobs. */
 function waitsOf(blobs: readonly CachedBlob[]) {
   let waitingReads = 0;
   let waitingMs = 0;
@@ -162,9 +162,9 @@ class WorkerDevice implements HostedDevice {
   isGone = false;
   isDead = false;
   readErrors = 0;
-  /** Of its image, those that are remote. */
+  /** The remote blobs of its image. */
   readonly blobs: CachedBlob[] = [];
-  /** Charged with what the main thread keeps of its blobs, and by the worker with the indexes. */
+  /** Charged by the main thread for what it keeps of the blobs, and by the worker for the indexes. */
   readonly memory: IndexAccount;
   readonly #id: string;
   readonly #worker: PooledWorker;
@@ -229,7 +229,7 @@ class WorkerDevice implements HostedDevice {
     await this.close();
   }
 
-  /** All but the device. Idempotent. */
+  /** Closes all but the device. Idempotent. */
   async close(): Promise<void> {
     this.#closed ??= this.#close();
     await this.#closed;
@@ -237,7 +237,7 @@ class WorkerDevice implements HostedDevice {
 
   async #close(): Promise<void> {
     try {
-      // Both at once: closing the image ends what its connections wait for.
+      // Concurrently: closing the image ends the reads that its connections wait for.
       const removed = this.#export?.remove();
       await this.#worker.calls.call('close', { id: this.#id });
       await removed;

@@ -1,6 +1,6 @@
 /**
- * The devices of one worker thread: their images, their transports, and the NBD connections that read them. All that a
- * read needs is here; only bytes that are not on this machine are asked for, of the main thread.
+ * The devices of one worker thread: their images, their transports, and the NBD connections that read them. A read needs
+ * nothing else, except that the main thread fetches bytes that are not on this machine.
  */
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
@@ -114,7 +114,7 @@ export class WorkerDevices {
   ): Promise<string> {
     const served = this.#find(id);
     const { disk } = served;
-    // What waits in a survivor is a container's from the begin; an attach has a caller to tell that it failed.
+    // Reads of a survivor come from a container, so they may wait from the start; an attach reports a failure instead.
     if (isSurvivor) disk.readWaitMs = this.#readDeadlineMs;
     served.device = await connect(this.#transports[transport], id, disk);
     disk.readWaitMs = this.#readDeadlineMs;
@@ -131,7 +131,7 @@ export class WorkerDevices {
     }
   }
 
-  /** Closing the image ends what its connections wait for, which can be a registry that does not answer. */
+  /** Closing the image ends the reads that its connections wait for, perhaps on a registry that does not answer. */
   async #close(id: string): Promise<void> {
     const served = this.#served.get(id);
     if (served === undefined) return;

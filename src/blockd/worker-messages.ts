@@ -1,19 +1,19 @@
 /**
- * All that the main thread and the threads that serve devices say to each other. Devices are called by their ids.
+ * All messages between the main thread and the threads that serve devices. Devices are called by their ids.
  *
  *   main thread     control API, table of devices, block cache and registry, the NBD socket and its handshakes
- *   worker threads  each has devices of its own: image, layers, decoded blocks, transport, NBD connections
+ *   worker threads  each its own devices: image, layers, decoded blocks, transport, NBD connections
  *
- * A read whose bytes are on this machine ends in the tick of the worker that it came in, and nobody is asked: descriptors
+ * A worker answers a read whose bytes are on this machine in the tick in which it arrives, without a message: descriptors
  * belong to the process, and which chunks are there is in shared memory (src/cache/blob-reader.ts). For a miss
- * the worker asks the main thread, which fetches for all. So a device that is busy, or an image that is slow to
- * decode, holds up the devices of its own worker at most, and control never.
+ * the worker asks the main thread, which fetches for all. A busy device, or an image that is slow to decode, thus
+ * delays only devices of the same worker, and never control.
  *
- * Messages arrive in the order in which they were sent, and that is relied on: what is said of a blob comes before its
- * being closed, and the connections of an export before its end.
+ * Messages arrive in the order in which they were sent. The code relies on that: messages about a blob come before its
+ * close, and the connections of an export before its end.
  *
- * A bug that ends a worker, or one that does not answer any more, ends the daemon: what the worker had under way is
- * unknown, and finding devices again is a path that is taken and tested anyway (recovery.ts).
+ * A bug that ends a worker, or blocks it, ends the daemon: the state of the worker's operations is unknown, and finding
+ * devices again is a path that is taken and tested anyway (recovery.ts).
  */
 import type { Terms } from '../blockdev/nbd/disk-connections.js';
 import type { TransportName } from '../blockdev/transport.js';
@@ -23,7 +23,7 @@ import type { BlobAddress } from '../image/open-image.js';
 import type { SharedIndexAccount } from '../io/index-budget.js';
 import type { SentError } from './sent-error.js';
 
-/** What a worker is started with. */
+/** The settings that a worker is started with. */
 export interface WorkerSettings {
   /** As makeTransports() takes them. */
   readonly nbdSocketPath: string;
@@ -34,7 +34,7 @@ export interface WorkerSettings {
   readonly decodedBytes: number;
 }
 
-/** An image as the main thread has to know it. */
+/** The facts about an image that the main thread needs. */
 export interface OpenedDisk {
   readonly label: string;
   readonly sizeBytes: number;
@@ -64,7 +64,7 @@ interface OfBlob {
   readonly blob: number;
 }
 
-/** What the main thread asks of a worker. `close` ends whatever there is of a device but the device itself. */
+/** Calls from the main thread to a worker. `close` ends everything of a device but the device itself. */
 export type WorkerCalls = {
   /** `survives`: the device exists already, so the image may exceed the budget of index memory. */
   open(
@@ -73,7 +73,7 @@ export type WorkerCalls = {
   /** Answers with the path of the device. */
   attach(device: ToAttach): string;
   resume(device: ToAttach): string;
-  /** Fails, with `isGone` told, as an answer. */
+  /** A failure is part of the answer, as `isGone` is then needed too. */
   detach(device: OfDevice): { readonly isGone: boolean; readonly error: SentError | undefined };
   /** Fails the reads that wait for bytes now. */
   endReads(device: OfDevice): void;
@@ -84,16 +84,16 @@ export type WorkerCalls = {
     connection: OfDevice & Terms & { readonly fd: number; readonly rest: Uint8Array },
   ): void;
   endConnections(device: OfDevice): void;
-  /** Answers, as a thread does that is not stuck. */
+  /** Answers unless the thread is stuck. */
   beat(nothing: undefined): void;
 };
 
-/** What a worker asks of the main thread. Those that give no answer are told, not called. */
+/** Calls from a worker to the main thread. Calls without an answer are sent by tell(), not call(). */
 export type MainCalls = {
   openBlob(
     blob: OfDevice & { readonly address: BlobAddress },
   ): OfBlob & { readonly share: BlobShare };
-  /** Answers with what found no room on the disk. */
+  /** Answers with the chunks that found no room on the disk. */
   fetch(range: OfBlob & Range & { readonly waitMs: number | undefined }): readonly HeldChunk[];
   distrusted(range: OfBlob & Range): void;
   lost(range: OfBlob & Range & { readonly problem: string }): void;

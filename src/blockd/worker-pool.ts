@@ -1,10 +1,10 @@
 /**
- * The threads that devices are spread over: at most one per core, each started when there is a device for it and those
- * before it have some already, because each takes 15 MiB. The first is started at once: the devices of an earlier
- * run are waited for, and so is the first container's.
+ * The threads that devices are spread over: at most one per core. Each takes 15 MiB, so a thread is started only when
+ * those before it have some devices. The first is started at once: the devices of an earlier run, and the first
+ * container, wait for it.
  *
  * A thread loads its program from the folder of this one, which no build changes (tools/bundle.js). If that folder was
- * removed or replaced by other means, no thread of another version is started: those there are serve all devices.
+ * removed or replaced by other means, no thread of another version is started: the existing ones serve all devices.
  */
 import { availableParallelism } from 'node:os';
 import type { Worker } from 'node:worker_threads';
@@ -16,11 +16,11 @@ import type { MainCalls, WorkerCalls, WorkerSettings } from './worker-messages.j
 
 const PROGRAM = new ThreadProgram(import.meta.url, './worker-entry');
 const THREADS_MAX = 8;
-/** Decoded blocks that several reads share a part of, of all threads; the page cache keeps the rest. */
+/** Decoded blocks that several reads share a part of, over all threads; the page cache keeps the rest. */
 const DECODED_BYTES = 64 << 20;
 /**
- * Of each thread, for what attaching and detaching leave to the collector; reads of local bytes leave next to none. V8
- * itself would have it grow to 48 MiB in each of them before it collects often.
+ * V8's young generation in each thread, for the garbage of attaching and detaching; reads of local bytes leave next to
+ * none. V8's default would grow to 48 MiB in each thread before it collects often.
  */
 const YOUNG_MIB = 6;
 
@@ -37,11 +37,11 @@ interface StartedWorker extends PooledWorker {
 
 export interface PoolOptions {
   readonly settings: Omit<WorkerSettings, 'decodedBytes'>;
-  /** What a new worker may call; each has its own. */
+  /** The calls that a new worker may make; each has its own. */
   readonly handlers: () => Handlers<MainCalls>;
-  /** A worker has ended by itself, or is stuck, and its devices are served by nobody. */
+  /** A worker has ended by itself, or is stuck, and its devices have no server. */
   readonly onDeath: (error: Error) => void;
-  /** A further thread could not load its program; the pool goes on without it, and starts no more. */
+  /** A further thread could not load its program; the pool keeps the existing threads, and starts no more. */
   readonly onUnloadable: (error: Error) => void;
 }
 
@@ -61,7 +61,7 @@ export class WorkerPool {
     await this.#workers[0]?.loaded;
   }
 
-  /** The worker for one more device, which it is until giveBack(). */
+  /** The worker for one more device, counted until giveBack(). */
   async take(): Promise<PooledWorker> {
     const worker = this.#pick();
     worker.devices++;
@@ -91,7 +91,7 @@ export class WorkerPool {
     worker.devices--;
   }
 
-  /** Ends the threads, with whatever they do. Idempotent. */
+  /** Ends the threads, also in the middle of work. Idempotent. */
   async close(): Promise<void> {
     this.#closing = true;
     await Promise.all(this.#workers.map(({ thread }) => thread.terminate()));

@@ -1,14 +1,14 @@
 /**
- * Whether somebody uses a block device: has it mounted, or open. The kernel itself takes most devices away under
+ * Whether a block device is in use: mounted, or open in a process. The kernel itself takes most devices away under
  * their users, so a transport asks here first.
  *
  * A claim (O_EXCL) fails while the device is mounted in any namespace, is part of another device, or swapped on; and
- * while it is held nobody else can mount it. Who merely has it open is found in /proc. Between the two and the caller's
- * next step the device can still be opened, but not mounted.
+ * while it is held no other process can mount it. Processes that merely have it open are found in /proc. Between these
+ * two checks and the caller's next step the device can still be opened, but not mounted.
  *
- * The links in /proc are read on this thread, SLICE_MS at a time: each takes less than handing it to another thread does,
- * and needs nothing of the file system behind it, which may hang. Lists are read on another: a process may have 100,000
- * descriptors. Some 25 ms for 147 processes with 530 descriptors, 7 if all were read on this thread.
+ * The links in /proc are read on this thread, SLICE_MS at a time: reading one takes less than handing it to another
+ * thread, and needs nothing of the file system behind it, which may hang. Lists are read on another thread, as a process
+ * may have 100,000 descriptors. Some 25 ms for 147 processes with 530 descriptors; 7 ms if all were read on this thread.
  */
 import { constants, readlinkSync } from 'node:fs';
 import { type FileHandle, open, readdir } from 'node:fs/promises';
@@ -28,19 +28,19 @@ const POLL_MS = 25;
 const FORK_MS = 200;
 /** Opening takes microseconds, unless the last user is closing the device: then it waits for reads in flight. */
 const STALL_MS = 500;
-/** It ends when the device can be opened. */
+/** The probe ends when the device can be opened. */
 const PROBE_MS = 30_000;
-/** How long the other work of this thread waits for us at a time. */
+/** How long a slice may block the other work of this thread. */
 const SLICE_MS = 1;
 
-/** Runs the work, and has no read of the device wait meanwhile. */
+/** Runs the work; until it settles no read of the device waits for bytes. */
 export type WithoutReads = <T>(work: () => Promise<T>) => Promise<T>;
 
 /**
- * Claims the device for its caller, who closes the handle when it may be used again or is gone. Who merely has it open is
- * waited for, for SCAN_MS.
+ * Claims the device for its caller, which closes the handle when the device may be used again or is gone. Waits up to
+ * SCAN_MS for processes that merely have it open.
  *
- * @param withoutReads - Used where the last user of the device is closing it, and the kernel lets nobody open it before
+ * @param withoutReads - Used while the last user of the device is closing it: the kernel then blocks every open until
  *   the reads in flight are answered, such as those of processes that were killed.
  * @throws {ObdError} `Busy` if it is in use, `Io`.
  */
@@ -64,7 +64,7 @@ async function openExclusively(path: string, withoutReads: WithoutReads): Promis
   for (;;) {
     try {
       const opening = open(path, constants.O_RDONLY | constants.O_EXCL);
-      // Whatever it rejects with is for the race to see.
+      // The race reports the rejection.
       opening.catch(() => {});
       for (;;) {
         const stall = sleep(STALL_MS, undefined, { ref: false });
@@ -84,9 +84,9 @@ async function openExclusively(path: string, withoutReads: WithoutReads): Promis
 }
 
 /**
- * Whether the last user of the device is closing it, and waits for its reads in flight: then the kernel keeps whoever
- * opens it in its function of that name. Another process is looked at, as a thread of this one may be slow to open for
- * other reasons.
+ * Whether the last user of the device is closing it, and waits for its reads in flight: then the kernel blocks each
+ * open of the device in a function named bdev_* or blkdev_*. Probes with another process, as a thread of this one may be
+ * slow to open for other reasons.
  */
 async function isClosing(path: string): Promise<boolean> {
   let pid = 0;
@@ -103,7 +103,7 @@ async function isClosing(path: string): Promise<boolean> {
   return /^(bdev|blkdev)_/.test((await blockedIn(pid)) ?? '');
 }
 
-/** Of a device that cannot be opened exclusively. */
+/** Why a device cannot be opened exclusively. */
 async function whyBusy(path: string): Promise<string> {
   const users = await namespacesWith(path);
   if (users.length === 0) return 'it is mounted, or another device is on it';
@@ -117,7 +117,7 @@ function busy(path: string, why: string): ObdError {
   return new ObdError(ErrorCodes.Busy, `Cannot detach "${path}": ${why}`, { path });
 }
 
-/** The id of a process that has the device open otherwise than by `ownFd`. */
+/** The id of a process that has the device open, other than by our `ownFd`. */
 async function findUser(path: string, ownFd: number): Promise<string | undefined> {
   const own = `/proc/${process.pid}/fd/${ownFd}`;
   let sliceEnd = performance.now() + SLICE_MS;
@@ -135,7 +135,7 @@ async function findUser(path: string, ownFd: number): Promise<string | undefined
 }
 
 /**
- * None of a process that is gone, or not ours to look into. Not by opendir(): that asks by lstat() for the type of a
+ * Empty for a process that is gone, or that we may not read. Not by opendir(): that asks by lstat() for the type of a
  * process which ends at that moment, and for the error drops the others that it had read.
  */
 async function namesIn(directory: string): Promise<string[]> {
@@ -154,7 +154,7 @@ function targetOf(link: string): string | undefined {
   }
 }
 
-/** @throws {ObdError} `Io`, unless the process or descriptor is gone or of somebody else. */
+/** @throws {ObdError} `Io`, unless the process or descriptor is gone or belongs to another user. */
 function skipped(cause: unknown): undefined {
   if (['ENOENT', 'ESRCH', 'EACCES'].includes(systemCode(cause) ?? '')) return undefined;
   const message = `Cannot find out who has a device open: ${messageOf(cause)}`;

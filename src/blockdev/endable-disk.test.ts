@@ -1,4 +1,4 @@
-/** Goal: once its reads are ended no read that began before waits again, and later ones do as ever. */
+/** Goal: once its reads are ended, no read that began before waits again, and later reads work as usual. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';

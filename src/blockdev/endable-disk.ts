@@ -1,7 +1,7 @@
 /**
- * A disk whose waiting reads can be ended, because the device that they are of is being taken away.
+ * A disk whose waiting reads can be ended, because its device is being taken away.
  *
- * The fetches behind the loads go on: other disks may wait for the same bytes, and closing the image ends them.
+ * The fetches behind the loads continue: other disks may wait for the same bytes, and closing the image ends them.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { VirtualDisk } from './virtual-disk.js';
@@ -12,7 +12,7 @@ export class EndableDisk implements VirtualDisk {
   readWaitMs: number | undefined;
   readonly #disk: VirtualDisk;
   readonly #waiting = new Set<(error: ObdError) => void>();
-  /** How many withoutLoads() are under way. */
+  /** How many withoutLoads() calls are running. */
   #ending = 0;
   #endedAtMs = Number.NEGATIVE_INFINITY;
 
@@ -53,7 +53,7 @@ export class EndableDisk implements VirtualDisk {
     this.#disk.close();
   }
 
-  /** Fails the loads that wait now, and the next one of a read that began before and is between two. */
+  /** Fails the loads that wait now, and the next load of a read that began earlier and is between two loads. */
   endLoads(): void {
     this.#endedAtMs = performance.now();
     for (const end of this.#waiting) end(this.#ended());

@@ -1,11 +1,11 @@
 /**
- * A way to turn a VirtualDisk into a block device of this kernel. Each sibling folder is one; whoever
- * attaches knows nothing of how it is done.
+ * A way to turn a VirtualDisk into a block device of this kernel. Each sibling folder is one; its callers need not know
+ * how it works.
  *
- *   1. A device outlives the process that serves it. Until another process resumes it, reads and writes wait; in
- *      flight ones are answered then. Where the kernel lets us set a limit, that is absenceSeconds().
- *   2. What a transport makes in the kernel carries the name of its daemon (by the directory it is given) and the id, so
- *      that a later process finds its own and touches nobody else's.
+ *   1. A device outlives the process that serves it. Until another process resumes it, reads and writes wait; those in
+ *      flight are answered then. Where the kernel lets us set a limit, that is absenceSeconds().
+ *   2. The kernel objects of a transport carry the name of their daemon (by the directory it is given) and the id, so
+ *      a later process finds its own and touches no others.
  *   3. All methods are called on the thread that serves the device, except missing(), survivors() and clear(), which any
  *      thread and process may call.
  */
@@ -24,7 +24,7 @@ export interface TransportSettings {
   readonly readDeadlineMs?: number;
   /** Called once for each request that is answered with an error. */
   readonly onReadError?: (failure: DeviceFailure) => void;
-  /** Called once for each device that answers EIO from now on, because what serves it outside of this process has ended. */
+  /** Called once for each device that answers EIO from now on, because its server outside of this process has ended. */
   readonly onDeath?: (id: string) => void;
 }
 
@@ -36,7 +36,7 @@ export function absenceSeconds({ readDeadlineMs = READ_DEADLINE_MS }: TransportS
   return Math.ceil(readDeadlineMs / 1000) + MARGIN_SECONDS;
 }
 
-/** One read, or change of a WritableDisk, that the kernel was told had failed. */
+/** One failed read, or change of a WritableDisk, that the kernel was told of. */
 export interface DeviceFailure {
   readonly id: string;
   /** Bytes. */
@@ -49,19 +49,19 @@ export interface AttachedDevice {
   /** The device node, e.g. /dev/loop3. It exists, and answers reads, when attach() resolves. */
   readonly path: string;
   /**
-   * Whether the node has been given back, so that by now it may be another's: nobody may use `path` any more. True
-   * before detach() has resolved where something behind the node could not be freed.
+   * Whether the node has been given back, so that another device may have it by now: do not use `path` any more. True
+   * before detach() has resolved if something behind the node could not be freed.
    */
   readonly isGone: boolean;
   /**
-   * Takes the device away and frees what it used. Idempotent. Once nobody uses the device, its waiting reads fail.
-   * @throws {ObdError} `Busy` while it is mounted or open; the device then stays as it was. `Busy` or `Io` with
-   *   `isGone` true for what is left behind the node; the next call goes on with that.
+   * Takes the device away and frees what it used. Idempotent. Once the device has no user, its waiting reads fail.
+   * @throws {ObdError} `Busy` while it is mounted or open, which changes nothing. `Busy` or `Io` with `isGone` true if
+   *   something is left behind the node; the next call continues there.
    */
   detach(): Promise<void>;
   /**
-   * Stops serving and leaves the device in the kernel for the next process to resume, as a killed one would. The disk
-   * is not read any more when it resolves. Idempotent; the object is of no use afterwards.
+   * Stops serving and leaves the device in the kernel for the next process to resume, as a killed process would. When it
+   * resolves, the disk is no longer read. Idempotent; the object cannot be used afterwards.
    */
   release(): Promise<void>;
 }
@@ -69,7 +69,7 @@ export interface AttachedDevice {
 /** A device, or a part of one, that an earlier process attached and this one does not serve. */
 export interface Survivor {
   readonly id: string;
-  /** The device node, where the device is whole and was handed out or may have been; undefined for debris. */
+  /** The device node, if the device is whole and was or may have been handed out; undefined for an orphaned part. */
   readonly path: string | undefined;
   /** The node of a device that may have been handed out and answers EIO: it can be cleared, but not resumed. */
   readonly deadPath?: string;
@@ -78,7 +78,7 @@ export interface Survivor {
 export interface Transport {
   readonly name: TransportName;
 
-  /** What this host lacks for it, with the remedy, as the end of the sentence "nbd cannot be used: ..."; undefined if nothing. */
+  /** The missing requirement, with the remedy, as the end of the sentence "nbd cannot be used: ..."; undefined if none. */
   missing(): Promise<string | undefined>;
 
   /**
@@ -88,24 +88,24 @@ export interface Transport {
    */
   attach(id: string, disk: VirtualDisk): Promise<AttachedDevice>;
 
-  /** What earlier processes of this daemon left, whole and in part. Those of another daemon, or program, are not among it. */
+  /** The devices, whole and partial, that earlier processes of this daemon left; none of other daemons or programs. */
   survivors(): Promise<Survivor[]>;
 
   /**
-   * Serves a survivor that is whole again, from the same disk as before; what waited is answered.
-   * @throws {ObdError} `NotFound` if there is none or it is debris, `FailedPrecondition` if the disk is of another size, `Io`.
+   * Serves a whole survivor again, from the same disk as before; waiting requests are answered.
+   * @throws {ObdError} `NotFound` if there is none or only a part, `FailedPrecondition` if the disk has another size, `Io`.
    */
   resume(id: string, disk: VirtualDisk): Promise<AttachedDevice>;
 
   /**
-   * Takes a survivor away, whole or in part. Idempotent. A dead one that is in use goes with its last user.
+   * Takes a survivor away, whole or partial. Idempotent. A dead one that is in use goes with its last user.
    * @throws {ObdError} `Busy` while it is mounted or open, `Io`.
    */
   clear(id: string): Promise<void>;
 
   /**
-   * Fails the reads of a survivor that is not served, which wait for a server; it may be dead afterwards. Where there is no
-   * such method, they wait until it is served or cleared.
+   * Fails the reads of an unserved survivor, which wait for a server; it may be dead afterwards. Without this method they
+   * wait until the survivor is served or cleared.
    */
   endReads?(id: string): Promise<void>;
 }

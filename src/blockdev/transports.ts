@@ -10,7 +10,7 @@ export type Transports = Readonly<Record<TransportName, Transport>>;
 
 /**
  * @param nbdSocketPath - Where each disk is exported under its device's id before its device is attached or resumed.
- * @param directory - Of this daemon's devices alone; each transport keeps what it needs in a folder of it.
+ * @param directory - For this daemon's devices alone; each transport keeps its files in a folder of it.
  * @param settings - `onReadError` is not called for fuse, whose reads go through the NBD export, which reports its own.
  */
 export function makeTransports(

@@ -1,8 +1,8 @@
 /**
- * What the transports export: the disk that a stack of layers adds up to.
+ * The disk that the transports export: the sum of a stack of layers.
  *
- * Images are read-only. A disk that can be written says so by being a WritableDisk, and a transport then offers
- * the kernel writes, flushes and discards as well; of any other it refuses them.
+ * Images are read-only. A disk that can be written is a WritableDisk, and a transport then offers the kernel writes,
+ * flushes and discards as well; for any other disk it refuses them.
  */
 import type { RandomAccessFile } from '../io/random-access-file.js';
 
@@ -15,8 +15,8 @@ export interface VirtualDisk extends RandomAccessFile {
    */
   extentAt(offset: number, length: number): number;
   /**
-   * Fails the loads that wait, and those that come while `work` runs. A transport does so when it takes a device away that
-   * nobody uses: the kernel waits for the reads that are in flight, and they may wait for a registry.
+   * Fails the loads that wait, and those that come while `work` runs. A transport calls it to take an unused device away:
+   * the kernel waits for the reads that are in flight, and they may wait for a registry.
    */
   withoutLoads?<T>(work: () => Promise<T>): Promise<T>;
 }
@@ -28,11 +28,11 @@ export async function withoutLoads<T>(disk: VirtualDisk, work: () => Promise<T>)
 
 /** A disk that can be written. A range outside [0, sizeBytes] is a RangeError: a bug in the caller. */
 export interface WritableDisk extends VirtualDisk {
-  /** Later reads see the bytes once it resolves; until then `source` must stay as it is. @throws {ObdError} `NoSpace`, `Io`. */
+  /** Later reads see the bytes once it resolves; until then `source` must not change. @throws {ObdError} `NoSpace`, `Io`. */
   write(source: Uint8Array, offset: number): Promise<void>;
-  /** Makes the range read as zeroes. @param mayUnmap - Whether its room may be given back. @throws {ObdError} `NoSpace`, `Io`. */
+  /** Makes the range read as zeroes. @param mayUnmap - Whether its room may be freed. @throws {ObdError} `NoSpace`, `Io`. */
   zero(offset: number, length: number, mayUnmap: boolean): Promise<void>;
-  /** What was written and zeroed by calls that had resolved is on stable storage when it resolves. @throws {ObdError} `NoSpace`, `Io`. */
+  /** Resolves when writes and zeroes that resolved before it are on stable storage. @throws {ObdError} `NoSpace`, `Io`. */
   flush(): Promise<void>;
 }
 

@@ -74,7 +74,7 @@ FuseChannel::Next FuseChannel::TakeNext(Read& read_out) {
   for (;;) {
     const ssize_t got = read(device_.get(), request_, sizeof request_);
     if (got < 0) {
-      // ENOENT: whoever asked was interrupted before we took it.
+      // ENOENT: the requesting process was interrupted before we took the request.
       if (errno == ENOENT || errno == EINTR) continue;
       return errno == EAGAIN ? Next::kNothing : Next::kGone;
     }
@@ -87,7 +87,7 @@ FuseChannel::Next FuseChannel::TakeNext(Read& read_out) {
       case FUSE_READ: {
         fuse_read_in wanted;
         memcpy(&wanted, body, sizeof wanted);
-        // Past the page cache the kernel asks for whole pages, also at the end of the file.
+        // With direct I/O the kernel requests whole pages, also at the end of the file.
         const uint64_t rest = size_bytes_ - std::min(size_bytes_, wanted.offset);
         const uint32_t length = static_cast<uint32_t>(std::min<uint64_t>(wanted.size, rest));
         if (length == 0) {
@@ -107,7 +107,7 @@ FuseChannel::Next FuseChannel::TakeNext(Read& read_out) {
         there = ReplyAttributes(in.unique, in.nodeid);
         break;
       case FUSE_LOOKUP:
-        // The kernel ends the name with a zero; one that is too long for the buffer has none.
+        // The kernel ends the name with a zero; a name too long for the buffer has none.
         request_[sizeof request_ - 1] = 0;
         there = ReplyEntry(in.unique, in.nodeid, reinterpret_cast<const char*>(body));
         break;
@@ -133,7 +133,7 @@ FuseChannel::Next FuseChannel::TakeNext(Read& read_out) {
 }
 
 bool FuseChannel::ReplyInit(uint64_t unique, const uint8_t* body) {
-  // Kernels send more or less of it by version; what we look at all of them send.
+  // The size of the body depends on the kernel version; every kernel sends these four fields.
   struct {
     uint32_t major, minor, max_readahead, flags;
   } in;
@@ -229,7 +229,7 @@ bool FuseChannel::Reply(uint64_t unique, int error, const void* body, uint32_t b
   const iovec parts[2] = {{&out, sizeof out}, {const_cast<void*>(body), body_bytes}};
   while (writev(device_.get(), parts, body_bytes > 0 ? 2 : 1) < 0) {
     if (errno == EINTR) continue;
-    // ENOENT: whoever asked was killed, and does not wait any more.
+    // ENOENT: the requesting process was killed and no longer waits.
     return errno == ENOENT;
   }
   return true;

@@ -1,12 +1,12 @@
-// One FUSE mount, spoken to by the kernel's own protocol (linux/fuse.h): a read-only file, at the end
-// of a chain of directories that hold nothing else.
+// One FUSE mount, served by the kernel's own protocol (linux/fuse.h): a read-only file at the end of
+// a chain of otherwise empty directories.
 //
 //   - The mount is in no mount namespace (fsmount(2)). No path leads to it, so no backup, `find` or
 //     `grep -r` can read the file. It exists while a descriptor of it is open: for a device, that of
 //     the loop driver.
 //   - The chain of directories spells a path. The kernel shows that path as the file's name (the
 //     backing_file of a loop device), which is how a later process finds the device.
-//   - Everything but reads is answered here and at once, from constants.
+//   - Everything but reads is answered here at once, from constants.
 //   - Reads are asynchronous also with direct I/O (FUSE_ASYNC_DIO). Without, a loop device with direct
 //     I/O has one read in flight.
 
@@ -30,19 +30,19 @@ class FuseChannel {
   };
   enum class Next { kRead, kNothing, kGone };
 
-  // Makes a mount with a file of so many bytes at `path`, which is absolute and outlives this. The
-  // kernel is answered from the first TakeNext() on. `root` is its root directory.
+  // Makes a mount with a file of `size_bytes` at `path`, which is absolute and outlives this. Requests
+  // are answered from the first TakeNext() on. `root` is its root directory.
   bool Mount(const char* path, uint64_t size_bytes, Descriptor& root, Problem& problem);
 
   int fd() const { return device_.get(); }
-  // Lets go of the channel; whoever else has it goes on.
+  // Closes this descriptor of the channel; other processes keep theirs.
   void Close() { device_.Close(); }
 
-  // The next read, which lies within the file and is not empty; what comes before it is answered on
-  // the way.
+  // The next read, which lies within the file and is not empty. Other requests before it are answered
+  // on the way.
   Next TakeNext(Read& read);
 
-  // False if the mount is gone. A read that nobody waits for any more is nobody's problem.
+  // False if the mount is gone. Answering a read whose process was killed succeeds.
   bool AnswerRead(uint64_t unique, const uint8_t* data, uint32_t length);
   bool AnswerError(uint64_t unique, int error);
 

@@ -1,19 +1,19 @@
 // fuse-file SOCKET EXPORT FILE LOG SECONDS
 //
 // Makes a block device of an NBD export: a FUSE file, which no path leads to (fuse_channel.h), behind
-// a loop device. A second process stays behind, the holder (holder.h), and outlives the caller. When
-// the device answers reads, this prints one line and ends with status 0:
+// a loop device. A second process, the holder (holder.h), outlives the caller. When the device answers
+// reads, this prints one line and ends with status 0:
 //
 //     /dev/loopN PID-OF-THE-HOLDER
 //
-// Otherwise it says why on standard error and leaves no device and no process; status 2 if this host
-// lacks something, 1 for anything else. It takes less than 30 s in any case. FILE is an absolute path
-// that need not exist: the kernel shows it as the file behind the loop device. LOG is where the holder
-// logs, SECONDS how long reads wait for a server (holder.h).
+// Otherwise it prints the reason on standard error and leaves no device and no process; status 2 if this
+// host lacks something, 1 for anything else. It takes less than 30 s in any case. FILE is an absolute
+// path that need not exist: the kernel shows it as the file behind the loop device. LOG is where the
+// holder logs, SECONDS how long reads wait for a server (holder.h).
 //
-// The holder ends when the loop device is detached. Nothing that a terminal or a service manager does
-// to the caller's processes reaches it, except a signal to itself: then the device is dead, and answers
-// EIO until it is detached.
+// The holder ends when the loop device is detached. No action of a terminal or a service manager on the
+// caller's processes reaches it, except a signal to the holder itself: then the device is dead, and
+// answers EIO until it is detached.
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -49,7 +49,7 @@ int Fail(const Problem& problem) {
 
 // In the holder's process.
 int Hold(Holder& holder, Descriptor tether, const Descriptor& log) {
-  // A session of its own, no directory that could be unmounted, and nobody's pipes.
+  // Leave the caller's session, a directory that could be unmounted, and the caller's pipes.
   setsid();
   Problem problem;
   const Descriptor nothing(open("/dev/null", O_RDWR | O_CLOEXEC));
@@ -58,8 +58,7 @@ int Hold(Holder& holder, Descriptor tether, const Descriptor& log) {
     problem.SayErrno(errno, "Cannot let go of the terminal");
     return Fail(problem);
   }
-  // A disk must not wait for its server's pages to be read back from a disk. It works as well
-  // without.
+  // A disk must not wait for its server's pages to be read back from a disk. Failure is harmless.
   mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
   return holder.Serve(std::move(tether), log.get(), problem) ? 0 : Fail(problem);
 }
@@ -69,7 +68,7 @@ bool MakeDevice(const Descriptor& root, const char* file, LoopDevice& loop, Prob
   const char* below = file + strspn(file, "/");
   const Descriptor opened(openat(root.get(), below, O_RDONLY | O_CLOEXEC));
   if (!opened.ok()) return problem.SayErrno(errno, "Cannot open \"%s\"", file);
-  // The kernel asks for the size only if somebody wants to know.
+  // The kernel asks the file system for the size only on a stat call.
   struct stat known;
   if (fstat(opened.get(), &known) != 0) return problem.SayErrno(errno, "Cannot open \"%s\"", file);
   return loop.Attach(opened.get(), file, problem);
@@ -97,7 +96,7 @@ int Attach(const char* const* arguments, int64_t absence_ms) {
   const Descriptor reins(ends[1]);
   // A megabyte of buffers: not on the stack.
   static Holder holder(arguments[1], arguments[2], absence_ms);
-  // The mount goes with the last descriptor of it: this, and then that of the loop driver.
+  // The mount lives as long as a descriptor of it: this one, and then that of the loop driver.
   Descriptor root;
   if (!holder.ConnectFirst(kConnectMs, problem) || !holder.Mount(file, root, problem)) {
     return Fail(problem);
@@ -105,7 +104,7 @@ int Attach(const char* const* arguments, int64_t absence_ms) {
 
   const pid_t pid = fork();
   if (pid == 0) {
-    // It would keep itself alive.
+    // With its own copy the holder would keep itself alive.
     close(reins.get());
     root.Close();
     exit(Hold(holder, std::move(tether), log));
@@ -136,7 +135,7 @@ int main(int count, char** arguments) {
     fprintf(stderr, "Usage: fuse-file SOCKET EXPORT FILE LOG SECONDS\n");
     return kFailed;
   }
-  // Whoever reads what this says may be gone.
+  // The reader of our output may be gone.
   signal(SIGPIPE, SIG_IGN);
   return Attach(arguments, seconds * 1000);
 }

@@ -12,13 +12,13 @@ namespace fusefile {
 namespace {
 
 constexpr int64_t kRetryMinMs = 20;
-// A server that is killed is back within a second, and each try costs microseconds.
+// A killed server is back within a second, and each retry costs microseconds.
 constexpr int64_t kRetryMaxMs = 100;
-// A server that is there answers in a millisecond; one whose event loop is busy, later.
+// A server answers in a millisecond; one whose event loop is busy, later.
 constexpr int64_t kHandshakeMs = 10'000;
 // The device takes milliseconds to make, as the first bytes are local by then.
 constexpr int64_t kProbationMs = 10'000;
-// How often the limits are looked at.
+// How often the limits are checked.
 constexpr int64_t kTickMs = 500;
 
 }  // namespace
@@ -56,8 +56,8 @@ bool Holder::Serve(Descriptor tether, int log, Problem& problem) {
   const int64_t probation_until_ms = now_ms_ + kProbationMs;
   int64_t tick_ms = now_ms_;
   while (!gone_) {
-    // Entries with a negative descriptor are passed over; the end of the mount is told to whoever
-    // asks for nothing.
+    // poll() skips entries with a negative descriptor. It reports the end of the mount (POLLERR) even
+    // when no events are requested.
     pollfd files[3] = {
         {fuse_.fd(), free_count_ > 0 ? short{POLLIN} : short{0}, 0},
         {nbd_.fd(), nbd_.events(), 0},
@@ -107,8 +107,8 @@ int Holder::TimeoutMs() const {
 
 int64_t Holder::TickMs() const { return std::min(kTickMs, absence_ms_ / 4); }
 
-// As many as there are, as a rule, and records for; what is asked of the server goes out in one
-// message.
+// Takes as many requests as there are and as there are records for; their reads go to the server in
+// one message.
 bool Holder::TakeRequests() {
   while (free_count_ > 0) {
     FuseChannel::Read read;
@@ -119,8 +119,8 @@ bool Holder::TakeRequests() {
     requests_[slot] = {read.unique, read.offset, read.length, now_ms_};
     if (nbd_.state() == NbdClient::State::kReady) Ask(slot);
     else if (absent()) Refuse(slot);
-    // Alone, it most likely is the only one: asking in vain would cost it a system call before it
-    // is even sent.
+    // A lone request most likely is the only one: a second, vain read would cost a system call before
+    // the request is even sent.
     if (waiting_count() == 1) return true;
   }
   return true;
@@ -155,7 +155,7 @@ void Holder::Answer(uint64_t cookie, uint32_t error, const uint8_t* data) {
 }
 
 void Holder::OnServer(short happened) {
-  // What was sent before a hang-up is read first; recv() tells of the end.
+  // Bytes that the server sent before it hung up are read first; recv() reports the end.
   if ((happened & (POLLIN | POLLHUP | POLLERR)) == 0) return;
   const bool was_ready = nbd_.state() == NbdClient::State::kReady;
   Problem why;
@@ -185,7 +185,7 @@ void Holder::Lose(const Problem& why) {
   if (doubt_ms_ == 0) doubt_ms_ = now_ms_;
   retry_ms_ = std::clamp(retry_ms_ * 3 / 2, kRetryMinMs, kRetryMaxMs);
   retry_at_ms_ = now_ms_ + retry_ms_;
-  // Each reason once, and not with every try.
+  // Log each reason once, not with every retry.
   if (!on_probation_ && strcmp(why.text, why_.text) != 0) Log("%s; reads wait", why.text);
   why_ = why;
 }

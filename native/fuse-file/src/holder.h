@@ -1,23 +1,22 @@
-// The process that a device depends on once it is there: it answers the kernel's reads from
-// whichever server listens at the socket, and has them wait while there is none.
+// The process that a device depends on once it exists: it answers the kernel's reads from any server
+// that listens at the socket. Reads wait while there is none.
 //
 // Servers, which are daemons that get restarted:
 //
 //   1. When the connection ends, it connects again, by path, and asks for the same export: after
-//      kRetryMinMs at first, every kRetryMaxMs later, for ever. An export of another size is not
-//      the same, and is no server.
+//      kRetryMinMs at first, every kRetryMaxMs later, for ever. It rejects an export of another size.
 //   2. Every read is kept until it is answered, and sent again on the next connection. Reads change
-//      nothing, so that is never one too many.
-//   3. No read waits for ever: after `absence_ms` without a server, all that wait and all that come
-//      get EIO until there is one. One that a server leaves unanswered for as long is EIO too, and
-//      that server is hung up on.
-//   4. A server is only there again when it has answered something, if something was asked. So one
-//      that accepts and hangs up, or sends garbage, does not reset the limit.
+//      nothing, so sending one twice is harmless.
+//   3. No read waits for ever: after `absence_ms` without a server, all waiting and new reads get EIO
+//      until there is one. A read that a server leaves unanswered for as long gets EIO too, and the
+//      holder hangs up on that server.
+//   4. If reads wait, a server counts as back only when it has answered one. So a server that accepts
+//      and hangs up, or sends garbage, does not reset the limit.
 //   5. A server's own error is EIO for that read.
 //
-// It starts on probation, tethered to whoever makes the device: until that one says that the device
-// is complete, the end of either it or the connection ends the holder, and with it all that was
-// made so far.
+// It starts on probation, tethered to the process that makes the device: until that process reports
+// the device complete, the end of either it or the connection ends the holder, and with it all that
+// was made so far.
 //
 // Memory: kRequestsMax records and one receive buffer. When all records are taken the kernel waits.
 
@@ -41,16 +40,16 @@ class Holder final : private ReplySink {
   bool ConnectFirst(int64_t timeout_ms, Problem& problem);
   bool Mount(const char* path, Descriptor& root, Problem& problem);
   uint64_t size_bytes() const { return size_bytes_; }
-  // Lets the mount and the connection go; they are for the process that serves.
+  // Closes the mount and the connection, which the serving process keeps.
   void Abandon();
 
-  // Until the mount is gone. A byte in `tether` ends the probation, and then the log goes to `log`.
-  // False, with the problem, if the probation ends otherwise.
+  // Serves until the mount is gone. A byte in `tether` ends the probation, and then the log goes to
+  // `log`. False, with the problem, if the probation ends otherwise.
   bool Serve(Descriptor tether, int log, Problem& problem);
 
  private:
   struct Request {
-    // FUSE's name for it; 0 if the record is free, as it is never 0.
+    // FUSE's id of the request, which is never 0; 0 if the record is free.
     uint64_t unique = 0;
     uint64_t offset = 0;
     uint32_t length = 0;
@@ -89,7 +88,7 @@ class Holder final : private ReplySink {
   int64_t now_ms_ = 0;
   // Since when no server has answered; 0 while there is one.
   int64_t doubt_ms_ = 0;
-  // When the first server of this doubt took the export: what waits has all its time once more.
+  // When the first server of this doubt took the export: waiting reads then get their full time again.
   int64_t grace_ms_ = 0;
   int64_t handshake_until_ms_ = 0;
   int64_t retry_at_ms_ = 0;

@@ -1,5 +1,5 @@
-// System calls that Node has no function for. What they refuse is thrown in Node's own shape
-// { code, errno, syscall }; arguments that make no sense throw as well.
+// System calls that Node has no function for. Failures are thrown in Node's own shape
+// { code, errno, syscall }; invalid arguments throw as well.
 
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -17,7 +17,7 @@ namespace {
 
 constexpr double kSafeIntegerMax = 9007199254740991;
 
-// No text of a system call may hold a zero byte: it would end there.
+// Rejects text with a zero byte, where a system call would end it.
 std::string Text(const Napi::Value& value, const char* name) {
   if (value.IsString()) {
     std::string text = value.As<Napi::String>().Utf8Value();
@@ -49,15 +49,15 @@ int Descriptor(const Napi::CallbackInfo& info) {
   return static_cast<int>(WholeNumber(info, 0, 0, INT_MAX, "fd"));
 }
 
-// duplicate(fd): another descriptor of the same open file, which no program that is started inherits.
+// duplicate(fd): another descriptor of the same open file, which child programs do not inherit.
 Napi::Value Duplicate(const Napi::CallbackInfo& info) {
   const int copy = fcntl(Descriptor(info), F_DUPFD_CLOEXEC, 0);
   if (copy == -1) throw SystemError(info.Env(), "fcntl", errno);
   return Napi::Number::New(info.Env(), copy);
 }
 
-// execute(path, arguments, environment): this process goes on as that program, the first argument being
-// the name it is given. Returns only by throwing.
+// execute(path, arguments, environment): replaces this process's program (execve). The first argument is
+// the name the program is given. Returns only by throwing.
 Napi::Value Execute(const Napi::CallbackInfo& info) {
   if (info.Length() < 1) throw Napi::TypeError::New(info.Env(), "path");
   const std::string path = Text(info[0], "path");

@@ -1,6 +1,6 @@
 /**
- * Goal: a device made by native/fuse-file has its reads answered by whichever server is right, and with EIO when
- * there is none for too long; whatever servers do, and whenever they end, it neither hangs nor answers wrong bytes.
+ * Goal: a device made by native/fuse-file has its reads answered by any right server, and with EIO when there is none for
+ * too long; no behaviour or end of a server makes it hang or answer wrong bytes.
  * Method: real devices, read by child processes. Wrong servers are sockets that say a few chosen bytes.
  */
 import assert from 'node:assert/strict';
@@ -44,7 +44,7 @@ class Scene {
   async serve(disk: VirtualDisk = new MemoryDisk(bytes)): Promise<NbdServer> {
     const server = await NbdServer.listen(this.socketPath);
     this.#t.after(async () => {
-      // It closes when nobody reads the disk any more.
+      // The server closes only when no read waits.
       if (disk instanceof WaitingDisk) disk.fail();
       await server.close();
     });
@@ -78,13 +78,13 @@ class Scene {
     return (await makeFuseDevice(made)).path;
   }
 
-  /** Until the holder has told of it. */
+  /** Resolves when the holder has logged it. */
   async logged(what: RegExp): Promise<void> {
     await eventually(String(what), async () => what.test(await readFile(this.log, 'utf8')));
   }
 }
 
-/** Of the device, past the page cache. */
+/** Reads a page of the device past the page cache. */
 async function readPage(device: string, page: number): Promise<Buffer> {
   const what = [`if=${device}`, 'bs=4096', `skip=${page}`, 'count=1', 'iflag=direct'];
   const { stdout } = await run('dd', [...what, 'status=none'], { encoding: 'buffer' });

@@ -1,6 +1,6 @@
 /**
- * The program native/fuse-file, which makes a device of an NBD export and stays behind as its holder: it answers the
- * kernel's reads from whichever server listens at the socket, and has them wait while there is none.
+ * The program native/fuse-file, which makes a device of an NBD export and then stays as its holder: it answers the
+ * kernel's reads from any server that listens at the socket. Reads wait while there is none.
  *
  * A holder is no child of the daemon, and there is no record of it: its command line, which names the file that it
  * answers for, identifies it. It ends when the loop device on that file is detached.
@@ -15,11 +15,11 @@ import { findProgramFile } from '../../io/program-files.js';
 
 const NAME = 'fuse-file';
 const BUILT = join('native', NAME, 'build', 'Release', NAME);
-/** It has limits of its own, which are shorter; this is for a kernel that does not answer. */
+/** The program's own limits are shorter; this is for a kernel that does not answer. */
 const MAKE_MS = 45_000;
 /** Its exit status where this host lacks something. */
 const HOST_LACKS = 2;
-/** Once its device is gone it ends by itself at once, and at the latest when it is killed. */
+/** A holder ends by itself as soon as its device is gone, and at the latest when it is killed. */
 const END_MS = 1_000;
 const KILLED_MS = 1_000;
 const POLL_MS = 2;
@@ -52,9 +52,9 @@ export interface FuseDeviceMade {
 interface FuseDeviceOptions {
   readonly socketPath: string;
   readonly exportName: string;
-  /** What the kernel shows as the file behind the loop device: absolute, and of no other device. Nothing is made there. */
+  /** The file that the kernel shows behind the loop device: absolute, one per device. Nothing is created there. */
   readonly file: string;
-  /** Where the holder tells what becomes of its servers. */
+  /** Where the holder logs the loss and return of its servers. */
   readonly log: string;
   /** How long reads wait for a server before they are answered with EIO. */
   readonly absenceSeconds: number;
@@ -94,7 +94,7 @@ export function makeFuseDevice(options: FuseDeviceOptions): Promise<FuseDeviceMa
 /**
  * The processes that answer for files, or are about to, by file.
  *
- * Only a holder's command line is read: that of a process which hangs in the kernel may not be readable, and a file of
+ * Reads the command lines of holders only: that of a process which hangs in the kernel may not be readable, and a file of
  * /proc costs Node a buffer of 64 KiB, for every process of the host. A link costs a string.
  */
 export async function listHolders(): Promise<Map<string, number[]>> {
@@ -134,7 +134,7 @@ export async function endHolders(file: string): Promise<void> {
   }
 }
 
-/** Ends the holders of a device that nobody uses: reads that are in flight fail, and the device is dead. */
+/** Ends the holders of an unused device: reads in flight fail, and the device is dead. */
 export async function killHolders(file: string): Promise<void> {
   for (const pid of await pidsOf(file)) kill(pid);
 }
@@ -144,7 +144,7 @@ async function pidsOf(file: string): Promise<readonly number[]> {
 }
 
 async function endHolder(pid: number, startedMs: number, file: string): Promise<void> {
-  // Never another file's, that has come by the number.
+  // Never signal a process that has taken over the number.
   while ((await fileOf(pid)) === file) {
     const waitedMs = performance.now() - startedMs;
     if (waitedMs > END_MS + KILLED_MS) {

@@ -1,5 +1,5 @@
 /**
- * Takes away the mount of a FUSE file that an earlier version made: there it lay at its path, for backups to read. Now
+ * Takes away the mount of a FUSE file that an earlier version made: its file lay at its path, for backups to read. Now
  * the file is in no mount namespace (native/fuse-file), and goes with its loop device.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -7,7 +7,7 @@ import { ErrorCodes, ObdError } from '../../errors.js';
 import { readMountTable } from '../../io/mount-table.js';
 import { outputOf } from '../../io/run-program.js';
 
-/** A loop device lets go of its file a moment after it is gone. */
+/** A loop device closes its file a moment after it is gone. */
 const BUSY_MS = 2_000;
 /** umount takes milliseconds; this is for a kernel that does not answer. */
 const UMOUNT_MS = 10_000;

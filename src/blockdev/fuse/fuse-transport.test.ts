@@ -1,7 +1,7 @@
 /**
- * Goal: FuseTransport is a transport as the suite has it; it leaves nothing whatever fails; a device goes on
- * from one server to the next; and what is left of one, whole or not, is told apart and taken away unless it is in use.
- * Method: real devices in a directory of the test's own. Servers to be killed are child processes.
+ * Goal: FuseTransport is a transport as the suite has it; failures leave nothing behind; a device continues from one
+ * server to the next; its remains, whole or partial, are told apart and cleared unless in use.
+ * Method: real devices, each test in a separate directory. Servers to be killed are child processes.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
@@ -50,7 +50,7 @@ async function killHolder(file: string): Promise<void> {
   await eventually('the holder is gone', async () => !(await listHolders()).has(file));
 }
 
-/** Keeps the device open in a process of its own. */
+/** Keeps the device open in a separate process. */
 async function hold(t: TestContext, device: string): Promise<() => Promise<void>> {
   const holder = spawn('sh', ['-c', 'exec 3<"$0"; echo; exec sleep 60', device]);
   const letGo = async () => {
@@ -201,7 +201,7 @@ test('fuse: reads that wait end when a device is detached that nobody uses any m
   assert.deepEqual(await leftovers(), []);
 });
 
-/** A daemon in a process of its own: serves `orphan`, attached or resumed, and prints its node. */
+/** A daemon in a separate process: serves `orphan`, attached or resumed, and prints its node. */
 const DAEMON = `
   const [self, folder, action, sizeBytes] = process.argv.slice(1);
   const { NbdServer } = await import(self + '/../../nbd/nbd-server' + self.slice(-3));
@@ -321,7 +321,7 @@ test('fuse: a survivor that is cleared has its waiting reads ended', { skip }, a
   const reader = spawn('dd', [`if=${daemon.device}`, 'of=/dev/null', 'bs=1M', 'skip=4']);
   t.after(() => reader.kill('SIGKILL'));
   await sleep(300);
-  // It closes the device, and the kernel has that wait for the reads.
+  // The killed process closes the device, and the kernel blocks that close until the reads are answered.
   reader.kill('SIGKILL');
   await sleep(100);
   const startedMs = performance.now();

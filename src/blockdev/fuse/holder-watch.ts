@@ -1,11 +1,11 @@
 /**
- * Notices that the holder of a device has ended, which leaves the device dead: every read of it fails.
+ * Detects the end of a device's holder, which leaves the device dead: every read of it fails.
  *
- * By looking: a holder is no child of this process, and Node has no pidfd. A look is one readlink() per device.
+ * By polling: a holder is no child of this process, and Node has no pidfd. A poll is one readlink() per device.
  */
 import { isHolder } from './fuse-file.js';
 
-/** A death is to be noticed within a second. */
+/** The watch has to notice a death within a second. */
 const LOOK_MS = 250;
 
 export class HolderWatch {

@@ -13,7 +13,7 @@ export interface LoopDevice {
   readonly backingFile: string;
 }
 
-/** The loop devices that have a file behind them, and are not to go with their last user. */
+/** The loop devices that have a backing file, and are not about to go with their last user. */
 export async function listLoops(): Promise<LoopDevice[]> {
   const names = (await readdir('/sys/block')).filter((name) => name.startsWith('loop'));
   const found = await Promise.all(
@@ -25,7 +25,7 @@ export async function listLoops(): Promise<LoopDevice[]> {
   return found.filter((loop): loop is LoopDevice => loop.backingFile !== undefined);
 }
 
-/** Whole sectors: what is behind the last one of the file is not of the device. */
+/** Whole sectors: bytes of the file past the last one are not part of the device. */
 export function sectorsOf(sizeBytes: number): number {
   return Math.floor(sizeBytes / SECTOR_BYTES);
 }
@@ -35,10 +35,10 @@ export async function loopSectors({ path }: LoopDevice): Promise<number> {
 }
 
 /**
- * Frees a loop device, if it is still the one of `backingFile`. While this holds the device exclusively
- * nobody can mount it, so one that is mounted, in whichever namespace, or open is left as it is.
+ * Frees a loop device, if it still has `backingFile`. While this holds the device exclusively no process can mount it,
+ * so a device that is open, or mounted in any namespace, stays unchanged.
  *
- * @param withoutReads - Used when nobody uses the device any more: the kernel waits for the reads in flight.
+ * @param withoutReads - Used when the device has no user any more: the kernel waits for the reads in flight.
  * @throws {ObdError} `Busy`, `Io`; `Host` if this host lacks losetup.
  */
 export async function releaseLoop(
@@ -48,10 +48,10 @@ export async function releaseLoop(
   while ((await backingFileOf(nameOf(path))) === backingFile) {
     const claim = await claimDevice(path, withoutReads);
     try {
-      // A program that another thread was starting had the device open for a moment longer, and was the last to.
+      // A program that another thread was starting may have been the last to close the device, a moment later.
       if ((await backingFileOf(nameOf(path))) !== backingFile) return;
-      // The kernel only marks it, as we have it open; it goes when we, or whoever opened it just now, closes it. Closing
-      // it waits for the reads in flight.
+      // The kernel only marks the device, as we have it open. It goes when we, or a process that opened it just now,
+      // close it. Closing waits for the reads in flight.
       await withoutReads(async () => {
         await outputOf('losetup', ['--detach', path], PROGRAM_MS);
         await claim.close();
@@ -63,8 +63,8 @@ export async function releaseLoop(
 }
 
 /**
- * Frees a loop device that answers nothing any more, if it is still the one of `backingFile`. One that is in use goes
- * with its last user, and is listed no more.
+ * Frees a dead loop device, if it still has `backingFile`. A device in use goes with its last user, and is no longer
+ * listed.
  *
  * @throws {ObdError} `Io`; `Host` if this host lacks losetup.
  */
@@ -77,7 +77,7 @@ function nameOf(path: string): string {
   return path.slice('/dev/'.length);
 }
 
-/** Whether it was detached while somebody used it. */
+/** Whether it was detached while in use. */
 async function isLeaving(name: string): Promise<boolean> {
   const text = await readFile(`/sys/block/${name}/loop/autoclear`, 'utf8').catch(() => '0');
   return text.trim() === '1';

@@ -1,7 +1,7 @@
 /**
- * Goal: NbdTransport is a transport as the suite has it; what this kernel and this process cannot do is said; a device
- * that lost its server waits and goes on without an error; nothing of another daemon or program is touched.
- * Method: real devices, each test with a directory of its own. The server to be killed is a child process.
+ * Goal: NbdTransport is a transport as the suite has it; missing features of the kernel or process are reported; a device
+ * that lost its server waits and continues without an error; objects of other daemons and programs stay untouched.
+ * Method: real devices, each test with a separate directory. The server to be killed is a child process.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
@@ -78,7 +78,7 @@ async function prefixOf(directory: string): Promise<string> {
   return `obd-ts/${hash.digest('hex').slice(0, 16)}/`;
 }
 
-/** Starts a server and waits for what it says. */
+/** Starts a server and waits for its output. */
 async function serveElsewhere(
   t: TestContext,
   ...args: [directory: string, id: string, file: string, action: 'attach' | 'resume']
@@ -96,7 +96,7 @@ async function kill(server: ChildProcess): Promise<void> {
   await once(server, 'exit');
 }
 
-/** A file of so many bytes, of which no page is like another. */
+/** A file of so many bytes, with no two pages alike. */
 async function fileOf(folder: string, sizeBytes: number): Promise<string> {
   const path = join(folder, 'file');
   await writeFile(path, pagesOf(sizeBytes));

@@ -1,20 +1,20 @@
 /**
  * The transport on the kernel's own NBD client: /dev/nbdN asks this process over a pair of sockets.
  *
- * Which device is whose stands in the kernel and nowhere else: its backend is called obd-ts/INSTANCE/ID, INSTANCE being
- * a hash of this daemon's directory, so a device that exists at all can be found again.
+ * The kernel alone records the owner of a device: its backend is called obd-ts/INSTANCE/ID, INSTANCE being a hash of this
+ * daemon's directory, so a device that exists at all can be found again.
  *
- *   1. attach: CONNECT, set the timer, first read, then absenceSeconds(). Until that read the device waits UNREAD_SECONDS for a
- *      server, for the kernel looks for partitions when it is first opened: whoever clears away what a crash in between
- *      left would be kept waiting in open(2).
- *   2. A server that is killed closes its end. Requests that are not sent yet wait in the kernel; those in flight stay
- *      where they are until a timer of theirs finds that their connection was replaced (RECONFIGURE), and are sent again.
- *   3. Nobody is at the device when it is disconnected: it is claimed first. Then its number is free and its node goes.
- *   4. The numbers the module came with are not used, and a device of ours is destroyed with its connection. So what is
- *      set on it, such as the timer, is in nobody else's way, and /sys/block is afterwards as it was.
+ *   1. attach: CONNECT, set the timer, first read, then absenceSeconds(). Until that read the device waits only
+ *      UNREAD_SECONDS for a server, because the first open makes the kernel look for partitions: after a crash in
+ *      between, a longer limit would keep clear() waiting in open(2).
+ *   2. A killed server closes its end. Requests not sent yet wait in the kernel. Requests in flight stay where they are
+ *      until their timer finds that their connection was replaced (RECONFIGURE), and are sent again.
+ *   3. The device has no user when it is disconnected: it is claimed first. Then its number is free and its node goes.
+ *   4. The numbers the module came with are not used, and a device of ours is destroyed with its connection. So settings
+ *      of it, such as the timer, affect no other program, and /sys/block is afterwards as it was.
  *
- * One connection, although the kernel takes many: with several it holds a request that is not answered within its timer
- * for a dead connection, and cuts it, where a registry may take a minute; with one it waits. A read of 9 s at a timer of
+ * One connection, although the kernel takes many. With several, the kernel takes a request that exceeds its timer for a
+ * dead connection and cuts it, although a registry may take a minute; with one it waits. A read of 9 s at a timer of
  * 2 s came through on one, and not within 100 s on two (6.1 and 6.12). That decides it, and not speed, of which emulation
  * says little: against one, four answered 1.1 and 1.4 times as many 4 KiB reads at depth 32 in two boots of 6.12, and 0.45
  * and 0.33 times in two rounds of a busy 6.1; of 1 MiB reads 0.8 and 1.3, 0.6 and 0.75 times.
@@ -58,23 +58,23 @@ import { ReplyBuffers } from './reply-buffers.js';
 import { Transmission } from './transmission.js';
 import { transmissionFlags } from './transmission-flags.js';
 
-/** File systems of 1 KiB blocks are among what has to be mounted, and a larger logical block refuses them. */
+/** Images may have file systems of 1 KiB blocks, which a larger logical block size refuses. */
 const BLOCK_BYTES = 512;
-/** What the kernel reads in search of partitions. */
+/** The bytes that the kernel's partition scan reads. */
 const FIRST_BYTES = 16384;
 /** Its bytes are local by then; this is for a kernel that does not answer. */
 const PREPARE_MS = 30_000;
 const UNREAD_SECONDS = 2;
-/** Arguments: a path, what to write there, the device. */
+/** Arguments: a path, the text to write there, the device. */
 const PREPARE_SCRIPT =
   'echo "$2" >"$1" && exec dd if="$3" of=/dev/null bs=4096 count=1 iflag=direct status=none';
-/** How long a request in flight may stay unnoticed once its server was replaced. A slow one costs a line in the kernel's log as often. */
+/** Request timeout. After RECONFIGURE, requests in flight are sent again when it fires. Each expiry logs one kernel line. */
 const REQUEST_PATIENCE_MS = 2000;
 /** Numbers to try when others take the free ones at the same time. */
 const INDEX_TRIES = 64;
-/** The kernel knows within milliseconds that a process is dead. */
+/** The kernel notices the death of a process within milliseconds. */
 const TAKE_OVER_MS = 5_000;
-/** The node goes as soon as nobody has it open. */
+/** The node goes as soon as no process has it open. */
 const DISAPPEAR_MS = 10_000;
 const POLL_MS = 10;
 
@@ -126,7 +126,7 @@ export class NbdTransport implements Transport {
       try {
         await prepare(index, backend, absenceSeconds(this.#settings));
       } catch (error) {
-        // Why the attach failed matters more. What cannot be taken back is found by survivors().
+        // Why the attach failed matters more. survivors() finds a device that cannot be removed.
         await device.abandon().catch(() => {});
         throw error;
       }
@@ -176,7 +176,7 @@ export class NbdTransport implements Transport {
   async clear(id: string): Promise<void> {
     await this.#taken.borrow(id, 'clear', async () => {
       const backend = await this.#backendOf(id);
-      // None where there is no driver, and then there is nothing to ask it.
+      // Empty without a driver, which then needs no request.
       for (const index of await devicesOf(backend)) {
         await disconnect(index, backend, (work) => work());
         await untilGone(index, backend);
@@ -201,7 +201,7 @@ export class NbdTransport implements Transport {
     return `${await this.#namePrefix()}${id}`;
   }
 
-  /** What the backends of this daemon's devices begin with. */
+  /** The prefix of the backend names of this daemon's devices. */
   async #namePrefix(): Promise<string> {
     return `obd-ts/${await daemonKey(this.#directory)}/`;
   }
@@ -251,7 +251,7 @@ class NbdDevice implements AttachedDevice {
     await this.#releasing;
   }
 
-  /** Takes it away whoever is looking at it: it was never handed out. */
+  /** Takes it away even while it is open: it was never handed out. */
   async abandon(): Promise<void> {
     try {
       await disconnectDevice(this.#index);
@@ -278,7 +278,7 @@ async function devicesOf(backend: string): Promise<number[]> {
   return named.filter((device) => device.backend === backend).map(({ index }) => index);
 }
 
-/** Gives `socket` to the kernel as a new device, and returns its number. The kernel says who is first. */
+/** Gives `socket` to the kernel as a new device, and returns its number. The kernel resolves races for a number. */
 async function connectFree(socket: number, disk: VirtualDisk, backend: string): Promise<number> {
   try {
     let refused: unknown;
@@ -313,7 +313,7 @@ async function connectFree(socket: number, disk: VirtualDisk, backend: string): 
   }
 }
 
-/** Puts a new connection in the place of the dead one, and returns our end. */
+/** Replaces the dead connection by a new one, and returns our end. */
 async function takeOver(index: number, backend: string, absence: number): Promise<number> {
   const deadline = Date.now() + TAKE_OVER_MS;
   for (;;) {
@@ -331,7 +331,7 @@ async function takeOver(index: number, backend: string, absence: number): Promis
     } finally {
       closeSocket(kernels);
     }
-    // It says yes to a socket that it has no use for, as long as it holds the connection for alive.
+    // The kernel accepts a socket without using it while it takes the old connection for alive.
     if (!isHungUp(ours)) return ours;
     closeSocket(ours);
     if (Date.now() > deadline) {
@@ -346,24 +346,24 @@ async function takeOver(index: number, backend: string, absence: number): Promis
   }
 }
 
-/** Takes the device from its users, of whom there may be none. @throws {ObdError} `Busy` if there are; `Io`. */
+/** Disconnects an unused device. @throws {ObdError} `Busy` if it is in use; `Io`. */
 async function disconnect(
   index: number,
   backend: string,
   withoutReads: WithoutReads,
 ): Promise<void> {
-  // Somebody else may have disconnected it: then there is nothing to take.
+  // Another program may have disconnected it: then there is nothing to claim.
   if ((await backendOf(index)) !== backend) return;
   const claim = await claimDevice(nodeOf(index), withoutReads);
   try {
-    // Whoever has it open holds it, so from here on the number cannot become another's.
+    // The open claim holds the device, so from here on another device cannot get the number.
     if ((await backendOf(index)) === backend) await disconnectDevice(index);
   } finally {
     await claim.close();
   }
 }
 
-/** @throws {ObdError} `Busy` if somebody has it open all the time. */
+/** @throws {ObdError} `Busy` if another process keeps it open. */
 async function untilGone(index: number, backend: string): Promise<void> {
   const deadline = Date.now() + DISAPPEAR_MS;
   while (await isThere(index)) {
@@ -380,8 +380,8 @@ async function untilGone(index: number, backend: string): Promise<void> {
 }
 
 /**
- * Sets the timer, which waits for whatever reads the device already, reads its start, and lets it wait for a server as
- * long as may be. The first two in a process of their own: a thread of this one might wait for itself.
+ * Sets the timer, which waits for the device's current readers; reads the start of the device; then sets `absence`, how
+ * long it waits for a server. The first two run in another process: a thread of this one might wait for itself.
  */
 async function prepare(index: number, backend: string, absence: number): Promise<void> {
   const args = [requestPatiencePath(index), String(REQUEST_PATIENCE_MS), nodeOf(index)];

@@ -19,7 +19,7 @@ const BLOCK_STATUS = 7;
 const bytes = pagesOf(1 << 20);
 bytes.fill(0, 65536, 131072);
 
-/** What one arrival of bytes is answered with, at once. */
+/** The immediate answers to one arrival of bytes. */
 async function answers(
   requests: Buffer,
   options: { structured?: boolean; allocation?: boolean } = {},

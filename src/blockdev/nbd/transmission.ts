@@ -5,14 +5,14 @@
  *   1. However the byte stream is cut, the answers are the same.
  *   2. All requests of one arrival whose bytes are local are answered in that tick, in one write: the disk
  *      decodes straight into the buffer that is written. No promise, and no allocation but one view per read.
- *   3. A read that is not local, or fails a check, is loaded beside the others and answered when it is
- *      done, out of order; nobody waits for it. If it fails, that read is answered with EIO and reported once.
- *   4. A client that does not take its replies, or asks for more than it may at a time, is not read from
- *      until it does: it holds at most HELD_BUFFERS_MAX, LOADS_MAX and LOADING_BYTES_MAX, and one request more.
- *      Reads beyond what may be loaded are queued, up to QUEUED_MAX and without a buffer: local ones do not wait for them.
- *   5. Bytes that are no request end the connection; a request that cannot be granted is refused, no more.
- *   6. A write, a trim and a flush run beside the others too. What was answered before a flush arrived had been done
- *      before the disk was asked to flush, so the flush covers it; one with FUA is answered after a flush of its own.
+ *   3. A read that is not local, or fails a check, is loaded concurrently and answered when it is done, out of order;
+ *      other requests do not wait for it. If it fails, that read is answered with EIO and reported once.
+ *   4. A client that does not take its replies, or has too much in flight, is not read from until that changes.
+ *      It holds at most HELD_BUFFERS_MAX, LOADS_MAX and LOADING_BYTES_MAX, and one request more. Reads beyond the load
+ *      limits are queued, up to QUEUED_MAX and without a buffer: local ones do not wait for them.
+ *   5. Malformed bytes end the connection; a request that cannot be granted is only refused.
+ *   6. Writes, trims and flushes run concurrently too. Changes answered before a flush arrived are done before the disk
+ *      is asked to flush, so the flush covers them; a change with FUA is answered after a separate flush.
  */
 import type { Duplex } from 'node:stream';
 import { ErrorCodes, hasCode } from '../../errors.js';
@@ -58,7 +58,7 @@ export interface TransmissionOptions {
   readonly onReadError: (error: unknown, offset: number, length: number) => void;
 }
 
-/** Bytes on the disk that a request is about, and whom to answer. */
+/** Bytes on the disk that a request is about, and the cookie to answer. */
 interface Target {
   readonly cookieHigh: number;
   readonly cookieLow: number;
@@ -66,7 +66,7 @@ interface Target {
   readonly length: number;
 }
 
-/** A read that waits to be loaded; its deadline counts from when it was asked for. */
+/** A read that waits to be loaded; its deadline counts from its arrival. */
 interface Queued extends Target {
   readonly askedMs: number;
 }
@@ -84,26 +84,26 @@ export class Transmission {
   readonly #disk: VirtualDisk;
   readonly #writable: WritableDisk | undefined;
   readonly #structured: boolean;
-  /** What precedes the data in the reply to a READ. */
+  /** The header before the data in the reply to a READ. */
   readonly #headerBytes: number;
-  /** Bytes that are not a whole request yet, or that have to wait. */
+  /** Bytes of an incomplete request, or of requests that have to wait. */
   #rest: Buffer = EMPTY;
   #waiting = false;
-  /** Data of a refused WRITE still to be read past, and what to answer whom then. */
+  /** Data of a refused WRITE still to be skipped, and the answer to send then. */
   #skipBytes = 0;
   #skipAnswer: readonly [cookieHigh: number, cookieLow: number, error: number] = [0, 0, 0];
   #arriving: Arriving | undefined;
   /** Replies of this tick. */
   #out: Buffer | undefined;
   #outBytes = 0;
-  /** What was written and not yet taken, in order: pooled buffers, and undefined for others. */
+  /** Buffers written but not taken yet, in order: pooled buffers, and undefined for others. */
   readonly #written: (Buffer | undefined)[] = [];
   #heldBuffers = 0;
   readonly #onWritten = () => this.#afterWrite();
   #loads = 0;
   #loadingBytes = 0;
   readonly #queued: Queued[] = [];
-  /** The client has said good-bye: nothing more is taken from it. */
+  /** The client has disconnected: no further request is taken. */
   #leaving = false;
   #idle: Promise<void> | undefined;
   #onIdle: (() => void) | undefined;
@@ -120,7 +120,7 @@ export class Transmission {
     if (rest.length > 0) this.#take(rest);
   }
 
-  /** Ends the connection. Resolves when it does not use the disk any more. Idempotent. */
+  /** Ends the connection. Resolves when it no longer uses the disk. Idempotent. */
   async end(): Promise<void> {
     this.#stream.destroy();
     if (this.#loads === 0) return;
@@ -172,7 +172,7 @@ export class Transmission {
     return this.#loads >= LOADS_MAX || this.#loadingBytes >= LOADING_BYTES_MAX;
   }
 
-  /** Goes on with what had to wait, if it need not any longer. */
+  /** Resumes with the waiting bytes, if they need not wait any longer. */
   #goOn(): void {
     if (!this.#waiting || this.#stream.destroyed || this.#mustWait(this.#rest, 0)) return;
     this.#waiting = false;
@@ -307,7 +307,7 @@ export class Transmission {
     try {
       local = this.#disk.readLocal(target, offset);
     } catch {
-      // It may be damage that a better copy mends: readFully() finds out, and throws it if not.
+      // The damage may be curable by a better copy: readFully() finds out, and throws if not.
     }
     if (local) {
       this.#writeReadHeader(out, start, cookieHigh, cookieLow, offset, length);
@@ -323,7 +323,7 @@ export class Transmission {
     else this.#load(read);
   }
 
-  /** Answers when the bytes are there, or when it is clear that they will not be. */
+  /** Answers when the bytes are loaded, or when the load has failed. */
   #load({ cookieHigh, cookieLow, offset, length, askedMs }: Queued): void {
     const reply = Buffer.alloc(this.#headerBytes + length);
     this.#loads++;
@@ -376,7 +376,7 @@ export class Transmission {
     out.set(extents, at + CHUNK_HEADER_BYTES + 4);
   }
 
-  /** What is being loaded is still answered, as the protocol wants it; then the connection ends. */
+  /** Pending loads are still answered, as the protocol demands; then the connection ends. */
   #disconnect(): void {
     this.#flush();
     this.#leaving = true;
@@ -413,7 +413,7 @@ export class Transmission {
     target.writeUInt32BE(offset % 2 ** 32, at + CHUNK_HEADER_BYTES + 4);
   }
 
-  /** The whole reply to what has no data to answer. */
+  /** The whole reply to a request that returns no data. */
   #done(cookieHigh: number, cookieLow: number): void {
     const at = this.#room(SIMPLE_HEADER_BYTES);
     writeSimpleHeader(this.#out!, at, cookieHigh, cookieLow, 0);
@@ -442,7 +442,7 @@ export class Transmission {
     const taken = this.#stream.writableLength === 0;
     this.#written.push(taken ? undefined : pooled);
     if (pooled === undefined) return;
-    // The next to be used, while it is still in the CPU's cache.
+    // The next buffer to be used, while it is still in the CPU's cache.
     if (taken) this.#options.buffers.giveBack(pooled);
     else this.#heldBuffers++;
   }
@@ -476,7 +476,7 @@ function writeSimpleHeader(
   target.writeUInt32BE(cookieLow, at + 12);
 }
 
-/** Of the one chunk that is the whole reply. */
+/** Writes the header of a chunk that is the whole reply. */
 function writeChunkHeader(
   target: Buffer,
   at: number,

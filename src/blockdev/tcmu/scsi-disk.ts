@@ -6,10 +6,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 
 const SCSI_DEVICES = '/sys/bus/scsi/devices';
-/** The disk is looked at and named beside whoever asked for it. */
+/** The kernel scans and names the disk asynchronously. */
 const APPEAR_MS = 30_000;
 const POLL_MS = 2;
-/** By then TCMU has given up on a command: before, the kernel would abort it, and wait for that. */
+/** TCMU must give up on a command first: otherwise the kernel would abort it, and wait for that. */
 const MORE_SECONDS = 60;
 
 /** Its node in /dev; undefined if there is none (yet, or any more). @throws {ObdError} `Io`. */

@@ -1,17 +1,17 @@
 /**
- * What a TCMU device is to the kernel: directories and links of configfs, under names that say whose it is.
+ * The kernel objects of a TCMU device: directories and links of configfs, whose names tell the owner.
  *
  *     core/user_HBA/obd-INSTANCE-ID                  the device: control, enable, attrib/, action/
- *     loopback/naa.TARGET/tpgt_1/{nexus,address}     a SCSI host of its own
+ *     loopback/naa.TARGET/tpgt_1/{nexus,address}     a SCSI host for this device alone
  *                            .../lun/lun_0/disk      link to the device: with it the host scans, and finds a disk
  *
- *   1. Made in this order and removed in the reverse one, so whatever there is of a device, its core device is there; but
- *      for core/user_HBA, which is of all the daemon's devices.
- *   2. All names follow from INSTANCE and ID; nothing of another name is written to or removed, and directories only
- *      when they are empty.
- *   3. While the link is made the kernel holds lun_0 locked and waits, beyond any signal, for the disk's answers: so
- *      nobody looks into lun_0, and link and unlink run in a process of their own, which holds nothing of a daemon that
- *      is killed, and no thread of one that has to answer.
+ *   1. Made in this order and removed in reverse, so a device that has any part has its core device; except that
+ *      core/user_HBA is shared by all the daemon's devices.
+ *   2. All names follow from INSTANCE and ID. Objects with other names are never written to or removed, and directories
+ *      are removed only when empty.
+ *   3. While the link is made the kernel holds lun_0 locked and waits, beyond any signal, for the disk's answers. So
+ *      this code does not look into lun_0, and link and unlink run in a separate process. That process holds no
+ *      resource of a daemon that is killed, and blocks no thread of one that has to answer.
  */
 import { createHash } from 'node:crypto';
 import { access, mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
@@ -25,23 +25,23 @@ const TARGET = join(CONFIGFS, 'target');
 const CORE = join(TARGET, 'core');
 const LOOPBACK = join(TARGET, 'loopback');
 const UIO_CLASS = '/sys/class/uio';
-/** What is there once each is loaded, or where it is built in. */
+/** Paths that exist once each module is loaded or built in. */
 const MODULES = {
   target_core_user: '/sys/module/target_core_user',
   tcm_loop: '/sys/module/tcm_loop',
   sd_mod: '/sys/bus/scsi/drivers/sd',
 };
-/** Where no other program begins to count. */
+/** Far above the numbers that other programs begin to count at. */
 const HBA_BASE = 0x40000000;
 /** NAA 5, and the number that Linux's targets have from the IEEE. */
 const NAA_PREFIX = 'naa.5001405';
-/** The HBA's directory goes with its last device, maybe just when another is made. */
+/** The HBA's directory goes with its last device, perhaps just when another is made. */
 const MAKE_TRIES = 16;
-/** The kernel reads the disk meanwhile, from a registry it may be. */
+/** While the link is made the kernel reads the disk, perhaps from a registry. */
 const LINK_MS = 120_000;
 /**
- * Of commands under way on one device, in memory that the kernel keeps once it was used: 16 reads of 1 MiB. What is
- * more waits in the kernel.
+ * Room for the data of commands in flight on one device, 16 reads of 1 MiB. The kernel keeps that memory once it was
+ * used. Further commands wait in the kernel.
  */
 const DATA_AREA_MB = 16;
 /** Hundreds of commands; the kernel's own 8 MiB would be in use from the start. */
@@ -50,9 +50,9 @@ const RING_MB = 1;
 export interface TargetNames {
   readonly hba: string;
   readonly device: string;
-  /** What the handler programs of this host see of it; ours is the part before the first "/". */
+  /** The text that the handler programs of this host see; our handler name is the part before the first "/". */
   readonly config: string;
-  /** What its uio device is called. */
+  /** The name of its uio device. */
   readonly uioName: string;
   readonly loop: string;
   /** The SCSI initiator. */
@@ -83,7 +83,7 @@ function devicePrefix(instance: string): string {
   return `obd-${instance}-`;
 }
 
-/** What this host lacks, as the end of a sentence; undefined if nothing. */
+/** The missing requirement, as the end of a sentence; undefined if this host has all. */
 export async function missingForTargets(): Promise<string | undefined> {
   const remedy = 'run scripts/setup-tcmu.sh, or';
   if (!(await isThere(CORE))) {
@@ -130,8 +130,8 @@ export async function makeCoreDevice(names: TargetNames): Promise<void> {
 }
 
 /**
- * Makes a device of it, to be served by a uio device.
- * @param timeoutSeconds - After which a command that is not answered fails.
+ * Enables the core device, which then gets a uio device to be served by.
+ * @param timeoutSeconds - Time after which an unanswered command fails.
  * @throws {ObdError} `Io`.
  */
 export async function enableCoreDevice(
@@ -145,17 +145,17 @@ export async function enableCoreDevice(
     hw_block_size: BLOCK_BYTES,
     max_data_area_mb: DATA_AREA_MB,
     cmd_ring_size_mb: RING_MB,
-    // Nobody has to agree to its being made or removed; see tcmu-transport.ts.
+    // No handler program has to confirm its creation or removal; see tcmu-transport.ts.
     nl_reply_supported: -1,
   };
   const control = Object.entries(settings).map(([key, value]) => `${key}=${value}`);
   await put(join(names.device, 'control'), control.join(','));
   await put(join(names.device, 'enable'), '1');
-  // Not to be changed once there is a LUN.
+  // It cannot be changed once there is a LUN.
   await put(join(names.device, 'attrib', 'cmd_time_out'), String(timeoutSeconds));
 }
 
-/** Makes the SCSI host, with which the disk is found. It has to be served: this waits for its answers. @throws {ObdError} `Io`. */
+/** Makes the SCSI host, which finds the disk. The device must be served: this waits for it. @throws {ObdError} `Io`. */
 export async function makeLoopTarget(names: TargetNames): Promise<void> {
   await makeFolder(LOOPBACK);
   await makeFolder(names.loop);
@@ -173,13 +173,13 @@ export async function scsiAddressOf(names: TargetNames): Promise<string | undefi
   return text === '' ? undefined : `${text.trim()}:0`;
 }
 
-/** Takes the disk away. Its last answers have to be served. Idempotent. @throws {ObdError} `Io`. */
+/** Takes the disk away. The device must be served until then. Idempotent. @throws {ObdError} `Io`. */
 export async function removeLink(names: TargetNames): Promise<void> {
-  // What is not there cannot be locked, and what is locked is there.
+  // A missing LUN has no lock to wait for, and a locked LUN exists.
   if (await isThere(lunOf(names))) await outputOf('rm', ['-f', linkOf(names)], LINK_MS);
 }
 
-/** Removes what there is, but the link and what the device is served by. Idempotent. @throws {ObdError} `Busy`, `Io`. */
+/** Removes all but the link and the served uio device. Idempotent. @throws {ObdError} `Busy`, `Io`. */
 export async function removeTarget(names: TargetNames): Promise<void> {
   await removeFolder(lunOf(names));
   await removeFolder(groupOf(names));
@@ -189,14 +189,14 @@ export async function removeTarget(names: TargetNames): Promise<void> {
 }
 
 /**
- * The directory of the daemon's devices, which one that was killed may have made and nothing in it. The kernel keeps it
- * where it holds a device; whoever is about to make one makes it anew.
+ * Removes the directory of the daemon's devices, which a killed daemon may have left empty. The kernel keeps it while it
+ * holds a device. A concurrent attach makes it again.
  */
 export async function removeEmptyHba({ hba }: Pick<TargetNames, 'hba'>): Promise<void> {
   await rmdir(hba).catch(() => {});
 }
 
-/** @param action - `reset_ring` 1: what is in the ring is asked for again. @throws {ObdError} `Io`. */
+/** @param action - `reset_ring` 1: the kernel asks again for the commands in the ring. @throws {ObdError} `Io`. */
 export async function putAction(
   names: TargetNames,
   action: 'block_dev' | 'reset_ring',
@@ -205,7 +205,7 @@ export async function putAction(
   await put(join(names.device, 'action', action), String(value));
 }
 
-/** The bytes of its disk, as it was made. @throws {ObdError} `Io`. */
+/** The size that its disk was made with. @throws {ObdError} `Io`. */
 export async function sizeBytesOf(names: TargetNames): Promise<number> {
   const path = join(names.device, 'attrib', 'dev_size');
   return Number(await absentIs('0', path, () => readFile(path, 'utf8')));
@@ -213,7 +213,7 @@ export async function sizeBytesOf(names: TargetNames): Promise<number> {
 
 export interface UioNode {
   readonly path: string;
-  /** Of what has to be mapped of it. */
+  /** The size of the mapping. */
   readonly sizeBytes: number;
 }
 

@@ -1,8 +1,8 @@
 /**
- * Goal: TcmuTransport is a transport as the suite has it; what this kernel cannot do is said; a disk that lost its server
- * waits and goes on without an error; a crash at any point of an attach is cleared away, and never waited for; nothing of
- * another daemon or program is touched.
- * Method: real disks, each test with a directory of its own. The server to be killed is a child process.
+ * Goal: TcmuTransport is a transport as the suite has it; missing kernel features are reported; a disk that lost its
+ * server waits and continues without an error; a crash at any point of an attach is cleared, and never waited for;
+ * objects of other daemons and programs stay untouched.
+ * Method: real disks, each test with a separate directory. The server to be killed is a child process.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
@@ -66,7 +66,7 @@ async function start(t: TestContext): Promise<Scene> {
   return { transport, again, folder, directory, failures, leftovers: () => leftoversOf(directory) };
 }
 
-/** What is in the kernel's target, except what is there of itself, and files. */
+/** Objects in the kernel's target that it does not have by default, and files. */
 async function leftoversOf(directory: string): Promise<string[]> {
   const core = (await readdir(CORE)).filter((name) => name !== 'alua');
   const loops = (await readdir(LOOPBACK).catch(() => [])).filter((name) => name.includes('.'));
@@ -80,7 +80,7 @@ async function instanceOf(directory: string): Promise<string> {
   return hash.digest('hex').slice(0, 16);
 }
 
-/** Starts a server and waits for what it says. */
+/** Starts a server and waits for its output. */
 async function serveElsewhere(
   t: TestContext,
   ...args: [directory: string, id: string, file: string, action: string]

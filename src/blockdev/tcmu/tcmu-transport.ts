@@ -2,22 +2,22 @@
  * The transport on the kernel's SCSI target: TCMU hands a disk's commands to this process in a ring of shared memory,
  * and tcm_loop makes a SCSI host of this machine that the disk is on, /dev/sdX.
  *
- * Which device is whose stands in the names of its objects in configfs and nowhere else (target-objects.ts).
+ * The names of a device's objects in configfs alone record its owner (target-objects.ts).
  *
- *   1. attach: core device, uio device, serving, and only then the SCSI host, whose scan the kernel wants answers to.
- *   2. A server that is killed leaves commands in the ring, and the kernel goes on to put some there. Who comes next
- *      opens the uio device, which only one process can have; holds the device; has the kernel ask again for what was in
- *      the ring (BUSY, which the SCSI layer repeats); and lets go. absenceSeconds() later commands fail.
- *   3. Nobody is at the disk when it is removed: it is claimed first.
- *   4. What is cleared away is answered with errors meanwhile: a kernel in the middle of the scan, or of the search for
- *      partitions, would wait for answers while it holds locks that nobody else gets past.
+ *   1. attach: core device, uio device, serving, and only then the SCSI host, as the kernel's scan needs answers.
+ *   2. A killed server leaves commands in the ring, and the kernel keeps adding some. The next server opens the uio
+ *      device, which only one process can have; blocks the device; has the kernel repeat the commands in the ring (BUSY,
+ *      which the SCSI layer retries); and unblocks it. Without a server, commands fail after absenceSeconds().
+ *   3. The disk has no user when it is removed: it is claimed first.
+ *   4. clear() answers all commands with errors: a kernel in the middle of the scan, or of the search for partitions,
+ *      would wait for answers while it holds locks that block every other process.
  *
- * No netlink. TCMU tells handler programs of each device in messages that, if they are lost, leave the kernel waiting
- * for an answer for ever, with the device's directory locked. Whoever makes the device knows all that the message says, so
- * it is made with nl_reply_supported=-1, and the kernel waits for nobody, not even where a program that died left
- * block_netlink at 1. The message is sent nevertheless, to a tcmu-runner maybe: of a configuration that begins with "obd-ts/"
- * it says that it has no handler, and lets it be. Tried on 6.1 and 6.12 with one that was killed and restarted while a disk
- * was served, and while nobody served it.
+ * No netlink. TCMU announces each device to handler programs in messages that, if they are lost, leave the kernel waiting
+ * for an answer for ever, with the device's directory locked. We make the device, so we know all that the message says: we
+ * set nl_reply_supported=-1, and the kernel waits for no answer, not even where a program that died left block_netlink
+ * at 1. The kernel still sends the message, perhaps to a tcmu-runner, which logs that it has no handler for "obd-ts/" and
+ * ignores the device. Tested on 6.1 and 6.12 with a tcmu-runner that was killed and restarted while a disk was served,
+ * and while it had no server.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
@@ -55,9 +55,9 @@ import {
 } from './target-objects.js';
 import { openUioDevice, type UioDevice } from './uio-device.js';
 
-/** What the kernel reads in search of partitions. */
+/** The bytes that the kernel's partition scan reads. */
 const FIRST_BYTES = 16384;
-/** A process that was killed has its files closed within that, unless its memory is large. */
+/** The kernel closes the files of a killed process within that time, unless its memory is large. */
 const TAKE_OVER_MS = 10_000;
 /** Longer than claimDevice() waits for others. */
 const OPEN_MS = 4000;
@@ -101,7 +101,7 @@ export class TcmuTransport implements Transport {
         await setCommandTimeout(address, absenceSeconds(this.#settings));
         return new TcmuDevice(names, path, disk, serving, () => this.#taken.giveBack(id));
       } catch (error) {
-        // Why the attach failed matters more. What cannot be taken back is found by survivors().
+        // Why the attach failed matters more. survivors() finds a device that cannot be removed.
         await abandon(names, serving).catch(() => {});
         throw error;
       }
@@ -136,7 +136,7 @@ export class TcmuTransport implements Transport {
       }
       const serving = await this.#serve(id, names, disk, 'resume');
       try {
-        // It may have died before it set this.
+        // The earlier server may have died before it set this.
         await setCommandTimeout(
           (await scsiAddressOf(names)) ?? 'unknown',
           absenceSeconds(this.#settings),
@@ -200,7 +200,7 @@ class Serving {
     this.#server = server;
   }
 
-  /** What was taken is answered first. Idempotent. */
+  /** Answers the commands already taken first. Idempotent. */
   async end(): Promise<void> {
     await this.#server.stop();
     this.#uio.close();
@@ -250,7 +250,7 @@ class TcmuDevice implements AttachedDevice {
   async #detach(): Promise<void> {
     const withoutReads: WithoutReads = (work) => withoutLoads(this.#disk, work);
     if (!this.#isGone) {
-      // Somebody else may have removed it: then there is nothing to claim, and the node is another's.
+      // Another program may have removed it: then there is nothing to claim, and the node is another disk's.
       const isThere = (await nodeOf(this.#names)) === this.path;
       const claim = isThere ? await claimDevice(this.path, withoutReads) : undefined;
       try {
@@ -297,13 +297,13 @@ async function openUio(names: TargetNames, onReady: (failure: number) => void): 
   }
 }
 
-/** Keeps the kernel's commands back, and has it ask again for those that an earlier server left unanswered. */
+/** Holds the kernel's commands back, and makes it repeat those that an earlier server left unanswered. */
 async function holdAndReset(names: TargetNames): Promise<void> {
   await putAction(names, 'block_dev', 1);
   await putAction(names, 'reset_ring', 1);
 }
 
-/** Takes away what was never handed out, whoever is looking at it. */
+/** Takes away a disk that was never handed out, even while it is open. */
 async function abandon(names: TargetNames, serving: Serving | undefined): Promise<void> {
   await removeLink(names);
   await serving?.end();
@@ -313,7 +313,7 @@ async function abandon(names: TargetNames, serving: Serving | undefined): Promis
 async function clear(names: TargetNames): Promise<void> {
   const path = await nodeOf(names);
   const claiming = path === undefined ? undefined : claimDevice(path, (work) => work());
-  // Opening it waits only while the kernel itself waits for answers to its search for partitions. Then nobody ever had it.
+  // Opening blocks only while the kernel's own partition scan waits for answers. Then no user ever had the disk.
   await Promise.race([claiming, sleep(OPEN_MS, undefined, { ref: false })]);
   let refusal: CommandRefusal | undefined;
   let uio: UioDevice | undefined;

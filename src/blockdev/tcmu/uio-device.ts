@@ -4,8 +4,8 @@
 import { loadNativeAddon } from '../../io/native-addon.js';
 
 /**
- * Copies bytes[from, from + length) to what the `count` iovecs at iovecs[at] name, or back. False, with nothing
- * copied, where they name less than that, or something outside the data area.
+ * Copies bytes[from, from + length) to the memory that the `count` iovecs at iovecs[at] name, or back. False, with
+ * nothing copied, if they name less than that, or something outside the data area.
  */
 type DataCopy = (
   iovecs: Uint8Array,

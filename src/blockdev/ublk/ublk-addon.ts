@@ -1,4 +1,4 @@
-/** The add-on native/ublk, typed; what each call does is written there. */
+/** The add-on native/ublk, typed; its source documents each call. */
 import { loadNativeAddon } from '../../io/native-addon.js';
 
 export interface NativeControl {

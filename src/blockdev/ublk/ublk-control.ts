@@ -1,6 +1,6 @@
 /**
- * The ublk driver's control commands. They wait in threads of the kernel, so that the thread which gives them can
- * answer the device's requests meanwhile, and none of them waits longer than COMMAND_MS_MAX here.
+ * The ublk driver's control commands. They wait in threads of the kernel, so the calling thread can answer the device's
+ * requests at the same time. Each waits at most COMMAND_MS_MAX here.
  */
 import { getSystemErrorName } from 'node:util';
 import { ErrorCodes, messageOf, ObdError } from '../../errors.js';
@@ -21,7 +21,7 @@ import {
 } from './ublk-protocol.js';
 
 const CONTROL_PATH = '/dev/ublk-control';
-/** STOP_DEV waits for reads in flight, and those for a registry, which has 60 s. */
+/** STOP_DEV waits for reads in flight, including those for a registry, which has 60 s. */
 const COMMAND_MS_MAX = 90_000;
 const NOTHING = new Uint8Array(0);
 
@@ -47,13 +47,13 @@ export class UblkControl {
 
   static #ofThread: UblkControl | undefined;
 
-  /** The one of this thread: it takes a ring, and is open as long as the thread. @throws as the constructor does. */
+  /** The instance of this thread: it holds a ring, and is open as long as the thread. @throws as the constructor does. */
   static ofThread(): UblkControl {
     UblkControl.#ofThread ??= new UblkControl();
     return UblkControl.#ofThread;
   }
 
-  /** @returns What the device is: `deviceId` and features are the driver's. @throws {ObdError} `Host` without the right to. */
+  /** @returns The added device: `deviceId` and features are the driver's. @throws {ObdError} `Host` without permission. */
   async add(wanted: DeviceInfo): Promise<DeviceInfo> {
     const payload = encodeInfo(wanted);
     await this.#expect('ADD_DEV', wanted.deviceId, 0, payload);
@@ -80,7 +80,7 @@ export class UblkControl {
     await this.#expect('STOP_DEV', deviceId, 0, NOTHING, 'ENODEV');
   }
 
-  /** Resolves when nobody has the device open any more. Idempotent. */
+  /** Resolves when no process has the device open any more. Idempotent. */
   async remove(deviceId: number): Promise<void> {
     await this.#expect('DEL_DEV', deviceId, 0, NOTHING, 'ENODEV');
   }

@@ -1,12 +1,12 @@
 /**
- * Answers the requests of one ublk device from its disk. The kernel copies what is read out of the request's own
- * memory, and puts there what is to be written, so the disk works on that memory itself.
+ * Answers the requests of one ublk device from its disk. The kernel copies read data from, and data to write to, the
+ * memory of each request's tag. The disk works on that memory directly.
  *
  *   1. Reads that the disk can answer now are answered in the tick in which they arrive, and committed together, or
  *      whenever COMMIT_BYTES of them are there: no promise, and a view only where the last one of that tag does not fit.
- *   2. What takes longer goes on beside the others, and is answered when it is done. If it fails, that request alone
- *      is, and it is reported once.
- *   3. As many requests are under way as the device has tags, each with at most the device's largest request.
+ *   2. Slower requests run concurrently, and each is answered when it is done. If one fails, that request alone fails,
+ *      and it is reported once.
+ *   3. As many requests are in flight as the device has tags, each with at most the device's largest request.
  */
 import { ErrorCodes, hasCode } from '../../errors.js';
 import { readFully } from '../../io/random-access-file.js';
@@ -14,7 +14,7 @@ import { isWritable, type VirtualDisk, type WritableDisk } from '../virtual-disk
 import { type NativeQueue, ublkAddon } from './ublk-addon.js';
 import { Answers, REQUEST_NO_UNMAP, Requests, SECTOR_BYTES } from './ublk-protocol.js';
 
-/** Sooner than the last of many large reads is decoded, the first are on their way. */
+/** Sends the first of many large reads before the last is decoded. */
 const COMMIT_BYTES = 256 << 10;
 const READY_COLUMNS = 4;
 const NO_BYTES = new Uint8Array(0);
@@ -44,7 +44,7 @@ export class UblkQueue {
   #isStopped = false;
   /** By tag. */
   readonly #unanswered = new Map<number, Unanswered>();
-  /** What the disk is working on. */
+  /** Operations that the disk is working on. */
   #pending = 0;
   #onIdle: (() => void) | undefined;
   #idle: Promise<void> | undefined;
@@ -69,7 +69,7 @@ export class UblkQueue {
       (count) => this.#take(count),
       () => {
         this.#isStopped = true;
-        // Whoever stopped it cannot delete it while it is open here.
+        // The process that stopped the device cannot delete it while it is open here.
         void this.close();
       },
     );
@@ -80,7 +80,7 @@ export class UblkQueue {
     return this.#isStopped;
   }
 
-  /** Answers no more, and keeps what is not answered. Resolves when the disk is not used any more. Idempotent. */
+  /** Stops answering, and keeps unanswered requests. Resolves when the disk is no longer used. Idempotent. */
   async leave(): Promise<void> {
     if (!this.#left) {
       this.#commit();
@@ -94,7 +94,7 @@ export class UblkQueue {
     await this.#idle;
   }
 
-  /** After leave() has resolved: goes on, with what was not answered first, from another disk of the same bytes. */
+  /** After leave() has resolved: continues from another disk of the same bytes, with the unanswered requests first. */
   resume(disk: VirtualDisk, onFailure: OnFailure): void {
     this.#disk = disk;
     this.#writable = isWritable(disk) ? disk : undefined;
@@ -102,7 +102,7 @@ export class UblkQueue {
     this.#goOn();
   }
 
-  /** After leave() has resolved: answers everything with an error, what was not answered first. */
+  /** After leave() has resolved: answers everything with an error, the unanswered requests first. */
   refuse(): void {
     this.#refusing = true;
     this.#goOn();
@@ -119,7 +119,7 @@ export class UblkQueue {
     this.#commit();
   }
 
-  /** Gives up what is not answered: of a device that nobody can use, or does (native/ublk says why). Idempotent. */
+  /** Gives up unanswered requests of a device that cannot have a user, or has none (native/ublk says why). Idempotent. */
   async close(): Promise<void> {
     await this.leave();
     this.#native.close();
@@ -177,19 +177,19 @@ export class UblkQueue {
     try {
       return this.#disk.readLocal(target, offset);
     } catch {
-      // It may be damage that a better copy mends: readFully() finds out, and throws it if not.
+      // The damage may be curable by a better copy: readFully() finds out, and throws if not.
       return false;
     }
   }
 
-  /** Answers with `result` when the work is done, or with why it failed. */
+  /** Answers with `result` when the work is done, or with its error. */
   #later(tag: number, what: Unanswered, result: number, work: Promise<void>): void {
     this.#pending++;
     this.#unanswered.set(tag, what);
     const settle = (answer: number): void => {
       this.#pending--;
       if (this.#pending === 0) this.#onIdle?.();
-      // It is for the next one to answer.
+      // The next server answers it.
       if (this.#left) return;
       this.#unanswered.delete(tag);
       if (this.#answered === 0) queueMicrotask(() => this.#commit());

@@ -1,15 +1,15 @@
 /**
  * Devices of the kernel's ublk driver, /dev/ublkbN: requests and answers in memory shared with the kernel, by io_uring.
  *
- *   1. A device is added with user recovery: when its server dies, its requests wait, those in flight included, until
- *      another one has fetched them. The driver has no limit to that, so absenceSeconds() is not kept.
- *   2. It is started without the kernel's scan for partitions (native/ublk says why), so nothing reads it meanwhile.
- *   3. detach() claims the device, stops it, and lets go of the claim then: in between nobody can mount it.
+ *   1. A device is added with user recovery: when its server dies, its requests wait, including those in flight, until
+ *      another server has fetched them. The driver has no limit to that, so absenceSeconds() is not kept.
+ *   2. It is started without the kernel's scan for partitions (native/ublk says why), so the start causes no reads.
+ *   3. detach() claims the device, stops it, and only then releases the claim: in between no process can mount it.
  *   4. The thread that attaches or resumes a device serves it. If the thread ends, it is as if the process had died.
  *   5. A released device is held, unanswered, until its process ends: only then can the kernel give it to another one
- *      without risk to requests that arrive just then. The thread that released it can go on with it, as it has it.
+ *      without risk to requests that arrive just then. The thread that released it can resume it, as it still has it.
  *
- * Which devices are ours is UblkDevices' to know, how they are answered UblkQueue's.
+ * UblkDevices knows which devices are ours; UblkQueue answers them.
  */
 import { readFile } from 'node:fs/promises';
 import { setTimeout } from 'node:timers/promises';
@@ -32,18 +32,18 @@ import {
 import { type OnFailure, UblkQueue } from './ublk-queue.js';
 
 const PROBE_BYTES = 4096;
-/** What a container's processes have in flight at a time, and twice what fio is usually told to. */
+/** Requests in flight: enough for a container's processes, and twice fio's usual depth. */
 const DEPTH = 64;
-/** The memory of a tag. The kernel splits what is larger, and reads ahead 128 KiB by itself. */
+/** The memory of a tag. The kernel splits larger requests, and reads ahead 128 KiB by itself. */
 const IO_BYTES_MAX = 256 << 10;
-/** A disk that has to write its zeroes is not asked for more at a time. */
+/** The most zeroes to request at a time from a disk that has to write them. */
 const ZERO_BYTES_MAX = 256 << 20;
 /** A process that was killed is gone in milliseconds; this is for one that dumps core, and for a kernel that is busy. */
 const DEATH_MS_MAX = 20_000;
 const DEATH_POLL_MS = 5;
 const CAP_SYS_ADMIN = 21n;
 
-/** Those of this thread that were released: with their process ends the last hold on them, if they are not resumed here. */
+/** Devices that this thread has released: the last hold on them ends with the process, unless this thread resumes them. */
 const released = new Map<number, UblkQueue>();
 
 export class UblkTransport implements Transport {
@@ -99,7 +99,7 @@ export class UblkTransport implements Transport {
       await control.start(deviceId);
       return new UblkDevice(id, deviceId, disk, queue, control, this.#devices);
     } catch (error) {
-      // Why the attach failed matters more; what cannot be taken back keeps its file, and is debris.
+      // Why the attach failed matters more; a device that cannot be removed keeps its file, and is an orphan.
       await queue?.close();
       await remove(control, this.#devices, id, deviceId).catch(() => {});
       throw error;
@@ -163,7 +163,7 @@ export class UblkTransport implements Transport {
     const info = (await this.#devices.list(control)).get(id);
     if (isWhole(info)) {
       const own = released.get(info.deviceId);
-      // Whoever had it open may have left requests, and the kernel waits for their answers.
+      // An earlier user may have left requests, and the kernel waits for their answers.
       const stop = () => control.stop(info.deviceId);
       await stopUnused(info.deviceId, stop, async (work) => {
         own?.refuse();
@@ -219,7 +219,7 @@ class UblkDevice implements AttachedDevice {
     this.#devices = devices;
   }
 
-  /** By detach(), or by somebody else. */
+  /** Stopped by detach(), or by another program. */
   get isGone(): boolean {
     return this.#stopped || this.#queue.isStopped;
   }
@@ -252,8 +252,8 @@ class UblkDevice implements AttachedDevice {
 }
 
 /**
- * @param stop - Called when nobody uses the device, and nobody can mount it.
- * @throws {ObdError} `Busy` while it is mounted or open; it is then as it was.
+ * @param stop - Called when the device has no user, and no process can mount it.
+ * @throws {ObdError} `Busy` while it is mounted or open, which changes nothing.
  */
 async function stopUnused(
   deviceId: number,
@@ -268,7 +268,7 @@ async function stopUnused(
   }
 }
 
-/** Deletes what is stopped or was never started, and gives the id back. Idempotent. */
+/** Deletes a device that is stopped or was never started, and gives the id back. Idempotent. */
 async function remove(
   control: UblkControl,
   devices: UblkDevices,
@@ -296,7 +296,7 @@ async function startRecovery(control: UblkControl, id: string, deviceId: number)
   }
 }
 
-/** Whether it was started: before that nobody can have used it, and it cannot be recovered. */
+/** Whether it was started: an unstarted device never had a user, and cannot be recovered. */
 function isWhole(info: DeviceInfo | undefined): info is DeviceInfo {
   return info !== undefined && info.state !== States.Dead;
 }
@@ -324,7 +324,7 @@ async function openControl(): Promise<UblkControl> {
   }
 }
 
-/** What the failure to open the control device says about this host. */
+/** Explains the failure to open the control device. */
 async function whyNot(error: unknown): Promise<string> {
   const code = systemCode(error);
   const { syscall } = error as { syscall?: string };
