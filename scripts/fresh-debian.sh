@@ -6,11 +6,11 @@
 #     none   there is no Node and no npm
 #     apt    nodejs and npm of that Debian are installed
 #
-# The Debian is mmdebstrap's minimal one with ca-certificates and git, in mount and process namespaces of its own on this
-# kernel. It gets what is committed of this tree. apt and npm are configured as on this host: mirror, proxies, registry,
+# The Debian is mmdebstrap's minimal one with ca-certificates and git, in separate mount and process namespaces on this
+# kernel. It gets the committed files of this tree. apt and npm are configured as on this host: mirror, proxies, registry,
 # certificates. The exit status is 0 only if the quickstart's is.
 #
-# Needs root, mmdebstrap and the Internet; takes 5 to 15 minutes and 4 GB of /var/tmp. Nothing is left behind.
+# Needs root, mmdebstrap and the Internet; takes 5 to 15 minutes and 4 GB of /var/tmp. Removes all it made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,7 +28,7 @@ fail() {
   exit 1
 }
 
-# The mounts go with the namespace, which goes with its first process.
+# The kernel removes the mounts with the namespace, and the namespace with its first process.
 finish() {
   local status=$?
   trap '' INT TERM
@@ -69,14 +69,14 @@ make_root() {
 configure_npm() {
   local own
   own=$(npm config get userconfig 2>/dev/null || echo ~/.npmrc)
-  # A folder of headers that this host has is not there.
+  # The new Debian lacks this host's folder of headers.
   [[ ! -e $own ]] || grep -v '^nodedir' "$own" >"$DIR/root/root/.npmrc" || true
   [[ ! -e $CERTIFICATES ]] || cp "$CERTIFICATES" "$DIR/root$CERTIFICATES"
   cp --dereference /etc/resolv.conf /etc/hosts "$DIR/root/etc/"
 }
 
-# Runs README's commands as the first process of namespaces of their own. A new root by pivot_root, because runc makes
-# one more inside, which a chroot does not allow.
+# Runs README's commands as the first process of new namespaces. pivot_root sets the new root, because runc sets another
+# one inside, which a chroot does not allow.
 run_inside() {
   # shellcheck disable=SC2016 # the inner shell expands it
   timeout --kill-after=10 "$SECONDS_MAX" unshare --mount --pid --fork --kill-child --propagation private bash -euc '

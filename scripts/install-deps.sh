@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Brings a fresh Debian 12 or 13 (as root) to where the project runs, and the project to where it is built; quick when
-# nothing is missing:
+# Installs the dependencies on a fresh Debian 12 or 13 (as root), and builds the project; quick when nothing is missing:
 #
 #     scripts/install-deps.sh quickstart     what building it and scripts/quickstart.sh need
 #     scripts/install-deps.sh test           and what the tests need besides
@@ -9,9 +8,9 @@
 # tools/node, pinned there with their hashes. Only this project uses them: for the build, the tests and the daemons.
 # Debian's npm fetches them, and is installed for that where there is none.
 #
-# A package is installed only if what it is needed for is absent, so another vendor's containerd stays; nothing is
-# removed or upgraded to make room, and no service is started: the scripts run their own. What Debian enables at the
-# next boot (containerd, and docker-registry on port 5000) is left as Debian has it.
+# A package is installed only if the program it provides is absent, so another vendor's containerd stays; nothing is
+# removed or upgraded to make room, and no service is started: the scripts run their own. Services that Debian enables
+# at the next boot (containerd, and docker-registry on port 5000) stay enabled.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/node-env.sh
@@ -48,7 +47,7 @@ readonly TEST_NEEDS=(
   xz xz-utils
   shellcheck shellcheck
 )
-# Of scripts/vm.sh, whose guests are of this architecture alone, and of containers in them.
+# Needed by scripts/vm.sh, whose guests have this architecture only, and by containers in the guests.
 readonly VM_NEEDS=(
   qemu-system-x86_64 qemu-system-x86
   cpio cpio
@@ -72,7 +71,7 @@ is_there() {
   if [[ $1 == /* ]]; then [[ -e $1 ]]; else command -v "$1" >/dev/null; fi
 }
 
-# Prints the packages that bring whatever of the list (pairs) is missing.
+# Prints the packages that provide the missing entries of a list of pairs.
 missing_packages() {
   while (($# >= 2)); do
     is_there "$1" || printf '%s\n' "$2"
@@ -80,7 +79,7 @@ missing_packages() {
   done
 }
 
-# Where this node's own headers are, so that node-gyp need not download them: beside it, or Debian's libnode-dev.
+# Where this Node's own headers are, so that node-gyp need not download them: in its prefix, or Debian's libnode-dev.
 node_prefix() {
   local prefix major
   prefix=$(dirname "$(dirname "$(readlink -f "$(command -v node)")")")
@@ -104,8 +103,8 @@ apt_install() {
   apt-get -qq --yes --no-install-recommends --no-remove -o Dpkg::Use-Pty=0 install "$@" >&2
 }
 
-# Installs the Node of FOLDER/package.json, unless it is there. In place by one rename, so that a daemon that is started
-# meanwhile finds the earlier one.
+# Installs the Node of FOLDER/package.json, unless it is there. One rename puts it in place, so that a daemon that starts
+# during the installation finds the earlier one.
 install_node_package() {
   local folder=$1 stage node
   node=$(node_package "$folder")/bin/node

@@ -1,13 +1,13 @@
-# Sourced by the scripts that run obd-ts end to end: a registry, containerd, obd-blockd and obd-snapshotter of
-# their own, everything under one directory DIR, beside whatever the host runs and without touching it.
+# Sourced by the scripts that run obd-ts end to end: a private registry, containerd, obd-blockd and obd-snapshotter,
+# all under one directory DIR. The host's own services are not touched.
 #
 #   DIR/registry.log    the registry's access log: the witness of what was fetched, independent of our own counters
 #   DIR/NAME.log        what each service said
 #   DIR/pids/NAME       its process id
 #
 # stop_services() may be called at any time, also on a half-started or half-stopped DIR, and is the only undo there
-# is. Order matters: containers, then images (so that the snapshotter unmounts and detaches what nobody uses), then
-# the daemons from the top down. What is left after that is taken away by force, and leftovers() tells.
+# is. Order matters: containers, then images (so that the snapshotter unmounts and detaches unused devices), then the
+# daemons from the top down. force_away() removes the rest, and leftovers() lists what remains.
 #
 # DIR must be short: the path of a unix socket has at most 107 bytes.
 # shellcheck shell=bash
@@ -22,7 +22,7 @@ fail() {
   exit 1
 }
 
-# The namespace in containerd, in runc's state and in the cgroup tree: one per DIR, so that runs do not meet.
+# The namespace in containerd, in runc's state and in the cgroup tree: one per DIR, so that runs do not collide.
 namespace_of() { printf 'obd-ts-%s' "${1##*.}"; }
 
 ctr_in() {
@@ -31,7 +31,7 @@ ctr_in() {
   ctr --address "$dir/containerd.sock" --namespace "$(namespace_of "$dir")" "$@"
 }
 
-# Starts a daemon in a session of its own, so that an interrupt from the terminal reaches the script alone.
+# Starts a daemon in a new session, so that an interrupt from the terminal reaches the script alone.
 start_service() {
   local dir=$1 name=$2
   shift 2
@@ -91,7 +91,7 @@ TOML
 
 start_obd() {
   local dir=$1
-  # The transport that runs on any kernel, and whose devices force_away knows how to take away.
+  # This transport runs on any kernel, and force_away can remove its devices.
   cat >"$dir/blockd.toml" <<TOML
 socket = "$dir/blockd.sock"
 nbd_socket = "$dir/nbd.sock"
@@ -183,7 +183,7 @@ stop_services() {
   rmdir "/run/containerd/runc/$(namespace_of "$dir")" 2>/dev/null || true
 }
 
-# For what a daemon that died could not undo: mounts (twice: a busy one may free another), loops, processes.
+# Removes what a dead daemon left: mounts (twice: a busy one may free another), loops, processes.
 force_away() {
   local dir=$1 each turn
   for turn in 1 2; do

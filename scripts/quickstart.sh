@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Shows what obd-ts is for, on a real image and with nothing but Debian packages:
+# Demonstrates obd-ts on a real image, with nothing but Debian packages:
 #
 #     scripts/quickstart.sh [--json FILE] [--keep]
 #     scripts/quickstart.sh --stop DIR
 #
-# Makes an image of three layers (Debian, python3, a Flask application), pushes it to a registry of its own, converts
-# it, and runs its command twice under a containerd of its own: lazily from the converted image through obd-ts, then
+# Makes an image of three layers (Debian, python3, a Flask application), pushes it to a private registry, converts
+# it, and runs its command twice under a private containerd: lazily from the converted image through obd-ts, then
 # from the plain image through containerd's overlayfs snapshotter after a full pull. Prints one table.
 #
 #   --json FILE   writes the table's figures to FILE as well
 #   --keep        leaves registry, containerd and the daemons running, and says how to use and stop them
 #   --stop DIR    stops what --keep left running, and removes it
 #
-# For Debian 12 and 13, as root; what is missing is installed, Node too. Everything that runs or is mounted
-# belongs to one directory under /var/tmp and is gone at the end, however it ends; the exit status is not 0 if anything
-# is left. The plain image is kept in $OBD_TS_CACHE (default /var/cache/obd-ts) for the next run.
+# For Debian 12 and 13, as root; missing packages are installed, Node too. Everything that runs or is mounted belongs to
+# one directory under /var/tmp and is removed on every exit; the exit status is not 0 if anything is left. The plain
+# image is kept in $OBD_TS_CACHE (default /var/cache/obd-ts) for the next run.
 #
 # Figures: "fetched" and "requests" are counted from the registry's access log, from before the pull until the
 # container has exited. Times begin before the pull, with a cold page cache. "First output" is the first byte that
@@ -36,10 +36,10 @@ declare -A FIGURE
 
 usage() { sed -n '/^#  *scripts/,/^#$/s/^# \{0,1\}//p; /^#   --/,/^#$/s/^# \{0,1\}//p' "$SCRIPT"; }
 
-# An absolute path for one that was given relative to where the script was called.
+# The absolute path of one that is relative to the caller's directory.
 absolute() { (cd "$CALLED_FROM" && realpath -m -- "$1"); }
 
-# Runs a command in a process group of its own and waits in a way that lets a signal in at once.
+# Runs a command in a new process group; the wait lets the script handle a signal at once.
 step() {
   setsid "$@" &
   CHILD=$!
@@ -79,7 +79,7 @@ finish() {
   exit "$status"
 }
 
-# After a failure: what the daemons complained of.
+# After a failure: prints the end of each daemon's log.
 show_logs() {
   local name
   for name in blockd snapshotter containerd; do
@@ -103,7 +103,7 @@ drop_page_cache() {
   { echo 3 >/proc/sys/vm/drop_caches; } 2>/dev/null
 }
 
-# Waits until the registry has logged all it has answered, then prints the log's size.
+# Waits until the registry has logged all its responses, then prints the log's size.
 settled_log_bytes() {
   local before=-1 now
   now=$(stat -c %s "$DIR/registry.log")

@@ -11,8 +11,8 @@
 #     npm run test:trust -- --quick    attempts to make obd-ts lie, harm or give up
 #     npm run test:vm                  the kernel transports, on the kernels of Debian 12 and 13, in short
 #
-# The scripts themselves are linted first. A part that fails does not stop the others. What was skipped is listed with its
-# reason. docs/testing.md has the long forms.
+# The scripts themselves are linted first. A part that fails does not stop the others. Skipped tests are listed with
+# their reasons. docs/testing.md has the long forms.
 #
 # The last line is `N passed, N failed, N skipped`; the exit status is 0 only if nothing failed.
 set -euo pipefail
@@ -20,16 +20,16 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/node-env.sh
 . scripts/node-env.sh
 
-# Above what they take, the guests on a busy machine too; only a hang gets there.
+# No part takes so long, not even the guests on a busy machine; only a hang does.
 readonly PART_SECONDS_MAX=3000
 
-# Of what a failed test says: the error and where it was thrown.
+# Lines printed of a failed test's output: the error and where it was thrown.
 readonly FAILURE_LINES_MAX=25
 
 REPORTS=$(mktemp -d)
 trap 'rm -rf "$REPORTS"' EXIT
 
-# For sed: prints what test:vm says, whose lines are each preceded by the kernel, and reports it as node:test would.
+# For sed: prints the output of test:vm, in which the kernel precedes each line, and reports it as node:test would.
 readonly VM_REPORT="h
 s/^([0-9.]+) (ok|not ok) (.*)/\2 1 - \1 \3/w $REPORTS/vm.tap
 s/^([0-9.]+) skipped (.*): ([^:]*)$/ok 1 - \1 \2 # SKIP \3/w $REPORTS/vm.tap
@@ -37,7 +37,7 @@ s/^([0-9.]+ vm: (the guest died|not done).*)/not ok 1 - \1/w $REPORTS/vm.tap
 s/^[0-9.]+ (    .*|# [a-z]+ [0-9]+)$/\1/w $REPORTS/vm.tap
 g"
 
-# The same for test:trust. What a failed case says of itself comes before its line.
+# The same for test:trust. The output of a failed case comes before its line.
 readonly TRUST_REPORT="h
 s/^(    .*|# [a-z]+ [0-9]+)\$/\1/w $REPORTS/trust.tap
 s/^not ok (.*)/    \1/w $REPORTS/trust.tap
@@ -60,12 +60,12 @@ total() {
   awk -v name="$2" '$1 == "#" && $2 == name { sum += $3 } END { print sum + 0 }' "$report"
 }
 
-# Runs one part. Its tests are counted one by one; what is no test of node:test counts as one.
+# Runs one part. Tests of node:test are counted one by one; any other part counts as one.
 part() {
   local name=$1 status=0 failed
   shift
   say "$name: $*"
-  # The reporters reach node through the environment, so that what runs is exactly what people type.
+  # The reporters reach node through the environment, so that the command is exactly the one that people type.
   NODE_OPTIONS="--test-reporter=spec --test-reporter-destination=stdout \
     --test-reporter=tap --test-reporter-destination=$REPORTS/$name.tap" \
     timeout --kill-after=30 "$PART_SECONDS_MAX" "$@" || status=$?
@@ -85,7 +85,7 @@ skipped_tests() {
   sed -nE 's/^ *ok [0-9]+ - (.*) # (SKIP|TODO) ?(.*)$/  skipped: \1: \3/p' "$REPORTS"/*.tap 2>/dev/null | sort -u
 }
 
-# Each failed test with what node:test says of it, so that the end of a log is enough to begin from.
+# Each failed test with its report from node:test, so that the end of a log is enough to begin from.
 failed_tests() {
   awk -v most="$FAILURE_LINES_MAX" '
     /^ *not ok / { sub(/^ *not ok [0-9]+ - /, ""); print "  failed: " $0; left = most; next }

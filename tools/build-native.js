@@ -1,6 +1,6 @@
 /**
- * Builds the native add-ons: every folder of native/ that has a binding.gyp, unless what it builds is newer
- * than all it is built from and was built for this Node. Part of `npm run build`.
+ * Builds the native add-ons: every folder of native/ that has a binding.gyp, unless its output is newer than all
+ * its sources and was built for this Node. Part of `npm run build`.
  *
  * JavaScript, because it runs before anything else of this repository does.
  */
@@ -19,10 +19,10 @@ import { dirname, join } from 'node:path';
 
 const NATIVE = join(import.meta.dirname, '..', 'native');
 const NODE_GYP = createRequire(import.meta.url).resolve('node-gyp/bin/node-gyp.js');
-/** What the last build was for; an add-on of another Node or machine loads badly or not at all. */
+/** Target of a build; an add-on for another Node or machine loads badly or not at all. */
 const BUILT_FOR = `${process.version} ${process.arch}\n`;
 
-/** Where this Node's own headers lie beside it, node-gyp need not download them. */
+/** With headers in this Node's prefix, node-gyp need not download them. */
 function headersOption() {
   const prefix = dirname(dirname(realpathSync(process.execPath)));
   const version = join(prefix, 'include', 'node', 'node_version.h');

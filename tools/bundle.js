@@ -1,10 +1,10 @@
 /**
- * Makes dist/bin, which holds all that runs: each program with what it loads in one file, what several have in common in
- * files beside it (loading some five hundred modules is most of what a start takes), and the add-ons, fuse-file, .proto
- * files and npm packages with add-ons that they need. Part of `npm run build`, the last step.
+ * Makes dist/bin, the complete programs: one file per program, files of shared code (loading some five hundred modules is
+ * most of the start time), and the add-ons, fuse-file, .proto files and npm packages with add-ons that the programs need.
+ * Last step of `npm run build`.
  *
- * dist/bin is a symbolic link to a folder that is complete before the link is replaced, by one rename, and that never
- * changes. So a program starts at any moment of a build, and a running daemon finds the files it began with. Older
+ * dist/bin is a symbolic link to a folder that never changes. One rename replaces the link when the new folder is
+ * complete. So a program starts at any moment of a build, and a running daemon finds the files it began with. Older
  * folders stay while a process uses them.
  *
  * Each program's first line names the Node that built it, since the first one in PATH may be too old; so the units and
@@ -36,15 +36,15 @@ const ROOT = dirname(import.meta.dirname);
 const DIST = join(ROOT, 'dist');
 const LINK = join(DIST, 'bin');
 const PREFIX = 'bin-';
-/** What has an add-on finds it by its own place. */
+/** Packages that find their add-on relative to their own path. */
 const WITH_ADD_ONS = ['@node-rs/crc32', 'better-sqlite3', 'lz4-napi', 'zstd-napi'];
-/** What those depend on only while npm installs them. */
+/** Dependencies of WITH_ADD_ONS that only npm's installation needs. */
 const INSTALL_ONLY = ['@types/node', 'node-addon-api', 'prebuild-install'];
 const RUNTIME_FILES = ['.js', '.cjs', '.mjs', '.json', '.node'];
-/** Sources of what is built, and add-ons of other systems. */
+/** Sources of add-ons, and add-ons for other systems. */
 const NOT_AT_RUN_TIME =
   /\/(?:deps|src|obj|obj\.target|node_modules|(?:darwin|win32)-[^/]*)(?:\/|$)/;
-/** For the CommonJS modules in it, which expect it. */
+/** Defines `require` for the bundled CommonJS modules. */
 const REQUIRE =
   "import { createRequire as requireOf } from 'node:module'; const require = requireOf(import.meta.url);";
 
@@ -139,7 +139,7 @@ function copyNative(target) {
 function swapIn(target) {
   const fresh = join(DIST, `${basename(target)}.link`);
   symlinkSync(basename(target), fresh);
-  // Until this layout came, dist/bin was the folder itself: the one moment without it is at the first upgrade.
+  // Before this layout, dist/bin was the folder itself: only the first upgrade has a moment without it.
   if (existsSync(LINK) && !lstatSync(LINK).isSymbolicLink()) {
     renameSync(LINK, mkdtempSync(join(DIST, PREFIX)));
   }
@@ -147,8 +147,8 @@ function swapIn(target) {
 }
 
 /**
- * Removes what earlier builds made, but not what a process uses: its maps name the add-ons it has loaded. Where those
- * of another user cannot be read, the folder before this one stays.
+ * Removes folders of earlier builds that no process uses: a process's maps name the add-ons it has loaded. The previous
+ * folder always stays, because another user's maps may be unreadable.
  *
  * @param {string} target
  * @param {string | undefined} previous

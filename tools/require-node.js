@@ -1,6 +1,6 @@
 /**
- * Ends the build with a remedy where Node is too old for obd-ts: the add-ons would be built for one that cannot load all
- * of them. Imported first by the tools of `npm run build`.
+ * Ends the build with a remedy if Node is too old for obd-ts: it would build add-ons for a Node that cannot load all of
+ * them. The tools of `npm run build` import this first.
  *
  * JavaScript, because it runs before anything else of this repository does.
  */

@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 /**
- * `obd-blockd`, started once more, as itself, with what can only be said before Node starts:
+ * `obd-blockd`: restarts itself with the environment variables that Node reads only at its start:
  *
- *   UV_THREADPOOL_SIZE       more threads for calls that block than libuv's four: while some wait for a disk or for the
- *                            kernel to look at a new device, which reads what this process serves, others have to write
- *                            what was fetched and look up the registry's name
- *   MALLOC_MMAP_THRESHOLD_   large buffers are given back to the kernel when they are not needed any more: glibc otherwise
- *                            begins to keep them in its heaps, where they leave holes (40 MiB after copying an image)
+ *   UV_THREADPOOL_SIZE       more threads for blocking calls than libuv's four: while some wait for a disk or for the
+ *                            kernel's scan of a new device, which reads from this process, others have to write fetched
+ *                            bytes and look up the registry's name
+ *   MALLOC_MMAP_THRESHOLD_   free() returns large buffers to the kernel: glibc otherwise begins to keep them in its heaps,
+ *                            where they leave holes (40 MiB after copying an image)
  */
 import { Reloading } from '../cli/reloading.js';
 

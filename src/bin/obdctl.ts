@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** `obdctl`: what an operator types. Wiring only; each command is a file of src/cli. */
+/** `obdctl`: the operator's command. Wiring only; each subcommand is a file of src/cli. */
 import { hideBin } from 'yargs/helpers';
 import { commandLine } from '../cli/command-line.js';
 import { devices } from '../cli/devices.js';

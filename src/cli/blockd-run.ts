@@ -18,10 +18,10 @@ import { requireNode } from './node-version.js';
 import type { Reloading } from './reloading.js';
 
 const PROGRAM = 'obd-blockd';
-/** Below the 90 seconds after which systemd kills. */
+/** Below systemd's stop timeout of 90 seconds. */
 const STOP_MS_MAX = 30_000;
 
-/** Runs it as the command line says, to its end. */
+/** Runs the daemon until it is told to stop. */
 export async function runBlockd(reloading: Reloading): Promise<void> {
   try {
     const { config: path } = await commandLine(PROGRAM, hideBin(process.argv))
@@ -55,7 +55,7 @@ async function run(
   const told = daemonStop();
   const daemon = await Blockd.start(config, log, (err) => {
     log.fatal({ err }, 'a thread that serves devices is lost; the next run goes on with them');
-    // An exit would wait for what such a thread may be stuck in.
+    // An exit would wait for the call that such a thread may be stuck in.
     process.kill(process.pid, 'SIGKILL');
   });
   onReady(daemon, log);

@@ -1,11 +1,11 @@
-/** What one of doctor's checks found. */
+/** Result of one of doctor's checks. */
 type CheckState = 'ok' | 'warn' | 'missing' | 'info';
 
 export interface CheckResult {
   readonly what: string;
   readonly state: CheckState;
   readonly found: string;
-  /** What to do about it; empty where there is nothing to do. */
+  /** The operator's next step; empty if there is none. */
   readonly remedy: string;
 }
 

@@ -12,9 +12,9 @@ export interface Reloadable<C extends object> {
   readonly path: string;
   readonly mayBeMissing: boolean;
   readonly schema: z.ZodType<C>;
-  /** What the daemon was started with. */
+  /** The configuration at the daemon's start. */
   readonly config: C;
-  /** @returns The keys that are in effect now. @throws what is wrong with a value; nothing has changed then. */
+  /** @returns The keys that it applied. @throws if a value is wrong, before it changes anything. */
   readonly apply: (config: C) => readonly (keyof C)[];
   readonly log: Logger;
 }
@@ -31,7 +31,7 @@ async function reload<C extends object>(daemon: Reloadable<C>, current: C): Prom
   try {
     const fresh = await readConfigFile(path, schema, { mayBeMissing });
     const liveKeys = apply(fresh);
-    // A key that is gone from one of them counts, too.
+    // Includes keys that only one of them has.
     const keys = Object.keys({ ...current, ...fresh }) as (keyof C)[];
     const changed = keys.filter((key) => !isDeepStrictEqual(current[key], fresh[key]));
     const reloaded = changed.filter((key) => liveKeys.includes(key));

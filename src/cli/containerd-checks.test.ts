@@ -1,6 +1,6 @@
 /**
- * Goal: each thing that docs/install.md asks of containerd's configuration is checked, in the tables of containerd 1.x and of
- * 2.x, and each mistake that was made once is named with its remedy.
+ * Goal: doctor checks each setting that docs/install.md asks of containerd's configuration, in the tables of containerd 1.x
+ * and of 2.x, and names each known mistake with its remedy.
  * Method: configurations as `containerd config dump` prints them.
  */
 import assert from 'node:assert/strict';

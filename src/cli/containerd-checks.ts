@@ -1,8 +1,8 @@
 /**
- * Checks of containerd's configuration as it takes effect (`containerd config dump`), of containerd 1.6 to 2.x: version 2 and
- * later, in which CRI's settings have two places.
+ * Checks containerd's effective configuration (`containerd config dump`), of containerd 1.6 to 2.x: version 2 and later, in
+ * which CRI's settings have two places.
  *
- * What is checked is what docs/install.md says, and what goes wrong without it.
+ * The checks cover the settings of docs/install.md, and the failures without them.
  */
 import { realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -15,13 +15,13 @@ import { type CheckResult, result } from './check-result.js';
 export type Table = Readonly<Record<string, unknown>>;
 
 export interface ContainerdFacts {
-  /** As it takes effect, or why it is not known. */
+  /** The effective configuration, or why it is not known. */
   readonly config: Table | string;
   /** "2.1.9"; undefined if not known. */
   readonly version: string | undefined;
-  /** What containerd has loaded, or why it is not known. */
+  /** The plugins that containerd has loaded, or why they are not known. */
   readonly plugins: readonly SnapshotterPlugin[] | string;
-  /** Of the file, for remedies. */
+  /** Path of the configuration file, for remedies. */
   readonly configPath: string;
   /** Where obd-snapshotter listens. */
   readonly snapshotterSocket: string;
@@ -35,7 +35,7 @@ const ANNOTATIONS_VERSION = [2, 1] as const;
 const NAMESPACE = 'default';
 const RESTART = 'and restart containerd';
 
-/** @returns Why not, if containerd does not tell. */
+/** @returns The reason, if containerd does not answer. */
 export async function loadedPlugins(socket: string): Promise<SnapshotterPlugin[] | string> {
   const client = connectContainerd(socket, NAMESPACE);
   try {
@@ -61,7 +61,7 @@ export function checkContainerdConfig(facts: ContainerdFacts): CheckResult[] {
   ];
 }
 
-/** That the configuration, with all that it imports, sends "obd-ts" to the snapshotter's socket. */
+/** Checks that the configuration, with its imports, sends "obd-ts" to the snapshotter's socket. */
 function checkPlugin(
   { snapshotterSocket }: ContainerdFacts,
   config: Table,
@@ -190,7 +190,7 @@ export function isAtLeast(version: string, [major, minor]: readonly [number, num
   return foundMajor > major || (foundMajor === major && foundMinor >= minor);
 }
 
-/** One spelling for each socket; that of the file if its directory is not there. */
+/** One spelling for each socket: resolves the symbolic links of its directory, if that exists. */
 function socketPath(address: unknown): string {
   const path = resolve(String(address).replace(/^unix:\/\//, ''));
   try {
@@ -200,7 +200,7 @@ function socketPath(address: unknown): string {
   }
 }
 
-/** "linux", "linux/amd64" or "linux/arm64/v8", as containerd writes platforms; none is this host's. */
+/** "linux", "linux/amd64" or "linux/arm64/v8", as containerd writes platforms; an empty one means this host's. */
 function isForHost(platform: unknown): boolean {
   if (typeof platform !== 'string' || platform === '') return true;
   const names: Record<string, string> = { x86_64: 'amd64', 'x86-64': 'amd64', aarch64: 'arm64' };

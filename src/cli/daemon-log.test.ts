@@ -1,6 +1,6 @@
 /**
- * Goal: an event is one line of JSON with what is needed to find the cause, and without anybody's secrets.
- * Method: the lines that an output is given.
+ * Goal: an event is one line of JSON with the facts that lead to the cause, and without secrets.
+ * Method: the lines that the log writes to an output.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

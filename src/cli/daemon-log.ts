@@ -13,13 +13,13 @@ import { LogOutput } from './log-output.js';
 const CAUSES_MAX = 8;
 
 /**
- * Logs to standard error and takes it over: what Node, a library or a worker thread prints there goes through the same
+ * Logs to standard error and takes it over: output of Node, libraries and worker threads goes through the same
  * LogOutput. An uncaught error is logged, then the process is killed, as its state is unknown; the next run recovers.
  *
  * For the one log of a process.
  */
 export function daemonLog(program: string, level: string): Logger {
-  // Opening the streams makes a pipe or socket non-blocking. Errors of their own are of no use to anybody.
+  // Opening the streams makes a pipe or socket non-blocking. Their own errors are ignored.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   const output = new LogOutput(process.stderr.fd, droppedLine);
   const log = jsonLog(program, level, output);

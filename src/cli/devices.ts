@@ -1,4 +1,4 @@
-/** `obdctl devices`: what obd-blockd has attached, and what that made it fetch. */
+/** `obdctl devices`: lists obd-blockd's devices, and how much it fetched for each. */
 import type { CommandModule } from 'yargs';
 import type { Device, Overview } from '../blockd/blockd-client.js';
 import { blockdOption } from './blockd-option.js';
@@ -67,7 +67,7 @@ function tableOf(found: readonly Device[]): string {
   return textTable(columns, rows);
 }
 
-/** How many reads wait, and for how long the first of them has. */
+/** How many reads wait, and how long the first one has waited. */
 function waitingText({ waitingReads, waitingMs }: Device): string {
   return waitingReads === 0 ? '0' : `${waitingReads} (${Math.round(waitingMs / 1000)} s)`;
 }

@@ -1,13 +1,12 @@
 /**
- * How a command of this project ends when it cannot do what it was asked: one line for people on stderr, and an exit
- * status for scripts.
+ * Reports a failed command: one line for people on stderr, and an exit status for scripts.
  *
  *   0  done    1  failed    2  the command line makes no sense    129, 130, 143  interrupted (interruption.ts)
  *
  * The line is the ObdError's own message: action, state found, remedy. A stack is printed only where
- * OBD_TS_DEBUG is set, or for a bug, which has no better description. Whatever is printed goes
- * through withoutSecrets(): user information and queries of URLs (pre-signed ones carry a signature
- * there) and authorization headers never reach a terminal or a log.
+ * OBD_TS_DEBUG is set, or for a bug, which has no better description. All output goes through
+ * withoutSecrets(): user information and queries of URLs (pre-signed ones carry a signature there)
+ * and authorization headers never reach a terminal or a log.
  */
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { interruptedStatus } from './interruption.js';
@@ -49,7 +48,7 @@ function chainOf(error: unknown): string[] {
   return stacks;
 }
 
-/** `text` with the parts blanked that authenticate somebody. */
+/** `text` with its credentials blanked. */
 export function withoutSecrets(text: string): string {
   return text
     .replaceAll(/(\b[a-z][a-z0-9+.-]*:\/\/)[^\s/@"']+@/gi, '$1***@')

@@ -1,8 +1,8 @@
 /**
- * What obd-ts needs of a host, one check after the other, each with the way to get it.
+ * Checks the host for everything that obd-ts needs, each check with its remedy.
  *
- * A check looks and changes nothing. `missing` means that containers cannot be started from lazily loaded images here;
- * `warn` that something is not as it should be, or cannot be told; `info` is good to know.
+ * A check changes nothing. `missing` means that containers cannot be started from lazily loaded images here;
+ * `warn` that something is wrong or unknown; `info` is good to know.
  */
 import { execFile } from 'node:child_process';
 import { access, constants, readFile } from 'node:fs/promises';
@@ -100,7 +100,7 @@ async function checkProgram(name: string, remedy: string): Promise<CheckResult> 
   return result(name, path === undefined ? 'missing' : 'ok', path ?? 'not in PATH', remedy);
 }
 
-/** A file system that the kernel has, or has a module for that mounting will load. */
+/** Checks for a file system in the kernel, or in a module that mount() will load. */
 async function checkFileSystem(name: string): Promise<CheckResult> {
   const known = await readFile('/proc/filesystems', 'utf8').catch(() => '');
   if (new RegExp(`\\b${name}$`, 'm').test(known)) return result(name, 'ok', 'in this kernel');
@@ -135,7 +135,7 @@ async function checkSocket(what: string, path: string, remedy: string): Promise<
     : result(name, 'missing', problem, remedy);
 }
 
-/** Layers that an earlier version recorded, and that are not proved to be what they are called. */
+/** Checks for layers that an earlier version recorded without proof of their identity. */
 async function checkLayers(snapshotterSocket: string): Promise<CheckResult> {
   const what = 'layers';
   try {
@@ -149,7 +149,7 @@ async function checkLayers(snapshotterSocket: string): Promise<CheckResult> {
   }
 }
 
-/** Against the default of `cache_reserve`: below it the cache gives space back and stores nothing. */
+/** Compares with the default of `cache_reserve`: below it the cache evicts chunks and stores nothing. */
 async function checkSpace(directory: string): Promise<CheckResult> {
   const what = 'disk space';
   let at = directory;
@@ -216,7 +216,7 @@ async function findProgram(name: string): Promise<string | undefined> {
   return undefined;
 }
 
-/** What the program prints, or undefined if it is absent, fails, is too slow or prints too much. */
+/** The program's output; undefined if it is absent, fails, is too slow or prints too much. */
 async function outputOf(program: string, args: readonly string[]): Promise<string | undefined> {
   const limits = { timeout: PROGRAM_MS_MAX, maxBuffer: OUTPUT_BYTES_MAX };
   return await promisify(execFile)(program, args, limits).then(
@@ -225,7 +225,7 @@ async function outputOf(program: string, args: readonly string[]): Promise<strin
   );
 }
 
-/** containerd's configuration as it takes effect, or why it cannot be had. */
+/** containerd's effective configuration, or why it is not known. */
 async function containerdConfig(path: string): Promise<Table | string> {
   const text = await outputOf('containerd', ['--config', path, 'config', 'dump']);
   if (text === undefined) return `"containerd --config ${path} config dump" fails`;

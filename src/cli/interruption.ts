@@ -1,12 +1,12 @@
 /**
- * The signals that end a process, as an AbortSignal, so that it undoes what it has half done before it ends. A second
- * signal of the same kind ends the process at once, as it would without this.
+ * The signals that end a process, as an AbortSignal, so that it undoes unfinished work before it ends. A second signal of
+ * the same kind ends the process at once, by its default action.
  */
 import { constants } from 'node:os';
 import { ErrorCodes, ObdError } from '../errors.js';
 
 const DAEMON_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
-/** SIGHUP comes when the terminal is gone; a daemon reloads (reloading.ts). */
+/** SIGHUP comes when the terminal closes; a daemon reloads (reloading.ts). */
 const COMMAND_SIGNALS = [...DAEMON_SIGNALS, 'SIGHUP'] as const;
 
 let controller: AbortController | undefined;
@@ -36,7 +36,7 @@ function signalOf(names: readonly (typeof COMMAND_SIGNALS)[number][]): AbortSign
   return controller.signal;
 }
 
-/** What a shell shows for a program that a signal ended: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP. */
+/** The shell's exit status for a program that a signal ended: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP. */
 export function interruptedStatus(): number | undefined {
   return status;
 }

@@ -3,9 +3,9 @@
  *
  *     STATE_DIR/manifests/HASH.json    {"version":1,"name":…,"digest":…,"mediaType":…,"seenAt":…,"bytes":…}
  *
- * One file per name, `host/repository:tag` or `host/repository@digest`; HASH is of the name. What is written had the digest
- * that the registry promised; what is read has the digest that was written, and the one in its name. At most
- * MANIFESTS_MAX files of some 1.4 MANIFEST_BYTES_MAX each: the oldest go.
+ * One file per name, `host/repository:tag` or `host/repository@digest`; HASH is of the name. A written manifest had the
+ * digest that the registry promised; get() checks the digest in the file, and the one in the name. put() keeps at most
+ * MANIFESTS_MAX files of some 1.4 MANIFEST_BYTES_MAX each, and evicts the oldest.
  */
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
@@ -16,7 +16,7 @@ import { sha256Of } from '../registry/digest.js';
 import { parseManifest, type StoredManifest } from '../registry/manifest.js';
 
 const MANIFESTS_MAX = 512;
-/** Of an overlaybd image of 128 layers: 100 KiB. */
+/** The manifest of an overlaybd image of 128 layers has 100 KiB. */
 const MANIFEST_BYTES_MAX = 256 << 10;
 const HASH_DIGITS = 32;
 
@@ -31,14 +31,14 @@ const entry = z.object({
 
 export interface KnownManifest {
   readonly manifest: StoredManifest;
-  /** When a registry last gave it under this name. */
+  /** When a registry last returned it under this name. */
   readonly seenAt: Date;
 }
 
 export class KnownManifests {
   readonly #directory: string;
 
-  /** @param stateDirectory - Of obd-blockd. */
+  /** @param stateDirectory - obd-blockd's. */
   constructor(stateDirectory: string) {
     this.#directory = join(stateDirectory, 'manifests');
   }
@@ -59,7 +59,7 @@ export class KnownManifests {
     }
   }
 
-  /** Undefined if it is not known, or damaged. */
+  /** @returns Undefined if it is missing or damaged. */
   async get(name: string): Promise<KnownManifest | undefined> {
     try {
       const found = entry.parse(JSON.parse(await readFile(this.#pathOf(name), 'utf8')));
@@ -75,7 +75,7 @@ export class KnownManifests {
     }
   }
 
-  /** Also removes what a crash left of a file that was being written. */
+  /** Also evicts temporary files that a crash orphaned. */
   async #prune(): Promise<void> {
     const names = await readdir(this.#directory);
     if (names.length <= MANIFESTS_MAX) return;

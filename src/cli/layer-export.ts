@@ -15,14 +15,14 @@ import { exportRaw } from './raw-export.js';
 interface ExportOptions {
   /** One for each layer, or none. */
   readonly targets: readonly string[];
-  /** Replaces an existing file, and takes the layers as they are given. */
+  /** Replaces an existing file, and stacks the layers without checking parents. */
   readonly force: boolean;
 }
 
 /**
  * @param layers - Bottom first.
- * @throws {ObdError} `AlreadyExists` for a file that is there, `FailedPrecondition` for layers that do not stand on each
- *   other, and what reading layers and writing the file throw.
+ * @throws {ObdError} `AlreadyExists` if the file exists, `FailedPrecondition` if the layers do not stand on each other,
+ *   errors of reading layers and of writing the file.
  */
 export async function exportLayers(
   out: string,
@@ -78,7 +78,7 @@ function checkParents(names: readonly string[], layers: readonly Layer[]): void 
   }
 }
 
-/** What could not be stacked is closed. */
+/** Closes the layers if they cannot be stacked. */
 function stackOf(layers: readonly Layer[], check: () => void): LayerStack {
   try {
     check();

@@ -1,6 +1,6 @@
 /**
- * Goal: whatever standard error is, a write returns at once, lines stay whole, and dropped lines are counted and reported.
- * Method: the real descriptors that do it: /dev/full, a full pipe, a pipe without a reader.
+ * Goal: for any standard error, a write returns at once, lines stay whole, and dropped lines are counted and reported.
+ * Method: real descriptors that fail: /dev/full, a full pipe, a pipe without a reader.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';

@@ -19,7 +19,7 @@ const LINE_CHARS_MAX = 64 << 10;
 export class LogOutput {
   readonly #fd: number;
   readonly #reportDropped: (lines: number) => string;
-  /** What is left of a line that was written in part. */
+  /** The unwritten rest of a partly written line. */
   #rest: Uint8Array = Buffer.alloc(0);
   #dropped = 0;
   #timer: NodeJS.Timeout | undefined;
@@ -47,7 +47,7 @@ export class LogOutput {
     }
     const report = this.#dropped > 0 ? this.#reportDropped(this.#dropped) : '';
     const bytes = Buffer.from(report + line);
-    // One write, or the reports of single lines would fill the room that is too small for a line.
+    // One write, or reports of single lines would fill space that is too small for a line.
     const written = this.#tryWrite(bytes);
     if (written === 0 && bytes.length > 0) return false;
     this.#rest = bytes.subarray(written);

@@ -1,6 +1,6 @@
 /**
  * `obdctl mount`, step by step: find the image's layers, describe them to obd-blockd, mount the device that it makes.
- * Whatever fails, an interruption included, is followed by undoing what was done.
+ * A failure or an interruption undoes the completed steps.
  */
 import { mkdir, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
@@ -35,7 +35,7 @@ export async function runMount(
   await checkFree(place.directory);
   const client = new BlockdClient(resolve(blockd));
   try {
-    // What an obdctl that was killed may have left; it also finds out whether the daemon runs at all.
+    // A killed obdctl may have left the device; the call also fails if the daemon is not running.
     await client.detach(place.deviceId);
     const known = new KnownManifests((await client.overview()).stateDir);
     const onAway = warnOfAbsence;
@@ -74,7 +74,7 @@ async function attachAndMount(
     const what = `${device.path}, ${byteText(device.sizeBytes)} in ${device.layers} layers`;
     process.stdout.write(`${directory}: ${what}\n`);
   } catch (error) {
-    // Why it failed says more than that something could not be undone; the next mount here tries again.
+    // The first error says more than a failure to undo; the next mount here tries again.
     for (const step of undo.reverse()) await step().catch(() => {});
     throw error;
   }

@@ -1,4 +1,4 @@
-/** What obdconv does once its command line is understood: opens both ends, converts, closes both ends. */
+/** Runs obdconv for a parsed command line: opens both ends, converts, closes both ends. */
 import { stat } from 'node:fs/promises';
 import { convertImage } from '../convert/convert-image.js';
 import type { LayerFormat } from '../convert/layer-converter.js';
@@ -26,8 +26,8 @@ export interface ConversionRequest {
 }
 
 /**
- * @param stop - Ends it, with its reason; aborted here as well when something fails.
- * @returns The digest of what was written.
+ * @param stop - Ends the conversion, with its reason; a failure aborts it here as well.
+ * @returns The digest of the written image.
  */
 export async function runConversion(
   request: ConversionRequest,
@@ -74,7 +74,7 @@ function overwriteError(source: string, destination: string): ObdError {
   );
 }
 
-/** Before anything is asked of a registry, as it is so often the thing mistyped. */
+/** Runs before any registry request, because this option is often mistyped. */
 async function checkWorkDirectory(path: string): Promise<void> {
   const problem = await stat(path).then(
     (found) => (found.isDirectory() ? undefined : 'it is no directory'),

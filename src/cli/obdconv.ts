@@ -1,7 +1,7 @@
 /**
  * `obdconv SRC DST`: its command line, and how it ends.
  *
- * An interruption takes back what is half done, as a failure does.
+ * An interruption undoes unfinished work, as a failure does.
  * The conversion's code is loaded when it runs, so that --help needs no native add-on.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -17,7 +17,7 @@ const GIB = 1 << 30;
 /** 64 KiB blocks that do not compress could not be read: their length has 16 bits. */
 const BLOCK_KIB = [4, 8, 16, 32];
 const VSIZE_GIB_DEFAULT = 64;
-/** A bit per 4 KiB of it is held in memory: 32 MiB. */
+/** Memory holds a bit per 4 KiB of it: 32 MiB. */
 const VSIZE_GIB_MAX = 1024;
 
 /** @returns The exit status. */
@@ -37,7 +37,7 @@ export async function obdconv(args: readonly string[]): Promise<number> {
   }
 }
 
-/** Undefined if all that was asked for was --help or --version, which is done then. */
+/** @returns Undefined for --help and --version, after printing them. */
 async function parse(args: readonly string[]): Promise<ConversionRequest | undefined> {
   let request: ConversionRequest | undefined;
   await commandLine(PROGRAM, args)

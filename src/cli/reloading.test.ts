@@ -47,7 +47,7 @@ for (const program of ['obd-blockd', 'obd-snapshotter'] as const) {
       while (!log.includes('configuration and logins reloaded')) {
         assert.equal(child.exitCode ?? child.signalCode, null, log);
         assert.ok(Date.now() < deadline, log);
-        // One as soon as it can be taken, and more while the program loads.
+        // One signal as soon as the handler is there, and more while the program loads.
         if (early < 3 && handlesHangup(pid)) {
           child.kill('SIGHUP');
           early++;

@@ -1,8 +1,8 @@
 /**
- * An image in a registry that can still be looked up while the registry is away: the last manifest that it gave under the
- * name is used then, if one is known.
+ * An image in a registry that can still be looked up while the registry is unavailable, by the last known manifest of the
+ * name, if there is one.
  *
- * Only for a registry that cannot be reached or is broken. One that answers 401, 403 or 404 has answered.
+ * Unavailable means unreachable or broken. 401, 403 and 404 are answers.
  */
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { ImageSource } from '../registry/image-store.js';
@@ -18,7 +18,7 @@ const PATIENCE_MS = 5_000;
 export interface RememberingOptions {
   readonly known: KnownManifests;
   readonly signal: AbortSignal;
-  /** Called when the registry is away, and what is known is used. */
+  /** Called when the registry is unavailable, and a known manifest is used. */
   readonly onAway: (known: KnownManifest, error: unknown) => void;
 }
 
@@ -72,7 +72,7 @@ export class RememberingSource implements ImageSource {
     return new RegistrySource(this.#client, this.#reference, signal);
   }
 
-  /** @throws {ObdError} `Unavailable` also after PATIENCE_MS; what `ask` throws. */
+  /** @throws {ObdError} `Unavailable` also after PATIENCE_MS; errors of `ask`. */
   async #patiently(ask: (source: RegistrySource) => Promise<StoredManifest>) {
     const { signal } = this.#options;
     const patience = AbortSignal.timeout(PATIENCE_MS);
@@ -86,7 +86,7 @@ export class RememberingSource implements ImageSource {
     }
   }
 
-  /** Under its digest too: it may be asked for by that next time. */
+  /** Stores it under its digest too: the next mount may name the image by digest. */
   async #remember(name: string, found: StoredManifest): Promise<StoredManifest> {
     const { known } = this.#options;
     for (const each of new Set([name, this.#nameOf(found.descriptor.digest)])) {

@@ -1,15 +1,15 @@
 /**
  * Pulls an image into containerd as containerd's own client does, with one difference: a layer is fetched only if the
- * snapshotter, asked for its snapshot, does not have it.
+ * snapshotter has no snapshot of it.
  *
- *   1. a lease, which keeps what follows from garbage collection
+ *   1. a lease, which protects the following from garbage collection
  *   2. index, manifest and config into the content store, with the labels by which a snapshotter finds them
  *   3. each layer's snapshot, bottom first (rpull-layers.ts)
- *   4. the image record, which keeps all of that; then the lease goes
+ *   4. the image record, which protects all of that; then the lease is removed
  *
- * Until the image record is made, nobody sees the image. If it does not come to that, the lease goes with all that it
- * kept, and so does a snapshot half made; what was there before stays as it was. A run that was killed leaves its lease,
- * which the next run in the same namespace removes.
+ * The image is invisible until its record is made. A failure before that removes the lease with everything under it, and
+ * unfinished snapshots; earlier content stays unchanged. A killed run leaves its lease, which the next run in the same
+ * namespace removes.
  */
 import { underLease } from '../containerd/connect.js';
 import { ContentStore, type Labels } from '../containerd/content-store.js';
@@ -35,7 +35,7 @@ import { childLabels, configLabel, isLayer, sourceLabels } from './rpull-labels.
 import { type ChainedLayer, LayerSnapshots } from './rpull-layers.js';
 import type { RpullProgress } from './rpull-progress.js';
 
-/** As containerd's client has it. A pull that takes longer has other problems. */
+/** As in containerd's client. A pull that takes longer has other problems. */
 const LEASE_MS = 24 * 3600 * 1000;
 
 export interface WantedImage {
@@ -50,15 +50,15 @@ export interface WantedImage {
 }
 
 export interface PulledImage {
-  /** Of the index or manifest that the reference stands for. */
+  /** Digest of the index or manifest that the reference names. */
   readonly digest: string;
-  /** What a full pull would fetch. */
+  /** Bytes that a full pull would fetch. */
   readonly totalBytes: number;
 }
 
 /**
  * @param containerd - In the namespace to pull into; stays the caller's to close.
- * @throws {ObdError} what the registry, containerd or the snapshotter say; the reason of `signal`.
+ * @throws {ObdError} errors of the registry, containerd or the snapshotter; the reason of `signal`.
  */
 export async function pullImage(
   containerd: GrpcClient,
@@ -67,7 +67,7 @@ export async function pullImage(
   signal: AbortSignal,
 ): Promise<PulledImage> {
   const leases = new Leases(containerd);
-  // What killed runs left is not what this run is for.
+  // Best effort: a failure to clean up after killed runs must not fail this one.
   await leases.removeAbandoned().catch(() => {});
   const lease = await leases.create(LEASE_MS);
   const leased = underLease(containerd, lease);
@@ -76,7 +76,7 @@ export async function pullImage(
     await leases.remove(lease, false);
     return pulled;
   } catch (error) {
-    // The first error says more than that containerd is not there to undo things either: the lease runs out.
+    // The first error says more than a failure to undo; the lease expires.
     await leases.remove(lease, true).catch(() => {});
     throw error;
   }
@@ -100,7 +100,7 @@ class Pull {
     this.#image = image;
     this.#progress = progress;
     this.#content = new ContentStore(client);
-    // Without the signal: a step that is either taken or not.
+    // Without the signal: this step must not be interrupted.
     this.#records = new ImageRecords(leased);
     this.#layers = new LayerSnapshots(client, leased, image, progress);
   }
@@ -129,7 +129,7 @@ class Pull {
     return { digest: top.descriptor.digest, totalBytes: this.#totalBytes };
   }
 
-  /** containerd would unpack the layers of such an image like any others, into a file that is no file system. */
+  /** containerd would unpack such an image's layers like any other, into a file that is no file system. */
   #checkServable({ manifest }: StoredImage): void {
     const { reference, snapshotter, unfitForOverlaybd } = this.#image;
     if (unfitForOverlaybd === undefined || !manifest.layers.some(isOverlaybdLayer)) return;
@@ -168,7 +168,7 @@ class Pull {
   }
 }
 
-/** The layers with what identifies them. @throws {ObdError} `Corrupt` if manifest and config do not agree. */
+/** The layers with their identifiers. @throws {ObdError} `Corrupt` if manifest and config do not agree. */
 function chainedLayers(
   manifest: ImageManifest,
   config: ImageConfig,

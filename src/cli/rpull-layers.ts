@@ -1,10 +1,10 @@
 /**
- * The snapshot of one layer: the snapshotter's own if it can serve the layer lazily, and else one that the layer is
- * downloaded and unpacked into.
+ * The snapshot of one layer: the snapshotter's own if it can serve the layer lazily, else one into which the layer is
+ * downloaded and unpacked.
  *
  * containerd's protocol for that: Prepare names the wanted snapshot (`containerd.io/snapshot.ref`, the chain ID) and
  * describes the layer, in labels. A snapshotter that can serve it commits a snapshot under that name and answers
- * "already exists"; one that cannot, or does not know of all this, answers with mounts.
+ * "already exists"; a snapshotter that cannot, or does not know this protocol, answers with mounts.
  */
 import { randomBytes } from 'node:crypto';
 import { ContentStore, type Labels } from '../containerd/content-store.js';
@@ -19,7 +19,7 @@ import { REFUSED_LABEL, REGISTRY_LABEL, SERVED_LABEL } from '../snapshotter/labe
 import { sourceLabels } from './rpull-labels.js';
 import type { RpullProgress } from './rpull-progress.js';
 
-/** A snapshot that is said to exist may be collected before we look: as in containerd's client. */
+/** Garbage collection may remove an existing snapshot before we look: as in containerd's client. */
 const TRIES_MAX = 3;
 
 export interface ChainedLayer {
@@ -65,16 +65,17 @@ export class LayerSnapshots {
   }
 
   /**
-   * Its parent's must be there.
+   * The parent's snapshot must exist.
    *
-   * @throws {ObdError} `FailedPrecondition` for one that is there and is read from another registry, whose word its bytes are.
+   * @throws {ObdError} `FailedPrecondition` if the snapshot exists and is read from another registry, which alone vouches
+   *   for its bytes.
    */
   async ensure(layer: ChainedLayer, number: number, layers: number): Promise<void> {
     const { digest, size } = layer.descriptor;
     this.#progress.layerStarted(number, layers, digest, size);
     const found = await this.#find(layer.chainId);
     if (found !== undefined) this.#checkRegistry(found);
-    // Asked for even if present: it then comes under our lease.
+    // Prepare even if present: this puts the snapshot under our lease.
     const active = await this.#prepare(layer);
     if (active !== undefined) {
       this.#warnOfDownload(number);
@@ -84,7 +85,7 @@ export class LayerSnapshots {
     this.#progress.layerDone(fate, size);
   }
 
-  /** Once all layers are there: a container of an image with a refused layer would not start. @throws {ObdError} */
+  /** Call after the last layer: a container of an image with a refused layer would not start. @throws {ObdError} */
   checkNoneRefused(): void {
     if (this.#refused.length === 0) return;
     throw new ObdError(
@@ -100,7 +101,7 @@ export class LayerSnapshots {
     this.#refused.push(`layer ${descriptor.digest} (${labels[REFUSED_LABEL] ?? 'unproved'})`);
   }
 
-  /** A snapshot to unpack the layer into; undefined if there is the layer's own. */
+  /** A snapshot to unpack the layer into; undefined if the layer already has its snapshot. */
   async #prepare(layer: ChainedLayer): Promise<ActiveSnapshot | undefined> {
     const labels = prepareLabels(layer, this.#image.reference);
     for (let tries = 0; tries < TRIES_MAX; tries++) {
@@ -130,13 +131,13 @@ export class LayerSnapshots {
       await this.#snapshots.commit(chainId, key, { 'containerd.io/snapshot.ref': chainId });
     } catch (error) {
       await this.#discard(key);
-      // Somebody else may have unpacked the same layer meanwhile.
+      // Another client may have unpacked the same layer.
       if (!hasCode(error, ErrorCodes.AlreadyExists)) throw error;
     }
     await this.#content.setLabels(descriptor.digest, { 'containerd.io/uncompressed': diffId });
   }
 
-  /** Also when we are to stop. What cannot be removed now, garbage collection will, with the lease. */
+  /** Runs after an abort too. If it fails, garbage collection removes the snapshot with the lease. */
   async #discard(key: string): Promise<void> {
     await this.#undoing.remove(key).catch(() => {});
   }
@@ -185,7 +186,7 @@ export class LayerSnapshots {
   }
 }
 
-/** Of one host, the default ports of TLS and of plain HTTP are one registry: --plain-http is a word for this program alone. */
+/** Ports 80 and 443 of one host are one registry: only this program knows of --plain-http. */
 function isSameRegistry(a: string, b: string): boolean {
   const plain = (address: string) => address.replace(/:(?:80|443)$/, '');
   return plain(a) === plain(b);

@@ -14,7 +14,7 @@ import { interruption } from './interruption.js';
 import { pullImage } from './rpull-image.js';
 import { RpullProgress } from './rpull-progress.js';
 
-/** Proxy plugins that serve images of other kinds. Any other name may be one that was given to ours. */
+/** Proxy plugins that serve other image formats. Any other name may be an alias of obd-ts. */
 const OTHER_SNAPSHOTTERS: readonly string[] = [
   ...['stargz', 'soci', 'nydus', 'nydus-overlayfs', 'fuse-overlayfs', 'cvmfs-snapshotter'],
   ...['overlayfs', 'native', 'btrfs', 'zfs', 'devmapper', 'blockfile', 'erofs', 'nix'],

@@ -1,4 +1,4 @@
-/** What `obdctl mount` was given, as an image config for obd-blockd. */
+/** Turns the argument of `obdctl mount` into an image config for obd-blockd. */
 import { resolve } from 'node:path';
 import type { Platform } from '../convert/platform.js';
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -25,14 +25,14 @@ export interface ServableOptions {
   readonly hostsDirectory: string;
   readonly signal: AbortSignal;
   readonly known: KnownManifests;
-  /** Called when the registry is away, and a manifest that it gave earlier is used. */
+  /** Called when the registry is unavailable, and its last known manifest is used. */
   readonly onAway: (known: KnownManifest, error: unknown) => void;
 }
 
 /**
  * @param image - A path that begins with "/" or ".", `oci:DIR[:TAG]`, or a reference.
- * @throws {ObdError} `InvalidArgument`, `NotFound`, `FailedPrecondition` for an image that is not overlaybd's, and
- *   what a registry answers.
+ * @throws {ObdError} `InvalidArgument`, `NotFound`, `FailedPrecondition` if the image is not an overlaybd image, and
+ *   errors of a registry.
  */
 export async function servableImage(
   image: string,

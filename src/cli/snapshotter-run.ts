@@ -30,7 +30,7 @@ import type { Reloading } from './reloading.js';
 const PROGRAM = 'obd-snapshotter';
 /** An attachment may wait for a slow registry. Waiting longer would have systemd kill this process. */
 const STOP_GRACE_MS = 10_000;
-/** TCP and TLS to a registry that may have a layer. A pull waits for it, once a minute and registry. */
+/** For TCP and TLS to a registry that may have a layer. A pull waits for it, once a minute and registry. */
 const PROBE_CONNECT_MS = 1_500;
 
 const EPILOGUE = `\
@@ -85,14 +85,14 @@ async function serve(configPath: string | undefined, reloading: Reloading): Prom
     log,
   });
   const apply = (fresh: SnapshotterConfig): (keyof SnapshotterConfig)[] => {
-    // A file that the next start would refuse is refused now.
+    // Refuses a file that the next start would refuse.
     pluginsOf(fresh);
     const { plain_http, hosts, hosts_dir } = fresh.registry;
     registryHosts.replace(plain_http, hosts, hosts_dir);
     credentials.replace(fresh.docker_config);
     registry.forgetLogins();
     for (const [name, { credentials: own, registry }] of namespaces) {
-      // One that is new, or gone, takes a restart. Until then one that is gone keeps the login that it had last.
+      // Adding or removing a namespace takes a restart. Until then a removed one keeps its last login.
       const login = fresh.namespaces[name];
       if (login !== undefined) own.replace(login.docker_config);
       registry.forgetLogins();
@@ -109,11 +109,11 @@ async function serve(configPath: string | undefined, reloading: Reloading): Prom
   devices.close();
   for (const { registry } of namespaces.values()) await registry.close();
   await registry.close();
-  // An attachment that a client no longer waits for must not keep the process.
+  // An attachment without a waiting client must not keep the process running.
   process.exit();
 }
 
-/** Runs it as the command line says, to its end. */
+/** Runs the daemon until it is told to stop. */
 export async function runSnapshotter(reloading: Reloading): Promise<void> {
   try {
     const { config } = await commandLine(PROGRAM, hideBin(process.argv))

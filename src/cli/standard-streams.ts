@@ -1,8 +1,8 @@
 /**
- * Keeps a command running when its output is not taken: a reader that went away, a full disk, a lost terminal.
+ * Keeps a command running when it cannot write its output: a closed pipe, a full disk, a lost terminal.
  *
- * What is printed on standard error is only told, so nothing follows from its loss. A result that standard output did
- * not take makes the exit status 1, unless its reader has read enough (EPIPE, as in `obdctl devices | head`).
+ * Lost messages on standard error have no effect. A result lost on standard output makes the exit status 1, unless its
+ * reader has read enough (EPIPE, as in `obdctl devices | head`).
  */
 import { EXIT_FAILED } from './failure.js';
 

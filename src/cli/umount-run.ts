@@ -19,7 +19,7 @@ export async function runUmount(directory: string, blockd: string): Promise<void
     await detach(client, place);
   } catch (error) {
     if (!hasCode(error, ErrorCodes.Unavailable)) throw error;
-    // The next daemon takes away a device that nobody uses and whose description is gone.
+    // The next daemon removes an unused device without a description.
     process.stderr.write(
       'obdctl: obd-blockd is not running; it removes the device when it starts\n',
     );
@@ -30,8 +30,8 @@ export async function runUmount(directory: string, blockd: string): Promise<void
 }
 
 /**
- * Other mount namespaces have copies of a mount for a moment, as while a container starts, or for as long as they exist.
- * @throws {ObdError} `Busy` if it stays so: the directory is then free, and all can be done again.
+ * Other mount namespaces hold copies of a mount, for a moment while a container starts, or for as long as they exist.
+ * @throws {ObdError} `Busy` if a copy stays: the directory is then free, and the command can be repeated.
  */
 async function detach(client: BlockdClient, { directory, deviceId }: DeviceMount): Promise<void> {
   for (const pauseMs of BUSY_PAUSES_MS) {
@@ -55,7 +55,7 @@ async function detach(client: BlockdClient, { directory, deviceId }: DeviceMount
   }
 }
 
-/** The description of the device is there exactly as long as a mount of ours, whole or half made. */
+/** The device's description exists exactly as long as a mount of ours, complete or unfinished. */
 async function checkOurs(directory: string, configPath: string): Promise<void> {
   try {
     await access(configPath);

@@ -1,5 +1,5 @@
 /**
- * Goal: a configuration is used as it is written or refused with its file, the key and the remedy; never half of it.
+ * Goal: a configuration is applied as a whole, or refused with its file, the key and the remedy.
  * Method: real files, and a schema with every kind of value that the daemons' have.
  */
 import assert from 'node:assert/strict';

@@ -1,9 +1,9 @@
 /**
  * Reads a daemon's TOML configuration, once, at start.
  *
- * Guaranteed of what is returned: the file was whole and every key in it is one that the schema knows, of the type
- * that the schema wants. A key that is not known is an error and not a warning, because the operator who wrote
- * it believes that it does something. Every message names the file, the key and what would be right there.
+ * Guarantees: the file was whole, the schema has every key in it, and every value has the schema's type. An unknown key
+ * is an error and not a warning, because the operator who wrote it believes that it does something. Every message names
+ * the file, the key and the remedy.
  */
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
@@ -12,13 +12,13 @@ import * as z from 'zod';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 
 export interface ConfigFileOptions {
-  /** Set where nobody asked for this very file: if it is missing, every key has its default. */
+  /** Set for a default path: if the file is missing, every key has its default. */
   readonly mayBeMissing?: boolean;
 }
 
 /**
- * @param schema - Strict objects all through, or an unknown key goes unnoticed.
- * @throws {ObdError} `InvalidArgument` for what is wrong in the file, `NotFound`, `Io`.
+ * @param schema - Strict objects at every level, or an unknown key goes unnoticed.
+ * @throws {ObdError} `InvalidArgument` for mistakes in the file, `NotFound`, `Io`.
  */
 export async function readConfigFile<T>(
   path: string,
@@ -66,7 +66,7 @@ function parseToml(path: string, text: string): unknown {
     return parse(text);
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
-    // The first line of its message; a drawing of the place follows.
+    // Only the first line of its message; an excerpt of the file follows.
     const [problem = ''] = error.message.split('\n');
     throw new ObdError(
       ErrorCodes.InvalidArgument,
@@ -85,7 +85,7 @@ function problemsOf(issue: z.core.$ZodIssue, schema: z.ZodType): string[] {
   );
 }
 
-/** `registry.hosts.localhost`, with quotes around what TOML would want them around. */
+/** `registry.hosts.localhost`, with quotes where TOML needs them. */
 function keyText(path: readonly PropertyKey[]): string {
   const parts = path.map(String);
   return parts.map((part) => (/^[A-Za-z0-9_-]+$/.test(part) ? part : `'${part}'`)).join('.');

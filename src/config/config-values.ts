@@ -1,4 +1,4 @@
-/** The kinds of values that more than one daemon's configuration has, and what is said of a wrong one. */
+/** Value types that several daemons' configurations share, with their error messages. */
 import { isAbsolute } from 'node:path';
 import * as z from 'zod';
 
@@ -65,21 +65,21 @@ function millisecondsOf(text: string): number {
 
 export const logLevel = z.enum(['error', 'warn', 'info', 'debug']);
 
-/** The arguments of RegistryHosts: who speaks plain HTTP, where the registry of a name answers, containerd's directory. */
+/** The arguments of RegistryHosts: plain HTTP registries, other addresses of registries, containerd's directory. */
 export const registryTable = z.strictObject({
   plain_http: z.array(z.string()).default([]),
   hosts: z.record(z.string(), z.string()).default({}),
   hosts_dir: absolutePath.default('/etc/containerd/certs.d'),
 });
 
-/** What every daemon's configuration has: spread it into the schema. */
+/** The keys of every daemon's configuration: spread them into the schema. */
 export const commonKeys = {
   docker_config: absolutePath.optional(),
   log_level: logLevel.default('info'),
   registry: registryTable.prefault({}),
 };
 
-/** These with their defaults, or a likely value where the default is none: the end of every daemon's example. */
+/** commonKeys with their defaults, or a likely value where there is no default: the end of every daemon's example. */
 export const COMMON_KEYS_EXAMPLE = `\
 # Logins for registries. By default $DOCKER_CONFIG/config.json, and that is ~/.docker.
 docker_config = "/etc/obd-ts/docker.json"

@@ -9,7 +9,7 @@ export function chainIds(diffIds: readonly string[]): string[] {
 }
 
 /**
- * The config with other diff IDs: all else, known or not, stays as it is and where it is.
+ * The config with other diff IDs: all other keys, known or not, keep their values and order.
  *
  * @param config - A parsed image config.
  */

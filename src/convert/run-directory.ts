@@ -1,12 +1,12 @@
 /**
- * The directory of one run of obdconv, in `--work-dir`: its work directories, and notes of what it has begun elsewhere.
+ * The directory of one run of obdconv, in `--work-dir`: its work directories, and notes of its open uploads.
  *
  *   obdconv-XXXXXX/owner       the process (src/io/process-identity.ts), written first
  *   obdconv-XXXXXX/upload-N    an upload session at a registry, as JSON, for as long as it is open
  *
- * The run removes it at its end. What a killed run left is removed by the next run in the same `--work-dir`: only
- * directories of this user, whose process has ended. Where that cannot be told (another machine on a shared disk, an
- * older obdconv), the directory must not have changed for a day.
+ * The run removes it at its end. The next run in the same `--work-dir` removes orphaned directories of killed runs: only
+ * directories of this user whose process has ended. If that is unknown (another machine on a shared disk, an older
+ * obdconv), the directory must not have changed for a day.
  */
 import {
   lstatSync,
@@ -56,12 +56,12 @@ export class RunDirectory {
     try {
       writeFileSync(path, JSON.stringify(session));
     } catch {
-      // Without a note the registry expires the session, should this run be killed.
+      // Without a note, only the registry expires the session of a killed run.
     }
     return () => rmSync(path, { force: true });
   };
 
-  /** Idempotent, and never throws: what it cannot remove, the next run does. */
+  /** Idempotent, and never throws: the next run removes the rest. */
   remove(): void {
     removeTree(this.path);
   }
@@ -117,7 +117,7 @@ function sessionsIn(path: string): UploadSession[] {
       try {
         return [uploadSession.parse(JSON.parse(readSmall(join(path, name)) ?? ''))];
       } catch {
-        // Killed while it was written: the session is the registry's to expire.
+        // The run was killed while it wrote the note: the registry will expire the session.
         return [];
       }
     });

@@ -1,6 +1,6 @@
 /**
- * The directory that holds what the conversion of one image needs until it is over: one change set and the layers
- * written so far. It has a random name inside the run's directory (run-directory.ts) and goes with the conversion.
+ * Directory for the conversion of one image: one change set and the layers written so far. It has a random name inside
+ * the run's directory (run-directory.ts); the conversion removes it at its end.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -18,17 +18,17 @@ export class WorkDirectory {
     return join(this.path, name);
   }
 
-  /** Idempotent, and never throws: what it cannot remove is no reason to call a conversion failed. */
+  /** Idempotent, and never throws: a file that it cannot remove must not fail the conversion. */
   remove(): void {
     try {
       rmSync(this.path, { recursive: true, force: true });
     } catch {
-      // It goes with the run's directory.
+      // It is removed with the run's directory.
     }
   }
 }
 
-/** Runs a system call on a file of the work directory; the directory is what a user can do about it. */
+/** Runs a system call on a file of the work directory; errors name the directory, which the user can change. */
 export function guarded<T>(path: string, call: () => T): T {
   try {
     return call();

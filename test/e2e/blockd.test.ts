@@ -1,7 +1,7 @@
 /**
- * Goal: obd-blockd serves what the registry has, byte for byte, or an error that names what is wrong; and whatever
- * happens to registry, disk or itself, it neither hangs, nor lies, nor leaves anything behind.
- * Its devices go on with the next daemon, however it ended, and whoever reads them sees no error.
+ * Goal: obd-blockd serves the registry's bytes unchanged, or an error that names the cause; when the registry, the disk or
+ * the daemon fails, it neither hangs, nor serves wrong bytes, nor leaves anything behind.
+ * The next daemon takes over its devices after any kind of exit, and their readers see no error.
  * Method: the real daemon, a real registry whose files are damaged and which goes away, devices of this kernel read with
  * dd, also while the daemon is killed and started; mounts, loop devices and processes are looked for afterwards.
  */
@@ -225,7 +225,7 @@ describe('obd-blockd', { skip: unfit, timeout: 600_000 }, () => {
       const { path } = await daemon.client.attach('full', config);
       await assertReads(path, disk);
       await assertReads(path, disk);
-      // Half of so small a disk is left to others: chunks were evicted for those that came later.
+      // The cache leaves half of so small a disk free: it evicted chunks for later ones.
       const { bavail, bsize } = statfsSync(daemon.stateDirectory);
       assert.ok(bavail * bsize >= 1.5 * 2 ** 20, `${bavail * bsize} bytes are free`);
       await daemon.client.detach('full');
@@ -410,7 +410,7 @@ class Reader {
 
   constructor(path: string, disk: Buffer) {
     this.#run = this.#loop(path, disk);
-    // Whoever asks next is told.
+    // The next progress() or stop() rejects with this error.
     this.#run.catch(() => {});
   }
 
@@ -418,7 +418,7 @@ class Reader {
     for (; !this.#cancelled; this.#rounds++) await assertReads(path, disk);
   }
 
-  /** Waits until it has read the device once from now on. */
+  /** Waits until it has read the whole device once, starting after this call. */
   async progress(): Promise<void> {
     const wanted = this.#rounds + 2;
     while (this.#rounds < wanted) await Promise.race([this.#run, setTimeout(10)]);

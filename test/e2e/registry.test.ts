@@ -1,9 +1,9 @@
 /**
- * Goal: an image goes from a real registry that asks for a password to the same registry, converted, and
- * can be read from there by ranges; without the password, or with another, nothing happens and the remedy
- * is said.
- * Method: Debian's docker-registry with htpasswd. The source is put there by skopeo, where it is installed;
- * what arrives must have the digests of a conversion between directories.
+ * Goal: obdconv converts an image from a password-protected registry into the same registry, where ranges
+ * of it can be read; without the password, or with a wrong one, nothing changes and the error names the
+ * remedy.
+ * Method: Debian's docker-registry with htpasswd. skopeo pushes the source, if it is installed; the result
+ * must have the digests of a conversion between directories.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';

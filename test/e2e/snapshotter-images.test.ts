@@ -1,8 +1,8 @@
 /**
  * Goal: under a real containerd and runc, images run from obd-ts: plain ones, overlaybd ones pulled as a whole and
- * overlaybd ones pulled lazily, whose containers share one device and one mount; and when all is removed, all is gone.
- * Method: an image of three small layers made of this machine's shell, converted by obdconv; every daemon a process of its
- * own; the registry's access log says what was fetched.
+ * overlaybd ones pulled lazily, whose containers share one device and one mount; removing all images leaves nothing.
+ * Method: an image of three small layers made of this machine's shell, converted by obdconv; every daemon is a separate
+ * process; the registry's access log shows the fetches.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -24,7 +24,7 @@ import { addProgram, goArchitecture, layerOf } from '../support/runnable-image.j
 import { mountsIn, SnapshotsClient, SnapshotterProcess } from '../support/snapshotter-process.js';
 
 const BALLAST_BYTES = 8 << 20;
-/** The container waits for its reads by then. */
+/** After this time the container waits for its reads. */
 const DEAD_MS = 1000;
 const KILLS = 4;
 const KILL_AFTER_MS_MAX = 200;
@@ -36,7 +36,7 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
   let containerd: PrivateContainerd;
   let blockd: BlockdProcess;
   let snapshotter: SnapshotterProcess;
-  /** Undoes what before() has come to, last first. */
+  /** Undoes the completed steps of before(), last first. */
   const undo: (() => Promise<void>)[] = [];
   let plain: string;
   let converted: string;
@@ -49,7 +49,7 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
     undo.push(() => containerd.stop());
     const hosts = `[registry.hosts]\n"127.0.0.1" = "${containerd.registry}"\n`;
     blockd = await BlockdProcess.start(hosts);
-    // The devices go with the images, when containerd stops, and so the daemon last.
+    // Stop the daemon last: stopping containerd removes the images, and then their devices.
     undo.splice(1, 0, () => blockd.stop());
     snapshotter = await SnapshotterProcess.start({
       socket: containerd.snapshotterSocket,
@@ -104,7 +104,7 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
     assert.deepEqual(mountsIn(snapshotter.directory), []);
     assert.deepEqual(readdirSync(join(snapshotter.root, 'snapshots')), []);
   };
-  /** containerd's client pauses for some seconds before it connects to a plugin again that was away. */
+  /** containerd's client pauses for some seconds before it reconnects to a plugin. */
   const containerdIsBack = async () => {
     for (let turn = 0; turn < RECONNECT_TURNS_MAX; turn++) {
       const tried = containerd.ctr('snapshots', '--snapshotter', 'obd-ts', 'ls');
@@ -187,7 +187,7 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
     await blockd.restart();
     await snapshotter.restart();
     await containerdIsBack();
-    // What the container read is also kept outside of it: ctr was seen to print nothing, once, on a busy machine.
+    // The container also writes to a file outside: once, on a busy machine, ctr printed nothing.
     const kept = join(folder, 'kept');
     mkdirSync(kept);
     const mount = `type=bind,src=${kept},dst=/mnt,options=rbind:rw`;
@@ -230,7 +230,7 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
   });
 
   test('pulled as nerdctl does, without the image reference, an image is served lazily and run', async () => {
-    // nerdctl fetches the documents, and prepares each layer with its annotations and chain ID alone.
+    // nerdctl fetches the documents, and prepares each layer with its annotations and chain ID only.
     await containerd.ctr('content', 'fetch', '--plain-http', converted);
     const connection = connectContainerd(containerd.socket, containerd.namespace);
     try {
@@ -263,7 +263,7 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
 
   test('without the image reference, the registry is found in the content store', async () => {
     await containerd.ctr('content', 'fetch', '--plain-http', converted);
-    // As after a pull of the same image from a repository that has lost it since.
+    // As after a pull of the same image from a repository that lacks it now.
     const { target } = await imageOf(converted);
     const source = 'containerd.io/distribution.source.127.0.0.1=gone/elsewhere,sample';
     await containerd.ctr('content', 'label', target, source);
@@ -290,7 +290,7 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
     await nothingLeft();
   });
 
-  /** Each time the image is there no more, is asked for, and the snapshotter dies on the way. */
+  /** Each turn requests the unmounted image, and kills the snapshotter on the way. */
   async function killedWhileMounting(client: SnapshotsClient, image: string): Promise<void> {
     for (let kill = 0; kill < KILLS; kill++) {
       for (const target of mountsIn(snapshotter.directory)) execFileSync('umount', [target]);
@@ -330,7 +330,7 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
   }
 });
 
-/** A shell and what it needs, something large, and a change to both. */
+/** A shell with its libraries, a large file, and a change to both. */
 function sampleLayers(folder: string): LayerSource[] {
   return [
     layerOf(join(folder, 'one'), (root) => {

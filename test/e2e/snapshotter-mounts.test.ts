@@ -1,8 +1,8 @@
 /**
- * Goal: overlaybd layers become snapshots without bytes, their image one device and one mount whatever the number of
- * containers, and whatever goes wrong on the way leaves nothing behind.
- * Method: a Snapshotter in this process with real mounts of real loop devices in the daemon's place (which alone can be
- * made to fail as wanted), opened again and again on the same directory.
+ * Goal: overlaybd layers become snapshots without bytes, their image one device and one mount for any number of
+ * containers, and failures on the way leave nothing behind.
+ * Method: a Snapshotter in this process, reopened on the same directory, with real mounts of real loop devices in place of
+ * the daemon (only these can fail on demand).
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -48,7 +48,7 @@ let devices: LoopDevices;
 let snapshotter: Snapshotter;
 let repoBlobUrl: string | undefined;
 let logged: string[];
-/** What containerd's content store knows of layers whose client says nothing. */
+/** Layer blobs in containerd's content store, for clients that send no annotations. */
 const blobsByChain = new Map<string, OverlaybdBlob>();
 
 const say = (fields: object, message: string) =>
@@ -73,13 +73,13 @@ async function open(): Promise<void> {
   });
 }
 
-/** Some seconds after the commit that left an image without users. */
+/** Resolves when all devices are detached: some seconds after a commit leaves their image unused. */
 async function letGo(): Promise<void> {
   const signal = AbortSignal.timeout(20_000);
   while (deviceIds().length > 0) await sleep(50, undefined, { signal });
 }
 
-/** As after a kill: nothing is let go of but the lock on the database, and what was under way is not. */
+/** As after a kill: close() releases only the database lock, and nothing stays in flight. */
 async function reopen(): Promise<void> {
   snapshotter.close();
   await open();
@@ -92,7 +92,7 @@ const request = (key: string, parent = '', labels = {}) => ({
   namespace: 'ns',
 });
 
-/** Whether there is nothing to download. */
+/** @returns Whether the layer needs no download. */
 async function prepareLayer(
   ref: string,
   parent: string,
@@ -138,7 +138,7 @@ describe('snapshots', { skip: unfit }, () => {
   afterEach(async () => {
     devices.isDown = false;
     devices.failure = undefined;
-    // Whatever a test leaves can be removed, children first, and then nothing is left.
+    // Removing all snapshots, children first, must leave nothing.
     for (const { name } of snapshotter.list(() => true).toReversed())
       await snapshotter.remove(name);
     await snapshotter.cleanup();
@@ -157,7 +157,7 @@ describe('snapshots', { skip: unfit }, () => {
     assert.equal(labels[REF_LABEL], TOP);
     assert.equal(labels[SERVED_LABEL], 'lazy');
     assert.equal(devices.made, 0);
-    // Another namespace, or a lost answer: there it is.
+    // As for another namespace, or after a lost answer.
     assert.ok(await prepareLayer(TOP, BASE, blob('b')));
     assert.equal(snapshotter.list(() => true).length, 2);
   });
@@ -224,7 +224,7 @@ describe('snapshots', { skip: unfit }, () => {
       ErrorCodes.Unauthorized,
       /"sha256:[0-9a-f]{64}" \(2 layers from http:\/\/localhost:5000\/v2\/app\): the registry wants a login; give obd-blockd credentials/,
     );
-    // To containerd these would mean that there is a snapshot, or no parent.
+    // containerd would read these as an existing snapshot, or a missing parent.
     for (const code of [ErrorCodes.AlreadyExists, ErrorCodes.NotFound]) {
       devices.failure = new ObdError(code, 'blob');
       await rejects(snapshotter.prepare(request('c', top)), ErrorCodes.FailedPrecondition, /blob/);

@@ -1,6 +1,6 @@
 /**
- * A registry that speaks TLS, at 127.0.0.77:443, and tries to have uploads, downloads and logins leave it for a trap that
- * speaks plain HTTP. The trap keeps what it was asked.
+ * A TLS registry at 127.0.0.77:443 that tries to redirect uploads, downloads and logins to a trap that speaks plain HTTP.
+ * The trap records its requests.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -10,18 +10,18 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 
 const ADDRESS = '127.0.0.77';
-/** The one port of this machine that is reached over TLS without being configured. */
+/** The only local port that clients reach over TLS without configuration. */
 const PORT = 443;
 
 export type Lure = 'upload' | 'download' | 'token';
 
 export class AstrayRegistry {
   readonly host = `${ADDRESS}:${PORT}`;
-  /** Of a certificate that clients must trust: SSL_CERT_FILE. */
+  /** Path of a certificate that clients must trust: SSL_CERT_FILE. */
   readonly certificate: string;
-  /** `METHOD PATH AUTHORIZATION` of every request that came to the trap. */
+  /** `METHOD PATH AUTHORIZATION` of every request to the trap. */
   readonly trapped: string[] = [];
-  /** The same of those that came here. */
+  /** The same of every request to this registry. */
   readonly seen: string[] = [];
   lure: Lure = 'upload';
   readonly #folder: string;

@@ -1,4 +1,4 @@
-/** A registry's blob in memory: the edge at which tests count, delay, refuse and damage what is fetched. */
+/** A registry's blob in memory: lets tests count, delay, refuse and damage fetches. */
 import { ErrorCodes, ObdError } from '../../src/errors.js';
 import type {
   AttemptOptions,
@@ -19,19 +19,19 @@ export class BlobDouble implements BlobRanges {
   readonly digest: string;
   readonly sizeBytes: number;
   readonly requests: FetchedRange[] = [];
-  /** The most requests that were under way at once. */
+  /** The most requests that were in flight at once. */
   parallelMax = 0;
-  /** Called for each request, before it is answered: may wait, and may throw. */
+  /** Called before each answer: may wait, and may throw. */
   before: (request: FetchedRange, signal: AbortSignal | undefined) => Promise<void> =
     async () => {};
   /** May change the bytes of an answer. */
   damage: (target: Uint8Array, request: FetchedRange) => void = () => {};
-  /** May answer with a stream of all in place of a range. */
+  /** May answer with a stream of the whole blob in place of a range. */
   whole: () => WholeBlob | undefined = () => undefined;
   readonly #bytes: Uint8Array;
   #parallel = 0;
 
-  /** @param digest - Of other bytes, for a registry that lies. */
+  /** @param digest - The digest of other bytes makes a registry that lies. */
   constructor(
     bytes: Uint8Array,
     repository = 'registry.example/app',
@@ -73,7 +73,7 @@ export class BlobDouble implements BlobRanges {
   }
 }
 
-/** For `before`: waits until the request is given up, as a registry that hangs makes one wait. */
+/** For `before`: hangs until the request is aborted. */
 export async function stall(
   _request: FetchedRange,
   signal: AbortSignal | undefined,
@@ -83,17 +83,17 @@ export async function stall(
   });
 }
 
-/** For `before`: the registry is away. */
+/** For `before`: the registry is unavailable. */
 export async function unavailable(): Promise<void> {
   throw new ObdError(ErrorCodes.Unavailable, 'Cannot read: the registry double is down');
 }
 
-/** For `before`: the registry does not have it. */
+/** For `before`: the registry lacks the blob. */
 export async function gone(): Promise<void> {
   throw new ObdError(ErrorCodes.NotFound, 'Cannot read: the registry double does not have it');
 }
 
-/** `length` bytes in which no two places look alike, so that a byte from elsewhere is noticed. */
+/** `length` bytes in which no two places look alike, so that tests notice a byte from elsewhere. */
 export function distinctBytes(length: number, seed = 1): Buffer {
   const bytes = Buffer.alloc(Math.ceil(length / 4) * 4);
   for (let i = 0; i < bytes.length; i += 4) {

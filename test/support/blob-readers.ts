@@ -1,4 +1,4 @@
-/** Threads that read one blob of a cache, each through a handle of its own, as the daemon's do. */
+/** Threads that read one blob of a cache, each through its own handle, as the daemon's do. */
 import { once } from 'node:events';
 import type { Worker } from 'node:worker_threads';
 import { type Handlers, ThreadCalls } from '../../src/blockd/thread-calls.js';
@@ -16,7 +16,7 @@ interface Range {
   readonly length: number;
 }
 
-/** What a thread asks for. */
+/** Calls from a reader thread to the main thread. */
 export type ReaderCalls = {
   fetch(range: Range & { readonly waitMs: number | undefined }): readonly HeldChunk[];
   distrusted(range: Range): void;
@@ -24,7 +24,7 @@ export type ReaderCalls = {
   closed(nothing: undefined): void;
 };
 
-/** What a thread does; it fails where a byte is wrong. */
+/** Calls from the main thread to a reader thread; reads reject on a wrong byte. */
 export type ThreadsCalls = {
   read(range: Range): void;
   readLocal(range: Range): boolean;
@@ -33,7 +33,7 @@ export type ThreadsCalls = {
   readAtRandom(how: {
     readonly seed: number;
     readonly reads: number;
-    /** How many of the reads forget first. */
+    /** Share of the reads that forget first. */
     readonly forgetShare: number;
     readonly parallel: number;
   }): void;
@@ -42,7 +42,7 @@ export type ThreadsCalls = {
 
 export type ReadingThread = ThreadCalls<ThreadsCalls, ReaderCalls>;
 
-/** Runs `work` with `count` threads, which are closed afterwards. */
+/** Runs `work` with `count` threads, then closes them. */
 export async function withReadingThreads(
   cache: BlockCache,
   blob: BlobDouble,
@@ -68,7 +68,7 @@ export async function withReadingThreads(
   }
 }
 
-/** Threads that read a blob that is no cache's; `fetch` stores what they miss. They are to be terminated. */
+/** Threads that read a blob outside any cache; `fetch` stores missing chunks. The caller must terminate them. */
 export function startReadingThreads(
   share: BlobShare,
   count: number,

@@ -1,4 +1,4 @@
-/** A thread that reads a blob of another thread's cache, whose bytes are distinctBytes(), and checks every one. */
+/** A thread that reads a blob of another thread's cache, and compares every byte with distinctBytes(). */
 import assert from 'node:assert/strict';
 import { parentPort, workerData } from 'node:worker_threads';
 import { ThreadCalls } from '../../src/blockd/thread-calls.js';

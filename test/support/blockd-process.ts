@@ -1,4 +1,4 @@
-/** obd-blockd as a process of a test's own, under a directory of its own in /var/tmp, and what is left of it. */
+/** Runs obd-blockd as a process in a new directory of /var/tmp, and finds its leftovers. */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -11,7 +11,7 @@ import { fuseFile } from '../../src/blockdev/fuse/fuse-file.js';
 import { programArguments } from './program.js';
 import { mountsIn } from './snapshotter-process.js';
 
-/** In a machine under emulation, beside another, it has taken more than one. */
+/** In an emulated machine, next to another one, the start has taken more than a minute. */
 const START_MS_MAX = 180_000;
 const STOP_MS_MAX = 30_000;
 
@@ -41,8 +41,8 @@ export class BlockdProcess {
   }
 
   /**
-   * @param more - Of the configuration, besides where things are.
-   * @param prepare - Told the state directory before the daemon starts.
+   * @param more - Configuration after the paths.
+   * @param prepare - Called with the state directory before the daemon starts.
    */
   static async start(
     more = '',
@@ -61,7 +61,7 @@ export class BlockdProcess {
     return daemon;
   }
 
-  /** Runs `body` with a daemon that must leave nothing; one whose test fails is only ended. */
+  /** Runs `body` with a daemon that must leave nothing; a failed test only ends the daemon. */
   static async with(body: (daemon: BlockdProcess) => Promise<void>): Promise<void> {
     const daemon = await BlockdProcess.start();
     try {
@@ -96,7 +96,7 @@ export class BlockdProcess {
     );
   }
 
-  /** Of the one that runs. */
+  /** Process id of the running daemon. */
   get pid(): number {
     assert.ok(this.#child?.pid !== undefined);
     return this.#child.pid;
@@ -107,7 +107,7 @@ export class BlockdProcess {
     return existsSync(path) ? readFileSync(path, 'utf8') : '';
   }
 
-  /** Of all runs. */
+  /** Log lines of all runs. */
   log(): LogLine[] {
     const lines = this.logText().split('\n').slice(0, -1);
     return lines.map((line) => JSON.parse(line) as LogLine);
@@ -136,7 +136,7 @@ export class BlockdProcess {
     return child.exitCode;
   }
 
-  /** What there is of it besides itself and its files. */
+  /** Its mounts, loop devices and processes, without the daemon itself. */
   debris(): string[] {
     const devices = `${this.stateDirectory}/devices/`;
     return [
@@ -158,7 +158,7 @@ export class BlockdProcess {
   }
 }
 
-/** Other than folders. */
+/** Lists everything except folders. */
 function filesIn(directory: string): string[] {
   const entries = readdirSync(directory, { recursive: true, withFileTypes: true });
   return entries.filter((entry) => !entry.isDirectory()).map(({ name }) => name);

@@ -1,6 +1,6 @@
 /**
- * A file on a disk whose plug can be pulled: what was synced stays, and of the rest any part of any write,
- * in any order, may or may not have reached the disk.
+ * A file on a disk that can lose power: synced bytes stay. Any part of any other write, in any order, may or
+ * may not have reached the disk.
  */
 import type { DurableFile } from '../../src/cache/durable-file.js';
 
@@ -14,11 +14,11 @@ interface Write {
 
 export class CrashingFile implements DurableFile {
   readonly sizeBytes: number;
-  /** It is in memory. */
+  /** The file is in memory. */
   readonly fd = -1;
-  /** Each sync() asks: 'lost' is a disk that fails, and the kernel drops what was not written. */
+  /** Called by each sync(): 'lost' is a failing disk, and the kernel drops the dirty pages. */
   onSync: () => 'good' | 'lost' = () => 'good';
-  /** As reads see it. */
+  /** Content for reads. */
   #current: Buffer;
   #durable: Buffer;
   #pending: Write[] = [];
@@ -60,7 +60,7 @@ export class CrashingFile implements DurableFile {
 
   async close(): Promise<void> {}
 
-  /** Afterwards the file reads as what reached the disk. */
+  /** Afterwards the file has the bytes that reached the disk. */
   powerLoss(): void {
     for (const { offset, bytes } of this.#pending) {
       for (let at = 0; at < bytes.length; at += TORN_BYTES) {

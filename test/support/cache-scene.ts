@@ -1,4 +1,4 @@
-/** A cache in a directory of its own, and a blob whose every byte is known, for tests. */
+/** A cache in a new directory, and a blob whose every byte is known, for tests. */
 import assert from 'node:assert/strict';
 import { BlockCache, type BlockCacheOptions } from '../../src/cache/block-cache.js';
 import { CHUNK_BYTES } from '../../src/cache/chunk-set.js';
@@ -31,7 +31,7 @@ export async function assertReads(
   assert.ok(found.equals(CONTENT.subarray(offset, offset + length)), `[${offset}, +${length})`);
 }
 
-/** Runs `work` on a cache, which is closed afterwards, and the faults it survives. */
+/** Runs `work` on a cache and the list of faults it survives, then closes the cache. */
 export async function withCache<T>(
   work: (cache: BlockCache, directory: string, faults: ObdError[]) => Promise<T>,
   options: Omit<BlockCacheOptions, 'report'> = ROOM,

@@ -1,7 +1,6 @@
 /**
- * A containerd and a registry of a test's own, under one directory in /var/tmp, and their end, after which nothing
- * of them may be left. The same shell functions as the quickstart's start and stop them
- * (scripts/private-services.sh).
+ * A private containerd and registry for a test, under one directory in /var/tmp. Stopping them must leave nothing.
+ * The quickstart's shell functions start and stop them (scripts/private-services.sh).
  *
  * containerd there has the snapshotters overlayfs and native, and obd-ts as a proxy plugin at `snapshotterSocket`:
  * start one there before its first use.
@@ -17,7 +16,7 @@ import { promisify } from 'node:util';
 const ROOT = repositoryRoot();
 const SCRIPT = join(ROOT, 'scripts', 'private-services.sh');
 const PATH = `${process.env['PATH']}:/usr/local/sbin:/usr/sbin:/sbin`;
-/** Of the same build as this file. */
+/** Programs of the same build as this file. */
 const BIN = join(import.meta.dirname, '..', '..', 'src', 'bin');
 const EXTENSION = import.meta.filename.slice(-2);
 const LOADER = EXTENSION === 'ts' ? ['--import', 'tsx'] : [];
@@ -29,26 +28,26 @@ const run = promisify(execFile);
 export const unfit = reasonToSkip();
 
 export interface ContainerdOptions {
-  /** Where the programs of another containerd lie. */
+  /** Folder of another containerd's programs. */
   readonly folder?: string | undefined;
   /** The whole configuration; by default the one of scripts/private-services.sh, without CRI. */
   readonly configure?: (containerd: PrivateContainerd) => string;
   /**
-   * Runs when the registry serves and containerd does not yet. One with CRI asks its snapshotter at its start, and pauses for
-   * seconds before it asks again.
+   * Runs when the registry serves and containerd does not yet. containerd with CRI calls its snapshotter at its start, and
+   * pauses for seconds before it retries.
    */
   readonly first?: (containerd: PrivateContainerd) => Promise<void>;
 }
 
 export class PrivateContainerd {
-  /** Short, as the paths of unix sockets have to be. */
+  /** Short, because paths of unix sockets must be short. */
   readonly directory: string;
   /** host:port, speaking plain HTTP. */
   readonly registry: string;
   readonly socket: string;
   /** Where containerd looks for the snapshotter obd-ts. */
   readonly snapshotterSocket: string;
-  /** In which ctr() works: that of the quickstart's functions. */
+  /** The namespace of ctr(), and of the quickstart's functions. */
   readonly namespace: string;
 
   readonly #path: string;
@@ -89,7 +88,7 @@ export class PrivateContainerd {
   /**
    * Starts obd-blockd and obd-snapshotter, from the same build as the test. stop() stops them too.
    *
-   * @param more - Of the snapshotter's configuration, besides where things are.
+   * @param more - Configuration of the snapshotter after the paths.
    */
   async startObd(more = ''): Promise<void> {
     const file = (name: string) => join(this.directory, name);
@@ -112,7 +111,7 @@ export class PrivateContainerd {
     );
   }
 
-  /** In a session of its own and with its id in a file, as stop_service wants them. */
+  /** Starts a new session and writes the process id to a file, as stop_service() expects. */
   async #startDaemon(
     name: string,
     socket: string,
@@ -139,7 +138,7 @@ export class PrivateContainerd {
     child.unref();
   }
 
-  /** What `ctr` prints. */
+  /** @returns The output of `ctr`. */
   async ctr(...args: readonly string[]): Promise<string> {
     const options = ['--address', this.socket, '--namespace', this.namespace];
     const { stdout } = await run('ctr', [...options, ...args], {
@@ -164,13 +163,13 @@ export class PrivateContainerd {
     return reference;
   }
 
-  /** The lines of the registry's access log: what was really asked of it. */
+  /** The lines of the registry's access log: the actual requests. */
   async requests(): Promise<string[]> {
     const text = await readFile(join(this.directory, 'registry.log'), 'utf8');
     return text.split('\n').filter((line) => /"(?:GET|HEAD|POST|PUT|PATCH) /.test(line));
   }
 
-  /** Stops all, removes all, and fails if a process, mount, loop device or cgroup of it is still there. */
+  /** Stops and removes everything, and fails if a process, mount, loop device or cgroup remains. */
   async stop(): Promise<void> {
     const left = await shell(this.directory, 'stop_services "$DIR"; leftovers "$DIR"');
     if (left === '') await rm(this.directory, { recursive: true });

@@ -1,6 +1,6 @@
 /**
- * What a kubelet does, for tests: pulls images through containerd's CRI and runs pods from them, in the host's network, so
- * that no CNI plugin is needed.
+ * Acts as a kubelet in tests: pulls images through containerd's CRI and runs pods from them, in the host's network, so that
+ * tests need no CNI plugin.
  *
  *     const cri = new CriClient(containerd.socket, '/obd-ts-test');
  *     await cri.pull('127.0.0.1:5000/app:1');
@@ -8,7 +8,7 @@
  *       assert.equal(await exec('cat', '/hello'), 'hello\n');
  *     });
  *
- * containerd's configuration names the sandbox image (`sandbox_image`): it has to be one that runs for long by itself.
+ * containerd's configuration names the sandbox image (`sandbox_image`): its command must run for long.
  */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
@@ -21,7 +21,7 @@ import { type ClientMethod, GrpcClient } from '../../src/grpc/grpc-client.js';
 const CALL_MS_MAX = 120_000;
 const EXEC_S_MAX = 60;
 
-/** Runs a command in a container, and returns what it wrote; fails if its exit status is not 0. */
+/** Runs a command in a container, and returns its output; fails if its exit status is not 0. */
 export type Exec = (...command: readonly string[]) => Promise<string>;
 
 type Message = Record<string, unknown>;
@@ -31,7 +31,7 @@ export class CriClient {
   readonly #methods: Readonly<Record<string, ClientMethod<Message, Message>>>;
   readonly #cgroupParent: string;
 
-  /** @param cgroupParent - Of all pods, such as `/obd-ts-abc`. */
+  /** @param cgroupParent - Parent cgroup of all pods, such as `/obd-ts-abc`. */
   constructor(socketPath: string, cgroupParent: string) {
     this.#client = new GrpcClient(socketPath, { peer: 'CRI', timeoutMs: CALL_MS_MAX });
     this.#cgroupParent = cgroupParent;
@@ -46,7 +46,7 @@ export class CriClient {
     await this.#call('PullImage', { image: { image } });
   }
 
-  /** The id of an image; undefined if it is not there. */
+  /** The id of an image; undefined if containerd does not have it. */
   async idOf(image: string): Promise<string | undefined> {
     const found = (await this.#call('ImageStatus', { image: { image } }))['image'];
     return (found as { id: string } | null)?.id;
@@ -57,7 +57,7 @@ export class CriClient {
     await this.#call('RemoveImage', { image: { image } });
   }
 
-  /** Runs a pod with one container, whose command must go on until `body` is done, and removes both. */
+  /** Runs a pod with one container, and removes both. The container's command must outlast `body`. */
   async withContainer<T>(
     image: string,
     command: readonly string[],
@@ -92,7 +92,7 @@ export class CriClient {
         return stdout.toString();
       });
     } finally {
-      // Its containers go with it.
+      // containerd stops the pod's containers too.
       await this.#call('StopPodSandbox', { podSandboxId });
       await this.#call('RemovePodSandbox', { podSandboxId });
     }

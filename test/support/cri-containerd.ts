@@ -1,6 +1,6 @@
 /**
  * Configurations of containerd for tests that pull through CRI or the transfer service, and the search for a containerd
- * that has the latter.
+ * with the transfer service.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';

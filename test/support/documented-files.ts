@@ -1,6 +1,6 @@
 /**
- * The configuration files that the documents tell an operator to write: each block of TOML, with the path of a file in the
- * paragraph before it. Blocks for one file are joined.
+ * Extracts the configuration files that the documents tell an operator to write: each block of TOML, with the path of a
+ * file in the paragraph before it. Blocks for one file are joined.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -9,8 +9,8 @@ import { join } from 'node:path';
 const DOCUMENTS = ['install.md', 'snapshotter.md'];
 
 /**
- * @param root - Of the repository.
- * @param major - Of containerd: sections for another one are left out.
+ * @param root - Root folder of the repository.
+ * @param major - containerd's major version: sections for another one are left out.
  * @returns Contents by path.
  */
 export function documentedFiles(root: string, major: '1' | '2'): Map<string, string> {

@@ -1,11 +1,11 @@
 /**
- * A host that was set up as the documents say, in a mount, network and process namespace that is its own: what
- * test/trust/documented-setup.test.ts starts there. /etc, /opt, /var/lib and /run are covered, so that files lie where the
- * documents have them, and the daemons are started by their units' ExecStart.
+ * Sets up a host as the documents say, in new mount, network and process namespaces, which
+ * test/trust/documented-setup.test.ts creates. Mounts cover /etc, /opt, /var/lib and /run, so that files have the
+ * documents' paths. The ExecStart of their units starts the daemons.
  *
- *     documented-host.js FOLDER MAJOR      prints what was seen as one line of JSON
+ *     documented-host.js FOLDER MAJOR      prints the results as one line of JSON
  *
- * FOLDER is for everything that is written, and the caller's to remove. containerd is the first in PATH, of version MAJOR.
+ * All writes go to FOLDER, which the caller removes. containerd is the first in PATH, of version MAJOR.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
@@ -25,7 +25,7 @@ import { SnapshotsClient } from './snapshotter-process.js';
 
 const [folder = '', major = ''] = process.argv.slice(2);
 assert.ok(major === '1' || major === '2', 'FOLDER 1|2');
-/** The name and the port are those of the documents; not loopback, and without TLS. */
+/** The documents' name and port; not loopback, and without TLS. */
 const REGISTRY = 'registry.lan:5000';
 const ADDRESS = '10.98.0.1';
 const SERVED = 'containerd.io/snapshot/obd-ts.served';
@@ -33,7 +33,7 @@ const SNAPSHOTTER = '/run/obd-ts/snapshotter.sock';
 const CONTAINERD = '/run/containerd/containerd.sock';
 const START_MS_MAX = 60_000;
 const GONE_MS_MAX = 30_000;
-/** A container of the first name. */
+/** A container of the snapshotter's first name. */
 const RUNNING = 'running';
 const BALLAST_BYTES = 4 << 20;
 const CHECKS = /^(containerd|plugin|transfer|CRI)/;
@@ -47,7 +47,7 @@ async function main(): Promise<void> {
   coverDirectories();
   for (const [path, text] of documentedFiles(root, major as '1' | '2')) writeUnder(path, text);
   const config = '/etc/containerd/config.toml';
-  // What every containerd has besides: where its own file begins, and a sandbox image that is never used.
+  // Adds the version line, which the documents leave out.
   writeFileSync(config, `version = ${major === '1' ? 2 : 3}\n${readFileSync(config, 'utf8')}`);
   writeFileSync('/etc/hosts', `127.0.0.1 localhost\n${ADDRESS} registry.lan\n`);
   await startRegistry();
@@ -94,14 +94,14 @@ async function look(images: Readonly<Record<string, string>>): Promise<Record<st
 }
 
 /**
- * Pulls under the second name, runs, removes and collects garbage, and looks at what the first name has: its image, and a
- * container that runs on.
+ * Pulls under the snapshotter's second name, runs, removes and collects garbage. The first name must keep its image and a
+ * running container.
  */
 async function otherName(image: string, firstImage: string): Promise<string> {
   const detached = ['--detach', '--snapshotter', 'obd-ts', '--cgroup', `/${cgroup}/${RUNNING}`];
   await run('ctr', ['run', ...detached, firstImage, RUNNING, '/bin/sleep', '1000']);
   const first = new SnapshotsClient(SNAPSHOTTER);
-  // Of containers that have ended, the collection takes the snapshots.
+  // Garbage collection removes the snapshots of ended containers.
   const lasting = async () =>
     (await first.list())
       .filter(({ kind, name }) => kind === 'COMMITTED' || name.endsWith(RUNNING))
@@ -125,7 +125,7 @@ async function otherName(image: string, firstImage: string): Promise<string> {
 
 const known = new Set<string>();
 
-/** How the snapshots that came since the last call are served. */
+/** How the snapshots since the last call are served. */
 async function newlyServed(): Promise<string> {
   const client = new SnapshotsClient(SNAPSHOTTER);
   const layers = (await client.list()).filter(({ kind }) => kind === 'COMMITTED');
@@ -183,7 +183,7 @@ function writeUnder(path: string, text: string): void {
   writeFileSync(path, text);
 }
 
-/** The command of a unit, as systemd would run it. */
+/** The command line of a unit, as systemd would run it. */
 function execStart(unit: string): string[] {
   const text = readFileSync(join(root, 'systemd', `${unit}.service`), 'utf8');
   return /^ExecStart=(.+)$/m.exec(text)?.[1]?.split(' ') ?? [];
@@ -212,7 +212,7 @@ async function startRegistry(): Promise<void> {
   await until(async () => (await fetch(`http://${ADDRESS}:5000/v2/`)).ok);
 }
 
-/** @returns References at REGISTRY: one of an image as it was, `plain`, and one of a converted image for each name. */
+/** @returns References at REGISTRY: `plain` is an unconverted image, each name a converted one. */
 async function pushImages(names: readonly string[]): Promise<Record<string, string>> {
   const layout = new LayoutBuilder(join(folder, 'layout'));
   const programs = layerOf(join(folder, 'programs'), (at) => {
@@ -224,7 +224,7 @@ async function pushImages(names: readonly string[]): Promise<Record<string, stri
       writeFileSync(join(at, 'hello'), `${name}\n`);
       writeFileSync(join(at, 'ballast'), randomBytes(BALLAST_BYTES));
     });
-    // Layers of their own: one that another client has pulled would prove nothing.
+    // Distinct layers: a layer that another client has pulled would prove nothing.
     const layers = name === 'plain' ? [programs, hello] : [hello, programs];
     layout.tag(name, layout.addImage(layers, goArchitecture()));
     const source = `oci:${layout.directory}:${name}`;

@@ -1,6 +1,5 @@
 /**
- * A registry of blobs that answers as told with each kind of answer that is not the bytes: some of the time, chosen by a
- * seed, or always for a while.
+ * A registry of blobs that injects every kind of faulty answer: at random from a seed, or always for a while.
  *
  *     const registry = await FaultRegistry.start(seed);
  *     registry.kinds = ['404', 'html'];
@@ -10,7 +9,7 @@ import { createHash } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
-/** What a container must not notice. */
+/** Faults that a container must not notice. */
 export const PASSING_KINDS = [
   '400',
   '401',
@@ -55,7 +54,7 @@ const DRIP_BYTES = 100;
 
 export class FaultRegistry {
   kinds: readonly FaultKind[] = [];
-  /** How many of the requests get one of them. */
+  /** Share of the requests that get a fault. */
   share = 0;
   requests = 0;
   faults = 0;

@@ -1,10 +1,10 @@
 /**
- * A victim and its forgers: images as obdconv makes them, and manifests put together by hand so that their content would
- * come under the victim's chain ID if nobody compared.
+ * A victim and its forgeries: images from obdconv, and hand-made manifests whose content would get the victim's chain ID
+ * if the snapshotter did not compare.
  *
  *   victim     a shell, then /hello with "good"
  *   other      the same shell, then another /hello, as many bytes compressed: an honest image
- *   pause      `other`, with a command that goes on for long: for pods
+ *   pause      `other`, with a long-running command: for pods
  *   config     the layers of `other`, under a config with the diff IDs of `victim`
  *   bottom     the evil layer alone, as the bottom layer of `victim`
  *   chain      the evil layer alone, under the chain ID of the whole of `victim`
@@ -26,7 +26,7 @@ import { runObdconv } from './run-obdconv.js';
 import { addProgram, goArchitecture, layerOf } from './runnable-image.js';
 
 export const GOOD = 'this is good\n';
-/** Tried one after the other, for a blob of the same size as the victim's. */
+/** Candidates, tried in order until a blob has the size of the victim's. */
 const EVIL = [
   'this is evil\n',
   'this is vile\n',
@@ -35,7 +35,7 @@ const EVIL = [
   'evil\n',
   'x\n',
 ];
-/** In this order: a pull of a later one that fails leaves the victim's own bottom layer, which `bottom` would then get. */
+/** Order matters: a failed pull of a later one leaves the victim's own bottom layer, which `bottom` would then get. */
 export const FORGERIES = ['bottom', 'chain', 'config', 'annotated'] as const;
 
 interface Manifest {
@@ -44,11 +44,11 @@ interface Manifest {
 }
 
 export class ForgedImages {
-  /** Of an OCI layout that has them all as tags. */
+  /** Folder of an OCI layout with a tag for each. */
   readonly directory: string;
-  /** Of one that has `victim` and `other` as they were before obdconv. */
+  /** Folder of an OCI layout with the unconverted `victim` and `other`. */
   readonly plain: string;
-  /** What /hello of `other` says. */
+  /** Content of /hello in `other`. */
   evil = '';
   readonly #folder: string;
 

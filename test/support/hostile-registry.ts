@@ -1,6 +1,6 @@
 /**
- * A registry of one crafted blob: a ZFile whose valid header claims 2^25 blocks, and with them an index of 128 MiB. The
- * blob is computed as it is asked for, and served under every digest, since lazy reads cannot check one.
+ * A registry of one crafted blob: a ZFile whose valid header claims 2^25 blocks, and with them an index of 128 MiB. It
+ * computes the blob on request, and serves it under every digest, because lazy reads cannot check digests.
  */
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
@@ -8,14 +8,14 @@ import type { AddressInfo } from 'node:net';
 import { BLOCKS_MAX, encodeFinalHeader, encodeTrailer } from '../../src/zfile/zfile-header.js';
 
 const HEADER_BYTES = 512;
-/** One byte of data and four of checksum: the shortest that a block can be. */
+/** One byte of data and four of checksum: the shortest block. */
 const STORED_BYTES = 5;
 const INDEX_OFFSET = HEADER_BYTES + BLOCKS_MAX * STORED_BYTES;
 const TRAILER_AT = INDEX_OFFSET + BLOCKS_MAX * 4;
 
 export class HostileRegistry {
   readonly blobBytes = TRAILER_AT + HEADER_BYTES;
-  /** How many bytes of blobs were sent. */
+  /** Bytes of blobs sent. */
   sentBytes = 0;
   readonly #server: Server;
   readonly #header: Buffer;

@@ -1,6 +1,6 @@
 /**
- * Serves devices on the test's own thread, where a test can hold up and refuse what a transport does. An image is opened, served over NBD under its device's id, and attached to
- * the kernel; what is done in this order is undone in the reverse one, and whatever fails on the way leaves nothing.
+ * Serves devices on the test's own thread, where a test can delay and refuse a transport's calls. It opens an image, serves
+ * it over NBD under its device's id, and attaches it to the kernel. Detaching reverses the order; a failure undoes all.
  */
 
 import type { DeviceHost, DeviceState, HostedDevice } from '../../src/blockd/device-host.js';
@@ -11,9 +11,9 @@ import type { VirtualDisk } from '../../src/blockdev/virtual-disk.js';
 import { type CachedBlob, figuresOf } from '../../src/cache/cached-blob.js';
 import type { OpenedImage } from '../../src/image/open-image.js';
 
-/** What images are served with. */
+/** Shared services for all devices. */
 export interface HostSurroundings {
-  /** @throws {ObdError} whatever keeps the image from being opened. */
+  /** @throws {ObdError} if the image cannot be opened. */
   readonly openImage: (configPath: string) => Promise<OpenedImage<CachedBlob>>;
   readonly nbd: NbdServer;
   readonly transports: Transports;
@@ -106,7 +106,7 @@ class LocalDevice implements HostedDevice {
 
   async #close(): Promise<void> {
     const removed = this.#export.remove();
-    // Its connections have ended; closing ends what they wait for, which can be a registry that does not answer.
+    // Its connections have ended; closing aborts their reads, which may wait for a registry.
     this.#image.close();
     await removed;
   }

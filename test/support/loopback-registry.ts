@@ -1,6 +1,6 @@
 /**
- * A registry on a port of this machine that keeps everything in memory and misbehaves when told to. It
- * speaks just enough of the distribution protocol, independently of our own code.
+ * An in-memory registry on a port of this machine that misbehaves on request. It speaks just enough of the
+ * distribution protocol, independently of our own code.
  *
  *     const registry = await LoopbackRegistry.start();
  *     registry.faults.push('truncate', { status: 503 });    // for the next two requests
@@ -11,7 +11,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
-/** Each is used up by one request; requests for tokens are spared unless `tokenFaults` has one. */
+/** Each affects one request; token requests take theirs from `tokenFaults`. */
 export type Fault =
   /** The connection ends before an answer. */
   | 'reset'
@@ -23,9 +23,9 @@ export type Fault =
   | 'silence'
   /** 200 and everything. */
   | 'ignore-range'
-  /** 206 with a range beside the one asked for. */
+  /** 206 with a range next to the requested one. */
   | 'wrong-range'
-  /** 206 that does not say which range it is. */
+  /** 206 without Content-Range. */
   | 'no-content-range'
   /** A bit of the body is flipped. */
   | 'wrong-bytes'
@@ -38,7 +38,7 @@ export type Fault =
 
 export interface Login {
   readonly kind: 'basic' | 'bearer';
-  /** An empty name: a token for everybody, without a login. */
+  /** An empty name: a token without a login. */
   readonly username: string;
   readonly password: string;
 }
@@ -58,7 +58,7 @@ export class LoopbackRegistry {
   readonly faults: Fault[] = [];
   readonly tokenFaults: Fault[] = [];
   login: Login | undefined;
-  /** Seconds; undefined is left out of the answer. */
+  /** Seconds; undefined omits it from the answer. */
   tokenLife: number | undefined = 300;
   storage: LoopbackRegistry | undefined;
   /** `scheme://host` of the redirects to storage, in place of the storage's own. */
@@ -90,7 +90,7 @@ export class LoopbackRegistry {
     return digest;
   }
 
-  /** What was given out is refused from now on, as if it had expired. */
+  /** Refuses all issued tokens from now on, as if they had expired. */
   revokeTokens(): void {
     this.#tokens.clear();
   }

@@ -1,6 +1,6 @@
 /**
  * An image of files in a real registry, a daemon that serves it by the fuse transport, and a directory to mount it on with
- * obdctl: for tests of what happens to a mounted image when the registry, the daemon, or a process goes away.
+ * obdctl: for tests of a mounted image that loses its registry, its daemon, or a process.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -29,7 +29,7 @@ import { mountsIn } from './snapshotter-process.js';
 const DISK_BYTES = 64 << 20;
 const FILE_BYTES = 8 << 20;
 const FILES = ['a', 'b', 'c', 'd'];
-/** A file in so many pieces that its end is found by way of blocks far behind its start. */
+/** A file in so many extents that the metadata of its end lies in blocks far behind its start. */
 export const SCATTERED = 'scattered';
 const PIECES = 2000;
 const PIECE_BYTES = 4096;
@@ -37,7 +37,7 @@ const PREFIX = 'containerd.io/snapshot/overlaybd/';
 const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
 export const REPOSITORY = 'test/image';
 
-/** Why it cannot run here. */
+/** Why MountedImage cannot run here. */
 export const mountedImageUnfit = blockdUnfit || registryUnfit || undefined;
 
 export class MountedImage {
@@ -46,7 +46,7 @@ export class MountedImage {
   readonly files = new Map<string, Buffer>();
   readonly registry: PrivateRegistry;
   readonly daemon: BlockdProcess;
-  /** Of the manifest. */
+  /** Digest of the manifest. */
   digest = '';
 
   private constructor(directory: string, registry: PrivateRegistry, daemon: BlockdProcess) {
@@ -56,7 +56,7 @@ export class MountedImage {
     this.daemon = daemon;
   }
 
-  /** Not mounted yet. Everything is taken away after the test, which fails if something is left. */
+  /** Does not mount it yet. A hook removes everything after the test, which fails if something remains. */
   static async start(t: TestContext, config = ''): Promise<MountedImage> {
     const directory = await mkdtemp('/var/tmp/obdm.');
     const registry = await PrivateRegistry.start();
@@ -68,7 +68,7 @@ export class MountedImage {
     return image;
   }
 
-  /** By its tag, unless told otherwise. */
+  /** By its tag, by default. */
   get reference(): string {
     return `${this.registry.host}/${REPOSITORY}:obd`;
   }
@@ -81,7 +81,7 @@ export class MountedImage {
     return await obdctl('umount', this.target, '--blockd', this.daemon.socket);
   }
 
-  /** The only one. */
+  /** The only device. */
   async device(): Promise<Device> {
     const [device, ...others] = await this.daemon.client.list();
     assert.ok(device !== undefined && others.length === 0);

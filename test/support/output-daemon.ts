@@ -1,4 +1,4 @@
-/** A daemon whose standard error is whatever the test chooses, in a directory of its own. */
+/** A daemon in a new directory, with the test's choice of standard error. */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -37,7 +37,7 @@ export class OutputDaemon {
 
   /**
    * @param stderr - A descriptor, `pipe` (in truth a socket), or `closed`.
-   * @param entry - Arguments of node that start the program; those of the build by default.
+   * @param entry - Arguments of node that start the program; by default the build's program.
    */
   static async start(
     program: Daemon,
@@ -73,7 +73,7 @@ export class OutputDaemon {
     writeFileSync(this.configPath, configOf(this.#program, this.directory, more));
   }
 
-  /** Makes one call after which the daemon writes a line to its log. */
+  /** Makes one call that the daemon logs. */
   async logSomething(): Promise<void> {
     this.#count++;
     if (this.#program === 'obd-blockd') {
@@ -109,7 +109,7 @@ export class OutputDaemon {
     return this.#log;
   }
 
-  /** Fails unless the process that was started still serves. */
+  /** Fails unless the same process still serves. */
   async checkAlive(): Promise<void> {
     assert.equal(this.child.exitCode ?? this.child.signalCode, null, 'it has ended');
     assert.equal(await this.#answers(), undefined);

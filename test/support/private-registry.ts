@@ -1,6 +1,6 @@
 /**
- * The registry that everybody runs (distribution, Debian's docker-registry), as a process of a test's own that can go away
- * and come back at the same address. Its files can be damaged, as it checks nothing of what it serves.
+ * The common registry (distribution, Debian's docker-registry), as a private process that can stop and restart at the same
+ * address. Tests can damage its files, because it checks none of the bytes it serves.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
@@ -13,13 +13,13 @@ import { setTimeout } from 'node:timers/promises';
 
 const START_MS_MAX = 20_000;
 
-/** Why it cannot run here; false if it can. */
+/** Why the registry cannot run here; false if it can. */
 export const registryUnfit = reasonToSkip();
 
 export class PrivateRegistry {
   readonly directory: string;
   #child: ChildProcess | undefined;
-  /** Picked by the first start, kept from then on. */
+  /** The first start picks the port; later ones keep it. */
   #address = '127.0.0.1:0';
 
   readonly #more: object;
@@ -30,8 +30,8 @@ export class PrivateRegistry {
   }
 
   /**
-   * @param htpasswd - A line of `user:bcrypt`; undefined lets everybody in.
-   * @param remoteUrl - Of a registry that it is a pull-through cache of.
+   * @param htpasswd - A line of `user:bcrypt`; undefined needs no login.
+   * @param remoteUrl - Makes it a pull-through cache of this registry.
    */
   static async start(htpasswd?: string, remoteUrl?: string): Promise<PrivateRegistry> {
     const directory = await mkdtemp('/var/tmp/obdr.');

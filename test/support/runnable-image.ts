@@ -1,4 +1,4 @@
-/** Images that containers run from: a shell and cat of this machine with their libraries, and whatever a test adds. */
+/** Images that containers run from: a shell and cat of this machine with their libraries, and a test's own files. */
 import { execFileSync } from 'node:child_process';
 import { cpSync, mkdirSync, realpathSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -6,7 +6,7 @@ import { type LayerSource, sha256 } from './oci-layout-builder.js';
 
 const LAYER_TAR = 'application/vnd.oci.image.layer.v1.tar';
 
-/** A layer of what `fill` puts into `root`, which is made. */
+/** A layer of the files that `fill` writes to `root`, a new directory. */
 export function layerOf(root: string, fill: (root: string) => void): LayerSource {
   mkdirSync(root);
   fill(root);
@@ -25,7 +25,7 @@ export function layerOf(root: string, fill: (root: string) => void): LayerSource
   return { mediaType: LAYER_TAR, blob, diffId: sha256(blob) };
 }
 
-/** A program with the libraries that it is linked with, where the loader looks for them. */
+/** Adds a program and its linked libraries at the loader's paths. */
 export function addProgram(root: string, program: string): void {
   const libraries = execFileSync('ldd', [program], { encoding: 'utf8' }).match(/\/\S+/g) ?? [];
   for (const path of [program, ...libraries]) {

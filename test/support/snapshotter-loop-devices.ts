@@ -1,6 +1,6 @@
 /**
- * Stands in for obd-blockd where a test is about the snapshotter: real loop devices on a real ext4 file system, whatever
- * config is attached, with the daemon's promises (idempotent, `Busy` while in use), and a switch for its absence.
+ * Replaces obd-blockd in tests of the snapshotter: real loop devices on one real ext4 file system, for any config, with the
+ * daemon's guarantees (idempotent, `Busy` while in use), and a switch for its absence.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -12,10 +12,10 @@ import type { Devices } from '../../src/snapshotter/image-mounts.js';
 export class LoopDevices implements Devices {
   readonly directory: string;
   readonly attached = new Map<string, Device>();
-  /** Attachments so far that made a device. */
+  /** Attach calls that made a device. */
   made = 0;
   isDown = false;
-  /** What attaching throws. */
+  /** Error that attach() throws. */
   failure: ObdError | undefined;
   readonly #image: string;
 
@@ -76,7 +76,7 @@ export class LoopDevices implements Devices {
     return [...this.attached.values()];
   }
 
-  /** As a daemon that was killed: its devices are gone, and it knows of none. */
+  /** As after a kill of the daemon: loses its devices and all record of them. */
   lose(): void {
     for (const { path } of this.attached.values()) {
       execFileSync('losetup', ['--detach', path]);

@@ -1,6 +1,6 @@
 /**
- * obd-snapshotter as a process of a test's own, in a directory of its own in /var/tmp (overlayfs will not stand on
- * overlayfs, which /tmp may be), and a client that says what containerd would say to it.
+ * Runs obd-snapshotter as a process in a new directory of /var/tmp (overlayfs cannot stack on overlayfs, which /tmp may be),
+ * and a client that makes containerd's calls.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
@@ -35,7 +35,7 @@ export class SnapshotsClient {
 
   readonly #namespace: string;
 
-  /** @param namespace - Only keys say it, as those of containerd 1.6 do. */
+  /** @param namespace - Only keys contain it, as in containerd 1.6. */
   constructor(socketPath: string, namespace = 'testsuite') {
     this.#namespace = namespace;
     this.#client = new GrpcClient(socketPath, {
@@ -87,7 +87,7 @@ export class SnapshotsClient {
     await this.#client.call(methods.Cleanup, {});
   }
 
-  /** As containerd's unpacker does for an overlaybd layer of an image: true if there is nothing to download. */
+  /** Calls Prepare for an overlaybd layer as containerd's unpacker does. @returns Whether it needs no download. */
   async prepareLayer(chainId: string, parent: string, annotations: Labels): Promise<boolean> {
     try {
       const labels = { ...annotations, [REF]: chainId };
@@ -112,7 +112,7 @@ export interface SnapshotterOptions {
   readonly blockdSocket?: string;
   readonly containerdSocket?: string;
   readonly socket?: string;
-  /** Of the configuration, besides where things are. */
+  /** Configuration after the paths. */
   readonly more?: string;
 }
 
@@ -197,7 +197,7 @@ export class SnapshotterProcess {
     return child.exitCode;
   }
 
-  /** Ends it, and fails if something is still mounted in its directory. */
+  /** Ends it, and fails if mounts remain in its directory. */
   async stop(): Promise<void> {
     this.client.close();
     assert.equal(await this.end('SIGTERM'), 0, this.log());
@@ -239,7 +239,7 @@ function mountOn({ type, source, options }: Mount__Output, target: string): void
     if (options.includes('ro')) execFileSync('mount', ['-o', 'remount,bind,ro', target]);
     return;
   }
-  // As containerd does: many layers fit into the one page that options have if paths are relative.
+  // As containerd does: with relative paths, many layers fit into the single page of mount options.
   const text = options.join(',');
   const base = /lowerdir=(\/[^:,]*?\/snapshots)\//.exec(text)?.[1] ?? '/';
   execFileSync('mount', ['-t', type, '-o', text.replaceAll(`${base}/`, ''), source, target], {

@@ -1,6 +1,6 @@
 /**
- * An HTTP proxy in front of a registry that holds blobs up: of a download it passes the first bytes only, of an upload none,
- * as docker-registry 2.8 does not delete an upload that it has received in part.
+ * An HTTP proxy in front of a registry that stalls blobs: it passes the first bytes of a download, and none of an upload,
+ * because docker-registry 2.8 does not delete a partly received upload.
  */
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http';
@@ -11,7 +11,7 @@ const PASSED_BYTES = 256 << 10;
 const BLOB = /\/blobs\/(?:sha256:|uploads\/.)/;
 
 export class StallingProxy {
-  /** What is held up; changes count for the next request. */
+  /** Direction to stall; changes affect the next request. */
   stalls: 'uploads' | 'downloads' | 'nothing' = 'nothing';
   readonly #registry: string;
   readonly #sockets = new Set<Socket>();
@@ -38,7 +38,7 @@ export class StallingProxy {
     return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** Resolves when the next blob is held up. */
+  /** Resolves when the next blob stalls. */
   stalled(): Promise<void> {
     return new Promise((resolve) => {
       this.#onStalled = resolve;

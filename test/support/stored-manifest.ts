@@ -1,6 +1,6 @@
 /**
- * What containerd has once its client has fetched a manifest and is about to prepare its layers: for tests that prepare
- * layers themselves.
+ * Brings containerd to the state after its client has fetched a manifest, before it prepares layers: for tests that
+ * prepare layers themselves.
  */
 import { connectContainerd } from '../../src/containerd/connect.js';
 import { ContentStore } from '../../src/containerd/content-store.js';

@@ -1,9 +1,9 @@
 /**
- * A process of its own that serves a file as a TCMU disk, to be killed: run with DIRECTORY, ID, FILE and an action:
+ * A separate process that serves a file as a TCMU disk until a test kills it. Arguments: DIRECTORY, ID, FILE and an action:
  *
- *     attach, resume   prints the device node when it is there, or the code of the error
- *     silent           attaches a disk of which no byte comes but the first, so that the kernel's search for partitions waits
- *     unanswered       makes the device, and answers nothing: the kernel's scan waits. It prints when it is about to.
+ *     attach, resume   prints the device node when it exists, or the code of the error
+ *     silent           attaches a disk that serves only its first bytes, so that the kernel's search for partitions waits
+ *     unanswered       makes the device, prints, and answers nothing: the kernel's scan waits
  */
 import { createHash } from 'node:crypto';
 import { mkdir, realpath } from 'node:fs/promises';

@@ -1,6 +1,6 @@
 /**
- * TLS in front of a server on loopback, with a certificate that signs itself, for 127.0.0.1, 0.0.0.0 and localhost. Bytes
- * are passed on as they come.
+ * TLS in front of a server on loopback, with a self-signed certificate for 127.0.0.1, 0.0.0.0 and localhost. It forwards
+ * bytes unchanged.
  */
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -39,7 +39,7 @@ export class TlsFront {
     });
   }
 
-  /** @param directory - Gets key and certificate. */
+  /** @param directory - For key and certificate. */
   static async start(target: string, directory: string): Promise<TlsFront> {
     const front = new TlsFront(target, directory);
     front.#server.listen(0, '127.0.0.1');

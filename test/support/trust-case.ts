@@ -1,13 +1,13 @@
 /**
- * One case of `npm run test:trust`: an attempt to make obd-ts lie, harm or give up, with what must happen instead.
+ * One case of `npm run test:trust`: an attempt to make obd-ts lie, harm or give up, with the expected behaviour.
  *
- * A case is a node:test test whose result is also one line: its item, its name, what was expected and what was seen. The
- * line travels as a diagnostic, which test/trust/run.ts prints.
+ * A case is a node:test test whose result is also one line: its item, its name, the expected and the seen behaviour. A
+ * diagnostic carries the line, and test/trust/run.ts prints it.
  */
 import { type TestContext, test } from 'node:test';
 import { messageOf } from '../../src/errors.js';
 
-/** Begins the diagnostic that holds a case's line as JSON. */
+/** Prefix of the diagnostic that holds a case's line as JSON. */
 export const TRUST_LINE = 'trust-case ';
 
 export interface TrustLine {
@@ -18,7 +18,7 @@ export interface TrustLine {
 }
 
 export interface TrustOptions {
-  /** Left out of `--quick`, because it takes long or needs what CI lacks. */
+  /** Left out of `--quick`, because it is slow or cannot run in CI. */
   readonly slow?: boolean;
   /** Why the case cannot run here. */
   readonly skip?: string | undefined;
@@ -33,9 +33,9 @@ const isQuick = process.env['OBD_TRUST_QUICK'] === '1';
 /**
  * Registers a case.
  *
- * @param item - Which promise it belongs to: identity, waiting, limits, logging, first-contact, commands.
- * @param expected - What must happen, in a few words.
- * @param attempt - Asserts; what it returns is printed as seen. A throw fails the case, and is printed as seen.
+ * @param item - The guarantee that it tests: identity, waiting, limits, logging, first-contact, commands.
+ * @param expected - The expected behaviour, in a few words.
+ * @param attempt - Asserts; its result is printed as seen. An error fails the case, and is printed as seen.
  */
 export function trustCase(
   item: string,

@@ -1,6 +1,6 @@
 /**
- * Goal: no command destroys what it was pointed at, or reports success for what cannot run.
- * Method: real commands, Debian's registry and a real containerd; the source is looked at before and after.
+ * Goal: no command destroys its source, or reports success for an image that cannot run.
+ * Method: real commands, Debian's registry and a real containerd; compares the source before and after.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';

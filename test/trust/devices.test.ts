@@ -1,7 +1,7 @@
 /**
- * Goal: a device outlives what goes wrong around it, or says that it does not; and taking one away never waits for a
- * registry, nor for anybody, without a limit and a reason.
- * Method: the real daemon, its fuse transport, obdctl and docker-registry; processes are killed, and the registry goes away.
+ * Goal: a device outlives failures around it, or reports that it did not; removing a device never waits for a registry or
+ * a process without a limit and a reason.
+ * Method: the real daemon, its fuse transport, obdctl and docker-registry; the tests kill processes and stop the registry.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
@@ -37,7 +37,7 @@ function start(t: TestContext, command: string, ...args: readonly string[]): Chi
   return child;
 }
 
-/** Until the process waits for bytes that do not come. */
+/** Resolves when the process waits for missing bytes. */
 async function waiting(child: ChildProcess): Promise<void> {
   await sleep(500);
   assert.equal(child.exitCode, null, 'it does not wait');
@@ -114,7 +114,7 @@ trustCase(
     assert.match(table.stdout, / dead /);
     const alarm = await image.daemon.logged(({ msg }) => msg === 'device is dead');
     assert.deepEqual([alarm.level, alarm['id']], ['error', dead.id]);
-    // As the snapshotter does for the next container, while others still have the dead one mounted.
+    // As the snapshotter does for the next container, while others still mount the dead device.
     const next = await image.daemon.client.attach(dead.id, dead.configPath);
     assert.notEqual(next.path, dead.path);
     assert.equal(next.state, 'attached');
@@ -264,7 +264,7 @@ trustCase(
     const back = await image.mount();
     assert.deepEqual([back.status, back.stderr], [0, '']);
     await umountSoon(image);
-    // An answer is an answer: the tag is gone.
+    // The registry answers that the tag is gone: no fallback.
     const links = join(image.registry.directory, 'data/docker/registry/v2/repositories');
     execFileSync('rm', ['-r', join(links, REPOSITORY, '_manifests')]);
     assert.equal((await fetch(url)).status, 404);

@@ -1,7 +1,7 @@
 /**
- * Goal: a host that is set up as docs/install.md and docs/snapshotter.md say pulls lazily with every client, from a registry
- * at a port and without TLS, and pulls into overlayfs as before.
- * Method: the documents' own blocks, written where they say, in namespaces (test/support/documented-host.ts), with Debian's
+ * Goal: a host set up by docs/install.md and docs/snapshotter.md pulls lazily with every client, from a registry at a port
+ * and without TLS, and pulls into overlayfs as before.
+ * Method: the documents' own blocks, written to their paths in namespaces (test/support/documented-host.ts), with Debian's
  * containerd, and with a containerd from 2.1 on if one is in PATH.
  */
 import assert from 'node:assert/strict';

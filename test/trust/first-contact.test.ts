@@ -1,8 +1,8 @@
 /**
- * Goal: a registry that nobody configured is found, at its port and whatever it speaks, and one that cannot be found costs a
- * pull two seconds, not ten for each layer.
- * Method: Debian's containerd with CRI that sends no references, which is the least that a client says; obd-ts with real
- * daemons and registry; a listener that never answers; TLS in front of the registry.
+ * Goal: obd-ts finds an unconfigured registry at its port, with or without TLS. An unreachable registry costs a pull two
+ * seconds, not ten for each layer.
+ * Method: Debian's containerd with CRI that sends no references, the minimum for a client; obd-ts with real daemons and
+ * registry; a listener that never answers; TLS in front of the registry.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -29,7 +29,7 @@ import { trustCase } from '../support/trust-case.js';
 const lacking = unfit || blockdUnfit;
 const skip = lacking === false ? undefined : lacking;
 const SERVED = 'containerd.io/snapshot/obd-ts.served';
-/** What an image that cannot be lazy may cost, and what a busy machine takes. */
+/** Cost limit of an image that cannot be lazy, plus an allowance for a busy machine. */
 const EXTRA_MS_MAX = 2_000 + 1_500;
 const LAYERS = 3;
 
@@ -45,7 +45,7 @@ before(async () => {
   folder = mkdtempSync('/var/tmp/obdf.');
   undo.push(() => rmSync(folder, { recursive: true }));
   containerd = await PrivateContainerd.start({
-    // The default of CRI: references are not sent.
+    // CRI's default: it sends no references.
     configure: (to) => criConfig(to, 'none').replace('annotations = false', 'annotations = true'),
   });
   undo.push(() => containerd.stop());
@@ -62,7 +62,7 @@ after(async () => {
   for (const step of undo.reverse()) await step();
 });
 
-/** Pushes an image of LAYERS layers that has nothing in common with others, converted unless it is to be plain. */
+/** Pushes an image of LAYERS layers, none shared with other images, converted unless `plain`. */
 async function push(name: string, { plain = false } = {}): Promise<string> {
   const layout = new LayoutBuilder(join(folder, `${name}-layout`));
   const layers = Array.from({ length: LAYERS }, (_, i) =>
@@ -89,7 +89,7 @@ async function msOf(body: () => Promise<unknown>): Promise<number> {
   return performance.now() - started;
 }
 
-/** How the layers that came since the last call are served. */
+/** How the layers since the last call are served. */
 async function newlyServed(): Promise<string> {
   const all = (await snapshots.list()).filter(({ kind }) => kind === 'COMMITTED');
   const fresh = all.filter(({ name }) => !known.has(name));

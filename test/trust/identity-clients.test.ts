@@ -1,7 +1,7 @@
 /**
- * Goal: a forged image comes in through none of containerd's other clients, and its victim is right in another namespace.
- * Method: as test/trust/identity.test.ts does it with rpull, through CRI of containerd 1.6 or 1.7, and through the transfer
- * service of a containerd from 2.1 on, where these are in PATH.
+ * Goal: containerd's other clients refuse a forged image, and its victim is correct in another namespace.
+ * Method: the attempts of test/trust/identity.test.ts, through CRI of containerd 1.6 or 1.7, and through the transfer
+ * service of a containerd from 2.1 on, if these are in PATH.
  */
 import assert from 'node:assert/strict';
 import { PrivateContainerd, unfit } from '../support/containerd-private.js';
@@ -17,7 +17,7 @@ const skip = unfit === false ? undefined : unfit;
 const older = folderOfContainerd([1, 6], [2, 0]);
 const newer = folderOfContainerd([2, 1]);
 const options = (reason = skip): TrustOptions => ({ skip: reason, slow: true, timeout: 240_000 });
-/** What all of containerd's unpackers say of a layer whose diff ID is not what the config says. */
+/** Error of all of containerd's unpackers if a layer's diff ID differs from the config's. */
 const REFUSED = /wrong diff id .*calculated on extraction/;
 
 /**
@@ -50,7 +50,7 @@ async function withImages<T>(
   }
 }
 
-/** Pulls the victim in a namespace of its own, and returns what a container of it says. */
+/** Pulls the victim in `namespace`, and returns a container's output. */
 async function victim(containerd: PrivateContainerd, namespace: string): Promise<string> {
   const name = `${containerd.registry}/victim:1`;
   const socket = ['--address', containerd.socket, '--namespace', namespace];
@@ -112,7 +112,7 @@ trustCase(
           const image = (tag: string) => `${containerd.registry}/${tag}:1`;
           const cri = new CriClient(containerd.socket, `/${containerd.namespace}`);
           const snapshots = new SnapshotsClient(containerd.snapshotterSocket);
-          // From then on, the port is known.
+          // After this pull, the snapshotter knows the port.
           await cri.pull(image('pause'));
           for (const lure of Object.keys(lures)) {
             await cri.pull(image(lure));

@@ -1,9 +1,9 @@
 /**
- * Goal: whatever an image, a registry or a record of an earlier version says, a container gets the content that the chain ID
- * of its image stands for; and neither data nor logins leave the way that they were meant to take.
- * Method: forged images pulled through every client that is here, in one namespace, and their victim in another, with real
- * daemons, containerd and registry; a registry that serves other bytes under the right digests; a database as the earlier
- * version wrote it; registries that send uploads and logins astray.
+ * Goal: a container gets the content of its image's chain ID, despite false images, registries and records of an earlier
+ * version; and neither data nor logins go to another host.
+ * Method: forged images pulled through every available client, in one namespace, and their victim in another, with real
+ * daemons, containerd and registry; a registry that serves other bytes under the right digests; a database of the earlier
+ * version; registries that redirect uploads and logins.
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -51,7 +51,7 @@ after(async () => {
   for (const step of undo.reverse()) await step();
 });
 
-/** Pushes every image that there is to the registry of this containerd. */
+/** Pushes every image to the registry of this containerd. */
 async function pushAll(to: PrivateContainerd): Promise<void> {
   for (const tag of ['victim', 'other', ...FORGERIES]) {
     await to.push(`${images.directory}:${tag}`, `${tag}:1`, '--preserve-digests');
@@ -129,7 +129,7 @@ trustCase(
       assert.notEqual(refused.status, 0, refused.stdout);
       assert.match(refused.stderr, new RegExp(`from the registry ${evil.host}.*images remove`));
       const pulled = await rpull('w2', 'victim');
-      // On the bottom layer as containerd checked it, the next one is lazy from its own registry.
+      // The bottom layer is downloaded and verified; the next one is lazy from its own registry.
       assert.match(pulled.stdout, /2 layers: 1 lazy, 1 downloaded/, pulled.stderr);
       assert.equal(await run('w2', 'victim'), GOOD);
       await clear('w1', 'w2');
@@ -144,7 +144,7 @@ trustCase(
   { skip },
 );
 
-/** A snapshotter of a case's own, beside the containerd, blockd and registry of all. */
+/** Runs `body` with a new snapshotter, next to the shared containerd, blockd and registry. */
 async function withSnapshotter<T>(
   more: string,
   body: (snapshotter: SnapshotterProcess) => Promise<T>,
@@ -175,7 +175,7 @@ interface ClaimedLayer {
   readonly labels: Record<string, string>;
 }
 
-/** The layers of an image as a client that sends the reference prepares them. */
+/** The layers of an image, with the labels of a client that sends the reference. */
 function claims(tag: string, from = containerd.registry): ClaimedLayer[] {
   let parent = '';
   return images.manifest(tag).layers.map(({ digest, annotations }) => {
@@ -224,7 +224,7 @@ trustCase(
       }
       const ref = { 'containerd.io/snapshot.ref': top.ref };
       await client.update({ name: evil.ref, labels: ref }, 'labels');
-      // Nor is it shown, so that containerd cannot take it for what the label says.
+      // list() hides it too, so that containerd cannot take it for the layer that the label names.
       const shown = (await client.list()).find(({ name }) => name === evil.ref);
       assert.equal(shown?.labels['containerd.io/snapshot.ref'], undefined);
       assert.equal(await client.prepareLayer(top.ref, top.parent, top.labels), false);
@@ -276,7 +276,7 @@ trustCase(
   { skip },
 );
 
-/** Makes the database what the earlier version would have written for a forged layer. */
+/** Changes the database to the earlier version's record of a forged layer. */
 function downgrade(path: string, name: string, digest: string | undefined): void {
   const database = new Database(path);
   database

@@ -1,6 +1,6 @@
 /**
- * Goal: a command that is interrupted takes back what it has begun, and one that is killed leaves nothing for long.
- * Method: Debian's registry and a real containerd, behind a proxy that holds up a transfer at which the command is ended.
+ * Goal: an interrupted command undoes its work, and the leftovers of a killed one are soon removed.
+ * Method: Debian's registry and a real containerd, behind a proxy that stalls a transfer while the test ends the command.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -21,7 +21,7 @@ import { trustCase } from '../support/trust-case.js';
 const LAYER_BYTES = 4 << 20;
 /** Fits into the buffers of a connection, so that all of it is sent before anything answers. */
 const SMALL_LAYER_BYTES = 64 << 10;
-/** In which such a layer is sent. */
+/** Such a layer is sent within this time. */
 const BODY_SENT_MS = 500;
 const SIGNALS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 
@@ -70,7 +70,7 @@ class UploadScene {
     return ['--work-dir', this.work, this.source, `${this.proxy.host}/app:obd`];
   }
 
-  /** Starts a conversion, whose upload is held up when this resolves. */
+  /** Starts a conversion, and resolves when its upload stalls. */
   async startUploading(): Promise<Running> {
     this.proxy.stalls = 'uploads';
     const stalled = this.proxy.stalled();
@@ -90,7 +90,7 @@ class UploadScene {
     return await finished;
   }
 
-  /** The upload sessions that the registry keeps. Of a deleted one, docker-registry 2.8 keeps the state of a hash. */
+  /** The registry's upload sessions, without deleted ones, of which docker-registry 2.8 keeps the state of a hash. */
   sessions(): string[] {
     const path = 'data/docker/registry/v2/repositories/app/_uploads';
     const uploads = join(this.registry.directory, path);
@@ -195,7 +195,7 @@ trustCase(
       await endPulling('SIGKILL');
       const left = await holdings();
       assert.ok(left.leases === 1 && left.snapshots === 1, JSON.stringify(left));
-      // Another image: it does not take up what the killed run left.
+      // Another image, which does not reuse content of the killed run.
       const next = await obdctl(...args(other));
       assert.equal(next.status, 0, next.stderr);
       assert.deepEqual(await holdings(), { leases: 0, snapshots: 1, ingests: 0 });

@@ -1,7 +1,7 @@
 /**
- * Goal: a full disk and a hostile image take no host down.
+ * Goal: neither a full disk nor a hostile image takes a host down.
  * Method: the real daemon on a small ext4 that is filled to the last byte, and with crafted layers that claim more memory
- * than it may take.
+ * than its limit.
  */
 import assert from 'node:assert/strict';
 import { execFile, execFileSync } from 'node:child_process';
@@ -67,7 +67,7 @@ function hostileConfig(hostile: HostileRegistry, directory: string, layers: numb
 /** Compares a whole device, past the page cache. */
 async function assertReads(device: string, disk: Buffer): Promise<void> {
   const args = [`if=${device}`, 'bs=1M', 'iflag=direct', 'status=none'];
-  // This process answers for the registry meanwhile.
+  // Async: this process serves the registry during the read.
   const { stdout } = await promisify(execFile)('dd', args, {
     encoding: 'buffer',
     maxBuffer: 2 * DISK_BYTES,
@@ -75,10 +75,10 @@ async function assertReads(device: string, disk: Buffer): Promise<void> {
   assert.ok(stdout.equals(disk), 'wrong bytes');
 }
 
-/** Writes until the disk has no byte left. */
-/** So few free blocks of a disk are none: what the daemon keeps for itself. */
+/** A full disk has at most so many free blocks: the daemon's own reserve. */
 const FULL_BLOCKS_MAX = 200;
 
+/** Writes until the disk has no byte left. */
 function fill(path: string): void {
   const file = openSync(path, 'w');
   try {
@@ -126,12 +126,12 @@ async function onSmallDisk(
   }
 }
 
-/** What `obdctl doctor` says of the disk. */
+/** The line of `obdctl doctor` about the disk. */
 async function doctorOnDisk(stateDirectory: string): Promise<string> {
   const args = [...programArguments('obdctl'), 'doctor', '--state', stateDirectory];
   const text = await promisify(execFile)(process.execPath, args).then(
     ({ stdout }) => stdout,
-    // Of other things this host may lack some.
+    // doctor fails if this host lacks something else.
     (error: { stdout: string }) => error.stdout,
   );
   return /^disk space.*$/m.exec(text)?.[0] ?? text;
@@ -151,13 +151,13 @@ trustCase(
       await assertReads(device.path, one.disk);
       const ballast = join(daemon.stateDirectory, 'ballast');
       fill(ballast);
-      // The cache gives its part back to others, who take it.
+      // The cache frees its space, and the ballast takes it.
       // All but the first chunk of the blob, by which an answer that is sent whole is checked.
       for (let turn = 0; (await figureOf(daemon, 'one')) > CHUNK_BYTES; turn++) {
         assert.ok(turn < 600, 'the cache gives nothing back');
         await setTimeout(100);
       }
-      // Holes are punched some time after the chunks are gone: until nothing more comes.
+      // The cache punches holes some time after it drops chunks: fill until the disk stays full.
       for (let quiet = 0, turn = 2; quiet < 5; turn++) {
         assert.ok(turn < 200, 'the cache goes on giving back');
         fill(`${ballast}-${turn}`);
@@ -172,7 +172,7 @@ trustCase(
       await assertReads(other.path, two.disk);
       await assertReads(device.path, one.disk);
       const { bavail } = await statfs(daemon.stateDirectory);
-      // Of its spare MiB the daemon has given a part to the new device.
+      // The new device uses a part of the daemon's spare MiB.
       assert.ok(bavail < FULL_BLOCKS_MAX, `${bavail} blocks are free`);
       assert.match(await doctorOnDisk(daemon.stateDirectory), /warn .*stores nothing/);
       for (const name of readdirSync(daemon.stateDirectory)) {

@@ -111,7 +111,7 @@ for (const daemon of DAEMONS) {
   );
 }
 
-/** A FIFO that we hold open at both ends: never the end of it, so only as much as FIONREAD would say. */
+/** Reads the available bytes of a FIFO. The test holds both ends open, so that it never reads end of file. */
 function readAvailable(fifo: number): string {
   const reader = openSync(`/proc/self/fd/${fifo}`, 0o4000);
   const buffer = Buffer.alloc(1 << 20);

@@ -1,5 +1,5 @@
 /**
- * Goal: SIGHUP reloads a daemon: what can change does, what cannot is named, and a broken file changes nothing.
+ * Goal: SIGHUP reloads a daemon: it applies the keys that can change, logs the others, and ignores a broken file.
  * Method: the real daemons; a registry that wants a login.
  */
 import assert from 'node:assert/strict';
@@ -21,7 +21,7 @@ const FIXED: Readonly<Record<Daemon, string>> = {
   'obd-snapshotter': 'share_between_namespaces = false\n',
 };
 
-/** Signals the daemon and returns what it logs of that. */
+/** Signals the daemon, and returns its log line. */
 async function reload(daemon: OutputDaemon, message: RegExp): Promise<Record<string, unknown>> {
   const before = daemon.log().length;
   daemon.child.kill('SIGHUP');

@@ -1,10 +1,10 @@
 /**
- * `npm run test:trust [-- --quick] [-- --seed N] [-- NAME...]`: every case of test/trust/, or those of the files that are
- * named, one line per case with what was expected and what was seen.
+ * `npm run test:trust [-- --quick] [-- --seed N] [-- NAME...]`: runs every case of test/trust/, or of the named files, and
+ * prints one line per case with the expected and the seen behaviour.
  *
  * `--quick` leaves slow cases out, for scripts/test.sh. The seed chooses order and kind of injected faults; it is printed,
- * and the same one repeats a run. Cases that need root or a program that is absent are skipped with their reason. The
- * exit status is 0 if every case that ran passed.
+ * and the same seed repeats a run. Cases that lack root or a program are skipped with their reason. The exit status is 0
+ * if every case that ran passed.
  */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -19,7 +19,7 @@ const { values, positionals } = parseArgs({
   options: { quick: { type: 'boolean', default: false }, seed: { type: 'string', default: '' } },
 });
 const seed = values.seed === '' ? String(Math.floor(Math.random() * 2 ** 31)) : values.seed;
-// The files run as processes of their own and inherit both.
+// The files run as separate processes and inherit both.
 process.env['OBD_TRUST_SEED'] = seed;
 if (values.quick) process.env['OBD_TRUST_QUICK'] = '1';
 

@@ -1,6 +1,6 @@
 /**
- * Goal: an upgrade in place never breaks a running daemon, and no moment of it is without programs.
- * Method: an installation that is a copy of the build; the daemons of it, and everything of it removed or replaced.
+ * Goal: an upgrade in place never breaks a running daemon, and the programs exist at every moment of it.
+ * Method: a copy of the build as installation; its daemons run while all its files are removed or replaced.
  */
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
@@ -16,11 +16,11 @@ import { trustCase } from '../support/trust-case.js';
 import { pagesOf } from '../support/virtual-disks.js';
 
 const skip = blockdUnfit === false ? undefined : blockdUnfit;
-/** More than there are threads, so that one more thread is wanted after the upgrade. */
+/** More devices than threads, so that the daemon starts one more thread after the upgrade. */
 const DEVICES = 10;
 const DISK_BYTES = 1 << 20;
 
-/** A folder with nothing but dist/bin, as an installation that was copied. */
+/** A folder with only dist/bin, as a copied installation. */
 async function installation(): Promise<string> {
   const root = await mkdtemp('/var/tmp/obdu.');
   install(root);

@@ -1,8 +1,8 @@
 /**
- * Goal: no passing trouble of a registry reaches a container: a mounted disk waits, until its deadline, for bytes that are
- * right; and what waits is visible.
+ * Goal: no transient failure of a registry reaches a container: a mounted disk waits, until its deadline, for the right
+ * bytes; and waiting reads are visible.
  * Method: the real daemon and devices of this kernel, a registry that gives every kind of wrong answer, and Debian's
- * docker-registry as a pull-through cache. Every byte is compared.
+ * docker-registry as a pull-through cache. The tests compare every byte.
  */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -27,7 +27,7 @@ const skip = blockdUnfit || undefined;
 interface Scene {
   readonly daemon: BlockdProcess;
   readonly registry: FaultRegistry;
-  /** A disk whose blobs are not cached, attached. */
+  /** Attaches a disk whose blobs are not cached. */
   attach(sizeBytes: number): Promise<Attached>;
 }
 
@@ -79,7 +79,7 @@ async function scene(t: TestContext, configuration = ''): Promise<Scene> {
   };
 }
 
-/** Reads all of it, in an order that the seed chooses, and compares. @returns How many reads failed. */
+/** Reads the whole disk in a random order, and compares. @returns How many reads failed. */
 async function readAll({ path, disk }: Attached, next: () => number): Promise<number> {
   const offsets = Array.from({ length: disk.length / READ_BYTES }, (_, i) => i * READ_BYTES);
   for (let i = offsets.length - 1; i > 0; i--) {
@@ -197,7 +197,7 @@ trustCase(
       }
       return failures;
     });
-    // At a moment when all have just failed, none waits.
+    // Polls: right after all reads have failed, none waits.
     let shown = '';
     const isShown = () => /WAITING[\s\S]*\([0-9]+ s\)[\s\S]*reads wait: .*403/.test(shown);
     while (!isShown() && performance.now() - startedMs < 5_000) {
@@ -210,7 +210,7 @@ trustCase(
     const lines = daemon.log().filter(({ level }) => level === 'error' || level === 'warn');
     assert.ok(lines.length <= 4, JSON.stringify(lines));
     registry.share = 0;
-    // A read waits for 3 s here, and the probe asks every 5 s at last.
+    // A read waits for 3 s here, and the probe's interval grows to 5 s.
     let page: Buffer | undefined;
     for (let turn = 0; page === undefined && turn < 10; turn++) {
       page = await readPage(device.path, 64).catch(() => undefined);
@@ -240,7 +240,7 @@ trustCase(
     const { stdout } = await obdctl('devices', '--blockd', daemon.socket);
     assert.match(stdout, /WAITING[\s\S]*1 \([0-9]+ s\)[\s\S]*reads wait: .*fails its check/);
     const tookMs = [await first, await timeToFail()];
-    // Linux may ask a second time for what failed.
+    // Linux may retry a failed read.
     assert.ok(tookMs[0]! >= 19_500 && tookMs[0]! < 32_000, `${tookMs} ms`);
     assert.ok(tookMs[1]! >= 9_500 && tookMs[1]! < 21_500, `${tookMs} ms`);
     registry.share = 0;
