@@ -12,7 +12,7 @@ export const ErrorCodes = {
   Corrupt: 'ERR_CORRUPT',
   /** The input is well formed but uses a feature or a size that this build does not handle. */
   Unsupported: 'ERR_UNSUPPORTED',
-  /** What the caller or the configuration said makes no sense. */
+  /** The caller or the configuration said something that makes no sense. */
   InvalidArgument: 'ERR_INVALID_ARGUMENT',
   NotFound: 'ERR_NOT_FOUND',
   AlreadyExists: 'ERR_ALREADY_EXISTS',
@@ -68,7 +68,7 @@ export function hasCode(error: unknown, code: ErrorCode): error is ObdError {
   return error instanceof ObdError && error.code === code;
 }
 
-/** The text of whatever was thrown, for a message that names its cause. */
+/** The text of a thrown value, for a message that names its cause. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

@@ -101,7 +101,7 @@ export class Blockd {
       log.warn({ stateDir: config.state_dir }, msg);
     }
     const throttle = new LogThrottle();
-    // The lock has to be somewhere: where there is no room, beside the control socket.
+    // Without room there, the lock lies next to the control socket.
     const cachePath = hasRoom ? cacheDirectory : join(dirname(config.socket), 'no-cache');
     const cache = await BlockCache.open(cachePath, {
       capacityBytes: hasRoom ? config.cache_size : 0,

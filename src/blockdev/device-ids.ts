@@ -59,7 +59,7 @@ export class TakenIds {
 }
 
 /**
- * What the kernel's objects of this daemon have in their names: a hash of its directory, which need not exist.
+ * The key in the names of this daemon's kernel objects: a hash of its directory, which need not exist.
  * @throws {ObdError} `Io`.
  */
 export async function daemonKey(directory: string): Promise<string> {

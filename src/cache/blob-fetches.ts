@@ -8,7 +8,7 @@
  * How long a load() waits:
  *
  *   opening an image   OPENING_MS for a registry that is away; any other answer than the bytes ends it at once
- *   mounted disk       until its own deadline, whatever the answers are (blob-health.ts)
+ *   mounted disk       until its own deadline, for every kind of wrong answer (blob-health.ts)
  *   ... of a blob      that has given nothing to a read for its whole deadline: DEAD_MS, while one fetch goes on as a
  *                      probe, for PROBE_MS_MAX at most
  *
@@ -34,7 +34,7 @@ const FETCH_BYTES_MAX = 1 << 20;
 const FETCH_CHUNKS_MAX = FETCH_BYTES_MAX / CHUNK_BYTES;
 const READAHEAD_BYTES_MAX = 256 * 1024;
 const READAHEAD_CHUNKS_MAX = READAHEAD_BYTES_MAX / CHUNK_BYTES;
-/** For a registry that is away while an image is opened: whoever wanted the image can ask again. */
+/** For a registry that is away while an image is opened: the caller can ask again. */
 const OPENING_MS = 60_000;
 /** The same for one that sends the blob whole, for as long as it comes. Within what an attach may take. */
 const OPENING_WHOLE_MS = 150_000;
@@ -45,7 +45,7 @@ const RESTS_MAX = 64;
 /** Loads that have waited less are under way and not waiting. */
 export const WAITING_MS_MIN = 1_000;
 
-/** What the reads of one handle wait for. */
+/** The waiting reads of one handle, and their reason. */
 export interface Waits {
   readonly reads: number;
   /** How long the oldest has waited. */
@@ -71,12 +71,12 @@ export class BlobFetches implements WaitedFor {
   readonly #flights = new Map<number, Flight>();
   readonly #waiters = new Set<Waiter>();
   readonly #stray = new StrayWhole();
-  /** Of the streams of the whole blob, whichever flight gets them. */
+  /** Shared by all streams of the whole blob: each begins at the first byte. */
   readonly #streamFloor = new SpeedFloor(Number.POSITIVE_INFINITY);
   /** Told when nothing is under way. */
   readonly #idle: (() => void)[] = [];
   #streaming: Streaming | undefined;
-  /** Goes on without a read that waits for it, until then. */
+  /** A flight that continues until then although no read waits for it. */
   #probe: { readonly flight: Flight; readonly untilMs: number } | undefined;
 
   constructor(store: ChunkStore, scheduler: FetchScheduler, outages: RegistryOutages) {
@@ -276,7 +276,7 @@ export class BlobFetches implements WaitedFor {
         whole.cutOff();
         throw stray;
       }
-      // Dismissed while it was under way: somebody else may be fetching these chunks by now.
+      // Dismissed while it was under way: another flight may be fetching these chunks by now.
       if (abort.signal.aborted) return;
       this.#stray.ranged();
       flight.state = 'keeping';
@@ -329,7 +329,7 @@ export class BlobFetches implements WaitedFor {
     if (!goesOn || isFinal(error)) this.#abandon(flight);
   }
 
-  /** What came before an attempt broke: whole chunks are kept, and the begin of one that is not is remembered. */
+  /** Keeps the whole chunks that came before an attempt broke, and remembers the begin of the next one. */
   async #keepPart(flight: Flight, fetcher: Fetcher, { bytes, filled }: RangeFill): Promise<void> {
     const whole = filled - (filled % CHUNK_BYTES);
     if (whole > 0 && !flight.isOver) {
@@ -430,7 +430,7 @@ export class BlobFetches implements WaitedFor {
     this.#tellIdle();
   }
 
-  /** Ends a flight that nobody waits for. */
+  /** Ends a flight without waiting reads. */
   #abandon(flight: Flight): void {
     if (!this.#over(flight)) return;
     flight.abort.abort();

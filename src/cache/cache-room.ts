@@ -2,7 +2,7 @@
  * Keeps what the cache stores within its capacity, and the file system's free space above the reserve, also where others
  * fill it.
  *
- * Evicted are, in this order: whole blobs that nobody has open, the least recently used first; then chunks of open blobs
+ * Evicts, in this order: whole blobs that are not open, the least recently used first; then chunks of open blobs
  * that were not used lately (eviction.ts). One eviction runs at a time, and all that wait for room wait for it.
  */
 import type { CacheDirectory } from './cache-directory.js';
@@ -13,7 +13,7 @@ import type { SharedBlob } from './shared-blob.js';
 const BATCH_BYTES = 16 << 20;
 /** A small cache keeps most of its chunks at each eviction. */
 const BATCH_SHARE = 1 / 16;
-/** What nobody has asked for may evict this much of the capacity at a time. */
+/** Chunks that no read asked for may evict this much of the capacity at a time. */
 const UNASKED_SHARE = 1 / 4;
 
 /** `later`: everything stored was used a moment ago. `never`: nothing is left to evict. */
@@ -40,7 +40,7 @@ export class CacheRoom {
     this.#open = open;
   }
 
-  /** How much may be stored of a blob that is sent whole, beside what was asked for: what is free, or a share. */
+  /** How many bytes that no read asked for may be stored of a blob that is sent whole: the free room, or a share. */
   get unaskedBytesMax(): number {
     return Math.max(this.capacityBytes - this.#usedBytes(), this.capacityBytes * UNASKED_SHARE);
   }
@@ -69,7 +69,7 @@ export class CacheRoom {
     }
   }
 
-  /** Evicts about `bytes`, whatever the limits are. @returns How many; 0 if nothing can go now. */
+  /** Evicts about `bytes`, also below the limits. @returns How many; 0 if nothing can go now. */
   async evict(bytes: number): Promise<number> {
     this.#evicting ??= this.#evict(bytes).finally(() => {
       this.#evicting = undefined;
@@ -95,7 +95,7 @@ export class CacheRoom {
       if (ofBlob === 0) continue;
       this.#disk.freed(ofBlob);
       freed += ofBlob;
-      // It may have been closed meanwhile.
+      // It may have been closed during the eviction.
       if (this.#open.delete(blob)) this.#open.add(blob);
     }
     return freed;

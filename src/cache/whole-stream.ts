@@ -21,9 +21,9 @@ const BUFFER_CHUNKS = 16;
 /** Where its chunks go. */
 export interface StreamSink {
   readonly sizeBytes: number;
-  /** Whether the chunk is wanted: it is not here, and there is room to keep it or somebody waits for it. */
+  /** Whether the chunk is wanted: it is missing, and there is room to keep it or a read waits for it. */
   wants(chunk: number): boolean;
-  /** Whether somebody waits for the chunk. */
+  /** Whether a read waits for the chunk. */
   isAwaited(chunk: number): boolean;
   /** False if the chunk is here with other bytes; undefined if it is not here. */
   agrees(chunk: number, bytes: Uint8Array): boolean | undefined;
@@ -109,7 +109,7 @@ export class WholeStream {
     await this.#sink.keep(0, this.#doubted);
   }
 
-  /** Whether the last whole chunk in the buffer is one that somebody waits for. */
+  /** Whether a read waits for the last whole chunk in the buffer. */
   #completesAwaited(filled: number): boolean {
     const chunks = Math.floor(filled / CHUNK_BYTES);
     return chunks > 0 && this.#sink.isAwaited(this.position + chunks - 1);

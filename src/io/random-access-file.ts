@@ -20,7 +20,7 @@ import {
 } from './corrupt-blocks.js';
 
 export interface RandomAccessFile {
-  /** What to call it in an error message: a path, or a digest and its registry. */
+  /** Its name in error messages: a path, or a digest and its registry. */
   readonly label: string;
   /** Bytes; a safe integer, checked when it was opened. It never changes. */
   readonly sizeBytes: number;
@@ -119,7 +119,7 @@ function evicted({ label }: RandomAccessFile, offset: number, length: number): O
   );
 }
 
-/** What one read has fetched again because it failed a check. */
+/** The refetches of one read after failed checks. */
 class Refetching {
   refetches = 0;
   readonly #file: RandomAccessFile;

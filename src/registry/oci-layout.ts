@@ -5,7 +5,7 @@
  *     DIR/index.json            lists manifests; one annotated `org.opencontainers.image.ref.name` has a tag
  *     DIR/blobs/sha256/<hex>    manifests, configs and layers alike
  *
- * A layout may have come from anywhere. What is opened here is a regular file inside the directory: no
+ * A layout may have come from anywhere. This module opens only regular files inside the directory: no
  * symbolic link is followed below DIR, nothing that would block (a fifo) is waited for, and names are made
  * of checked digests only. Files are replaced whole.
  */
@@ -126,7 +126,7 @@ export async function readLayoutFile(path: string, bytesMax: number): Promise<Ui
 /**
  * Makes `path` hold what `pieces` yield, all of it or nothing, also across a crash.
  *
- * @throws {ObdError} `NoSpace`, `Io`, and whatever `pieces` throw; then `path` is as it was.
+ * @throws {ObdError} `NoSpace`, `Io`, and the errors of `pieces`; then `path` is as it was.
  */
 export async function writeLayoutFile(
   path: string,

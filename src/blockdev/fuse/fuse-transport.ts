@@ -7,10 +7,10 @@
  *
  * An earlier version mounted the file at that path. Its devices are resumed, detached and cleared as they are.
  *
- *   1. The disk is exported under the device's id at the socket by whoever calls attach() and resume(), from before the
+ *   1. The disk is exported under the device's id at the socket by the caller of attach() and resume(), from before the
  *      call until detach() or release() has resolved. Nothing else of a server is known here.
  *   2. A device is whole if there is a loop device on the file and a holder. Without the holder it is dead: every read
- *      fails, for good. What else there is of one is debris. There are no records that could say otherwise.
+ *      fails, for good. Any other remains are orphaned. There are no records that could say otherwise.
  *   3. Until the loop device is gone, detach() has changed nothing: a device in use stays as it was. Then go the
  *      holder and the directory, in this order, each of which may be gone already.
  *   4. Every step has a time limit, so nothing hangs on a kernel or a program that does.
@@ -294,7 +294,7 @@ class FuseDevice implements AttachedDevice {
   }
 }
 
-/** What there is of a device besides the loop device. */
+/** Removes all of a device but its loop device. */
 async function takeAway(home: string): Promise<void> {
   const file = join(home, 'disk');
   await unmountFile(file);
@@ -328,7 +328,7 @@ async function readFirst(disk: VirtualDisk): Promise<void> {
 }
 
 /**
- * Reads the start of the device, in a process of its own and without the kernel's readahead.
+ * Reads the start of the device in a separate process, without the kernel's readahead.
  * @throws {ObdError} `Io` if it cannot be read.
  */
 async function readFirstOf(path: string): Promise<void> {
