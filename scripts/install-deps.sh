@@ -103,8 +103,8 @@ apt_install() {
   apt-get -qq --yes --no-install-recommends --no-remove -o Dpkg::Use-Pty=0 install "$@" >&2
 }
 
-# Installs the Node of FOLDER/package.json, unless it is there. One rename puts it in place, so that a daemon that starts
-# during the installation finds the earlier one.
+# Installs the Node of FOLDER/package.json, unless it is there. A daemon that starts during the installation finds the
+# earlier one, but for the instant between two renames.
 install_node_package() {
   local folder=$1 stage node
   node=$(node_package "$folder")/bin/node

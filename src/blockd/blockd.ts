@@ -95,6 +95,7 @@ export class Blockd {
     };
     const devicesDirectory = join(config.state_dir, 'devices');
     const cacheDirectory = join(config.state_dir, 'cache');
+    await makeDirectory(devicesDirectory);
     const hasRoom = await makeDirectory(cacheDirectory);
     if (!hasRoom) {
       const msg = 'disk full, nothing is cached until it has room and the daemon is restarted';
