@@ -8,7 +8,7 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, realpath, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
@@ -18,6 +18,7 @@ import { FileDisk } from '../../../test/support/file-disk.js';
 import { type TransportUnderTest, transportSuite } from '../../../test/support/transport-suite.js';
 import { MemoryDisk, pagesOf, WaitingDisk } from '../../../test/support/virtual-disks.js';
 import { ErrorCodes } from '../../errors.js';
+import { settledPath } from '../../io/settled-path.js';
 import type { DeviceFailure } from '../transport.js';
 import { listNamedDevices, unusedIndexes } from './nbd-devices.js';
 import {
@@ -74,7 +75,7 @@ async function leftoversOf(directory: string): Promise<string[]> {
 }
 
 async function prefixOf(directory: string): Promise<string> {
-  const hash = createHash('sha256').update(await realpath(directory));
+  const hash = createHash('sha256').update(await settledPath(directory));
   return `obd-ts/${hash.digest('hex').slice(0, 16)}/`;
 }
 
