@@ -118,10 +118,8 @@ export class WorkerDeviceHost implements DeviceHost {
         device?.blobs.push(handle);
         return { blob, share: handle.share() };
       },
-      fetch: async ({ blob, offset, length, waitMs }) => {
-        await blobs.get(blob)?.fetch(offset, length, waitMs);
-        return blobs.get(blob)?.held(offset, length) ?? [];
-      },
+      fetch: async ({ blob, offset, length, waitMs }) =>
+        await blobs.get(blob)?.fetch(offset, length, waitMs),
       distrusted: ({ blob, offset, length }) => blobs.get(blob)?.distrusted(offset, length),
       lost: ({ blob, offset, length, problem }) => blobs.get(blob)?.lost(offset, length, problem),
       closeBlob: ({ blob }) => {

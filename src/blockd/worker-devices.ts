@@ -89,20 +89,11 @@ export class WorkerDevices {
   async #openBlob(id: string, address: BlobAddress): Promise<BlobReader> {
     const main = this.#main;
     const { blob, share } = await main.call('openBlob', { id, address });
-    const held = this.#held;
-    let isOpen = true;
-    return new BlobReader(share, held, {
-      fetch: async (offset, length, waitMs) => {
-        const chunks = await main.call('fetch', { blob, offset, length, waitMs });
-        if (isOpen) for (const { chunk, bytes } of chunks) held.hold(share, chunk, bytes);
-      },
+    return new BlobReader(share, this.#held, true, {
+      fetch: (offset, length, waitMs) => main.call('fetch', { blob, offset, length, waitMs }),
       distrusted: (offset, length) => main.tell('distrusted', { blob, offset, length }),
       lost: (offset, length, problem) => main.tell('lost', { blob, offset, length, problem }),
-      closed: () => {
-        isOpen = false;
-        held.dropAll(share);
-        main.tell('closeBlob', { blob });
-      },
+      closed: () => main.tell('closeBlob', { blob }),
     });
   }
 

@@ -18,7 +18,7 @@
 import type { Terms } from '../blockdev/nbd/disk-connections.js';
 import type { TransportName } from '../blockdev/transport.js';
 import type { BlobShare } from '../cache/blob-reader.js';
-import type { HeldChunk } from '../cache/held-chunks.js';
+import type { HeldCopies } from '../cache/held-chunks.js';
 import type { BlobAddress } from '../image/open-image.js';
 import type { SharedIndexAccount } from '../io/index-budget.js';
 import type { SentError } from './sent-error.js';
@@ -93,8 +93,8 @@ export type MainCalls = {
   openBlob(
     blob: OfDevice & { readonly address: BlobAddress },
   ): OfBlob & { readonly share: BlobShare };
-  /** Answers with the chunks that found no room on the disk. */
-  fetch(range: OfBlob & Range & { readonly waitMs: number | undefined }): readonly HeldChunk[];
+  /** Answers with the chunks that found no room on the disk; undefined if the blob was closed meanwhile. */
+  fetch(range: OfBlob & Range & { readonly waitMs: number | undefined }): HeldCopies | undefined;
   distrusted(range: OfBlob & Range): void;
   lost(range: OfBlob & Range & { readonly problem: string }): void;
   closeBlob(blob: OfBlob): void;

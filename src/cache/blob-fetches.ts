@@ -139,7 +139,7 @@ export class BlobFetches implements WaitedFor {
       fetcher,
       flights,
       patience,
-      (expired) => this.#expired(expired, isDead),
+      (expired) => this.#expired(expired, isDead ? waitMs : undefined),
       (left, unfinished) => this.#left(left, unfinished),
     );
     this.#waiters.add(waiter);
@@ -457,8 +457,11 @@ export class BlobFetches implements WaitedFor {
     for (const waiter of waiters) waiter.moved(flight, by);
   }
 
-  /** @returns How much longer it waits, in ms. */
-  #expired(waiter: Waiter, wasDead: boolean): number {
+  /**
+   * @param deadWaitMs - How long the read of a dead blob may wait if the blob comes after all.
+   * @returns How much longer it waits, in ms.
+   */
+  #expired(waiter: Waiter, deadWaitMs: number | undefined): number {
     const streaming = this.#streaming;
     const nowMs = performance.now();
     const isComing = streaming !== undefined && nowMs - streaming.stream.progressMs < OPENING_MS;
@@ -466,7 +469,10 @@ export class BlobFetches implements WaitedFor {
       return isComing ? Math.max(0, waiter.startedMs + OPENING_WHOLE_MS - nowMs) : 0;
     }
     waiter.lastError ??= this.#health.lastError;
-    if (wasDead || isComing || waiter.waitMs < WAITING_MS_MIN) return 0;
+    if (deadWaitMs !== undefined) {
+      return isComing ? Math.max(0, waiter.startedMs + deadWaitMs - nowMs) : 0;
+    }
+    if (isComing || waiter.waitMs < WAITING_MS_MIN) return 0;
     if (this.#health.lastSuccessMs > waiter.startedMs) return 0;
     this.#health.expired();
     this.#outages.failed(this.#store.registry, this, waiter.lastError ?? noAnswer(waiter));

@@ -185,6 +185,26 @@ test('where the cache has no room, threads are served from memory', async () => 
   }
 });
 
+test('where the cache has no room, what one thread forgets no other reads from its memory', async () => {
+  await withCache(
+    async (cache) => {
+      const blob = new BlobDouble(CONTENT);
+      await withReadingThreads(cache, blob, 2, async ([one, other]) => {
+        await Promise.all([one!.call('load', chunkAt(5)), other!.call('load', chunkAt(5))]);
+        assert.ok(await other!.call('readLocal', chunkAt(5)), 'it is in the memory of both');
+        await one!.call('forget', chunkAt(5));
+        // After what one has told the cache.
+        await one!.call('load', chunkAt(6));
+        assert.equal(await other!.call('readLocal', chunkAt(5)), false);
+        const before = blob.requests.length;
+        await other!.call('read', chunkAt(5));
+        assert.equal(blob.requests.length, before + 1);
+      });
+    },
+    { capacityBytes: 0, reserveBytes: 0 },
+  );
+});
+
 test('an error of the registry arrives as what it is', async () => {
   await withCache(async (cache) => {
     const blob = new BlobDouble(CONTENT);

@@ -14,7 +14,7 @@ import { ResidentFile } from '../io/resident-file.js';
 import type { BlobIdentity } from './blob-slot.js';
 import type { BlobName } from './cache-directory.js';
 import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
-import type { HeldChunks } from './held-chunks.js';
+import type { HeldChunks, HeldCopies } from './held-chunks.js';
 
 /** Describes an open blob of the cache to another thread. Valid while the blob stays open in the cache. */
 export interface BlobShare extends BlobName, BlobIdentity {
@@ -28,11 +28,16 @@ export interface BlobShare extends BlobName, BlobIdentity {
 /** Connects a reader to the thread that owns the cache. Requests and notices arrive in the order they were sent. */
 export interface BlobLink {
   /**
-   * Resolves once the range is in the cache file, or held for this thread.
+   * Resolves once the range is in the cache file, or in memory.
    * @param waitMs - How long it may take; undefined while an image is opened.
+   * @returns Copies of what is in memory, for another thread than the cache's.
    * @throws {ObdError} what fetching throws.
    */
-  fetch(offset: number, length: number, waitMs: number | undefined): Promise<void>;
+  fetch(
+    offset: number,
+    length: number,
+    waitMs: number | undefined,
+  ): Promise<HeldCopies | undefined>;
   /** The chunks of that range failed a check; the reader has removed them from the set. */
   distrusted(offset: number, length: number): void;
   /** The disk cannot read that range; the reader has removed its chunks from the set. */
@@ -47,15 +52,19 @@ export class BlobReader implements RandomAccessFile {
   readonly #blob: BlobShare;
   readonly #chunks: ChunkSet;
   readonly #file: ResidentFile | undefined;
-  /** Belongs to this thread. */
   readonly #held: HeldChunks;
+  /** Whether #held has copies for this thread, rather than being the cache's own. */
+  readonly #holdsCopies: boolean;
   readonly #link: BlobLink;
   /** The generation in which every block that #file has in memory was read, or its load began. */
   #generation: number;
   #closed = false;
 
-  /** @throws system errors. */
-  constructor(blob: BlobShare, held: HeldChunks, link: BlobLink) {
+  /**
+   * @param held - On the cache's thread its own; on any other one of that thread.
+   * @throws system errors.
+   */
+  constructor(blob: BlobShare, held: HeldChunks, holdsCopies: boolean, link: BlobLink) {
     this.label = blob.label;
     this.sizeBytes = blob.sizeBytes;
     this.#blob = blob;
@@ -63,6 +72,7 @@ export class BlobReader implements RandomAccessFile {
     this.#generation = this.#chunks.generation;
     this.#file = blob.fd === undefined ? undefined : new ResidentFile(blob.fd, blob.digest);
     this.#held = held;
+    this.#holdsCopies = holdsCopies;
     this.#link = link;
   }
 
@@ -82,12 +92,16 @@ export class BlobReader implements RandomAccessFile {
     }
   }
 
-  /** Call it before checking bits. Invalidates blocks in memory that an eviction may have turned into zeroes. */
+  /**
+   * Call it before checking bits. Invalidates blocks in memory that an eviction may have turned into zeroes, and copies of
+   * chunks that may have been dropped as wrong.
+   */
   #enterGeneration(): void {
     const { generation } = this.#chunks;
     if (generation === this.#generation) return;
     this.#generation = generation;
     this.#file?.forgetAll();
+    if (this.#holdsCopies) this.#held.dropAll(this.#blob);
   }
 
   /** Reads chunk by chunk, because some may be held in memory. */
@@ -129,10 +143,17 @@ export class BlobReader implements RandomAccessFile {
     for (let chunk = first; chunk < end; chunk++) {
       if (this.#chunks.has(chunk) || this.#held.find(this.#blob, chunk) !== undefined) continue;
       const waitMs = deadlineMs === undefined ? undefined : deadlineMs - performance.now();
-      await this.#link.fetch(offset, length, waitMs);
+      this.#hold(await this.#link.fetch(offset, length, waitMs));
       return;
     }
     await Promise.all(this.#runsOf(first, end).map((run) => this.#loadFile(run.first, run.end)));
+  }
+
+  #hold(copies: HeldCopies | undefined): void {
+    if (copies === undefined || this.#closed) return;
+    this.#enterGeneration();
+    if (copies.generation !== this.#generation) return;
+    for (const { chunk, bytes } of copies.chunks) this.#held.hold(this.#blob, chunk, bytes);
   }
 
   /** The runs of [first, end) that are in the file. Holes are left out: later stores may fill them. */
@@ -181,6 +202,7 @@ export class BlobReader implements RandomAccessFile {
     if (this.#closed) return;
     this.#closed = true;
     this.#file?.close();
+    if (this.#holdsCopies) this.#held.dropAll(this.#blob);
     this.#link.closed();
   }
 

@@ -73,6 +73,7 @@ export class BlockCache {
   #isFull = false;
   readonly #spare: SpareSpace;
   #hasSpare = false;
+  #shrinking: Promise<void> | undefined;
   #saveTimer: NodeJS.Timeout | undefined;
   #saving: Promise<void> = Promise.resolve();
   #closed: Promise<void> | undefined;
@@ -84,7 +85,7 @@ export class BlockCache {
     this.#room = new CacheRoom(directory, disk, capacityBytes, this.#open);
     this.#report = options.report ?? (() => {});
     const { reportRoom = () => {} } = options;
-    this.#shrinkTimer = setInterval(() => void this.#shrink(), SHRINK_MS).unref();
+    this.#shrinkTimer = setInterval(() => this.#shrinkSoon(), SHRINK_MS).unref();
     this.#home = {
       scheduler: new FetchScheduler(),
       outages: new RegistryOutages(options.outageLog ?? SILENT),
@@ -171,6 +172,7 @@ export class BlockCache {
     clearTimeout(this.#saveTimer);
     clearInterval(this.#shrinkTimer);
     await this.#saving;
+    await this.#shrinking;
     this.#directory.close();
   }
 
@@ -229,6 +231,12 @@ export class BlockCache {
   /** Makes room on the disk for the daemon's own files. @returns Whether it could. */
   async makeRoom(): Promise<boolean> {
     return (await this.#room.evict(CHUNK_BYTES)) > 0 || (await this.#spare.spend());
+  }
+
+  #shrinkSoon(): void {
+    this.#shrinking ??= this.#shrink().finally(() => {
+      this.#shrinking = undefined;
+    });
   }
 
   async #shrink(): Promise<void> {

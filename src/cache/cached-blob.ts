@@ -14,7 +14,7 @@ import { WAITING_MS_MIN, type Waits } from './blob-fetches.js';
 import { type BlobLink, BlobReader, type BlobShare } from './blob-reader.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 import type { Fetcher } from './flight.js';
-import type { HeldChunk, HeldChunks } from './held-chunks.js';
+import type { HeldChunk, HeldChunks, HeldCopies } from './held-chunks.js';
 import { RefetchedRanges } from './refetched-ranges.js';
 import type { SharedBlob } from './shared-blob.js';
 
@@ -30,8 +30,6 @@ export interface BlobFigures {
 /** The methods of BlobLink, except closed(), serve the reader on another thread, which must end before close(). */
 export interface CachedBlob extends RandomAccessFile, BlobFigures, Omit<BlobLink, 'closed'> {
   share(): BlobShare;
-  /** The chunks of that range that found no room on the disk, and are in memory. */
-  held(offset: number, length: number): HeldChunk[];
   /** How many reads through this handle wait, and for how long. */
   waits(): Waits;
 }
@@ -65,8 +63,11 @@ export class BlobHandle implements CachedBlob, Fetcher {
       this.#blob.fetches.dismiss(this);
       onClosed();
     };
-    this.#reader = new BlobReader(this.share(), held, {
-      fetch: (offset, length, waitMs) => this.fetch(offset, length, waitMs),
+    this.#reader = new BlobReader(this.share(), held, false, {
+      fetch: async (offset, length, waitMs) => {
+        await this.#fetch(offset, length, waitMs);
+        return undefined;
+      },
       distrusted: (offset, length) => this.distrusted(offset, length),
       lost: (offset, length, problem) => this.lost(offset, length, problem),
       closed,
@@ -122,7 +123,13 @@ export class BlobHandle implements CachedBlob, Fetcher {
     return { label: this.label, registry, digest, sizeBytes, fd, chunks: stored.memory };
   }
 
-  async fetch(offset: number, length: number, waitMs: number | undefined): Promise<void> {
+  async fetch(offset: number, length: number, waitMs: number | undefined): Promise<HeldCopies> {
+    await this.#fetch(offset, length, waitMs);
+    const { generation } = this.#blob.stored;
+    return { generation, chunks: this.#heldOf(offset, length) };
+  }
+
+  async #fetch(offset: number, length: number, waitMs: number | undefined): Promise<void> {
     const first = Math.floor(offset / CHUNK_BYTES);
     await this.#blob.fetches.load(this, first, endChunk(offset, length), waitMs);
   }
@@ -138,7 +145,8 @@ export class BlobHandle implements CachedBlob, Fetcher {
     };
   }
 
-  held(offset: number, length: number): HeldChunk[] {
+  /** The chunks of that range that found no room on the disk, and are in memory. */
+  #heldOf(offset: number, length: number): HeldChunk[] {
     const found: HeldChunk[] = [];
     if (this.#held.isEmpty) return found;
     const end = endChunk(offset, length);

@@ -8,6 +8,7 @@ import { once } from 'node:events';
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { cacheDirectory, removeCacheDirectories } from '../../test/support/cache-directories.js';
 import { ErrorCodes } from '../errors.js';
 import { DirectoryLock } from './directory-lock.js';
@@ -33,6 +34,26 @@ test('the lock of a process that is gone is taken over', async () => {
   await once(child, 'exit');
   const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
   writeFileSync(join(directory, 'lock'), `${child.pid} 12345 ${boot}\n`);
+  DirectoryLock.acquire(directory).release();
+});
+
+test('a process that has ended and has not been waited for holds no lock', async (t) => {
+  const directory = cacheDirectory();
+  // The inner process has a parent that never waits for it.
+  const parent = spawn('sh', ['-c', 'true & exec sleep 60'], { stdio: 'ignore' });
+  t.after(() => parent.kill());
+  await once(parent, 'spawn');
+  let pid = '';
+  let fields: string[] = [];
+  while (fields[0] !== 'Z') {
+    await sleep(10);
+    pid = readFileSync(`/proc/${parent.pid}/task/${parent.pid}/children`, 'latin1').trim();
+    if (pid === '') continue;
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  }
+  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+  writeFileSync(join(directory, 'lock'), `${pid} ${fields[19]} ${boot}\n`);
   DirectoryLock.acquire(directory).release();
 });
 

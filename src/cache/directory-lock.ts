@@ -92,7 +92,7 @@ function isStillAt(path: string, fd: number): boolean {
 function writeOwnLine(fd: number): void {
   try {
     ftruncateSync(fd, 0);
-    writeSync(fd, `${process.pid} ${startTime(process.pid)} ${bootId()}\n`, 0, 'latin1');
+    writeSync(fd, `${process.pid} ${startTimeOfRunning(process.pid)} ${bootId()}\n`, 0, 'latin1');
   } catch {}
 }
 
@@ -100,15 +100,15 @@ function writeOwnLine(fd: number): void {
 function isAlive(line: string): boolean {
   const match = /^([1-9][0-9]*) ([0-9]+) (\S+)\n$/.exec(line);
   if (match === null || Number(match[1]) === process.pid) return false;
-  return match[3] === bootId() && startTime(Number(match[1])) === match[2];
+  return match[3] === bootId() && startTimeOfRunning(Number(match[1])) === match[2];
 }
 
 function bootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
 }
 
-/** In ticks since boot, so that a pid used again is told apart; empty for no such process. */
-function startTime(pid: number): string {
+/** In ticks since boot, so that a pid used again is told apart; empty for no such process, or one that has ended. */
+function startTimeOfRunning(pid: number): string {
   let stat: string;
   try {
     stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
@@ -116,7 +116,10 @@ function startTime(pid: number): string {
     return '';
   }
   // "pid (name) state ...": the name may hold anything, so count from its closing parenthesis.
-  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+  const [state = '', ...fields] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  // Its parent may never take notice of its end.
+  if (state === 'Z' || state === 'X') return '';
+  return fields[18] ?? '';
 }
 
 function busy(directory: string, holder: string): ObdError {

@@ -12,6 +12,13 @@ export interface HeldChunk {
   readonly bytes: Uint8Array;
 }
 
+/** Chunks for another thread to hold, too. */
+export interface HeldCopies {
+  /** The ChunkSet's when they were copied. Once it has changed they may be dropped chunks. */
+  readonly generation: number;
+  readonly chunks: readonly HeldChunk[];
+}
+
 export class HeldChunks {
   /** Oldest first. */
   readonly #chunks = new Map<string, Uint8Array>();

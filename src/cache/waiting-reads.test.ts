@@ -88,6 +88,20 @@ test('after a deadline in vain a read waits 10 s at most, and a probe goes on', 
   });
 });
 
+test('a read of a blob given up waits longer than 10 s while the blob comes whole', async () => {
+  await withCache(async (cache) => {
+    const ranges = new BlobDouble(CONTENT);
+    const blob = await cache.openBlob(ranges);
+    ranges.before = gone;
+    await assert.rejects(loadMounted(blob, 1, 1_100));
+    ranges.before = async () => {};
+    // About 12 s for all of it.
+    ranges.whole = () => wholeOf(CONTENT, 450);
+    await loadMounted(blob, 40, 60_000);
+    await assertReads(blob, 0, CONTENT.length);
+  });
+});
+
 test('a range that always fails keeps no other from being read', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);

@@ -38,6 +38,7 @@ function checked(toml: string, more: Partial<ContainerdFacts> = {}): Map<string,
     plugins: [{ name: 'obd-ts', problem: undefined, isProxy: true }],
     configPath: '/etc/containerd/config.toml',
     snapshotterSocket: SOCKET,
+    isStore: (root: string) => root === '/var/lib/obd-ts/snapshotter',
     ...more,
   };
   const results = checkContainerdConfig(facts);
@@ -141,6 +142,12 @@ test('another spelling of a socket, rebase, no root and a foreign platform are f
   assertSays(checked(PLUGIN + second), 'plugin names', '^missing', 'overlaybd');
   const rebase = `${PLUGIN}\n  capabilities = ["rebase"]`;
   assertSays(checked(rebase), 'containerd plugin', '^missing', 'remove "rebase"');
+  const elsewhere = EXPORTS.replace(/root = .*/, 'root = "/var/lib/elsewhere"');
+  assertSays(
+    checked(PLUGIN + elsewhere),
+    'plugin exports',
+    '^warn root "/var/lib/elsewhere" is no snapshotter',
+  );
   const rootless = EXPORTS.replace(/root = .*/, 'root = ""');
   assertSays(checked(PLUGIN + rootless), 'plugin exports', '^warn no root');
   const foreign = unpack('overlayfs', 'obd-ts').replace(/"linux"(?!.*overlayfs)/g, '"linux/s390x"');

@@ -25,6 +25,8 @@ export interface ContainerdFacts {
   readonly configPath: string;
   /** Where obd-snapshotter listens. */
   readonly snapshotterSocket: string;
+  /** Whether a snapshotter has its store in that directory. */
+  readonly isStore: (root: string) => boolean;
 }
 
 const NAME = 'obd-ts';
@@ -116,23 +118,27 @@ function checkDoubles(config: Table): CheckResult {
   return result(what, 'missing', found, remedy);
 }
 
-function checkExports({ version, configPath }: ContainerdFacts, config: Table): CheckResult {
+function checkExports(
+  { version, configPath, isStore }: ContainerdFacts,
+  config: Table,
+): CheckResult {
   const what = 'plugin exports';
   if (version === undefined || !isAtLeast(version, ANNOTATIONS_VERSION)) {
     return result(what, 'info', `not used before containerd ${ANNOTATIONS_VERSION.join('.')}`);
   }
   const exports = tableAt(config, 'proxy_plugins', NAME, 'exports');
+  const root = typeof exports?.['root'] === 'string' ? exports['root'] : '';
   const problems = [
     ...(exports?.[ANNOTATIONS] === 'true'
       ? []
       : [`no ${ANNOTATIONS} = "true": images of registries at a port may not be lazy`]),
-    ...(typeof exports?.['root'] === 'string' && exports['root'].startsWith('/')
-      ? []
-      : ['no root: kubelet measures a directory that does not exist']),
+    ...(root.startsWith('/') ? [] : ['no root: kubelet measures a directory that does not exist']),
+    ...(root.startsWith('/') && !isStore(root)
+      ? [`root "${root}" is no snapshotter's: it has to be the root of snapshotter.toml`]
+      : []),
   ];
-  if (problems.length === 0)
-    return result(what, 'ok', `root ${exports?.['root']}, references sent`);
-  const remedy = `add both to [proxy_plugins.${NAME}.exports] in ${configPath} ${RESTART}`;
+  if (problems.length === 0) return result(what, 'ok', `root ${root}, references sent`);
+  const remedy = `set both in [proxy_plugins.${NAME}.exports] in ${configPath} ${RESTART}`;
   return result(what, 'warn', problems.join('; '), remedy);
 }
 

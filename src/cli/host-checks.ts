@@ -5,6 +5,7 @@
  * `warn` that something is wrong or unknown; `info` is good to know.
  */
 import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { access, constants, readFile } from 'node:fs/promises';
 import { createConnection } from 'node:net';
 import { release } from 'node:os';
@@ -67,7 +68,15 @@ async function checkContainerd(paths: HostPaths): Promise<CheckResult[]> {
     loadedPlugins(paths.containerdSocket),
   ]);
   const { containerdConfig: configPath, snapshotterSocket } = paths;
-  return checkContainerdConfig({ config, version, plugins, configPath, snapshotterSocket });
+  const isStore = (root: string) => existsSync(join(root, 'snapshots'));
+  return checkContainerdConfig({
+    config,
+    version,
+    plugins,
+    configPath,
+    snapshotterSocket,
+    isStore,
+  });
 }
 
 async function containerdVersion(): Promise<string | undefined> {

@@ -5,7 +5,7 @@ import { type Handlers, ThreadCalls } from '../../src/blockd/thread-calls.js';
 import type { BlobShare } from '../../src/cache/blob-reader.js';
 import type { BlockCache } from '../../src/cache/block-cache.js';
 import type { CachedBlob } from '../../src/cache/cached-blob.js';
-import type { HeldChunk } from '../../src/cache/held-chunks.js';
+import type { HeldCopies } from '../../src/cache/held-chunks.js';
 import { ThreadProgram } from '../../src/io/start-thread.js';
 import type { BlobDouble } from './blob-double.js';
 
@@ -18,7 +18,7 @@ interface Range {
 
 /** Calls from a reader thread to the main thread. */
 export type ReaderCalls = {
-  fetch(range: Range & { readonly waitMs: number | undefined }): readonly HeldChunk[];
+  fetch(range: Range & { readonly waitMs: number | undefined }): HeldCopies | undefined;
   distrusted(range: Range): void;
   lost(range: Range & { readonly problem: string }): void;
   closed(nothing: undefined): void;
@@ -79,7 +79,7 @@ export function startReadingThreads(
     const thread = new ThreadCalls<ThreadsCalls, ReaderCalls>(worker, {
       fetch: async ({ offset, length }) => {
         await fetch(offset, length);
-        return [];
+        return undefined;
       },
       distrusted: () => {},
       lost: ({ problem }) => {
@@ -93,10 +93,7 @@ export function startReadingThreads(
 
 function handlersOf(handle: CachedBlob): Handlers<ReaderCalls> {
   return {
-    fetch: async ({ offset, length, waitMs }) => {
-      await handle.fetch(offset, length, waitMs);
-      return handle.held(offset, length);
-    },
+    fetch: ({ offset, length, waitMs }) => handle.fetch(offset, length, waitMs),
     distrusted: ({ offset, length }) => handle.distrusted(offset, length),
     lost: ({ offset, length, problem }) => handle.lost(offset, length, problem),
     closed: () => handle.close(),

@@ -31,13 +31,8 @@ const main = new ThreadCalls<ReaderCalls, ThreadsCalls>(parentPort!, {
   },
   close: () => blob.close(),
 });
-const held = new HeldChunks();
-const blob = new BlobReader(share, held, {
-  fetch: async (offset, length, waitMs) => {
-    for (const { chunk, bytes } of await main.call('fetch', { offset, length, waitMs })) {
-      held.hold(share, chunk, bytes);
-    }
-  },
+const blob = new BlobReader(share, new HeldChunks(), true, {
+  fetch: (offset, length, waitMs) => main.call('fetch', { offset, length, waitMs }),
   distrusted: (offset, length) => main.tell('distrusted', { offset, length }),
   lost: (offset, length, problem) => main.tell('lost', { offset, length, problem }),
   closed: () => main.tell('closed', undefined),

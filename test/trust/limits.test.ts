@@ -25,9 +25,12 @@ import { setTimeout } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { CHUNK_BYTES } from '../../src/cache/chunk-set.js';
 import { systemCode } from '../../src/errors.js';
+import { RECORDS_MAX } from '../../src/lsmt/committed-layer.js';
+import { encodeRecord, RECORD_BYTES } from '../../src/lsmt/index-records.js';
 import { layerOf } from '../support/block-image.js';
 import { BlockdProcess, blockdUnfit } from '../support/blockd-process.js';
 import { HostileRegistry } from '../support/hostile-registry.js';
+import { headerBlock } from '../support/layer-samples.js';
 import { LoopbackRegistry } from '../support/loopback-registry.js';
 import { programArguments } from '../support/program.js';
 import { trustCase } from '../support/trust-case.js';
@@ -337,6 +340,64 @@ trustCase(
     }
   },
   { skip: skip ?? noCgroup, timeout: 120_000 },
+);
+
+/** Four local layers of a million records, which merge into four million segments: as many as one disk may have. */
+function largestIndexConfig(directory: string): string {
+  const lowers = [0, 1, 2, 3].map((layer) => {
+    const records = Buffer.alloc(RECORDS_MAX * RECORD_BYTES);
+    for (let i = 0; i < RECORDS_MAX; i++) {
+      const start = 8 * i + 2 * layer;
+      const record = { start, end: start + 1, moffset: 8, zeroed: true, tag: 0 };
+      encodeRecord(records, i * RECORD_BYTES, record);
+    }
+    const virtualBytes = RECORDS_MAX * 8 * 512;
+    const trailer = { flags: 6, indexOffset: 4096, indexEntries: RECORDS_MAX, virtualBytes };
+    const file = join(directory, `layer-${layer}`);
+    writeFileSync(
+      file,
+      Buffer.concat([headerBlock({ virtualBytes }), records, headerBlock(trailer)]),
+    );
+    return { file };
+  });
+  const path = join(directory, 'largest.json');
+  writeFileSync(path, JSON.stringify({ lowers }));
+  return path;
+}
+
+trustCase(
+  'limits',
+  'an image with the largest index, attached and detached three times',
+  'its memory comes back each time',
+  async () => {
+    const registry = await LoopbackRegistry.start();
+    const daemon = await BlockdProcess.start();
+    try {
+      // Code and heap that the first attach brings stay.
+      const small = imageConfig(registry, daemon.directory, 8);
+      await daemon.client.attach('small', small.path);
+      await daemon.client.detach('small');
+      const path = largestIndexConfig(daemon.directory);
+      const beforeMiB = residentMiB(daemon.pid);
+      const heldMiB: number[] = [];
+      const leftMiB: number[] = [];
+      for (let turn = 0; turn < 3; turn++) {
+        await daemon.client.attach('large', path);
+        heldMiB.push(Math.round(residentMiB(daemon.pid) - beforeMiB));
+        await daemon.client.detach('large');
+        await setTimeout(1000);
+        leftMiB.push(Math.round(residentMiB(daemon.pid) - beforeMiB));
+      }
+      assert.ok(Math.min(...heldMiB) > 80, `held: ${heldMiB} MiB`);
+      assert.ok(Math.max(...leftMiB) < 40, `held: ${heldMiB} MiB, left: ${leftMiB} MiB`);
+      await daemon.stop();
+      return `${heldMiB.join(', ')} MiB while attached, ${leftMiB.join(', ')} MiB a second after`;
+    } finally {
+      await daemon.end('SIGTERM');
+      await registry.close();
+    }
+  },
+  { skip, timeout: 60_000 },
 );
 
 trustCase(
