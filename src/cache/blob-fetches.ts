@@ -24,7 +24,7 @@ import { BlobHealth, isFinal } from './blob-health.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 import type { ChunkStore } from './chunk-store.js';
 import type { FetchScheduler } from './fetch-scheduler.js';
-import { type Fetcher, Flight, Waiter } from './flight.js';
+import { type Fetcher, Flight, Waiter, type Waits } from './flight.js';
 import type { RegistryOutages, WaitedFor } from './registry-outages.js';
 import { StrayWhole } from './stray-whole.js';
 import { type StreamSink, WholeStream } from './whole-stream.js';
@@ -44,15 +44,6 @@ const PROBE_MS_MAX = 600_000;
 const RESTS_MAX = 64;
 /** Loads that have waited less are under way and not waiting. */
 export const WAITING_MS_MIN = 1_000;
-
-/** The waiting reads of one handle, and their reason. */
-export interface Waits {
-  readonly reads: number;
-  /** How long the oldest has waited. */
-  readonly ms: number;
-  /** Why the last attempt failed; undefined before there was one. */
-  readonly error: unknown;
-}
 
 /** The blob as one stream, under way. */
 interface Streaming {

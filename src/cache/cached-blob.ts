@@ -10,10 +10,10 @@
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
 import type { BlobRanges } from '../registry/blob-ranges.js';
-import { WAITING_MS_MIN, type Waits } from './blob-fetches.js';
+import { WAITING_MS_MIN } from './blob-fetches.js';
 import { type BlobLink, BlobReader, type BlobShare } from './blob-reader.js';
 import { CHUNK_BYTES } from './chunk-set.js';
-import type { Fetcher } from './flight.js';
+import type { Fetcher, Waits } from './flight.js';
 import type { HeldChunk, HeldChunks, HeldCopies } from './held-chunks.js';
 import { RefetchedRanges } from './refetched-ranges.js';
 import type { SharedBlob } from './shared-blob.js';
