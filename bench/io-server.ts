@@ -24,7 +24,9 @@ const socketPath = join(directory, 'nbd.sock');
 async function transportOf(): Promise<Transport | undefined> {
   switch (name) {
     case 'nbd':
-      return new (await import('../src/blockdev/nbd/nbd-transport.js')).NbdTransport(directory);
+      return new (await import('../src/blockdev/nbd-kernel/nbd-transport.js')).NbdTransport(
+        directory,
+      );
     case 'tcmu':
       return new (await import('../src/blockdev/tcmu/tcmu-transport.js')).TcmuTransport(directory);
     case 'ublk':

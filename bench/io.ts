@@ -11,7 +11,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { cpus, loadavg, release } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { textTable } from '../src/cli/text-table.js';
+import { textTable } from '../src/cli/obdctl/text-table.js';
 import { ErrorCodes, ObdError } from '../src/errors.js';
 import {
   type Absent,

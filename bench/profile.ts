@@ -13,7 +13,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
-import { textTable } from '../src/cli/text-table.js';
+import { textTable } from '../src/cli/obdctl/text-table.js';
 import {
   Algorithms,
   type BlockForm,

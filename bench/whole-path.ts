@@ -9,7 +9,7 @@
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { cpus, release } from 'node:os';
 import { join } from 'node:path';
-import { textTable } from '../src/cli/text-table.js';
+import { textTable } from '../src/cli/obdctl/text-table.js';
 import { writeImageConfig } from '../src/image/image-config.js';
 import { LocalRegistry } from './local-registry.js';
 import { MeasuredDaemon } from './measured-daemon.js';

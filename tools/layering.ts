@@ -12,25 +12,40 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[] | 'anything'>> = {
   io: [],
   grpc: [],
   config: [],
+  oci: [],
   lsmt: ['zfile'],
   zfile: [],
   tar: [],
   ext4: [],
-  registry: [],
-  cache: ['registry'],
-  image: ['lsmt', 'zfile', 'cache', 'registry'],
+  registry: ['oci'],
+  cache: ['oci', 'registry'],
+  image: ['lsmt', 'zfile', 'cache', 'oci', 'registry'],
   blockdev: [],
   containerd: ['grpc'],
-  convert: ['tar', 'ext4', 'lsmt', 'zfile', 'registry'],
-  blockd: ['blockdev', 'cache', 'config', 'grpc', 'image', 'lsmt', 'registry', 'zfile'],
-  snapshotter: ['config', 'containerd', 'grpc', 'registry'],
+  convert: ['tar', 'ext4', 'lsmt', 'zfile', 'oci', 'registry'],
+  pull: ['containerd', 'grpc', 'oci'],
+  blockd: ['blockdev', 'cache', 'config', 'grpc', 'image', 'lsmt', 'oci', 'registry', 'zfile'],
+  snapshotter: ['config', 'containerd', 'grpc', 'oci', 'registry'],
+  doctor: ['containerd', 'grpc', 'oci'],
   cli: 'anything',
   bin: 'anything',
 };
 
 /** Single files of another room that a room may import, because they are that room's door. */
 const DOORS: Readonly<Record<string, readonly string[]>> = {
-  snapshotter: ['src/blockd/blockd-client.ts', 'src/image/image-config.ts'],
+  snapshotter: [
+    'src/blockd/blockd-client.ts',
+    'src/image/image-config.ts',
+    'src/image/image-mount.ts',
+  ],
+  pull: ['src/snapshotter/labels.ts'],
+  doctor: [
+    'src/blockd/transport-choice.ts',
+    'src/blockdev/transports.ts',
+    'src/cache/disk-space.ts',
+    'src/snapshotter/labels.ts',
+    'src/zfile/block-codec.ts',
+  ],
 };
 
 /** What is wrong with the imports of one file of `src/`, one line each; nothing if all is well. */

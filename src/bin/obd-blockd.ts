@@ -23,5 +23,5 @@ if (Object.keys(SETTINGS).some((name) => process.env[name] === undefined)) {
   });
 }
 
-const { runBlockd } = await import('../cli/blockd-run.js');
+const { runBlockd } = await import('../cli/obd-blockd/blockd-run.js');
 await runBlockd(reloading);

@@ -1,8 +1,8 @@
 #!/usr/bin/env node
-/** `obd-snapshotter`: wiring only; see src/cli/snapshotter-run.ts. */
+/** `obd-snapshotter`: wiring only; see src/cli/obd-snapshotter/snapshotter-run.ts. */
 import { Reloading } from '../cli/reloading.js';
 
 // Before anything else is loaded: SIGHUP may come at once.
 const reloading = new Reloading();
-const { runSnapshotter } = await import('../cli/snapshotter-run.js');
+const { runSnapshotter } = await import('../cli/obd-snapshotter/snapshotter-run.js');
 await runSnapshotter(reloading);

@@ -2,12 +2,12 @@
 /** `obdctl`: the operator's command. Wiring only; each subcommand is a file of src/cli. */
 import { hideBin } from 'yargs/helpers';
 import { commandLine } from '../cli/command-line.js';
-import { devices } from '../cli/devices.js';
-import { doctor } from '../cli/doctor.js';
 import { reportFailure } from '../cli/failure.js';
-import { layer } from '../cli/layer.js';
-import { mount, umount } from '../cli/mount.js';
-import { rpull } from '../cli/rpull.js';
+import { devices } from '../cli/obdctl/devices.js';
+import { doctor } from '../cli/obdctl/doctor.js';
+import { layer } from '../cli/obdctl/layer.js';
+import { mount, umount } from '../cli/obdctl/mount.js';
+import { rpull } from '../cli/obdctl/rpull.js';
 import { surviveLostOutput } from '../cli/standard-streams.js';
 
 const PROGRAM = 'obdctl';

@@ -1,7 +1,7 @@
 /** All transports of one daemon. Making them costs nothing; each thread that serves devices has its own. */
 import { join } from 'node:path';
 import { FuseTransport } from './fuse/fuse-transport.js';
-import { NbdTransport } from './nbd/nbd-transport.js';
+import { NbdTransport } from './nbd-kernel/nbd-transport.js';
 import { TcmuTransport } from './tcmu/tcmu-transport.js';
 import type { Transport, TransportName, TransportSettings } from './transport.js';
 import { UblkTransport } from './ublk/ublk-transport.js';

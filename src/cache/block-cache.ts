@@ -16,9 +16,9 @@
  */
 import { join } from 'node:path';
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
+import { checkDigest } from '../oci/digest.js';
+import { isHost } from '../oci/reference.js';
 import type { BlobRanges } from '../registry/blob-ranges.js';
-import { checkDigest } from '../registry/digest.js';
-import { isHost } from '../registry/reference.js';
 import type { BlobFile } from './blob-file.js';
 import type { BlobIdentity } from './blob-slot.js';
 import { type BlobName, CacheDirectory } from './cache-directory.js';

@@ -12,11 +12,11 @@ import { renameSync } from 'node:fs';
 import { chmod, mkdir, readdir, rm, stat, utimes } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
-import { isDigest } from '../registry/digest.js';
-import { isHost } from '../registry/reference.js';
+import { DirectoryLock } from '../io/directory-lock.js';
+import { isDigest } from '../oci/digest.js';
+import { isHost } from '../oci/reference.js';
 import { BlobFile } from './blob-file.js';
 import type { BlobIdentity } from './blob-slot.js';
-import { DirectoryLock } from './directory-lock.js';
 import { type DurableFile, LocalDurableFile } from './durable-file.js';
 
 const GONE = '.gone';

@@ -2,7 +2,7 @@
  * How far something has got, on stderr: one line that is rewritten on a terminal, and only the last word elsewhere, so
  * that logs stay short. Redrawn at most ten times a second.
  */
-import { percentText } from './byte-text.js';
+import { percentText } from '../byte-text.js';
 
 const REDRAW_MS = 100;
 

@@ -6,12 +6,12 @@
  * the new one.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
-import type { ImageDestination, ImageSource } from '../registry/image-store.js';
-import type { Descriptor, ImageIndex, StoredImage } from '../registry/manifest.js';
-import { OCI_INDEX, OCI_MANIFEST } from '../registry/media-types.js';
+import type { ImageDestination, ImageSource } from '../oci/image-store.js';
+import { imageFor, imagesIn, readImage } from '../oci/index-images.js';
+import type { Descriptor, ImageIndex, StoredImage } from '../oci/manifest.js';
+import { OCI_INDEX, OCI_MANIFEST } from '../oci/media-types.js';
+import { formatPlatform, hostPlatform, matchesPlatform, type Platform } from '../oci/platform.js';
 import { type ConvertOptions, convertManifest, readConvertible } from './convert-manifest.js';
-import { imageFor, imagesIn, readImage } from './index-images.js';
-import { formatPlatform, hostPlatform, matchesPlatform, type Platform } from './platform.js';
 
 /** Which images of an index. */
 export interface Selection {

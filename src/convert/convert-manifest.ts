@@ -6,24 +6,24 @@
  * stops the other. On an error nothing refers to what was sent, and the work directory is gone.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
-import { sha256Of } from '../registry/digest.js';
-import { type ImageDestination, type ImageSource, readSmallBlob } from '../registry/image-store.js';
+import { sha256Of } from '../oci/digest.js';
+import { chainIds, withDiffIds } from '../oci/image-identity.js';
+import { type ImageDestination, type ImageSource, readSmallBlob } from '../oci/image-store.js';
 import {
   CONFIG_BYTES_MAX,
   type Descriptor,
   type ImageConfig,
   type ImageManifest,
   parseImageConfig,
-} from '../registry/manifest.js';
-import { DOCKER_CONFIG, OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST } from '../registry/media-types.js';
+} from '../oci/manifest.js';
+import { DOCKER_CONFIG, OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST } from '../oci/media-types.js';
 import {
   BLOB_DIGEST_ANNOTATION,
   BLOB_FS_TYPE_ANNOTATION,
   BLOB_SIZE_ANNOTATION,
   NATIVE_VERSION,
   VERSION_ANNOTATION,
-} from '../registry/overlaybd-annotations.js';
-import { chainIds, withDiffIds } from './image-identity.js';
+} from '../oci/overlaybd-annotations.js';
 import { type ConvertedLayer, LayerConverter, type LayerFormat } from './layer-converter.js';
 import type { ConversionProgress, ConvertedBlob } from './progress.js';
 import { unpackLayer } from './source-layer.js';

@@ -3,8 +3,8 @@
  * source; decompressed; checked against the config's diff ID. Both digests cover their streams to the last
  * byte, whether or not the one who unpacks read that far.
  */
-import type { ImageSource } from '../registry/image-store.js';
-import type { Descriptor } from '../registry/manifest.js';
+import type { ImageSource } from '../oci/image-store.js';
+import type { Descriptor } from '../oci/manifest.js';
 import { decompress } from '../tar/decompress.js';
 import { VerifiedStream } from './verified-stream.js';
 

@@ -13,7 +13,7 @@ import * as z from 'zod';
 import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 import { replaceFile } from '../io/replace-file.js';
 import { LAYERS_MAX } from '../lsmt/layer-stack.js';
-import { isDigest } from '../registry/digest.js';
+import { isDigest } from '../oci/digest.js';
 import { parseBlobUrl } from './blob-url.js';
 
 /** 255 layers with four paths of 4096 bytes each are 4 MiB. */

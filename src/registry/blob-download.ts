@@ -4,9 +4,9 @@
  * while it makes progress.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
+import type { Descriptor } from '../oci/manifest.js';
 import type { Access } from './authenticator.js';
 import type { HttpResponse } from './http-client.js';
-import type { Descriptor } from './manifest.js';
 import type { RegistryExchange } from './registry-exchange.js';
 import type { RegistryLimits } from './registry-limits.js';
 import { RetryBudget } from './retry.js';

@@ -9,9 +9,9 @@
 import { open } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import type { Descriptor } from '../oci/manifest.js';
 import type { Access } from './authenticator.js';
 import { piecesOfFile } from './file-pieces.js';
-import type { Descriptor } from './manifest.js';
 import type { RegistryExchange } from './registry-exchange.js';
 import type { RegistryLimits } from './registry-limits.js';
 import { retrying } from './retry.js';

@@ -10,9 +10,9 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import * as z from 'zod';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+import { DOCKER_HUB } from '../oci/reference.js';
 import { askCredentialHelper } from './credential-helper.js';
 import type { Credentials, Login } from './credentials.js';
-import { DOCKER_HUB } from './reference.js';
 
 /** Docker's own key for Docker Hub, from the days of its first protocol. */
 const DOCKER_HUB_KEY = `https://index.${DOCKER_HUB}/v1/`;

@@ -14,8 +14,8 @@ import { isAbsolute, join } from 'node:path';
 import { parse } from 'smol-toml';
 import * as z from 'zod';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+import { isHost } from '../oci/reference.js';
 import type { Endpoint, TlsSettings } from './endpoint.js';
-import { isHost } from './reference.js';
 
 /** Where containerd, CRI and nerdctl look by default or by convention. */
 export const HOSTS_DIRECTORY = '/etc/containerd/certs.d';

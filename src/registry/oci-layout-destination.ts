@@ -10,11 +10,11 @@
 import { mkdir, open, readdir, rm, rmdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { ErrorCodes, ObdError, systemCode } from '../errors.js';
-import { sha256Of } from './digest.js';
+import { sha256Of } from '../oci/digest.js';
+import type { ImageDestination } from '../oci/image-store.js';
+import { type Descriptor, type ImageIndex, parseManifest } from '../oci/manifest.js';
+import { OCI_INDEX } from '../oci/media-types.js';
 import { piecesOfFile } from './file-pieces.js';
-import type { ImageDestination } from './image-store.js';
-import { type Descriptor, type ImageIndex, parseManifest } from './manifest.js';
-import { OCI_INDEX } from './media-types.js';
 import {
   blobFile,
   checkBlobDirectories,

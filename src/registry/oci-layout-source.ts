@@ -3,15 +3,15 @@
  * that reaches outside its directory is refused (oci-layout.ts).
  */
 import { ErrorCodes, ObdError } from '../errors.js';
-import { sha256Of } from './digest.js';
-import { piecesOfFile } from './file-pieces.js';
-import type { ImageSource } from './image-store.js';
+import { sha256Of } from '../oci/digest.js';
+import type { ImageSource } from '../oci/image-store.js';
 import {
   type Descriptor,
   MANIFEST_BYTES_MAX,
   parseManifest,
   type StoredManifest,
-} from './manifest.js';
+} from '../oci/manifest.js';
+import { piecesOfFile } from './file-pieces.js';
 import {
   blobFile,
   checkBlobDirectories,

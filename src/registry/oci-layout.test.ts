@@ -22,9 +22,9 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { blobPath, LayoutBuilder, sha256 } from '../../test/support/oci-layout-builder.js';
 import { ErrorCodes } from '../errors.js';
-import { type ImageSource, readSmallBlob } from './image-store.js';
-import type { Descriptor } from './manifest.js';
-import { OCI_MANIFEST } from './media-types.js';
+import { type ImageSource, readSmallBlob } from '../oci/image-store.js';
+import type { Descriptor } from '../oci/manifest.js';
+import { OCI_MANIFEST } from '../oci/media-types.js';
 import { OciLayoutDestination } from './oci-layout-destination.js';
 import { OciLayoutSource } from './oci-layout-source.js';
 

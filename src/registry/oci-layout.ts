@@ -14,8 +14,8 @@ import { type FileHandle, lstat, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ErrorCodes, hasCode, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 import { replaceFile } from '../io/replace-file.js';
-import { checkDigest } from './digest.js';
-import { type ImageIndex, MANIFEST_BYTES_MAX, parseLayoutIndex } from './manifest.js';
+import { checkDigest } from '../oci/digest.js';
+import { type ImageIndex, MANIFEST_BYTES_MAX, parseLayoutIndex } from '../oci/manifest.js';
 
 export const REF_NAME_ANNOTATION = 'org.opencontainers.image.ref.name';
 export const LAYOUT_VERSION = '1.0.0';

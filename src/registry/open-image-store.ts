@@ -3,11 +3,11 @@
  * `oci:DIR[:tag]`. Opening makes no request and writes nothing.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
+import type { ImageDestination, ImageSource } from '../oci/image-store.js';
+import { type ImageReference, isTag, parseReference } from '../oci/reference.js';
 import type { NoteUpload } from './blob-upload.js';
-import type { ImageDestination, ImageSource } from './image-store.js';
 import { OciLayoutDestination } from './oci-layout-destination.js';
 import { OciLayoutSource } from './oci-layout-source.js';
-import { type ImageReference, isTag, parseReference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
 import { RegistryDestination, RegistrySource } from './registry-image.js';
 

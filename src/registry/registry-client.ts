@@ -6,17 +6,17 @@
  * ObdErrors only; credentials are in none of them. Names are checked here, as they become URLs.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
+import { checkDigest, isDigest, sha256Of } from '../oci/digest.js';
+import { type Descriptor, MANIFEST_BYTES_MAX } from '../oci/manifest.js';
+import { IMAGE_MANIFEST_TYPES, INDEX_TYPES, SCHEMA1_TYPES } from '../oci/media-types.js';
+import { isHost, isRepository, isTag } from '../oci/reference.js';
 import type { Access } from './authenticator.js';
 import { downloadBlob } from './blob-download.js';
 import { probeBlob } from './blob-probe.js';
 import { type BlobRanges, RemoteBlobRanges } from './blob-ranges.js';
 import { type BlobContent, cancelUpload, type UploadSession, uploadBlob } from './blob-upload.js';
 import type { Credentials } from './credentials.js';
-import { checkDigest, isDigest, sha256Of } from './digest.js';
 import type { HttpResponse } from './http-client.js';
-import { type Descriptor, MANIFEST_BYTES_MAX } from './manifest.js';
-import { IMAGE_MANIFEST_TYPES, INDEX_TYPES, SCHEMA1_TYPES } from './media-types.js';
-import { isHost, isRepository, isTag } from './reference.js';
 import { RegistryExchange, type RegistryRequest } from './registry-exchange.js';
 import type { RegistryHosts } from './registry-hosts.js';
 import { DEFAULT_LIMITS, type RegistryLimits } from './registry-limits.js';

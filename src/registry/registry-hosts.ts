@@ -13,10 +13,10 @@
  */
 import { isIPv4 } from 'node:net';
 import { ErrorCodes, ObdError } from '../errors.js';
+import { DOCKER_HUB, isHost } from '../oci/reference.js';
 import type { Access } from './authenticator.js';
 import type { Endpoint, TlsSettings } from './endpoint.js';
 import { HostsDirectory, type HostsFile } from './hosts-directory.js';
-import { DOCKER_HUB, isHost } from './reference.js';
 
 /** The registry of Docker Hub answers here. */
 const DOCKER_HUB_ENDPOINT = `registry-1.${DOCKER_HUB}`;

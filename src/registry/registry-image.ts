@@ -1,9 +1,10 @@
 /** An image in a registry, as a source and as a destination. */
+
+import { sha256Of } from '../oci/digest.js';
+import type { ImageDestination, ImageSource } from '../oci/image-store.js';
+import { type Descriptor, parseManifest, type StoredManifest } from '../oci/manifest.js';
+import type { ImageReference } from '../oci/reference.js';
 import type { NoteUpload } from './blob-upload.js';
-import { sha256Of } from './digest.js';
-import type { ImageDestination, ImageSource } from './image-store.js';
-import { type Descriptor, parseManifest, type StoredManifest } from './manifest.js';
-import type { ImageReference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
 import { mismatch, verifiedBlob } from './verified-blob.js';
 

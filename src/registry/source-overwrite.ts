@@ -7,9 +7,9 @@
  */
 import { stat } from 'node:fs/promises';
 import { ErrorCodes, hasCode } from '../errors.js';
+import { ImageReference } from '../oci/reference.js';
 import { isMissing, REF_NAME_ANNOTATION, readIndex } from './oci-layout.js';
 import { type ImageName, imageNameOf, type LayoutName } from './open-image-store.js';
-import { ImageReference } from './reference.js';
 import type { RegistryClient } from './registry-client.js';
 import { isLoopback, type RegistryHosts } from './registry-hosts.js';
 import { RegistrySource } from './registry-image.js';

@@ -7,7 +7,7 @@
  */
 import { createHash } from 'node:crypto';
 import { ErrorCodes, ObdError } from '../errors.js';
-import type { Descriptor } from './manifest.js';
+import type { Descriptor } from '../oci/manifest.js';
 
 /**
  * @param label - Of the whole blob, for messages.

@@ -10,7 +10,7 @@
 import { connectContainerd } from '../containerd/connect.js';
 import { ImageRecords } from '../containerd/image-records.js';
 import { ObdError } from '../errors.js';
-import { parseReference, withoutPort } from '../registry/reference.js';
+import { parseReference, withoutPort } from '../oci/reference.js';
 import type { RegistryHosts } from '../registry/registry-hosts.js';
 
 /** All are asked at once. Real hosts do not serve more registries than this. */

@@ -18,9 +18,9 @@
 import { connectContainerd } from '../containerd/connect.js';
 import { type ContentInfo, ContentStore } from '../containerd/content-store.js';
 import { ErrorCodes, hasCode, messageOf } from '../errors.js';
-import { chainIdOn } from '../registry/chain-id.js';
-import { MANIFEST_BYTES_MAX, parseManifest } from '../registry/manifest.js';
-import { isHost, isRepository, withoutPort } from '../registry/reference.js';
+import { chainIdOn } from '../oci/chain-id.js';
+import { MANIFEST_BYTES_MAX, parseManifest } from '../oci/manifest.js';
+import { isHost, isRepository, withoutPort } from '../oci/reference.js';
 import type { Source } from './candidate-addresses.js';
 import { type OverlaybdBlob, overlaybdBlobOf } from './labels.js';
 import type { Log } from './log.js';

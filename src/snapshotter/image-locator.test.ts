@@ -20,9 +20,9 @@ import type {
 } from '../grpc/gen/containerd/services/content/v1/Content.js';
 import { GrpcServer, type Implementation, service } from '../grpc/grpc-server.js';
 import { loadService } from '../grpc/proto.js';
-import { sha256Of } from '../registry/digest.js';
+import { sha256Of } from '../oci/digest.js';
+import { OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST } from '../oci/media-types.js';
 import { DockerCredentials } from '../registry/docker-credentials.js';
-import { OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST } from '../registry/media-types.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';

@@ -25,8 +25,8 @@
  * the namespace's manifests (content-manifests.ts).
  */
 import { ErrorCodes, hasCode, ObdError, systemCode } from '../errors.js';
+import { parseReference } from '../oci/reference.js';
 import type { Credentials } from '../registry/credentials.js';
-import { parseReference } from '../registry/reference.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import { type RegistryHosts, registryAddress } from '../registry/registry-hosts.js';
 import { addressesOf, type Source } from './candidate-addresses.js';

@@ -6,7 +6,8 @@
  * The labels of an overlaybd layer are checked here, once.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
-import { isDigest } from '../registry/digest.js';
+import { DEFAULT_FILE_SYSTEM, isMountable } from '../image/image-mount.js';
+import { isDigest } from '../oci/digest.js';
 import {
   ACCELERATION_LAYER_ANNOTATION,
   BLOB_DIGEST_ANNOTATION,
@@ -14,8 +15,7 @@ import {
   BLOB_SIZE_ANNOTATION,
   NATIVE_VERSION,
   VERSION_ANNOTATION,
-} from '../registry/overlaybd-annotations.js';
-import { DEFAULT_FILE_SYSTEM, isMountable } from './image-mount.js';
+} from '../oci/overlaybd-annotations.js';
 import type { Labels } from './snapshot.js';
 
 /** The chain ID of the layer that the client is about to unpack. */

@@ -7,7 +7,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { chainIdOn } from '../registry/chain-id.js';
+import { chainIdOn } from '../oci/chain-id.js';
 import { DIFF_ID_LABEL, PARENT_CHAIN_LABEL, REF_LABEL } from './labels.js';
 import { chainIdToUnpack, expectsRebase, identityProblem } from './layer-identity.js';
 import type { Snapshot } from './snapshot.js';

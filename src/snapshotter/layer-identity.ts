@@ -7,7 +7,7 @@
  * own uncompressed form, and so its digest is the diff ID (OCI image config, "Layer DiffID").
  */
 import { ErrorCodes, ObdError } from '../errors.js';
-import { chainIdOn } from '../registry/chain-id.js';
+import { chainIdOn } from '../oci/chain-id.js';
 import { DIFF_ID_LABEL, PARENT_CHAIN_LABEL, REF_LABEL } from './labels.js';
 import { isUnproved, type Labels, type Snapshot } from './snapshot.js';
 

@@ -9,7 +9,7 @@ import { type AddressInfo, createServer } from 'node:net';
 import { after, before, test } from 'node:test';
 import { LoopbackRegistry } from '../../test/support/loopback-registry.js';
 import { ErrorCodes } from '../errors.js';
-import { sha256Of } from '../registry/digest.js';
+import { sha256Of } from '../oci/digest.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';

@@ -16,9 +16,9 @@
 import { chmod, chown, mkdir, mkdtemp, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
+import { unmountAll } from '../image/image-mount.js';
 import { readMountTable } from '../io/mount-table.js';
 import { runProgram } from '../io/run-program.js';
-import { unmountAll } from './image-mount.js';
 import type { Kind, Usage } from './snapshot.js';
 
 const UNFINISHED = 'new-';

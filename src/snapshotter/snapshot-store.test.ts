@@ -12,7 +12,7 @@ import { after, before, beforeEach, describe, test } from 'node:test';
 import Database from 'better-sqlite3';
 import fc from 'fast-check';
 import { ErrorCodes, ObdError } from '../errors.js';
-import { chainIdOn } from '../registry/chain-id.js';
+import { chainIdOn } from '../oci/chain-id.js';
 import { isUnproved, type Kind, type Labels, type Layer } from './snapshot.js';
 import { SnapshotStore } from './snapshot-store.js';
 

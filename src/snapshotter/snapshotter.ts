@@ -17,10 +17,10 @@
  */
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { ImageConfig } from '../image/image-config.js';
+import { DEFAULT_FILE_SYSTEM } from '../image/image-mount.js';
 import { registryAddress } from '../registry/registry-hosts.js';
 import type { Filter } from './filter.js';
 import type { LayerOrigin, WantedLayer } from './image-locator.js';
-import { DEFAULT_FILE_SYSTEM } from './image-mount.js';
 import { type Devices, ImageMounts, type MountableImage } from './image-mounts.js';
 import { type OverlaybdBlob, overlaybdBlobOf, REF_LABEL, SERVED_LABEL } from './labels.js';
 import {

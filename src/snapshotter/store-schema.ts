@@ -8,7 +8,7 @@
  */
 import type Database from 'better-sqlite3';
 import { ErrorCodes, ObdError } from '../errors.js';
-import { chainIdOn } from '../registry/chain-id.js';
+import { chainIdOn } from '../oci/chain-id.js';
 import { layerSchema } from './snapshot.js';
 
 const SCHEMA_VERSION = 2;

@@ -14,7 +14,7 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { connectContainerd } from '../../src/containerd/connect.js';
 import { Snapshots } from '../../src/containerd/snapshots.js';
-import { chainIdOn } from '../../src/registry/chain-id.js';
+import { chainIdOn } from '../../src/oci/chain-id.js';
 import { BlockdProcess, blockdUnfit } from '../support/blockd-process.js';
 import { PrivateContainerd, unfit } from '../support/containerd-private.js';
 import { type LayerSource, LayoutBuilder, readJson } from '../support/oci-layout-builder.js';

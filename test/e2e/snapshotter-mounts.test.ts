@@ -21,7 +21,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, ObdError } from '../../src/errors.js';
-import { chainIdOn } from '../../src/registry/chain-id.js';
+import { chainIdOn } from '../../src/oci/chain-id.js';
 import { registryAddress } from '../../src/registry/registry-hosts.js';
 import { parseFilters } from '../../src/snapshotter/filter.js';
 import { type OverlaybdBlob, REF_LABEL, SERVED_LABEL } from '../../src/snapshotter/labels.js';

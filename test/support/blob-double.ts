@@ -1,12 +1,12 @@
 /** A registry's blob in memory: lets tests count, delay, refuse and damage fetches. */
 import { ErrorCodes, ObdError } from '../../src/errors.js';
+import { sha256Of } from '../../src/oci/digest.js';
 import type {
   AttemptOptions,
   BlobRanges,
   RangeFill,
   WholeBlob,
 } from '../../src/registry/blob-ranges.js';
-import { sha256Of } from '../../src/registry/digest.js';
 
 export interface FetchedRange {
   readonly offset: number;

@@ -13,7 +13,7 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { chainIdOn } from '../../src/registry/chain-id.js';
+import { chainIdOn } from '../../src/oci/chain-id.js';
 import {
   blobPath,
   type Descriptor,

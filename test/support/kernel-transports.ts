@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FuseTransport } from '../../src/blockdev/fuse/fuse-transport.js';
 import { NbdServer } from '../../src/blockdev/nbd/nbd-server.js';
-import { NbdTransport } from '../../src/blockdev/nbd/nbd-transport.js';
+import { NbdTransport } from '../../src/blockdev/nbd-kernel/nbd-transport.js';
 import { TcmuTransport } from '../../src/blockdev/tcmu/tcmu-transport.js';
 import type { Transport, TransportName } from '../../src/blockdev/transport.js';
 import { UblkTransport } from '../../src/blockdev/ublk/ublk-transport.js';

@@ -2,7 +2,7 @@
  * A process of its own that serves a file as an NBD device, to be killed: run with DIRECTORY, ID, FILE and "attach" or
  * "resume". It prints the device node when it is there, or the code of the error.
  */
-import { NbdTransport } from '../../src/blockdev/nbd/nbd-transport.js';
+import { NbdTransport } from '../../src/blockdev/nbd-kernel/nbd-transport.js';
 import { ObdError } from '../../src/errors.js';
 import { FileDisk } from './file-disk.js';
 

@@ -4,7 +4,7 @@
  */
 import { connectContainerd } from '../../src/containerd/connect.js';
 import { ContentStore } from '../../src/containerd/content-store.js';
-import { sha256Of } from '../../src/registry/digest.js';
+import { sha256Of } from '../../src/oci/digest.js';
 
 export interface FetchedManifest {
   readonly config: { readonly digest: string };

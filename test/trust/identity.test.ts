@@ -10,7 +10,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
 import Database from 'better-sqlite3';
-import { chainIdOn } from '../../src/registry/chain-id.js';
+import { chainIdOn } from '../../src/oci/chain-id.js';
 import { AstrayRegistry } from '../support/astray-registry.js';
 import { PrivateContainerd, unfit } from '../support/containerd-private.js';
 import { FORGERIES, ForgedImages, GOOD } from '../support/forged-image.js';

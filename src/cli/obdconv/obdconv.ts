@@ -1,0 +1,137 @@
+/**
+ * `obdconv SRC DST`: its command line, and how it ends.
+ *
+ * An interruption undoes unfinished work, as a failure does.
+ * The conversion's code is loaded when it runs, so that --help needs no native add-on.
+ */
+import { ErrorCodes, ObdError } from '../../errors.js';
+import { requireNode } from '../../node-version.js';
+import { commandLine } from '../command-line.js';
+import { reportFailure } from '../failure.js';
+import { interruption } from '../interruption.js';
+import type { ConversionRequest } from './obdconv-run.js';
+
+const PROGRAM = 'obdconv';
+const KIB = 1024;
+const GIB = 1 << 30;
+/** 64 KiB blocks that do not compress could not be read: their length has 16 bits. */
+const BLOCK_KIB = [4, 8, 16, 32];
+const VSIZE_GIB_DEFAULT = 64;
+/** Memory holds a bit per 4 KiB of it: 32 MiB. */
+const VSIZE_GIB_MAX = 1024;
+
+/** @returns The exit status. */
+export async function obdconv(args: readonly string[]): Promise<number> {
+  const stop = new AbortController();
+  const told = interruption();
+  told.addEventListener('abort', () => stop.abort(told.reason));
+  try {
+    const request = await parse(args);
+    if (request === undefined) return 0;
+    requireNode();
+    const { runConversion } = await import('./obdconv-run.js');
+    process.stdout.write(`${await runConversion(request, stop)}\n`);
+    return 0;
+  } catch (error) {
+    return reportFailure(PROGRAM, error);
+  }
+}
+
+/** @returns Undefined for --help and --version, after printing them. */
+async function parse(args: readonly string[]): Promise<ConversionRequest | undefined> {
+  let request: ConversionRequest | undefined;
+  await commandLine(PROGRAM, args)
+    .command(
+      '$0 <src> <dst>',
+      'Convert an OCI or Docker image into an overlaybd image, layer by layer.\n\n' +
+        'SRC and DST are docker://HOST/REPOSITORY:TAG, the same without docker://, or oci:DIR[:TAG].\n' +
+        'Logins are those of `docker login`. The digest of what was written goes to standard output.',
+      (command) =>
+        command
+          .positional('src', { type: 'string', demandOption: true, describe: 'Image to convert' })
+          .positional('dst', { type: 'string', demandOption: true, describe: 'Where it goes' })
+          .options(OPTIONS)
+          .conflicts('all-platforms', 'platform')
+          .example('$0 docker://registry.example/app:1 docker://registry.example/app:1-obd', '')
+          .example('$0 debian:12 oci:./debian', 'from Docker Hub to a directory')
+          .example('$0 --all-platforms oci:./app:1 registry.example/app:1-obd', 'an index whole')
+          .example('$0 --plain-http registry.lan:5000 ...', 'a registry without TLS'),
+      (parsed) => {
+        request = {
+          source: parsed.src,
+          destination: parsed.dst,
+          workDirectory: parsed.workDir,
+          force: parsed.force,
+          allPlatforms: parsed.allPlatforms === true,
+          platform: parsed.platform,
+          plainHttpHosts: parsed.plainHttp,
+          format: {
+            algorithm: parsed.algorithm,
+            blockBytes: parsed.bs * KIB,
+            virtualBytes: virtualGib(parsed.vsize) * GIB,
+          },
+        };
+      },
+    )
+    .help()
+    .exitProcess(false)
+    .parseAsync();
+  return request;
+}
+
+const OPTIONS = {
+  platform: {
+    type: 'string',
+    requiresArg: true,
+    describe: "From an index: the image for this platform, e.g. linux/arm64; default this host's",
+  },
+  'all-platforms': {
+    type: 'boolean',
+    describe: 'From an index: all images, into an index',
+  },
+  force: {
+    type: 'boolean',
+    default: false,
+    describe: 'Convert even if DST is SRC itself, which is then gone under that name',
+  },
+  'work-dir': {
+    type: 'string',
+    requiresArg: true,
+    default: process.env['TMPDIR'] || '/var/tmp',
+    describe: 'Directory for the converted layers until they are sent',
+  },
+  algorithm: {
+    choices: ['lz4', 'zstd'] as const,
+    default: 'lz4' as const,
+    describe: 'How blocks are compressed; zstd is smaller and slower to read',
+  },
+  bs: {
+    type: 'number',
+    choices: BLOCK_KIB,
+    default: 4,
+    describe: 'KiB that are compressed as one; larger is smaller, and more is read than asked for',
+  },
+  vsize: {
+    type: 'number',
+    requiresArg: true,
+    default: VSIZE_GIB_DEFAULT,
+    describe: 'Size of the virtual disk in GiB; room that is not used costs next to nothing',
+  },
+  'plain-http': {
+    type: 'string',
+    array: true,
+    requiresArg: true,
+    nargs: 1,
+    default: [] as string[],
+    describe:
+      'HOST or HOST:PORT to speak plain HTTP with; this machine needs none. May be repeated',
+  },
+} as const;
+
+function virtualGib(vsize: number): number {
+  if (Number.isSafeInteger(vsize) && vsize >= 1 && vsize <= VSIZE_GIB_MAX) return vsize;
+  throw new ObdError(
+    ErrorCodes.InvalidArgument,
+    `--vsize is a whole number of GiB from 1 to ${VSIZE_GIB_MAX}, not ${vsize}`,
+  );
+}

@@ -1,0 +1,65 @@
+/** `obdctl doctor`: what this host lacks for lazily loaded images, and how to get it. */
+import type { CommandModule } from 'yargs';
+import { EXIT_FAILED } from '../failure.js';
+import { addressOption } from './address-option.js';
+import { blockdOption } from './blockd-option.js';
+import { jsonOption, printJson } from './json-option.js';
+import { textTable } from './text-table.js';
+
+interface Arguments {
+  readonly address: string;
+  readonly 'containerd-config': string;
+  readonly blockd: string;
+  readonly snapshotter: string;
+  readonly state: string;
+  readonly json: boolean;
+}
+
+export const doctor: CommandModule<object, Arguments> = {
+  command: 'doctor',
+  describe: 'Say what is missing on this host and how to get it; exit status 1 if anything is',
+  builder: (yargs) =>
+    yargs.options({
+      address: addressOption,
+      'containerd-config': {
+        type: 'string',
+        requiresArg: true,
+        default: '/etc/containerd/config.toml',
+        describe: "containerd's configuration",
+      },
+      blockd: blockdOption,
+      snapshotter: {
+        type: 'string',
+        requiresArg: true,
+        default: '/run/obd-ts/snapshotter.sock',
+        describe: "obd-snapshotter's socket",
+      },
+      state: {
+        type: 'string',
+        requiresArg: true,
+        default: '/var/lib/obd-ts',
+        describe: 'Where images are cached',
+      },
+      json: jsonOption,
+    }),
+  handler: async ({ address, blockd, snapshotter, state, json, ...rest }) => {
+    const { checkHost } = await import('../../doctor/host-checks.js');
+    const checks = await checkHost({
+      containerdSocket: address,
+      containerdConfig: rest['containerd-config'],
+      blockdSocket: blockd,
+      snapshotterSocket: snapshotter,
+      stateDirectory: state,
+    });
+    const columns = [
+      { title: 'CHECK' },
+      { title: 'STATE' },
+      { title: 'FOUND' },
+      { title: 'REMEDY' },
+    ];
+    const rows = checks.map(({ what, state, found, remedy }) => [what, state, found, remedy]);
+    if (json) printJson(checks);
+    else process.stdout.write(textTable(columns, rows));
+    if (checks.some(({ state }) => state === 'missing')) process.exitCode = EXIT_FAILED;
+  },
+};

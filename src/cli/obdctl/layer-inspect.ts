@@ -1,0 +1,48 @@
+/** `obdctl layer inspect`: prints a report of each layer file. */
+
+import { byteText } from '../../byte-text.js';
+import { DecodedBlocks } from '../../zfile/decoded-blocks.js';
+import { printJson } from './json-option.js';
+import { checkTargets, DECODED_BYTES } from './layer-file.js';
+import { type LayerReport, reportLayer } from './layer-report.js';
+
+/** @param targets - One for each layer, or none. */
+export async function inspectLayers(
+  layers: readonly string[],
+  targets: readonly string[],
+  json: boolean,
+): Promise<void> {
+  checkTargets(layers, targets);
+  const decoded = new DecodedBlocks(DECODED_BYTES);
+  const reports: LayerReport[] = [];
+  for (const [i, name] of layers.entries()) {
+    reports.push(await reportLayer(name, targets[i], decoded));
+  }
+  if (json) printJson(reports);
+  else process.stdout.write(reports.map(textOf).join('\n'));
+}
+
+function textOf(report: LayerReport): string {
+  const { compression } = report;
+  const rows = [
+    ['form', `${report.form}${report.tar ? ', in a tar' : ''}`],
+    ['file size', byteText(report.fileBytes)],
+    ['compression', compression === null ? 'none' : compressionText(compression, report.fileBytes)],
+    ['uuid', report.uuid],
+    ['parent uuid', report.parentUuid],
+    ['virtual size', byteText(report.virtualBytes)],
+    ['data', `${byteText(report.dataBytes)} in ${report.segments} segments`],
+    ['zeroed', byteText(report.zeroedBytes)],
+    ...(report.userTag === '' ? [] : [['user tag', JSON.stringify(report.userTag)]]),
+  ];
+  const lines = rows.map(([name, value]) => `  ${name?.padEnd(14)}${value}\n`);
+  return `${report.file}\n${lines.join('')}`;
+}
+
+function compressionText(
+  { algorithm, blockBytes, blocks, decompressedBytes }: NonNullable<LayerReport['compression']>,
+  fileBytes: number,
+): string {
+  const ratio = (decompressedBytes / fileBytes).toFixed(2);
+  return `${algorithm}, ${blocks} blocks of ${byteText(blockBytes)}, ratio ${ratio}`;
+}

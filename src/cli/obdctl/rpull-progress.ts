@@ -1,0 +1,60 @@
+/**
+ * What `obdctl rpull` tells while it works: a line per layer, with a share of it on a terminal while it is
+ * downloaded.
+ */
+import { byteText } from '../../byte-text.js';
+import type { LayerFate, PullProgress } from '../../pull/pull-progress.js';
+import { ProgressLine } from '../progress-line.js';
+
+export class RpullProgress implements PullProgress {
+  /** From the registry: documents and layers. */
+  fetchedBytes = 0;
+  readonly #counts: Record<LayerFate, number> = { lazy: 0, unpacked: 0, present: 0 };
+  #line: ProgressLine | undefined;
+  #lineBytes = 0;
+
+  layerStarted(number: number, layers: number, digest: string, sizeBytes: number): void {
+    const short = digest.slice(0, 'sha256:'.length + 12);
+    this.#line = new ProgressLine(`Layer ${number}/${layers} ${short}`, sizeBytes);
+    this.#lineBytes = 0;
+  }
+
+  bytesFetched(bytes: number): void {
+    this.fetchedBytes += bytes;
+    this.#lineBytes += bytes;
+    this.#line?.update(this.#lineBytes);
+  }
+
+  layerDone(fate: LayerFate, sizeBytes: number): void {
+    this.#counts[fate]++;
+    const text = {
+      lazy: `lazy, ${byteText(sizeBytes)} stay in the registry`,
+      unpacked: `downloaded and unpacked, ${byteText(sizeBytes)}`,
+      present: 'already here',
+    };
+    this.#line?.done(text[fate]);
+    this.#line = undefined;
+  }
+
+  /** Takes a line away that will not be ended. */
+  abandon(): void {
+    if (this.#line !== undefined && process.stderr.isTTY) process.stderr.write('\r\u001b[K');
+    this.#line = undefined;
+  }
+
+  warning(text: string): void {
+    process.stderr.write(`${process.stderr.isTTY ? '\r\u001b[K' : ''}Warning: ${text}\n`);
+  }
+
+  /** "3 layers: 2 lazy, 1 downloaded" */
+  layersText(): string {
+    const { lazy, unpacked, present } = this.#counts;
+    const all = lazy + unpacked + present;
+    const parts = [
+      lazy > 0 ? `${lazy} lazy` : '',
+      unpacked > 0 ? `${unpacked} downloaded` : '',
+      present > 0 ? `${present} already here` : '',
+    ].filter((part) => part !== '');
+    return `${all} ${all === 1 ? 'layer' : 'layers'}: ${parts.join(', ')}`;
+  }
+}

@@ -1,0 +1,90 @@
+/** One run of `obdctl rpull`: connections, progress on stderr, one line of result on stdout. */
+
+import { byteText } from '../../byte-text.js';
+import { connectContainerd } from '../../containerd/connect.js';
+import { type SnapshotterPlugin, snapshotterPlugins } from '../../containerd/daemon-info.js';
+import { ErrorCodes, messageOf, ObdError } from '../../errors.js';
+import type { GrpcClient } from '../../grpc/grpc-client.js';
+import { hostPlatform, parsePlatform } from '../../oci/platform.js';
+import { parseReference } from '../../oci/reference.js';
+import { pullImage } from '../../pull/pull-image.js';
+import { DockerCredentials } from '../../registry/docker-credentials.js';
+import { RegistryClient } from '../../registry/registry-client.js';
+import { RegistryHosts, registryAddress } from '../../registry/registry-hosts.js';
+import { RegistrySource } from '../../registry/registry-image.js';
+import { interruption } from '../interruption.js';
+import { RpullProgress } from './rpull-progress.js';
+
+/** Proxy plugins that serve other image formats. Any other name may be an alias of obd-ts. */
+const OTHER_SNAPSHOTTERS: readonly string[] = [
+  ...['stargz', 'soci', 'nydus', 'nydus-overlayfs', 'fuse-overlayfs', 'cvmfs-snapshotter'],
+  ...['overlayfs', 'native', 'btrfs', 'zfs', 'devmapper', 'blockfile', 'erofs', 'nix'],
+];
+
+export interface RpullOptions {
+  readonly reference: string;
+  readonly address: string;
+  readonly namespace: string;
+  readonly snapshotter: string;
+  readonly platform: string | undefined;
+  readonly plainHttp: boolean;
+  /** containerd's. */
+  readonly hostsDirectory: string;
+}
+
+export async function runRpull(options: RpullOptions): Promise<void> {
+  const reference = parseReference(options.reference);
+  const platform =
+    options.platform === undefined ? hostPlatform() : parsePlatform(options.platform);
+  const plain = options.plainHttp ? [reference.host] : [];
+  const hosts = new RegistryHosts(plain, {}, options.hostsDirectory);
+  const started = performance.now();
+  const signal = interruption();
+  const containerd = connectContainerd(options.address, options.namespace);
+  const client = new RegistryClient({ hosts, credentials: new DockerCredentials() });
+  const progress = new RpullProgress();
+  try {
+    const plugin = await usableSnapshotter(containerd, options.snapshotter);
+    const unfitForOverlaybd = overlaybdProblem(plugin);
+    const source = new RegistrySource(client, reference, signal);
+    const { snapshotter } = options;
+    const registry = registryAddress(hosts.originOf(reference.host));
+    const image = { source, reference, registry, platform, snapshotter, unfitForOverlaybd };
+    const pulled = await pullImage(containerd, image, progress, signal);
+    const seconds = ((performance.now() - started) / 1000).toFixed(1);
+    const sizes = `fetched ${byteText(progress.fetchedBytes)} of ${byteText(pulled.totalBytes)}`;
+    process.stdout.write(
+      `Pulled ${reference} (${pulled.digest}): ${progress.layersText()}; ${sizes} in ${seconds} s\n`,
+    );
+  } catch (error) {
+    progress.abandon();
+    if (!signal.aborted) throw error;
+    const found = `${messageOf(signal.reason)}; nothing of the image is kept`;
+    throw new ObdError(ErrorCodes.FailedPrecondition, found, {}, error);
+  } finally {
+    containerd.close();
+    await client.close();
+  }
+}
+
+/** containerd itself says only that a snapshotter "is not loaded", and only once the manifest has been fetched. */
+async function usableSnapshotter(containerd: GrpcClient, name: string): Promise<SnapshotterPlugin> {
+  const plugins = await snapshotterPlugins(containerd);
+  const found = plugins.find((plugin) => plugin.name === name);
+  if (found !== undefined && found.problem === undefined) return found;
+  const usable = plugins.filter(({ problem }) => problem === undefined).map((each) => each.name);
+  const state =
+    found === undefined
+      ? `containerd has none of that name, but ${usable.join(', ')}; add [proxy_plugins.${name}] to its configuration and restart it`
+      : `it did not start: ${found.problem}`;
+  throw new ObdError(
+    ErrorCodes.FailedPrecondition,
+    `Cannot pull with the snapshotter "${name}": ${state}`,
+  );
+}
+
+/** Why a snapshotter cannot make a root file system of overlaybd layers; undefined if it may. */
+function overlaybdProblem({ name, isProxy }: SnapshotterPlugin): string | undefined {
+  if (!isProxy) return "containerd's own snapshotters cannot serve one";
+  return OTHER_SNAPSHOTTERS.includes(name) ? 'that snapshotter cannot serve one' : undefined;
+}
