@@ -60,7 +60,7 @@ const PIECE_BYTES = (1 << 20) - 7;
 const directory = mkdtempSync(join(tmpdir(), 'obd-locator-'));
 const containerdSocket = join(directory, 'containerd.sock');
 const limits = { ...DEFAULT_LIMITS, attemptsMax: 1 };
-const log = { info: () => {}, warn: () => {}, error: () => {} };
+const log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
 /** The blobs of the content store. */
 let stored: readonly Stored[] = [OURS];
 let failures = 0;

@@ -29,6 +29,7 @@ import { parseReference } from '../oci/reference.js';
 import type { Credentials } from '../registry/credentials.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import { type RegistryHosts, registryAddress } from '../registry/registry-hosts.js';
+import { cut, msSince } from './call-log.js';
 import { addressesOf, type Source } from './candidate-addresses.js';
 import { ContentManifests } from './content-manifests.js';
 import { followingLayers, IMAGE_REF_LABELS, type OverlaybdBlob } from './labels.js';
@@ -39,8 +40,8 @@ import type { Labels } from './snapshot.js';
 /** No registry answers at such an address. A timeout or other error may pass, and proves nothing about the address. */
 const NOBODY_THERE: readonly (string | undefined)[] = ['ECONNREFUSED', 'ENOTFOUND'];
 
-/** Characters of a reference in the log. */
-const SHOWN_MAX = 300;
+/** Repositories of one layer in the log. */
+const SHOWN_SOURCES_MAX = 8;
 
 const UNKNOWN_ORIGIN: LayerOrigin = {
   registry: undefined,
@@ -142,6 +143,14 @@ export class ImageLocator {
     const sources =
       named === undefined ? await this.#located(await listed(), layer, namespace) : [named];
     const registries = new Set(sources.map((source) => this.#addressOf(source)));
+    const shown = sources
+      .slice(0, SHOWN_SOURCES_MAX)
+      .map(({ host, repository }) => `${host}/${repository}`);
+    const how = named === undefined ? "containerd's content store" : 'a label of the client';
+    this.#parts.log.debug(
+      { ...layer, repositories: shown, of: sources.length, from: how },
+      'layer origin looked up',
+    );
     const [registry] = registries;
     if (registries.size > 1) {
       const what =
@@ -206,10 +215,7 @@ export class ImageLocator {
       if ((await this.#orUnknown(confirm)) === true) return source;
       const what =
         "a label names a registry, and containerd has no image from there with this layer, or the label is the image's own: ignoring it";
-      this.#parts.log.warn(
-        { label, reference: text.slice(0, SHOWN_MAX), chainId, namespace },
-        what,
-      );
+      this.#parts.log.warn({ label, reference: cut(text), chainId, namespace }, what);
     }
     return undefined;
   }
@@ -270,6 +276,7 @@ export class ImageLocator {
   ): Promise<string | undefined> {
     const { hosts, log } = this.#parts;
     const { digest, sizeBytes: annotated } = layer;
+    const startedMs = performance.now();
     const asked = this.#readersIn(namespace).map((probes) => ask(probes, sources, digest));
     for (const [i, { host, repository }] of sources.entries()) {
       const answers = await Promise.all(asked.map((each) => each[i]));
@@ -284,6 +291,8 @@ export class ImageLocator {
         const found = { digest, host, repository, sizeBytes, annotated };
         log.warn(found, 'passing over a repository: its blob has not the size that the image says');
       } else {
+        const found = { digest, host, repository, sizeBytes, ms: msSince(startedMs) };
+        log.debug(found, 'registry gives the blob');
         return `${hosts.originOf(host)}/v2/${repository}/blobs`;
       }
     }

@@ -20,6 +20,7 @@ import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import { type ImageConfig, writeImageConfig } from '../image/image-config.js';
 import { deviceAnswers, mountAt, mountImage, unmountAll } from '../image/image-mount.js';
 import { readMountTable } from '../io/mount-table.js';
+import { msSince } from './call-log.js';
 import type { Log } from './log.js';
 import type { SnapshotDirectories } from './snapshot-directories.js';
 import { Turns } from './turns.js';
@@ -94,7 +95,10 @@ export class ImageMounts {
   async ensure(image: MountableImage): Promise<string> {
     const { id } = image;
     const under = this.#ensuring.get(id);
-    if (under !== undefined) return await under;
+    if (under !== undefined) {
+      this.#log.debug({ snapshotId: id }, 'another call mounts this image, waiting for it');
+      return await under;
+    }
     const attempt = this.#turns.run(id, async () => {
       try {
         return await this.#attachAndMount(image);
@@ -184,12 +188,20 @@ export class ImageMounts {
     const configPath = this.#directories.blockConfig(id);
     await this.#directories.createBlock(id);
     await writeImageConfig(configPath, config);
+    const startedMs = performance.now();
     const device = await this.#attach(id, configPath);
+    const about = { snapshotId: id, device: device.path, layers: config.lowers.length };
+    this.#log.debug({ ...about, ms: msSince(startedMs) }, 'image device attached');
     const mounted = await mountAt(target);
-    if (mounted?.source === device.path && (await deviceAnswers(device.path))) return target;
+    if (mounted?.source === device.path && (await deviceAnswers(device.path))) {
+      this.#log.debug(about, 'image is mounted and its device answers');
+      return target;
+    }
     try {
       const sound = mounted === undefined ? device : await this.#replaced(id, configPath, device);
       await mountImage(sound.path, target);
+      const done = { ...about, device: sound.path, ms: msSince(startedMs) };
+      this.#log.debug(done, 'image mounted');
       return target;
     } catch (error) {
       if (!(await this.#letGo(id))) this.#sweepSoon();
@@ -217,6 +229,7 @@ export class ImageMounts {
         return await this.#devices.attach(this.#deviceId(id), configPath);
       } catch (error) {
         if (!hasCode(error, ErrorCodes.Unavailable) || Date.now() >= deadline) throw error;
+        this.#log.debug({ snapshotId: id, err: error }, 'obd-blockd does not answer, will retry');
         await pause(DAEMON_RESTART_TURN_MS);
       }
     }

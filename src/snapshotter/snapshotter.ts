@@ -19,6 +19,7 @@ import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { ImageConfig } from '../image/image-config.js';
 import { DEFAULT_FILE_SYSTEM } from '../image/image-mount.js';
 import { registryAddress } from '../registry/registry-hosts.js';
+import { cut, logged, msSince } from './call-log.js';
 import type { Filter } from './filter.js';
 import type { LayerOrigin, WantedLayer } from './image-locator.js';
 import { type Devices, ImageMounts, type MountableImage } from './image-mounts.js';
@@ -136,6 +137,10 @@ export class Snapshotter {
    * @throws {ObdError} `AlreadyExists`, `NotFound`, `InvalidArgument`, errors of mounting the image below.
    */
   async prepare(request: SnapshotRequest): Promise<Mount[]> {
+    return await logged(this.#log, 'prepare', request, () => this.#prepare(request));
+  }
+
+  async #prepare(request: SnapshotRequest): Promise<Mount[]> {
     const { parent, labels } = request;
     const ref = labels[REF_LABEL] || undefined;
     if (ref !== undefined && expectsRebase(ref, parent, labels)) throw rebaseRefused(ref);
@@ -147,7 +152,8 @@ export class Snapshotter {
   }
 
   async view(request: SnapshotRequest): Promise<Mount[]> {
-    return await this.#create('view', request, { type: 'files' });
+    const view = () => this.#create('view', request, { type: 'files' });
+    return await logged(this.#log, 'view', request, view);
   }
 
   /**
@@ -259,6 +265,7 @@ export class Snapshotter {
       this.#log.warn({ ref, digest, namespace, problem }, what);
       return await this.#createUnproved(request, blob);
     }
+    this.#log.debug({ ref, digest, isTrace: blob.isTrace }, 'chain ID proved');
     // Only the content tells a trace from a layer, so containerd downloads and checks it.
     if (blob.isTrace) {
       return await this.#create('active', request, { type: 'files', announcesTrace: true });
@@ -293,9 +300,13 @@ export class Snapshotter {
   ): Promise<Mount[]> {
     const { key, parent, labels, namespace } = request;
     const wanted = { chainId: ref, digest, sizeBytes };
+    const startedMs = performance.now();
     const origin = await this.#locator.origin(wanted, labels, namespace);
     const known = this.#store.committedWithLabel(parent, REF_LABEL, ref);
     const decision = await this.#sharing.decide(known, wanted, origin, namespace);
+    const found = { registry: origin.registry, known: known.length, ms: msSince(startedMs) };
+    const [[outcome, detail] = []] = Object.entries(decision);
+    this.#log.debug({ ref, digest, outcome, detail: cut(detail), ...found }, 'layer decision made');
     if ('existing' in decision) throw alreadyExists(decision.existing);
     if ('download' in decision) {
       const { download: reason } = decision;
@@ -349,6 +360,9 @@ export class Snapshotter {
     const namespaces = namespacesOf(namespace);
     const snapshot = { name: key, kind, parent, labels: all, layer, chainId, namespaces };
     const id = await this.#record(snapshot, root);
+    const below = { image: cut(stack.image?.top.name), files: stack.files.length };
+    const made = { key: cut(key), snapshotId: id, kind, type: layer.type, below };
+    this.#log.debug(made, 'snapshot recorded');
     try {
       const mounts = await this.#mountsOf(this.#store.get(key), stack);
       if (stack.image !== undefined && like === undefined && layer.type === 'files') {

@@ -53,7 +53,7 @@ const blobsByChain = new Map<string, OverlaybdBlob>();
 
 const say = (fields: object, message: string) =>
   void logged.push(`${message} ${JSON.stringify(fields)}`);
-const log = { info: say, warn: say, error: say };
+const log = { debug: () => {}, info: say, warn: say, error: say };
 
 async function open(): Promise<void> {
   const locator = {

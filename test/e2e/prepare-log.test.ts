@@ -1,0 +1,158 @@
+/**
+ * Goal: at `log_level = "debug"`, the log of obd-snapshotter tells what each Prepare checked and decided, why, and how long
+ * it took; each line is bounded, no login is in it, and at the default level the log has none of these lines.
+ * Method: the real daemons, a containerd with two fetched manifests, a registry that wants a login, and an image from
+ * obdconv. The log of the process is read as JSON lines.
+ */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { chainIdOn } from '../../src/oci/chain-id.js';
+import { BlockdProcess, blockdUnfit } from '../support/blockd-process.js';
+import { PrivateContainerd, unfit } from '../support/containerd-private.js';
+import { ForgedImages } from '../support/forged-image.js';
+import { LoopbackRegistry } from '../support/loopback-registry.js';
+import { SnapshotterProcess } from '../support/snapshotter-process.js';
+import { storeManifest } from '../support/stored-manifest.js';
+
+const PASSWORD = 'pa55-of-the-test';
+const AUTH = Buffer.from(`ann:${PASSWORD}`).toString('base64');
+const NAMESPACE = 'testsuite';
+/** The longest line of a Prepare: text of clients is cut at 300 characters, and a line holds a few of them. */
+const LINE_CHARACTERS_MAX = 4_000;
+
+interface Line {
+  readonly level: string;
+  readonly msg: string;
+  readonly [field: string]: unknown;
+}
+
+describe('log of a Prepare', { skip: unfit || blockdUnfit, timeout: 180_000 }, () => {
+  let images: ForgedImages;
+  let registry: LoopbackRegistry;
+  let containerd: PrivateContainerd;
+  let blockd: BlockdProcess;
+  let login: string;
+  const undo: (() => unknown)[] = [];
+  let chainIds: string[];
+  let layerLabels: Record<string, string>[];
+
+  before(async () => {
+    images = await ForgedImages.make();
+    undo.push(() => images.remove());
+    registry = await LoopbackRegistry.start();
+    undo.push(() => registry.close());
+    registry.login = { kind: 'bearer', username: 'ann', password: PASSWORD };
+    containerd = await PrivateContainerd.start();
+    undo.push(() => containerd.stop());
+    const manifest = images.manifest('victim');
+    for (const { digest } of manifest.layers) registry.addBlob(images.blob(digest));
+    await storeManifest(containerd.socket, NAMESPACE, manifest, ['127.0.0.1', 'team/app']);
+    const folder = mkdtempSync('/var/tmp/obdl.');
+    undo.push(() => rmSync(folder, { recursive: true }));
+    const path = join(folder, 'config.json');
+    writeFileSync(path, JSON.stringify({ auths: { [registry.host]: { auth: AUTH } } }));
+    login = `docker_config = ${JSON.stringify(path)}\n`;
+    blockd = await BlockdProcess.start(login);
+    undo.push(() => blockd.stop());
+    const digests = manifest.layers.map(({ digest }) => digest);
+    chainIds = digests.map((_, i) =>
+      digests.slice(0, i + 1).reduce((below, each) => chainIdOn(below, each)),
+    );
+    const reference = `${registry.host}/team/app:1`;
+    layerLabels = manifest.layers.map(({ annotations }) => ({
+      ...annotations,
+      'containerd.io/snapshot/cri.image-ref': reference,
+    }));
+  });
+  after(async () => {
+    for (const step of undo.reverse()) await step();
+  });
+
+  const start = (level: string) =>
+    SnapshotterProcess.start({
+      blockdSocket: blockd.socket,
+      containerdSocket: containerd.socket,
+      more: `${login}${level}`,
+    });
+  const linesOf = (snapshotter: SnapshotterProcess): Line[] =>
+    snapshotter
+      .log()
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => JSON.parse(line) as Line);
+  const pull = async (snapshotter: SnapshotterProcess) => {
+    for (const [i, labels] of layerLabels.entries()) {
+      const parent = chainIds[i - 1] ?? '';
+      assert.ok(await snapshotter.client.prepareLayer(chainIds[i] ?? '', parent, labels));
+    }
+  };
+  const remove = async (snapshotter: SnapshotterProcess, ...names: readonly string[]) => {
+    for (const name of [...names, ...chainIds.toReversed()]) await snapshotter.client.remove(name);
+  };
+
+  test('debug: origin, check, decision, device, mount and durations are told, without the login', async () => {
+    const snapshotter = await start('log_level = "debug"\n');
+    await pull(snapshotter);
+    const [base = '', top = ''] = chainIds;
+    const one = `${NAMESPACE}/7/one`;
+    await snapshotter.client.prepare(one, top);
+    const long = `${NAMESPACE}/8/${'k'.repeat(20_000)}`;
+    await snapshotter.client.prepare(long, top);
+    // An annotation that proves nothing: containerd has to download and check this layer.
+    const wrong = `sha256:${'e'.repeat(64)}`;
+    const asked = { ...layerLabels[0] };
+    assert.equal(await snapshotter.client.prepareLayer(wrong, '', asked), false);
+    const [{ name: unproved = '' } = {}] = await snapshotter.client.list('kind==active');
+    await assert.rejects(snapshotter.client.prepare('orphan', 'no-such-parent'));
+    const lines = linesOf(snapshotter);
+    const text = snapshotter.log();
+    const story = (ref: string) =>
+      lines.filter((line) => line['ref'] === ref || line['chainId'] === ref).map(({ msg }) => msg);
+    assert.deepEqual(story(base), [
+      'prepare started',
+      'chain ID proved',
+      'layer origin looked up',
+      'layer decision made',
+      'a layer is served lazily',
+    ]);
+    const decision = lines.find(({ msg, ref }) => msg === 'layer decision made' && ref === top);
+    assert.equal(decision?.['outcome'], 'repoBlobUrl');
+    assert.equal(decision?.['registry'], registry.host);
+    assert.equal(typeof decision?.['ms'], 'number');
+    const mountedOnce = lines.filter(({ msg }) => msg === 'image mounted');
+    assert.equal(mountedOnce.length, 1);
+    assert.equal(
+      lines.filter(({ msg }) => msg === 'image is mounted and its device answers').length,
+      1,
+    );
+    assert.ok(lines.some(({ msg }) => msg === 'registry gives the blob'));
+    const ended = lines.filter(({ msg }) => msg === 'prepare finished');
+    assert.deepEqual(
+      ended.map(({ outcome }) => outcome),
+      ['exists', 'exists', 'mounts', 'mounts', 'mounts', 'failed'],
+    );
+    assert.ok(ended.every(({ ms }) => typeof ms === 'number' && ms >= 0));
+    assert.match(String(ended.at(-1)?.['problem']), /no-such-parent/);
+    const warning = lines.find(({ ref, problem }) => ref === wrong && problem !== undefined);
+    assert.equal(warning?.level, 'warn');
+    for (const secret of [PASSWORD, AUTH]) assert.ok(!text.includes(secret), text);
+    const longest = Math.max(...text.split('\n').map((line) => line.length));
+    assert.ok(longest < LINE_CHARACTERS_MAX, `a line has ${longest} characters`);
+    await snapshotter.client.remove(unproved);
+    await remove(snapshotter, long, one);
+    await snapshotter.stop();
+  });
+
+  test('info: the steps of a Prepare are not logged', async () => {
+    const snapshotter = await start('');
+    await pull(snapshotter);
+    assert.deepEqual(
+      linesOf(snapshotter).filter(({ level }) => level === 'debug'),
+      [],
+    );
+    await remove(snapshotter);
+    await snapshotter.stop();
+  });
+});
