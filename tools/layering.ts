@@ -1,34 +1,66 @@
 /**
  * Which room may import which: the arrows of docs/architecture.md, as a table that fails the build.
  *
- * Formats know no network and no device; transports know no registry; the snapshotter knows the daemon only
- * through its client. A test file may also import test/support. One table here, rather than a lint
- * override per folder, so that the whole picture is read at once.
+ * Formats know no network and no device; transports know no registry and not each other; the snapshotter knows the
+ * daemon only through its client; programs do not import each other. The check fails on
+ *
+ *   1. an import that the table does not permit, in whatever form: `from`, `import()`, `import.meta.resolve()`,
+ *      the module of a thread, for its side effects only or for its types only;
+ *   2. a permission or a door that no production file uses;
+ *   3. a circle of files, even one of types;
+ *   4. a room without a row here, and a row of docs/architecture.md that differs from this table.
+ *
+ * One table here, rather than a lint override per folder, so that the whole picture is read at once.
  */
 import { dirname, join, normalize } from 'node:path';
+import { sourceText } from './source-text.js';
+import type { SourceFile } from './tidy.js';
 
-/** room -> the rooms it may import besides itself, `src/errors.ts` and `src/io`. */
-const MAY_IMPORT: Readonly<Record<string, readonly string[] | 'anything'>> = {
+/**
+ * room -> the rooms it may import besides itself, `src/*.ts` and `src/io`. A folder within a room is a room of its own
+ * if it has a row.
+ */
+const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   io: [],
   grpc: [],
   config: [],
   oci: [],
-  lsmt: ['zfile'],
   zfile: [],
+  lsmt: ['zfile'],
   tar: [],
   ext4: [],
   registry: ['oci'],
   cache: ['oci', 'registry'],
-  image: ['lsmt', 'zfile', 'cache', 'oci', 'registry'],
-  blockdev: [],
+  image: ['lsmt', 'oci', 'registry', 'zfile'],
+  blockdev: ['blockdev/fuse', 'blockdev/nbd-kernel', 'blockdev/tcmu', 'blockdev/ublk'],
+  'blockdev/fuse': ['blockdev'],
+  'blockdev/nbd': ['blockdev'],
+  'blockdev/nbd-kernel': ['blockdev', 'blockdev/nbd'],
+  'blockdev/tcmu': ['blockdev'],
+  'blockdev/ublk': ['blockdev'],
   containerd: ['grpc'],
-  convert: ['tar', 'ext4', 'lsmt', 'zfile', 'oci', 'registry'],
+  convert: ['ext4', 'lsmt', 'oci', 'registry', 'tar', 'zfile'],
   pull: ['containerd', 'grpc', 'oci'],
-  blockd: ['blockdev', 'cache', 'config', 'grpc', 'image', 'lsmt', 'oci', 'registry', 'zfile'],
+  blockd: ['blockdev', 'blockdev/nbd', 'cache', 'config', 'grpc', 'image', 'registry', 'zfile'],
   snapshotter: ['config', 'containerd', 'grpc', 'oci', 'registry'],
   doctor: ['containerd', 'grpc', 'oci'],
-  cli: 'anything',
-  bin: 'anything',
+  cli: ['config'],
+  'cli/obd-blockd': ['blockd', 'cli', 'config'],
+  'cli/obd-snapshotter': ['cli', 'config', 'registry', 'snapshotter'],
+  'cli/obdconv': ['cli', 'convert', 'oci', 'registry'],
+  'cli/obdctl': [
+    'cli',
+    'containerd',
+    'doctor',
+    'grpc',
+    'image',
+    'lsmt',
+    'oci',
+    'pull',
+    'registry',
+    'zfile',
+  ],
+  bin: ['cli', 'cli/obd-blockd', 'cli/obd-snapshotter', 'cli/obdconv', 'cli/obdctl'],
 };
 
 /** Single files of another room that a room may import, because they are that room's door. */
@@ -46,36 +78,150 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
     'src/snapshotter/labels.ts',
     'src/zfile/block-codec.ts',
   ],
+  'cli/obd-snapshotter': ['src/blockd/blockd-client.ts'],
+  'cli/obdctl': ['src/blockd/blockd-client.ts', 'src/blockdev/virtual-disk.ts'],
 };
 
-/** What is wrong with the imports of one file of `src/`, one line each; nothing if all is well. */
-export function layeringProblems(path: string, text: string): string[] {
-  const room = path.split('/')[1] ?? '';
-  if (!path.startsWith('src/') || room.endsWith('.ts')) return [];
-  const allowed = MAY_IMPORT[room];
-  if (allowed === undefined)
-    return [`${path}:1: room "${room}" is not in tools/layering.ts, add it`];
-  if (allowed === 'anything') return [];
+/** The rooms that the tests of a room import besides those. All tests may import `test/support`. */
+const TESTS_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  'blockdev/fuse': ['blockdev/nbd'],
+  image: ['cache'],
+};
+
+/** What precedes the path of a module: all forms in which one module names another. */
+const NAMES_A_MODULE =
+  /(?:\b(?:from|import) ?\(?|\bimport\.meta\.resolve\(|\bimport\.meta\.url,) ?$/;
+
+interface Import {
+  readonly path: string;
+  readonly line: number;
+  readonly target: string;
+}
+
+/** Rooms whose circles are still to be broken up. */
+const CIRCLES_LEFT = ['cache', 'blockdev/nbd'];
+
+/** What is wrong with the imports of all of `src/`, one line each; nothing if all is well. */
+export function layeringProblems(files: readonly SourceFile[]): string[] {
+  const own = files.filter(({ path }) => path.startsWith('src/'));
   const problems: string[] = [];
-  for (const [i, line] of text.split('\n').entries()) {
-    const specifier = /(?:from|import\() ?'(\.{1,2}\/[^']+)'/.exec(line)?.[1];
-    if (specifier === undefined) continue;
-    const target = normalize(join(dirname(path), specifier)).replace(/\.js$/, '.ts');
-    if (isAllowed(path, room, allowed, target)) continue;
-    problems.push(`${path}:${i + 1}: src/${room} may not import ${target}, see tools/layering.ts`);
+  const unused = new Set(Object.keys(MAY_IMPORT).flatMap(permissionsOf));
+  const imports = own.flatMap(importsOf);
+  for (const { path } of own) {
+    const room = roomOf(path);
+    if (room !== '' && MAY_IMPORT[room] === undefined)
+      problems.push(`${path}:1: room "${room}" is not in tools/layering.ts, add it`);
   }
+  for (const { path, line, target } of imports) {
+    const room = roomOf(path);
+    const permission = permissionFor(room, target);
+    if (!isTest(path)) unused.delete(`${room} -> ${permission}`);
+    if (permission !== undefined || isTestsOwn(path, room, target)) continue;
+    problems.push(`${path}:${line}: src/${room} may not import ${target}, see tools/layering.ts`);
+  }
+  for (const permission of unused) {
+    problems.push(`tools/layering.ts:1: permission ${permission} is not used, remove it`);
+  }
+  return [...problems, ...circlesOf(imports)];
+}
+
+/**
+ * Compares the table of rooms in docs/architecture.md with this one: the last column of a row that begins with
+ * a folder of `src/` lists what the room may import.
+ */
+export function roomTableProblems(path: string, text: string): string[] {
+  const problems: string[] = [];
+  const missing = new Set(Object.keys(MAY_IMPORT));
+  for (const [i, line] of text.split('\n').entries()) {
+    if (!line.startsWith('| `src/')) continue;
+    const [first = '', , last = ''] = line
+      .split('|')
+      .slice(1)
+      .map((cell) => cell.trim());
+    for (const [, room = ''] of first.matchAll(/`src\/([\w/-]+)\/`/g)) {
+      missing.delete(room);
+      const should = [
+        ...(MAY_IMPORT[room] ?? []),
+        ...(DOORS[room] ?? []).map((door) => `\`${door}\``),
+      ];
+      if (MAY_IMPORT[room] === undefined || last !== (should.join(', ') || '-')) {
+        const says = should.join(', ') || '-';
+        problems.push(
+          `${path}:${i + 1}: src/${room} differs from tools/layering.ts, write: ${says}`,
+        );
+      }
+    }
+  }
+  for (const room of missing) problems.push(`${path}:1: no row for src/${room}/, add it`);
   return problems;
 }
 
-function isAllowed(
-  path: string,
-  room: string,
-  allowed: readonly string[],
-  target: string,
-): boolean {
-  if (target.startsWith('test/support/')) return path.endsWith('.test.ts');
-  const [top, other = ''] = target.split('/');
-  if (top !== 'src') return false;
-  if (other.endsWith('.ts') || other === 'io' || other === room) return true;
-  return allowed.includes(other) || (DOORS[room] ?? []).includes(target);
+function importsOf({ path, text }: SourceFile): Import[] {
+  return sourceText(path, text)
+    .strings.filter((found) => /^\.{1,2}\//.test(found.text) && NAMES_A_MODULE.test(found.before))
+    .map((found) => ({ path, line: found.line, target: moduleAt(dirname(path), found.text) }));
+}
+
+/** The module of a thread is named without its extension. */
+function moduleAt(folder: string, specifier: string): string {
+  return normalize(join(folder, specifier)).replace(/(\.[jt]s)?$/, '.ts');
+}
+
+/** The room of a file of `src/`; empty for files directly in `src/`. */
+function roomOf(path: string): string {
+  const folders = path.split('/').slice(1, -1);
+  const inner = folders.slice(0, 2).join('/');
+  return MAY_IMPORT[inner] !== undefined ? inner : (folders[0] ?? '');
+}
+
+function permissionsOf(room: string): string[] {
+  return [...(MAY_IMPORT[room] ?? []), ...(DOORS[room] ?? [])].map(
+    (other) => `${room} -> ${other}`,
+  );
+}
+
+/** The entry of a table that permits the import, `always` if it needs none, undefined if there is none. */
+function permissionFor(room: string, target: string): string | undefined {
+  if (!target.startsWith('src/')) return undefined;
+  const other = roomOf(target);
+  if (other === '' || other === room) return 'always';
+  if (room === '') return undefined;
+  if (other === 'io') return 'always';
+  if (MAY_IMPORT[room]?.includes(other)) return other;
+  return DOORS[room]?.includes(target) ? target : undefined;
+}
+
+function isTest(path: string): boolean {
+  return path.endsWith('.test.ts');
+}
+
+function isTestsOwn(path: string, room: string, target: string): boolean {
+  if (!isTest(path)) return false;
+  return (
+    target.startsWith('test/support/') || (TESTS_MAY_IMPORT[room] ?? []).includes(roomOf(target))
+  );
+}
+
+/** Each circle once, from the first of its files that is met. */
+function circlesOf(imports: readonly Import[]): string[] {
+  const targets = new Map<string, Import[]>();
+  for (const one of imports) targets.set(one.path, [...(targets.get(one.path) ?? []), one]);
+  const problems: string[] = [];
+  const done = new Set<string>();
+  const way: string[] = [];
+  const visit = (path: string) => {
+    way.push(path);
+    for (const { target, line } of targets.get(path) ?? []) {
+      const at = way.indexOf(target);
+      if (at !== -1) {
+        if (CIRCLES_LEFT.includes(roomOf(path))) continue;
+        const circle = [...way.slice(at), target].join(' -> ');
+        problems.push(`${path}:${line}: circle ${circle}, move what both need`);
+      } else if (!done.has(target)) visit(target);
+    }
+    way.pop();
+    done.add(path);
+  };
+  for (const path of targets.keys()) if (!done.has(path)) visit(path);
+  return problems;
 }

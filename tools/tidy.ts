@@ -6,8 +6,9 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
-import { layeringProblems } from './layering.js';
+import { layeringProblems, roomTableProblems } from './layering.js';
 
+const ARCHITECTURE = 'docs/architecture.md';
 const LINES_MAX = 500;
 const VAGUE_NAMES = /^(utils?|helpers?|common|misc|shared|core|manager|index)\.ts$/;
 const BANNED: ReadonlyArray<readonly [pattern: RegExp, remedy: string]> = [
@@ -36,7 +37,6 @@ export function tidy(files: readonly SourceFile[]): string[] {
     if (!/^(#!.*\n)?\/\*\*/.test(text) && !path.endsWith('.d.ts')) {
       report(1, 'no header comment, say what the module is for and what it guarantees');
     }
-    problems.push(...layeringProblems(path, text));
     if (!path.startsWith('src/')) continue;
     for (const [i, line] of lines.entries()) {
       for (const [pattern, remedy] of BANNED) {
@@ -53,7 +53,12 @@ if (process.argv[1] === import.meta.filename) {
   });
   const files = paths.trim().split('\n');
   const own = files.filter((path) => !path.includes('/gen/'));
-  const problems = tidy(own.map((path) => ({ path, text: readFileSync(path, 'utf8') })));
+  const read = own.map((path) => ({ path, text: readFileSync(path, 'utf8') }));
+  const problems = [
+    ...tidy(read),
+    ...layeringProblems(read),
+    ...roomTableProblems(ARCHITECTURE, readFileSync(ARCHITECTURE, 'utf8')),
+  ];
   process.stderr.write(problems.map((problem) => `${problem}\n`).join(''));
   process.exitCode = problems.length > 0 ? 1 : 0;
 }

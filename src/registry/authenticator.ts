@@ -6,6 +6,7 @@
  * the token for all. A token that is refused before it expires is replaced like a missing one.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
+import type { Access } from './access.js';
 import { requestToken } from './bearer-token.js';
 import { type Challenge, parseChallenges } from './challenge.js';
 import { basicAuthorization, type Credentials, type Login } from './credentials.js';
@@ -17,14 +18,6 @@ import type { RegistryHosts } from './registry-hosts.js';
 const EXPIRY_MARGIN_MS = 5_000;
 /** More than the repositories in use at once; logins beyond this are requested again. */
 const AUTHORIZATIONS_MAX = 1024;
-
-/** The kind of access a request needs, and to which repository. */
-export interface Access {
-  /** As in a reference: `docker.io`. */
-  readonly host: string;
-  readonly repository: string;
-  readonly action: 'pull' | 'push';
-}
 
 interface Known {
   readonly authorization: string;

@@ -5,7 +5,7 @@
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { Descriptor } from '../oci/manifest.js';
-import type { Access } from './authenticator.js';
+import type { Access } from './access.js';
 import type { HttpResponse } from './http-client.js';
 import type { RegistryExchange } from './registry-exchange.js';
 import type { RegistryLimits } from './registry-limits.js';

@@ -6,7 +6,7 @@
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { ErrorCodes, hasCode, type ObdError, systemCode } from '../errors.js';
-import type { Access } from './authenticator.js';
+import type { Access } from './access.js';
 import type { RegistryExchange } from './registry-exchange.js';
 
 /** The first included. */

@@ -8,7 +8,7 @@
  * An attempt is one GET. The caller decides on retries and their deadline (src/cache/blob-fetches.ts).
  */
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
-import type { Access } from './authenticator.js';
+import type { Access } from './access.js';
 import type { HttpResponse } from './http-client.js';
 import { contentRange, isContent, type RangeAnswer, rangeAnswer } from './range-answer.js';
 import type { RegistryExchange } from './registry-exchange.js';

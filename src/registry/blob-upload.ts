@@ -10,7 +10,7 @@ import { open } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { Descriptor } from '../oci/manifest.js';
-import type { Access } from './authenticator.js';
+import type { Access } from './access.js';
 import { piecesOfFile } from './file-pieces.js';
 import type { RegistryExchange } from './registry-exchange.js';
 import type { RegistryLimits } from './registry-limits.js';

@@ -1,5 +1,5 @@
 /** One address at which the registry of a name answers: the registry itself, or a mirror of it. */
-import type { Access } from './authenticator.js';
+import type { Access } from './access.js';
 
 export interface TlsSettings {
   /** Certificates in PEM that are trusted in addition to the system's. */

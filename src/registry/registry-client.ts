@@ -10,7 +10,7 @@ import { checkDigest, isDigest, sha256Of } from '../oci/digest.js';
 import { type Descriptor, MANIFEST_BYTES_MAX } from '../oci/manifest.js';
 import { IMAGE_MANIFEST_TYPES, INDEX_TYPES, SCHEMA1_TYPES } from '../oci/media-types.js';
 import { isHost, isRepository, isTag } from '../oci/reference.js';
-import type { Access } from './authenticator.js';
+import type { Access } from './access.js';
 import { downloadBlob } from './blob-download.js';
 import { probeBlob } from './blob-probe.js';
 import { type BlobRanges, RemoteBlobRanges } from './blob-ranges.js';

@@ -7,7 +7,8 @@
  * listed: a registry can neither move downloads or uploads into the clear, nor send requests to a port of this machine.
  */
 import { ErrorCodes, hasCode, ObdError, systemCode } from '../errors.js';
-import { type Access, Authenticator } from './authenticator.js';
+import type { Access } from './access.js';
+import { Authenticator } from './authenticator.js';
 import type { Credentials } from './credentials.js';
 import { type Endpoint, urlAt } from './endpoint.js';
 import { HttpClient, type HttpRequest, type HttpResponse } from './http-client.js';

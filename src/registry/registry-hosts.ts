@@ -14,7 +14,7 @@
 import { isIPv4 } from 'node:net';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { DOCKER_HUB, isHost } from '../oci/reference.js';
-import type { Access } from './authenticator.js';
+import type { Access } from './access.js';
 import type { Endpoint, TlsSettings } from './endpoint.js';
 import { HostsDirectory, type HostsFile } from './hosts-directory.js';
 
