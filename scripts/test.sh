@@ -5,7 +5,7 @@
 #
 # Installs what is missing, builds, then runs
 #
-#     npm run check                    format, lint, layering, types, unused code, unit tests
+#     npm run check                    format, lint, layering, types, prose, unused code, unit tests
 #     npm run test:unit                once more on the other supported Nodes: the oldest, or the one that is brought
 #     npm run test:e2e                 a real containerd, runc, registry and kernel; the quickstart is one of these tests
 #     npm run test:trust -- --quick    attempts to make obd-ts lie, harm or give up

@@ -37,7 +37,7 @@ execFileSync(process.execPath, [GENERATOR, ...OPTIONS, ...protoFiles], {
 for (const entry of readdirSync(TARGET, { recursive: true, withFileTypes: true })) {
   if (!entry.isFile()) continue;
   const path = join(entry.parentPath, entry.name);
-  // The files at the top type what grpc-js makes of a whole package, which nobody here asks it for.
+  // The files at the top describe whole packages for loadPackageDefinition(), which src/grpc does not use.
   if (entry.parentPath === TARGET) rmSync(path);
   else writeFileSync(path, readFileSync(path, 'utf8').replaceAll(`${ROOT}/`, ''));
 }

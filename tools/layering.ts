@@ -4,8 +4,8 @@
  * Formats know no network and no device; transports know no registry and not each other; the snapshotter knows the
  * daemon only through its client; programs do not import each other. The check fails on
  *
- *   1. an import that the table does not permit, in whatever form: `from`, `import()`, `import.meta.resolve()`,
- *      the module of a thread, for its side effects only or for its types only;
+ *   1. an import that the table does not permit, be it by `from`, `import()` or `import.meta.resolve()`, as the
+ *      module of a thread, or for side effects or types only;
  *   2. a permission or a door that no production file uses;
  *   3. a circle of files, even one of types;
  *   4. a room without a row here, and a row of docs/architecture.md that differs from this table.
@@ -17,7 +17,7 @@ import { sourceText } from './source-text.js';
 import type { SourceFile } from './tidy.js';
 
 /**
- * room -> the rooms it may import besides itself, `src/*.ts` and `src/io`. A folder within a room is a room of its own
+ * room -> the rooms it may import besides itself, `src/*.ts` and `src/io`. A folder within a room is a separate room
  * if it has a row.
  */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
@@ -88,7 +88,7 @@ const TESTS_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   image: ['cache'],
 };
 
-/** What precedes the path of a module: all forms in which one module names another. */
+/** Matches the code before a module path, in all forms in which one module names another. */
 const NAMES_A_MODULE =
   /(?:\b(?:from|import) ?\(?|\bimport\.meta\.resolve\(|\bimport\.meta\.url,) ?$/;
 
@@ -101,7 +101,7 @@ interface Import {
 /** Rooms whose circles are still to be broken up. */
 const CIRCLES_LEFT = ['cache', 'blockdev/nbd'];
 
-/** What is wrong with the imports of all of `src/`, one line each; nothing if all is well. */
+/** Checks the imports of all files of `src/`; returns one line for each problem. */
 export function layeringProblems(files: readonly SourceFile[]): string[] {
   const own = files.filter(({ path }) => path.startsWith('src/'));
   const problems: string[] = [];

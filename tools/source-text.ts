@@ -12,7 +12,7 @@ export interface StringLiteral {
   readonly line: number;
   /** Up to 80 characters of code just before it, without comments; white space is collapsed. */
   readonly before: string;
-  /** What is called around it, innermost last: `log.warn`, `new ObdError`, `test`. */
+  /** The calls around it, innermost last: `log.warn`, `new ObdError`, `test`. */
   readonly calls: readonly string[];
 }
 
