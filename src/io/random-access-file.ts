@@ -2,9 +2,9 @@
  * The only way this project reads bytes at rest: a local file, a cached remote blob, a decompressed ZFile
  * and a whole stack of layers alike. Formats wrap one of these and are one.
  *
- * Reading is split in two so that the common case costs nothing: readLocal() answers in the same tick,
- * with no promise and no allocation, whenever the bytes are on this machine; only when it says "not here"
- * does anyone pay for load(). A caller therefore does
+ * Reading is split in two so that the common case costs nothing: readLocal() answers in the same tick, with no promise
+ * and no allocation, if it need not wait for a disk or a registry. Otherwise it returns false, and load() brings the bytes into
+ * memory. A caller therefore does
  *
  *     while (!file.readLocal(target, offset)) await file.load(offset, target.length);
  *
@@ -26,8 +26,8 @@ export interface RandomAccessFile {
   readonly sizeBytes: number;
 
   /**
-   * Fills the whole of `target` from `offset` (bytes), now, and returns true; or returns false because some
-   * of those bytes are not on this machine yet, leaving `target` with unspecified content.
+   * Fills the whole of `target` from `offset` (bytes), now, and returns true. Returns false if some of those bytes are
+   * not in memory: they are still in the registry, or on a disk here; `target` then has unspecified content.
    *
    * @throws {ObdError} `Corrupt` where stored bytes fail a check (nothing unchecked is ever returned), `Io`
    *   where the read itself fails. A range outside [0, sizeBytes] is a RangeError: a bug in the caller.
@@ -35,7 +35,7 @@ export interface RandomAccessFile {
   readLocal(target: Uint8Array, offset: number): boolean;
 
   /**
-   * Resolves once [offset, offset + length) is on this machine, so that readLocal() can answer.
+   * Resolves once [offset, offset + length) is in memory, so that readLocal() can answer.
    *
    * @param deadlineMs - Until then, on the clock of performance.now(), every failure to get the bytes is tried again: for
    *   a read that cannot be repeated. Undefined: fails as soon as it is known that asking again is of no use.
@@ -114,7 +114,7 @@ export async function readFully(
 function evicted({ label }: RandomAccessFile, offset: number, length: number): ObdError {
   return new ObdError(
     ErrorCodes.NoSpace,
-    `Cannot read ${label}: bytes fetched were evicted before use, ${LOAD_TURNS_MAX} times and more; give the cache more room`,
+    `Cannot read ${label}: bytes were evicted from cache or memory before use, ${LOAD_TURNS_MAX} times and more; give the cache more room, or the host more memory`,
     { path: label, offset, length },
   );
 }

@@ -8,8 +8,8 @@
  * open() checks both headers, and that every record maps inside the data. The end of a log that a
  * crash cut inside a record is ignored.
  *
- * What a sparse file does not hold it has holes for, and Node cannot ask for holes: all of the disk
- * counts as data. That is right where nothing lies below, and so such a layer must be the bottom.
+ * In a sparse file, holes are parts that the layer does not hold. open() does not ask for holes, which would take
+ * lseek(SEEK_DATA) in native/posix: all of the disk counts as data. That is right only for a layer at the bottom.
  */
 import { corrupt, unsupported } from '../io/format-error.js';
 import { type RandomAccessFile, readFully } from '../io/random-access-file.js';

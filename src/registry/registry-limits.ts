@@ -2,7 +2,7 @@
  * Timeouts and retry limits for registries. One set per client.
  *
  * The defaults fit a disk behind the network: an attempt times out soon enough that a second and a third fit before the
- * deadline of a read (src/cache/patience.ts).
+ * deadline of a read (src/cache/blob-fetches.ts).
  */
 export interface RegistryLimits {
   /** TCP and TLS together. */

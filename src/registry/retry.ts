@@ -1,6 +1,7 @@
 /**
- * The one place where anything is tried again: nothing above or below this wrapper retries, so a request is
- * made at most `attemptsMax` times and never after its deadline.
+ * The one place of this folder that retries a request: at most `attemptsMax` attempts, and none after the deadline. Callers
+ * have retries of their own, of which these are no part: reads of blocks (src/cache/blob-health.ts), which ask this folder
+ * for single attempts, and the recovery of devices.
  *
  * Only `Unavailable` is tried again. The pause doubles from `backoffMs` to BACKOFF_MS_MAX and is drawn from
  * its upper half, so that the many reads that a registry failed at once do not come back at once; a

@@ -15,7 +15,7 @@ namespace {
 // The kernel takes more at a time; nothing here has use for it.
 constexpr double kDepthMax = 4096;
 
-// The kernel's own interface: liblaio adds nothing to these but a library to install.
+// The kernel's own interface: libaio adds nothing to these but a library to install.
 int IoSetup(unsigned events, aio_context_t* context) {
   return static_cast<int>(syscall(SYS_io_setup, events, context));
 }
