@@ -37,7 +37,7 @@ const DIST = join(ROOT, 'dist');
 const LINK = join(DIST, 'bin');
 const PREFIX = 'bin-';
 /** Packages that find their add-on relative to their own path. */
-const WITH_ADD_ONS = ['@node-rs/crc32', 'better-sqlite3', 'lz4-napi', 'zstd-napi'];
+const WITH_ADD_ONS = ['@node-rs/crc32', 'better-sqlite3', 'zstd-napi'];
 /** Dependencies of WITH_ADD_ONS that only npm's installation needs. */
 const INSTALL_ONLY = ['@types/node', 'node-addon-api', 'prebuild-install'];
 const RUNTIME_FILES = ['.js', '.cjs', '.mjs', '.json', '.node'];
