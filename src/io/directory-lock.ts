@@ -23,6 +23,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import { lockFile } from './posix.js';
+import { bootId, startTime } from './process-identity.js';
 
 /** A lock of an earlier version can be removed between opening and locking its file. */
 const ATTEMPTS_MAX = 3;
@@ -92,34 +93,15 @@ function isStillAt(path: string, fd: number): boolean {
 function writeOwnLine(fd: number): void {
   try {
     ftruncateSync(fd, 0);
-    writeSync(fd, `${process.pid} ${startTimeOfRunning(process.pid)} ${bootId()}\n`, 0, 'latin1');
+    writeSync(fd, `${process.pid} ${startTime(`${process.pid}`)} ${bootId()}\n`, 0, 'latin1');
   } catch {}
 }
 
 /** Another process: this one may open the directory again after it released the lock. */
 function isAlive(line: string): boolean {
-  const match = /^([1-9][0-9]*) ([0-9]+) (\S+)\n$/.exec(line);
-  if (match === null || Number(match[1]) === process.pid) return false;
-  return match[3] === bootId() && startTimeOfRunning(Number(match[1])) === match[2];
-}
-
-function bootId(): string {
-  return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
-}
-
-/** In ticks since boot, so that a pid used again is told apart; empty for no such process, or one that has ended. */
-function startTimeOfRunning(pid: number): string {
-  let stat: string;
-  try {
-    stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-  } catch {
-    return '';
-  }
-  // "pid (name) state ...": the name may hold anything, so count from its closing parenthesis.
-  const [state = '', ...fields] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  // Its parent may never take notice of its end.
-  if (state === 'Z' || state === 'X') return '';
-  return fields[18] ?? '';
+  const [, pid, started, boot] = /^([1-9][0-9]*) ([0-9]+) (\S+)\n$/.exec(line) ?? [];
+  if (pid === undefined || Number(pid) === process.pid) return false;
+  return boot === bootId() && startTime(pid) === started;
 }
 
 function busy(directory: string, holder: string): ObdError {

@@ -27,7 +27,8 @@ export function ownerState(identity: string): OwnerState {
   return startTime(pid) === started ? 'running' : 'ended';
 }
 
-function bootId(): string {
+/** Differs after each boot. */
+export function bootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
 }
 
@@ -35,15 +36,21 @@ function pidNamespace(): string {
   return readlinkSync('/proc/self/ns/pid');
 }
 
-/** Distinguishes reused pids; undefined for no such process. */
-function startTime(pid: string): string | undefined {
+/**
+ * When a process started, in ticks since boot: distinguishes reused pids.
+ *
+ * @returns Undefined for no such process, and for one that has ended and was not waited for.
+ */
+export function startTime(pid: string): string | undefined {
+  let stat: string;
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    // "pid (name) state ...": the name may hold anything, so count from its closing parenthesis.
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
+    stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
   } catch (error) {
     const code = systemCode(error);
     if (code === 'ENOENT' || code === 'ESRCH') return undefined;
     throw error;
   }
+  // "pid (name) state ...": the name may hold anything, so count from its closing parenthesis.
+  const [state = '', ...fields] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return state === 'Z' || state === 'X' ? undefined : fields[18];
 }
