@@ -86,7 +86,7 @@ function hasWords(path: string, words: readonly string[]): boolean {
   return words.every((word) => new RegExp(`(?<![\\w$])${word}(?![\\w$])`).test(text));
 }
 
-/** What a document names and the repository has not, one line each. */
+/** Lists the names in a document that lead nowhere, one line each. */
 function problemsOf(path: string, text: string, withSymbols: boolean): string[] {
   const problems: string[] = [];
   for (const block of blocksOf(text)) {
