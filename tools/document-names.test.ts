@@ -1,6 +1,6 @@
 /**
- * Goal: documents and comments name files that exist, and docs/hacking.md and docs/glossary.md name symbols that exist
- * where they say.
+ * Goal: documents and comments name files that exist, docs/hacking.md and docs/glossary.md name symbols that exist where they
+ * say, and the log lines that documents list are logged.
  * Method: every path and every identifier between backticks is looked up in the files that git knows. A block (paragraph, list
  * item, row of a table) that names source files must find each of its identifiers in one of them; any other block, in
  * one file of the repository. `NAME` in a path stands for a name that the reader picks.
@@ -123,6 +123,33 @@ describe('names in documents', () => {
       assert.deepEqual(problemsOf(path, textOf(path), WITH_SYMBOLS.includes(path)), []);
     });
   }
+
+  test('log lines that documents list are logged', () => {
+    const code = FILES.filter((file) => /^src\/.*(?<!\.test)\.ts$/.test(file))
+      .map(textOf)
+      .join('\n');
+    const missing: string[] = [];
+    let listed = 0;
+    for (const path of FILES.filter((file) => file.startsWith('docs/') && file.endsWith('.md'))) {
+      let isLog = false;
+      for (const line of textOf(path).split('\n')) {
+        if (!line.startsWith('|')) isLog = false;
+        if (line.startsWith('| `msg` |')) isLog = true;
+        const [, first = ''] = line.split('|');
+        if (!isLog || /^[-\s]*$/.test(first) || first.includes('`msg`')) continue;
+        for (const [, event = ''] of first.matchAll(/`([^`]+)`/g)) {
+          listed++;
+          // A single capital letter stands for a name.
+          const text = event
+            .replaceAll(/[.*+?^${}()|[\]\\]/g, '\\$&')
+            .replaceAll(/\b[A-Z]\b/g, '\\S+');
+          if (!new RegExp(`['"\`]${text}['"\`]`).test(code)) missing.push(`${path}: ${event}`);
+        }
+      }
+    }
+    assert.ok(listed > 20);
+    assert.deepEqual(missing, []);
+  });
 
   test('comments of source files name files that exist', () => {
     const missing: string[] = [];

@@ -15,6 +15,11 @@ import type { Labels } from './snapshot.js';
 /** Characters of a key, a reference or a label in the log. */
 const SHOWN_MAX = 300;
 
+const EVENTS = {
+  prepare: { started: 'prepare started', finished: 'prepare finished' },
+  view: { started: 'view started', finished: 'view finished' },
+} as const;
+
 interface LoggedRequest {
   readonly key: string;
   readonly parent: string;
@@ -29,24 +34,25 @@ interface LoggedRequest {
  */
 export async function logged<T>(
   log: Log,
-  call: 'prepare' | 'view',
+  call: keyof typeof EVENTS,
   { key, parent, labels, namespace }: LoggedRequest,
   run: () => Promise<T>,
 ): Promise<T> {
   const startedMs = performance.now();
+  const { started, finished } = EVENTS[call];
   const about = { key: cut(key), namespace: cut(namespace) };
   const layer = { ref: cut(labels[REF_LABEL]), digest: cut(labels[BLOB_DIGEST_ANNOTATION]) };
-  log.debug({ ...about, parent: cut(parent), ...layer }, `${call} started`);
+  log.debug({ ...about, parent: cut(parent), ...layer }, started);
   try {
     const result = await run();
-    log.debug({ ...about, outcome: 'mounts', ms: msSince(startedMs) }, `${call} finished`);
+    log.debug({ ...about, outcome: 'mounts', ms: msSince(startedMs) }, finished);
     return result;
   } catch (error) {
     // For a layer that a client is about to unpack, this is the answer that saves the download.
     const isExisting = hasCode(error, ErrorCodes.AlreadyExists);
     const outcome = isExisting ? 'exists' : 'failed';
     const problem = cut(messageOf(error));
-    log.debug({ ...about, outcome, problem, ms: msSince(startedMs) }, `${call} finished`);
+    log.debug({ ...about, outcome, problem, ms: msSince(startedMs) }, finished);
     throw error;
   }
 }
