@@ -14,9 +14,10 @@ import { parseArgs } from 'node:util';
 import { compressSync, uncompressSync } from 'lz4-napi';
 import { compress, decompress } from 'zstd-napi';
 import { LocalFile } from '../src/io/local-file.js';
+import { LAYER_FORMATS } from '../src/layers/layer-formats.js';
+import { openLayer } from '../src/layers/open-layer.js';
 import { CommittedLayerWriter } from '../src/lsmt/committed-writer.js';
 import { LayerStack } from '../src/lsmt/layer-stack.js';
-import { openLayer } from '../src/lsmt/open-layer.js';
 import { SegmentLookup } from '../src/lsmt/segment-lookup.js';
 import { SegmentsBuilder } from '../src/lsmt/segments.js';
 import {
@@ -131,7 +132,12 @@ async function reads(folder: string): Promise<void> {
   const path = join(folder, 'layer');
   const raw = join(folder, 'raw');
   writeLayer(path, raw);
-  const stack = new LayerStack([await openLayer(LocalFile.open(path), new DecodedBlocks(8 << 20))]);
+  const stack = new LayerStack([
+    await openLayer(LocalFile.open(path), {
+      formats: LAYER_FORMATS,
+      decoded: new DecodedBlocks(8 << 20),
+    }),
+  ]);
   const file = LocalFile.open(raw);
   const page = Buffer.alloc(BLOCK);
   const mega = Buffer.alloc(1 << 20);

@@ -10,8 +10,9 @@ import { NbdServer } from '../src/blockdev/nbd/nbd-server.js';
 import type { Transport } from '../src/blockdev/transport.js';
 import { messageOf } from '../src/errors.js';
 import { LocalFile } from '../src/io/local-file.js';
+import { LAYER_FORMATS } from '../src/layers/layer-formats.js';
+import { openLayer } from '../src/layers/open-layer.js';
 import { LayerStack } from '../src/lsmt/layer-stack.js';
-import { openLayer } from '../src/lsmt/open-layer.js';
 import { DecodedBlocks } from '../src/zfile/decoded-blocks.js';
 
 const DECODED_BYTES = 64 << 20;
@@ -53,7 +54,9 @@ async function serve(): Promise<void> {
     return;
   }
   const decoded = new DecodedBlocks(DECODED_BYTES);
-  const layers = await Promise.all(paths.map((path) => openLayer(LocalFile.open(path), decoded)));
+  const layers = await Promise.all(
+    paths.map((path) => openLayer(LocalFile.open(path), { formats: LAYER_FORMATS, decoded })),
+  );
   const disk = new LayerStack(layers);
   const server = await NbdServer.listen(socketPath);
   server.addExport(ID, disk);

@@ -26,6 +26,7 @@ import { readImageConfig, writeImageConfig } from '../image/image-config.js';
 import { openImage } from '../image/open-image.js';
 import { UNLIMITED_INDEX_MEMORY } from '../io/index-budget.js';
 import { readFully } from '../io/random-access-file.js';
+import { LAYER_FORMATS } from '../layers/layer-formats.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
@@ -99,6 +100,7 @@ function tableOver(used: Transports): DeviceTable {
         await openImage(await readImageConfig(path), {
           openBlob: async ({ host, repository, digest, sizeBytes }) =>
             await cache.openBlob(await client.blobRanges(host, repository, digest, sizeBytes)),
+          formats: LAYER_FORMATS,
           decoded,
           memory: UNLIMITED_INDEX_MEMORY,
         }),

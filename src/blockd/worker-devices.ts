@@ -18,6 +18,7 @@ import { ErrorCodes, ObdError } from '../errors.js';
 import { readImageConfig } from '../image/image-config.js';
 import { type BlobAddress, type OpenedImage, openImage } from '../image/open-image.js';
 import { IndexAccount, type SharedIndexAccount } from '../io/index-budget.js';
+import { LAYER_FORMATS } from '../layers/layer-formats.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { sentError } from './sent-error.js';
 import { type Handlers, ThreadCalls } from './thread-calls.js';
@@ -72,6 +73,7 @@ export class WorkerDevices {
   async #open(id: string, configPath: string, memory: SharedIndexAccount): Promise<OpenedDisk> {
     const image = await openImage(await readImageConfig(configPath), {
       openBlob: (address) => this.#openBlob(id, address),
+      formats: LAYER_FORMATS,
       decoded: this.#decoded,
       memory: new IndexAccount(memory),
     });

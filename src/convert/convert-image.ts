@@ -49,7 +49,7 @@ async function convertOne(
   platform: Platform | undefined,
   options: ConvertOptions,
 ): Promise<Descriptor> {
-  const config = await readConvertible(source, manifest);
+  const config = await readConvertible(source, manifest, options.formats);
   if (platform !== undefined && !matchesPlatform(platform, config)) {
     const wanted = formatPlatform(platform);
     throw new ObdError(
@@ -77,7 +77,7 @@ async function convertAll(
       continue;
     }
     const { manifest } = await readImage(source, entry);
-    const config = await readConvertible(source, manifest);
+    const config = await readConvertible(source, manifest, options.formats);
     const { layers } = manifest;
     const shown = formatPlatform(platform ?? config);
     options.progress.imageStarted(layers.length, sourceBytes(layers), shown);

@@ -6,6 +6,15 @@
  * stops the other. On an error nothing refers to what was sent, and the work directory is gone.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
+import type { LayerFormat } from '../layers/layer-format.js';
+import { kindOf, type LayerKind } from '../layers/layer-kind.js';
+import {
+  BLOB_DIGEST_ANNOTATION,
+  BLOB_FS_TYPE_ANNOTATION,
+  BLOB_SIZE_ANNOTATION,
+  NATIVE_VERSION,
+  VERSION_ANNOTATION,
+} from '../layers/overlaybd-annotations.js';
 import { sha256Of } from '../oci/digest.js';
 import { chainIds, withDiffIds } from '../oci/image-identity.js';
 import { type ImageDestination, type ImageSource, readSmallBlob } from '../oci/image-store.js';
@@ -17,20 +26,15 @@ import {
   parseImageConfig,
 } from '../oci/manifest.js';
 import { DOCKER_CONFIG, OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST } from '../oci/media-types.js';
-import {
-  BLOB_DIGEST_ANNOTATION,
-  BLOB_FS_TYPE_ANNOTATION,
-  BLOB_SIZE_ANNOTATION,
-  NATIVE_VERSION,
-  VERSION_ANNOTATION,
-} from '../oci/overlaybd-annotations.js';
-import { type ConvertedLayer, LayerConverter, type LayerFormat } from './layer-converter.js';
+import { type ConvertedLayer, LayerConverter, type OutputFormat } from './layer-converter.js';
 import type { ConversionProgress, ConvertedBlob } from './progress.js';
 import { unpackLayer } from './source-layer.js';
 import { WorkDirectory } from './work-directory.js';
 
 export interface ConvertOptions {
-  readonly format: LayerFormat;
+  readonly format: OutputFormat;
+  /** The kinds of layer that are known: an image of them is not converted again. */
+  readonly formats: readonly LayerFormat[];
   /** A directory of its own is made in it. */
   readonly workDirectory: string;
   readonly progress: ConversionProgress;
@@ -55,6 +59,7 @@ export interface ManifestConversion {
 export async function readConvertible(
   source: ImageSource,
   manifest: ImageManifest,
+  kinds: readonly LayerKind[],
 ): Promise<ImageConfig> {
   const refuse = (problem: string, code: ObdError['code'] = ErrorCodes.Unsupported) =>
     new ObdError(code, `Cannot convert ${source.label}: ${problem}`);
@@ -63,10 +68,9 @@ export async function readConvertible(
   if (mediaType !== OCI_CONFIG && mediaType !== DOCKER_CONFIG) {
     throw refuse(`it is no container image; its config is "${mediaType}"`);
   }
-  const isOverlaybd = ({ annotations = {} }: Descriptor) =>
-    annotations[VERSION_ANNOTATION] !== undefined ||
-    annotations[BLOB_DIGEST_ANNOTATION] !== undefined;
-  if (layers.some(isOverlaybd)) {
+  const isConverted = ({ mediaType, annotations }: Descriptor) =>
+    kindOf(kinds, { mediaType, annotations }) !== undefined;
+  if (layers.some(isConverted)) {
     throw refuse('it is an overlaybd image already', ErrorCodes.FailedPrecondition);
   }
   if (layers.length === 0) throw refuse('it has no layers');
@@ -114,12 +118,12 @@ export async function convertManifest(
 async function convertLayers(
   { source, destination, manifest, config }: ManifestConversion,
   work: WorkDirectory,
-  { format, progress, stop }: ConvertOptions,
+  { format, formats, progress, stop }: ConvertOptions,
 ): Promise<Descriptor[]> {
   const { layers } = manifest;
   const chain = chainIds(config.rootfs.diff_ids);
   const warn = (message: string) => progress.warning(message);
-  const converter = new LayerConverter(work, format, warn, stop.signal);
+  const converter = new LayerConverter(work, format, formats, warn, stop.signal);
   const converted: Descriptor[] = [];
   let sending: Promise<void> = Promise.resolve();
   try {

@@ -14,15 +14,16 @@
 import { setImmediate as breathe } from 'node:timers/promises';
 import { Ext4FileSystem } from '../ext4/ext4-file-system.js';
 import { LocalFile } from '../io/local-file.js';
-import type { CommittedLayer } from '../lsmt/committed-layer.js';
+import type { LayerFormat } from '../layers/layer-format.js';
+import { openLayer } from '../layers/open-layer.js';
+import { TarWrapperWriter } from '../layers/tar-wrapper.js';
 import { CommittedLayerWriter } from '../lsmt/committed-writer.js';
+import type { Layer } from '../lsmt/layer.js';
 import { LayerStack } from '../lsmt/layer-stack.js';
 import { NULL_UUID } from '../lsmt/layer-uuid.js';
-import { openLayer } from '../lsmt/open-layer.js';
 import { TarReader } from '../tar/tar-reader.js';
 import type { Algorithm } from '../zfile/block-codec.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
-import { TarWrapperWriter } from '../zfile/tar-wrapper.js';
 import { ZFileWriter } from '../zfile/zfile-writer.js';
 import { applyLayer } from './apply-layer.js';
 import { BlobFile } from './blob-file.js';
@@ -34,7 +35,8 @@ const DECODED_BYTES = 32 << 20;
 /** Runs of at most 256 KiB between two turns of the event loop: signals and sockets are served. */
 const RUNS_PER_TURN = 32;
 
-export interface LayerFormat {
+/** How layers are written. */
+export interface OutputFormat {
   readonly algorithm: Algorithm;
   /** Bytes per ZFile block. */
   readonly blockBytes: number;
@@ -50,21 +52,25 @@ export interface ConvertedLayer {
 
 export class LayerConverter {
   readonly #work: WorkDirectory;
-  readonly #format: LayerFormat;
+  readonly #format: OutputFormat;
+  readonly #formats: readonly LayerFormat[];
   readonly #warn: (message: string) => void;
   readonly #signal: AbortSignal;
   readonly #decoded = new DecodedBlocks(DECODED_BYTES);
-  readonly #below: CommittedLayer[] = [];
+  readonly #below: Layer[] = [];
   #parentUuid = NULL_UUID;
 
+  /** @param formats - The kinds of layer; one of them is the kind that is written here. */
   constructor(
     work: WorkDirectory,
-    format: LayerFormat,
+    format: OutputFormat,
+    formats: readonly LayerFormat[],
     warn: (message: string) => void,
     signal: AbortSignal,
   ) {
     this.#work = work;
     this.#format = format;
+    this.#formats = formats;
     this.#warn = warn;
     this.#signal = signal;
   }
@@ -129,7 +135,8 @@ export class LayerConverter {
     } finally {
       blob.close();
     }
-    this.#below.push(await openLayer(LocalFile.openWaiting(path), this.#decoded));
+    const dependencies = { formats: this.#formats, decoded: this.#decoded };
+    this.#below.push(await openLayer(LocalFile.openWaiting(path), dependencies));
     this.#parentUuid = uuid;
     return { path, digest: await blob.digest(), sizeBytes: blob.sizeBytes };
   }

@@ -8,64 +8,35 @@
  * Writing replaces the file atomically.
  */
 import { constants, open } from 'node:fs/promises';
-import { isAbsolute } from 'node:path';
 import * as z from 'zod';
 import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 import { replaceFile } from '../io/replace-file.js';
+import { blobUrl, lowerSchema, optionalPath } from '../layers/lower-layer.js';
 import { LAYERS_MAX } from '../lsmt/layer-stack.js';
-import { isDigest } from '../oci/digest.js';
-import { parseBlobUrl } from './blob-url.js';
 
 /** 255 layers with four paths of 4096 bytes each are 4 MiB. */
 const CONFIG_BYTES_MAX = 4 << 20;
-
-/** Empty strings and zeroes count as absent: overlaybd's producers write either. */
-const path = z
-  .string()
-  .refine((text) => text === '' || isAbsolute(text), 'must be an absolute path')
-  .optional();
-const digest = z
-  .string()
-  .refine((text) => text === '' || isDigest(text), 'must be sha256: and 64 hexadecimal digits')
-  .optional();
-
-const blobUrl = z
-  .string()
-  .refine(
-    (text) => text === '' || parseBlobUrl(text) !== undefined,
-    'must be https://host[:port]/v2/<repository>/blobs',
-  );
-
-const lowerSchema = z.object({
-  /** A local layer file. */
-  file: path,
-  /** May hold the layer, as overlaybd.commit or overlaybd.sealed. */
-  dir: path,
-  digest,
-  /** Size of the blob in bytes. */
-  size: z.number().int().nonnegative().optional(),
-  /** Overrides the image's repoBlobUrl for this blob. A key of obd-ts; overlaybd ignores it. */
-  repoBlobUrl: blobUrl.optional(),
-  /** TurboOCI: the uncompressed tar of the original layer. */
-  targetFile: path,
-  targetDigest: digest,
-  gzipIndex: path,
-});
 
 const configSchema = z.object({
   /** `https://host[:port]/v2/<repository>/blobs`; empty if all layers are local. */
   repoBlobUrl: blobUrl.default(''),
   /** Bottom first. */
   lowers: z.array(lowerSchema).max(LAYERS_MAX, `at most ${LAYERS_MAX} layers`).default([]),
-  upper: z.object({ index: path, data: path, target: path, gzipIndex: path }).optional(),
+  upper: z
+    .object({
+      index: optionalPath,
+      data: optionalPath,
+      target: optionalPath,
+      gzipIndex: optionalPath,
+    })
+    .optional(),
   /** Where overlaybd writes the result of opening the image. */
-  resultFile: path,
+  resultFile: optionalPath,
   /** The topmost lower holds a trace and no blocks. */
   accelerationLayer: z.boolean().optional(),
 });
 
 export type ImageConfig = z.infer<typeof configSchema>;
-export type LowerLayer = z.infer<typeof lowerSchema>;
 
 /** @throws {ObdError} `NotFound`, `InvalidArgument` naming file and key, `Io`. */
 export async function readImageConfig(path: string): Promise<ImageConfig> {

@@ -40,8 +40,6 @@ const MAGICS = [
 ] as const;
 const SUPERBLOCK_BYTES = 4096;
 
-export const DEFAULT_FILE_SYSTEM = 'ext4';
-
 export function isMountable(fileSystem: string): boolean {
   return Object.hasOwn(MOUNT_OPTIONS, fileSystem);
 }

@@ -23,9 +23,10 @@ import { type CachedBlob, figuresOf } from '../cache/cached-blob.js';
 import { ErrorCodes } from '../errors.js';
 import { IndexBudget, type IndexMemory, UNLIMITED_INDEX_MEMORY } from '../io/index-budget.js';
 import { readFully } from '../io/random-access-file.js';
+import { LAYER_FORMATS } from '../layers/layer-formats.js';
+import { TarWrapperWriter } from '../layers/tar-wrapper.js';
 import { CommittedLayerWriter } from '../lsmt/committed-writer.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
-import { TarWrapperWriter } from '../zfile/tar-wrapper.js';
 import { ZFileWriter } from '../zfile/zfile-writer.js';
 import type { ImageConfig } from './image-config.js';
 import { type BlobAddress, type OpenedImage, openImage } from './open-image.js';
@@ -51,6 +52,7 @@ async function withScene(work: (scene: Scene) => Promise<void>): Promise<void> {
   const surroundings = {
     openBlob: async ({ host, repository, digest, sizeBytes }: BlobAddress) =>
       await cache.openBlob(await registry.blobRanges(host, repository, digest, sizeBytes)),
+    formats: LAYER_FORMATS,
     decoded,
   };
   const open = (config: Partial<ImageConfig>, memory: IndexMemory = UNLIMITED_INDEX_MEMORY) =>
@@ -301,6 +303,7 @@ describe('openImage()', () => {
       {
         openBlob: async ({ host, repository, digest, sizeBytes }: BlobAddress) =>
           await cache.openBlob(await registry.blobRanges(host, repository, digest, sizeBytes)),
+        formats: LAYER_FORMATS,
         decoded,
         memory: UNLIMITED_INDEX_MEMORY,
       },

@@ -18,12 +18,13 @@ import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { IndexMemory } from '../io/index-budget.js';
 import { LocalFile } from '../io/local-file.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
-import type { CommittedLayer } from '../lsmt/committed-layer.js';
+import type { LayerOpening } from '../layers/layer-format.js';
+import type { LowerLayer } from '../layers/lower-layer.js';
+import { beginLayer, holdsNoBlocks, type LayerDependencies } from '../layers/open-layer.js';
+import type { Layer } from '../lsmt/layer.js';
 import { LayerStack } from '../lsmt/layer-stack.js';
-import { LayerOpening } from '../lsmt/open-layer.js';
-import type { DecodedBlocks } from '../zfile/decoded-blocks.js';
-import { parseBlobUrl } from './blob-url.js';
-import type { ImageConfig, LowerLayer } from './image-config.js';
+import { parseBlobUrl } from '../oci/blob-url.js';
+import type { ImageConfig } from './image-config.js';
 
 /** The same limit as in overlaybd. */
 const OPENINGS_MAX = 32;
@@ -51,11 +52,9 @@ export interface BlobAddress {
   readonly sizeBytes: number | undefined;
 }
 
-export interface ImageSurroundings<B extends RandomAccessFile> {
+export interface ImageDependencies<B extends RandomAccessFile> extends LayerDependencies {
   /** The blob as a file that is fetched as it is read. @throws {ObdError} if it cannot be opened. */
   readonly openBlob: (address: BlobAddress) => Promise<B>;
-  /** The cache that all files of this thread share. */
-  readonly decoded: DecodedBlocks;
   /** Charged with the indexes of this image; its owner releases the charge when the image closes. */
   readonly memory: IndexMemory;
 }
@@ -72,7 +71,7 @@ export class OpenedImage<B extends RandomAccessFile> {
     this.layers = opened.length;
     this.remote = opened.flatMap(({ remote }) => (remote === undefined ? [] : [remote]));
     this.uncheckedLayers = opened.filter(
-      ({ remote, isChecked }) => remote !== undefined && !isChecked,
+      ({ remote, layer }) => remote !== undefined && !layer.isChecked,
     ).length;
   }
 
@@ -90,19 +89,18 @@ export class OpenedImage<B extends RandomAccessFile> {
 /** @throws {ObdError} naming the layer that cannot be opened, with the code of the cause. */
 export async function openImage<B extends RandomAccessFile>(
   config: ImageConfig,
-  surroundings: ImageSurroundings<B>,
+  dependencies: ImageDependencies<B>,
 ): Promise<OpenedImage<B>> {
-  const { upper, lowers, accelerationLayer } = config;
+  const { upper } = config;
   if (upper?.index || upper?.data || upper?.target) {
     throw new ObdError(
       ErrorCodes.Unsupported,
       'Cannot open an image with an "upper" layer: devices are read-only; leave it out and put an overlayfs above the device',
     );
   }
-  // A trace serves prefetching and is not part of the disk.
-  const blocks = accelerationLayer === true ? lowers.slice(0, -1) : lowers;
-  const { memory } = surroundings;
-  const blobs = new OpeningBlobs(surroundings.openBlob);
+  const blocks = blockLayers(config, dependencies);
+  const { memory } = dependencies;
+  const blobs = new OpeningBlobs(dependencies.openBlob);
   const openings: Opening<B>[] = new Array(blocks.length);
   /** On all layers, OPENINGS_MAX at a time. */
   const onAll = async (work: (i: number) => Promise<void>): Promise<void> => {
@@ -117,8 +115,8 @@ export async function openImage<B extends RandomAccessFile>(
   };
   try {
     await onAll(async (i) => {
-      openings[i] = await beginLower(blocks[i]!, config.repoBlobUrl, blocks.length, {
-        ...surroundings,
+      openings[i] = await openLower(blocks[i]!, config.repoBlobUrl, blocks.length, {
+        ...dependencies,
         openBlob: (address) => blobs.open(address),
       });
     });
@@ -129,7 +127,7 @@ export async function openImage<B extends RandomAccessFile>(
     const mergeBytes = LayerStack.mergeBytes(sumOf(layers, 'segmentsMax'));
     const chargedBytes = sumOf(layers, 'indexBytes') + mergeBytes;
     await memory.charge(chargedBytes, largest);
-    const opened: CommittedLayer[] = new Array(blocks.length);
+    const opened: Layer[] = new Array(blocks.length);
     await onAll(async (i) => {
       opened[i] = await layers[i]!.loadIndex();
     });
@@ -141,12 +139,23 @@ export async function openImage<B extends RandomAccessFile>(
     return new OpenedImage(stack, openings);
   } catch (error) {
     // Layers that were not reached are holes in the array, which forEach skips.
-    openings.forEach(({ layer, target }) => {
+    openings.forEach(({ layer }) => {
       layer.close();
-      target?.close();
     });
     throw error;
   }
+}
+
+/**
+ * The layers that make up the disk. A trace of reads is not one of them, and nothing replays traces yet. overlaybd allows
+ * one, as the topmost layer; an image built on one that has a trace has it further down, marked by its kind.
+ */
+function blockLayers(
+  { lowers, accelerationLayer }: ImageConfig,
+  { formats }: LayerDependencies,
+): readonly LowerLayer[] {
+  const untilTop = accelerationLayer === true ? lowers.slice(0, -1) : lowers;
+  return untilTop.filter((lower) => !holdsNoBlocks(lower, formats));
 }
 
 function sumOf(
@@ -165,11 +174,11 @@ function largestOf(layers: readonly LayerOpening[]): string {
 
 /** The blobs of an image that is being opened. After one layer has failed, close() ends the fetches of all. */
 class OpeningBlobs<B extends RandomAccessFile> {
-  readonly #open: ImageSurroundings<B>['openBlob'];
+  readonly #open: ImageDependencies<B>['openBlob'];
   readonly #blobs: B[] = [];
   #closed = false;
 
-  constructor(open: ImageSurroundings<B>['openBlob']) {
+  constructor(open: ImageDependencies<B>['openBlob']) {
     this.#open = open;
   }
 
@@ -188,40 +197,26 @@ class OpeningBlobs<B extends RandomAccessFile> {
 
 interface Opening<B> {
   readonly layer: LayerOpening;
-  readonly target: LocalFile | undefined;
   /** The blob, where the layer is remote. */
   readonly remote: B | undefined;
-  /** Whether its data have checksums. */
-  readonly isChecked: boolean;
 }
 
 /** Fetches the ends of one of `count` layers, and reads its head. */
-async function beginLower<B extends RandomAccessFile>(
+async function openLower<B extends RandomAccessFile>(
   lower: LowerLayer,
   repoBlobUrl: string,
   count: number,
-  surroundings: ImageSurroundings<B>,
+  dependencies: ImageDependencies<B>,
 ): Promise<Opening<B>> {
-  if (lower.gzipIndex || (lower.targetDigest && !lower.targetFile)) {
-    throw new ObdError(
-      ErrorCodes.Unsupported,
-      'its contents are in a remote or compressed tar (TurboOCI); only "targetFile", a local and uncompressed one, is supported',
-    );
-  }
   const local = openLocal(lower);
   const remote =
-    local === undefined ? await openRemote(lower, repoBlobUrl, surroundings) : undefined;
+    local === undefined ? await openRemote(lower, repoBlobUrl, dependencies) : undefined;
   const source = (local ?? remote) as RandomAccessFile;
-  let target: LocalFile | undefined;
   try {
     if (remote !== undefined) await loadEnds(remote, ENDS_BYTES_MAX / count);
-    if (lower.targetFile) target = LocalFile.open(lower.targetFile);
-    const layer = new LayerOpening(source, surroundings.decoded, target);
-    await layer.readHead();
-    return { layer, target, remote, isChecked: layer.isCompressed };
+    return { layer: await beginLayer(source, lower, dependencies), remote };
   } catch (error) {
     source.close();
-    target?.close();
     throw error;
   }
 }
@@ -246,7 +241,7 @@ function localPaths(file: string | undefined, dir: string | undefined): string[]
 async function openRemote<B extends RandomAccessFile>(
   { file, dir, digest, size, repoBlobUrl: own }: LowerLayer,
   repoBlobUrl: string,
-  { openBlob }: ImageSurroundings<B>,
+  { openBlob }: ImageDependencies<B>,
 ): Promise<B> {
   const repository = parseBlobUrl(own || repoBlobUrl);
   if (!digest || repository === undefined) {

@@ -1,7 +1,8 @@
 /** Turns the argument of `obdctl mount` into an image config for obd-blockd. */
 import { resolve } from 'node:path';
 import { ErrorCodes, ObdError } from '../errors.js';
-import type { Descriptor } from '../oci/manifest.js';
+import type { DescribedLayer, LayerKind } from '../layers/layer-kind.js';
+import type { LowerLayer } from '../layers/lower-layer.js';
 import type { Platform } from '../oci/platform.js';
 import { isTag, parseReference } from '../oci/reference.js';
 import { DockerCredentials } from '../registry/docker-credentials.js';
@@ -9,10 +10,10 @@ import { blobFile } from '../registry/oci-layout.js';
 import { OciLayoutSource } from '../registry/oci-layout-source.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
-import { type ImageConfig, type LowerLayer, readImageConfig } from './image-config.js';
-import { DEFAULT_FILE_SYSTEM, isMountable } from './image-mount.js';
+import { type BlockLayers, blockLayers } from './block-layers.js';
+import { type ImageConfig, readImageConfig } from './image-config.js';
+import { isMountable } from './image-mount.js';
 import type { KnownManifest, KnownManifests } from './known-manifests.js';
-import { type OverlaybdLayers, overlaybdLayers } from './overlaybd-layers.js';
 import { RememberingSource } from './remembering-source.js';
 
 export interface ServableImage {
@@ -20,6 +21,8 @@ export interface ServableImage {
 }
 
 export interface ServableOptions {
+  /** The kinds of layer to look for. */
+  readonly kinds: readonly LayerKind[];
   readonly platform: Platform | undefined;
   readonly plainHttp: boolean;
   readonly hostsDirectory: string;
@@ -48,39 +51,40 @@ export async function servableImage(
 
 async function fromLayout(
   text: string,
-  { platform, signal }: ServableOptions,
+  { kinds, platform, signal }: ServableOptions,
 ): Promise<ServableImage> {
   const colon = text.lastIndexOf(':');
   const tag = colon !== -1 && isTag(text.slice(colon + 1)) ? text.slice(colon + 1) : undefined;
   const directory = resolve(tag === undefined ? text : text.slice(0, colon));
-  const found = await overlaybdLayers(new OciLayoutSource(directory, tag, signal), platform);
-  return servable(found, '', ({ digest }) => ({ file: blobFile(directory, digest) }));
+  const found = await blockLayers(new OciLayoutSource(directory, tag, signal), kinds, platform);
+  return servable(found, '', ({ digest, size: _, ...lower }) => ({
+    ...lower,
+    file: blobFile(directory, digest),
+  }));
 }
 
 async function fromRegistry(
   text: string,
-  { platform, plainHttp, hostsDirectory, ...options }: ServableOptions,
+  { kinds, platform, plainHttp, hostsDirectory, ...options }: ServableOptions,
 ): Promise<ServableImage> {
   const reference = parseReference(text);
   const { host, repository } = reference;
   const hosts = new RegistryHosts(plainHttp ? [host] : [], {}, hostsDirectory);
   const client = new RegistryClient({ hosts, credentials: new DockerCredentials() });
   try {
-    const found = await overlaybdLayers(
-      new RememberingSource(client, reference, options),
-      platform,
-    );
+    const source = new RememberingSource(client, reference, options);
+    const found = await blockLayers(source, kinds, platform);
     const url = `${hosts.originOf(host)}/v2/${repository}/blobs`;
-    return servable(found, url, ({ digest, size }) => ({ digest, size }));
+    return servable(found, url, (lower) => lower);
   } finally {
     await client.close();
   }
 }
 
 function servable(
-  { layers, fileSystem = DEFAULT_FILE_SYSTEM }: OverlaybdLayers,
+  { layers, fileSystem }: BlockLayers,
   repoBlobUrl: string,
-  lowerOf: (layer: Descriptor) => LowerLayer,
+  lowerOf: (described: DescribedLayer['lower']) => LowerLayer,
 ): ServableImage {
   if (!isMountable(fileSystem)) {
     throw new ObdError(
@@ -88,7 +92,7 @@ function servable(
       `Cannot mount a file system of type ${JSON.stringify(fileSystem)}, which this image has`,
     );
   }
-  const lowers = layers.map(lowerOf);
+  const lowers = layers.map(({ lower }) => lowerOf(lower));
   const config = { repoBlobUrl, lowers, upper: {}, resultFile: '', accelerationLayer: false };
   return { config };
 }

@@ -17,6 +17,7 @@ import { ImageRecords } from '../containerd/image-records.js';
 import { Leases } from '../containerd/leases.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { GrpcClient } from '../grpc/grpc-client.js';
+import { kindOf, type LayerKind } from '../layers/layer-kind.js';
 import { chainIds } from '../oci/image-identity.js';
 import { type ImageSource, readSmallBlob } from '../oci/image-store.js';
 import { imageFor } from '../oci/index-images.js';
@@ -28,7 +29,6 @@ import {
   parseImageConfig,
   type StoredImage,
 } from '../oci/manifest.js';
-import { isOverlaybdLayer } from '../oci/overlaybd-annotations.js';
 import { formatPlatform, matchesPlatform, type Platform } from '../oci/platform.js';
 import type { ImageReference } from '../oci/reference.js';
 import { type ChainedLayer, LayerSnapshots } from './layer-snapshots.js';
@@ -47,6 +47,8 @@ export interface WantedImage {
   readonly snapshotter: string;
   /** Why that snapshotter cannot serve an overlaybd image; undefined if it may. */
   readonly unfitForOverlaybd: string | undefined;
+  /** The kinds of layer that only such a snapshotter can serve. */
+  readonly kinds: readonly LayerKind[];
 }
 
 export interface PulledImage {
@@ -126,8 +128,9 @@ class Pull {
 
   /** containerd would unpack such an image's layers like any other, into a file that is no file system. */
   #checkServable({ manifest }: StoredImage): void {
-    const { reference, snapshotter, unfitForOverlaybd } = this.#image;
-    if (unfitForOverlaybd === undefined || !manifest.layers.some(isOverlaybdLayer)) return;
+    const { reference, snapshotter, unfitForOverlaybd, kinds } = this.#image;
+    const isOverlaybd = manifest.layers.some((layer) => kindOf(kinds, layer) !== undefined);
+    if (unfitForOverlaybd === undefined || !isOverlaybd) return;
     throw new ObdError(
       ErrorCodes.FailedPrecondition,
       `Cannot pull ${reference} with the snapshotter "${snapshotter}": it is an overlaybd image, and ${unfitForOverlaybd}; use --snapshotter obd-ts, or pull the image that it was converted from`,

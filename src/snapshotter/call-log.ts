@@ -7,7 +7,7 @@
  *   - Labels are never logged as a whole: an image may put anything into them. The daemon's log blanks credentials.
  */
 import { ErrorCodes, hasCode, messageOf } from '../errors.js';
-import { BLOB_DIGEST_ANNOTATION } from '../oci/overlaybd-annotations.js';
+import { BLOB_DIGEST_ANNOTATION } from '../layers/overlaybd-annotations.js';
 import { REF_LABEL } from './labels.js';
 import type { Log } from './log.js';
 import type { Labels } from './snapshot.js';

@@ -18,11 +18,11 @@
 import { connectContainerd } from '../containerd/connect.js';
 import { type ContentInfo, ContentStore } from '../containerd/content-store.js';
 import { ErrorCodes, hasCode, messageOf } from '../errors.js';
+import type { LayerDescription } from '../layers/layer-kind.js';
 import { chainIdOn } from '../oci/chain-id.js';
 import { MANIFEST_BYTES_MAX, parseManifest } from '../oci/manifest.js';
 import { isHost, isRepository, withoutPort } from '../oci/reference.js';
 import type { Source } from './candidate-addresses.js';
-import { type OverlaybdBlob, overlaybdBlobOf } from './labels.js';
 import type { Log } from './log.js';
 import type { Labels } from './snapshot.js';
 
@@ -37,6 +37,7 @@ interface KnownLayer {
   readonly digest: string;
   /** Right if this layer and those below it are overlaybd layers. */
   readonly chainId: string;
+  readonly mediaType: string;
   readonly annotations: Labels;
 }
 
@@ -119,16 +120,18 @@ export class ContentManifests {
   }
 
   /**
-   * The overlaybd layer with this chain ID, if a manifest has it. Chain IDs of plain layers are not computed: an
-   * overlaybd blob's digest is its diff ID, but only the config has the diff ID of a plain layer.
+   * What a manifest says of the layer with this chain ID, if it is an overlaybd layer. Chain IDs of plain layers are not
+   * computed: an overlaybd blob's digest is its diff ID, but only the config has the diff ID of a plain layer.
    *
-   * @throws {ObdError} containerd's error; errors of overlaybdBlobOf().
+   * @throws {ObdError} containerd's error.
    */
-  async blobOfChain(chainId: string, namespace: string): Promise<OverlaybdBlob | undefined> {
+  async layerOfChain(chainId: string, namespace: string): Promise<LayerDescription | undefined> {
     for await (const { contents } of this.#all(namespace)) {
       if (typeof contents === 'string') continue;
       const found = contents.find((layer) => layer.chainId === chainId);
-      if (found !== undefined) return overlaybdBlobOf(found.annotations);
+      if (found === undefined) continue;
+      const { mediaType, annotations } = found;
+      return { mediaType, annotations };
     }
     return undefined;
   }
@@ -210,9 +213,9 @@ function layersIn(
     const parsed = parseManifest(manifest, undefined, `manifest ${manifestDigest}`);
     if (parsed.kind !== 'image') return [];
     let chainId = '';
-    return parsed.manifest.layers.map(({ digest, annotations = {} }) => {
+    return parsed.manifest.layers.map(({ digest, mediaType, annotations = {} }) => {
       chainId = chainIdOn(chainId, digest);
-      return { digest, chainId, annotations };
+      return { digest, chainId, mediaType, annotations };
     });
   } catch (error) {
     log.info({ manifestDigest, reason: messageOf(error) }, 'a manifest is not as it should be');

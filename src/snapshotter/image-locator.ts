@@ -25,6 +25,7 @@
  * the namespace's manifests (content-manifests.ts).
  */
 import { ErrorCodes, hasCode, ObdError, systemCode } from '../errors.js';
+import type { LayerDescription } from '../layers/layer-kind.js';
 import { parseReference } from '../oci/reference.js';
 import type { Credentials } from '../registry/credentials.js';
 import type { RegistryClient } from '../registry/registry-client.js';
@@ -32,7 +33,7 @@ import { type RegistryHosts, registryAddress } from '../registry/registry-hosts.
 import { cut, msSince } from './call-log.js';
 import { addressesOf, type Source } from './candidate-addresses.js';
 import { ContentManifests } from './content-manifests.js';
-import { followingLayers, IMAGE_REF_LABELS, type OverlaybdBlob } from './labels.js';
+import { followingLayers, IMAGE_REF_LABELS } from './labels.js';
 import type { Log } from './log.js';
 import { RegistryProbes } from './registry-probes.js';
 import type { Labels } from './snapshot.js';
@@ -49,7 +50,7 @@ const UNKNOWN_ORIGIN: LayerOrigin = {
   hasNamespaceLogin: async () => false,
 };
 
-export interface ImageLocatorParts {
+export interface ImageLocatorDependencies {
   readonly containerdSocket: string;
   readonly hosts: RegistryHosts;
   /** With the same hosts, and with limits for requests that a pull waits for. */
@@ -88,21 +89,21 @@ export interface LayerOrigin {
 }
 
 export class ImageLocator {
-  readonly #parts: ImageLocatorParts;
+  readonly #dependencies: ImageLocatorDependencies;
   readonly #probes: RegistryProbes;
   readonly #namespaceProbes: ReadonlyMap<string, RegistryProbes>;
   readonly #manifests: ContentManifests;
 
-  constructor(parts: ImageLocatorParts) {
-    this.#parts = parts;
-    this.#probes = new RegistryProbes(parts.registry, parts.hosts);
+  constructor(dependencies: ImageLocatorDependencies) {
+    this.#dependencies = dependencies;
+    this.#probes = new RegistryProbes(dependencies.registry, dependencies.hosts);
     this.#namespaceProbes = new Map(
-      [...parts.namespaces].map(([name, { registry }]) => [
+      [...dependencies.namespaces].map(([name, { registry }]) => [
         name,
-        new RegistryProbes(registry, parts.hosts),
+        new RegistryProbes(registry, dependencies.hosts),
       ]),
     );
-    this.#manifests = new ContentManifests(parts.containerdSocket, parts.log);
+    this.#manifests = new ContentManifests(dependencies.containerdSocket, dependencies.log);
   }
 
   /** Invalidates the registries' answers, for instance after logins or addresses have changed. */
@@ -147,7 +148,7 @@ export class ImageLocator {
       .slice(0, SHOWN_SOURCES_MAX)
       .map(({ host, repository }) => `${host}/${repository}`);
     const how = named === undefined ? "containerd's content store" : 'a label of the client';
-    this.#parts.log.debug(
+    this.#dependencies.log.debug(
       { ...layer, repositories: shown, of: sources.length, from: how },
       'layer origin looked up',
     );
@@ -155,7 +156,7 @@ export class ImageLocator {
     if (registries.size > 1) {
       const what =
         'images of several registries name this layer, and the client does not say which one it pulls: it is downloaded as a whole';
-      this.#parts.log.warn({ ...layer, namespace, registries: [...registries] }, what);
+      this.#dependencies.log.warn({ ...layer, namespace, registries: [...registries] }, what);
     }
     const isOne = registries.size === 1;
     return {
@@ -187,12 +188,12 @@ export class ImageLocator {
   }
 
   #addressOf({ host }: Source): string {
-    return registryAddress(this.#parts.hosts.originOf(host));
+    return registryAddress(this.#dependencies.hosts.originOf(host));
   }
 
   async #hasLogin(host: string, namespace: string | undefined): Promise<boolean> {
-    const own = this.#parts.namespaces.get(namespace ?? '');
-    for (const name of own === undefined ? [] : this.#parts.hosts.loginNames(host)) {
+    const own = this.#dependencies.namespaces.get(namespace ?? '');
+    for (const name of own === undefined ? [] : this.#dependencies.hosts.loginNames(host)) {
       if ((await own?.credentials.find(name)) !== undefined) return true;
     }
     return false;
@@ -215,7 +216,7 @@ export class ImageLocator {
       if ((await this.#orUnknown(confirm)) === true) return source;
       const what =
         "a label names a registry, and containerd has no image from there with this layer, or the label is the image's own: ignoring it";
-      this.#parts.log.warn({ label, reference: cut(text), chainId, namespace }, what);
+      this.#dependencies.log.warn({ label, reference: cut(text), chainId, namespace }, what);
     }
     return undefined;
   }
@@ -225,14 +226,17 @@ export class ImageLocator {
       return parseReference(text);
     } catch (error) {
       if (!(error instanceof ObdError)) throw error;
-      this.#parts.log.warn({ err: error, label }, 'a label is no image reference: ignoring it');
+      this.#dependencies.log.warn(
+        { err: error, label },
+        'a label is no image reference: ignoring it',
+      );
       return undefined;
     }
   }
 
-  /** As ContentManifests.blobOfChain(); undefined if containerd fails. */
-  async blobOfChain(chainId: string, namespace: string): Promise<OverlaybdBlob | undefined> {
-    return await this.#orUnknown(() => this.#manifests.blobOfChain(chainId, namespace));
+  /** As ContentManifests.layerOfChain(); undefined if containerd fails. */
+  async layerOfChain(chainId: string, namespace: string): Promise<LayerDescription | undefined> {
+    return await this.#orUnknown(() => this.#manifests.layerOfChain(chainId, namespace));
   }
 
   /** Logs an ObdError and returns undefined: containerd can download the layer, which takes longer. */
@@ -241,7 +245,7 @@ export class ImageLocator {
       return await find();
     } catch (error) {
       if (!(error instanceof ObdError)) throw error;
-      this.#parts.log.warn({ err: error }, 'cannot find out where a layer is from');
+      this.#dependencies.log.warn({ err: error }, 'cannot find out where a layer is from');
       return undefined;
     }
   }
@@ -256,7 +260,7 @@ export class ImageLocator {
     layer: WantedLayer,
     namespace: string | undefined,
   ): Promise<Source[]> {
-    const { hosts, containerdSocket } = this.#parts;
+    const { hosts, containerdSocket } = this.#dependencies;
     const located = sources.map(async (source) => {
       const addresses = await addressesOf(source, hosts, containerdSocket, namespace ?? '');
       if (addresses.length === 1) return addresses;
@@ -274,7 +278,7 @@ export class ImageLocator {
     layer: WantedLayer,
     namespace: string | undefined,
   ): Promise<string | undefined> {
-    const { hosts, log } = this.#parts;
+    const { hosts, log } = this.#dependencies;
     const { digest, sizeBytes: annotated } = layer;
     const startedMs = performance.now();
     const asked = this.#readersIn(namespace).map((probes) => ask(probes, sources, digest));

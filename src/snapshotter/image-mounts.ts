@@ -21,14 +21,14 @@ import { type ImageConfig, writeImageConfig } from '../image/image-config.js';
 import { deviceAnswers, mountAt, mountImage, unmountAll } from '../image/image-mount.js';
 import { readMountTable } from '../io/mount-table.js';
 import { msSince } from './call-log.js';
+import { KeyedMutex } from './keyed-mutex.js';
 import type { Log } from './log.js';
 import type { SnapshotDirectories } from './snapshot-directories.js';
-import { Turns } from './turns.js';
 
 const SWEEP_AGAIN_MS = 15_000;
 const RELEASE_PAUSES_MS = [200, 1_000, 3_000];
 /** containerd prepares the next layer of an image within milliseconds of the commit of one. */
-const LEAVE_MS = 5_000;
+const RELEASE_DELAY_MS = 5_000;
 /** The daemon takes longer than this to report an unreachable registry, so that error is not retried. */
 const DAEMON_RESTART_MS_MAX = 3_000;
 const DAEMON_RESTART_TURN_MS = 100;
@@ -62,13 +62,13 @@ export class ImageMounts {
   readonly #log: Log;
   /** Keeps device ids of snapshotters that share a daemon distinct. */
   readonly #devicePrefix: string;
-  readonly #turns = new Turns<number>();
+  readonly #locks = new KeyedMutex<number>();
   readonly #ensuring = new Map<number, Promise<string>>();
   /** Whether an image has a snapshot: if not, its device and mount are orphaned. */
   readonly #isKnown: (id: number) => boolean;
   #sweepTimer: NodeJS.Timeout | undefined;
   /** Timers of images to release later, by id. */
-  readonly #leaving = new Map<number, NodeJS.Timeout>();
+  readonly #releaseTimers = new Map<number, NodeJS.Timeout>();
   /** Logs an outage of the daemon once, even if it lasts for hours. */
   #sweepFailed = false;
   #closed = false;
@@ -99,7 +99,7 @@ export class ImageMounts {
       this.#log.debug({ snapshotId: id }, 'another call mounts this image, waiting for it');
       return await under;
     }
-    const attempt = this.#turns.run(id, async () => {
+    const attempt = this.#locks.withLock(id, async () => {
       try {
         return await this.#attachAndMount(image);
       } catch (error) {
@@ -117,11 +117,11 @@ export class ImageMounts {
   /**
    * Removes mount and device of an image. Never throws, unless `isKept` does. A failed removal is retried in the
    * background, and then left to sweep().
-   * @param isKept - Called in the image's turn; true if there is nothing to remove, or the image is in use.
+   * @param isKept - Called under the image's lock; true if there is nothing to remove, or the image is in use.
    */
   async release(id: number, isKept: () => boolean | Promise<boolean>): Promise<void> {
-    await this.#turns.run(id, async () => {
-      if ((await isKept()) || (await this.#letGo(id))) return;
+    await this.#locks.withLock(id, async () => {
+      if ((await isKept()) || (await this.#unmountAndDetach(id))) return;
       // An image without a snapshot is not kept, even if `isKept` says so.
       void this.#releaseAgain(id, async () => this.#isKnown(id) && (await isKept()));
     });
@@ -129,14 +129,14 @@ export class ImageMounts {
 
   /** As release(), after some seconds: a client is likely to put the next layer on one that was just committed. */
   releaseLater(id: number, isKept: () => boolean): void {
-    clearTimeout(this.#leaving.get(id));
+    clearTimeout(this.#releaseTimers.get(id));
     if (this.#closed) return;
     const release = () => {
-      this.#leaving.delete(id);
+      this.#releaseTimers.delete(id);
       // remove() of its snapshot has released it already.
       void this.release(id, () => !this.#isKnown(id) || isKept());
     };
-    this.#leaving.set(id, setTimeout(release, LEAVE_MS).unref());
+    this.#releaseTimers.set(id, setTimeout(release, RELEASE_DELAY_MS).unref());
   }
 
   /** A starting container holds copies of all mounts for a moment, and a killed one may hold the device for longer. */
@@ -144,9 +144,9 @@ export class ImageMounts {
     for (const pauseMs of RELEASE_PAUSES_MS) {
       await pause(pauseMs, undefined, { ref: false });
       if (this.#closed) return;
-      const isDone = await this.#turns.run(
+      const isDone = await this.#locks.withLock(
         id,
-        async () => (await isKept()) || (await this.#letGo(id)),
+        async () => (await isKept()) || (await this.#unmountAndDetach(id)),
       );
       if (isDone) return;
     }
@@ -160,8 +160,8 @@ export class ImageMounts {
     this.#sweepTimer = undefined;
     const ids = new Set<number>();
     try {
-      for (const { target } of await readMountTable()) this.#addDebris(ids, target);
-      for (const { configPath } of await this.#devices.list()) this.#addDebris(ids, configPath);
+      for (const { target } of await readMountTable()) this.#addOrphan(ids, target);
+      for (const { configPath } of await this.#devices.list()) this.#addOrphan(ids, configPath);
       this.#sweepFailed = false;
     } catch (error) {
       const what =
@@ -180,7 +180,7 @@ export class ImageMounts {
   close(): void {
     this.#closed = true;
     clearTimeout(this.#sweepTimer);
-    for (const timer of this.#leaving.values()) clearTimeout(timer);
+    for (const timer of this.#releaseTimers.values()) clearTimeout(timer);
   }
 
   async #attachAndMount({ id, config }: MountableImage): Promise<string> {
@@ -204,7 +204,7 @@ export class ImageMounts {
       this.#log.debug(done, 'image mounted');
       return target;
     } catch (error) {
-      if (!(await this.#letGo(id))) this.#sweepSoon();
+      if (!(await this.#unmountAndDetach(id))) this.#sweepSoon();
       throw error;
     }
   }
@@ -236,7 +236,7 @@ export class ImageMounts {
   }
 
   /** @returns Whether both mount and device are gone. */
-  async #letGo(id: number): Promise<boolean> {
+  async #unmountAndDetach(id: number): Promise<boolean> {
     const deviceId = this.#deviceId(id);
     try {
       const endReads = () => this.#devices.endReads(deviceId);
@@ -249,7 +249,7 @@ export class ImageMounts {
     }
   }
 
-  #addDebris(ids: Set<number>, path: string): void {
+  #addOrphan(ids: Set<number>, path: string): void {
     const id = this.#directories.idOf(path);
     if (id !== undefined && !this.#isKnown(id)) ids.add(id);
   }

@@ -3,19 +3,17 @@
  *
  * containerd passes on, as a label, every annotation of a layer that begins with `containerd.io/snapshot/`. So the image
  * may have set any such label, and a label that could lead elsewhere than the image's own blobs is ignored.
- * The labels of an overlaybd layer are checked here, once.
+ * The labels of a layer that can be served lazily are checked by its kind (src/layers/layer-kind.ts).
  */
 import { ErrorCodes, ObdError } from '../errors.js';
-import { DEFAULT_FILE_SYSTEM, isMountable } from '../image/image-mount.js';
-import { isDigest } from '../oci/digest.js';
+import { isMountable } from '../image/image-mount.js';
 import {
-  ACCELERATION_LAYER_ANNOTATION,
-  BLOB_DIGEST_ANNOTATION,
-  BLOB_FS_TYPE_ANNOTATION,
-  BLOB_SIZE_ANNOTATION,
-  NATIVE_VERSION,
-  VERSION_ANNOTATION,
-} from '../oci/overlaybd-annotations.js';
+  type DescribedLayer,
+  describeLayer,
+  type LayerDescription,
+  type LayerKind,
+} from '../layers/layer-kind.js';
+import { isDigest } from '../oci/digest.js';
 import type { Labels } from './snapshot.js';
 
 /** The chain ID of the layer that the client is about to unpack. */
@@ -59,54 +57,21 @@ export const REGISTRY_LABEL = 'containerd.io/snapshot/obd-ts.registry';
 /** Why a layer is refused; set only on refused layers. */
 export const REFUSED_LABEL = 'containerd.io/snapshot/obd-ts.refused';
 
-/** An overlaybd layer's blob, as its annotations describe it. */
-export interface OverlaybdBlob {
-  readonly digest: string;
-  readonly sizeBytes: number;
-  readonly fileSystem: string;
-  /** The blob holds an access trace and no blocks. */
-  readonly isTrace: boolean;
-}
-
 /**
- * The blob that the labels describe; undefined if they are not of an overlaybd layer.
+ * The layer that a description is of; undefined for a plain layer.
  *
- * @throws {ObdError} `InvalidArgument` for annotations that contradict their definition, `Unsupported` for a format or a
- *   file system that this build cannot serve.
+ * @param kinds - The kinds of layer to look for.
+ * @throws {ObdError} as LayerKind.describe(); `Unsupported` for a file system that this build cannot mount.
  */
-export function overlaybdBlobOf(labels: Labels): OverlaybdBlob | undefined {
-  const digest = labels[BLOB_DIGEST_ANNOTATION];
-  if (digest === undefined) return undefined;
-  if (!isDigest(digest)) throw refused(BLOB_DIGEST_ANNOTATION, digest, 'it is no sha256 digest');
-  const version = labels[VERSION_ANNOTATION] ?? NATIVE_VERSION;
-  if (version !== NATIVE_VERSION) {
-    const problem = `only version ${NATIVE_VERSION} can be served; convert the image with obdconv`;
-    throw refused(VERSION_ANNOTATION, version, problem, ErrorCodes.Unsupported);
-  }
-  const size = labels[BLOB_SIZE_ANNOTATION] ?? '';
-  const sizeBytes = /^[1-9][0-9]*$/.test(size) ? Number(size) : 0;
-  if (!Number.isSafeInteger(sizeBytes) || sizeBytes === 0) {
-    throw refused(BLOB_SIZE_ANNOTATION, size, 'it is no size in bytes');
-  }
-  const [fileSystem = ''] = (labels[BLOB_FS_TYPE_ANNOTATION] ?? DEFAULT_FILE_SYSTEM).split(';');
-  if (!isMountable(fileSystem)) {
-    const problem = 'a file system of this type is not supported';
-    throw refused(BLOB_FS_TYPE_ANNOTATION, fileSystem, problem, ErrorCodes.Unsupported);
-  }
-  return {
-    digest,
-    sizeBytes,
-    fileSystem,
-    isTrace: labels[ACCELERATION_LAYER_ANNOTATION] === 'yes',
-  };
-}
-
-function refused(
-  label: string,
-  value: string,
-  problem: string,
-  code: ObdError['code'] = ErrorCodes.InvalidArgument,
-): ObdError {
-  const shown = JSON.stringify(value.slice(0, 100));
-  return new ObdError(code, `Cannot use the overlaybd layer with ${label}=${shown}: ${problem}`);
+export function servableLayer(
+  kinds: readonly LayerKind[],
+  description: LayerDescription,
+): DescribedLayer | undefined {
+  const described = describeLayer(kinds, description);
+  if (described === undefined || isMountable(described.fileSystem)) return described;
+  const { lower, fileSystem } = described;
+  throw new ObdError(
+    ErrorCodes.Unsupported,
+    `Cannot use the overlaybd layer ${lower.digest}: its file system is ${JSON.stringify(fileSystem.slice(0, 100))}, which is not supported`,
+  );
 }

@@ -26,7 +26,7 @@ function layerWith(chainId: string | undefined): Snapshot {
     createdAtMs: 0,
     updatedAtMs: 0,
     usage: { sizeBytes: 0, inodes: 0 },
-    layer: { type: 'local', fileSystem: 'ext4' },
+    layer: { type: 'blocks', lower: {}, fileSystem: 'ext4', file: 'overlaybd.commit' },
     chainId,
     namespaces: [],
   };

@@ -9,7 +9,7 @@
 import { ErrorCodes, ObdError } from '../errors.js';
 import { chainIdOn } from '../oci/chain-id.js';
 import { DIFF_ID_LABEL, PARENT_CHAIN_LABEL, REF_LABEL } from './labels.js';
-import { isUnproved, type Labels, type Snapshot } from './snapshot.js';
+import { isUnproved, type Labels, remoteBlob, type Snapshot } from './snapshot.js';
 
 /** The key under which containerd's clients unpack a layer ends in its chain ID. */
 const UNPACKING_KEY = /(?:^|\/)extract-\S+ (sha256:[0-9a-f]{64})$/;
@@ -53,7 +53,8 @@ export function rebaseRefused(ref: string): ObdError {
 
 /** The error for a client that uses a layer that an earlier version recorded without proof. */
 export function refusal({ name, layer }: Snapshot): ObdError {
-  const from = layer.type === 'remote' ? `, of ${layer.repoBlobUrl.replace(/\/blobs$/, '')},` : '';
+  const url = remoteBlob(layer)?.repoBlobUrl.replace(/\/blobs$/, '');
+  const from = url === undefined ? '' : `, of ${url},`;
   return new ObdError(
     ErrorCodes.FailedPrecondition,
     `Cannot serve layer "${name}": an earlier version recorded it${from} without proof that it has this chain ID; remove all images with it and pull them again`,

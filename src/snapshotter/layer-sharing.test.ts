@@ -20,13 +20,11 @@ const WANTED = { chainId: DIGEST, digest: DIGEST, sizeBytes: 7 };
 const GOOD = 'https://good.example/v2/app/blobs';
 const EVIL = 'https://evil.example/v2/app/blobs';
 const remote = (repoBlobUrl: string): Layer => ({
-  type: 'remote',
-  digest: DIGEST,
-  sizeBytes: 7,
-  repoBlobUrl,
+  type: 'blocks',
+  lower: { digest: DIGEST, size: 7, repoBlobUrl },
   fileSystem: 'ext4',
 });
-const LOCAL: Layer = { type: 'local', fileSystem: 'ext4' };
+const LOCAL: Layer = { type: 'blocks', lower: {}, fileSystem: 'ext4', file: 'overlaybd.commit' };
 
 let folder: string;
 let store: SnapshotStore;

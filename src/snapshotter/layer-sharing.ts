@@ -1,7 +1,7 @@
 /**
  * Decides which layers one pull may take over from another. The type of a layer with a proved chain ID decides:
  *
- *   local, trace   for every pull: containerd unpacked it and checked its digest
+ *   unpacked       for every pull: containerd unpacked it and checked its digest; so a trace
  *   remote         only for pulls from the same registry with the same size: its bytes are not checked against the
  *                  digest, so they depend on the registry
  *
@@ -19,7 +19,7 @@
  */
 import { registryAddress } from '../registry/registry-hosts.js';
 import type { LayerOrigin, WantedLayer } from './image-locator.js';
-import { isBlockLayer, type Snapshot } from './snapshot.js';
+import { isBlockLayer, remoteBlob, type Snapshot } from './snapshot.js';
 import type { SnapshotStore } from './snapshot-store.js';
 
 export type LayerDecision =
@@ -66,8 +66,9 @@ export class LayerSharing {
     // The repository of the first pull may disappear; this pull's repository has the layer now.
     const repoBlobUrl = await origin.repoBlobUrl();
     for (const { name, layer } of known) {
-      if (layer.type !== 'remote' || repoBlobUrl === undefined) continue;
-      if (layer.repoBlobUrl !== repoBlobUrl) this.#store.setRepository(name, repoBlobUrl);
+      const remote = remoteBlob(layer);
+      if (remote === undefined || repoBlobUrl === undefined) continue;
+      if (remote.repoBlobUrl !== repoBlobUrl) this.#store.setRepository(name, repoBlobUrl);
     }
     return { existing: first.name };
   }
@@ -99,8 +100,9 @@ async function sharingProblem(
 ): Promise<string | undefined> {
   if (!isBlockLayer(layer)) return 'is a plain layer of this name';
   if (chainId !== wanted.chainId) return 'is not proved to be this layer';
-  if (layer.type !== 'remote') return undefined;
-  const { digest, sizeBytes, repoBlobUrl } = layer;
+  const remote = remoteBlob(layer);
+  if (remote === undefined) return undefined;
+  const { digest, sizeBytes, repoBlobUrl } = remote;
   const isSame = digest === wanted.digest && sizeBytes === wanted.sizeBytes;
   if (!isSame) return 'is this layer with another size';
   const found = origin.registry === undefined ? await origin.repoBlobUrl() : undefined;

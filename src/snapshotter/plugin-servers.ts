@@ -7,7 +7,7 @@
  */
 import { GrpcServer } from '../grpc/grpc-server.js';
 import { snapshotsService } from './snapshots-service.js';
-import { Snapshotter, type SnapshotterParts } from './snapshotter.js';
+import { Snapshotter, type SnapshotterDependencies } from './snapshotter.js';
 import type { PluginConfig } from './snapshotter-config.js';
 
 export class PluginServers {
@@ -20,16 +20,20 @@ export class PluginServers {
    */
   static async open(
     plugins: ReadonlyMap<string, PluginConfig>,
-    parts: Omit<SnapshotterParts, 'root'>,
+    dependencies: Omit<SnapshotterDependencies, 'root'>,
   ): Promise<PluginServers> {
     const servers = new PluginServers();
     try {
       for (const [plugin, { socket, root }] of plugins) {
-        const snapshotter = await Snapshotter.open({ ...parts, root });
+        const snapshotter = await Snapshotter.open({ ...dependencies, root });
         servers.#closers.push(async () => snapshotter.close());
-        const server = await GrpcServer.listen(socket, [snapshotsService(snapshotter)], parts.log);
+        const server = await GrpcServer.listen(
+          socket,
+          [snapshotsService(snapshotter)],
+          dependencies.log,
+        );
         servers.#closers.push((graceMs) => server.close(graceMs));
-        parts.log.info({ plugin, socket, root }, 'serving snapshots');
+        dependencies.log.info({ plugin, socket, root }, 'serving snapshots');
       }
       return servers;
     } catch (error) {

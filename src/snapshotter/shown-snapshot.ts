@@ -8,16 +8,17 @@
 import { registryAddress } from '../registry/registry-hosts.js';
 import { REF_LABEL, REFUSED_LABEL, REGISTRY_LABEL, SERVED_LABEL } from './labels.js';
 import { refusal } from './layer-identity.js';
-import { isBlockLayer, isUnproved, type Snapshot } from './snapshot.js';
+import { isBlockLayer, isUnproved, remoteBlob, type Snapshot } from './snapshot.js';
 
 export function shown(snapshot: Snapshot): Snapshot {
   const { kind, layer, chainId } = snapshot;
   const { [REF_LABEL]: ref, [REGISTRY_LABEL]: _, ...others } = snapshot.labels;
   const isFalse = kind === 'committed' && isBlockLayer(layer) && ref !== chainId;
+  const remote = remoteBlob(layer);
   const labels = {
     ...others,
     ...(ref === undefined || isFalse ? {} : { [REF_LABEL]: ref }),
-    ...(layer.type === 'remote' ? { [REGISTRY_LABEL]: registryAddress(layer.repoBlobUrl) } : {}),
+    ...(remote === undefined ? {} : { [REGISTRY_LABEL]: registryAddress(remote.repoBlobUrl) }),
   };
   if (!isUnproved(snapshot)) return { ...snapshot, labels };
   const refused = { [SERVED_LABEL]: 'refused', [REFUSED_LABEL]: refusal(snapshot).message };

@@ -8,14 +8,16 @@ import type { Layer, Snapshot } from './snapshot.js';
 import { checkOneRegistry, stackOf } from './snapshot-stack.js';
 
 const from = (host: string): Layer => ({
-  type: 'remote',
-  digest: `sha256:${'a'.repeat(64)}`,
-  sizeBytes: 1,
-  repoBlobUrl: `https://${host}/v2/app/blobs`,
+  type: 'blocks',
+  lower: {
+    digest: `sha256:${'a'.repeat(64)}`,
+    size: 1,
+    repoBlobUrl: `https://${host}/v2/app/blobs`,
+  },
   fileSystem: 'ext4',
 });
-const LOCAL: Layer = { type: 'local', fileSystem: 'ext4' };
-const TRACE: Layer = { type: 'trace' };
+const LOCAL: Layer = { type: 'blocks', lower: {}, fileSystem: 'ext4', file: 'overlaybd.commit' };
+const TRACE: Layer = { type: 'trace', lower: { kind: 'overlaybd-trace' }, fileSystem: 'ext4' };
 const FILES: Layer = { type: 'files' };
 
 /** @param layers - Bottom first. */

@@ -9,7 +9,7 @@
 import { ErrorCodes, ObdError } from '../errors.js';
 import { registryAddress } from '../registry/registry-hosts.js';
 import type { Served } from './labels.js';
-import { isBlockLayer, type Layer, type Snapshot } from './snapshot.js';
+import { isBlockLayer, type Layer, remoteBlob, type Snapshot } from './snapshot.js';
 
 export interface Image {
   /** The topmost layer of blocks: its snapshot gives the device its id and a place. */
@@ -43,8 +43,8 @@ export function stackOf(ancestors: readonly Snapshot[]): SnapshotStack {
 export function checkOneRegistry({ image }: SnapshotStack): void {
   const layers = (image?.layers ?? []).filter(({ layer }) => layer.type !== 'trace');
   const top = layers.at(-1);
-  if (top === undefined || top.layer.type === 'remote') return;
-  const lazy = layers.flatMap(({ layer }) => (layer.type === 'remote' ? layer.repoBlobUrl : []));
+  if (top === undefined || remoteBlob(top.layer) !== undefined) return;
+  const lazy = layers.flatMap(({ layer }) => remoteBlob(layer)?.repoBlobUrl ?? []);
   const registries = [...new Set(lazy.map(registryAddress))];
   if (registries.length < 2) return;
   throw new ObdError(
@@ -63,17 +63,16 @@ export function blocksOnFiles(upper = '', lower = ''): ObdError {
 /** How a snapshot on top of this stack is served. */
 export function servedBy({ image }: SnapshotStack): Served {
   if (image === undefined) return 'overlayfs';
-  return image.layers.some(({ layer }) => layer.type === 'remote') ? 'lazy' : 'local';
+  return image.layers.some(({ layer }) => remoteBlob(layer) !== undefined) ? 'lazy' : 'local';
 }
 
 /** How a single layer is served. */
 export function servedAs(layer: Layer): Served {
   switch (layer.type) {
-    case 'remote':
+    case 'blocks':
+      return remoteBlob(layer) === undefined ? 'local' : 'lazy';
     case 'trace':
       return 'lazy';
-    case 'local':
-      return 'local';
     case 'files':
     case 'download':
       return 'overlayfs';

@@ -2,7 +2,7 @@
  * Goal: the store answers as containerd's metadata store does, keeps every change that it acknowledged, and refuses
  * damaged files.
  * Method: the cases of containerd's metastore suite; random calls against a model of Maps, the file closed and opened
- * in between; files that are no database, are of another version, are in use, or hold a record that cannot be read.
+ * in between; files that are no database, are in use, or hold a record that cannot be read.
  */
 import assert from 'node:assert/strict';
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -12,34 +12,17 @@ import { after, before, beforeEach, describe, test } from 'node:test';
 import Database from 'better-sqlite3';
 import fc from 'fast-check';
 import { ErrorCodes, ObdError } from '../errors.js';
-import { chainIdOn } from '../oci/chain-id.js';
-import { isUnproved, type Kind, type Labels, type Layer } from './snapshot.js';
+import type { Kind, Labels, Layer } from './snapshot.js';
 import { SnapshotStore } from './snapshot-store.js';
 
 const FILES: Layer = { type: 'files' };
+const DIGEST = `sha256:${'0'.repeat(64)}`;
+const REPO_BLOB_URL = 'https://registry.example/v2/app/blobs';
 const REMOTE: Layer = {
-  type: 'remote',
-  digest: `sha256:${'0'.repeat(64)}`,
-  sizeBytes: 1,
-  repoBlobUrl: 'https://registry.example/v2/app/blobs',
+  type: 'blocks',
+  lower: { digest: DIGEST, size: 1, repoBlobUrl: REPO_BLOB_URL },
   fileSystem: 'ext4',
 };
-/** As version 1 made it. */
-const VERSION_1 = `
-  CREATE TABLE snapshot (
-    id         INTEGER PRIMARY KEY AUTOINCREMENT,
-    name       TEXT NOT NULL UNIQUE CHECK (name <> ''),
-    parent_id  INTEGER REFERENCES snapshot (id) CHECK (parent_id < id),
-    kind       TEXT NOT NULL CHECK (kind IN ('active', 'view', 'committed')),
-    labels     TEXT NOT NULL,
-    created_ms INTEGER NOT NULL,
-    updated_ms INTEGER NOT NULL,
-    size_bytes INTEGER NOT NULL DEFAULT 0,
-    inodes     INTEGER NOT NULL DEFAULT 0,
-    layer      TEXT NOT NULL
-  ) STRICT;
-  CREATE INDEX snapshot_parent ON snapshot (parent_id);
-`;
 const NO_USAGE = { sizeBytes: 0, inodes: 0 };
 
 let folder: string;
@@ -202,6 +185,18 @@ describe('for this snapshotter', () => {
     assert.equal(store.isInUse(lower), true);
   });
 
+  test('what an image config says of a layer is kept unabridged, also keys of later versions', () => {
+    const lower = { digest: DIGEST, size: 5, repoBlobUrl: REPO_BLOB_URL, kind: 'x', later: [1] };
+    const trace = { type: 'trace', lower, fileSystem: 'ext4', file: 'trace' } as const;
+    const blocks = { type: 'blocks', lower, fileSystem: 'ext4' } as const;
+    add('committed', 'trace', '', trace);
+    add('committed', 'blocks', '', blocks);
+    store.setRepository('blocks', 'https://registry.example/v2/other/blobs');
+    assert.deepEqual(store.get('trace').layer, trace);
+    const moved = { ...lower, repoBlobUrl: 'https://registry.example/v2/other/blobs' };
+    assert.deepEqual(store.get('blocks').layer, { ...blocks, lower: moved });
+  });
+
   test('never gives an id twice', () => {
     const id = add('active', 'a');
     store.remove('a');
@@ -349,55 +344,6 @@ describe('a file that is', () => {
       code(() => SnapshotStore.open(join(folder, 'no', 'folder.db'))),
       ErrorCodes.Io,
     );
-  });
-
-  test('of version 1 is taken over, and its layers are proved by digests and names, never by labels', () => {
-    const old = join(folder, 'old.db');
-    const database = new Database(old);
-    database.exec(VERSION_1);
-    const insert = database.prepare(
-      `INSERT INTO snapshot (name, parent_id, kind, labels, created_ms, updated_ms, layer)
-       VALUES (?, ?, ?, ?, 1, 1, ?)`,
-    );
-    const digest = (of: string) => `sha256:${of.repeat(64)}`;
-    const remote = (of: string) => ({ ...REMOTE, digest: digest(of) });
-    const local = { type: 'local', fileSystem: 'ext4' };
-    const [a, b, c, evil] = [digest('a'), digest('b'), digest('c'), digest('e')];
-    const [ab, abc] = [chainIdOn(a, b), chainIdOn(chainIdOn(a, b), c)];
-    const rows: [string, number | null, object, string | undefined][] = [
-      [a, null, remote('a'), a],
-      [`${ab} ns/3/extract-1 ${ab}`, 1, remote('b'), ab],
-      [`ns/9/${abc}`, 2, local, abc],
-      [b, null, remote('e'), undefined],
-      [chainIdOn(b, c), 4, remote('c'), undefined],
-      [`ns/5/${chainIdOn(b, c)}`, 4, local, undefined],
-      ['a name of its own', null, local, undefined],
-      [`${ab} other`, null, remote('b'), undefined],
-      ['sha256:trace', 1, { type: 'trace' }, undefined],
-      ['damaged', null, { type: 'later' }, undefined],
-    ];
-    for (const [name, parent, layer] of rows) {
-      const labels = JSON.stringify({ 'containerd.io/snapshot.ref': evil });
-      insert.run(name, parent, 'committed', labels, JSON.stringify(layer));
-    }
-    insert.run('container', 2, 'active', '{}', JSON.stringify(FILES));
-    database.pragma('user_version = 1');
-    database.close();
-    for (let start = 0; start < 2; start++) {
-      const migrated = SnapshotStore.open(old);
-      for (const [name, , , chainId] of rows.slice(0, -1)) {
-        assert.equal(migrated.get(name).chainId, chainId, name);
-      }
-      assert.deepEqual(migrated.get(`ns/9/${abc}`).namespaces, ['ns']);
-      assert.deepEqual(migrated.get(a).namespaces, []);
-      const refused = migrated.list(() => {}).filter(isUnproved);
-      assert.deepEqual(
-        refused.map(({ name }) => name),
-        [b, chainIdOn(b, c), `${ab} other`, 'sha256:trace'],
-      );
-      assert.equal(migrated.get('container').chainId, undefined);
-      migrated.close();
-    }
   });
 
   test('left behind by a killed process has all that was answered', () => {

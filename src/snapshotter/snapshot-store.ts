@@ -174,11 +174,13 @@ export class SnapshotStore {
     return readable(rows).filter(({ labels }) => labels[key] === value);
   }
 
-  /** The committed layers with this chain ID, or with this blob on any parent. Cost: a scan. */
+  /** The committed layers with this chain ID, or read from this blob on any parent. Cost: a scan. */
   layersOf(chainId: string, digest: string): Snapshot[] {
     const rows = this.#statement(
       `${SELECT} WHERE s.kind = 'committed' AND (s.chain_id = ?
-           OR CASE WHEN json_valid(s.layer) THEN json_extract(s.layer, '$.digest') = ? END)`,
+           OR CASE WHEN json_valid(s.layer) THEN json_extract(s.layer, '$.type') = 'blocks'
+             AND json_extract(s.layer, '$.file') IS NULL
+             AND json_extract(s.layer, '$.lower.digest') = ? END)`,
     ).all(chainId, digest);
     return readable(rows);
   }
@@ -196,8 +198,9 @@ export class SnapshotStore {
   /** Records another repository of the same registry, from which the remote layer is fetched from now on. */
   setRepository(name: string, repoBlobUrl: string): void {
     this.#statement(
-      `UPDATE snapshot SET layer = json_set(layer, '$.repoBlobUrl', ?)
-         WHERE name = ? AND json_extract(layer, '$.type') = 'remote'`,
+      `UPDATE snapshot SET layer = json_set(layer, '$.lower.repoBlobUrl', ?)
+         WHERE name = ? AND json_extract(layer, '$.type') = 'blocks'
+           AND json_extract(layer, '$.file') IS NULL`,
     ).run(repoBlobUrl, name);
   }
 

@@ -8,42 +8,42 @@
  * A committed snapshot's parents are committed, and so is every parent.
  */
 import * as z from 'zod';
+import { lowerSchema } from '../layers/lower-layer.js';
 
 export const KINDS = ['active', 'view', 'committed'] as const;
 export type Kind = (typeof KINDS)[number];
 
 export type Labels = Readonly<Record<string, string>>;
 
-const digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
-
-/** From the image's annotations, which may be wrong: mounting goes by the disk's superblock. */
-const annotatedFileSystem = z.string();
+/** A layer of an image, as blocks of a virtual disk or as a trace of reads. */
+const imageLayer = {
+  /** As the image config names it to obd-blockd, unabridged: `digest`, `size`, `repoBlobUrl` and what its kind needs. */
+  lower: lowerSchema,
+  /** From the image's annotations, which may be wrong: mounting goes by the disk's superblock. Empty if unknown. */
+  fileSystem: z.string(),
+};
+/** The one file in the snapshot's `fs` that containerd has unpacked the blob to. Without it, the layer is fetched on read. */
+const unpackedFile = z
+  .string()
+  .regex(/^[^/\0]+$/)
+  .optional();
 
 export const layerSchema = z.discriminatedUnion('type', [
   /** Files, in the snapshot's own directory `fs`, as containerd's overlayfs snapshotter has them. */
   z.strictObject({
     type: z.literal('files'),
     /** Set on an active snapshot: its annotations say that containerd will unpack a trace in it. */
-    announcesTrace: z.literal(true).optional(),
+    announces: z.strictObject(imageLayer).optional(),
   }),
-  /** Blocks of a virtual disk, fetched from a registry on read. */
-  z.strictObject({
-    type: z.literal('remote'),
-    digest,
-    sizeBytes: z.int().positive(),
-    /** `https://host/v2/repository/blobs` */
-    repoBlobUrl: z.url(),
-    fileSystem: annotatedFileSystem,
-  }),
-  /** Blocks of a virtual disk, all on this machine: containerd has unpacked the blob as `fs/overlaybd.commit`. */
-  z.strictObject({ type: z.literal('local'), fileSystem: annotatedFileSystem }),
-  /** A trace of accesses, unpacked by containerd. It holds no blocks, and nothing is lost without it. */
-  z.strictObject({ type: z.literal('trace') }),
-  /** For an active snapshot: containerd will unpack an overlaybd blob in it, and then it becomes `local`. */
-  z.strictObject({ type: z.literal('download'), fileSystem: annotatedFileSystem }),
+  z.strictObject({ type: z.literal('blocks'), ...imageLayer, file: unpackedFile }),
+  /** It holds no blocks, and nothing is lost without it. */
+  z.strictObject({ type: z.literal('trace'), ...imageLayer, file: unpackedFile }),
+  /** For an active snapshot: containerd will unpack a blob in it, and then it becomes `blocks`. */
+  z.strictObject({ type: z.literal('download'), ...imageLayer }),
 ]);
 
 export type Layer = z.infer<typeof layerSchema>;
+export type ImageLayer = Pick<Extract<Layer, { type: 'blocks' }>, 'lower' | 'fileSystem'>;
 
 export interface Usage {
   readonly sizeBytes: number;
@@ -74,12 +74,27 @@ export interface Snapshot {
   readonly namespaces: readonly string[];
 }
 
-/** Whether the layer has no proved chain ID: true only of records of earlier versions. */
-export function isUnproved({ layer, chainId }: Snapshot): boolean {
-  return (layer.type === 'remote' || layer.type === 'trace') && chainId === undefined;
+/** A blob that is read from a registry. */
+export interface RemoteBlob {
+  readonly digest: string;
+  readonly sizeBytes: number;
+  /** `https://host/v2/repository/blobs` */
+  readonly repoBlobUrl: string;
 }
 
-/** Whether the layer is a part of a virtual disk, and not files. */
+/** The blob of a layer whose blocks are fetched on read; undefined for any other layer. */
+export function remoteBlob(layer: Layer): RemoteBlob | undefined {
+  if (layer.type !== 'blocks' || layer.file !== undefined) return undefined;
+  const { digest, size: sizeBytes, repoBlobUrl } = layer.lower;
+  return digest && sizeBytes && repoBlobUrl ? { digest, sizeBytes, repoBlobUrl } : undefined;
+}
+
+/** Whether the layer has no proved chain ID: true only of records of earlier versions. */
+export function isUnproved({ layer, chainId }: Snapshot): boolean {
+  return chainId === undefined && (layer.type === 'trace' || remoteBlob(layer) !== undefined);
+}
+
+/** Whether the layer is a part of an image that a device serves, and not files. */
 export function isBlockLayer(layer: Layer): boolean {
   return layer.type !== 'files' && layer.type !== 'download';
 }

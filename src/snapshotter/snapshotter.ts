@@ -16,14 +16,13 @@
  * only to a pull from the same registry (layer-sharing.ts). containerd downloads and checks all other layers.
  */
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
-import type { ImageConfig } from '../image/image-config.js';
-import { DEFAULT_FILE_SYSTEM } from '../image/image-mount.js';
-import { registryAddress } from '../registry/registry-hosts.js';
+import type { DescribedLayer, LayerDescription, LayerKind } from '../layers/layer-kind.js';
 import { cut, logged, msSince } from './call-log.js';
 import type { Filter } from './filter.js';
 import type { LayerOrigin, WantedLayer } from './image-locator.js';
-import { type Devices, ImageMounts, type MountableImage } from './image-mounts.js';
-import { type OverlaybdBlob, overlaybdBlobOf, REF_LABEL, SERVED_LABEL } from './labels.js';
+import { type Devices, ImageMounts } from './image-mounts.js';
+import { KeyedMutex } from './keyed-mutex.js';
+import { REF_LABEL, SERVED_LABEL, servableLayer } from './labels.js';
 import {
   chainIdIn,
   chainIdToUnpack,
@@ -34,16 +33,18 @@ import {
   refusal,
 } from './layer-identity.js';
 import { LayerSharing } from './layer-sharing.js';
-import { holdsOverlaybdLayer, holdsTrace, LAYER_FILE } from './local-layer.js';
 import type { Log } from './log.js';
+import { mountableImage } from './mountable-image.js';
 import { bindMount, hostOverlayOptions, type Mount, mountsOf } from './overlay-mounts.js';
 import { fieldOf, shown } from './shown-snapshot.js';
 import {
+  type ImageLayer,
   isBlockLayer,
   isUnproved,
   type Kind,
   type Labels,
   type Layer,
+  remoteBlob,
   type Snapshot,
   type Usage,
 } from './snapshot.js';
@@ -51,18 +52,18 @@ import { isUnfinished, SnapshotDirectories, snapshotIdIn } from './snapshot-dire
 import {
   blocksOnFiles,
   checkOneRegistry,
-  type Image,
   type SnapshotStack,
   servedAs,
   servedBy,
   stackOf,
 } from './snapshot-stack.js';
 import { type NewSnapshot, SnapshotStore } from './snapshot-store.js';
-import { Turns } from './turns.js';
+import { committedLayer } from './unpacked-layer.js';
 
-/** Where a layer can be fetched from, and whether it is an overlaybd layer. */
+/** Where a layer can be fetched from, and what its image says of it. */
 export interface Locator {
-  blobOfChain(chainId: string, namespace: string): Promise<OverlaybdBlob | undefined>;
+  /** Undefined for a plain layer, and for one that no manifest in containerd names. */
+  layerOfChain(chainId: string, namespace: string): Promise<LayerDescription | undefined>;
   origin(layer: WantedLayer, labels: Labels, namespace: string | undefined): Promise<LayerOrigin>;
 }
 
@@ -75,8 +76,10 @@ export interface SnapshotRequest {
   readonly namespace: string | undefined;
 }
 
-export interface SnapshotterParts {
+export interface SnapshotterDependencies {
   readonly root: string;
+  /** The kinds of layer that devices can serve. */
+  readonly kinds: readonly LayerKind[];
   readonly devices: Devices;
   readonly locator: Locator;
   /** Whether a layer that one namespace has pulled is served lazily to the others, which then need no login. */
@@ -91,7 +94,8 @@ export class Snapshotter {
   readonly #locator: Locator;
   readonly #sharing: LayerSharing;
   /** By chain ID: of concurrent pulls, the first records the layer and the others find it. */
-  readonly #layerTurns = new Turns<string>();
+  readonly #layerLocks = new KeyedMutex<string>();
+  readonly #kinds: readonly LayerKind[];
   readonly #log: Log;
   readonly #overlayOptions = hostOverlayOptions();
   /** Directories whose records are being written, so they are not orphaned. */
@@ -100,12 +104,13 @@ export class Snapshotter {
   private constructor(
     store: SnapshotStore,
     directories: SnapshotDirectories,
-    { devices, locator, shareBetweenNamespaces, log }: SnapshotterParts,
+    { kinds, devices, locator, shareBetweenNamespaces, log }: SnapshotterDependencies,
   ) {
     this.#store = store;
     this.#directories = directories;
     const isKnown = (id: number) => this.#store.hasId(id);
     this.#images = new ImageMounts(directories, devices, isKnown, log);
+    this.#kinds = kinds;
     this.#locator = locator;
     this.#sharing = new LayerSharing(store, shareBetweenNamespaces);
     this.#log = log;
@@ -117,11 +122,11 @@ export class Snapshotter {
    *
    * @throws {ObdError} `Busy` if another process has it open, `Corrupt` or `Unsupported` for its database, `Io`.
    */
-  static async open(parts: SnapshotterParts): Promise<Snapshotter> {
-    const directories = await SnapshotDirectories.open(parts.root);
-    const store = SnapshotStore.open(`${parts.root}/snapshots.db`);
+  static async open(dependencies: SnapshotterDependencies): Promise<Snapshotter> {
+    const directories = await SnapshotDirectories.open(dependencies.root);
+    const store = SnapshotStore.open(`${dependencies.root}/snapshots.db`);
     try {
-      const snapshotter = new Snapshotter(store, directories, parts);
+      const snapshotter = new Snapshotter(store, directories, dependencies);
       await snapshotter.#reconcile();
       return snapshotter;
     } catch (error) {
@@ -144,9 +149,10 @@ export class Snapshotter {
     const { parent, labels } = request;
     const ref = labels[REF_LABEL] || undefined;
     if (ref !== undefined && expectsRebase(ref, parent, labels)) throw rebaseRefused(ref);
-    const blob = ref === undefined ? undefined : overlaybdBlobOf(labels);
-    if (ref !== undefined && blob !== undefined) {
-      return await this.#prepareLayer(request, ref, blob);
+    const described =
+      ref === undefined ? undefined : servableLayer(this.#kinds, { annotations: labels });
+    if (ref !== undefined && described !== undefined) {
+      return await this.#prepareLayer(request, ref, described);
     }
     return await this.#create('active', request, await this.#layerToUnpack(request));
   }
@@ -186,7 +192,9 @@ export class Snapshotter {
       throw new ObdError(ErrorCodes.FailedPrecondition, found);
     }
     const stack = stackOf(this.#store.ancestors(key));
-    const layer = await this.#unpackedLayer(snapshot, stack);
+    const layer = await committedLayer(snapshot, this.#directories.files(snapshot.id), this.#kinds);
+    const [plain] = stack.files;
+    if (layer.type === 'blocks' && plain !== undefined) throw blocksOnFiles(key, plain.name);
     const usage = await this.#directories.usage(snapshot.id);
     const all = { ...labels, [SERVED_LABEL]: servedAs(layer) };
     // If the name has the chain ID announced at Prepare, containerd has checked the diff ID before this Commit.
@@ -203,7 +211,7 @@ export class Snapshotter {
   /** @throws {ObdError} `NotFound`, `FailedPrecondition` while something stands on it. */
   async remove(key: string): Promise<void> {
     const id = this.#store.remove(key);
-    // Checked in the image's turn: a Prepare may be making it concurrently.
+    // Checked under the image's lock: a Prepare may be making it concurrently.
     await this.#images.release(id, async () => !(await this.#directories.hasBlock(id)));
     await this.#removeDirectory(id);
   }
@@ -249,13 +257,13 @@ export class Snapshotter {
   async #prepareLayer(
     request: SnapshotRequest,
     ref: string,
-    blob: OverlaybdBlob,
+    described: DescribedLayer,
   ): Promise<Mount[]> {
     const { key, parent, labels, namespace } = request;
     if (this.#store.has(key)) throw alreadyExists(key);
     const below = parent === '' ? undefined : this.#store.get(parent);
     if (below !== undefined && !isBlockLayer(below.layer)) throw blocksOnFiles(ref, parent);
-    const { digest } = blob;
+    const { digest } = described.lower;
     const problem = identityProblem({ ref, digest, labels, below });
     if (problem !== undefined) {
       if (below === undefined && (await this.#isStacked(ref, digest, namespace))) {
@@ -263,42 +271,58 @@ export class Snapshotter {
       }
       const what = 'overlaybd layer is not proved to be what it is called: containerd downloads it';
       this.#log.warn({ ref, digest, namespace, problem }, what);
-      return await this.#createUnproved(request, blob);
+      return await this.#createUnproved(request, described);
     }
-    this.#log.debug({ ref, digest, isTrace: blob.isTrace }, 'chain ID proved');
+    this.#log.debug({ ref, digest, holds: described.holds }, 'chain ID proved');
     // Only the content tells a trace from a layer, so containerd downloads and checks it.
-    if (blob.isTrace) {
-      return await this.#create('active', request, { type: 'files', announcesTrace: true });
+    if (described.holds === 'trace') {
+      const announces = await this.#withRepository(request, ref, described);
+      return await this.#create('active', request, { type: 'files', announces });
     }
-    return await this.#layerTurns.run(ref, () => this.#prepareProved(request, ref, blob));
+    return await this.#layerLocks.withLock(ref, () => this.#prepareProved(request, ref, described));
   }
 
   /**
    * Makes a snapshot to unpack a layer whose annotations may be wrong. A plain layer needs the image below; an overlaybd
    * layer is unpacked without it if it cannot be mounted.
    */
-  async #createUnproved(request: SnapshotRequest, blob: OverlaybdBlob): Promise<Mount[]> {
-    const { isTrace, fileSystem } = blob;
-    const announced = isTrace ? ({ type: 'files', announcesTrace: true } as const) : undefined;
+  async #createUnproved(request: SnapshotRequest, described: DescribedLayer): Promise<Mount[]> {
+    const layer = imageLayerOf(described);
+    const isTrace = described.holds === 'trace';
     try {
-      return await this.#create(
-        'active',
-        request,
-        announced ?? (await this.#layerToUnpack(request)),
-      );
+      const unpacked: Layer = isTrace
+        ? { type: 'files', announces: layer }
+        : await this.#layerToUnpack(request);
+      return await this.#create('active', request, unpacked);
     } catch (error) {
       if (!(error instanceof ObdError) || isTrace || request.parent === '') throw error;
       this.#log.warn({ key: request.key, err: error }, 'unpacking a layer without its image below');
-      return await this.#create('active', request, { type: 'download', fileSystem });
+      return await this.#create('active', request, { type: 'download', ...layer });
     }
+  }
+
+  /** A trace is unpacked, not fetched on read: whether its repository is known changes nothing now. */
+  async #withRepository(
+    { labels, namespace }: SnapshotRequest,
+    ref: string,
+    described: DescribedLayer,
+  ): Promise<ImageLayer> {
+    const { digest, size: sizeBytes } = described.lower;
+    const wanted = { chainId: ref, digest, sizeBytes };
+    const origin = await this.#locator.origin(wanted, labels, namespace);
+    const repoBlobUrl = await origin.repoBlobUrl();
+    const layer = imageLayerOf(described);
+    return repoBlobUrl === undefined ? layer : { ...layer, lower: { ...layer.lower, repoBlobUrl } };
   }
 
   async #prepareProved(
     request: SnapshotRequest,
     ref: string,
-    { digest, sizeBytes, fileSystem }: OverlaybdBlob,
+    described: DescribedLayer,
   ): Promise<Mount[]> {
     const { key, parent, labels, namespace } = request;
+    const { lower, fileSystem } = imageLayerOf(described);
+    const { digest, size: sizeBytes } = described.lower;
     const wanted = { chainId: ref, digest, sizeBytes };
     const startedMs = performance.now();
     const origin = await this.#locator.origin(wanted, labels, namespace);
@@ -312,10 +336,10 @@ export class Snapshotter {
       const { download: reason } = decision;
       const what = 'an overlaybd layer is not served lazily: containerd downloads it';
       this.#log.warn({ ref, digest, namespace, reason }, what);
-      return await this.#create('active', request, { type: 'download', fileSystem });
+      return await this.#create('active', request, { type: 'download', lower, fileSystem });
     }
     const { repoBlobUrl } = decision;
-    const layer: Layer = { type: 'remote', digest, sizeBytes, repoBlobUrl, fileSystem };
+    const layer: Layer = { type: 'blocks', lower: { ...lower, repoBlobUrl }, fileSystem };
     // The name is taken only if a layer was downloaded in another namespace and has another parent.
     const name = this.#store.has(ref) ? `${ref} ${key}` : ref;
     const all = { ...labels, [SERVED_LABEL]: servedAs(layer) };
@@ -328,8 +352,8 @@ export class Snapshotter {
   /** Whether an image in containerd's content store has this layer on top of others. */
   async #isStacked(ref: string, digest: string, namespace: string | undefined): Promise<boolean> {
     if (namespace === undefined) return false;
-    const blob = await this.#locator.blobOfChain(ref, namespace);
-    return blob !== undefined && blob.digest === digest;
+    const described = await this.#layerOfChain(ref, namespace);
+    return described !== undefined && described.lower.digest === digest;
   }
 
   /**
@@ -340,9 +364,22 @@ export class Snapshotter {
     const chainId = chainIdIn(key);
     const onImage = parent !== '' && isBlockLayer(this.#store.get(parent).layer);
     if (chainId === undefined || namespace === undefined || !onImage) return { type: 'files' };
-    const blob = await this.#locator.blobOfChain(chainId, namespace);
-    if (blob === undefined || blob.isTrace) return { type: 'files' };
-    return { type: 'download', fileSystem: blob.fileSystem };
+    const described = await this.#layerOfChain(chainId, namespace);
+    if (described?.holds !== 'blocks') return { type: 'files' };
+    return { type: 'download', ...imageLayerOf(described) };
+  }
+
+  /** Logs why a layer cannot be served, and returns undefined: containerd unpacks it as a plain one. */
+  async #layerOfChain(chainId: string, namespace: string): Promise<DescribedLayer | undefined> {
+    const description = await this.#locator.layerOfChain(chainId, namespace);
+    if (description === undefined) return undefined;
+    try {
+      return servableLayer(this.#kinds, description);
+    } catch (error) {
+      if (!(error instanceof ObdError)) throw error;
+      this.#log.warn({ err: error, chainId, namespace }, 'layer unfit to be served as blocks');
+      return undefined;
+    }
   }
 
   async #create(kind: Kind, request: SnapshotRequest, layer: Layer): Promise<Mount[]> {
@@ -397,52 +434,11 @@ export class Snapshotter {
     if (snapshot.layer.type === 'download') return [bindMount(files, 'rw')];
     const lowers = stack.files.map(({ id }) => this.#directories.files(id));
     if (stack.image !== undefined) {
-      lowers.push(await this.#images.ensure(this.#mountable(stack.image)));
+      const filesOf = (id: number) => this.#directories.files(id);
+      lowers.push(await this.#images.ensure(mountableImage(stack.image, filesOf)));
     }
     const places = { files, work: this.#directories.work(snapshot.id), lowers };
     return mountsOf(snapshot.kind, places, this.#overlayOptions);
-  }
-
-  #mountable({ top, layers }: Image): MountableImage {
-    const lowers: ImageConfig['lowers'][number][] = [];
-    const remotes = layers.flatMap(({ layer }) => (layer.type === 'remote' ? [layer] : []));
-    const repoBlobUrl = remotes.at(-1)?.repoBlobUrl ?? '';
-    for (const { id, layer } of layers) {
-      if (layer.type === 'remote') {
-        // A layer may have been pulled with another image, from another repository. If that is at another registry, the
-        // topmost layer's repository has the layer too: the registry that first served a lower layer must not decide
-        // what other images show.
-        const isOwn =
-          layer.repoBlobUrl !== repoBlobUrl &&
-          registryAddress(layer.repoBlobUrl) === registryAddress(repoBlobUrl);
-        const own = isOwn ? { repoBlobUrl: layer.repoBlobUrl } : {};
-        lowers.push({ digest: layer.digest, size: layer.sizeBytes, ...own });
-      } else if (layer.type === 'local') {
-        lowers.push({ file: `${this.#directories.files(id)}/${LAYER_FILE}` });
-      }
-    }
-    const from = repoBlobUrl === '' ? '' : ` from ${repoBlobUrl.replace(/\/blobs$/, '')}`;
-    const description = `the image with top layer "${top.name}" (${lowers.length} layers${from})`;
-    return { id: top.id, config: { repoBlobUrl, lowers }, description };
-  }
-
-  /** The type of the layer that was unpacked or written in an active snapshot. */
-  async #unpackedLayer({ id, name, layer }: Snapshot, stack: SnapshotStack): Promise<Layer> {
-    const files = this.#directories.files(id);
-    const isOverlaybd = await holdsOverlaybdLayer(files);
-    if (layer.type === 'download' && !isOverlaybd) {
-      const found = `snapshot "${name}" has no ${LAYER_FILE} in it: the layer says that it is an overlaybd layer, and is none`;
-      throw new ObdError(ErrorCodes.FailedPrecondition, found);
-    }
-    if (!isOverlaybd) {
-      const isTrace =
-        layer.type === 'files' && layer.announcesTrace === true && (await holdsTrace(files));
-      return { type: isTrace ? 'trace' : 'files' };
-    }
-    const below = stack.files[0];
-    if (below !== undefined) throw blocksOnFiles(name, below.name);
-    const fileSystem = layer.type === 'download' ? layer.fileSystem : DEFAULT_FILE_SYSTEM;
-    return { type: 'local', fileSystem };
   }
 
   async #removeDirectory(name: number | string): Promise<void> {
@@ -466,7 +462,7 @@ export class Snapshotter {
         this.#log.error({ snapshotId: id, name, err: refusal(snapshot) }, what);
       }
       if (present.has(id)) continue;
-      const isEmpty = layer.type === 'remote' || layer.type === 'trace';
+      const isEmpty = layer.type === 'trace' || remoteBlob(layer) !== undefined;
       const problem = isEmpty ? await this.#remade(id) : 'remove the snapshot';
       if (problem === undefined) continue;
       this.#log.error({ snapshotId: id, name, problem }, 'the directory of a snapshot is missing');
@@ -482,6 +478,10 @@ export class Snapshotter {
       return messageOf(error);
     }
   }
+}
+
+function imageLayerOf({ lower, fileSystem }: DescribedLayer): ImageLayer {
+  return { lower, fileSystem };
 }
 
 function namespacesOf(namespace: string | undefined): string[] {

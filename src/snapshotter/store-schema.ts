@@ -5,13 +5,16 @@
  * proved if its digest and its parent's chain ID give its name. containerd checked the digest of a layer that it
  * unpacked, and committed it under a name with the chain ID. Names are used
  * and not labels, as clients can change labels.
+ *
+ * Versions 1 and 2 recorded layers in a vocabulary of their own (earlier-records.ts); version 3 has what an image config
+ * says of each. A record that cannot be read stays as it is, and is reported when it is listed.
  */
 import type Database from 'better-sqlite3';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { chainIdOn } from '../oci/chain-id.js';
-import { layerSchema } from './snapshot.js';
+import { parseEarlierLayer, presentLayer } from './earlier-records.js';
 
-const SCHEMA_VERSION = 2;
+const SCHEMA_VERSION = 3;
 
 const SCHEMA_1 = `
   CREATE TABLE snapshot (
@@ -49,7 +52,7 @@ interface Row {
 export function migrate(database: Database.Database, path: string): void {
   const version = database.pragma('user_version', { simple: true });
   if (version === SCHEMA_VERSION) return;
-  if (version !== 0 && version !== 1) {
+  if (version !== 0 && version !== 1 && version !== 2) {
     throw new ObdError(
       ErrorCodes.Unsupported,
       `Cannot open "${path}": its schema has version ${version}, and this build knows ${SCHEMA_VERSION}; use the obd-snapshotter that wrote it`,
@@ -58,9 +61,12 @@ export function migrate(database: Database.Database, path: string): void {
   }
   database
     .transaction(() => {
-      if (version === 0) database.exec(SCHEMA_1);
-      database.exec(SCHEMA_2);
-      proveLayers(database);
+      if (version < 1) database.exec(SCHEMA_1);
+      if (version < 2) {
+        database.exec(SCHEMA_2);
+        proveLayers(database);
+      }
+      rewriteLayers(database);
       database.pragma(`user_version = ${SCHEMA_VERSION}`);
     })
     .immediate();
@@ -84,14 +90,21 @@ function proveLayers(database: Database.Database): void {
 }
 
 function chainIdOf({ name, layer }: Row, below: string): string | undefined {
-  let parsed: ReturnType<typeof layerSchema.safeParse>;
-  try {
-    parsed = layerSchema.safeParse(JSON.parse(layer));
-  } catch {
-    return undefined;
-  }
-  if (parsed.data?.type === 'local') return COMMITTED_NAME.exec(name)?.[2];
-  if (parsed.data?.type !== 'remote') return undefined;
-  const chainId = chainIdOn(below, parsed.data.digest);
+  const parsed = parseEarlierLayer(layer);
+  if (parsed?.type === 'local') return COMMITTED_NAME.exec(name)?.[2];
+  if (parsed?.type !== 'remote') return undefined;
+  const chainId = chainIdOn(below, parsed.digest);
   return LAZY_NAME.exec(name)?.[1] === chainId ? chainId : undefined;
+}
+
+function rewriteLayers(database: Database.Database): void {
+  const rows = database.prepare('SELECT id, layer FROM snapshot').all() as Pick<
+    Row,
+    'id' | 'layer'
+  >[];
+  const update = database.prepare('UPDATE snapshot SET layer = ? WHERE id = ?');
+  for (const { id, layer } of rows) {
+    const earlier = parseEarlierLayer(layer);
+    if (earlier !== undefined) update.run(JSON.stringify(presentLayer(earlier)), id);
+  }
 }

@@ -13,6 +13,7 @@ import { corrupt, unsupported } from '../io/format-error.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
 import { type AlgorithmId, Algorithms, BLOCK_BYTES_MAX, type BlockForm } from './block-codec.js';
 import { rawCrc32c } from './raw-crc32c.js';
+import { hasZFileMagic, ZFILE_MAGIC } from './zfile-magic.js';
 
 export const HEADER_BYTES = 512;
 /** Blocks are 4 KiB at least: no tool writes smaller ones, and their index would weigh too much. */
@@ -27,7 +28,6 @@ export const BLOCKS_MAX = 1 << 25;
 export const INDEX_ENTRY_BYTES = 4;
 
 const STRUCT_BYTES = 96;
-const MAGIC = Buffer.from('5a46696c6500010074756a692e79796640416c6962616261', 'hex');
 const DIGEST_AT = 28;
 const FLAGS_AT = 32;
 
@@ -59,11 +59,6 @@ export interface ParsedHeader {
 
 /** The file a block is part of, as far as checks and messages need it. */
 type Container = Pick<RandomAccessFile, 'label' | 'sizeBytes'>;
-
-/** Whether `block`, the first bytes of a file, has a ZFile's magic; nothing else is looked at. */
-export function hasZFileMagic(block: Uint8Array): boolean {
-  return block.length >= MAGIC.length && MAGIC.equals(block.subarray(0, MAGIC.length));
-}
 
 /**
  * Parses the block at the start of `file`.
@@ -167,7 +162,7 @@ export function encodeTrailer(layout: ZFileLayout): Buffer {
 
 function encode(flags: number, layout: ZFileLayout): Buffer {
   const block = Buffer.alloc(HEADER_BYTES);
-  block.set(MAGIC, 0);
+  block.set(ZFILE_MAGIC, 0);
   block.writeUInt32LE(STRUCT_BYTES, 24);
   block.writeUInt32LE(flags, FLAGS_AT);
   block.writeBigUInt64LE(BigInt(layout.indexOffset), 40);

@@ -12,7 +12,7 @@ import { layerContent, ZFILE_FORMS, zfileOf } from '../../test/support/zfile-sam
 import { ErrorCodes } from '../errors.js';
 import { Algorithms } from './block-codec.js';
 import { DecodedBlocks } from './decoded-blocks.js';
-import { hasZFileMagic } from './zfile-header.js';
+import { hasZFileMagic } from './zfile-magic.js';
 import { ZFileReader } from './zfile-reader.js';
 import { ZFileWriter } from './zfile-writer.js';
 

@@ -12,9 +12,9 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { compress } from 'zstd-napi';
-import { openLayerFiles } from '../../src/cli/obdctl/layer-file.js';
-import { exportRaw } from '../../src/cli/obdctl/raw-export.js';
-import { LayerStack } from '../../src/lsmt/layer-stack.js';
+import { LAYER_FORMATS } from '../../src/layers/layer-formats.js';
+import { exportRaw } from '../../src/layers/raw-export.js';
+import { openStack } from '../../src/layers/stacked-files.js';
 import { DecodedBlocks } from '../../src/zfile/decoded-blocks.js';
 import { NASTY_LAYERS } from '../support/nasty-layers.js';
 import {
@@ -106,7 +106,8 @@ describe('a converted image', () => {
     test(`equals what umoci unpacks, after ${layers} of 3 layers`, { skip }, async () => {
       const disk = join(root, 'disk.raw');
       const blobs = manifest.layers.slice(0, layers).map(({ digest }) => blobPath(target, digest));
-      const stack = new LayerStack(await openLayerFiles(blobs, [], new DecodedBlocks(1 << 23)));
+      const dependencies = { formats: LAYER_FORMATS, decoded: new DecodedBlocks(1 << 23) };
+      const stack = await openStack(blobs, { targets: [], checksParents: true }, dependencies);
       await exportRaw(stack, disk, new AbortController().signal, () => {});
       stack.close();
       const fsck = spawnSync('/sbin/e2fsck', ['-fn', disk], { encoding: 'utf8' });

@@ -21,15 +21,20 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, ObdError } from '../../src/errors.js';
+import type { LayerDescription } from '../../src/layers/layer-kind.js';
+import { LAYER_KINDS } from '../../src/layers/layer-kinds.js';
 import { chainIdOn } from '../../src/oci/chain-id.js';
 import { registryAddress } from '../../src/registry/registry-hosts.js';
 import { parseFilters } from '../../src/snapshotter/filter.js';
-import { type OverlaybdBlob, REF_LABEL, SERVED_LABEL } from '../../src/snapshotter/labels.js';
+import { REF_LABEL, SERVED_LABEL } from '../../src/snapshotter/labels.js';
 import type { Mount } from '../../src/snapshotter/overlay-mounts.js';
 import { Snapshotter } from '../../src/snapshotter/snapshotter.js';
+import { ZFILE_MAGIC } from '../../src/zfile/zfile-magic.js';
 import { LoopDevices } from '../support/snapshotter-loop-devices.js';
 import { mountsIn, unfit } from '../support/snapshotter-process.js';
 
+/** The first bytes of an overlaybd layer that is not compressed. */
+const LAYER_MAGIC = Buffer.from('4c534d5400010200657e63d29444084ca2d2c8ec4fcfae8a', 'hex');
 const ANNOTATION = 'containerd.io/snapshot/overlaybd';
 const URL = 'http://localhost:5000/v2/app/blobs';
 const blob = (name: string, extra = {}) => ({
@@ -48,8 +53,8 @@ let devices: LoopDevices;
 let snapshotter: Snapshotter;
 let repoBlobUrl: string | undefined;
 let logged: string[];
-/** Layer blobs in containerd's content store, for clients that send no annotations. */
-const blobsByChain = new Map<string, OverlaybdBlob>();
+/** Layers of manifests in containerd's content store, for clients that send no annotations. */
+const layersByChain = new Map<string, LayerDescription>();
 
 const say = (fields: object, message: string) =>
   void logged.push(`${message} ${JSON.stringify(fields)}`);
@@ -62,10 +67,11 @@ async function open(): Promise<void> {
       repoBlobUrl: async () => repoBlobUrl,
       hasNamespaceLogin: async () => false,
     }),
-    blobOfChain: async (chainId: string) => blobsByChain.get(chainId),
+    layerOfChain: async (chainId: string) => layersByChain.get(chainId),
   };
   snapshotter = await Snapshotter.open({
     root,
+    kinds: LAYER_KINDS,
     devices,
     locator,
     shareBetweenNamespaces: true,
@@ -347,7 +353,7 @@ describe('snapshots', { skip: unfit }, () => {
       ErrorCodes.FailedPrecondition,
       /overlaybd\.commit/,
     );
-    writeFileSync(join(files, 'overlaybd.commit'), 'ZFile\0\x01\0tuji.yyf@Alibaba');
+    writeFileSync(join(files, 'overlaybd.commit'), ZFILE_MAGIC);
     await snapshotter.commit(BASE, 'k', labels);
     assert.equal(snapshotter.stat(BASE).labels[SERVED_LABEL], 'local');
     await snapshotter.prepare(request('c', BASE));
@@ -360,7 +366,7 @@ describe('snapshots', { skip: unfit }, () => {
     for (const name of ['one', 'two', 'three']) {
       await snapshotter.prepare(request(`extract ${name}`, parent));
       const files = join(root, 'snapshots', String(snapshotter.stat(`extract ${name}`).id), 'fs');
-      writeFileSync(join(files, 'overlaybd.commit'), 'LSMT\0\x01\x02\0');
+      writeFileSync(join(files, 'overlaybd.commit'), LAYER_MAGIC);
       await snapshotter.commit(name, `extract ${name}`, {});
       parent = name;
     }
@@ -373,8 +379,7 @@ describe('snapshots', { skip: unfit }, () => {
   test('a layer that containerd knows to be an overlaybd layer is unpacked without the image below', async () => {
     const top = await remoteImage();
     const chainId = `sha256:${'5'.repeat(64)}`;
-    const digest = `sha256:${'6'.repeat(64)}`;
-    blobsByChain.set(chainId, { digest, sizeBytes: 1, fileSystem: 'ext4', isTrace: false });
+    layersByChain.set(chainId, { annotations: blob('6') });
     devices.isDown = true;
     const key = `ns/7/extract-123-abcd ${chainId}`;
     const [mount] = await snapshotter.prepare(request(key, top));
@@ -383,7 +388,7 @@ describe('snapshots', { skip: unfit }, () => {
       source: join(root, 'snapshots/3/fs'),
       options: ['rw', 'rbind'],
     });
-    writeFileSync(join(root, 'snapshots/3/fs/overlaybd.commit'), 'ZFile\0\x01\0');
+    writeFileSync(join(root, 'snapshots/3/fs/overlaybd.commit'), ZFILE_MAGIC);
     await snapshotter.commit('local', key, {});
     devices.isDown = false;
     await snapshotter.prepare(request('c', 'local'));
@@ -429,17 +434,28 @@ describe('snapshots', { skip: unfit }, () => {
     await remoteImage();
     for (const [bytes, type] of [
       ['\x20\x18\xef\xc2 and reads', 'trace'],
-      ['ZFile\0\x01\0', 'files'],
+      [ZFILE_MAGIC.toString('latin1'), 'files'],
     ] as const) {
       await snapshotter.prepare(request(key, TOP, { ...trace, [REF_LABEL]: chainId }));
       const { id } = snapshotter.stat(key);
       writeFileSync(join(root, `snapshots/${id}/fs/trace`), bytes, 'latin1');
       await snapshotter.commit(chainId, key, {});
-      assert.equal(snapshotter.stat(chainId).layer.type, type);
+      const { layer: recorded } = snapshotter.stat(chainId);
+      assert.equal(recorded.type, type);
       await snapshotter.prepare(request('c', chainId));
       const image = type === 'trace' ? id : 2;
       const path = join(root, `snapshots/${image}/block/config.v1.json`);
-      assert.equal(JSON.parse(readFileSync(path, 'utf8')).lowers.length, 2);
+      const { lowers, accelerationLayer } = JSON.parse(readFileSync(path, 'utf8'));
+      const kinds = lowers.map(({ kind }: { kind?: string }) => kind);
+      const isTrace = type === 'trace';
+      const topKind = isTrace ? ['overlaybd-trace'] : [];
+      assert.deepEqual(kinds, [undefined, undefined, ...topKind]);
+      assert.equal(accelerationLayer, isTrace || undefined);
+      if (recorded.type === 'trace') {
+        assert.deepEqual(recorded.lower, {
+          ...{ digest: digestOf('c'), size: 4096, kind: 'overlaybd-trace', repoBlobUrl: URL },
+        });
+      }
       for (const name of ['c', chainId]) await snapshotter.remove(name);
     }
   });
@@ -459,7 +475,7 @@ describe('snapshots', { skip: unfit }, () => {
   test('a link in a plain layer does not make it an overlaybd layer', async () => {
     await snapshotter.prepare(request('k'));
     const files = join(root, 'snapshots/1/fs');
-    writeFileSync(join(directory, 'elsewhere'), 'ZFile\0\x01\0');
+    writeFileSync(join(directory, 'elsewhere'), ZFILE_MAGIC);
     execFileSync('ln', ['-s', join(directory, 'elsewhere'), join(files, 'overlaybd.commit')]);
     await snapshotter.commit('files', 'k', {});
     assert.equal(snapshotter.stat('files').layer.type, 'files');

@@ -5,6 +5,7 @@ import { hideBin } from 'yargs/helpers';
 import { BlockdClient } from '../../blockd/blockd-client.js';
 import { readConfigFile } from '../../config/config-file.js';
 import { ErrorCodes, ObdError } from '../../errors.js';
+import { LAYER_KINDS } from '../../layers/layer-kinds.js';
 import { requireNode } from '../../node-version.js';
 import { DockerCredentials } from '../../registry/docker-credentials.js';
 import { RegistryClient } from '../../registry/registry-client.js';
@@ -79,6 +80,7 @@ async function serve(configPath: string | undefined, reloading: Reloading): Prom
     log,
   });
   const servers = await PluginServers.open(plugins, {
+    kinds: LAYER_KINDS,
     devices,
     locator,
     shareBetweenNamespaces: config.share_between_namespaces,

@@ -1,9 +1,10 @@
 /** Runs obdconv for a parsed command line: opens both ends, converts, closes both ends. */
 import { stat } from 'node:fs/promises';
 import { convertImage } from '../../convert/convert-image.js';
-import type { LayerFormat } from '../../convert/layer-converter.js';
+import type { OutputFormat } from '../../convert/layer-converter.js';
 import { RunDirectory, removeOrphans } from '../../convert/run-directory.js';
 import { ErrorCodes, messageOf, ObdError } from '../../errors.js';
+import { LAYER_FORMATS } from '../../layers/layer-formats.js';
 import { parsePlatform } from '../../oci/platform.js';
 import { DockerCredentials } from '../../registry/docker-credentials.js';
 import { openImageDestination, openImageSource } from '../../registry/open-image-store.js';
@@ -22,7 +23,7 @@ export interface ConversionRequest {
   /** As typed: `linux/arm64`. */
   readonly platform: string | undefined;
   readonly plainHttpHosts: readonly string[];
-  readonly format: LayerFormat;
+  readonly format: OutputFormat;
 }
 
 /**
@@ -51,7 +52,8 @@ export async function runConversion(
     try {
       await destination.check();
       const selection = { allPlatforms, platform };
-      const options = { format, workDirectory: run.path, progress, stop };
+      const formats = LAYER_FORMATS;
+      const options = { format, formats, workDirectory: run.path, progress, stop };
       const { digest } = await convertImage(source, destination, selection, options);
       progress.finished(destination.label);
       return digest;

@@ -1,10 +1,11 @@
 /** `obdctl layer inspect`: prints a report of each layer file. */
 
 import { byteText } from '../../byte-text.js';
+import { LAYER_FORMATS } from '../../layers/layer-formats.js';
+import { type LayerReport, reportLayer } from '../../layers/layer-report.js';
 import { DecodedBlocks } from '../../zfile/decoded-blocks.js';
 import { printJson } from './json-option.js';
-import { checkTargets, DECODED_BYTES } from './layer-file.js';
-import { type LayerReport, reportLayer } from './layer-report.js';
+import { checkTargets, DECODED_BYTES } from './layer-targets.js';
 
 /** @param targets - One for each layer, or none. */
 export async function inspectLayers(
@@ -13,10 +14,10 @@ export async function inspectLayers(
   json: boolean,
 ): Promise<void> {
   checkTargets(layers, targets);
-  const decoded = new DecodedBlocks(DECODED_BYTES);
+  const dependencies = { formats: LAYER_FORMATS, decoded: new DecodedBlocks(DECODED_BYTES) };
   const reports: LayerReport[] = [];
   for (const [i, name] of layers.entries()) {
-    reports.push(await reportLayer(name, targets[i], decoded));
+    reports.push(await reportLayer(name, targets[i], dependencies));
   }
   if (json) printJson(reports);
   else process.stdout.write(reports.map(textOf).join('\n'));

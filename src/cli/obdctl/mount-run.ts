@@ -12,6 +12,7 @@ import { writeImageConfig } from '../../image/image-config.js';
 import { mountAt, mountImage } from '../../image/image-mount.js';
 import { type KnownManifest, KnownManifests } from '../../image/known-manifests.js';
 import { type ServableImage, servableImage } from '../../image/servable-image.js';
+import { LAYER_KINDS } from '../../layers/layer-kinds.js';
 import { type Platform, parsePlatform } from '../../oci/platform.js';
 import { interruption } from '../interruption.js';
 
@@ -39,7 +40,8 @@ export async function runMount(
     await client.detach(place.deviceId);
     const known = new KnownManifests((await client.overview()).stateDir);
     const onAway = warnOfAbsence;
-    const options = { platform: wanted, plainHttp, hostsDirectory, signal, known, onAway };
+    const kinds = LAYER_KINDS;
+    const options = { kinds, platform: wanted, plainHttp, hostsDirectory, signal, known, onAway };
     const found = await servableImage(image, options);
     await attachAndMount(client, place, found, signal);
   } finally {

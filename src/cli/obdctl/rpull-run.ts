@@ -5,6 +5,7 @@ import { connectContainerd } from '../../containerd/connect.js';
 import { type SnapshotterPlugin, snapshotterPlugins } from '../../containerd/daemon-info.js';
 import { ErrorCodes, messageOf, ObdError } from '../../errors.js';
 import type { GrpcClient } from '../../grpc/grpc-client.js';
+import { LAYER_KINDS } from '../../layers/layer-kinds.js';
 import { hostPlatform, parsePlatform } from '../../oci/platform.js';
 import { parseReference } from '../../oci/reference.js';
 import { pullImage } from '../../pull/pull-image.js';
@@ -49,7 +50,8 @@ export async function runRpull(options: RpullOptions): Promise<void> {
     const source = new RegistrySource(client, reference, signal);
     const { snapshotter } = options;
     const registry = registryAddress(hosts.originOf(reference.host));
-    const image = { source, reference, registry, platform, snapshotter, unfitForOverlaybd };
+    const wanted = { source, reference, registry, platform, snapshotter };
+    const image = { ...wanted, unfitForOverlaybd, kinds: LAYER_KINDS };
     const pulled = await pullImage(containerd, image, progress, signal);
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     const sizes = `fetched ${byteText(progress.fetchedBytes)} of ${byteText(pulled.totalBytes)}`;

@@ -4,7 +4,7 @@
  * `http://` is read too, as overlaybd's snapshotter writes it for plain registries; but which is spoken
  * is the registry client's own configuration's to say, so that no image config can turn TLS off.
  */
-import { DOCKER_HUB, isHost, isRepository } from '../oci/reference.js';
+import { DOCKER_HUB, isHost, isRepository } from './reference.js';
 
 /** What overlaybd's snapshotter writes for `docker.io`. */
 const DOCKER_HUB_ADDRESS = `registry-1.${DOCKER_HUB}`;

@@ -8,10 +8,10 @@
  */
 import type { FileHandle } from 'node:fs/promises';
 import { setImmediate } from 'node:timers/promises';
-import type { VirtualDisk } from '../../blockdev/virtual-disk.js';
-import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../../errors.js';
-import { readFully } from '../../io/random-access-file.js';
-import { replaceFile } from '../../io/replace-file.js';
+import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
+import { readFully } from '../io/random-access-file.js';
+import { replaceFile } from '../io/replace-file.js';
+import type { LayerStack } from '../lsmt/layer-stack.js';
 
 const PIECE_BYTES = 1 << 20;
 /** The unit of a hole: what file systems allocate in. */
@@ -24,7 +24,7 @@ const ZEROES = Buffer.alloc(BLOCK_BYTES);
  * @throws {ObdError} what reading the disk throws; `NoSpace`, `Io` for the file; the signal's reason.
  */
 export async function exportRaw(
-  disk: VirtualDisk,
+  disk: LayerStack,
   path: string,
   signal: AbortSignal,
   onProgress: (doneBytes: number) => void,
@@ -40,7 +40,7 @@ export async function exportRaw(
 }
 
 async function copyData(
-  disk: VirtualDisk,
+  disk: LayerStack,
   file: FileHandle,
   signal: AbortSignal,
   onProgress: (doneBytes: number) => void,

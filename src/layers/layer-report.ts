@@ -1,13 +1,13 @@
 /** What a layer file says of itself: wrapper, compression, identity, and how much of the disk it has. */
-import { LocalFile } from '../../io/local-file.js';
-import type { RandomAccessFile } from '../../io/random-access-file.js';
-import { SECTOR_BYTES } from '../../lsmt/layer-header.js';
-import { type Segments, ZEROES } from '../../lsmt/segments.js';
-import { Algorithms } from '../../zfile/block-codec.js';
-import type { DecodedBlocks } from '../../zfile/decoded-blocks.js';
-import { openTarWindow } from '../../zfile/tar-wrapper.js';
-import { ZFileReader } from '../../zfile/zfile-reader.js';
+import { LocalFile } from '../io/local-file.js';
+import type { RandomAccessFile } from '../io/random-access-file.js';
+import { SECTOR_BYTES } from '../lsmt/layer-header.js';
+import { type Segments, ZEROES } from '../lsmt/segments.js';
+import { Algorithms } from '../zfile/block-codec.js';
+import { ZFileReader } from '../zfile/zfile-reader.js';
 import { openLayerFile } from './layer-file.js';
+import type { LayerDependencies } from './open-layer.js';
+import { openTarWindow } from './tar-wrapper.js';
 
 export interface LayerReport {
   readonly file: string;
@@ -37,9 +37,9 @@ interface CompressionReport {
 export async function reportLayer(
   name: string,
   target: string | undefined,
-  decoded: DecodedBlocks,
+  dependencies: LayerDependencies,
 ): Promise<LayerReport> {
-  const layer = await openLayerFile(name, decoded, target);
+  const layer = await openLayerFile(name, dependencies, target);
   try {
     return {
       file: name,

@@ -3,24 +3,10 @@
  * `DATA,INDEX` for a writable one as its writer left it. A file whose name contains a comma is taken as it is.
  */
 import { existsSync } from 'node:fs';
-import { ErrorCodes, ObdError } from '../../errors.js';
-import { LocalFile } from '../../io/local-file.js';
-import type { Layer } from '../../lsmt/layer.js';
-import { openLayer, openTurboLayer } from '../../lsmt/open-layer.js';
-import { UnsealedLayer } from '../../lsmt/unsealed-layer.js';
-import type { DecodedBlocks } from '../../zfile/decoded-blocks.js';
-
-/** For the decoded blocks that one command keeps; more would help nothing that reads once. */
-export const DECODED_BYTES = 4 << 20;
-
-/** @throws {ObdError} `InvalidArgument` unless there is a target for each layer, or none at all. */
-export function checkTargets(layers: readonly string[], targets: readonly string[]): void {
-  if (targets.length === 0 || targets.length === layers.length) return;
-  throw new ObdError(
-    ErrorCodes.InvalidArgument,
-    `Cannot match ${targets.length} targets to ${layers.length} layers: give --target once per layer`,
-  );
-}
+import { LocalFile } from '../io/local-file.js';
+import type { Layer } from '../lsmt/layer.js';
+import { UnsealedLayer } from '../lsmt/unsealed-layer.js';
+import { type LayerDependencies, openLayer } from './open-layer.js';
 
 /**
  * @param target - The uncompressed tar of the original layer, if this is a TurboOCI layer.
@@ -28,8 +14,8 @@ export function checkTargets(layers: readonly string[], targets: readonly string
  */
 export async function openLayerFile(
   name: string,
-  decoded: DecodedBlocks,
-  target?: string,
+  dependencies: LayerDependencies,
+  target: string | undefined,
 ): Promise<Layer> {
   const comma = name.lastIndexOf(',');
   const writable = comma > 0 && !existsSync(name);
@@ -46,8 +32,7 @@ export async function openLayerFile(
       index.close();
       return layer;
     }
-    if (target !== undefined) return await openTurboLayer(open(name), open(target), decoded);
-    return await openLayer(open(name), decoded);
+    return await openLayer(open(name), dependencies, { targetFile: target });
   } catch (error) {
     for (const file of opened) file.close();
     throw error;
@@ -58,12 +43,12 @@ export async function openLayerFile(
 export async function openLayerFiles(
   names: readonly string[],
   targets: readonly string[],
-  decoded: DecodedBlocks,
+  dependencies: LayerDependencies,
 ): Promise<Layer[]> {
   const layers: Layer[] = [];
   try {
     for (const [i, name] of names.entries()) {
-      layers.push(await openLayerFile(name, decoded, targets[i]));
+      layers.push(await openLayerFile(name, dependencies, targets[i]));
     }
     return layers;
   } catch (error) {

@@ -12,10 +12,10 @@
  * While the member grows, a provisional header that no tar reader accepts stands in their place; the
  * real ones go over it at the end, when the member's size is known. A file cut short is no tar.
  */
+import { FileWindow } from '../io/file-window.js';
 import { corrupt, refetchWhileCorrupt, unsupported } from '../io/format-error.js';
 import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
-import { FileWindow } from './file-window.js';
-import type { RewritableSink } from './zfile-writer.js';
+import type { RewritableSink } from '../zfile/zfile-writer.js';
 
 const BLOCK_BYTES = 512;
 const CHECKSUM_AT = 148;

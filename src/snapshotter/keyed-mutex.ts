@@ -1,8 +1,8 @@
-/** Bodies that are about the same key run one after the other, in the order in which they came. */
-export class Turns<K> {
+/** Runs functions with the same key one after the other, in the order of the calls. */
+export class KeyedMutex<K> {
   readonly #last = new Map<K, Promise<unknown>>();
 
-  async run<T>(key: K, body: () => Promise<T>): Promise<T> {
+  async withLock<T>(key: K, body: () => Promise<T>): Promise<T> {
     const previous = this.#last.get(key) ?? Promise.resolve();
     const own = previous.then(body, body);
     this.#last.set(key, own);

@@ -1,5 +1,5 @@
 /** A window on a part of a file. Adds an offset to every call, and nothing else. */
-import type { RandomAccessFile } from '../io/random-access-file.js';
+import type { RandomAccessFile } from './random-access-file.js';
 
 export class FileWindow implements RandomAccessFile {
   readonly label: string;

@@ -2,7 +2,6 @@
  * Annotations of layer descriptors by which an overlaybd image is known. containerd hands every annotation
  * that begins with `containerd.io/snapshot/` to the snapshotter as a label.
  */
-import type { Descriptor } from './manifest.js';
 
 const PREFIX = 'containerd.io/snapshot/overlaybd/';
 
@@ -15,11 +14,6 @@ export const BLOB_SIZE_ANNOTATION = `${PREFIX}blob-size`;
 export const BLOB_FS_TYPE_ANNOTATION = `${PREFIX}blob-fs-type`;
 /** `yes` on a layer that holds an access trace instead of blocks. */
 export const ACCELERATION_LAYER_ANNOTATION = `${PREFIX}acceleration-layer`;
-
-/** Whether a layer is for a snapshotter that knows overlaybd: unpacked by another, it is one file and no file system. */
-export function isOverlaybdLayer({ annotations = {} }: Descriptor): boolean {
-  return Object.keys(annotations).some((key) => key.startsWith(PREFIX));
-}
 
 /** The format of a layer whose blob holds all its blocks. */
 export const NATIVE_VERSION = '0.1.0';

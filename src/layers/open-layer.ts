@@ -1,0 +1,96 @@
+/** Opens a layer by the table of formats. */
+import { ErrorCodes, ObdError } from '../errors.js';
+import { corrupt, refetchWhileCorrupt } from '../io/format-error.js';
+import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
+import type { Layer } from '../lsmt/layer.js';
+import type { DecodedBlocks } from '../zfile/decoded-blocks.js';
+import type { LayerFormat, LayerOpening } from './layer-format.js';
+import { HEAD_BYTES } from './layer-kind.js';
+import type { LowerLayer } from './lower-layer.js';
+
+export interface LayerDependencies {
+  /** The kinds of layer to look for, LAYER_FORMATS in all programs. */
+  readonly formats: readonly LayerFormat[];
+  /** The cache that all files of this thread share. */
+  readonly decoded: DecodedBlocks;
+}
+
+/**
+ * Opens a layer at once, without charging its memory to a budget.
+ *
+ * @param blob - The layer owns it; after an error it is closed.
+ * @param lower - What an image config would say of it.
+ * @throws {ObdError} `Corrupt` naming file, offset and rule, `Unsupported`, and read errors.
+ */
+export async function openLayer(
+  blob: RandomAccessFile,
+  dependencies: LayerDependencies,
+  lower: LowerLayer = {},
+): Promise<Layer> {
+  let opening: LayerOpening | undefined;
+  try {
+    opening = await beginLayer(blob, lower, dependencies);
+    await opening.loadTable();
+    return await opening.loadIndex();
+  } catch (error) {
+    (opening ?? blob).close();
+    throw error;
+  }
+}
+
+/**
+ * Recognises a layer and reads its headers.
+ *
+ * @param blob - The opening owns it; after an error the caller still does.
+ * @throws {ObdError} as openLayer(); `Unsupported` for a kind that has no row in the table.
+ */
+export async function beginLayer(
+  blob: RandomAccessFile,
+  lower: LowerLayer,
+  { formats, decoded }: LayerDependencies,
+): Promise<LayerOpening> {
+  const named = formatNamed(lower.kind, formats);
+  const { begin, name } = named ?? (await recognized(blob, lower, formats));
+  if (begin !== undefined) return await begin(blob, lower, decoded);
+  throw new ObdError(ErrorCodes.Unsupported, `a layer of kind "${name}" holds no blocks`);
+}
+
+/** Whether an image config's layer is no part of the disk. @throws {ObdError} `Unsupported` for an unknown kind. */
+export function holdsNoBlocks({ kind }: LowerLayer, formats: readonly LayerFormat[]): boolean {
+  return formatNamed(kind, formats)?.holds === 'trace';
+}
+
+function formatNamed(
+  kind: string | undefined,
+  formats: readonly LayerFormat[],
+): LayerFormat | undefined {
+  if (!kind) return undefined;
+  const format = formats.find(({ name }) => name === kind);
+  if (format !== undefined) return format;
+  const known = formats.map(({ name }) => name).join(', ');
+  throw new ObdError(
+    ErrorCodes.Unsupported,
+    `its kind is ${JSON.stringify(kind.slice(0, 100))}, and this build knows ${known}; update obd-blockd`,
+  );
+}
+
+/** The format of a blob by its first bytes, which are refetched if they match none. */
+async function recognized(
+  blob: RandomAccessFile,
+  lower: LowerLayer,
+  formats: readonly LayerFormat[],
+): Promise<LayerFormat> {
+  const headBytes = Math.min(HEAD_BYTES, blob.sizeBytes);
+  return await refetchWhileCorrupt(blob, 0, headBytes, async () => {
+    const head = Buffer.alloc(headBytes);
+    await readFully(blob, head, 0);
+    const found = formats.find((format) => format.recognizes(head, lower));
+    if (found !== undefined) return found;
+    const known = formats.map(({ name }) => name).join(', ');
+    throw corrupt(
+      blob,
+      0,
+      `neither its first bytes nor its tar's are of a known kind of layer (${known})`,
+    );
+  });
+}

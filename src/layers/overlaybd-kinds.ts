@@ -1,0 +1,120 @@
+/**
+ * The kinds of layer that overlaybd's tools make, by their annotations and their magic.
+ *
+ *   overlaybd         a layer of blocks (docs/formats/lsmt.md), in a ZFile or plain, in a tar or not
+ *   overlaybd-turbo   TurboOCI: such a layer with the file system's metadata; the contents are in the original layer's tar
+ *   overlaybd-trace   a trace of reads; its digest is the blob's, too
+ *
+ * The blob of each is a tar of one file, so that clients which do not know the kind can unpack it.
+ */
+import { ErrorCodes, ObdError } from '../errors.js';
+import { hasLayerMagic } from '../lsmt/layer-header.js';
+import { isDigest } from '../oci/digest.js';
+import { hasZFileMagic } from '../zfile/zfile-magic.js';
+import type { DescribedLayer, LayerDescription, LayerKind } from './layer-kind.js';
+import {
+  ACCELERATION_LAYER_ANNOTATION,
+  BLOB_DIGEST_ANNOTATION,
+  BLOB_FS_TYPE_ANNOTATION,
+  BLOB_SIZE_ANNOTATION,
+  NATIVE_VERSION,
+  VERSION_ANNOTATION,
+} from './overlaybd-annotations.js';
+
+const DEFAULT_FILE_SYSTEM = 'ext4';
+/** Where the payload may begin: without a tar, or behind one of the two forms of header in tar-wrapper.ts. */
+const PAYLOAD_OFFSETS = [0, 512, 1536] as const;
+/** overlaybd's prefetch.cpp: the CRC-32 of "Container Image Trace Format", little-endian. */
+const TRACE_MAGIC = Buffer.from('2018efc2', 'hex');
+
+export const OVERLAYBD: LayerKind = {
+  name: 'overlaybd',
+  holds: 'blocks',
+  unpackedName: 'overlaybd.commit',
+  isDescribedBy: (description) =>
+    digestIn(description) !== undefined && versionIn(description) === NATIVE_VERSION,
+  describe: (description) => ({ holds: 'blocks', ...blobOf(description) }),
+  recognizes: hasBlocks,
+};
+
+export const OVERLAYBD_TURBO: LayerKind = {
+  name: 'overlaybd-turbo',
+  holds: 'blocks',
+  unpackedName: undefined,
+  isDescribedBy: (description) =>
+    digestIn(description) !== undefined && versionIn(description) !== NATIVE_VERSION,
+  describe: (description) => {
+    const problem = `only version ${NATIVE_VERSION} can be served; convert the image with obdconv`;
+    throw refused(VERSION_ANNOTATION, versionIn(description), problem, ErrorCodes.Unsupported);
+  },
+  recognizes: (head, lower) =>
+    Boolean(lower.targetFile || lower.targetDigest || lower.gzipIndex) && hasBlocks(head),
+};
+
+const TRACE_NAME = 'overlaybd-trace';
+
+export const OVERLAYBD_TRACE: LayerKind = {
+  name: TRACE_NAME,
+  holds: 'trace',
+  unpackedName: undefined,
+  isDescribedBy: (description) =>
+    OVERLAYBD.isDescribedBy(description) &&
+    description.annotations?.[ACCELERATION_LAYER_ANNOTATION] === 'yes',
+  describe: (description) => {
+    const { lower, fileSystem } = blobOf(description);
+    return { holds: 'trace', lower: { ...lower, kind: TRACE_NAME }, fileSystem };
+  },
+  // The magic is so short that compressed blocks may have it.
+  recognizes: (head) => !hasBlocks(head) && hasTrace(head),
+};
+
+function hasBlocks(head: Uint8Array): boolean {
+  return PAYLOAD_OFFSETS.some((at) => {
+    const payload = head.subarray(at);
+    return hasZFileMagic(payload) || hasLayerMagic(payload);
+  });
+}
+
+function hasTrace(head: Uint8Array): boolean {
+  return PAYLOAD_OFFSETS.some((at) =>
+    TRACE_MAGIC.equals(head.subarray(at, at + TRACE_MAGIC.length)),
+  );
+}
+
+/** Undefined for an annotation that names another blob than the descriptor. */
+function digestIn({ digest, annotations }: LayerDescription): string | undefined {
+  const annotated = annotations?.[BLOB_DIGEST_ANNOTATION];
+  return digest === undefined || digest === annotated ? annotated : undefined;
+}
+
+function versionIn({ annotations }: LayerDescription): string {
+  return annotations?.[VERSION_ANNOTATION] ?? NATIVE_VERSION;
+}
+
+function blobOf(description: LayerDescription): Pick<DescribedLayer, 'lower' | 'fileSystem'> {
+  const { annotations = {} } = description;
+  const digest = digestIn(description) ?? '';
+  if (!isDigest(digest)) throw refused(BLOB_DIGEST_ANNOTATION, digest, 'it is no sha256 digest');
+  const text = annotations[BLOB_SIZE_ANNOTATION] ?? String(description.size ?? '');
+  const size = /^[1-9][0-9]*$/.test(text) ? Number(text) : 0;
+  if (!Number.isSafeInteger(size) || size === 0) {
+    throw refused(BLOB_SIZE_ANNOTATION, text, 'it is no size in bytes');
+  }
+  const [fileSystem = ''] = (annotations[BLOB_FS_TYPE_ANNOTATION] ?? DEFAULT_FILE_SYSTEM).split(
+    ';',
+  );
+  return { lower: { digest, size }, fileSystem };
+}
+
+function refused(
+  annotation: string,
+  value: string,
+  problem: string,
+  code: ObdError['code'] = ErrorCodes.InvalidArgument,
+): ObdError {
+  const shown = JSON.stringify(value.slice(0, 100));
+  return new ObdError(
+    code,
+    `Cannot use the overlaybd layer with ${annotation}=${shown}: ${problem}`,
+  );
+}

@@ -1,0 +1,88 @@
+/**
+ * Tells the directory of an image's layer from that of a plain layer: the blob is a tar of one file, which containerd has
+ * unpacked.
+ */
+import { constants } from 'node:fs';
+import { type FileHandle, open, opendir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ErrorCodes, ObdError, systemCode } from '../errors.js';
+import { HEAD_BYTES, type LayerKind } from '../layers/layer-kind.js';
+import type { ImageLayer, Layer, Snapshot } from './snapshot.js';
+
+/** Of a layer that was not announced. */
+const UNDESCRIBED: ImageLayer = { lower: {}, fileSystem: '' };
+
+interface UnpackedLayer {
+  readonly kind: LayerKind;
+  /** Name of the file. */
+  readonly file: string;
+}
+
+/**
+ * The layer that an active snapshot is once it is committed. Only an announced trace counts as one.
+ *
+ * @param files - Directory of its files.
+ * @throws {ObdError} `FailedPrecondition` if a layer of blocks was announced and is not there.
+ */
+export async function committedLayer(
+  { name, layer }: Snapshot,
+  files: string,
+  kinds: readonly LayerKind[],
+): Promise<Layer> {
+  const found = await unpackedLayer(files, kinds);
+  if (found?.kind.holds === 'blocks') {
+    const { lower, fileSystem } = layer.type === 'download' ? layer : UNDESCRIBED;
+    return { type: 'blocks', lower, fileSystem, file: found.file };
+  }
+  if (layer.type === 'download') {
+    const problem = `snapshot "${name}" has no overlaybd.commit in it: the layer says that it is an overlaybd layer, and is none`;
+    throw new ObdError(ErrorCodes.FailedPrecondition, problem);
+  }
+  const announced = layer.type === 'files' ? layer.announces : undefined;
+  if (found === undefined || announced === undefined) return { type: 'files' };
+  return { type: 'trace', ...announced, file: found.file };
+}
+
+/** The layer in a directory that has one file in it and nothing else; undefined for any other directory. */
+async function unpackedLayer(
+  directory: string,
+  kinds: readonly LayerKind[],
+): Promise<UnpackedLayer | undefined> {
+  const file = await onlyEntryOf(directory);
+  if (file === undefined) return undefined;
+  const named = kinds.filter(({ unpackedName = file }) => unpackedName === file);
+  const head = named.length === 0 ? undefined : await headOf(join(directory, file));
+  if (head === undefined) return undefined;
+  const kind = named.find((each) => each.recognizes(head, {}));
+  return kind === undefined ? undefined : { kind, file };
+}
+
+async function onlyEntryOf(directory: string): Promise<string | undefined> {
+  let only: string | undefined;
+  for await (const { name } of await opendir(directory)) {
+    if (only !== undefined) return undefined;
+    only = name;
+  }
+  return only;
+}
+
+/** The first HEAD_BYTES of a regular file; undefined for anything else. */
+async function headOf(path: string): Promise<Uint8Array | undefined> {
+  let file: FileHandle;
+  try {
+    // obd-blockd would serve the target of a link, outside the layer; a pipe would never open.
+    file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (error) {
+    // A plain layer may have anything of this name.
+    if (systemCode(error) === undefined) throw error;
+    return undefined;
+  }
+  try {
+    if (!(await file.stat()).isFile()) return undefined;
+    const head = Buffer.alloc(HEAD_BYTES);
+    const { bytesRead } = await file.read(head, 0, head.length, 0);
+    return head.subarray(0, bytesRead);
+  } finally {
+    await file.close();
+  }
+}
