@@ -341,6 +341,31 @@ describe('openImage()', () => {
   });
 });
 
+describe('a trace of reads', () => {
+  test('is no part of the disk, wherever it is, and its blob is not asked for', async () => {
+    await withScene(async ({ registry, open }) => {
+      const [first, second] = [registry.add(layer(0, 3, 1)), registry.add(layer(1 << 20, 3, 2))];
+      const trace = { digest: `sha256:${'0'.repeat(64)}`, size: 9, kind: 'overlaybd-trace' };
+      const lowers = [{ digest: first.digest }, trace, { digest: second.digest }, trace];
+      const image = await open({ lowers, accelerationLayer: true });
+      assert.equal(image.layers, 2);
+      await assertPage(image, 0, 1);
+      await assertPage(image, 1 << 20, 2);
+      image.close();
+    });
+  });
+
+  test('that an image config does not mark is refused', async () => {
+    await withScene(async ({ registry, open }) => {
+      const { digest } = registry.add(Buffer.from('2018efc200000000', 'hex'));
+      await assert.rejects(open({ lowers: [{ digest }] }), {
+        code: ErrorCodes.Unsupported,
+        message: /layer 1 of 1: a layer of kind "overlaybd-trace" holds no blocks/,
+      });
+    });
+  });
+});
+
 describe('upstream’s images', { skip: vectorsMissing }, () => {
   test('read from the cache alone to the published hash, once they are in it', async () => {
     await withScene(async ({ registry, open }) => {
