@@ -31,7 +31,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   tar: [],
   ext4: [],
   registry: ['oci'],
-  cache: ['oci', 'registry'],
+  cache: [],
   image: ['layers', 'lsmt', 'oci', 'registry'],
   blockdev: ['blockdev/fuse', 'blockdev/nbd-kernel', 'blockdev/tcmu', 'blockdev/ublk'],
   'blockdev/fuse': ['blockdev'],

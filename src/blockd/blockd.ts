@@ -31,6 +31,7 @@ import { LogThrottle } from './log-throttle.js';
 import { recoverDevices } from './recovery.js';
 import { TransportChoice } from './transport-choice.js';
 import { WorkerDeviceHost } from './worker-device-host.js';
+import { DEVICE_PROGRAM } from './worker-pool.js';
 
 /** For calls under way when the daemon stops. */
 const CALLS_GRACE_MS = 5_000;
@@ -110,10 +111,15 @@ export class Blockd {
       reserveBytes: config.cache_reserve,
       reportRoom: () => log.info('cache stores again'),
       outageLog: {
-        unavailable: (outage) => log.warn(outage, 'registry unavailable, reads waiting'),
-        recovered: (outage) => log.info(outage, 'registry recovered'),
-        left: (outage) =>
-          log.info(outage, 'registry still unavailable, no reads wait for it any more'),
+        unavailable: ({ origin: registry, ...outage }) =>
+          log.warn({ registry, ...outage }, 'registry unavailable, reads waiting'),
+        recovered: ({ origin: registry, afterMs }) =>
+          log.info({ registry, afterMs }, 'registry recovered'),
+        left: ({ origin: registry, afterMs }) =>
+          log.info(
+            { registry, afterMs },
+            'registry still unavailable, no reads wait for it any more',
+          ),
       },
     });
     this.#closers.push(() => cache.close());
@@ -125,6 +131,7 @@ export class Blockd {
     this.#closers.push(() => nbd.close());
 
     const host = new WorkerDeviceHost({
+      program: DEVICE_PROGRAM,
       cache,
       client,
       nbd,

@@ -1,8 +1,8 @@
 /**
  * Goal: the table keeps its guarantees (idempotent, never overlapping, a busy device unchanged, a record as long as
  * anything exists), failures leave nothing behind, and survivors of an earlier process are served again or cleared.
- * Method: real images from a loopback registry through cache, layers and NBD server; in place of the kernel a transport
- * that can be held up and refused, and once the real one.
+ * Method: real images from a loopback registry through cache, layers and NBD server, with the daemon's device threads on
+ * this one; in place of the kernel a transport that can be held up and refused, and once the real one.
  */
 import assert from 'node:assert/strict';
 import { execFile, spawn, spawnSync } from 'node:child_process';
@@ -13,7 +13,7 @@ import { after, beforeEach, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pino from 'pino';
 import { twoLayers } from '../../test/support/block-image.js';
-import { LocalDeviceHost } from '../../test/support/local-device-host.js';
+import { localThreads } from '../../test/support/local-threads.js';
 import { type Fault, LoopbackRegistry } from '../../test/support/loopback-registry.js';
 import { TransportDouble } from '../../test/support/transport-double.js';
 import { NbdServer } from '../blockdev/nbd/nbd-server.js';
@@ -22,18 +22,15 @@ import { makeTransports, type Transports } from '../blockdev/transports.js';
 import type { VirtualDisk } from '../blockdev/virtual-disk.js';
 import { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes, ObdError } from '../errors.js';
-import { readImageConfig, writeImageConfig } from '../image/image-config.js';
-import { openImage } from '../image/open-image.js';
-import { UNLIMITED_INDEX_MEMORY } from '../io/index-budget.js';
+import { writeImageConfig } from '../image/image-config.js';
 import { readFully } from '../io/random-access-file.js';
-import { LAYER_FORMATS } from '../layers/layer-formats.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
-import { BUDGET_BYTES_MIN, DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { DeviceRecords } from './device-records.js';
 import { DeviceTable } from './device-table.js';
 import { recoverDevices } from './recovery.js';
+import { WorkerDeviceHost } from './worker-device-host.js';
 
 const unfit = process.geteuid?.() === 0 ? false : 'loop devices need root';
 const noNbdcopy =
@@ -55,8 +52,8 @@ const cache = await BlockCache.open(join(directory, 'cache'), {
   reserveBytes: 0,
 });
 const nbd = await NbdServer.listen(nbdSocketPath);
-const decoded = new DecodedBlocks(BUDGET_BYTES_MIN);
 after(async () => {
+  for (const host of hosts) await host.close();
   await nbd.close();
   await cache.close();
   await client.close();
@@ -93,20 +90,31 @@ let problems: string[];
 const recordsDirectory = join(directory, 'records');
 const silent = pino({ level: 'silent' });
 
+const hosts: WorkerDeviceHost[] = [];
+
+function hostOver(used: Transports): WorkerDeviceHost {
+  const host = new WorkerDeviceHost({
+    program: localThreads(used),
+    cache,
+    client,
+    nbd,
+    nbdSocketPath,
+    directory: join(directory, 'devices'),
+    readDeadlineMs: 30_000,
+    indexBytes: 512 * 2 ** 20,
+    onReadError: () => {},
+    onDeviceDeath: assert.fail,
+    onDeath: assert.fail,
+    onUnchecked: assert.fail,
+    onUnloadable: assert.fail,
+  });
+  hosts.push(host);
+  return host;
+}
+
 function tableOver(used: Transports): DeviceTable {
   return new DeviceTable({
-    host: new LocalDeviceHost({
-      openImage: async (path) =>
-        await openImage(await readImageConfig(path), {
-          openBlob: async ({ host, repository, digest, sizeBytes }) =>
-            await cache.openBlob(await client.blobRanges(host, repository, digest, sizeBytes)),
-          formats: LAYER_FORMATS,
-          decoded,
-          memory: UNLIMITED_INDEX_MEMORY,
-        }),
-      nbd,
-      transports: used,
-    }),
+    host: hostOver(used),
     records,
     transports: used,
     candidates: async () => candidates,
@@ -136,7 +144,9 @@ beforeEach(async () => {
 
 /** Nothing of the id is left: the name is free for another export. */
 async function assertFree(id: string): Promise<void> {
-  await nbd.addExport(id, kernel.disk as VirtualDisk).remove();
+  const { label, sizeBytes } = kernel.disk as VirtualDisk;
+  const taken = { label, sizeBytes, flags: 0, take: () => {}, end: async () => {} };
+  await nbd.addRemoteExport(id, taken).remove();
 }
 
 test('a device is the image, with its figures', async () => {
@@ -196,7 +206,9 @@ test('a failure is everybody’s, and the next attempt starts afresh', async () 
   const attempts = await Promise.allSettled([table.attach('a', good), table.attach('a', good)]);
   for (const attempt of attempts) {
     assert.equal(attempt.status, 'rejected');
-    assert.equal((attempt as PromiseRejectedResult).reason, kernel.refusal);
+    const { reason } = attempt as PromiseRejectedResult;
+    assert.ok(reason instanceof ObdError);
+    assert.deepEqual([reason.code, reason.message], [ErrorCodes.Host, kernel.refusal.message]);
   }
   assert.deepEqual(table.list(), []);
   kernel.refusal = undefined;

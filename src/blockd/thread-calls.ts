@@ -1,9 +1,9 @@
 /**
- * Calls from one thread to another and back, over one port. What is sent first is taken first: a handler starts in the
- * order of the messages, and two that are called in one turn are started in one.
+ * Calls from one thread to another and back, over one port. Handlers start in the order of the messages, and the handlers
+ * of calls that were sent in one turn start in one turn.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
-import { receivedError, type SentError, sentError } from './sent-error.js';
+import { deserializedError, type SerializedError, serializedError } from './serialized-error.js';
 
 type Calls = Record<string, (parameters: never) => unknown>;
 type ParametersOf<F extends Calls[string]> = Parameters<F>[0];
@@ -19,12 +19,12 @@ type Message =
   | { readonly call: number; readonly name: string; readonly parameters: unknown }
   | { readonly name: string; readonly parameters: unknown; readonly call?: undefined }
   | { readonly answer: number; readonly value: unknown; readonly error?: undefined }
-  | { readonly answer: number; readonly error: SentError };
+  | { readonly answer: number; readonly error: SerializedError };
 
-/** A Worker, or the port that it has to its parent. */
-interface Port {
+/** A Worker, the port that it has to its parent, or one end of a MessageChannel. */
+export interface Port {
   postMessage(message: Message): void;
-  on(event: 'message', listener: (message: Message) => void): unknown;
+  on: (event: 'message', listener: (message: Message) => void) => unknown;
 }
 
 interface Waiting {
@@ -32,8 +32,20 @@ interface Waiting {
   reject(error: unknown): void;
 }
 
+/** Calls another thread. */
+export interface Caller<Out extends Calls> {
+  /** @throws what the handler throws there; `Unavailable` if that thread ends. */
+  call<K extends keyof Out & string>(
+    name: K,
+    parameters: ParametersOf<Out[K]>,
+  ): Promise<ReturnType<Out[K]>>;
+
+  /** For calls without an answer: a failure of the handler is a bug, and ends that thread. */
+  notify<K extends keyof Out & string>(name: K, parameters: ParametersOf<Out[K]>): void;
+}
+
 /** @typeParam Out - What is called there. @typeParam In - What is called here. */
-export class ThreadCalls<Out extends Calls, In extends Calls> {
+export class ThreadCalls<Out extends Calls, In extends Calls> implements Caller<Out> {
   readonly #port: Port;
   readonly #handlers: Handlers<In>;
   readonly #waiting = new Map<number, Waiting>();
@@ -46,7 +58,6 @@ export class ThreadCalls<Out extends Calls, In extends Calls> {
     port.on('message', (message) => this.#take(message));
   }
 
-  /** @throws what the handler throws there; `Unavailable` if that thread ends. */
   call<K extends keyof Out & string>(
     name: K,
     parameters: ParametersOf<Out[K]>,
@@ -62,12 +73,11 @@ export class ThreadCalls<Out extends Calls, In extends Calls> {
     });
   }
 
-  /** For what has no answer: a failure there is a bug there, and ends that thread. */
-  tell<K extends keyof Out & string>(name: K, parameters: ParametersOf<Out[K]>): void {
+  notify<K extends keyof Out & string>(name: K, parameters: ParametersOf<Out[K]>): void {
     this.#port.postMessage({ name, parameters });
   }
 
-  /** The other thread is no more: whoever waits for it need not. Idempotent. */
+  /** The other thread has ended: fails its pending calls. Idempotent. */
   end(why: string): void {
     this.#ended ??= why;
     for (const { reject } of this.#waiting.values()) reject(endedError(this.#ended));
@@ -78,7 +88,7 @@ export class ThreadCalls<Out extends Calls, In extends Calls> {
     if ('answer' in message) {
       const waiting = this.#waiting.get(message.answer);
       this.#waiting.delete(message.answer);
-      if (message.error !== undefined) waiting?.reject(receivedError(message.error));
+      if (message.error !== undefined) waiting?.reject(deserializedError(message.error));
       else waiting?.resolve(message.value);
       return;
     }
@@ -95,7 +105,7 @@ export class ThreadCalls<Out extends Calls, In extends Calls> {
     try {
       this.#port.postMessage({ answer, value: await handler(parameters) });
     } catch (error) {
-      this.#port.postMessage({ answer, error: sentError(error) });
+      this.#port.postMessage({ answer, error: serializedError(error) });
     }
   }
 }

@@ -30,7 +30,7 @@ import type { HostedDevice } from './device-host.js';
 import type { Handlers } from './thread-calls.js';
 import { WorkerDeviceHost } from './worker-device-host.js';
 import type { MainCalls } from './worker-messages.js';
-import { WorkerPool } from './worker-pool.js';
+import { DEVICE_PROGRAM, WorkerPool } from './worker-pool.js';
 
 const run = promisify(execFile);
 const DISK_BYTES = 4 << 20;
@@ -73,6 +73,7 @@ class Scene {
     this.nbd = nbd;
     this.faults = faults;
     this.host = new WorkerDeviceHost({
+      program: DEVICE_PROGRAM,
       cache,
       client,
       nbd,
@@ -298,6 +299,7 @@ test('a thread that dies of a bug is told of, and nobody waits for it', async ()
     died = resolve;
   });
   const pool = new WorkerPool({
+    program: DEVICE_PROGRAM,
     settings: {
       nbdSocketPath,
       directory,
@@ -307,7 +309,7 @@ test('a thread that dies of a bug is told of, and nobody waits for it', async ()
     onDeath: (error) => died(error),
     onUnloadable: assert.fail,
   });
-  const { calls } = await pool.take();
+  const { calls } = await pool.acquire();
   const waiting = assert.rejects(
     calls.call('open', {
       id: 'd',
@@ -315,7 +317,7 @@ test('a thread that dies of a bug is told of, and nobody waits for it', async ()
       memory: new IndexBudget(1 << 29).account(false).shared,
     }),
   );
-  calls.tell('nonsense' as 'close', { id: 'd' });
+  calls.notify('nonsense' as 'close', { id: 'd' });
   assert.ok((await death) instanceof TypeError);
   await waiting;
   await assert.rejects(calls.call('close', { id: 'd' }), { code: ErrorCodes.Unavailable });
@@ -324,6 +326,7 @@ test('a thread that dies of a bug is told of, and nobody waits for it', async ()
 
 test('a thread is started for each device, up to one per core', async () => {
   const pool = new WorkerPool({
+    program: DEVICE_PROGRAM,
     settings: {
       nbdSocketPath,
       directory,
@@ -334,10 +337,10 @@ test('a thread is started for each device, up to one per core', async () => {
     onUnloadable: assert.fail,
   });
   const most = Math.min(8, availableParallelism());
-  const workers = await Promise.all(Array.from({ length: 2 * most }, () => pool.take()));
+  const workers = await Promise.all(Array.from({ length: 2 * most }, () => pool.acquire()));
   assert.equal(new Set(workers).size, most);
   assert.deepEqual(new Set(workers.map(({ devices }) => devices)), new Set([2]));
-  for (const worker of workers) pool.giveBack(worker);
-  assert.equal(await pool.take(), workers[0]);
+  for (const worker of workers) pool.release(worker);
+  assert.equal(await pool.acquire(), workers[0]);
   await pool.close();
 });

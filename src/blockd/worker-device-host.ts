@@ -1,25 +1,29 @@
 /**
  * Serves devices on a pool of threads. This thread keeps what they share: the cache and its fetches, the names at the NBD
- * socket, and the figures. attach() opens the image, serves it over NBD under its device's id, and attaches it to the
+ * socket, and the stats. attach() opens the image, serves it over NBD under its device's id, and attaches it to the
  * kernel. Detaching undoes these steps in reverse order, and a failed attach leaves nothing.
  */
 import type { NbdExport, NbdServer } from '../blockdev/nbd/nbd-server.js';
 import type { DeviceFailure, TransportName } from '../blockdev/transport.js';
 import { BlobFile } from '../cache/blob-file.js';
+import { type BlobHandle, statsOf } from '../cache/blob-handle.js';
 import type { BlockCache } from '../cache/block-cache.js';
-import { type CachedBlob, figuresOf } from '../cache/cached-blob.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { type IndexAccount, IndexBudget } from '../io/index-budget.js';
 import type { RegistryClient } from '../registry/registry-client.js';
+import { type BlobRequest, blobHandlers } from './blob-calls.js';
 import type { DeviceHost, DeviceState, HostedDevice } from './device-host.js';
-import { receivedError } from './sent-error.js';
+import { registrySource } from './registry-source.js';
+import { deserializedError } from './serialized-error.js';
 import type { Handlers } from './thread-calls.js';
 import type { MainCalls, OpenedDisk, WorkerSettings } from './worker-messages.js';
-import { type PooledWorker, WorkerPool } from './worker-pool.js';
+import { type DeviceProgram, type PooledWorker, WorkerPool } from './worker-pool.js';
 
 export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> {
   /** Memory for the indexes of all images together. */
   readonly indexBytes: number;
+  /** Of the threads that serve the devices. */
+  readonly program: DeviceProgram;
   readonly cache: BlockCache;
   readonly client: Pick<RegistryClient, 'blobRanges'>;
   readonly nbd: NbdServer;
@@ -46,11 +50,11 @@ export class WorkerDeviceHost implements DeviceHost {
 
   constructor(options: WorkerHostOptions) {
     this.#options = options;
-    const { nbdSocketPath, directory, readDeadlineMs, onDeath, onUnloadable } = options;
+    const { program, nbdSocketPath, directory, readDeadlineMs, onDeath, onUnloadable } = options;
     this.#indexBudget = new IndexBudget(options.indexBytes);
     const settings = { nbdSocketPath, directory, readDeadlineMs };
     const handlers = () => this.#handlers();
-    this.#pool = new WorkerPool({ settings, handlers, onDeath, onUnloadable });
+    this.#pool = new WorkerPool({ program, settings, handlers, onDeath, onUnloadable });
   }
 
   /** Resolves when the program is loaded, so that replacing or removing its files affects no device. */
@@ -77,15 +81,15 @@ export class WorkerDeviceHost implements DeviceHost {
     transport: TransportName,
     how: 'attach' | 'resume',
   ): Promise<HostedDevice> {
-    const worker = await this.#pool.take();
+    const worker = await this.#pool.acquire();
     if (this.#devices.has(id)) {
-      this.#pool.giveBack(worker);
+      this.#pool.release(worker);
       throw new ObdError(ErrorCodes.AlreadyExists, `Cannot ${how} "${id}": it is served already`);
     }
     const memory = this.#indexBudget.account(how === 'resume');
     const device = new WorkerDevice(id, worker, memory, () => {
       this.#devices.delete(id);
-      this.#pool.giveBack(worker);
+      this.#pool.release(worker);
     });
     this.#devices.set(id, device);
     try {
@@ -101,31 +105,22 @@ export class WorkerDeviceHost implements DeviceHost {
     }
   }
 
+  async #openBlob({ id, address }: BlobRequest): Promise<BlobHandle> {
+    const { cache, client } = this.#options;
+    const { host, repository, digest, sizeBytes } = address;
+    const ranges = await client.blobRanges(host, repository, digest, sizeBytes);
+    const device = this.#devices.get(id);
+    await device?.memory.charge(BlobFile.memoryBytes(ranges.sizeBytes), ranges.label);
+    const handle = await cache.openBlob(registrySource(ranges));
+    device?.blobs.push(handle);
+    return handle;
+  }
+
   /** The calls that one worker may make. */
   #handlers(): Handlers<MainCalls> {
-    const { cache, client, onReadError, onDeviceDeath } = this.#options;
-    const blobs = new Map<number, CachedBlob>();
-    let last = 0;
+    const { onReadError, onDeviceDeath } = this.#options;
     return {
-      openBlob: async ({ id, address }) => {
-        const { host, repository, digest, sizeBytes } = address;
-        const ranges = await client.blobRanges(host, repository, digest, sizeBytes);
-        const device = this.#devices.get(id);
-        await device?.memory.charge(BlobFile.memoryBytes(ranges.sizeBytes), ranges.label);
-        const handle = await cache.openBlob(ranges);
-        const blob = ++last;
-        blobs.set(blob, handle);
-        device?.blobs.push(handle);
-        return { blob, share: handle.share() };
-      },
-      fetch: async ({ blob, offset, length, waitMs }) =>
-        await blobs.get(blob)?.fetch(offset, length, waitMs),
-      distrusted: ({ blob, offset, length }) => blobs.get(blob)?.distrusted(offset, length),
-      lost: ({ blob, offset, length, problem }) => blobs.get(blob)?.lost(offset, length, problem),
-      closeBlob: ({ blob }) => {
-        blobs.get(blob)?.close();
-        blobs.delete(blob);
-      },
+      ...blobHandlers((request) => this.#openBlob(request)),
       died: ({ id }) => {
         const device = this.#devices.get(id);
         if (device === undefined) return;
@@ -135,14 +130,14 @@ export class WorkerDeviceHost implements DeviceHost {
       readError: ({ id, offset, length, error }) => {
         const device = this.#devices.get(id);
         if (device !== undefined) device.readErrors++;
-        onReadError({ id, offset, length, error: receivedError(error) });
+        onReadError({ id, offset, length, error: deserializedError(error) });
       },
     };
   }
 }
 
 /** The waits of a device's reads, over all of its blobs. */
-function waitsOf(blobs: readonly CachedBlob[]) {
+function waitsOf(blobs: readonly BlobHandle[]) {
   let waitingReads = 0;
   let waitingMs = 0;
   let waitingReason = '';
@@ -161,21 +156,21 @@ class WorkerDevice implements HostedDevice {
   isDead = false;
   readErrors = 0;
   /** The remote blobs of its image. */
-  readonly blobs: CachedBlob[] = [];
+  readonly blobs: BlobHandle[] = [];
   /** Charged by the main thread for what it keeps of the blobs, and by the worker for the indexes. */
   readonly memory: IndexAccount;
   readonly #id: string;
   readonly #worker: PooledWorker;
-  readonly #forget: () => void;
+  readonly #onClosed: () => void;
   #disk: OpenedDisk | undefined;
   #export: NbdExport | undefined;
   #closed: Promise<void> | undefined;
 
-  constructor(id: string, worker: PooledWorker, memory: IndexAccount, forget: () => void) {
+  constructor(id: string, worker: PooledWorker, memory: IndexAccount, onClosed: () => void) {
     this.#id = id;
     this.memory = memory;
     this.#worker = worker;
-    this.#forget = forget;
+    this.#onClosed = onClosed;
   }
 
   async open(configPath: string, nbd: NbdServer): Promise<void> {
@@ -205,8 +200,8 @@ class WorkerDevice implements HostedDevice {
   state(): DeviceState {
     const { sizeBytes = 0, layers = 0, remoteBytes = 0 } = this.#disk ?? {};
     const { readErrors } = this;
-    const figures = figuresOf(this.blobs);
-    return { sizeBytes, layers, remoteBytes, ...figures, readErrors, ...waitsOf(this.blobs) };
+    const stats = statsOf(this.blobs);
+    return { sizeBytes, layers, remoteBytes, ...stats, readErrors, ...waitsOf(this.blobs) };
   }
 
   async endReads(): Promise<void> {
@@ -217,7 +212,7 @@ class WorkerDevice implements HostedDevice {
     if (this.#closed === undefined) {
       const { isGone, error } = await this.#worker.calls.call('detach', { id: this.#id });
       this.isGone = isGone;
-      if (error !== undefined) throw receivedError(error);
+      if (error !== undefined) throw deserializedError(error);
     }
     await this.close();
   }
@@ -241,7 +236,7 @@ class WorkerDevice implements HostedDevice {
       await removed;
     } finally {
       this.memory.close();
-      this.#forget();
+      this.#onClosed();
     }
   }
 }

@@ -10,17 +10,17 @@ import { DiskConnections, type Terms } from '../blockdev/nbd/disk-connections.js
 import { ReplyBuffers } from '../blockdev/nbd/reply-buffers.js';
 import { transmissionFlags } from '../blockdev/nbd/transmission-flags.js';
 import type { AttachedDevice, Transport, TransportName } from '../blockdev/transport.js';
-import { makeTransports, type Transports } from '../blockdev/transports.js';
+import type { makeTransports, Transports } from '../blockdev/transports.js';
 import type { VirtualDisk } from '../blockdev/virtual-disk.js';
-import { BlobReader } from '../cache/blob-reader.js';
-import { HeldChunks } from '../cache/held-chunks.js';
+import type { BlobReader } from '../cache/blob-reader.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { readImageConfig } from '../image/image-config.js';
-import { type BlobAddress, type OpenedImage, openImage } from '../image/open-image.js';
+import { type OpenedImage, openImage } from '../image/open-image.js';
 import { IndexAccount, type SharedIndexAccount } from '../io/index-budget.js';
 import { LAYER_FORMATS } from '../layers/layer-formats.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
-import { sentError } from './sent-error.js';
+import { RemoteBlobs } from './blob-calls.js';
+import { serializedError } from './serialized-error.js';
 import { type Handlers, ThreadCalls } from './thread-calls.js';
 import type { MainCalls, OpenedDisk, WorkerCalls, WorkerSettings } from './worker-messages.js';
 
@@ -37,20 +37,21 @@ export class WorkerDevices {
   readonly #main: ThreadCalls<MainCalls, WorkerCalls>;
   readonly #transports: Transports;
   readonly #decoded: DecodedBlocks;
-  readonly #held = new HeldChunks();
+  readonly #blobs: RemoteBlobs;
   readonly #buffers = new ReplyBuffers();
   readonly #served = new Map<string, ServedImage>();
   readonly #readDeadlineMs: number;
 
-  constructor(port: MessagePort, settings: WorkerSettings) {
+  /** @param transportsOf - Makes the transports of this thread. */
+  constructor(port: MessagePort, settings: WorkerSettings, transportsOf: typeof makeTransports) {
     const { nbdSocketPath, directory, readDeadlineMs, decodedBytes } = settings;
     this.#readDeadlineMs = readDeadlineMs;
     this.#decoded = new DecodedBlocks(decodedBytes);
-    this.#transports = makeTransports(nbdSocketPath, directory, {
+    this.#transports = transportsOf(nbdSocketPath, directory, {
       readDeadlineMs,
       onReadError: ({ id, error, offset, length }) =>
-        this.#tellReadError(id, error, offset, length),
-      onDeath: (id) => this.#main.tell('died', { id }),
+        this.#notifyReadError(id, error, offset, length),
+      onDeath: (id) => this.#main.notify('died', { id }),
     });
     const attach = (to: Transport, id: string, disk: VirtualDisk) => to.attach(id, disk);
     const resume = (to: Transport, id: string, disk: VirtualDisk) => to.resume(id, disk);
@@ -68,11 +69,12 @@ export class WorkerDevices {
       beat: () => {},
     };
     this.#main = new ThreadCalls(port, handlers);
+    this.#blobs = new RemoteBlobs(this.#main);
   }
 
   async #open(id: string, configPath: string, memory: SharedIndexAccount): Promise<OpenedDisk> {
     const image = await openImage(await readImageConfig(configPath), {
-      openBlob: (address) => this.#openBlob(id, address),
+      openBlob: (address) => this.#blobs.open({ id, address }),
       formats: LAYER_FORMATS,
       decoded: this.#decoded,
       memory: new IndexAccount(memory),
@@ -80,23 +82,12 @@ export class WorkerDevices {
     const { layers, remoteBytes, uncheckedLayers } = image;
     const disk = new EndableDisk(image.disk);
     const connections = new DiskConnections(disk, this.#buffers, (error, offset, length) =>
-      this.#tellReadError(id, error, offset, length),
+      this.#notifyReadError(id, error, offset, length),
     );
     this.#served.set(id, { image, disk, connections, device: undefined });
     const { label, sizeBytes } = disk;
     const flags = transmissionFlags(disk);
     return { label, sizeBytes, layers, remoteBytes, uncheckedLayers, flags };
-  }
-
-  async #openBlob(id: string, address: BlobAddress): Promise<BlobReader> {
-    const main = this.#main;
-    const { blob, share } = await main.call('openBlob', { id, address });
-    return new BlobReader(share, this.#held, true, {
-      fetch: (offset, length, waitMs) => main.call('fetch', { blob, offset, length, waitMs }),
-      distrusted: (offset, length) => main.tell('distrusted', { blob, offset, length }),
-      lost: (offset, length, problem) => main.tell('lost', { blob, offset, length, problem }),
-      closed: () => main.tell('closeBlob', { blob }),
-    });
   }
 
   async #connect(
@@ -120,7 +111,7 @@ export class WorkerDevices {
       await device?.detach();
       return { isGone: true, error: undefined };
     } catch (error) {
-      return { isGone: device?.isGone ?? true, error: sentError(error) };
+      return { isGone: device?.isGone ?? true, error: serializedError(error) };
     }
   }
 
@@ -156,7 +147,7 @@ export class WorkerDevices {
     throw new ObdError(ErrorCodes.NotFound, `Cannot find "${id}": no image of it is open`);
   }
 
-  #tellReadError(id: string, error: unknown, offset: number, length: number): void {
-    this.#main.tell('readError', { id, offset, length, error: sentError(error) });
+  #notifyReadError(id: string, error: unknown, offset: number, length: number): void {
+    this.#main.notify('readError', { id, offset, length, error: serializedError(error) });
   }
 }

@@ -17,11 +17,9 @@
  */
 import type { Terms } from '../blockdev/nbd/disk-connections.js';
 import type { TransportName } from '../blockdev/transport.js';
-import type { BlobShare } from '../cache/blob-reader.js';
-import type { HeldCopies } from '../cache/held-chunks.js';
-import type { BlobAddress } from '../image/open-image.js';
 import type { SharedIndexAccount } from '../io/index-budget.js';
-import type { SentError } from './sent-error.js';
+import type { BlobCalls } from './blob-calls.js';
+import type { SerializedError } from './serialized-error.js';
 
 /** The settings that a worker is started with. */
 export interface WorkerSettings {
@@ -59,11 +57,6 @@ interface Range {
   readonly length: number;
 }
 
-interface OfBlob {
-  /** As openBlob answered. */
-  readonly blob: number;
-}
-
 /** Calls from the main thread to a worker. `close` ends everything of a device but the device itself. */
 export type WorkerCalls = {
   /** `survives`: the device exists already, so the image may exceed the budget of index memory. */
@@ -74,7 +67,10 @@ export type WorkerCalls = {
   attach(device: ToAttach): string;
   resume(device: ToAttach): string;
   /** A failure is part of the answer, as `isGone` is then needed too. */
-  detach(device: OfDevice): { readonly isGone: boolean; readonly error: SentError | undefined };
+  detach(device: OfDevice): {
+    readonly isGone: boolean;
+    readonly error: SerializedError | undefined;
+  };
   /** Fails the reads that wait for bytes now. */
   endReads(device: OfDevice): void;
   release(device: OfDevice): void;
@@ -88,17 +84,9 @@ export type WorkerCalls = {
   beat(nothing: undefined): void;
 };
 
-/** Calls from a worker to the main thread. Calls without an answer are sent by tell(), not call(). */
-export type MainCalls = {
-  openBlob(
-    blob: OfDevice & { readonly address: BlobAddress },
-  ): OfBlob & { readonly share: BlobShare };
-  /** Answers with the chunks that found no room on the disk; undefined if the blob was closed meanwhile. */
-  fetch(range: OfBlob & Range & { readonly waitMs: number | undefined }): HeldCopies | undefined;
-  distrusted(range: OfBlob & Range): void;
-  lost(range: OfBlob & Range & { readonly problem: string }): void;
-  closeBlob(blob: OfBlob): void;
+/** Calls from a worker to the main thread. The device calls have no answer: they are sent by notify(). */
+export type MainCalls = BlobCalls & {
   /** The device answers EIO from now on: see TransportSettings.onDeath. */
   died(device: OfDevice): void;
-  readError(failure: OfDevice & Range & { readonly error: SentError }): void;
+  readError(failure: OfDevice & Range & { readonly error: SerializedError }): void;
 };

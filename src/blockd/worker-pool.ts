@@ -7,14 +7,15 @@
  * removed or replaced by other means, no thread of another version is started: the existing ones serve all devices.
  */
 import { availableParallelism } from 'node:os';
-import type { Worker } from 'node:worker_threads';
+import type { WorkerOptions } from 'node:worker_threads';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { ThreadProgram } from '../io/start-thread.js';
 import { Heartbeat } from './heartbeat.js';
-import { type Handlers, ThreadCalls } from './thread-calls.js';
+import { type Handlers, type Port, ThreadCalls } from './thread-calls.js';
 import type { MainCalls, WorkerCalls, WorkerSettings } from './worker-messages.js';
 
-const PROGRAM = new ThreadProgram(import.meta.url, './worker-entry');
+/** The program of the daemon's threads. */
+export const DEVICE_PROGRAM = new ThreadProgram(import.meta.url, './worker-entry');
 const THREADS_MAX = 8;
 /** Decoded blocks that several reads share a part of, over all threads; the page cache keeps the rest. */
 const DECODED_BYTES = 64 << 20;
@@ -29,13 +30,29 @@ export interface PooledWorker {
   devices: number;
 }
 
+/** A Worker, as far as the pool uses it. */
+export interface DeviceThread extends Port {
+  on: Port['on'] & {
+    (event: 'error', listener: (error: unknown) => void): unknown;
+    (event: 'exit', listener: (status: number) => void): unknown;
+  };
+  terminate(): Promise<unknown>;
+}
+
+/** Starts threads: a ThreadProgram. */
+export interface DeviceProgram {
+  isUnchanged(): boolean;
+  start(options: WorkerOptions): DeviceThread;
+}
+
 interface StartedWorker extends PooledWorker {
-  readonly thread: Worker;
+  readonly thread: DeviceThread;
   /** Whether it has loaded its program. Never rejects. */
   readonly loaded: Promise<boolean>;
 }
 
 export interface PoolOptions {
+  readonly program: DeviceProgram;
   readonly settings: Omit<WorkerSettings, 'decodedBytes'>;
   /** The calls that a new worker may make; each has its own. */
   readonly handlers: () => Handlers<MainCalls>;
@@ -61,12 +78,12 @@ export class WorkerPool {
     await this.#workers[0]?.loaded;
   }
 
-  /** The worker for one more device, counted until giveBack(). */
-  async take(): Promise<PooledWorker> {
+  /** The worker for one more device, counted until release(). */
+  async acquire(): Promise<PooledWorker> {
     const worker = this.#pick();
     worker.devices++;
     if ((await worker.loaded) || this.#workers.includes(worker)) return worker;
-    return await this.take();
+    return await this.acquire();
   }
 
   #pick(): StartedWorker {
@@ -80,14 +97,14 @@ export class WorkerPool {
 
   #canGrow(): boolean {
     if (this.#workers.length >= this.#threadsMax) return false;
-    if (PROGRAM.isUnchanged()) return true;
+    if (this.#options.program.isUnchanged()) return true;
     this.#threadsMax = this.#workers.length;
     const problem = 'Cannot start a thread: the files of the program were removed or replaced';
     this.#options.onUnloadable(new ObdError(ErrorCodes.FailedPrecondition, problem));
     return false;
   }
 
-  giveBack(worker: PooledWorker): void {
+  release(worker: PooledWorker): void {
     worker.devices--;
   }
 
@@ -98,10 +115,10 @@ export class WorkerPool {
   }
 
   #start(): StartedWorker {
-    const { settings, handlers, onDeath, onUnloadable } = this.#options;
+    const { program, settings, handlers, onDeath, onUnloadable } = this.#options;
     const decodedBytes = Math.floor(DECODED_BYTES / this.#threadsMax);
     const workerData: WorkerSettings = { ...settings, decodedBytes };
-    const thread = PROGRAM.start({
+    const thread = program.start({
       workerData,
       name: 'devices',
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB },

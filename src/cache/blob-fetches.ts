@@ -1,40 +1,38 @@
 /**
- * Brings the chunks of one blob that are missing from the registry to the cache.
+ * Fetches the missing chunks of one blob from its sources into the cache.
  *
- * Guarantees: a chunk is fetched once however many ask for it, through whichever handle. Chunks next to
- * each other that are missed in one turn of the event loop come in one request of up to FETCH_BYTES_MAX.
- * A load() waits for its own chunks only, and ends: with them stored or held, or with an error.
+ * Guarantees: a chunk is fetched once for any number of readers and handles. Adjacent chunks that are missed in one turn
+ * of the event loop come in one request of up to FETCH_BYTES_MAX. A load() waits for its own chunks only, and ends: with
+ * them on the disk or in memory, or with an error.
  *
  * How long a load() waits:
  *
- *   opening an image   OPENING_MS for a registry that is away; any other answer than the bytes ends it at once
+ *   opening an image   OPENING_MS for a source that is unavailable; any other answer than the bytes ends it at once
  *   mounted disk       until its own deadline, for every kind of wrong answer (blob-health.ts)
  *   ... of a blob      that has given nothing to a read for its whole deadline: DEAD_MS, while one fetch goes on as a
  *                      probe, for PROBE_MS_MAX at most
  *
- * Readahead: where the chunks before a miss are here, as many again are fetched behind it, up to
- * READAHEAD_BYTES_MAX. The bits are the only memory of what was read, and it suffices: see the table in
- * chunk-set.ts. At 64 KiB a Python web application starts with 149 requests instead of 242 for 1.8 % more
- * of the blob.
+ * Readahead (readahead.ts) extends the request of the miss. Chunks beyond FETCH_BYTES_MAX become a prefetch, which the
+ * scheduler starts after all demand, and which is not retried. A load() of chunks that wait in a prefetch makes it
+ * demand.
  */
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
-import { RangeFill, type WholeBlob } from '../registry/blob-ranges.js';
-import { SpeedFloor, TooSlow } from '../registry/speed-floor.js';
+import type { RangeFill, Urgency, WholeAnswer } from '../io/ranged-source.js';
+import { SpeedFloor, TooSlow } from '../io/speed-floor.js';
 import { BlobHealth, isFinal } from './blob-health.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 import type { ChunkStore } from './chunk-store.js';
 import type { FetchScheduler } from './fetch-scheduler.js';
-import { type Fetcher, Flight, Waiter, type Waits } from './flight.js';
-import type { RegistryOutages, WaitedFor } from './registry-outages.js';
+import { type Fetcher, type FetchOptions, Flight, Waiter, type Waits } from './flight.js';
+import { readaheadChunks } from './readahead.js';
+import type { SourceOutages, WaitedFor } from './source-outages.js';
 import { StrayWhole } from './stray-whole.js';
 import { type StreamSink, WholeStream } from './whole-stream.js';
 
 /** Long enough that a sweep is bound by the network and not by round trips. */
 const FETCH_BYTES_MAX = 1 << 20;
 const FETCH_CHUNKS_MAX = FETCH_BYTES_MAX / CHUNK_BYTES;
-const READAHEAD_BYTES_MAX = 256 * 1024;
-const READAHEAD_CHUNKS_MAX = READAHEAD_BYTES_MAX / CHUNK_BYTES;
-/** For a registry that is away while an image is opened: the caller can ask again. */
+/** For a source that is unavailable while an image is opened: the caller can retry. */
 const OPENING_MS = 60_000;
 /** The same for one that sends the blob whole, for as long as it comes. Within what an attach may take. */
 const OPENING_WHOLE_MS = 150_000;
@@ -57,7 +55,7 @@ interface Streaming {
 export class BlobFetches implements WaitedFor {
   readonly #store: ChunkStore;
   readonly #scheduler: FetchScheduler;
-  readonly #outages: RegistryOutages;
+  readonly #outages: SourceOutages;
   readonly #health: BlobHealth;
   readonly #flights = new Map<number, Flight>();
   readonly #waiters = new Set<Waiter>();
@@ -70,11 +68,11 @@ export class BlobFetches implements WaitedFor {
   /** A flight that continues until then although no read waits for it. */
   #probe: { readonly flight: Flight; readonly untilMs: number } | undefined;
 
-  constructor(store: ChunkStore, scheduler: FetchScheduler, outages: RegistryOutages) {
+  constructor(store: ChunkStore, scheduler: FetchScheduler, outages: SourceOutages) {
     this.#store = store;
     this.#scheduler = scheduler;
     this.#outages = outages;
-    this.#health = new BlobHealth(() => outages.nextSlotMs(store.registry));
+    this.#health = new BlobHealth(() => outages.nextSlotMs(store.key.origin));
   }
 
   get waitingReads(): number {
@@ -108,17 +106,16 @@ export class BlobFetches implements WaitedFor {
   /**
    * Resolves once chunks [first, end) have been here.
    *
-   * @param waitMs - How long a read of a mounted disk may wait; undefined while the image is being opened.
-   * @throws {ObdError} `Unavailable` when the time is up; while opening also what `fetcher.ranges.attempt()` throws;
+   * @throws {ObdError} `Unavailable` when the time is up; while opening also what `fetcher.source.attempt()` throws;
    *   `FailedPrecondition` if it is dismissed.
    */
   async load(
     fetcher: Fetcher,
     first: number,
     end: number,
-    waitMs: number | undefined,
+    { urgency, waitMs }: FetchOptions,
   ): Promise<void> {
-    const flights = this.#flightsFor(fetcher, first, end);
+    const flights = this.#flightsFor(fetcher, first, end, urgency);
     if (flights.length === 0) return;
     const isMounted = waitMs !== undefined;
     const isDead = isMounted && (this.#health.isDead || flights.some((flight) => flight.isDead));
@@ -139,9 +136,9 @@ export class BlobFetches implements WaitedFor {
 
   /** Ends what `fetcher` has under way, except what has arrived and is being stored. */
   dismiss(fetcher: Fetcher): void {
-    const { label, digest } = fetcher.ranges;
+    const { label, key } = fetcher.source;
     const message = `Cannot read ${label}: it was closed meanwhile`;
-    const error = new ObdError(ErrorCodes.FailedPrecondition, message, { digest });
+    const error = new ObdError(ErrorCodes.FailedPrecondition, message, { digest: key.digest });
     for (const waiter of this.#waiters) if (waiter.fetcher === fetcher) waiter.fail(error);
     if (this.#streaming?.fetcher === fetcher) this.#streaming.abort.abort(error);
     for (const flight of new Set(this.#flights.values())) {
@@ -158,7 +155,7 @@ export class BlobFetches implements WaitedFor {
         this.#idle.push(resolve);
       });
     }
-    this.#outages.closed(this.#store.registry, this);
+    this.#outages.closed(this.#store.key.origin, this);
   }
 
   #tellIdle(): void {
@@ -167,19 +164,24 @@ export class BlobFetches implements WaitedFor {
   }
 
   /** The flights that bring what is missing of [first, end), new ones and those under way. */
-  #flightsFor(fetcher: Fetcher, first: number, end: number): Flight[] {
+  #flightsFor(fetcher: Fetcher, first: number, end: number, urgency: Urgency): Flight[] {
     const flights = new Set<Flight>();
     for (let chunk = first; chunk < end; ) {
       const underWay = this.#flights.get(chunk);
-      if (underWay !== undefined) flights.add(underWay);
+      if (underWay !== undefined) {
+        flights.add(underWay);
+        this.#raise(underWay, urgency);
+      }
       if (underWay !== undefined || this.#store.isHere(chunk)) {
         chunk++;
         continue;
       }
       let runEnd = chunk + 1;
       while (runEnd < end && runEnd - chunk < FETCH_CHUNKS_MAX && this.#isMissing(runEnd)) runEnd++;
-      const flight = this.#join(fetcher, chunk, runEnd) ?? this.#takeOff(fetcher, chunk, runEnd);
-      if (runEnd === end) this.#readAhead(flight, chunk);
+      const joined = this.#join(fetcher, chunk, runEnd);
+      if (joined !== undefined) this.#raise(joined, urgency);
+      const flight = joined ?? this.#takeOff(fetcher, chunk, runEnd, urgency);
+      if (runEnd === end && urgency === 'demand') this.#readAhead(flight, chunk);
       flights.add(flight);
       chunk = runEnd;
     }
@@ -190,8 +192,15 @@ export class BlobFetches implements WaitedFor {
     return !this.#store.isHere(chunk) && !this.#flights.has(chunk);
   }
 
-  #takeOff(owner: Fetcher, first: number, end: number): Flight {
-    const flight = new Flight(owner, first, end);
+  /** Makes a prefetch demand if a demand waits for it. */
+  #raise(flight: Flight, urgency: Urgency): void {
+    if (urgency !== 'demand' || flight.urgency === 'demand') return;
+    flight.urgency = 'demand';
+    this.#scheduler.promoted();
+  }
+
+  #takeOff(owner: Fetcher, first: number, end: number, urgency: Urgency): Flight {
+    const flight = new Flight(owner, first, end, urgency);
     for (let chunk = first; chunk < end; chunk++) this.#flights.set(chunk, flight);
     void this.#fly(flight);
     return flight;
@@ -210,19 +219,18 @@ export class BlobFetches implements WaitedFor {
     return undefined;
   }
 
-  /** Lengthens `flight`, which ends with the miss at `first`, as the chunks before it suggest. */
+  /** Fetches chunks behind `flight`, which ends with the miss at `first`: with it, as far as they fit. */
   #readAhead(flight: Flight, first: number): void {
-    if (!this.#store.roomy || flight.state !== 'queued') return;
-    let before = first;
-    while (before > 0 && first - before < READAHEAD_CHUNKS_MAX && !this.#isMissing(before - 1)) {
-      before--;
-    }
-    for (let more = first - before; more > 0; more--) {
-      const { end } = flight;
-      if (end === this.#store.chunks || flight.chunks === FETCH_CHUNKS_MAX) return;
-      if (!this.#isMissing(end)) return;
-      this.#flights.set(end, flight);
-      flight.end++;
+    if (!this.#store.hasSpace || flight.state !== 'queued') return;
+    const count = readaheadChunks(first, (chunk) => this.#isMissing(chunk));
+    let end = flight.end;
+    const endMax = Math.min(end + count, this.#store.chunks);
+    while (end < endMax && this.#isMissing(end)) end++;
+    const ownEnd = Math.min(end, flight.first + FETCH_CHUNKS_MAX);
+    for (; flight.end < ownEnd; flight.end++) this.#flights.set(flight.end, flight);
+    // A failing source has one attempt at a time, for reads.
+    if (ownEnd < end && !this.#health.isFailing) {
+      this.#takeOff(flight.owner, ownEnd, end, 'prefetch');
     }
   }
 
@@ -231,7 +239,7 @@ export class BlobFetches implements WaitedFor {
     while (!flight.isOver && !flight.isParked) {
       if (this.#health.holdsBack(flight)) await this.#health.turn(flight);
       if (flight.isOver || this.#park(flight)) break;
-      await this.#scheduler.run(this, () => this.#attempt(flight));
+      await this.#scheduler.run(this, flight, () => this.#attempt(flight));
     }
     this.#health.gaveUp(flight);
   }
@@ -247,20 +255,25 @@ export class BlobFetches implements WaitedFor {
 
   async #attempt(flight: Flight): Promise<void> {
     // Much may have happened while it waited for its slot.
-    if (flight.isOver || this.#health.holdsBack(flight)) return;
+    if (flight.isOver) return;
+    if (this.#health.holdsBack(flight)) {
+      if (flight.isOptional) this.#abandon(flight);
+      return;
+    }
     if (this.#streaming !== undefined && flight.first >= this.#streaming.stream.position) return;
     flight.state = 'fetching';
     const fetcher = flight.nextFetcher();
     const abort = new AbortController();
     flight.abort = abort;
-    const fill = this.#fillOf(flight);
+    const fill = flight.nextFill(this.#store.sizeBytes);
     fetcher.onRequest();
     const startedMs = performance.now();
     try {
-      const options = { signal: abort.signal, after: flight.lastError };
-      const whole = await fetcher.ranges.attempt(fill, options);
+      const { urgency, lastError } = flight;
+      const options = { signal: abort.signal, after: lastError, urgency };
+      const whole = await fetcher.source.attempt(fill, options);
       if (whole !== undefined) {
-        const stray = this.#stray.errorOf(whole, fetcher.ranges, startedMs);
+        const stray = this.#stray.errorOf(whole, fetcher.source, startedMs);
         if (stray === undefined && !abort.signal.aborted) {
           return await this.#takeWhole(whole, flight, fetcher);
         }
@@ -278,18 +291,6 @@ export class BlobFetches implements WaitedFor {
     } catch (error) {
       if (!abort.signal.aborted) await this.#failed(flight, fetcher, fill, error);
     }
-  }
-
-  #fillOf(flight: Flight): RangeFill {
-    const offset = flight.first * CHUNK_BYTES;
-    const end = Math.min(flight.end * CHUNK_BYTES, this.#store.sizeBytes);
-    const fill = new RangeFill(Buffer.alloc(end - offset), offset, flight.floor);
-    if (flight.rest !== undefined) {
-      fill.bytes.set(flight.rest);
-      fill.filled = flight.rest.length;
-      flight.rest = undefined;
-    }
-    return fill;
   }
 
   async #failed(flight: Flight, fetcher: Fetcher, fill: RangeFill, error: unknown): Promise<void> {
@@ -312,7 +313,7 @@ export class BlobFetches implements WaitedFor {
       this.#health.gaveUp(flight);
     } else {
       this.#health.failed(flight, error);
-      this.#outages.failed(this.#store.registry, this, error);
+      this.#outages.failed(this.#store.key.origin, this, error);
     }
     if (flight.waiters.size > 0 || flight.isOver) return;
     const probe = this.#probe;
@@ -338,7 +339,7 @@ export class BlobFetches implements WaitedFor {
   }
 
   /** Takes the blob that was sent in place of the flight's range, unless it comes already. */
-  async #takeWhole(whole: WholeBlob, flight: Flight, fetcher: Fetcher): Promise<void> {
+  async #takeWhole(whole: WholeAnswer, flight: Flight, fetcher: Fetcher): Promise<void> {
     if (this.#streaming !== undefined) {
       whole.cutOff();
       flight.state = 'queued';
@@ -346,7 +347,7 @@ export class BlobFetches implements WaitedFor {
       this.#streaming.parked.add(flight);
       return;
     }
-    const stream = new WholeStream(fetcher.ranges, this.#sinkFor(fetcher));
+    const stream = new WholeStream(fetcher.source, this.#sinkFor(fetcher));
     // The stream has the connection from now on: the flight's end does not end it.
     const streaming = { stream, fetcher, abort: flight.abort, parked: new Set([flight]) };
     flight.abort = new AbortController();
@@ -370,7 +371,8 @@ export class BlobFetches implements WaitedFor {
     }
     for (const parked of streaming.parked) {
       parked.isParked = false;
-      void this.#fly(parked);
+      if (parked.isOptional) this.#abandon(parked);
+      else void this.#fly(parked);
     }
     this.#tellIdle();
   }
@@ -378,7 +380,7 @@ export class BlobFetches implements WaitedFor {
   #sinkFor(fetcher: Fetcher): StreamSink {
     const store = this.#store;
     let unaskedBytes = store.unaskedBytesMax;
-    const keepsMore = () => store.roomy && unaskedBytes > 0;
+    const keepsMore = () => store.hasSpace && unaskedBytes > 0;
     return {
       sizeBytes: store.sizeBytes,
       wants: (chunk) => !store.isHere(chunk) && (this.#flights.has(chunk) || keepsMore()),
@@ -395,7 +397,7 @@ export class BlobFetches implements WaitedFor {
         await store.keep(first, bytes);
         for (let chunk = first; chunk < end; chunk++) this.#landIfHere(this.#flights.get(chunk));
       },
-      drop: (first, end) => store.drop(first, end),
+      invalidate: (first, end) => store.invalidate(first, end),
       damaged: (chunk) => store.damaged(chunk),
     };
   }
@@ -412,7 +414,7 @@ export class BlobFetches implements WaitedFor {
 
   #succeeded(flight: Flight): void {
     this.#health.succeeded(flight);
-    this.#outages.succeeded(this.#store.registry, this);
+    this.#outages.succeeded(this.#store.key.origin, this);
   }
 
   #land(flight: Flight): void {
@@ -444,7 +446,7 @@ export class BlobFetches implements WaitedFor {
     const waiters = [...flight.waiters];
     if (!this.#over(flight)) return;
     flight.abort.abort();
-    const by = this.#takeOff(waiters[0]!.fetcher, first, end);
+    const by = this.#takeOff(waiters[0]!.fetcher, first, end, flight.urgency);
     for (const waiter of waiters) waiter.moved(flight, by);
   }
 
@@ -466,7 +468,7 @@ export class BlobFetches implements WaitedFor {
     if (isComing || waiter.waitMs < WAITING_MS_MIN) return 0;
     if (this.#health.lastSuccessMs > waiter.startedMs) return 0;
     this.#health.expired();
-    this.#outages.failed(this.#store.registry, this, waiter.lastError ?? noAnswer(waiter));
+    this.#outages.failed(this.#store.key.origin, this, waiter.lastError ?? noAnswer(waiter));
     return 0;
   }
 
@@ -491,6 +493,6 @@ export class BlobFetches implements WaitedFor {
   }
 }
 
-function noAnswer({ fetcher: { ranges } }: Waiter): ObdError {
-  return new ObdError(ErrorCodes.Unavailable, `Cannot read ${ranges.label}: there is no answer`);
+function noAnswer({ fetcher: { source } }: Waiter): ObdError {
+  return new ObdError(ErrorCodes.Unavailable, `Cannot read ${source.label}: there is no answer`);
 }

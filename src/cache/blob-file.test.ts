@@ -12,7 +12,11 @@ import { CHUNK_BYTES } from './chunk-set.js';
 
 const CHUNKS = 5;
 const BYTES = distinctBytes((CHUNKS - 1) * CHUNK_BYTES + 1000);
-const BLOB = { digest: `sha256:${'c'.repeat(64)}`, sizeBytes: BYTES.length };
+const BLOB = {
+  origin: 'registry.example',
+  digest: `sha256:${'c'.repeat(64)}`,
+  sizeBytes: BYTES.length,
+};
 const SEEDS = Number(process.env['FUZZ_SEEDS'] ?? 80);
 
 const fileBytes = BlobFile.fileBytes(BLOB.sizeBytes);

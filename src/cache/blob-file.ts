@@ -32,13 +32,14 @@
  */
 
 import { systemCode } from '../errors.js';
-import { type BlobIdentity, encodeSlot, PAGE_BYTES, parseSlot, slotBytes } from './blob-slot.js';
+import type { BlobKey } from './blob-key.js';
+import { encodeSlot, PAGE_BYTES, parseSlot, slotBytes } from './blob-slot.js';
 import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
 import type { DurableFile } from './durable-file.js';
 
 export class BlobFile {
   readonly chunks: ChunkSet;
-  readonly #blob: BlobIdentity;
+  readonly #blob: BlobKey;
   readonly #file: DurableFile;
   /** Sequence numbers of the slot written last, and of the newest slot that a successful sync covers. */
   #sequence: number;
@@ -52,7 +53,7 @@ export class BlobFile {
   readonly #stores = new Set<Promise<void>>();
   #hasSlots = false;
 
-  private constructor(file: DurableFile, blob: BlobIdentity, chunks: ChunkSet, sequence: number) {
+  private constructor(file: DurableFile, blob: BlobKey, chunks: ChunkSet, sequence: number) {
     this.#file = file;
     this.#blob = blob;
     this.chunks = chunks;
@@ -73,7 +74,7 @@ export class BlobFile {
   }
 
   /** Over a new file of zeroes. */
-  static fresh(file: DurableFile, blob: BlobIdentity): BlobFile {
+  static fresh(file: DurableFile, blob: BlobKey): BlobFile {
     return new BlobFile(file, blob, new ChunkSet(chunkCount(blob.sizeBytes)), 0);
   }
 
@@ -82,7 +83,7 @@ export class BlobFile {
    *
    * @returns The reason as a string, if the file cannot be used.
    */
-  static reopen(file: DurableFile, blob: BlobIdentity): BlobFile | string {
+  static reopen(file: DurableFile, blob: BlobKey): BlobFile | string {
     const expected = BlobFile.fileBytes(blob.sizeBytes);
     if (file.sizeBytes !== expected) return `it has ${file.sizeBytes} bytes, not ${expected}`;
     const chunks = new ChunkSet(chunkCount(blob.sizeBytes));

@@ -2,15 +2,18 @@
  * Decides when fetches of a failing blob are retried.
  *
  * While the blob is healthy, every flight starts at once. From the first failure to the next success, the whole blob has
- * one attempt at a time, with pauses that double up to BACKOFF_MS_MAX: hundreds of waiting reads ask a failing registry
+ * one attempt at a time, with pauses that double up to BACKOFF_MS_MAX: hundreds of waiting reads ask a failing source
  * no more often than one. Flights take turns, and each also waits for its own back-off, so that a range that always
  * fails does not block the others.
  */
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
-import { BACKOFF_MS_MAX, RETRY_AFTER_MS_MAX } from '../registry/registry-limits.js';
 import type { Flight } from './flight.js';
 
 const BACKOFF_MS = 200;
+/** Longer pauses would use up a read's deadline in a few attempts. */
+const BACKOFF_MS_MAX = 5_000;
+/** A source may ask for an hour; the read retries, or fails, sooner. */
+const RETRY_AFTER_MS_MAX = 30_000;
 
 export class BlobHealth {
   /** A read has waited in vain for a whole deadline, and no attempt has succeeded since. */
@@ -22,13 +25,13 @@ export class BlobHealth {
   #resumeAtMs = 0;
   /** The flight that has the one attempt of a failing blob. */
   #granted: Flight | undefined;
-  /** When the registry may have this blob's next attempt; undefined before one is ready. */
+  /** When this blob's next attempt may start; undefined before one is ready. */
   #slotMs: number | undefined;
   readonly #turns = new Map<Flight, () => void>();
   #timer: NodeJS.Timeout | undefined;
   readonly #nextSlotMs: () => number;
 
-  /** @param nextSlotMs - Takes the registry's next attempt: now or later. */
+  /** @param nextSlotMs - Takes the next attempt at the blob's origin: now or later. */
   constructor(nextSlotMs: () => number) {
     this.#nextSlotMs = nextSlotMs;
   }

@@ -18,14 +18,14 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { promisify } from 'node:util';
 import { BlobDouble, gone } from '../../test/support/blob-double.js';
-import { startReadingThreads, withReadingThreads } from '../../test/support/blob-readers.js';
+import { withReadingThreads } from '../../test/support/blob-readers.js';
 import { seededRandom } from '../../test/support/cache-crashing-file.js';
 import {
   blobFiles,
   cacheDirectory,
   removeCacheDirectories,
 } from '../../test/support/cache-directories.js';
-import { assertReads, CONTENT, ROOM, withCache } from '../../test/support/cache-scene.js';
+import { assertReads, CONTENT, OpenBlob, ROOM, withCache } from '../../test/support/cache-scene.js';
 import { ErrorCodes } from '../errors.js';
 import { BlobFile } from './blob-file.js';
 import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
@@ -39,29 +39,37 @@ const chunkAt = (chunk: number) => ({ offset: chunk * CHUNK_BYTES, length: CHUNK
 test('threads that read all of a blob at once fetch each chunk once', async () => {
   await withCache(async (cache) => {
     const blob = new BlobDouble(CONTENT);
-    await withReadingThreads(cache, blob, 3, async (threads) => {
-      await Promise.all(
-        threads.map((thread) => thread.call('read', { offset: 0, length: CONTENT.length })),
-      );
-      assert.equal(blob.requestedBytes, CONTENT.length);
-      for (const thread of threads) assert.ok(await thread.call('readLocal', chunkAt(7)));
-    });
+    await withReadingThreads(
+      () => cache.openBlob(blob),
+      3,
+      async (threads) => {
+        await Promise.all(
+          threads.map((thread) => thread.call('read', { offset: 0, length: CONTENT.length })),
+        );
+        assert.equal(blob.requestedBytes, CONTENT.length);
+        for (const thread of threads) assert.ok(await thread.call('readLocal', chunkAt(7)));
+      },
+    );
   });
 });
 
 test('threads that read and drop the same chunks see the bytes, and the count stays right', async () => {
   await withCache(async (cache) => {
     const blob = new BlobDouble(CONTENT);
-    const own = await cache.openBlob(blob);
-    const chunks = new ChunkSet(CHUNKS, own.share().chunks);
-    await withReadingThreads(cache, blob, 4, async (threads) => {
-      const busy = threads.map((thread, i) => {
-        const how = { seed: i, reads: 300, forgetShare: 0.1, parallel: 4 };
-        return thread.call('readAtRandom', how);
-      });
-      for (let i = 0; i < 50; i++) await assertReads(own, i * 1000, 100_000);
-      await Promise.all(busy);
-    });
+    const own = await OpenBlob.open(cache, blob);
+    const chunks = new ChunkSet(CHUNKS, own.handle.share().chunks);
+    await withReadingThreads(
+      () => cache.openBlob(blob),
+      4,
+      async (threads) => {
+        const busy = threads.map((thread, i) => {
+          const how = { seed: i, reads: 300, forgetShare: 0.1, parallel: 4 };
+          return thread.call('readAtRandom', how);
+        });
+        for (let i = 0; i < 50; i++) await assertReads(own, i * 1000, 100_000);
+        await Promise.all(busy);
+      },
+    );
     const here = Array.from({ length: CHUNKS }, (_, chunk) => chunk).filter((c) => chunks.has(c));
     assert.equal(chunks.count, here.length);
     await assertReads(own, 0, CONTENT.length);
@@ -72,41 +80,49 @@ test('threads that read and drop the same chunks see the bytes, and the count st
 test('what a thread forgets it misses, until it is fetched again', async () => {
   await withCache(async (cache, directory, faults) => {
     const blob = new BlobDouble(CONTENT);
-    await withReadingThreads(cache, blob, 2, async ([one, other]) => {
-      await one!.call('read', { offset: 0, length: CONTENT.length });
-      const [path = ''] = blobFiles(directory);
-      const file = openSync(path, 'r+');
-      writeSync(file, Buffer.alloc(CHUNK_BYTES), 0, CHUNK_BYTES, 5 * CHUNK_BYTES);
-      closeSync(file);
-      await assert.rejects(other!.call('read', chunkAt(5)), /\[327680/);
-      const before = blob.requests.length;
-      assert.equal(await one!.call('forget', { offset: 5 * CHUNK_BYTES + 10, length: 1 }), true);
-      assert.equal(await one!.call('readLocal', chunkAt(5)), false);
-      assert.equal(
-        await other!.call('readLocal', chunkAt(5)),
-        false,
-        'the other one sees that too',
-      );
-      assert.ok(await other!.call('readLocal', chunkAt(6)));
-      await Promise.all([one!.call('read', chunkAt(5)), other!.call('read', chunkAt(5))]);
-      assert.equal(blob.requests.length, before + 1);
-      assert.deepEqual(
-        faults.map(({ code }) => code),
-        [ErrorCodes.Corrupt],
-      );
-    });
+    await withReadingThreads(
+      () => cache.openBlob(blob),
+      2,
+      async ([one, other]) => {
+        await one!.call('read', { offset: 0, length: CONTENT.length });
+        const [path = ''] = blobFiles(directory);
+        const file = openSync(path, 'r+');
+        writeSync(file, Buffer.alloc(CHUNK_BYTES), 0, CHUNK_BYTES, 5 * CHUNK_BYTES);
+        closeSync(file);
+        await assert.rejects(other!.call('read', chunkAt(5)), /\[327680/);
+        const before = blob.requests.length;
+        assert.equal(await one!.call('forget', { offset: 5 * CHUNK_BYTES + 10, length: 1 }), true);
+        assert.equal(await one!.call('readLocal', chunkAt(5)), false);
+        assert.equal(
+          await other!.call('readLocal', chunkAt(5)),
+          false,
+          'the other one sees that too',
+        );
+        assert.ok(await other!.call('readLocal', chunkAt(6)));
+        await Promise.all([one!.call('read', chunkAt(5)), other!.call('read', chunkAt(5))]);
+        assert.equal(blob.requests.length, before + 1);
+        assert.deepEqual(
+          faults.map(({ code }) => code),
+          [ErrorCodes.Corrupt],
+        );
+      },
+    );
   });
 });
 
 test('what the disk does not give back is fetched again', async () => {
   await withCache(async (cache, directory, faults) => {
     const blob = new BlobDouble(CONTENT);
-    await withReadingThreads(cache, blob, 1, async ([thread]) => {
-      await thread!.call('read', { offset: 0, length: CONTENT.length });
-      truncateSync(blobFiles(directory)[0] ?? '', 20 * CHUNK_BYTES);
-      await thread!.call('read', { offset: 0, length: CONTENT.length });
-      assert.ok(faults.length > 0 && faults.every(({ code }) => code === ErrorCodes.Io));
-    });
+    await withReadingThreads(
+      () => cache.openBlob(blob),
+      1,
+      async ([thread]) => {
+        await thread!.call('read', { offset: 0, length: CONTENT.length });
+        truncateSync(blobFiles(directory)[0] ?? '', 20 * CHUNK_BYTES);
+        await thread!.call('read', { offset: 0, length: CONTENT.length });
+        assert.ok(faults.length > 0 && faults.every(({ code }) => code === ErrorCodes.Io));
+      },
+    );
   });
 });
 
@@ -114,36 +130,48 @@ test('what the disk does not give back is fetched again', async () => {
 async function readWhileEvicting(directory: string, readsPerThread: number): Promise<void> {
   const path = join(directory, 'blob');
   const digest = `sha256:${'d'.repeat(64)}`;
-  const identity = { registry: 'registry.example', digest, sizeBytes: CONTENT.length };
+  const key = { origin: 'registry.example', digest, sizeBytes: CONTENT.length };
   const disk = await LocalDurableFile.create(path, BlobFile.fileBytes(CONTENT.length));
-  const file = BlobFile.fresh(disk, identity);
+  const file = BlobFile.fresh(disk, key);
   await file.store(0, CONTENT);
-  const share = { ...identity, label: 'blob', fd: file.fd, chunks: file.chunks.memory };
-  const threads = startReadingThreads(share, 2, async (offset, length) => {
-    const first = Math.floor(offset / CHUNK_BYTES);
-    const end = Math.ceil((offset + length) / CHUNK_BYTES) * CHUNK_BYTES;
-    await file.store(first, CONTENT.subarray(first * CHUNK_BYTES, end));
-  });
-  let isReading = true;
-  const how = { reads: readsPerThread, forgetShare: 0, parallel: 4 };
-  const all = Promise.all(
-    threads.map(({ thread }, seed) => thread.call('readAtRandom', { ...how, seed })),
-  ).finally(() => {
-    isReading = false;
-  });
+  const share = { key, label: 'blob', fd: file.fd, chunks: file.chunks.memory };
+  const link = {
+    share: () => share,
+    fetch: async (offset: number, length: number) => {
+      const first = Math.floor(offset / CHUNK_BYTES);
+      const end = Math.ceil((offset + length) / CHUNK_BYTES) * CHUNK_BYTES;
+      await file.store(first, CONTENT.subarray(first * CHUNK_BYTES, end));
+      return undefined;
+    },
+    invalidated: () => {},
+    unreadable: assert.fail,
+    close: () => {},
+  };
   try {
-    const random = seededRandom(7);
-    let evictions = 0;
-    for (; isReading; evictions++) {
-      const chunks = Array.from({ length: CHUNKS }, (_, chunk) => chunk);
-      await file.evict(chunks.filter(() => random() < 0.1));
-      // Out of the page cache too, so that some reads are direct.
-      if (evictions % 8 === 0) await dropPageCache(path);
-    }
-    await all;
-    assert.ok(evictions > 10, `${evictions} evictions`);
+    await withReadingThreads(
+      async () => link,
+      2,
+      async (threads) => {
+        let isReading = true;
+        const how = { reads: readsPerThread, forgetShare: 0, parallel: 4 };
+        const all = Promise.all(
+          threads.map((thread, seed) => thread.call('readAtRandom', { ...how, seed })),
+        ).finally(() => {
+          isReading = false;
+        });
+        const random = seededRandom(7);
+        let evictions = 0;
+        for (; isReading; evictions++) {
+          const chunks = Array.from({ length: CHUNKS }, (_, chunk) => chunk);
+          await file.evict(chunks.filter(() => random() < 0.1));
+          // Out of the page cache too, so that some reads are direct.
+          if (evictions % 8 === 0) await dropPageCache(path);
+        }
+        await all;
+        assert.ok(evictions > 10, `${evictions} evictions`);
+      },
+    );
   } finally {
-    await Promise.all(threads.map(({ worker }) => worker.terminate()));
     await file.close();
   }
 }
@@ -175,12 +203,16 @@ test('where the cache has no room, threads are served from memory', async () => 
   ]) {
     await withCache(async (cache) => {
       const blob = new BlobDouble(CONTENT);
-      await withReadingThreads(cache, blob, 2, async (threads) => {
-        const how = { reads: 60, forgetShare: 0.1, parallel: 2 };
-        await Promise.all(
-          threads.map((thread, seed) => thread.call('readAtRandom', { ...how, seed })),
-        );
-      });
+      await withReadingThreads(
+        () => cache.openBlob(blob),
+        2,
+        async (threads) => {
+          const how = { reads: 60, forgetShare: 0.1, parallel: 2 };
+          await Promise.all(
+            threads.map((thread, seed) => thread.call('readAtRandom', { ...how, seed })),
+          );
+        },
+      );
     }, options);
   }
 });
@@ -189,17 +221,21 @@ test('where the cache has no room, what one thread forgets no other reads from i
   await withCache(
     async (cache) => {
       const blob = new BlobDouble(CONTENT);
-      await withReadingThreads(cache, blob, 2, async ([one, other]) => {
-        await Promise.all([one!.call('load', chunkAt(5)), other!.call('load', chunkAt(5))]);
-        assert.ok(await other!.call('readLocal', chunkAt(5)), 'it is in the memory of both');
-        await one!.call('forget', chunkAt(5));
-        // After what one has told the cache.
-        await one!.call('load', chunkAt(6));
-        assert.equal(await other!.call('readLocal', chunkAt(5)), false);
-        const before = blob.requests.length;
-        await other!.call('read', chunkAt(5));
-        assert.equal(blob.requests.length, before + 1);
-      });
+      await withReadingThreads(
+        () => cache.openBlob(blob),
+        2,
+        async ([one, other]) => {
+          await Promise.all([one!.call('load', chunkAt(5)), other!.call('load', chunkAt(5))]);
+          assert.ok(await other!.call('readLocal', chunkAt(5)), 'it is in the memory of both');
+          await one!.call('forget', chunkAt(5));
+          // After what one has told the cache.
+          await one!.call('load', chunkAt(6));
+          assert.equal(await other!.call('readLocal', chunkAt(5)), false);
+          const before = blob.requests.length;
+          await other!.call('read', chunkAt(5));
+          assert.equal(blob.requests.length, before + 1);
+        },
+      );
     },
     { capacityBytes: 0, reserveBytes: 0 },
   );
@@ -208,15 +244,19 @@ test('where the cache has no room, what one thread forgets no other reads from i
 test('an error of the registry arrives as what it is', async () => {
   await withCache(async (cache) => {
     const blob = new BlobDouble(CONTENT);
-    await withReadingThreads(cache, blob, 1, async ([thread]) => {
-      blob.before = gone;
-      await assert.rejects(thread!.call('read', chunkAt(0)), {
-        name: 'ObdError',
-        code: ErrorCodes.NotFound,
-        message: 'Cannot read: the registry double does not have it',
-      });
-      blob.before = async () => {};
-      await thread!.call('read', chunkAt(0));
-    });
+    await withReadingThreads(
+      () => cache.openBlob(blob),
+      1,
+      async ([thread]) => {
+        blob.before = gone;
+        await assert.rejects(thread!.call('read', chunkAt(0)), {
+          name: 'ObdError',
+          code: ErrorCodes.NotFound,
+          message: 'Cannot read: the registry double does not have it',
+        });
+        blob.before = async () => {};
+        await thread!.call('read', chunkAt(0));
+      },
+    );
   });
 });

@@ -2,8 +2,8 @@
  * Per-thread read handle for a cached blob.
  *
  * All threads share the cache file's descriptor and the set of chunks in it (chunk-set.ts), so a hit needs no other
- * thread. A miss goes through a BlobLink to the thread that owns the cache. Chunks that found no room on the disk are in
- * the memory of each thread that requested them.
+ * thread. A miss goes through a BlobLink to the thread that owns the cache. Each thread that requested chunks without
+ * space on the disk keeps copies of them in its memory.
  *
  * Cost of a hit: two loads of the generation, two look-ups of each chunk's bits, and one preadv2. Reads that overlap an
  * eviction start over (chunk-set.ts).
@@ -11,15 +11,17 @@
 import { messageOf } from '../errors.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
 import { ResidentFile } from '../io/resident-file.js';
-import type { BlobIdentity } from './blob-slot.js';
-import type { BlobName } from './cache-directory.js';
+import type { BlobKey } from './blob-key.js';
 import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
-import type { HeldChunks, HeldCopies } from './held-chunks.js';
+import type { FetchOptions } from './flight.js';
+import type { OverflowChunks, OverflowCopies } from './overflow-chunks.js';
 
 /** Describes an open blob of the cache to another thread. Valid while the blob stays open in the cache. */
-export interface BlobShare extends BlobName, BlobIdentity {
+export interface BlobShare {
+  readonly key: BlobKey;
+  /** For messages. */
   readonly label: string;
-  /** Open for reading; undefined where there was no room for a file. */
+  /** Open for reading; undefined where the disk had no space for a file. */
   readonly fd: number | undefined;
   /** The memory of the ChunkSet. */
   readonly chunks: SharedArrayBuffer;
@@ -29,50 +31,43 @@ export interface BlobShare extends BlobName, BlobIdentity {
 export interface BlobLink {
   /**
    * Resolves once the range is in the cache file, or in memory.
-   * @param waitMs - How long it may take; undefined while an image is opened.
-   * @returns Copies of what is in memory, for another thread than the cache's.
+   *
+   * @returns Copies of the chunks that are in the cache's memory; undefined if the blob was closed meanwhile.
    * @throws {ObdError} what fetching throws.
    */
-  fetch(
-    offset: number,
-    length: number,
-    waitMs: number | undefined,
-  ): Promise<HeldCopies | undefined>;
+  fetch(offset: number, length: number, options: FetchOptions): Promise<OverflowCopies | undefined>;
   /** The chunks of that range failed a check; the reader has removed them from the set. */
-  distrusted(offset: number, length: number): void;
+  invalidated(offset: number, length: number): void;
   /** The disk cannot read that range; the reader has removed its chunks from the set. */
-  lost(offset: number, length: number, problem: string): void;
-  /** The reader reads no more. Sent once. */
-  closed(): void;
+  unreadable(offset: number, length: number, problem: string): void;
+  /** Ends the reader's fetches. Called once. */
+  close(): void;
 }
 
 export class BlobReader implements RandomAccessFile {
   readonly label: string;
   readonly sizeBytes: number;
-  readonly #blob: BlobShare;
+  readonly #key: BlobKey;
   readonly #chunks: ChunkSet;
   readonly #file: ResidentFile | undefined;
-  readonly #held: HeldChunks;
-  /** Whether #held has copies for this thread, rather than being the cache's own. */
-  readonly #holdsCopies: boolean;
+  readonly #overflow: OverflowChunks;
   readonly #link: BlobLink;
   /** The generation in which every block that #file has in memory was read, or its load began. */
   #generation: number;
   #closed = false;
 
   /**
-   * @param held - On the cache's thread its own; on any other one of that thread.
+   * @param overflow - The copies that this thread's readers share.
    * @throws system errors.
    */
-  constructor(blob: BlobShare, held: HeldChunks, holdsCopies: boolean, link: BlobLink) {
-    this.label = blob.label;
-    this.sizeBytes = blob.sizeBytes;
-    this.#blob = blob;
-    this.#chunks = new ChunkSet(Math.ceil(blob.sizeBytes / CHUNK_BYTES), blob.chunks);
+  constructor({ key, label, fd, chunks }: BlobShare, overflow: OverflowChunks, link: BlobLink) {
+    this.label = label;
+    this.sizeBytes = key.sizeBytes;
+    this.#key = key;
+    this.#chunks = new ChunkSet(Math.ceil(key.sizeBytes / CHUNK_BYTES), chunks);
     this.#generation = this.#chunks.generation;
-    this.#file = blob.fd === undefined ? undefined : new ResidentFile(blob.fd, blob.digest);
-    this.#held = held;
-    this.#holdsCopies = holdsCopies;
+    this.#file = fd === undefined ? undefined : new ResidentFile(fd, key.digest);
+    this.#overflow = overflow;
     this.#link = link;
   }
 
@@ -85,7 +80,7 @@ export class BlobReader implements RandomAccessFile {
       this.#enterGeneration();
       let isRead: boolean;
       if (this.#chunks.hasAll(first, end)) isRead = this.#readFile(target, offset);
-      else isRead = this.#held.isEmpty ? false : this.#readMixed(target, offset, end);
+      else isRead = this.#overflow.isEmpty ? false : this.#readMixed(target, offset, end);
       if (this.#chunks.generation !== this.#generation) continue;
       if (isRead) this.#chunks.touch(first, end);
       return isRead;
@@ -94,25 +89,25 @@ export class BlobReader implements RandomAccessFile {
 
   /**
    * Call it before checking bits. Invalidates blocks in memory that an eviction may have turned into zeroes, and copies of
-   * chunks that may have been dropped as wrong.
+   * chunks that another reader may have invalidated.
    */
   #enterGeneration(): void {
     const { generation } = this.#chunks;
     if (generation === this.#generation) return;
     this.#generation = generation;
     this.#file?.forgetAll();
-    if (this.#holdsCopies) this.#held.dropAll(this.#blob);
+    this.#overflow.deleteAll(this.#key);
   }
 
-  /** Reads chunk by chunk, because some may be held in memory. */
+  /** Reads chunk by chunk, because some may be in memory only. */
   #readMixed(target: Uint8Array, offset: number, endChunk: number): boolean {
     for (let at = offset; at < offset + target.length; ) {
       const chunk = Math.floor(at / CHUNK_BYTES);
       const start = chunk * CHUNK_BYTES;
       const to = chunk + 1 === endChunk ? offset + target.length : start + CHUNK_BYTES;
       const part = target.subarray(at - offset, to - offset);
-      const held = this.#held.find(this.#blob, chunk);
-      if (held !== undefined) part.set(held.subarray(at - start, to - start));
+      const inMemory = this.#overflow.find(this.#key, chunk);
+      if (inMemory !== undefined) part.set(inMemory.subarray(at - start, to - start));
       else if (!this.#chunks.has(chunk) || !this.#readFile(part, at)) return false;
       at = to;
     }
@@ -123,15 +118,15 @@ export class BlobReader implements RandomAccessFile {
     try {
       return this.#file!.readNow(target, offset);
     } catch (error) {
-      this.#lose(offset, target.length, error);
+      this.#invalidateUnreadable(offset, target.length, error);
       return false;
     }
   }
 
-  /** Drops a range that the disk cannot read: the registry has another copy. */
-  #lose(offset: number, length: number, error: unknown): void {
-    this.#drop(offset, length);
-    this.#link.lost(offset, length, messageOf(error));
+  /** Invalidates a range that the disk cannot read: the source has another copy. */
+  #invalidateUnreadable(offset: number, length: number, error: unknown): void {
+    this.#invalidate(offset, length);
+    this.#link.unreadable(offset, length, messageOf(error));
   }
 
   async load(offset: number, length: number, deadlineMs?: number): Promise<void> {
@@ -141,19 +136,19 @@ export class BlobReader implements RandomAccessFile {
     const first = Math.floor(offset / CHUNK_BYTES);
     const end = Math.ceil((offset + length) / CHUNK_BYTES);
     for (let chunk = first; chunk < end; chunk++) {
-      if (this.#chunks.has(chunk) || this.#held.find(this.#blob, chunk) !== undefined) continue;
+      if (this.#chunks.has(chunk) || this.#overflow.find(this.#key, chunk) !== undefined) continue;
       const waitMs = deadlineMs === undefined ? undefined : deadlineMs - performance.now();
-      this.#hold(await this.#link.fetch(offset, length, waitMs));
+      this.#keepCopies(await this.#link.fetch(offset, length, { urgency: 'demand', waitMs }));
       return;
     }
     await Promise.all(this.#runsOf(first, end).map((run) => this.#loadFile(run.first, run.end)));
   }
 
-  #hold(copies: HeldCopies | undefined): void {
+  #keepCopies(copies: OverflowCopies | undefined): void {
     if (copies === undefined || this.#closed) return;
     this.#enterGeneration();
     if (copies.generation !== this.#generation) return;
-    for (const { chunk, bytes } of copies.chunks) this.#held.hold(this.#blob, chunk, bytes);
+    for (const { chunk, bytes } of copies.chunks) this.#overflow.add(this.#key, chunk, bytes);
   }
 
   /** The runs of [first, end) that are in the file. Holes are left out: later stores may fill them. */
@@ -174,25 +169,25 @@ export class BlobReader implements RandomAccessFile {
     try {
       await this.#file!.load(offset, length);
     } catch (error) {
-      if (!this.#closed) this.#lose(offset, length, error);
+      if (!this.#closed) this.#invalidateUnreadable(offset, length, error);
     }
   }
 
-  /** True: the registry has another copy. */
+  /** True: the source has another copy. */
   forget(offset: number, length: number): boolean {
     this.#check(offset, length);
     if (length === 0) return true;
-    this.#drop(offset, length);
-    this.#link.distrusted(offset, length);
+    this.#invalidate(offset, length);
+    this.#link.invalidated(offset, length);
     return true;
   }
 
-  /** Drops the chunks that the range touches. */
-  #drop(offset: number, length: number): void {
+  /** Removes the chunks that the range touches. */
+  #invalidate(offset: number, length: number): void {
     const first = Math.floor(offset / CHUNK_BYTES);
     const end = Math.ceil((offset + length) / CHUNK_BYTES);
     for (let chunk = first; chunk < end; chunk++) {
-      this.#held.drop(this.#blob, chunk);
+      this.#overflow.delete(this.#key, chunk);
       this.#chunks.delete(chunk);
     }
     this.#file?.forget(first * CHUNK_BYTES, (end - first) * CHUNK_BYTES);
@@ -202,8 +197,8 @@ export class BlobReader implements RandomAccessFile {
     if (this.#closed) return;
     this.#closed = true;
     this.#file?.close();
-    if (this.#holdsCopies) this.#held.dropAll(this.#blob);
-    this.#link.closed();
+    this.#overflow.deleteAll(this.#key);
+    this.#link.close();
   }
 
   #check(offset: number, length: number): void {

@@ -9,6 +9,7 @@ import { encodeSlot, PAGE_BYTES, parseSlot, slotBytes } from './blob-slot.js';
 import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
 
 const blobOf = (chunks: number, hex = 'a') => ({
+  origin: 'registry.example',
   digest: `sha256:${hex.repeat(64)}`,
   sizeBytes: chunks * CHUNK_BYTES,
 });

@@ -8,6 +8,7 @@
  * docs/formats/block-cache.md has the file around it.
  */
 import { crc32c } from '@node-rs/crc32';
+import { type BlobKey, nameOfDigest } from './blob-key.js';
 import { CHUNK_BYTES, type ChunkSet } from './chunk-set.js';
 
 const MAGIC = Buffer.from('obdcache', 'latin1');
@@ -19,19 +20,13 @@ const CRC_BYTES = 4;
 /** The unit in which disks and file systems write: a slot shares none with its neighbours. */
 export const PAGE_BYTES = 4096;
 
-export interface BlobIdentity {
-  /** `sha256:` and 64 hexadecimal digits. */
-  readonly digest: string;
-  readonly sizeBytes: number;
-}
-
 export function slotBytes(chunks: number): number {
   const used = BITMAP_AT + Math.ceil(chunks / 8) + CRC_BYTES;
   return Math.ceil(used / PAGE_BYTES) * PAGE_BYTES;
 }
 
 /** @param bits - As ChunkSet has them. */
-export function encodeSlot(blob: BlobIdentity, sequence: number, bits: Uint8Array): Buffer {
+export function encodeSlot(blob: BlobKey, sequence: number, bits: Uint8Array): Buffer {
   const slot = Buffer.alloc(slotBytes(bits.length * 8));
   slot.set(fixedPart(blob), 0);
   slot.writeBigUInt64LE(BigInt(sequence), SEQUENCE_AT);
@@ -47,7 +42,7 @@ export function encodeSlot(blob: BlobIdentity, sequence: number, bits: Uint8Arra
  * @returns Its sequence number; undefined if it is damaged, or another version's or blob's, and then
  *   `chunks` is as it was.
  */
-export function parseSlot(slot: Buffer, blob: BlobIdentity, chunks: ChunkSet): number | undefined {
+export function parseSlot(slot: Buffer, blob: BlobKey, chunks: ChunkSet): number | undefined {
   const end = BITMAP_AT + chunks.bits.length;
   if (slot.readUInt32LE(end) !== crc32c(slot.subarray(0, end))) return undefined;
   const expected = fixedPart(blob);
@@ -59,12 +54,12 @@ export function parseSlot(slot: Buffer, blob: BlobIdentity, chunks: ChunkSet): n
 }
 
 /** Everything before the bitmap, with a sequence of 0. */
-function fixedPart({ digest, sizeBytes }: BlobIdentity): Buffer {
+function fixedPart({ digest, sizeBytes }: BlobKey): Buffer {
   const part = Buffer.alloc(BITMAP_AT);
   part.set(MAGIC, 0);
   part.writeUInt32LE(VERSION, 8);
   part.writeUInt32LE(CHUNK_BYTES, 12);
   part.writeBigUInt64LE(BigInt(sizeBytes), 16);
-  part.write(digest.slice(digest.indexOf(':') + 1), DIGEST_AT, 'hex');
+  part.write(nameOfDigest(digest), DIGEST_AT, 'hex');
   return part;
 }

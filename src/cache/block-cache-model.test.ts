@@ -14,10 +14,10 @@ import {
   crashedCopy,
   removeCacheDirectories,
 } from '../../test/support/cache-directories.js';
+import { OpenBlob } from '../../test/support/cache-scene.js';
 import { ErrorCodes, hasCode } from '../errors.js';
 import { readFully } from '../io/random-access-file.js';
 import { BlockCache } from './block-cache.js';
-import type { CachedBlob } from './cached-blob.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 
 after(removeCacheDirectories);
@@ -63,7 +63,7 @@ class Scene {
   #directory = cacheDirectory();
   #cache!: BlockCache;
   #doubles: BlobDouble[] = [];
-  #handles: CachedBlob[] = [];
+  #handles: OpenBlob[] = [];
 
   constructor(capacityBytes: number) {
     this.#capacityBytes = capacityBytes;
@@ -75,7 +75,9 @@ class Scene {
       reserveBytes: 0,
     });
     this.#doubles = CONTENTS.flatMap((bytes) => [new BlobDouble(bytes), new BlobDouble(bytes)]);
-    this.#handles = await Promise.all(this.#doubles.map((each) => this.#cache.openBlob(each)));
+    this.#handles = await Promise.all(
+      this.#doubles.map((each) => OpenBlob.open(this.#cache, each)),
+    );
   }
 
   async close(): Promise<void> {
@@ -97,7 +99,9 @@ class Scene {
     const reading = this.read(list, true);
     for (const handle of this.#handles) handle.close();
     await reading;
-    this.#handles = await Promise.all(this.#doubles.map((each) => this.#cache.openBlob(each)));
+    this.#handles = await Promise.all(
+      this.#doubles.map((each) => OpenBlob.open(this.#cache, each)),
+    );
   }
 
   async #readOne({ blob, handle, at, length }: Read, mayFail: boolean): Promise<void> {

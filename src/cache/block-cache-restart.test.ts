@@ -20,7 +20,14 @@ import {
   cacheDirectory,
   removeCacheDirectories,
 } from '../../test/support/cache-directories.js';
-import { assertReads, CONTENT, ROOM, read, withCache } from '../../test/support/cache-scene.js';
+import {
+  assertReads,
+  CONTENT,
+  OpenBlob,
+  ROOM,
+  read,
+  withCache,
+} from '../../test/support/cache-scene.js';
 import { ErrorCodes } from '../errors.js';
 import { BlockCache } from './block-cache.js';
 import { CHUNK_BYTES } from './chunk-set.js';
@@ -32,7 +39,7 @@ describe('restarts', () => {
     const directory = cacheDirectory();
     await withCache(
       async (cache) => {
-        const blob = await cache.openBlob(new BlobDouble(CONTENT));
+        const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
         await assertReads(blob, 0, CONTENT.length);
       },
       ROOM,
@@ -45,7 +52,7 @@ describe('restarts', () => {
       async (cache) => {
         const ranges = new BlobDouble(CONTENT);
         ranges.before = gone;
-        const blob = await cache.openBlob(ranges);
+        const blob = await OpenBlob.open(cache, ranges);
         assert.equal(blob.cachedBytes, CONTENT.length);
         await assertReads(blob, 0, CONTENT.length);
         assert.equal(blob.fetchRequests, 0);
@@ -59,12 +66,12 @@ describe('restarts', () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
       for (let turn = 0; turn < 10; turn++) {
-        const blob = await cache.openBlob(ranges);
+        const blob = await OpenBlob.open(cache, ranges);
         await assertReads(blob, 3 * turn * CHUNK_BYTES, 10);
         blob.close();
         if (turn % 3 === 0) await new Promise((resolve) => setTimeout(resolve, 10));
       }
-      const blob = await cache.openBlob(ranges);
+      const blob = await OpenBlob.open(cache, ranges);
       assert.equal(blob.cachedBytes, 10 * CHUNK_BYTES);
       assert.equal(ranges.requests.length, 10);
     });
@@ -74,9 +81,10 @@ describe('restarts', () => {
     const directory = cacheDirectory();
     const script = `
       import { BlockCache } from ${JSON.stringify(import.meta.resolve('./block-cache.js'))};
+      import { OpenBlob } from ${JSON.stringify(import.meta.resolve('../../test/support/cache-scene.js'))};
       import { BlobDouble, distinctBytes } from ${JSON.stringify(import.meta.resolve('../../test/support/blob-double.js'))};
       const cache = await BlockCache.open(${JSON.stringify(directory)}, { capacityBytes: 1e9, reserveBytes: 0 });
-      const blob = await cache.openBlob(new BlobDouble(distinctBytes(${CONTENT.length})));
+      const blob = await OpenBlob.open(cache, new BlobDouble(distinctBytes(${CONTENT.length})));
       await blob.load(0, 100000);
       await new Promise((resolve) => setTimeout(resolve, 1500));
       await blob.load(1000000, 100000);
@@ -91,7 +99,7 @@ describe('restarts', () => {
     assert.equal(child.signal, 'SIGKILL', child.stderr);
     await withCache(
       async (cache, _directory, faults) => {
-        const blob = await cache.openBlob(new BlobDouble(CONTENT));
+        const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
         assert.equal(blob.cachedBytes, 2 * CHUNK_BYTES);
         await assertReads(blob, 0, CONTENT.length);
         assert.deepEqual(faults, []);
@@ -126,14 +134,14 @@ describe('restarts', () => {
       const directory = cacheDirectory();
       const ranges = new BlobDouble(CONTENT);
       await withCache(
-        async (cache) => await assertReads(await cache.openBlob(ranges), 0, 10),
+        async (cache) => await assertReads(await OpenBlob.open(cache, ranges), 0, 10),
         ROOM,
         directory,
       );
       damage(blobFiles(directory)[0]!);
       await withCache(
         async (cache, _directory, faults) => {
-          const blob = await cache.openBlob(ranges);
+          const blob = await OpenBlob.open(cache, ranges);
           assert.deepEqual([blob.cachedBytes, faults.length], [0, 1]);
           assert.equal(faults[0]?.code, ErrorCodes.Corrupt);
           await assertReads(blob, 0, CONTENT.length);
@@ -163,7 +171,7 @@ describe('room', () => {
 
   async function fill(cache: BlockCache, content: Buffer): Promise<number> {
     const ranges = new BlobDouble(content);
-    const blob = await cache.openBlob(ranges);
+    const blob = await OpenBlob.open(cache, ranges);
     assert.ok((await read(blob, 0, content.length)).equals(content));
     blob.close();
     await new Promise((resolve) => setTimeout(resolve, 30));
@@ -173,7 +181,7 @@ describe('room', () => {
   test('the blob used longest ago makes room, one that is open never', async () => {
     await withCache(
       async (cache, directory) => {
-        const open = await cache.openBlob(new BlobDouble(three[0]!));
+        const open = await OpenBlob.open(cache, new BlobDouble(three[0]!));
         await read(open, 0, open.sizeBytes);
         await fill(cache, three[1]!);
         await fill(cache, three[2]!);
@@ -208,7 +216,7 @@ describe('room', () => {
   test('none at all: everything is read all the same, and reported once', async () => {
     await withCache(
       async (cache, directory, faults) => {
-        const blob = await cache.openBlob(new BlobDouble(CONTENT));
+        const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
         for (let turn = 0; turn < 2; turn++) await assertReads(blob, 0, CONTENT.length);
         await Promise.all(
           Array.from({ length: 100 }, (_, i) => assertReads(blob, i * 20000 + 60000, 20000)),
@@ -227,7 +235,7 @@ describe('room', () => {
   test('a read half on the disk and half in memory', async () => {
     await withCache(
       async (cache) => {
-        const blob = await cache.openBlob(new BlobDouble(CONTENT));
+        const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
         for (const chunk of [2, 5, 3, 4, 7, 6]) await assertReads(blob, chunk * CHUNK_BYTES, 1);
         await assertReads(blob, CHUNK_BYTES + 17, 7 * CHUNK_BYTES);
         await assertReads(blob, CHUNK_BYTES + 17, 7 * CHUNK_BYTES);

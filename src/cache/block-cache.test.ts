@@ -13,10 +13,18 @@ import {
   crashedCopy,
   removeCacheDirectories,
 } from '../../test/support/cache-directories.js';
-import { assertReads, CONTENT, ROOM, read, withCache } from '../../test/support/cache-scene.js';
+import {
+  assertReads,
+  CONTENT,
+  OpenBlob,
+  ROOM,
+  read,
+  withCache,
+} from '../../test/support/cache-scene.js';
 import { ErrorCodes } from '../errors.js';
 import { corrupt } from '../io/format-error.js';
 import { type RandomAccessFile, REFETCHES_MAX } from '../io/random-access-file.js';
+import type { BlobKey } from './blob-key.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 
 after(removeCacheDirectories);
@@ -25,7 +33,7 @@ describe('fetching', () => {
   test('a read fetches its chunk once, and is local from then on', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
-      const blob = await cache.openBlob(ranges);
+      const blob = await OpenBlob.open(cache, ranges);
       assert.equal(blob.readLocal(Buffer.alloc(10), 5), false);
       await assertReads(blob, 5, 10);
       await assertReads(blob, CHUNK_BYTES - 10, 10);
@@ -40,7 +48,7 @@ describe('fetching', () => {
   test('the last chunk ends with the blob', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
-      const blob = await cache.openBlob(ranges);
+      const blob = await OpenBlob.open(cache, ranges);
       await assertReads(blob, CONTENT.length - 1, 1);
       assert.deepEqual(ranges.requests, [{ offset: 40 * CHUNK_BYTES, length: 1234 }]);
       assert.equal(blob.cachedBytes, 1234);
@@ -53,7 +61,7 @@ describe('fetching', () => {
   test('chunks missed together come in requests of at most 1 MiB', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
-      const blob = await cache.openBlob(ranges);
+      const blob = await OpenBlob.open(cache, ranges);
       await assertReads(blob, 0, CONTENT.length);
       assert.equal(ranges.requests.length, 3);
       assert.equal(Math.max(...ranges.requests.map(({ length }) => length)), 1 << 20);
@@ -64,7 +72,7 @@ describe('fetching', () => {
   test('neighbours asked for one by one in one turn come in one request', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
-      const blob = await cache.openBlob(ranges);
+      const blob = await OpenBlob.open(cache, ranges);
       await Promise.all([10, 11, 12].map((chunk) => assertReads(blob, chunk * CHUNK_BYTES, 100)));
       await Promise.all([32, 31, 30].map((chunk) => assertReads(blob, chunk * CHUNK_BYTES, 100)));
       assert.deepEqual(
@@ -83,7 +91,7 @@ describe('fetching', () => {
         new BlobDouble(CONTENT, 'registry.example/one'),
         new BlobDouble(CONTENT, 'registry.example/two'),
       ];
-      const handles = await Promise.all(blobs.map((ranges) => cache.openBlob(ranges)));
+      const handles = await Promise.all(blobs.map((ranges) => OpenBlob.open(cache, ranges)));
       await Promise.all(
         Array.from({ length: 50 }, (_, i) => assertReads(handles[i % 2]!, 3 * CHUNK_BYTES, 4096)),
       );
@@ -95,14 +103,14 @@ describe('fetching', () => {
   test('a sweep is read ahead of, and scattered reads are not', async () => {
     await withCache(async (cache) => {
       const swept = new BlobDouble(CONTENT);
-      const sweep = await cache.openBlob(swept);
+      const sweep = await OpenBlob.open(cache, swept);
       for (let at = 0; at + 4096 <= CONTENT.length; at += 4096) await assertReads(sweep, at, 4096);
       assert.ok(swept.requests.length <= 12, `${swept.requests.length} requests`);
       assert.equal(swept.requestedBytes, CONTENT.length);
     });
     await withCache(async (cache) => {
       const scattered = new BlobDouble(CONTENT);
-      const blob = await cache.openBlob(scattered);
+      const blob = await OpenBlob.open(cache, scattered);
       for (const chunk of [30, 2, 17, 25, 9]) await assertReads(blob, chunk * CHUNK_BYTES, 4096);
       assert.equal(scattered.requestedBytes, 5 * CHUNK_BYTES);
     });
@@ -111,10 +119,10 @@ describe('fetching', () => {
   test('readahead ends where chunks are here, and is joined to no other handle’s', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
-      const blob = await cache.openBlob(ranges);
+      const blob = await OpenBlob.open(cache, ranges);
       for (const chunk of [13, 8, 9, 10, 11, 12]) await assertReads(blob, chunk * CHUNK_BYTES, 1);
       assert.equal(ranges.requestedBytes, 6 * CHUNK_BYTES);
-      const other = await cache.openBlob(new BlobDouble(CONTENT));
+      const other = await OpenBlob.open(cache, new BlobDouble(CONTENT));
       await Promise.all([
         assertReads(blob, 30 * CHUNK_BYTES, 1),
         assertReads(other, 32 * CHUNK_BYTES, 1),
@@ -127,7 +135,7 @@ describe('fetching', () => {
   test('no more than eight requests for a blob are under way', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
-      const blob = await cache.openBlob(ranges);
+      const blob = await OpenBlob.open(cache, ranges);
       const chunks = Array.from({ length: 20 }, (_, i) => 2 * i);
       await Promise.all(chunks.map((chunk) => assertReads(blob, chunk * CHUNK_BYTES, 1)));
       assert.equal(ranges.parallelMax, 8);
@@ -140,9 +148,9 @@ describe('fetching', () => {
       await withCache(async (cache) => {
         const good = new BlobDouble(CONTENT);
         const liar = new BlobDouble(evil, 'liar.example/app', good.digest);
-        const lie = await cache.openBlob(liar);
+        const lie = await OpenBlob.open(cache, liar);
         assert.ok((await read(lie, 0, 10)).equals(evil.subarray(0, 10)));
-        await assertReads(await cache.openBlob(good), 0, 10);
+        await assertReads(await OpenBlob.open(cache, good), 0, 10);
         lie.close();
       }, options);
     }
@@ -150,11 +158,11 @@ describe('fetching', () => {
 
   test('an empty blob, an empty read and an end beyond the blob', async () => {
     await withCache(async (cache) => {
-      const empty = await cache.openBlob(new BlobDouble(new Uint8Array(0)));
+      const empty = await OpenBlob.open(cache, new BlobDouble(new Uint8Array(0)));
       assert.ok(empty.readLocal(new Uint8Array(0), 0));
       await empty.load(0, 0);
       assert.equal(empty.cachedBytes, 0);
-      const blob = await cache.openBlob(new BlobDouble(CONTENT));
+      const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
       assert.ok(blob.readLocal(new Uint8Array(0), CONTENT.length));
       assert.throws(() => blob.readLocal(new Uint8Array(2), CONTENT.length - 1), RangeError);
       await assert.rejects(blob.load(-1, 2), RangeError);
@@ -166,7 +174,7 @@ describe('failing registries', () => {
   test('a failed fetch fails its readers alone, and the next read tries again', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
-      const blob = await cache.openBlob(ranges);
+      const blob = await OpenBlob.open(cache, ranges);
       await assertReads(blob, 0, 10);
       ranges.before = gone;
       await assert.rejects(read(blob, 9 * CHUNK_BYTES, 10), { code: ErrorCodes.NotFound });
@@ -181,8 +189,8 @@ describe('failing registries', () => {
       const broken = new BlobDouble(CONTENT, 'registry.example/broken');
       broken.before = gone;
       const [bad, good] = await Promise.all([
-        cache.openBlob(broken),
-        cache.openBlob(new BlobDouble(CONTENT)),
+        OpenBlob.open(cache, broken),
+        OpenBlob.open(cache, new BlobDouble(CONTENT)),
       ]);
       const refused = assert.rejects(read(bad, 0, 10), { code: ErrorCodes.NotFound });
       await good.load(0, 10);
@@ -196,14 +204,14 @@ describe('failing registries', () => {
     await withCache(async (cache) => {
       const hanging = new BlobDouble(CONTENT, 'registry.example/hanging');
       hanging.before = stall;
-      const stuck = await cache.openBlob(hanging);
+      const stuck = await OpenBlob.open(cache, hanging);
       const waits = Array.from({ length: 20 }, (_, i) =>
         assert.rejects(read(stuck, 2 * i * CHUNK_BYTES, 10), {
           code: ErrorCodes.FailedPrecondition,
         }),
       );
       const other = distinctBytes(1000, 2);
-      const blob = await cache.openBlob(new BlobDouble(other));
+      const blob = await OpenBlob.open(cache, new BlobDouble(other));
       assert.ok((await read(blob, 0, 1000)).equals(other));
       stuck.close();
       await Promise.all(waits);
@@ -214,8 +222,8 @@ describe('failing registries', () => {
     await withCache(async (cache) => {
       const hanging = new BlobDouble(CONTENT, 'registry.example/hanging');
       hanging.before = stall;
-      const first = await cache.openBlob(hanging);
-      const second = await cache.openBlob(new BlobDouble(CONTENT));
+      const first = await OpenBlob.open(cache, hanging);
+      const second = await OpenBlob.open(cache, new BlobDouble(CONTENT));
       const refused = assert.rejects(read(first, 0, 10), { code: ErrorCodes.FailedPrecondition });
       await sleep(20);
       const waiting = assertReads(second, 0, 10);
@@ -233,8 +241,8 @@ describe('failing registries', () => {
           arrive = resolve;
         });
       late.damage = (target) => target.fill(0);
-      const first = await cache.openBlob(late);
-      const second = await cache.openBlob(new BlobDouble(CONTENT));
+      const first = await OpenBlob.open(cache, late);
+      const second = await OpenBlob.open(cache, new BlobDouble(CONTENT));
       const refused = assert.rejects(read(first, 0, 10), { code: ErrorCodes.FailedPrecondition });
       await sleep(20);
       first.close();
@@ -250,7 +258,7 @@ describe('failing registries', () => {
     const ranges = new BlobDouble(CONTENT);
     ranges.before = () => new Promise(() => {});
     await withCache(async (cache) => {
-      const blob = await cache.openBlob(ranges);
+      const blob = await OpenBlob.open(cache, ranges);
       const refused = assert.rejects(read(blob, 0, 10), { code: ErrorCodes.FailedPrecondition });
       await sleep(20);
       await cache.close();
@@ -295,7 +303,7 @@ describe('damaged bytes', () => {
       ranges.damage = (target) => {
         if (ranges.requests.length === 1) target.fill(0, 7, 9);
       };
-      const blob = await cache.openBlob(ranges);
+      const blob = await OpenBlob.open(cache, ranges);
       await assertReads(new CheckedFile(blob), 0, 100);
       assert.equal(ranges.requests.length, 2);
       assert.equal(
@@ -312,7 +320,7 @@ describe('damaged bytes', () => {
         ranges.damage = (target) => {
           if (ranges.requests.length === 1) target.fill(0, 7, 9);
         };
-        await assertReads(new CheckedFile(await cache.openBlob(ranges)), 0, 100);
+        await assertReads(new CheckedFile(await OpenBlob.open(cache, ranges)), 0, 100);
         assert.equal(ranges.requests.length, 2);
       },
       { capacityBytes: 0, reserveBytes: 0 },
@@ -323,7 +331,7 @@ describe('damaged bytes', () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
       ranges.damage = (target) => target.fill(0);
-      const blob = new CheckedFile(await cache.openBlob(ranges));
+      const blob = new CheckedFile(await OpenBlob.open(cache, ranges));
       await assert.rejects(read(blob, 0, 100), { code: ErrorCodes.Corrupt });
       assert.equal(ranges.requests.length, 1 + REFETCHES_MAX);
     });
@@ -332,7 +340,7 @@ describe('damaged bytes', () => {
   test('on the disk are fetched again', async () => {
     await withCache(async (cache, directory) => {
       const ranges = new BlobDouble(CONTENT);
-      const blob = await cache.openBlob(ranges);
+      const blob = await OpenBlob.open(cache, ranges);
       await assertReads(blob, 0, 4096);
       writeFileSync(blobFiles(directory)[0]!, 'damage', { flag: 'r+' });
       await assertReads(new CheckedFile(blob), 0, 4096);
@@ -342,7 +350,7 @@ describe('damaged bytes', () => {
 
   test('a cache file cut short under us costs a fetch', async () => {
     await withCache(async (cache, directory, faults) => {
-      const blob = await cache.openBlob(new BlobDouble(CONTENT));
+      const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
       await assertReads(blob, 5 * CHUNK_BYTES, 4096);
       truncateSync(blobFiles(directory)[0]!, 100);
       await assertReads(blob, 5 * CHUNK_BYTES, 4096);
@@ -352,26 +360,30 @@ describe('damaged bytes', () => {
 });
 
 describe('openBlob()', () => {
-  test('refuses what is no digest, and two sizes of one digest', async () => {
+  test('refuses an invalid key, and two sizes of one key', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
-      const wrong = { ...ranges, digest: '../../etc/passwd', attempt: ranges.attempt };
+      const { key, label, attempt } = ranges;
+      const keyed = (part: Partial<BlobKey>) => ({ key: { ...key, ...part }, label, attempt });
+      const wrong = keyed({ digest: '../../etc/passwd' });
+      const outside = keyed({ origin: '..' });
+      await assert.rejects(cache.openBlob(outside), { code: ErrorCodes.InvalidArgument });
       await assert.rejects(cache.openBlob(wrong), { code: ErrorCodes.InvalidArgument });
-      await cache.openBlob(ranges);
-      const longer = { ...wrong, digest: ranges.digest, sizeBytes: CONTENT.length + 1 };
+      await OpenBlob.open(cache, ranges);
+      const longer = keyed({ sizeBytes: CONTENT.length + 1 });
       await assert.rejects(cache.openBlob(longer), { code: ErrorCodes.InvalidArgument });
-      const huge = { ...wrong, digest: `sha256:${'0'.repeat(64)}`, sizeBytes: 2 ** 41 };
+      const huge = keyed({ digest: `sha256:${'0'.repeat(64)}`, sizeBytes: 2 ** 41 });
       await assert.rejects(cache.openBlob(huge), { code: ErrorCodes.Unsupported });
     });
   });
 
   test('after a crash in another copy, reads right', async () => {
     await withCache(async (cache, directory) => {
-      await assertReads(await cache.openBlob(new BlobDouble(CONTENT)), 0, 1000);
+      await assertReads(await OpenBlob.open(cache, new BlobDouble(CONTENT)), 0, 1000);
       const copy = crashedCopy(directory);
       await withCache(
         async (second) => {
-          await assertReads(await second.openBlob(new BlobDouble(CONTENT)), 0, 1000);
+          await assertReads(await OpenBlob.open(second, new BlobDouble(CONTENT)), 0, 1000);
         },
         ROOM,
         copy,

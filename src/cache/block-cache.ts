@@ -1,12 +1,26 @@
 /**
- * The local cache of remote blobs: later reads, also after a restart, come from this disk.
+ * The local cache of blobs that are slow to get: later reads, also after a restart, come from this disk.
+ *
+ * A blob's bytes come from a BlobSource: a registry, or a decoder of another file. All blobs share the budget.
+ *
+ *   BlobSource x n          openBlob()            BlobReader x n, on any thread
+ *        ^                      |                      |  hits: preadv2 of the file, no message
+ *        | attempt()            v                      |  misses: BlobLink
+ *        |                  BlobHandle  <--------------+  one handle per reader: its source, its stats
+ *        |                      |
+ *        |                  SharedBlob ------------ BlobFile      bytes and trailer on the disk, ChunkSet
+ *        |                      |             `---- OverflowChunks  chunks without space on the disk
+ *        +---------------- BlobFetches ------------ FetchScheduler  demand before prefetch, for all blobs
+ *
+ *   BlobKey   origin, digest and size: which blob this is, and the name of its file
+ *   BlobShare what a reader on another thread needs of a handle
  *
  * Guarantees:
- *   - The cache returns only bytes that this registry sent for that digest. It validates state that a crash, a full
- *     disk or damage left (blob-file.ts). The formats detect damaged bytes from the registry and call forget().
- *   - Registries share no bytes, because a part of a blob does not prove its digest. Otherwise an attacker whose image
+ *   - The cache returns only bytes that a source of that key sent. It validates state that a crash, a full disk or
+ *     damage left (blob-file.ts). The formats detect damaged bytes and invalidate them.
+ *   - Origins share no bytes, because a part of a blob does not prove its digest. Otherwise an attacker whose image
  *     runs on this host could put bytes into the base layer of every other image.
- *   - No read fails because the cache cannot store: chunks without room are held in memory until they are read.
+ *   - No read fails because the cache cannot store: chunks without space stay in memory until they are read.
  *
  * Room: at most `capacityBytes` of chunks are on the disk, and `reserveBytes` of it stay free. Beyond either, the cache
  * evicts chunks (cache-room.ts), also when others fill the disk. Where it can evict nothing, it stores nothing more.
@@ -16,20 +30,18 @@
  */
 import { join } from 'node:path';
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
-import { checkDigest } from '../oci/digest.js';
-import { isHost } from '../oci/reference.js';
-import type { BlobRanges } from '../registry/blob-ranges.js';
 import type { BlobFile } from './blob-file.js';
-import type { BlobIdentity } from './blob-slot.js';
-import { type BlobName, CacheDirectory } from './cache-directory.js';
+import { BlobHandle } from './blob-handle.js';
+import { type BlobKey, checkKey, keyText } from './blob-key.js';
+import type { BlobSource } from './blob-source.js';
+import { CacheDirectory } from './cache-directory.js';
 import { CacheRoom } from './cache-room.js';
-import { BlobHandle, type CachedBlob } from './cached-blob.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 import { DiskSpace, defaultCapacity } from './disk-space.js';
 import { FetchScheduler } from './fetch-scheduler.js';
-import { HeldChunks } from './held-chunks.js';
-import { type OutageLog, RegistryOutages } from './registry-outages.js';
-import { type BlobHome, SharedBlob } from './shared-blob.js';
+import { OverflowChunks } from './overflow-chunks.js';
+import { type CacheServices, SharedBlob } from './shared-blob.js';
+import { type OutageLog, SourceOutages } from './source-outages.js';
 import { SpareSpace } from './spare-space.js';
 
 /** An fdatasync per blob that is being filled, this often: less than the kernel itself writes back. */
@@ -46,7 +58,7 @@ export interface BlockCacheOptions {
   readonly reserveBytes: number | undefined;
   /** Logs survived faults: damaged state, a full disk, bytes fetched again. */
   readonly report?: (fault: ObdError) => void;
-  /** Logs registries that mounted disks wait for. */
+  /** Logs origins that mounted disks wait for. */
   readonly outageLog?: OutageLog;
   /** Called when storing works again after report() of a full disk. */
   readonly reportRoom?: () => void;
@@ -63,7 +75,7 @@ export class BlockCache {
   readonly #room: CacheRoom;
   readonly #shrinkTimer: NodeJS.Timeout;
   readonly #report: (fault: ObdError) => void;
-  readonly #home: BlobHome;
+  readonly #services: CacheServices;
   readonly #entries = new Map<string, Entry>();
   readonly #open = new Set<SharedBlob>();
   /** Blobs without a handle whose file is being closed. */
@@ -86,10 +98,10 @@ export class BlockCache {
     this.#report = options.report ?? (() => {});
     const { reportRoom = () => {} } = options;
     this.#shrinkTimer = setInterval(() => this.#shrinkSoon(), SHRINK_MS).unref();
-    this.#home = {
+    this.#services = {
       scheduler: new FetchScheduler(),
-      outages: new RegistryOutages(options.outageLog ?? SILENT),
-      held: new HeldChunks(),
+      outages: new SourceOutages(options.outageLog ?? SILENT),
+      overflow: new OverflowChunks(),
       room: this.#room,
       full: (fault) => {
         if (!this.#isFull) this.#report(fault);
@@ -124,19 +136,18 @@ export class BlockCache {
   }
 
   /**
-   * The blob as a file that is fetched as it is read. Opens of the same digest of one registry share everything
-   * but repository and credentials.
+   * Opens a blob that is fetched from `source` as it is read. All opens of one key share its cached bytes and its
+   * fetches; each fetches from its own source.
    *
-   * @throws {ObdError} `InvalidArgument` for what is no digest, or another size than an open handle's;
+   * @throws {ObdError} `InvalidArgument` for an invalid key, or another size than an open handle's;
    *   `Unsupported` for a blob larger than 1 TiB; `Io`.
    */
-  async openBlob(ranges: BlobRanges): Promise<CachedBlob> {
+  async openBlob(source: BlobSource): Promise<BlobHandle> {
     if (this.#closed !== undefined) throw new TypeError('the cache is closed');
-    const { registry, digest, sizeBytes, label } = ranges;
-    checkDigest(digest, label);
-    if (!isHost(registry)) throw new TypeError(`"${registry}" is no host`);
-    const key = keyOf(ranges);
-    const entry = this.#entryOf(key, { registry, digest, sizeBytes });
+    const { key, label } = source;
+    const { digest, sizeBytes } = key;
+    checkKey(key, label);
+    const entry = this.#entryOf(key);
     entry.handles++;
     try {
       const blob = await entry.opened;
@@ -145,14 +156,14 @@ export class BlockCache {
         throw new ObdError(ErrorCodes.InvalidArgument, message, { digest });
       }
       if (this.#closed !== undefined) throw new TypeError('the cache is closed');
-      const handle = new BlobHandle(blob, this.#home.held, ranges, () => {
+      const handle = new BlobHandle(blob, this.#services.overflow, source, () => {
         this.#handles.delete(handle);
-        void this.#handBack(key, entry);
+        void this.#release(key, entry);
       });
       this.#handles.add(handle);
       return handle;
     } catch (error) {
-      await this.#handBack(key, entry);
+      await this.#release(key, entry);
       throw error;
     }
   }
@@ -166,7 +177,7 @@ export class BlockCache {
   async #close(): Promise<void> {
     for (const handle of this.#handles) handle.close();
     while (this.#entries.size > 0) {
-      await Promise.all([...this.#entries].map(([key, entry]) => this.#settle(key, entry)));
+      await Promise.all([...this.#entries].map(([text, entry]) => this.#settle(text, entry)));
     }
     await Promise.all(this.#closing.values());
     clearTimeout(this.#saveTimer);
@@ -176,56 +187,56 @@ export class BlockCache {
     this.#directory.close();
   }
 
-  #entryOf(key: string, identity: BlobName & BlobIdentity): Entry {
-    const found = this.#entries.get(key);
+  #entryOf(key: BlobKey): Entry {
+    const found = this.#entries.get(keyText(key));
     if (found !== undefined) return found;
-    const entry = { handles: 0, opened: this.#openShared(key, identity) };
-    this.#entries.set(key, entry);
+    const entry = { handles: 0, opened: this.#openShared(key) };
+    this.#entries.set(keyText(key), entry);
     return entry;
   }
 
-  async #openShared(key: string, identity: BlobName & BlobIdentity): Promise<SharedBlob> {
-    await this.#closing.get(key);
+  async #openShared(key: BlobKey): Promise<SharedBlob> {
+    await this.#closing.get(keyText(key));
     let file: BlobFile | undefined;
     try {
-      file = await this.#directory.take(identity);
+      file = await this.#directory.acquire(key);
     } catch (error) {
       // An unusable cache file costs requests and fails no image.
       const isSurvived = hasCode(error, ErrorCodes.NoSpace) || hasCode(error, ErrorCodes.Io);
       if (!isSurvived) throw error;
-      this.#home.full(error);
+      this.#services.full(error);
     }
-    const blob = new SharedBlob(this.#home, identity, file);
+    const blob = new SharedBlob(this.#services, key, file);
     this.#open.add(blob);
     return blob;
   }
 
-  async #handBack(key: string, entry: Entry): Promise<void> {
+  async #release(key: BlobKey, entry: Entry): Promise<void> {
     entry.handles--;
-    await this.#settle(key, entry);
+    await this.#settle(keyText(key), entry);
   }
 
   /** Closes the blob if it has no handle, and gets none while its fetches end and its state is saved. */
-  async #settle(key: string, entry: Entry): Promise<void> {
-    const isOver = () => entry.handles === 0 && this.#entries.get(key) === entry;
+  async #settle(text: string, entry: Entry): Promise<void> {
+    const isOver = () => entry.handles === 0 && this.#entries.get(text) === entry;
     let blob: SharedBlob;
     try {
       blob = await entry.opened;
     } catch {
       // openBlob() has rejected for every caller.
-      if (isOver()) this.#entries.delete(key);
+      if (isOver()) this.#entries.delete(text);
       return;
     }
     await blob.fetches.idle();
     if (!isOver()) return;
     if (this.#unsaved.delete(blob)) await blob.save();
     if (!isOver()) return;
-    this.#entries.delete(key);
+    this.#entries.delete(text);
     this.#open.delete(blob);
-    const closing = blob.close().then(() => this.#directory.giveBack(blob, blob.storedBytes));
-    this.#closing.set(key, closing);
+    const closing = blob.close().then(() => this.#directory.release(blob.key, blob.storedBytes));
+    this.#closing.set(text, closing);
     await closing;
-    if (this.#closing.get(key) === closing) this.#closing.delete(key);
+    if (this.#closing.get(text) === closing) this.#closing.delete(text);
   }
 
   /** Makes room on the disk for the daemon's own files. @returns Whether it could. */
@@ -262,8 +273,4 @@ export class BlockCache {
       if (this.#unsaved.delete(blob)) await blob.save();
     }
   }
-}
-
-function keyOf({ registry, digest }: BlobName): string {
-  return `${registry}/${digest}`;
 }

@@ -1,9 +1,9 @@
 /**
- * The files of the cache on disk, by registry and digest: opening one, and evicting the least recently used.
+ * The files of the cache on disk, by key: opening one, and evicting the least recently used.
  *
  *   DIR/lock                     who uses the directory, directory-lock.ts
- *   DIR/blobs/REGISTRY/HEX       the cache file of the blob sha256:HEX of that registry, blob-file.ts
- *   DIR/blobs/REGISTRY/HEX.gone  one being removed
+ *   DIR/blobs/ORIGIN/HEX         the cache file of the blob sha256:HEX of that origin, blob-file.ts
+ *   DIR/blobs/ORIGIN/HEX.gone    one being removed
  *
  * The cache reports a file that cannot come from an earlier run, and replaces it by an empty one. It does not
  * touch files of other names. The time of last use is the file's modification time.
@@ -13,10 +13,8 @@ import { chmod, mkdir, readdir, rm, stat, utimes } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 import { DirectoryLock } from '../io/directory-lock.js';
-import { isDigest } from '../oci/digest.js';
-import { isHost } from '../oci/reference.js';
 import { BlobFile } from './blob-file.js';
-import type { BlobIdentity } from './blob-slot.js';
+import { type BlobKey, isDigestName, isOrigin, nameOfDigest } from './blob-key.js';
 import { type DurableFile, LocalDurableFile } from './durable-file.js';
 
 const GONE = '.gone';
@@ -24,13 +22,6 @@ const GONE = '.gone';
 const STAT_BLOCK_BYTES = 512;
 /** A layer of 1 TiB has a bitmap of 2 MiB. No registry takes larger ones. */
 const BLOB_BYTES_MAX = 2 ** 40;
-
-/** Identifies a blob in the cache. */
-export interface BlobName {
-  /** `host` or `host:port`. */
-  readonly registry: string;
-  readonly digest: string;
-}
 
 export class CacheDirectory {
   readonly path: string;
@@ -87,9 +78,9 @@ export class CacheDirectory {
   async #scan(): Promise<void> {
     const found: Array<{ path: string; bytes: number; usedAtMs: number }> = [];
     for (const folder of await readdir(this.#blobs, { withFileTypes: true })) {
-      if (!folder.isDirectory() || !isHost(folder.name)) continue;
+      if (!folder.isDirectory() || !isOrigin(folder.name)) continue;
       for (const name of await readdir(join(this.#blobs, folder.name))) {
-        if (!isDigest(`sha256:${name.replace(GONE, '')}`)) continue;
+        if (!isDigestName(name.replace(GONE, ''))) continue;
         const path = join(this.#blobs, folder.name, name);
         if (name.endsWith(GONE)) {
           await rm(path, { force: true, recursive: true });
@@ -120,7 +111,7 @@ export class CacheDirectory {
    * @throws {ObdError} `Unsupported` for a blob that is too large; `NoSpace` where the disk has no room
    *   for a new file; `Io`; `Host` where this process has no descriptor left.
    */
-  async take(blob: BlobIdentity & BlobName): Promise<BlobFile> {
+  async acquire(blob: BlobKey): Promise<BlobFile> {
     const { digest, sizeBytes } = blob;
     if (sizeBytes > BLOB_BYTES_MAX) {
       const message = `Cannot cache ${digest}: it has ${sizeBytes} bytes, the limit is ${BLOB_BYTES_MAX}`;
@@ -138,7 +129,7 @@ export class CacheDirectory {
   }
 
   /** @returns Undefined if there is no file, or an unusable one, which it removes. */
-  async #reopen(path: string, blob: BlobIdentity): Promise<BlobFile | undefined> {
+  async #reopen(path: string, blob: BlobKey): Promise<BlobFile | undefined> {
     let file: DurableFile | undefined;
     let problem: string;
     try {
@@ -157,7 +148,7 @@ export class CacheDirectory {
     return undefined;
   }
 
-  async #create(path: string, blob: BlobIdentity): Promise<BlobFile> {
+  async #create(path: string, blob: BlobKey): Promise<BlobFile> {
     const fileBytes = BlobFile.fileBytes(blob.sizeBytes);
     let file: DurableFile;
     try {
@@ -183,7 +174,7 @@ export class CacheDirectory {
   }
 
   /** Makes a blob evictable after the caller has closed its file. */
-  async giveBack(blob: BlobName, storedBytes: number): Promise<void> {
+  async release(blob: BlobKey, storedBytes: number): Promise<void> {
     const path = this.#pathOf(blob);
     const now = new Date();
     try {
@@ -205,7 +196,7 @@ export class CacheDirectory {
     if (path === undefined) return undefined;
     this.#removeIdle(path);
     try {
-      // Renamed at once: take() may create an empty file of that name before rm() ends.
+      // Renamed at once: acquire() may create an empty file of that name before rm() ends.
       renameSync(path, path + GONE);
       await rm(path + GONE, { force: true, recursive: true });
     } catch (error) {
@@ -220,8 +211,8 @@ export class CacheDirectory {
     this.#lock.release();
   }
 
-  #pathOf({ registry, digest }: BlobName): string {
-    return join(this.#blobs, registry, digest.slice(digest.indexOf(':') + 1));
+  #pathOf({ origin, digest }: BlobKey): string {
+    return join(this.#blobs, origin, nameOfDigest(digest));
   }
 }
 

@@ -1,15 +1,16 @@
 /** The store that the fetches of a blob write its chunks to. */
+import type { BlobKey } from './blob-key.js';
 import type { StreamSink } from './whole-stream.js';
 
 export interface ChunkStore extends Omit<StreamSink, 'wants' | 'isAwaited' | 'isUseful'> {
-  readonly registry: string;
+  readonly key: BlobKey;
   readonly chunks: number;
   /** Whether there is room to keep more chunks than requested. */
-  readonly roomy: boolean;
+  readonly hasSpace: boolean;
   /** How many bytes that no read waits for may be kept of a blob that is sent whole. */
   readonly unaskedBytesMax: number;
   /** Whether the chunk can be read now. */
   isHere(chunk: number): boolean;
-  /** Stores or holds whole chunks from `first` on. Never fails: chunks that cannot be stored are held in memory. */
+  /** Stores whole chunks from `first` on. Never fails: chunks without space on the disk go to memory. */
   keep(first: number, bytes: Uint8Array): Promise<void>;
 }

@@ -5,15 +5,24 @@
  * any answer for as long as a Waiter waits for it; each attempt goes through the handle of one of its Waiters.
  */
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
-import type { BlobRanges } from '../registry/blob-ranges.js';
-import { SpeedFloor } from '../registry/speed-floor.js';
+import { RangeFill, type Urgency } from '../io/ranged-source.js';
+import { SpeedFloor } from '../io/speed-floor.js';
+import type { BlobSource } from './blob-source.js';
+import { CHUNK_BYTES } from './chunk-set.js';
 
-/** A handle that requests chunks, with its own connection to the registry. */
+/** A handle that requests chunks from its own source. */
 export interface Fetcher {
-  readonly ranges: BlobRanges;
+  readonly source: BlobSource;
   /** Counts what fetching caused. */
   onRequest(): void;
   onBytes(bytes: number): void;
+}
+
+/** How a range is fetched. */
+export interface FetchOptions {
+  readonly urgency: Urgency;
+  /** How long a read of a mounted disk may wait; undefined while the image is opened. */
+  readonly waitMs: number | undefined;
 }
 
 type FlightState = 'queued' | 'fetching' | 'keeping' | 'landed';
@@ -24,6 +33,8 @@ export class Flight {
   readonly owner: Fetcher;
   first: number;
   end: number;
+  /** `prefetch` until a demand waits for it. */
+  urgency: Urgency;
   state: FlightState = 'queued';
   readonly waiters = new Set<Waiter>();
   /** Aborts the current attempt. */
@@ -41,11 +52,12 @@ export class Flight {
   rest: Uint8Array | undefined;
   readonly floor = new SpeedFloor();
 
-  constructor(owner: Fetcher, first: number, end: number) {
+  constructor(owner: Fetcher, first: number, end: number, urgency: Urgency) {
     this.owner = owner;
     this.lastFetcher = owner;
     this.first = first;
     this.end = end;
+    this.urgency = urgency;
   }
 
   get isOver(): boolean {
@@ -54,6 +66,24 @@ export class Flight {
 
   get chunks(): number {
     return this.end - this.first;
+  }
+
+  /** Whether no read waits for it, and none has. */
+  get isOptional(): boolean {
+    return this.urgency === 'prefetch' && this.waiters.size === 0;
+  }
+
+  /** The range for the next attempt, with what is left of the one before. */
+  nextFill(blobBytes: number): RangeFill {
+    const offset = this.first * CHUNK_BYTES;
+    const end = Math.min(this.end * CHUNK_BYTES, blobBytes);
+    const fill = new RangeFill(Buffer.alloc(end - offset), offset, this.floor);
+    if (this.rest !== undefined) {
+      fill.bytes.set(this.rest);
+      fill.filled = this.rest.length;
+      this.rest = undefined;
+    }
+    return fill;
   }
 
   /** Picks the handle for the next attempt. Waiting handles take turns: one may have access that another lacks. */
@@ -146,14 +176,14 @@ export class Waiter {
   }
 
   #expired(): ObdError {
-    const { ranges } = this.fetcher;
+    const { source } = this.fetcher;
     const waited = `not done within ${Math.round(performance.now() - this.startedMs) / 1000} s`;
     const last =
       this.lastError === undefined
         ? 'there was no answer'
         : `the last attempt: ${messageOf(this.lastError)}`;
-    const message = `Cannot read ${ranges.label}: ${waited}; ${last}`;
-    const { digest } = ranges;
+    const message = `Cannot read ${source.label}: ${waited}; ${last}`;
+    const { digest } = source.key;
     return new ObdError(ErrorCodes.Unavailable, message, { digest }, this.lastError);
   }
 

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { BlobDouble, distinctBytes } from '../../test/support/blob-double.js';
 import { cacheDirectory, removeCacheDirectories } from '../../test/support/cache-directories.js';
+import { OpenBlob } from '../../test/support/cache-scene.js';
 import { ErrorCodes, type ObdError } from '../errors.js';
 import { readFully } from '../io/random-access-file.js';
 import { BlockCache } from './block-cache.js';
@@ -47,7 +48,7 @@ async function onSmallDisk(
 
 async function assertReads(cache: BlockCache, content: Buffer): Promise<BlobDouble> {
   const ranges = new BlobDouble(content);
-  const blob = await cache.openBlob(ranges);
+  const blob = await OpenBlob.open(cache, ranges);
   for (let turn = 0; turn < 2; turn++) {
     const found = Buffer.alloc(content.length);
     await readFully(blob, found, 0);

@@ -1,5 +1,5 @@
 /**
- * Ranges that the reader of a mounted disk drops and refetches because they fail a check. The reader pauses between
+ * Ranges that the reader of a mounted disk invalidates and refetches because they fail a check. The reader pauses between
  * attempts, and those pauses count as waiting. Pauses double (io/random-access-file.ts), so a reader that has not
  * retried after twice its last pause has its bytes or has given up.
  */
@@ -19,8 +19,8 @@ interface Refetched {
 export class RefetchedRanges {
   readonly #ranges = new Map<string, Refetched>();
 
-  /** The range was dropped. */
-  dropped(offset: number, length: number): void {
+  /** The range was invalidated. */
+  invalidated(offset: number, length: number): void {
     const nowMs = performance.now();
     for (const [key, { untilMs }] of this.#ranges) if (untilMs < nowMs) this.#ranges.delete(key);
     const key = `${offset} ${length}`;

@@ -6,21 +6,20 @@ import { readSync } from 'node:fs';
 import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 import { BlobFetches } from './blob-fetches.js';
 import type { BlobFile } from './blob-file.js';
-import type { BlobIdentity } from './blob-slot.js';
-import type { BlobName } from './cache-directory.js';
+import type { BlobKey } from './blob-key.js';
 import type { CacheRoom } from './cache-room.js';
 import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
 import type { ChunkStore } from './chunk-store.js';
 import { ClockHand } from './eviction.js';
 import type { FetchScheduler } from './fetch-scheduler.js';
-import type { HeldChunks } from './held-chunks.js';
-import type { RegistryOutages } from './registry-outages.js';
+import type { OverflowChunks } from './overflow-chunks.js';
+import type { SourceOutages } from './source-outages.js';
 
-/** The services that a blob uses of its cache. */
-export interface BlobHome {
+/** The parts of the cache that all its blobs share. */
+export interface CacheServices {
   readonly scheduler: FetchScheduler;
-  readonly outages: RegistryOutages;
-  readonly held: HeldChunks;
+  readonly outages: SourceOutages;
+  readonly overflow: OverflowChunks;
   readonly room: Pick<CacheRoom, 'reserve' | 'release' | 'evict' | 'unaskedBytesMax'>;
   /** A store failed for this reason. Called for every failure. */
   full(fault: ObdError): void;
@@ -33,36 +32,32 @@ export interface BlobHome {
 }
 
 export class SharedBlob implements ChunkStore {
-  readonly registry: string;
-  readonly digest: string;
-  readonly sizeBytes: number;
+  readonly key: BlobKey;
   readonly chunks: number;
   /** The chunks that are on the disk. */
   readonly stored: ChunkSet;
   readonly fetches: BlobFetches;
-  readonly #home: BlobHome;
+  readonly #services: CacheServices;
   readonly #file: BlobFile | undefined;
   readonly #hand: ClockHand;
   /** Whether the last chunks found room. */
-  #roomy = true;
+  #hasSpace = true;
   /** Whether the file system can give back a part of a file. */
   #canPunch = true;
 
   /** @param file - Undefined where there is no room even for an empty one: then nothing is stored. */
-  constructor(
-    home: BlobHome,
-    { registry, digest, sizeBytes }: BlobName & BlobIdentity,
-    file: BlobFile | undefined,
-  ) {
-    this.registry = registry;
-    this.digest = digest;
-    this.sizeBytes = sizeBytes;
-    this.chunks = Math.ceil(sizeBytes / CHUNK_BYTES);
-    this.#home = home;
+  constructor(services: CacheServices, key: BlobKey, file: BlobFile | undefined) {
+    this.key = key;
+    this.chunks = Math.ceil(key.sizeBytes / CHUNK_BYTES);
+    this.#services = services;
     this.#file = file;
     this.stored = file?.chunks ?? new ChunkSet(this.chunks);
-    this.fetches = new BlobFetches(this, home.scheduler, home.outages);
+    this.fetches = new BlobFetches(this, services.scheduler, services.outages);
     this.#hand = new ClockHand(this.stored);
+  }
+
+  get sizeBytes(): number {
+    return this.key.sizeBytes;
   }
 
   get canEvict(): boolean {
@@ -78,10 +73,10 @@ export class SharedBlob implements ChunkStore {
       return (await this.#file.evict(victims)) * CHUNK_BYTES;
     } catch (error) {
       if (systemCode(error) === 'EOPNOTSUPP') this.#canPunch = false;
-      else this.#report(ErrorCodes.Io, `Cannot evict chunks of ${this.digest}`, error);
+      else this.#report(ErrorCodes.Io, `Cannot evict chunks of ${this.key.digest}`, error);
       return 0;
     } finally {
-      this.#home.changed(this);
+      this.#services.changed(this);
     }
   }
 
@@ -98,49 +93,53 @@ export class SharedBlob implements ChunkStore {
     return this.#file?.fd;
   }
 
-  get roomy(): boolean {
-    return this.#roomy && this.#file !== undefined;
+  get hasSpace(): boolean {
+    return this.#hasSpace && this.#file !== undefined;
   }
 
   isHere(chunk: number): boolean {
-    return this.stored.has(chunk) || this.#home.held.find(this, chunk) !== undefined;
+    return this.stored.has(chunk) || this.#services.overflow.find(this.key, chunk) !== undefined;
   }
 
-  /** A reader dropped bytes that failed a check further up; `label` names the blob and its registry. */
-  distrusted(label: string, offset: number, length: number): void {
+  /** A reader invalidated bytes that failed a check of their format; `label` names the blob and its source. */
+  invalidated(label: string, offset: number, length: number): void {
     const message = `Fetching ${length} bytes of ${label} at ${offset} again: they failed a check`;
-    const details = { digest: this.digest, offset, length };
-    this.#home.report(new ObdError(ErrorCodes.Corrupt, message, details));
-    this.#dropped(offset, length);
+    const details = { digest: this.key.digest, offset, length };
+    this.#services.report(new ObdError(ErrorCodes.Corrupt, message, details));
+    this.#afterInvalidation(offset, length);
   }
 
-  /** A reader dropped bytes that the disk cannot read. */
-  lost(offset: number, length: number, problem: string): void {
-    this.#report(ErrorCodes.Io, `Cannot read cached bytes of ${this.digest} at ${offset}`, problem);
-    this.#dropped(offset, length);
+  /** A reader invalidated bytes that the disk cannot read. */
+  unreadable(offset: number, length: number, problem: string): void {
+    this.#report(
+      ErrorCodes.Io,
+      `Cannot read cached bytes of ${this.key.digest} at ${offset}`,
+      problem,
+    );
+    this.#afterInvalidation(offset, length);
   }
 
   /** A reader, perhaps on another thread, removed the chunks from the set; they may be cached again by now. */
-  #dropped(offset: number, length: number): void {
+  #afterInvalidation(offset: number, length: number): void {
     const end = Math.ceil((offset + length) / CHUNK_BYTES);
     for (let chunk = Math.floor(offset / CHUNK_BYTES); chunk < end; chunk++) {
-      this.#home.held.drop(this, chunk);
+      this.#services.overflow.delete(this.key, chunk);
     }
-    // Other threads drop their copies in memory too.
+    // Other threads invalidate their copies in memory too.
     this.stored.nextGeneration();
-    this.#home.changed(this);
+    this.#services.changed(this);
   }
 
   get unaskedBytesMax(): number {
-    return this.#home.room.unaskedBytesMax;
+    return this.#services.room.unaskedBytesMax;
   }
 
   damaged(chunk: number): void {
     const offset = chunk * CHUNK_BYTES;
-    const problem = 'the registry has others, which agree with the digest';
+    const problem = 'its source has others, which match the digest';
     this.#report(
       ErrorCodes.Corrupt,
-      `Dropping cached bytes of ${this.digest} at ${offset}`,
+      `Invalidating cached bytes of ${this.key.digest} at ${offset}`,
       problem,
     );
   }
@@ -150,8 +149,8 @@ export class SharedBlob implements ChunkStore {
   }
 
   agrees(chunk: number, bytes: Uint8Array): boolean | undefined {
-    const held = this.#home.held.find(this, chunk);
-    if (held !== undefined) return Buffer.from(held).equals(bytes);
+    const inMemory = this.#services.overflow.find(this.key, chunk);
+    if (inMemory !== undefined) return Buffer.from(inMemory).equals(bytes);
     if (this.fd === undefined || !this.stored.has(chunk)) return undefined;
     const stored = Buffer.alloc(bytes.length);
     try {
@@ -163,49 +162,49 @@ export class SharedBlob implements ChunkStore {
     }
   }
 
-  drop(first: number, end: number): void {
+  invalidate(first: number, end: number): void {
     for (let chunk = first; chunk < end; chunk++) {
-      this.#home.held.drop(this, chunk);
+      this.#services.overflow.delete(this.key, chunk);
       this.stored.delete(chunk);
     }
-    // All threads drop their copies in memory too.
+    // All threads invalidate their copies in memory too.
     this.stored.nextGeneration();
-    this.#home.changed(this);
+    this.#services.changed(this);
   }
 
   async keep(first: number, bytes: Uint8Array): Promise<void> {
-    this.#roomy = await this.#store(first, bytes);
-    if (this.#roomy) {
-      this.#home.changed(this);
+    this.#hasSpace = await this.#store(first, bytes);
+    if (this.#hasSpace) {
+      this.#services.changed(this);
       return;
     }
     for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
       const chunk = first + at / CHUNK_BYTES;
-      this.#home.held.hold(this, chunk, bytes.subarray(at, at + CHUNK_BYTES));
+      this.#services.overflow.add(this.key, chunk, bytes.subarray(at, at + CHUNK_BYTES));
     }
   }
 
   /** @returns False if there is no room, or the disk fails. */
   async #store(first: number, bytes: Uint8Array): Promise<boolean> {
     if (this.#file === undefined) return false;
-    const doing = `Cannot store ${bytes.length} bytes of ${this.digest}`;
-    const { room } = this.#home;
+    const doing = `Cannot store ${bytes.length} bytes of ${this.key.digest}`;
+    const { room } = this.#services;
     const answer = await room.reserve(bytes.length);
     if (answer === 'never') {
       const problem =
         'nothing is left to evict within cache_size and cache_reserve; free disk space';
-      this.#home.full(this.#fault(ErrorCodes.NoSpace, doing, problem));
+      this.#services.full(this.#fault(ErrorCodes.NoSpace, doing, problem));
     }
     if (answer !== 'now') return false;
     let storedBytes = 0;
     try {
       await this.#storeEvicting(this.#file, first, bytes);
       storedBytes = bytes.length;
-      this.#home.stored();
+      this.#services.stored();
       return true;
     } catch (error) {
       const code = isDiskFull(error) ? ErrorCodes.NoSpace : ErrorCodes.Io;
-      this.#home.full(this.#fault(code, doing, error));
+      this.#services.full(this.#fault(code, doing, error));
       return false;
     } finally {
       room.release(bytes.length, storedBytes);
@@ -220,7 +219,7 @@ export class SharedBlob implements ChunkStore {
         return;
       } catch (error) {
         if (!isDiskFull(error)) throw error;
-        if ((await this.#home.room.evict(bytes.length)) === 0) throw error;
+        if ((await this.#services.room.evict(bytes.length)) === 0) throw error;
       }
     }
   }
@@ -231,26 +230,26 @@ export class SharedBlob implements ChunkStore {
     try {
       await this.#file.save();
     } catch (error) {
-      this.#report(ErrorCodes.Io, `Cannot save the state of ${this.digest}`, error);
+      this.#report(ErrorCodes.Io, `Cannot save the state of ${this.key.digest}`, error);
     }
   }
 
   /** Call it when no handle and no fetch is left. Never fails. */
   async close(): Promise<void> {
-    this.#home.held.dropAll(this);
+    this.#services.overflow.deleteAll(this.key);
     try {
       await this.#file?.close();
     } catch (error) {
-      this.#report(ErrorCodes.Io, `Cannot close the cache file of ${this.digest}`, error);
+      this.#report(ErrorCodes.Io, `Cannot close the cache file of ${this.key.digest}`, error);
     }
   }
 
   #report(code: ObdError['code'], doing: string, cause: unknown): void {
-    this.#home.report(this.#fault(code, doing, cause));
+    this.#services.report(this.#fault(code, doing, cause));
   }
 
   #fault(code: ObdError['code'], doing: string, cause: unknown): ObdError {
     const message = typeof cause === 'string' ? cause : messageOf(cause);
-    return new ObdError(code, `${doing}: ${message}`, { digest: this.digest }, cause);
+    return new ObdError(code, `${doing}: ${message}`, { digest: this.key.digest }, cause);
   }
 }

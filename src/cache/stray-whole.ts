@@ -4,7 +4,8 @@
  * requested once more, after a pause. If the server sends the blob whole again, it is accepted.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
-import type { BlobRanges, WholeBlob } from '../registry/blob-ranges.js';
+import type { WholeAnswer } from '../io/ranged-source.js';
+import type { BlobSource } from './blob-source.js';
 
 export class StrayWhole {
   #hasRanges = false;
@@ -21,11 +22,11 @@ export class StrayWhole {
    * @param startedMs - When the request began: whole blobs in flight at the first refusal are refused too.
    * @returns Why it is refused; undefined if it is accepted.
    */
-  errorOf({ host }: WholeBlob, ranges: BlobRanges, startedMs: number): ObdError | undefined {
+  errorOf({ host }: WholeAnswer, source: BlobSource, startedMs: number): ObdError | undefined {
     if (!this.#hasRanges) return undefined;
     if (this.#refusedMs !== undefined && startedMs >= this.#refusedMs) return undefined;
     this.#refusedMs ??= performance.now();
-    const message = `Cannot read ${ranges.label}: ${host} sent all of it in place of a range; asking once more`;
-    return new ObdError(ErrorCodes.Unavailable, message, { digest: ranges.digest });
+    const message = `Cannot read ${source.label}: ${host} sent all of it in place of a range; asking once more`;
+    return new ObdError(ErrorCodes.Unavailable, message, { digest: source.key.digest });
   }
 }

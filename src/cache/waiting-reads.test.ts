@@ -8,19 +8,18 @@ import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BlobDouble, distinctBytes, gone, stall } from '../../test/support/blob-double.js';
 import { removeCacheDirectories } from '../../test/support/cache-directories.js';
-import { assertReads, CONTENT, withCache } from '../../test/support/cache-scene.js';
+import { assertReads, CONTENT, OpenBlob, withCache } from '../../test/support/cache-scene.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
-import type { WholeBlob } from '../registry/blob-ranges.js';
-import type { CachedBlob } from './cached-blob.js';
+import type { WholeAnswer } from '../io/ranged-source.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 
 after(removeCacheDirectories);
 
-const loadMounted = (blob: CachedBlob, chunk: number, waitMs: number) =>
-  blob.fetch(chunk * CHUNK_BYTES, 1, waitMs);
+const loadMounted = (blob: OpenBlob, chunk: number, waitMs: number) =>
+  blob.handle.fetch(chunk * CHUNK_BYTES, 1, { urgency: 'demand', waitMs });
 
-function wholeOf(bytes: Uint8Array, pauseMs = 0, sizeKnown = true): WholeBlob {
+function wholeOf(bytes: Uint8Array, pauseMs = 0, sizeKnown = true): WholeAnswer {
   return {
     host: 'proxy.example',
     sizeKnown,
@@ -37,7 +36,7 @@ function wholeOf(bytes: Uint8Array, pauseMs = 0, sizeKnown = true): WholeBlob {
 test('answers that are not the bytes are waited out', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
-    const blob = await cache.openBlob(ranges);
+    const blob = await OpenBlob.open(cache, ranges);
     let failures = 3;
     ranges.before = async () => {
       if (failures-- > 0) await gone();
@@ -51,7 +50,7 @@ test('answers that are not the bytes are waited out', async () => {
 test('a read ends at its deadline, queued or not, with what went wrong; later ones find it well again', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
-    const blob = await cache.openBlob(ranges);
+    const blob = await OpenBlob.open(cache, ranges);
     ranges.before = gone;
     const startedMs = performance.now();
     const reads = Array.from({ length: 20 }, (_, i) =>
@@ -76,7 +75,7 @@ test('a read ends at its deadline, queued or not, with what went wrong; later on
 test('after a deadline in vain a read waits 10 s at most, and a probe goes on', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
-    const blob = await cache.openBlob(ranges);
+    const blob = await OpenBlob.open(cache, ranges);
     ranges.before = stall;
     await assert.rejects(loadMounted(blob, 1, 1_100));
     const before = ranges.requests.length;
@@ -91,7 +90,7 @@ test('after a deadline in vain a read waits 10 s at most, and a probe goes on', 
 test('a read of a blob given up waits longer than 10 s while the blob comes whole', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
-    const blob = await cache.openBlob(ranges);
+    const blob = await OpenBlob.open(cache, ranges);
     ranges.before = gone;
     await assert.rejects(loadMounted(blob, 1, 1_100));
     ranges.before = async () => {};
@@ -105,7 +104,7 @@ test('a read of a blob given up waits longer than 10 s while the blob comes whol
 test('a range that always fails keeps no other from being read', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
-    const blob = await cache.openBlob(ranges);
+    const blob = await OpenBlob.open(cache, ranges);
     ranges.before = async ({ offset }) => {
       if (offset === 0) await gone();
     };
@@ -120,8 +119,8 @@ test('a closed handle ends its reads, and another goes on by its own way', async
     const broken = new BlobDouble(CONTENT, 'registry.example/broken');
     broken.before = gone;
     const [bad, good] = await Promise.all([
-      cache.openBlob(broken),
-      cache.openBlob(new BlobDouble(CONTENT)),
+      OpenBlob.open(cache, broken),
+      OpenBlob.open(cache, new BlobDouble(CONTENT)),
     ]);
     const ended = assert.rejects(loadMounted(bad, 0, 60_000), {
       code: ErrorCodes.FailedPrecondition,
@@ -135,15 +134,15 @@ test('a closed handle ends its reads, and another goes on by its own way', async
 test('a registry is told of once when it fails, and once when it is back', async () => {
   const lines: string[] = [];
   const outageLog = {
-    unavailable: ({ registry, waiting }: { registry: string; waiting: number }) =>
-      lines.push(`${registry} ${waiting}`),
+    unavailable: ({ origin, waiting }: { origin: string; waiting: number }) =>
+      lines.push(`${origin} ${waiting}`),
     recovered: () => lines.push('recovered'),
     left: () => lines.push('left'),
   };
   await withCache(
     async (cache) => {
       const ranges = new BlobDouble(CONTENT);
-      const blob = await cache.openBlob(ranges);
+      const blob = await OpenBlob.open(cache, ranges);
       for (let round = 0; round < 3; round++) {
         let failures = 2;
         ranges.before = async () => {
@@ -167,7 +166,7 @@ test('hundreds of reads of many blobs ask a dead registry 20 times a second at m
           askedMs.push(performance.now());
           await gone();
         };
-        return await cache.openBlob(ranges);
+        return await OpenBlob.open(cache, ranges);
       }),
     );
     const startedMs = performance.now();
@@ -188,7 +187,7 @@ test('hundreds of reads of many blobs ask a dead registry 20 times a second at m
 
 test('a block that fails its check again and again is shown as a read that waits, and why', async () => {
   await withCache(async (cache) => {
-    const blob = await cache.openBlob(new BlobDouble(CONTENT));
+    const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
     let isDamaged = true;
     const disk: RandomAccessFile & { readWaitMs: number } = {
       readWaitMs: 20_000,
@@ -210,7 +209,7 @@ test('a block that fails its check again and again is shown as a read that waits
     const { reads, ms, error } = blob.waits();
     assert.equal(reads, 1);
     assert.ok(ms > 1_500 && ms < 3_000, `${ms} ms`);
-    assert.match(String(error), /fails its check/);
+    assert.match(String(error), /fail their check/);
     isDamaged = false;
     await read;
   });
@@ -227,7 +226,10 @@ test('an outage whose last blob is closed ends with a line of its own', async ()
     async (cache) => {
       const down = new BlobDouble(CONTENT);
       down.before = gone;
-      const blobs = [await cache.openBlob(down), await cache.openBlob(new BlobDouble(CONTENT))];
+      const blobs = [
+        await OpenBlob.open(cache, down),
+        await OpenBlob.open(cache, new BlobDouble(CONTENT)),
+      ];
       const ended = blobs.map((blob) =>
         assert.rejects(loadMounted(blob, 1, 60_000), { code: ErrorCodes.FailedPrecondition }),
       );
@@ -243,7 +245,7 @@ test('an outage whose last blob is closed ends with a line of its own', async ()
 test('a whole blob sent once by a server that has ranges is refused, and the range asked for again', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
-    const blob = await cache.openBlob(ranges);
+    const blob = await OpenBlob.open(cache, ranges);
     await loadMounted(blob, 0, 10_000);
     let wholes = 1;
     ranges.whole = () => (wholes-- > 0 ? wholeOf(CONTENT) : undefined);
@@ -260,11 +262,11 @@ test('a stream evicts no more than a share of the cache for what nobody asked fo
   await withCache(
     async (cache) => {
       const other = new BlobDouble(distinctBytes(16 * CHUNK_BYTES, 9), 'other.example/app');
-      const kept = await cache.openBlob(other);
+      const kept = await OpenBlob.open(cache, other);
       await loadMounted(kept, 0, 10_000);
       await kept.load(0, other.sizeBytes);
       const ranges = new BlobDouble(CONTENT);
-      const blob = await cache.openBlob(ranges);
+      const blob = await OpenBlob.open(cache, ranges);
       ranges.whole = () => wholeOf(CONTENT);
       await loadMounted(blob, 39, 10_000);
       assert.ok(kept.cachedBytes >= 8 * CHUNK_BYTES, `${kept.cachedBytes} bytes are left`);
@@ -277,7 +279,7 @@ for (const damage of ['cached', 'sent'] as const) {
   test(`the first chunk here and that of a stream differ, and the ${damage} one is wrong`, async () => {
     await withCache(async (cache, _directory, faults) => {
       const ranges = new BlobDouble(CONTENT);
-      const blob = await cache.openBlob(ranges);
+      const blob = await OpenBlob.open(cache, ranges);
       if (damage === 'cached') ranges.damage = (target) => target.fill(0xee);
       await loadMounted(blob, 0, 10_000);
       ranges.damage = () => {};
@@ -295,7 +297,7 @@ for (const sizeKnown of [true, false]) {
   test(`a blob that comes whole is taken once, size ${sizeKnown ? 'known' : 'unknown'}`, async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
-      const blob = await cache.openBlob(ranges);
+      const blob = await OpenBlob.open(cache, ranges);
       ranges.whole = () => wholeOf(CONTENT, 5, sizeKnown);
       await Promise.all([3, 40, 20].map((chunk) => loadMounted(blob, chunk, 10_000)));
       await assertReads(blob, 0, CONTENT.length);
@@ -312,7 +314,7 @@ for (const sizeKnown of [true, false]) {
 test('a stream that breaks leaves what came, and is begun again', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
-    const blob = await cache.openBlob(ranges);
+    const blob = await OpenBlob.open(cache, ranges);
     let streams = 0;
     ranges.whole = () => wholeOf(++streams === 1 ? CONTENT.subarray(0, 1_500_000) : CONTENT, 1);
     await loadMounted(blob, 40, 10_000);
@@ -324,7 +326,7 @@ test('a stream that breaks leaves what came, and is begun again', async () => {
 test('a stream that is not the blob leaves nothing', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
-    const blob = await cache.openBlob(ranges);
+    const blob = await OpenBlob.open(cache, ranges);
     await loadMounted(blob, 0, 10_000);
     let streams = 0;
     const wrong = distinctBytes(CONTENT.length, 7);
@@ -341,14 +343,14 @@ test('a stream that is not the blob leaves nothing', async () => {
 test('a stream without a length that is not read to its end leaves nothing', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
-    const blob = await cache.openBlob(ranges);
+    const blob = await OpenBlob.open(cache, ranges);
     await loadMounted(blob, 0, 10_000);
     const late = Buffer.concat([
       CONTENT.subarray(0, CHUNK_BYTES),
       distinctBytes(CONTENT.length - CHUNK_BYTES, 7),
     ]);
     let streams = 0;
-    const breaksOff: WholeBlob = {
+    const breaksOff: WholeAnswer = {
       ...wholeOf(late, 0, false),
       pieces: async function* () {
         yield late.subarray(0, 30 * CHUNK_BYTES);

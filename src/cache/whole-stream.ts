@@ -12,8 +12,9 @@
  */
 import { createHash } from 'node:crypto';
 import { ErrorCodes, ObdError } from '../errors.js';
-import type { BlobRanges, WholeBlob } from '../registry/blob-ranges.js';
-import type { SpeedFloor } from '../registry/speed-floor.js';
+import type { WholeAnswer } from '../io/ranged-source.js';
+import type { SpeedFloor } from '../io/speed-floor.js';
+import type { BlobSource } from './blob-source.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 
 const BUFFER_CHUNKS = 16;
@@ -32,7 +33,7 @@ export interface StreamSink {
   /** Whether more of the blob is of any use. */
   isUseful(): boolean;
   keep(first: number, bytes: Uint8Array): Promise<void>;
-  drop(first: number, end: number): void;
+  invalidate(first: number, end: number): void;
   /** The chunk that is here has other bytes than the blob. */
   damaged(chunk: number): void;
 }
@@ -42,7 +43,7 @@ export class WholeStream {
   position = 0;
   /** On the clock of performance.now(). */
   progressMs = performance.now();
-  readonly #ranges: BlobRanges;
+  readonly #source: BlobSource;
   readonly #sink: StreamSink;
   /** Chunks that came of this stream, as [first, end). */
   readonly #kept: [number, number][] = [];
@@ -51,24 +52,24 @@ export class WholeStream {
   /** It was read to its end, and its digest is the blob's. */
   #isVerified = false;
 
-  constructor(ranges: BlobRanges, sink: StreamSink) {
-    this.#ranges = ranges;
+  constructor(source: BlobSource, sink: StreamSink) {
+    this.#source = source;
     this.#sink = sink;
   }
 
   /** @throws {ObdError} `Registry` if it is not the blob, `Unavailable` if it breaks off; what its pieces throw. */
-  async take(whole: WholeBlob, floor: SpeedFloor): Promise<void> {
+  async take(whole: WholeAnswer, floor: SpeedFloor): Promise<void> {
     try {
       await this.#take(whole, floor);
     } finally {
       // Without a length, nothing but the digest tells it from a page of a proxy.
-      if (!whole.sizeKnown && !this.#isVerified) this.#dropKept();
+      if (!whole.sizeKnown && !this.#isVerified) this.#invalidateKept();
     }
   }
 
-  async #take(whole: WholeBlob, floor: SpeedFloor): Promise<void> {
+  async #take(whole: WholeAnswer, floor: SpeedFloor): Promise<void> {
     const { sizeBytes } = this.#sink;
-    const hash = createHash(this.#ranges.digest.slice(0, this.#ranges.digest.indexOf(':')));
+    const hash = createHash(this.#source.key.digest.slice(0, this.#source.key.digest.indexOf(':')));
     const buffer = Buffer.alloc(Math.min(BUFFER_CHUNKS * CHUNK_BYTES, sizeBytes));
     let filled = 0;
     let received = 0;
@@ -94,17 +95,17 @@ export class WholeStream {
     if (received < sizeBytes) {
       if (!whole.sizeKnown) throw this.#refusal(whole, `has ${received} bytes`);
       const problem = `${whole.host} sent ${received} of ${sizeBytes} bytes`;
-      throw new ObdError(ErrorCodes.Unavailable, `Cannot read ${this.#ranges.label}: ${problem}`);
+      throw new ObdError(ErrorCodes.Unavailable, `Cannot read ${this.#source.label}: ${problem}`);
     }
-    const found = `${this.#ranges.digest.split(':', 1)[0]}:${hash.digest('hex')}`;
-    if (found !== this.#ranges.digest) throw this.#refusal(whole, `has the digest ${found}`);
+    const found = `${this.#source.key.digest.split(':', 1)[0]}:${hash.digest('hex')}`;
+    if (found !== this.#source.key.digest) throw this.#refusal(whole, `has the digest ${found}`);
     this.#isVerified = true;
     // The last chunk may be shorter than others, and only now it is known to be whole.
     if (filled > 0) await this.#keep(buffer.subarray(0, filled), whole);
     if (this.#doubted === undefined) return;
     if (this.#sink.agrees(0, this.#doubted) === false) {
       this.#sink.damaged(0);
-      this.#sink.drop(0, 1);
+      this.#sink.invalidate(0, 1);
     }
     await this.#sink.keep(0, this.#doubted);
   }
@@ -116,14 +117,14 @@ export class WholeStream {
   }
 
   /** Keeps the whole chunks. @returns How much is left in the buffer. */
-  async #flush(buffer: Buffer, filled: number, whole: WholeBlob): Promise<number> {
+  async #flush(buffer: Buffer, filled: number, whole: WholeAnswer): Promise<number> {
     const bytes = filled - (filled % CHUNK_BYTES);
     await this.#keep(buffer.subarray(0, bytes), whole);
     buffer.copyWithin(0, bytes, filled);
     return filled - bytes;
   }
 
-  async #keep(bytes: Uint8Array, { sizeKnown }: WholeBlob): Promise<void> {
+  async #keep(bytes: Uint8Array, { sizeKnown }: WholeAnswer): Promise<void> {
     if (bytes.length === 0 || this.#doubted !== undefined) return;
     const first = this.position;
     const end = first + Math.ceil(bytes.length / CHUNK_BYTES);
@@ -146,15 +147,15 @@ export class WholeStream {
     this.position = end;
   }
 
-  #dropKept(): void {
-    for (const [first, end] of this.#kept.splice(0)) this.#sink.drop(first, end);
+  #invalidateKept(): void {
+    for (const [first, end] of this.#kept.splice(0)) this.#sink.invalidate(first, end);
   }
 
   /** It is not the blob: nothing of it stays. */
-  #refusal(whole: WholeBlob, problem: string): ObdError {
+  #refusal(whole: WholeAnswer, problem: string): ObdError {
     whole.cutOff();
-    this.#dropKept();
-    const message = `Cannot read ${this.#ranges.label}: what ${whole.host} sends in place of a range is not the blob: it ${problem}`;
-    return new ObdError(ErrorCodes.Registry, message, { digest: this.#ranges.digest });
+    this.#invalidateKept();
+    const message = `Cannot read ${this.#source.label}: what ${whole.host} sends in place of a range is not the blob: it ${problem}`;
+    return new ObdError(ErrorCodes.Registry, message, { digest: this.#source.key.digest });
   }
 }

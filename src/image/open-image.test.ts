@@ -10,6 +10,7 @@ import { after, describe, test } from 'node:test';
 import { gone, stall } from '../../test/support/blob-double.js';
 import { BlobRegistry } from '../../test/support/blob-registry.js';
 import { cacheDirectory, removeCacheDirectories } from '../../test/support/cache-directories.js';
+import { OpenBlob } from '../../test/support/cache-scene.js';
 import { MemorySink } from '../../test/support/memory-file.js';
 import {
   DISK_SHA256,
@@ -18,8 +19,8 @@ import {
   vectorPath,
   vectorsMissing,
 } from '../../test/support/vectors.js';
+import { statsOf } from '../cache/blob-handle.js';
 import { BlockCache } from '../cache/block-cache.js';
-import { type CachedBlob, figuresOf } from '../cache/cached-blob.js';
 import { ErrorCodes } from '../errors.js';
 import { IndexBudget, type IndexMemory, UNLIMITED_INDEX_MEMORY } from '../io/index-budget.js';
 import { readFully } from '../io/random-access-file.js';
@@ -39,7 +40,7 @@ const repoBlobUrl = 'https://registry.example/v2/app/blobs';
 interface Scene {
   readonly registry: BlobRegistry;
   readonly directory: string;
-  open(config: Partial<ImageConfig>, memory?: IndexMemory): Promise<OpenedImage<CachedBlob>>;
+  open(config: Partial<ImageConfig>, memory?: IndexMemory): Promise<OpenedImage<OpenBlob>>;
 }
 
 async function withScene(work: (scene: Scene) => Promise<void>): Promise<void> {
@@ -51,7 +52,7 @@ async function withScene(work: (scene: Scene) => Promise<void>): Promise<void> {
   const registry = new BlobRegistry();
   const surroundings = {
     openBlob: async ({ host, repository, digest, sizeBytes }: BlobAddress) =>
-      await cache.openBlob(await registry.blobRanges(host, repository, digest, sizeBytes)),
+      await OpenBlob.open(cache, await registry.find(host, repository, digest, sizeBytes)),
     formats: LAYER_FORMATS,
     decoded,
   };
@@ -99,7 +100,7 @@ function page(at: number, seed: number): Buffer {
   return bytes;
 }
 
-async function assertPage(image: OpenedImage<CachedBlob>, at: number, seed: number): Promise<void> {
+async function assertPage(image: OpenedImage<OpenBlob>, at: number, seed: number): Promise<void> {
   const found = Buffer.alloc(4096);
   await readFully(image.disk, found, at);
   assert.ok(found.equals(page(at, seed)), `page at ${at}`);
@@ -114,9 +115,9 @@ describe('openImage()', () => {
       });
       const image = await open({ lowers });
       assert.equal(registry.requests, 24);
-      assert.equal(figuresOf(image.remote).fetchRequests, 24);
-      assert.equal(figuresOf(image.remote).fetchedBytes, registry.requestedBytes);
-      assert.equal(figuresOf(image.remote).cachedBytes, registry.requestedBytes);
+      assert.equal(statsOf(image.remote).fetchRequests, 24);
+      assert.equal(statsOf(image.remote).fetchedBytes, registry.requestedBytes);
+      assert.equal(statsOf(image.remote).cachedBytes, registry.requestedBytes);
       assert.equal(image.layers, 12);
       await assertPage(image, 0, 0);
       await assertPage(image, 11 * 4096 * 10 + 4096 * 1000, 11);
@@ -135,7 +136,7 @@ describe('openImage()', () => {
       const second = await open({ lowers });
       await assertPage(second, 4096 * 1000, 1);
       assert.deepEqual(
-        [figuresOf(second.remote).fetchRequests, figuresOf(second.remote).fetchedBytes],
+        [statsOf(second.remote).fetchRequests, statsOf(second.remote).fetchedBytes],
         [0, 0],
       );
       await assert.rejects(assertPage(second, 4096 * 500, 1), { code: ErrorCodes.NotFound });
@@ -302,7 +303,7 @@ describe('openImage()', () => {
       { repoBlobUrl, lowers: [{ digest: hanging.digest }] },
       {
         openBlob: async ({ host, repository, digest, sizeBytes }: BlobAddress) =>
-          await cache.openBlob(await registry.blobRanges(host, repository, digest, sizeBytes)),
+          await OpenBlob.open(cache, await registry.find(host, repository, digest, sizeBytes)),
         formats: LAYER_FORMATS,
         decoded,
         memory: UNLIMITED_INDEX_MEMORY,

@@ -10,7 +10,8 @@ import { after, afterEach, test } from 'node:test';
 import { type Fault, LoopbackRegistry } from '../../test/support/loopback-registry.js';
 import { readRange } from '../../test/support/read-range.js';
 import { ErrorCodes } from '../errors.js';
-import { type BlobRanges, RangeFill } from './blob-ranges.js';
+import { RangeFill } from '../io/ranged-source.js';
+import type { RemoteBlobRanges } from './blob-ranges.js';
 import { RegistryClient } from './registry-client.js';
 import { RegistryHosts } from './registry-hosts.js';
 import { DEFAULT_LIMITS } from './registry-limits.js';
@@ -47,10 +48,10 @@ afterEach(() => {
   }
 });
 
-const open = (from = client): Promise<BlobRanges> =>
+const open = (from = client): Promise<RemoteBlobRanges> =>
   from.blobRanges(registry.host, 'x/y', digest, bytes.length);
 
-async function reads(blob: BlobRanges, offset: number, length: number): Promise<void> {
+async function reads(blob: RemoteBlobRanges, offset: number, length: number): Promise<void> {
   const target = new Uint8Array(length);
   await readRange(blob, target, offset);
   assert.ok(bytes.subarray(offset, offset + length).equals(target));

@@ -5,16 +5,16 @@
  * SIGNED_URL_MS, so that a read costs one request and not two, and dropped when an attempt with it fails.
  * It is a secret: no message contains it.
  *
- * An attempt is one GET. The caller decides on retries and their deadline (src/cache/blob-fetches.ts).
+ * An attempt is one GET. The cache decides on retries and their deadline (src/cache/blob-fetches.ts).
  */
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
+import type { AttemptOptions, RangedSource, RangeFill, WholeAnswer } from '../io/ranged-source.js';
 import type { Access } from './access.js';
 import type { HttpResponse } from './http-client.js';
 import { contentRange, isContent, type RangeAnswer, rangeAnswer } from './range-answer.js';
 import type { RegistryExchange } from './registry-exchange.js';
 import { FETCH_ATTEMPTS_MAX, type RegistryLimits } from './registry-limits.js';
 import { retrying } from './retry.js';
-import { SpeedFloor } from './speed-floor.js';
 
 /** overlaybd's own figure; the shortest lives of signed URLs seen are 10 minutes. */
 const SIGNED_URL_MS = 300_000;
@@ -29,84 +29,28 @@ const REMEDIES = {
 
 type Part = Extract<RangeAnswer, { kind: 'part' }>;
 
-/** The progress of one range through all attempts at it. */
-export class RangeFill {
-  readonly bytes: Uint8Array;
-  /** In the blob, in bytes. */
-  readonly offset: number;
-  /** How many of `bytes` have arrived; bytes from a failed attempt stay valid. */
-  filled = 0;
-  readonly floor: SpeedFloor;
-
-  /** @param floor - The speed floor of earlier attempts, if there were any. */
-  constructor(bytes: Uint8Array, offset: number, floor = new SpeedFloor()) {
-    this.bytes = bytes;
-    this.offset = offset;
-    this.floor = floor;
-  }
-}
-
-export interface AttemptOptions {
-  readonly signal?: AbortSignal | undefined;
-  /** Error of the attempt before. This one uses a new connection, and logs in again if the login was refused. */
-  readonly after?: unknown;
-}
-
-/** The whole blob from its start, sent by a server that ignores ranges. */
-export interface WholeBlob {
-  /** For messages. */
-  readonly host: string;
-  /** Whether its Content-Length is the blob's. */
-  readonly sizeKnown: boolean;
-  /** @throws {ObdError} as BlobRanges.attempt(). */
-  pieces(floor: SpeedFloor): AsyncGenerator<Uint8Array, void, undefined>;
-  /** Ends the connection. */
-  cutOff(): void;
-}
-
-/** One blob of one registry, read by ranges. */
-export interface BlobRanges {
-  /** For messages: "sha256:... of host/repository". */
-  readonly label: string;
-  /** `host` or `host:port` of the registry, not of the storage that it redirects to. */
-  readonly registry: string;
-  /** `sha256:...` */
-  readonly digest: string;
-  readonly sizeBytes: number;
-
-  /**
-   * Requests the bytes that `fill` still lacks, and requests again only after a shorter answer. Resolves with
-   * undefined once `fill` is full. Resolves with the whole blob if the server sends that instead; the caller must
-   * read it or cut it off.
-   *
-   * Bytes are not verified: only the digest of the whole blob would prove them.
-   *
-   * @throws {ObdError} `Unavailable`, `Unauthorized`, `NotFound`, `Registry`, `FailedPrecondition` if the client is
-   *   closed; the signal's reason.
-   */
-  attempt(fill: RangeFill, options?: AttemptOptions): Promise<WholeBlob | undefined>;
-}
-
-export interface RangesOfBlob {
+interface Dependencies {
   readonly exchange: RegistryExchange;
   readonly limits: RegistryLimits;
   readonly access: Access;
   readonly digest: string;
 }
 
-export class RemoteBlobRanges implements BlobRanges {
+export class RemoteBlobRanges implements RangedSource {
   readonly label: string;
+  /** `sha256:...` */
   readonly digest: string;
   readonly sizeBytes: number;
   readonly #source: RangeSource;
 
-  private constructor(source: RangeSource, { digest }: RangesOfBlob, sizeBytes: number) {
+  private constructor(source: RangeSource, digest: string, sizeBytes: number) {
     this.label = source.label;
     this.digest = digest;
     this.sizeBytes = sizeBytes;
     this.#source = source;
   }
 
+  /** `host` or `host:port` of the registry, not of the storage that it redirects to. */
   get registry(): string {
     return this.#source.home.host;
   }
@@ -116,15 +60,22 @@ export class RemoteBlobRanges implements BlobRanges {
    *   refuses a HEAD by a URL signed for GET; a size that is known costs no request.
    * @throws {ObdError} as attempt().
    */
-  static async open(blob: RangesOfBlob, sizeBytes: number | undefined): Promise<RemoteBlobRanges> {
+  static async open(blob: Dependencies, sizeBytes: number | undefined): Promise<RemoteBlobRanges> {
     const source = new RangeSource(blob);
-    return new RemoteBlobRanges(source, blob, sizeBytes ?? (await sizeOf(source, blob.limits)));
+    const { digest, limits } = blob;
+    return new RemoteBlobRanges(source, digest, sizeBytes ?? (await sizeOf(source, limits)));
   }
 
+  /**
+   * Sends one request, and more only after an answer that is shorter than the range.
+   *
+   * @throws {ObdError} `Unavailable`, `Unauthorized`, `NotFound`, `Registry`, `FailedPrecondition` if the client is
+   *   closed; the signal's reason.
+   */
   async attempt(
     fill: RangeFill,
     { signal, after }: AttemptOptions = {},
-  ): Promise<WholeBlob | undefined> {
+  ): Promise<WholeAnswer | undefined> {
     const { bytes, offset } = fill;
     const end = offset + bytes.length;
     if (!(offset >= 0 && end <= this.sizeBytes)) {
@@ -140,7 +91,7 @@ export class RemoteBlobRanges implements BlobRanges {
         const response = await this.#source.get(request);
         const { digest, sizeBytes } = this;
         const answer = rangeAnswer(response, { digest, sizeBytes, from, end });
-        if (answer.kind === 'whole') return wholeBlob(response, answer.sizeKnown);
+        if (answer.kind === 'whole') return wholeAnswer(response, answer.sizeKnown);
         await take(fill, response, answer);
       }
       if (fill.filled === bytes.length) return undefined;
@@ -173,7 +124,7 @@ function incomplete(doing: string, host: string, { filled, bytes }: RangeFill): 
   return new ObdError(ErrorCodes.Unavailable, `${doing}: ${problem}`);
 }
 
-function wholeBlob(response: HttpResponse, sizeKnown: boolean): WholeBlob {
+function wholeAnswer(response: HttpResponse, sizeKnown: boolean): WholeAnswer {
   return {
     host: response.url.host,
     sizeKnown,
@@ -208,7 +159,7 @@ class RangeSource {
   readonly #path: string;
   #signed: SignedUrl | undefined;
 
-  constructor({ exchange, access, digest }: RangesOfBlob) {
+  constructor({ exchange, access, digest }: Dependencies) {
     this.label = `${digest} of ${access.host}/${access.repository}`;
     this.#exchange = exchange;
     this.#access = access;

@@ -13,7 +13,7 @@ import { isHost, isRepository, isTag } from '../oci/reference.js';
 import type { Access } from './access.js';
 import { downloadBlob } from './blob-download.js';
 import { probeBlob } from './blob-probe.js';
-import { type BlobRanges, RemoteBlobRanges } from './blob-ranges.js';
+import { RemoteBlobRanges } from './blob-ranges.js';
 import { type BlobContent, cancelUpload, type UploadSession, uploadBlob } from './blob-upload.js';
 import type { Credentials } from './credentials.js';
 import type { HttpResponse } from './http-client.js';
@@ -62,7 +62,7 @@ export class RegistryClient {
     repository: string,
     digest: string,
     sizeBytes: number | undefined,
-  ): Promise<BlobRanges> {
+  ): Promise<RemoteBlobRanges> {
     const access = accessTo(host, repository, 'pull');
     checkDigest(digest, `a blob of ${host}/${repository}`);
     const blob = { exchange: this.#exchange, limits: this.#limits, access, digest };

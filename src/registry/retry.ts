@@ -1,7 +1,7 @@
 /**
  * The one place of this folder that retries a request: at most `attemptsMax` attempts, and none after the deadline. Callers
- * have retries of their own, of which these are no part: reads of blocks (src/cache/blob-health.ts), which ask this folder
- * for single attempts, and the recovery of devices.
+ * have their own retries, which are not part of this: the cache for reads of blocks (src/cache/blob-fetches.ts), which
+ * asks this folder for single attempts, and the recovery of devices.
  *
  * Only `Unavailable` is tried again. The pause doubles from `backoffMs` to BACKOFF_MS_MAX and is drawn from
  * its upper half, so that the many reads that a registry failed at once do not come back at once; a

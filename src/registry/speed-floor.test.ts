@@ -8,9 +8,9 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { SpeedFloor, TooSlow } from '../io/speed-floor.js';
 import { HttpClient } from './http-client.js';
 import { DEFAULT_LIMITS } from './registry-limits.js';
-import { SpeedFloor, TooSlow } from './speed-floor.js';
 
 const TICK_MS = 100;
 /** The path of a request is how many bytes a second it gets. */

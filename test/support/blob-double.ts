@@ -1,24 +1,26 @@
-/** A registry's blob in memory: lets tests count, delay, refuse and damage fetches. */
+/** A blob's source in memory, like a registry: lets tests count, delay, refuse and damage fetches. */
+import type { BlobKey } from '../../src/cache/blob-key.js';
+import type { BlobSource } from '../../src/cache/blob-source.js';
 import { ErrorCodes, ObdError } from '../../src/errors.js';
-import { sha256Of } from '../../src/oci/digest.js';
 import type {
   AttemptOptions,
-  BlobRanges,
   RangeFill,
-  WholeBlob,
-} from '../../src/registry/blob-ranges.js';
+  Urgency,
+  WholeAnswer,
+} from '../../src/io/ranged-source.js';
+import { sha256Of } from '../../src/oci/digest.js';
 
 export interface FetchedRange {
   readonly offset: number;
   readonly length: number;
 }
 
-export class BlobDouble implements BlobRanges {
+export class BlobDouble implements BlobSource {
   readonly label: string;
-  readonly registry: string;
-  readonly digest: string;
-  readonly sizeBytes: number;
+  readonly key: BlobKey;
   readonly requests: FetchedRange[] = [];
+  /** The urgency of each request. */
+  readonly urgencies: Urgency[] = [];
   /** The most requests that were in flight at once. */
   parallelMax = 0;
   /** Called before each answer: may wait, and may throw. */
@@ -27,7 +29,7 @@ export class BlobDouble implements BlobRanges {
   /** May change the bytes of an answer. */
   damage: (target: Uint8Array, request: FetchedRange) => void = () => {};
   /** May answer with a stream of the whole blob in place of a range. */
-  whole: () => WholeBlob | undefined = () => undefined;
+  whole: () => WholeAnswer | undefined = () => undefined;
   readonly #bytes: Uint8Array;
   #parallel = 0;
 
@@ -38,17 +40,27 @@ export class BlobDouble implements BlobRanges {
     digest: string = sha256Of(bytes),
   ) {
     this.#bytes = bytes;
-    this.digest = digest;
-    this.sizeBytes = bytes.length;
-    this.registry = repository.slice(0, repository.indexOf('/'));
-    this.label = `${this.digest} of ${repository}`;
+    const origin = repository.slice(0, repository.indexOf('/'));
+    this.key = { origin, digest, sizeBytes: bytes.length };
+    this.label = `${digest} of ${repository}`;
+  }
+
+  get digest(): string {
+    return this.key.digest;
+  }
+
+  get sizeBytes(): number {
+    return this.key.sizeBytes;
   }
 
   get requestedBytes(): number {
     return this.requests.reduce((sum, { length }) => sum + length, 0);
   }
 
-  async attempt(fill: RangeFill, { signal }: AttemptOptions = {}): Promise<WholeBlob | undefined> {
+  async attempt(
+    fill: RangeFill,
+    { signal, urgency = 'demand' }: AttemptOptions = {},
+  ): Promise<WholeAnswer | undefined> {
     const target = fill.bytes.subarray(fill.filled);
     const offset = fill.offset + fill.filled;
     if (!(offset >= 0 && offset + target.length <= this.#bytes.length)) {
@@ -56,6 +68,7 @@ export class BlobDouble implements BlobRanges {
     }
     const request = { offset, length: target.length };
     this.requests.push(request);
+    this.urgencies.push(urgency);
     this.#parallel++;
     this.parallelMax = Math.max(this.parallelMax, this.#parallel);
     try {

@@ -1,13 +1,9 @@
-/** Threads that read one blob of a cache, each through its own handle, as the daemon's do. */
+/** Threads that read a blob of this thread's cache, each through its own handle, by the daemon's own calls. */
 import { once } from 'node:events';
 import type { Worker } from 'node:worker_threads';
-import { type Handlers, ThreadCalls } from '../../src/blockd/thread-calls.js';
-import type { BlobShare } from '../../src/cache/blob-reader.js';
-import type { BlockCache } from '../../src/cache/block-cache.js';
-import type { CachedBlob } from '../../src/cache/cached-blob.js';
-import type { HeldCopies } from '../../src/cache/held-chunks.js';
+import { type BlobCalls, blobHandlers } from '../../src/blockd/blob-calls.js';
+import { ThreadCalls } from '../../src/blockd/thread-calls.js';
 import { ThreadProgram } from '../../src/io/start-thread.js';
-import type { BlobDouble } from './blob-double.js';
 
 const readingThread = new ThreadProgram(import.meta.url, './blob-reading-thread');
 
@@ -16,16 +12,10 @@ interface Range {
   readonly length: number;
 }
 
-/** Calls from a reader thread to the main thread. */
-export type ReaderCalls = {
-  fetch(range: Range & { readonly waitMs: number | undefined }): HeldCopies | undefined;
-  distrusted(range: Range): void;
-  lost(range: Range & { readonly problem: string }): void;
-  closed(nothing: undefined): void;
-};
-
 /** Calls from the main thread to a reader thread; reads reject on a wrong byte. */
-export type ThreadsCalls = {
+export type ReaderCalls = {
+  /** Opens the blob. Call it first. */
+  open(nothing: undefined): void;
   read(range: Range): void;
   readLocal(range: Range): boolean;
   load(range: Range): void;
@@ -40,12 +30,11 @@ export type ThreadsCalls = {
   close(nothing: undefined): void;
 };
 
-export type ReadingThread = ThreadCalls<ThreadsCalls, ReaderCalls>;
+export type ReadingThread = ThreadCalls<ReaderCalls, BlobCalls>;
 
-/** Runs `work` with `count` threads, then closes them. */
+/** Runs `work` with `count` threads that read the blob of `open`, then closes them. */
 export async function withReadingThreads(
-  cache: BlockCache,
-  blob: BlobDouble,
+  open: Parameters<typeof blobHandlers>[0],
   count: number,
   work: (threads: readonly ReadingThread[]) => Promise<void>,
 ): Promise<void> {
@@ -53,49 +42,16 @@ export async function withReadingThreads(
   const threads: ReadingThread[] = [];
   try {
     for (let i = 0; i < count; i++) {
-      const handle = await cache.openBlob(blob);
-      const worker = readingThread.start({
-        workerData: handle.share(),
-      });
+      const worker = readingThread.start({});
       workers.push(worker);
-      threads.push(new ThreadCalls<ThreadsCalls, ReaderCalls>(worker, handlersOf(handle)));
+      const thread: ReadingThread = new ThreadCalls(worker, blobHandlers(open));
+      threads.push(thread);
       await once(worker, 'online');
+      await thread.call('open', undefined);
     }
     await work(threads);
     for (const thread of threads) await thread.call('close', undefined);
   } finally {
     await Promise.all(workers.map((worker) => worker.terminate()));
   }
-}
-
-/** Threads that read a blob outside any cache; `fetch` stores missing chunks. The caller must terminate them. */
-export function startReadingThreads(
-  share: BlobShare,
-  count: number,
-  fetch: (offset: number, length: number) => Promise<void>,
-): { worker: Worker; thread: ReadingThread }[] {
-  return Array.from({ length: count }, () => {
-    const worker = readingThread.start({ workerData: share });
-    const thread = new ThreadCalls<ThreadsCalls, ReaderCalls>(worker, {
-      fetch: async ({ offset, length }) => {
-        await fetch(offset, length);
-        return undefined;
-      },
-      distrusted: () => {},
-      lost: ({ problem }) => {
-        throw new TypeError(problem);
-      },
-      closed: () => {},
-    });
-    return { worker, thread };
-  });
-}
-
-function handlersOf(handle: CachedBlob): Handlers<ReaderCalls> {
-  return {
-    fetch: ({ offset, length, waitMs }) => handle.fetch(offset, length, waitMs),
-    distrusted: ({ offset, length }) => handle.distrusted(offset, length),
-    lost: ({ offset, length, problem }) => handle.lost(offset, length, problem),
-    closed: () => handle.close(),
-  };
 }

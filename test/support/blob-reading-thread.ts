@@ -1,17 +1,25 @@
 /** A thread that reads a blob of another thread's cache, and compares every byte with distinctBytes(). */
 import assert from 'node:assert/strict';
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
+import { type BlobCalls, RemoteBlobs } from '../../src/blockd/blob-calls.js';
 import { ThreadCalls } from '../../src/blockd/thread-calls.js';
-import { BlobReader, type BlobShare } from '../../src/cache/blob-reader.js';
-import { HeldChunks } from '../../src/cache/held-chunks.js';
+import type { BlobReader } from '../../src/cache/blob-reader.js';
 import { readFully } from '../../src/io/random-access-file.js';
 import { distinctBytes } from './blob-double.js';
-import type { ReaderCalls, ThreadsCalls } from './blob-readers.js';
+import type { ReaderCalls } from './blob-readers.js';
 import { seededRandom } from './cache-crashing-file.js';
 
-const share = workerData as BlobShare;
-const content = distinctBytes(share.sizeBytes);
-const main = new ThreadCalls<ReaderCalls, ThreadsCalls>(parentPort!, {
+/** The main thread knows which blob it is. */
+const REQUEST = { id: '', address: { host: '', repository: '', digest: '', sizeBytes: undefined } };
+
+let blob: BlobReader;
+let content: Buffer;
+
+const main = new ThreadCalls<BlobCalls, ReaderCalls>(parentPort!, {
+  open: async () => {
+    blob = await new RemoteBlobs(main).open(REQUEST);
+    content = distinctBytes(blob.sizeBytes);
+  },
   read: async ({ offset, length }) => await assertReads(offset, length),
   readLocal: ({ offset, length }) => blob.readLocal(new Uint8Array(length), offset),
   load: async ({ offset, length }) => await blob.load(offset, length),
@@ -24,31 +32,26 @@ const main = new ThreadCalls<ReaderCalls, ThreadsCalls>(parentPort!, {
         const length = 1 + Math.floor(random() * 150_000);
         const offset = Math.floor(random() * (content.length - length));
         if (random() < forgetShare) blob.forget(offset, length);
-        await assertReads(offset, length, mounted);
+        await assertReads(offset, length, mounted());
       }
     };
     await Promise.all(Array.from({ length: parallel }, reader));
   },
   close: () => blob.close(),
 });
-const blob = new BlobReader(share, new HeldChunks(), true, {
-  fetch: (offset, length, waitMs) => main.call('fetch', { offset, length, waitMs }),
-  distrusted: (offset, length) => main.tell('distrusted', { offset, length }),
-  lost: (offset, length, problem) => main.tell('lost', { offset, length, problem }),
-  closed: () => main.tell('closed', undefined),
-});
 
 /** The blob as a mounted disk reads it: until its deadline. */
-const mounted = {
-  label: blob.label,
-  sizeBytes: blob.sizeBytes,
-  readWaitMs: 30_000,
-  readLocal: (target: Uint8Array, offset: number) => blob.readLocal(target, offset),
-  load: (offset: number, length: number, deadlineMs?: number) =>
-    blob.load(offset, length, deadlineMs),
-  forget: (offset: number, length: number) => blob.forget(offset, length),
-  close: () => blob.close(),
-};
+function mounted(): Parameters<typeof readFully>[0] {
+  return {
+    label: blob.label,
+    sizeBytes: blob.sizeBytes,
+    readWaitMs: 30_000,
+    readLocal: (target, offset) => blob.readLocal(target, offset),
+    load: (offset, length, deadlineMs) => blob.load(offset, length, deadlineMs),
+    forget: (offset, length) => blob.forget(offset, length),
+    close: () => blob.close(),
+  };
+}
 
 async function assertReads(
   offset: number,

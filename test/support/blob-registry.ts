@@ -1,6 +1,5 @@
-/** A registry of blobs in memory: the edge that openImage() asks for ranges. */
+/** A registry of blobs in memory. */
 import { ErrorCodes, ObdError } from '../../src/errors.js';
-import type { BlobRanges } from '../../src/registry/blob-ranges.js';
 import { BlobDouble } from './blob-double.js';
 
 export class BlobRegistry {
@@ -21,12 +20,12 @@ export class BlobRegistry {
     return this.#sum(({ requestedBytes }) => requestedBytes);
   }
 
-  async blobRanges(
+  async find(
     host: string,
     repository: string,
     digest: string,
     sizeBytes: number | undefined,
-  ): Promise<BlobRanges> {
+  ): Promise<BlobDouble> {
     const found = this.#blobs.get(digest);
     if (found !== undefined && (sizeBytes ?? found.sizeBytes) === found.sizeBytes) return found;
     const message = `Cannot read ${digest}: ${host}/${repository} does not have it`;

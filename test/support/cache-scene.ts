@@ -1,7 +1,11 @@
 /** A cache in a new directory, and a blob whose every byte is known, for tests. */
 import assert from 'node:assert/strict';
+import type { BlobHandle, BlobStats } from '../../src/cache/blob-handle.js';
+import { BlobReader } from '../../src/cache/blob-reader.js';
+import type { BlobSource } from '../../src/cache/blob-source.js';
 import { BlockCache, type BlockCacheOptions } from '../../src/cache/block-cache.js';
 import { CHUNK_BYTES } from '../../src/cache/chunk-set.js';
+import { OverflowChunks } from '../../src/cache/overflow-chunks.js';
 import type { ObdError } from '../../src/errors.js';
 import { type RandomAccessFile, readFully } from '../../src/io/random-access-file.js';
 import { distinctBytes } from './blob-double.js';
@@ -10,6 +14,36 @@ import { cacheDirectory } from './cache-directories.js';
 export const ROOM = { capacityBytes: 1 << 30, reserveBytes: 0 };
 /** 40 chunks and a part of one. */
 export const CONTENT = distinctBytes(40 * CHUNK_BYTES + 1234);
+
+/** A blob's reader, whose link is its handle, without a thread between them. */
+export class OpenBlob extends BlobReader implements BlobStats {
+  readonly handle: BlobHandle;
+
+  private constructor(handle: BlobHandle) {
+    super(handle.share(), new OverflowChunks(), handle);
+    this.handle = handle;
+  }
+
+  static async open(cache: BlockCache, source: BlobSource): Promise<OpenBlob> {
+    return new OpenBlob(await cache.openBlob(source));
+  }
+
+  get cachedBytes(): number {
+    return this.handle.cachedBytes;
+  }
+
+  get fetchedBytes(): number {
+    return this.handle.fetchedBytes;
+  }
+
+  get fetchRequests(): number {
+    return this.handle.fetchRequests;
+  }
+
+  waits(): ReturnType<BlobHandle['waits']> {
+    return this.handle.waits();
+  }
+}
 
 export async function read(
   file: RandomAccessFile,

@@ -1,10 +1,9 @@
 /** Reads a range of a registry's blob with several attempts, without a cache. */
-import type { BlobRanges } from '../../src/registry/blob-ranges.js';
-import { RangeFill } from '../../src/registry/blob-ranges.js';
+import { type RangedSource, RangeFill } from '../../src/io/ranged-source.js';
 import { retrying } from '../../src/registry/retry.js';
 
 export async function readRange(
-  blob: BlobRanges,
+  blob: RangedSource,
   target: Uint8Array,
   offset: number,
   signal?: AbortSignal,

@@ -5,14 +5,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ErrorCodes, ObdError } from '../errors.js';
-import { receivedError, sentError } from './sent-error.js';
+import { deserializedError, serializedError } from './serialized-error.js';
 
 test('an error arrives with code, message, details and causes; a bug with its stack', () => {
   const root = Object.assign(new TypeError('ECONNREFUSED'), { code: 'ECONNREFUSED' });
   const cause = new ObdError(ErrorCodes.Unavailable, 'Cannot connect', {}, root);
   const details = { digest: 'sha256:a', offset: 5, length: 6 };
   const error = new ObdError(ErrorCodes.Io, 'Cannot read', details, cause);
-  const arrived = receivedError(structuredClone(sentError(error)));
+  const arrived = deserializedError(structuredClone(serializedError(error)));
   assert.ok(arrived instanceof ObdError);
   assert.deepEqual(
     [arrived.code, arrived.message, arrived.details],
@@ -20,7 +20,7 @@ test('an error arrives with code, message, details and causes; a bug with its st
   );
   const first = arrived.cause as Error;
   assert.deepEqual([first.message, (first.cause as Error).message], [cause.message, root.message]);
-  const bug = receivedError(structuredClone(sentError(root)));
+  const bug = deserializedError(structuredClone(serializedError(root)));
   assert.deepEqual([bug.message, bug.stack], [root.message, root.stack]);
-  assert.equal(receivedError(sentError('text')).message, 'text');
+  assert.equal(deserializedError(serializedError('text')).message, 'text');
 });

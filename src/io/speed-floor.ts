@@ -6,7 +6,6 @@
  * at the first byte again, it is kept for good.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
-import type { HttpResponse } from './http-client.js';
 
 const FLOOR_BYTES_PER_S = 16 << 10;
 const WINDOW_MS = 10_000;
@@ -16,6 +15,16 @@ const AS_SLOW_SHARE = 0.5;
 
 /** A connection was left, which says nothing of other connections to the same registry. */
 export class TooSlow extends ObdError {}
+
+/** A connection's answer, as far as its speed is judged. */
+export interface WatchedAnswer {
+  /** For messages: "Cannot read X". */
+  readonly doing: string;
+  readonly url: URL;
+  pieces(): AsyncIterable<Uint8Array>;
+  /** Ends the connection; pieces() then throws `error`. */
+  cutOff(error: ObdError): void;
+}
 
 export class SpeedFloor {
   readonly #keptMs: number;
@@ -28,9 +37,9 @@ export class SpeedFloor {
 
   /**
    * The pieces of the answer's body.
-   * @throws {ObdError} `Unavailable` when the connection is left; what HttpResponse.pieces() throws.
+   * @throws {ObdError} `Unavailable` when the connection is left; what pieces() throws.
    */
-  async *watch(response: HttpResponse): AsyncGenerator<Uint8Array, void, undefined> {
+  async *watch(response: WatchedAnswer): AsyncGenerator<Uint8Array, void, undefined> {
     let bytes = 0;
     let readerMs = 0;
     const timer = setInterval(() => {
@@ -52,7 +61,7 @@ export class SpeedFloor {
     }
   }
 
-  #judge(response: HttpResponse, bytesPerS: number): void {
+  #judge(response: WatchedAnswer, bytesPerS: number): void {
     const nowMs = performance.now();
     if (bytesPerS >= FLOOR_BYTES_PER_S) {
       this.#left = undefined;

@@ -1,7 +1,7 @@
 /** Errors on their way between threads: an ObdError arrives as one, with the messages of its causes. */
 import { type ErrorCode, type ErrorDetails, messageOf, ObdError } from '../errors.js';
 
-export interface SentError {
+export interface SerializedError {
   readonly message: string;
   /** What it is if it is no ObdError: a bug, so where it comes from. */
   readonly stack: string | undefined;
@@ -14,7 +14,7 @@ export interface SentError {
 /** A chain longer than this is a cycle. */
 const CAUSES_MAX = 8;
 
-export function sentError(error: unknown): SentError {
+export function serializedError(error: unknown): SerializedError {
   const causes: string[] = [];
   let cause = error instanceof Error ? error.cause : undefined;
   while (cause !== undefined && causes.length < CAUSES_MAX) {
@@ -31,7 +31,13 @@ export function sentError(error: unknown): SentError {
   };
 }
 
-export function receivedError({ message, stack, code, details, causes }: SentError): Error {
+export function deserializedError({
+  message,
+  stack,
+  code,
+  details,
+  causes,
+}: SerializedError): Error {
   let cause: Error | undefined;
   for (const text of causes.toReversed()) cause = new Error(text, { cause });
   if (code !== undefined) return new ObdError(code, message, details, cause);

@@ -1,0 +1,91 @@
+/**
+ * How a worker thread reads blobs of the main thread's cache: the calls, and both ends of them.
+ *
+ *   worker        RemoteBlobs.open()  ->  BlobReader, whose link sends these calls
+ *   main thread   blobHandlers()      ->  BlobHandle of the cache, one for each reader
+ *
+ * Only openBlob and fetch have an answer. Calls arrive in the order in which they were sent, so those of a blob arrive
+ * before its closeBlob.
+ */
+import { type BlobLink, BlobReader, type BlobShare } from '../cache/blob-reader.js';
+import type { FetchOptions } from '../cache/flight.js';
+import { OverflowChunks, type OverflowCopies } from '../cache/overflow-chunks.js';
+import type { BlobAddress } from '../image/open-image.js';
+import type { Caller, Handlers } from './thread-calls.js';
+
+interface Range {
+  readonly offset: number;
+  readonly length: number;
+}
+
+interface OfBlob {
+  /** As openBlob answered. */
+  readonly blob: number;
+}
+
+/** A blob that the device `id` needs. */
+export interface BlobRequest {
+  readonly id: string;
+  readonly address: BlobAddress;
+}
+
+/** Calls from a worker to the main thread. */
+export type BlobCalls = {
+  openBlob(blob: BlobRequest): OfBlob & { readonly share: BlobShare };
+  /** Answers with the chunks that found no space on the disk; undefined if the blob was closed meanwhile. */
+  fetch(range: OfBlob & Range & FetchOptions): OverflowCopies | undefined;
+  invalidated(range: OfBlob & Range): void;
+  unreadable(range: OfBlob & Range & { readonly problem: string }): void;
+  closeBlob(blob: OfBlob): void;
+};
+
+/** The main thread's end of one reader: a BlobHandle. */
+type SharedLink = BlobLink & { share(): BlobShare };
+
+/** The main thread's end of one worker's blobs. */
+export function blobHandlers(
+  open: (request: BlobRequest) => Promise<SharedLink>,
+): Handlers<BlobCalls> {
+  const blobs = new Map<number, SharedLink>();
+  let last = 0;
+  return {
+    openBlob: async (request) => {
+      const link = await open(request);
+      const blob = ++last;
+      blobs.set(blob, link);
+      return { blob, share: link.share() };
+    },
+    fetch: async ({ blob, offset, length, urgency, waitMs }) =>
+      await blobs.get(blob)?.fetch(offset, length, { urgency, waitMs }),
+    invalidated: ({ blob, offset, length }) => blobs.get(blob)?.invalidated(offset, length),
+    unreadable: ({ blob, offset, length, problem }) =>
+      blobs.get(blob)?.unreadable(offset, length, problem),
+    closeBlob: ({ blob }) => {
+      blobs.get(blob)?.close();
+      blobs.delete(blob);
+    },
+  };
+}
+
+/** The worker's end: its readers, and the copies of chunks without space on the disk, which they share. */
+export class RemoteBlobs {
+  readonly #main: Caller<BlobCalls>;
+  readonly #overflow = new OverflowChunks();
+
+  constructor(main: Caller<BlobCalls>) {
+    this.#main = main;
+  }
+
+  /** @throws {ObdError} what opening the blob throws on the main thread. */
+  async open(request: BlobRequest): Promise<BlobReader> {
+    const main = this.#main;
+    const { blob, share } = await main.call('openBlob', request);
+    return new BlobReader(share, this.#overflow, {
+      fetch: (offset, length, options) => main.call('fetch', { blob, offset, length, ...options }),
+      invalidated: (offset, length) => main.notify('invalidated', { blob, offset, length }),
+      unreadable: (offset, length, problem) =>
+        main.notify('unreadable', { blob, offset, length, problem }),
+      close: () => main.notify('closeBlob', { blob }),
+    });
+  }
+}

@@ -1,0 +1,141 @@
+/**
+ * One opening of a cached blob, on the cache's thread: the owner's end of one BlobReader's link.
+ *
+ * A handle has its own source and its own stats; it shares file, bits and fetches with the blob's other handles. A reader
+ * on any thread is made of share(), and calls the handle's methods through its link. Closing a handle aborts the fetches
+ * that it caused.
+ */
+import { ErrorCodes, ObdError } from '../errors.js';
+import { WAITING_MS_MIN } from './blob-fetches.js';
+import type { BlobLink, BlobShare } from './blob-reader.js';
+import type { BlobSource } from './blob-source.js';
+import { CHUNK_BYTES } from './chunk-set.js';
+import type { Fetcher, FetchOptions, Waits } from './flight.js';
+import type { OverflowChunk, OverflowChunks, OverflowCopies } from './overflow-chunks.js';
+import { RefetchedRanges } from './refetched-ranges.js';
+import type { SharedBlob } from './shared-blob.js';
+
+/** Counters of one handle and its blob. */
+export interface BlobStats {
+  /** How many of the blob's bytes are on this disk. */
+  readonly cachedBytes: number;
+  /** Bytes and requests that reading through this handle caused. */
+  readonly fetchedBytes: number;
+  readonly fetchRequests: number;
+}
+
+/** Sums the stats of several handles. */
+export function statsOf(blobs: Iterable<BlobStats>): BlobStats {
+  const sum = { cachedBytes: 0, fetchedBytes: 0, fetchRequests: 0 };
+  for (const { cachedBytes, fetchedBytes, fetchRequests } of blobs) {
+    sum.cachedBytes += cachedBytes;
+    sum.fetchedBytes += fetchedBytes;
+    sum.fetchRequests += fetchRequests;
+  }
+  return sum;
+}
+
+export class BlobHandle implements BlobLink, BlobStats, Fetcher {
+  readonly source: BlobSource;
+  readonly #blob: SharedBlob;
+  readonly #overflow: OverflowChunks;
+  readonly #onClosed: () => void;
+  readonly #refetched = new RefetchedRanges();
+  #fetchedBytes = 0;
+  #fetchRequests = 0;
+  #isClosed = false;
+
+  constructor(
+    blob: SharedBlob,
+    overflow: OverflowChunks,
+    source: BlobSource,
+    onClosed: () => void,
+  ) {
+    this.#blob = blob;
+    this.#overflow = overflow;
+    this.source = source;
+    this.#onClosed = onClosed;
+  }
+
+  get cachedBytes(): number {
+    return this.#blob.storedBytes;
+  }
+
+  get fetchedBytes(): number {
+    return this.#fetchedBytes;
+  }
+
+  get fetchRequests(): number {
+    return this.#fetchRequests;
+  }
+
+  onRequest(): void {
+    this.#fetchRequests++;
+  }
+
+  onBytes(bytes: number): void {
+    this.#fetchedBytes += bytes;
+  }
+
+  share(): BlobShare {
+    const { key, fd, stored } = this.#blob;
+    return { key, label: this.source.label, fd, chunks: stored.memory };
+  }
+
+  async fetch(offset: number, length: number, options: FetchOptions): Promise<OverflowCopies> {
+    const first = Math.floor(offset / CHUNK_BYTES);
+    const end = endChunk(offset, length);
+    await this.#blob.fetches.load(this, first, end, options);
+    const { generation } = this.#blob.stored;
+    return { generation, chunks: this.#inMemory(first, end) };
+  }
+
+  /** The chunks of [first, end) that found no space on the disk, and are in memory. */
+  #inMemory(first: number, end: number): OverflowChunk[] {
+    const found: OverflowChunk[] = [];
+    if (this.#overflow.isEmpty) return found;
+    for (let chunk = first; chunk < end; chunk++) {
+      const bytes = this.#overflow.find(this.#blob.key, chunk);
+      if (bytes !== undefined) found.push({ chunk, bytes });
+    }
+    return found;
+  }
+
+  /** How many reads through this handle wait, and for how long. */
+  waits(): Waits {
+    const fetching = this.#blob.fetches.waitsOf(this);
+    const refetching = this.#refetched.waits(WAITING_MS_MIN);
+    if (refetching.reads === 0) return fetching;
+    return {
+      reads: fetching.reads + refetching.reads,
+      ms: Math.max(fetching.ms, refetching.ms),
+      error: fetching.error ?? failedChecks(this.source.label),
+    };
+  }
+
+  invalidated(offset: number, length: number): void {
+    this.#refetched.invalidated(offset, length);
+    this.#blob.invalidated(this.source.label, offset, length);
+  }
+
+  unreadable(offset: number, length: number, problem: string): void {
+    this.#blob.unreadable(offset, length, problem);
+  }
+
+  /** Idempotent. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#blob.fetches.dismiss(this);
+    this.#onClosed();
+  }
+}
+
+function failedChecks(label: string): ObdError {
+  const problem = 'fetched bytes fail their check; fetching them again';
+  return new ObdError(ErrorCodes.Corrupt, `Cannot read ${label}: ${problem}`);
+}
+
+function endChunk(offset: number, length: number): number {
+  return Math.ceil((offset + length) / CHUNK_BYTES);
+}

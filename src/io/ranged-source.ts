@@ -1,0 +1,67 @@
+/**
+ * Bytes that are read by ranges, one attempt at a time: a registry's blob, or the output of a decoder.
+ *
+ * The caller decides on retries and their deadline. It keeps one RangeFill for all attempts at a range, so that a retry
+ * requests only the missing bytes.
+ */
+import { SpeedFloor } from './speed-floor.js';
+
+/**
+ * How urgent a range is. `demand`: a read waits for it. `prefetch`: a later read may want it, so it must not delay any
+ * demand.
+ */
+export type Urgency = 'demand' | 'prefetch';
+
+/** The progress of one range through all attempts at it. */
+export class RangeFill {
+  readonly bytes: Uint8Array;
+  /** Of `bytes` in the source, in bytes. */
+  readonly offset: number;
+  /** How many of `bytes` have arrived; bytes from a failed attempt stay valid. */
+  filled = 0;
+  /** Tells a source with connections when to leave a slow one. */
+  readonly floor: SpeedFloor;
+
+  /** @param floor - The speed floor of earlier attempts, if there were any. */
+  constructor(bytes: Uint8Array, offset: number, floor = new SpeedFloor()) {
+    this.bytes = bytes;
+    this.offset = offset;
+    this.floor = floor;
+  }
+}
+
+export interface AttemptOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Error of the attempt before. This one uses a new connection, and logs in again if the login was refused. */
+  readonly after?: unknown;
+  /** By default `demand`. A source that reads other sources passes it on. */
+  readonly urgency?: Urgency;
+}
+
+/** All bytes of the source from its start, sent by a server that ignores ranges. */
+export interface WholeAnswer {
+  /** For messages. */
+  readonly host: string;
+  /** Whether its Content-Length is the source's. */
+  readonly sizeKnown: boolean;
+  /** @throws {ObdError} as RangedSource.attempt(). */
+  pieces(floor: SpeedFloor): AsyncGenerator<Uint8Array, void, undefined>;
+  /** Ends the connection. */
+  cutOff(): void;
+}
+
+export interface RangedSource {
+  /** For messages: "sha256:... of host/repository". */
+  readonly label: string;
+
+  /**
+   * Reads the bytes that `fill` still lacks. Resolves with undefined once `fill` is full. Resolves with the whole
+   * content if a server sends that instead; the caller must read it or cut it off.
+   *
+   * The bytes are not verified: only the digest of the whole content would prove them.
+   *
+   * @throws {ObdError} `Unavailable` where a retry may help; other codes as the source says; `FailedPrecondition` where
+   *   no retry can help. The signal's reason.
+   */
+  attempt(fill: RangeFill, options?: AttemptOptions): Promise<WholeAnswer | undefined>;
+}
