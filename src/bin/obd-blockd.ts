@@ -12,7 +12,7 @@ import { Reloading } from '../cli/reloading.js';
 
 const SETTINGS = { UV_THREADPOOL_SIZE: '16', MALLOC_MMAP_THRESHOLD_: '131072' };
 
-// Before anything else is loaded, in this process and in the next: SIGHUP may come at once.
+// Loaded first, in this process and in the next: SIGHUP may come at once.
 const reloading = new Reloading();
 
 if (Object.keys(SETTINGS).some((name) => process.env[name] === undefined)) {

@@ -2,7 +2,7 @@
 /** `obd-snapshotter`: wiring only; see src/cli/obd-snapshotter/snapshotter-run.ts. */
 import { Reloading } from '../cli/reloading.js';
 
-// Before anything else is loaded: SIGHUP may come at once.
+// Loaded first: SIGHUP may come at once.
 const reloading = new Reloading();
 const { runSnapshotter } = await import('../cli/obd-snapshotter/snapshotter-run.js');
 await runSnapshotter(reloading);

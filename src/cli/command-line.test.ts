@@ -1,5 +1,5 @@
 /**
- * Goal: a command line that makes no sense is refused as one, whatever is wrong with it, and never understood in part.
+ * Goal: an invalid command line is refused as a whole, for any mistake in it, and never understood in part.
  * Method: a program with every kind of option and a command, and rows of command lines.
  */
 import assert from 'node:assert/strict';
@@ -53,7 +53,7 @@ for (const [line, problem] of [
   });
 }
 
-test('what makes sense is understood', async () => {
+test('parses every kind of option', async () => {
   const args = 'do --so-many a --flag what --so-many b -n 3 --flag'.split(' ');
   const { what, soMany, flag, number, one } = await program(args);
   assert.deepEqual(
@@ -68,6 +68,6 @@ test('what makes sense is understood', async () => {
   );
 });
 
-test('what a command throws is thrown as it is', async () => {
+test("rethrows a command's error unchanged", async () => {
   await assert.rejects(program(['fail']), HandlerError);
 });

@@ -1,19 +1,19 @@
 /**
- * What the command lines of all programs here have in common: nothing unknown is passed over, an option has a value and
- * has it once (unless it says that it may be repeated), and what is wrong is an ObdError that points to --help.
+ * The command line rules of all programs: unknown arguments are refused; an option needs a value and is given once
+ * (unless it may be repeated); each mistake is an ObdError that points to --help.
  */
 import yargs, { type Argv } from 'yargs';
 import { ErrorCodes, ObdError } from '../errors.js';
 
-/** Where options and commands are added; ends with parseAsync(), which throws the ObdError. */
+/** Add options and commands to it; it ends with parseAsync(), which throws the ObdError. */
 export function commandLine(program: string, args: readonly string[]): Argv {
   return yargs(args)
     .scriptName(program)
     .strict()
     .check((given, options: object) => {
-      // Not the aliases that its types speak of, but all that is known of the options.
+      // yargs' types promise the aliases; the object holds all that yargs knows of the options.
       const { array, key } = options as { array: readonly string[]; key: object };
-      // Not all that is given: there each name stands in camel case, too.
+      // Not Object.keys(argv): it has each name in camel case, too.
       for (const name of Object.keys(key)) {
         const value = given[name];
         const isTwice = Array.isArray(value) && !array.includes(name);
@@ -23,7 +23,7 @@ export function commandLine(program: string, args: readonly string[]): Argv {
       return true;
     })
     .fail((message, error: unknown) => {
-      // yargs has words for what it finds wrong, and an error of its own for some of it.
+      // yargs gives a message for most mistakes, and throws an error for others.
       const isOwn = error === undefined || (error instanceof Error && error.name === 'YError');
       throw isOwn ? misused(program, message) : error;
     });

@@ -1,7 +1,7 @@
 /**
  * Reloads the configuration file of a running daemon, and applies the keys that can change without a restart.
  *
- * A file that is wrong changes nothing. The log says which keys were reloaded, and which take a restart.
+ * An invalid file changes nothing. The log says which keys were reloaded, and which need a restart.
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from 'pino';
@@ -19,7 +19,7 @@ export interface Reloadable<C extends object> {
   readonly log: Logger;
 }
 
-/** Returns what Reloading.answer() takes. */
+/** Returns the function that Reloading.answer() takes. */
 export function configReload<C extends object>(daemon: Reloadable<C>): () => Promise<void> {
   const current = { ...daemon.config };
   return async () => await reload(daemon, current);
@@ -31,7 +31,7 @@ async function reload<C extends object>(daemon: Reloadable<C>, current: C): Prom
   try {
     const fresh = await readConfigFile(path, schema, { mayBeMissing });
     const liveKeys = apply(fresh);
-    // Includes keys that only one of them has.
+    // Includes keys that only one of the two has.
     const keys = Object.keys({ ...current, ...fresh }) as (keyof C)[];
     const changed = keys.filter((key) => !isDeepStrictEqual(current[key], fresh[key]));
     const reloaded = changed.filter((key) => liveKeys.includes(key));
@@ -39,9 +39,12 @@ async function reload<C extends object>(daemon: Reloadable<C>, current: C): Prom
     for (const key of reloaded) current[key] = fresh[key];
     log.info({ path, reloaded }, 'configuration and logins reloaded');
     if (needRestart.length > 0) {
-      log.warn({ path, keys: needRestart }, 'changed keys not reloaded, they take a restart');
+      log.warn(
+        { path, keys: needRestart },
+        'changed keys not reloaded, restart the daemon to apply them',
+      );
     }
   } catch (err) {
-    log.error({ path, err }, 'configuration not reloaded, the one before stays in effect');
+    log.error({ path, err }, 'configuration not reloaded, the previous one stays in effect');
   }
 }

@@ -14,7 +14,7 @@ function caught() {
   return { lines, log };
 }
 
-test('a line says when, how bad, who, what', () => {
+test('a line has time, level, name and message', () => {
   const { lines, log } = caught();
   log.debug('not this');
   log.info({ id: 'a' }, 'attached');
@@ -31,7 +31,7 @@ test('a line says when, how bad, who, what', () => {
   });
 });
 
-test('an error is its code, details and causes; only a bug has a stack', () => {
+test('an error is logged with code, details and causes, and with a stack only if it is a bug', () => {
   const { lines, log } = caught();
   const root = new Error('connect ECONNREFUSED');
   const middle = new ObdError(ErrorCodes.Unavailable, 'Cannot reach h', {}, root);
@@ -48,7 +48,7 @@ test('an error is its code, details and causes; only a bug has a stack', () => {
   assert.equal(lines.length, 3);
 });
 
-test('secrets are blanked, and the line still is JSON', () => {
+test('secrets are blanked, and the line is still JSON', () => {
   const { lines, log } = caught();
   const message = 'GET https://u:hunter22@h/b?X-Sig=hunter22: sent "Bearer hunter2222222"';
   const error = new ObdError(ErrorCodes.Registry, message, { reference: 'https://h/b?k=hunter22' });

@@ -16,7 +16,7 @@ const CAUSES_MAX = 8;
  * Logs to standard error and takes it over: output of Node, libraries and worker threads goes through the same
  * LogOutput. An uncaught error is logged, then the process is killed, as its state is unknown; the next run recovers.
  *
- * For the one log of a process.
+ * Create only one such log in a process.
  */
 export function daemonLog(program: string, level: string): Logger {
   // Opening the streams makes a pipe or socket non-blocking. Their own errors are ignored.
@@ -33,9 +33,9 @@ export function daemonLog(program: string, level: string): Logger {
     if (done !== undefined) process.nextTick(done);
     return true;
   };
-  // The only listener is Node's own, which prints.
+  // Removes Node's own listener, which prints.
   process.removeAllListeners('warning');
-  process.on('warning', (err) => log.warn({ err }, 'warning of the runtime'));
+  process.on('warning', (err) => log.warn({ err }, 'Node.js warning'));
   process.on('uncaughtException', (err, origin) => {
     log.fatal({ err, origin }, 'uncaught error, exiting so that the next run recovers');
     process.kill(process.pid, 'SIGKILL');

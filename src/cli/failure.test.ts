@@ -1,5 +1,5 @@
 /**
- * Goal: a failure reads as its own sentence, picks the right exit status, and never shows a secret.
+ * Goal: a failure is printed as its own sentence, picks the right exit status, and never shows a secret.
  * Method: errors of each kind, and messages built around generated credentials.
  */
 import assert from 'node:assert/strict';
@@ -10,27 +10,27 @@ import { exitStatusOf, failureText, withoutSecrets } from './failure.js';
 
 const refused = new ObdError(ErrorCodes.Unavailable, 'Cannot reach registry: connection refused');
 
-test('an ObdError is its message and nothing more', () => {
+test('an ObdError is printed as its message only', () => {
   assert.equal(
     failureText('obdctl', refused, false),
     'obdctl: Cannot reach registry: connection refused\n',
   );
 });
 
-test('debug shows the stack of the error and of its causes', () => {
+test('OBD_TS_DEBUG shows the stacks of the error and of its causes', () => {
   const outer = new ObdError(ErrorCodes.Io, 'Cannot pull', {}, refused);
   const text = failureText('obdctl', outer, true);
   assert.match(text, /Cannot pull\n[\s\S]*failure\.test/);
   assert.match(text, /connection refused[\s\S]*failure\.test/);
 });
 
-test('a chain of causes that is a cycle ends', () => {
+test('a cyclic chain of causes ends', () => {
   const error = new ObdError(ErrorCodes.Io, 'Cannot pull');
   error.cause = error;
   assert.ok(failureText('obdctl', error, true).length < 1 << 16);
 });
 
-test('a bug says that it is one', () => {
+test('a bug is reported as an internal error', () => {
   assert.match(failureText('obdctl', new TypeError('x is undefined'), false), /Internal error: x/);
 });
 

@@ -1,12 +1,11 @@
 /**
  * Reports a failed command: one line for people on stderr, and an exit status for scripts.
  *
- *   0  done    1  failed    2  the command line makes no sense    129, 130, 143  interrupted (interruption.ts)
+ *   0  done    1  failed    2  the command line is invalid    129, 130, 143  interrupted (interruption.ts)
  *
- * The line is the ObdError's own message: action, state found, remedy. A stack is printed only where
- * OBD_TS_DEBUG is set, or for a bug, which has no better description. All output goes through
- * withoutSecrets(): user information and queries of URLs (pre-signed ones carry a signature there)
- * and authorization headers never reach a terminal or a log.
+ * The line is the ObdError's own message: action, state found, remedy. A stack is printed only where OBD_TS_DEBUG is
+ * set, or for a bug, which has no better description. All output goes through withoutSecrets(): user information and
+ * queries of URLs (pre-signed ones carry a signature there) and authorization headers never reach a terminal or a log.
  */
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { interruptedStatus } from './interruption.js';
@@ -14,7 +13,7 @@ import { interruptedStatus } from './interruption.js';
 export const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 
-/** Prints what went wrong and returns the exit status. */
+/** Prints the error and returns the exit status. */
 export function reportFailure(program: string, error: unknown): number {
   process.stderr.write(failureText(program, error, process.env['OBD_TS_DEBUG'] !== undefined));
   return interruptedStatus() ?? exitStatusOf(error);
@@ -48,7 +47,7 @@ function chainOf(error: unknown): string[] {
   return stacks;
 }
 
-/** `text` with its credentials blanked. */
+/** Returns `text` with its credentials blanked. */
 export function withoutSecrets(text: string): string {
   return text
     .replaceAll(/(\b[a-z][a-z0-9+.-]*:\/\/)[^\s/@"']+@/gi, '$1***@')

@@ -73,7 +73,7 @@ test('a line written in part is completed before the next one', async (t) => {
   assert.equal(all, `${long}${long}dropped 1\nnext\n`);
 });
 
-test('a pipe without a reader drops lines until one comes', (t) => {
+test('a pipe without a reader drops lines until it has one', (t) => {
   const { path, reader, writer } = pipe(t);
   const output = new LogOutput(writer, report);
   closeSync(reader);

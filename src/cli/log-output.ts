@@ -11,7 +11,7 @@ import { constants, openSync, writeSync } from 'node:fs';
 import { isatty } from 'node:tty';
 import { systemCode } from '../errors.js';
 
-/** How often a report of dropped lines is tried. */
+/** Interval between attempts to report dropped lines. */
 const REPORT_MS = 1_000;
 /** Longer lines are cut: 64 KiB hold any error of ours with its causes. */
 const LINE_CHARS_MAX = 64 << 10;
@@ -47,7 +47,7 @@ export class LogOutput {
     }
     const report = this.#dropped > 0 ? this.#reportDropped(this.#dropped) : '';
     const bytes = Buffer.from(report + line);
-    // One write, or reports of single lines would fill space that is too small for a line.
+    // One write for both: single lines would fill space that is too small for the report.
     const written = this.#tryWrite(bytes);
     if (written === 0 && bytes.length > 0) return false;
     this.#rest = bytes.subarray(written);
@@ -61,7 +61,7 @@ export class LogOutput {
     try {
       return writeSync(this.#fd, bytes);
     } catch (error) {
-      // The next reader of a FIFO must not begin within a line.
+      // Completes the torn line: the next reader of a FIFO must not begin within a line.
       if (systemCode(error) === 'EPIPE') this.#rest = Buffer.alloc(0);
       return 0;
     }

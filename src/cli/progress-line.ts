@@ -1,6 +1,6 @@
 /**
- * How far something has got, on stderr: one line that is rewritten on a terminal, and only the last word elsewhere, so
- * that logs stay short. Redrawn at most ten times a second.
+ * Progress on stderr: one line that is rewritten on a terminal, and only the final text elsewhere, so that logs stay
+ * short. Redrawn at most ten times a second.
  */
 import { percentText } from '../byte-text.js';
 
@@ -11,7 +11,7 @@ export class ProgressLine {
   readonly #total: number;
   #drawnAt = 0;
 
-  /** @param total - In whatever unit update() is given; at 0 no share is shown. */
+  /** @param total - In the unit of update(); at 0 no share is shown. */
   constructor(what: string, total: number) {
     this.#what = what;
     this.#total = total;
@@ -24,7 +24,7 @@ export class ProgressLine {
     process.stderr.write(`\r${this.#what}: ${percentText(done, this.#total)}\u001b[K`);
   }
 
-  /** Ends the line with what came of it. */
+  /** Ends the line with the result. */
   done(result: string): void {
     process.stderr.write(
       `${process.stderr.isTTY ? '\r' : ''}${this.#what}: ${result}${process.stderr.isTTY ? '\u001b[K' : ''}\n`,

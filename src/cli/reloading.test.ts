@@ -13,7 +13,7 @@ import { blockdUnfit } from '../../test/support/blockd-process.js';
 import { programArguments } from '../../test/support/program.js';
 
 const START_MS_MAX = 60_000;
-/** As the unit sets them, so that the program does not start itself once more. */
+/** The unit sets these variables, so that the program does not restart itself. */
 const SETTINGS = { UV_THREADPOOL_SIZE: '16', MALLOC_MMAP_THRESHOLD_: '131072' };
 
 /** Bit 0 of SigCgt (proc(5)), as the units' ExecReload looks at it. */
@@ -47,7 +47,7 @@ for (const program of ['obd-blockd', 'obd-snapshotter'] as const) {
       while (!log.includes('configuration and logins reloaded')) {
         assert.equal(child.exitCode ?? child.signalCode, null, log);
         assert.ok(Date.now() < deadline, log);
-        // One signal as soon as the handler is there, and more while the program loads.
+        // One signal as soon as the handler exists, and more while the program loads.
         if (early < 3 && handlesHangup(pid)) {
           child.kill('SIGHUP');
           early++;

@@ -16,7 +16,7 @@ export class Reloading {
     });
   }
 
-  /** Has SIGHUP call `reload`, one call at a time; at once if one is pending. @param reload - Never rejects. */
+  /** Makes SIGHUP call `reload`, one call at a time; at once if a SIGHUP is pending. @param reload - Never rejects. */
   answer(reload: () => Promise<void>): void {
     this.#reload = reload;
     this.#run();

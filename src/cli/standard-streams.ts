@@ -6,7 +6,7 @@
  */
 import { EXIT_FAILED } from './failure.js';
 
-/** Call once, before anything is printed. */
+/** Call once, before the first output. */
 export function surviveLostOutput(program: string): void {
   process.stderr.on('error', () => {});
   let isReported = false;

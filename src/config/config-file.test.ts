@@ -1,6 +1,6 @@
 /**
  * Goal: a configuration is applied as a whole, or refused with its file, the key and the remedy.
- * Method: real files, and a schema with every kind of value that the daemons' have.
+ * Method: real files, and a schema with every kind of value that the daemons' schemas have.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -43,7 +43,7 @@ async function assertRefused(text: string, ...words: string[]): Promise<void> {
   });
 }
 
-test('an empty file is every default', async () => {
+test('an empty file gives every key its default', async () => {
   assert.deepEqual(await read(''), {
     socket: '/run/x.sock',
     root: '/var/lib/x',
@@ -53,7 +53,7 @@ test('an empty file is every default', async () => {
   });
 });
 
-test('what is written is what is used', async () => {
+test('every key of the file overrides its default', async () => {
   const config = await read(`
     cache_size = "1.5 GiB"
     log_level = "debug"
@@ -71,13 +71,13 @@ test('what is written is what is used', async () => {
   });
 });
 
-test('an unknown key is named, with those that are known there', async () => {
+test('an unknown key is refused with the list of known keys', async () => {
   await assertRefused('sokcet = "/x"', '"sokcet"', 'socket, root, cache_size');
   await assertRefused('[registry]\nmirrors = []', '"registry.mirrors"', 'plain_http, hosts');
   await assertRefused('[registri]\nx = 1', '"registri"');
 });
 
-test('a value of the wrong kind is named', async () => {
+test('a value of the wrong type is refused by its key', async () => {
   await assertRefused('socket = 5', '"socket"', 'string');
   await assertRefused('socket = "x.sock"', '"socket"', 'absolute');
   await assertRefused('log_level = "loud"', '"log_level"', 'debug');
@@ -86,7 +86,7 @@ test('a value of the wrong kind is named', async () => {
   await assertRefused('[registry.hosts]\n"a.b" = 1', `"registry.hosts.'a.b'"`, 'string');
 });
 
-test('every problem is named at once', async () => {
+test('one error lists all problems', async () => {
   await assertRefused('a = 1\nb = 2\nroot = 3', '"a"', '"b"', '"root"');
 });
 
@@ -100,7 +100,7 @@ test('sizes', async () => {
   }
 });
 
-test('bad TOML is placed by line and column', async () => {
+test('a syntax error has its line and column', async () => {
   await assertRefused('socket = "/x"\nroot = [', 'line 2', 'column');
   await assertRefused('root = "/a"\nroot = "/b"', 'line 2');
 });
@@ -115,7 +115,7 @@ test('a missing file is an error only if it was asked for', async () => {
   });
 });
 
-test('a FIFO is refused at once', async () => {
+test('a FIFO is refused without blocking', async () => {
   const path = join(directory, 'pipe.toml');
   execFileSync('mkfifo', [path]);
   await assert.rejects(readConfigFile(path, schema), {

@@ -1,8 +1,8 @@
 /**
  * Reads a daemon's TOML configuration, once, at start.
  *
- * Guarantees: the file was whole, the schema has every key in it, and every value has the schema's type. An unknown key
- * is an error and not a warning, because the operator who wrote it believes that it does something. Every message names
+ * Guarantees: the file was read whole, the schema has every key in it, and every value has the schema's type. An
+ * unknown key is an error and not a warning, because the operator who wrote it expects an effect. Every message names
  * the file, the key and the remedy.
  */
 import { constants } from 'node:fs';
@@ -48,7 +48,7 @@ async function readText(path: string, mayBeMissing: boolean): Promise<string> {
   }
 }
 
-/** Opening a FIFO would otherwise wait for a writer for ever, and a reload with it. */
+/** Opening a FIFO would otherwise block until a writer opens it, and a reload with it. */
 async function readRegularFile(path: string): Promise<string> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
@@ -66,7 +66,7 @@ function parseToml(path: string, text: string): unknown {
     return parse(text);
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
-    // Only the first line of its message; an excerpt of the file follows.
+    // Only the first line of its message; the other lines are an excerpt of the file.
     const [problem = ''] = error.message.split('\n');
     throw new ObdError(
       ErrorCodes.InvalidArgument,

@@ -21,7 +21,7 @@ const DURATION_UNITS: Readonly<Record<string, number>> = {
   h: 3_600_000,
 };
 
-/** A path that does not depend on where the daemon was started. */
+/** An absolute path, so that it does not depend on the daemon's working directory. */
 export const absolutePath = z
   .string()
   .refine(isAbsolute, 'must be an absolute path, such as /var/lib/obd-ts');
@@ -65,7 +65,7 @@ function millisecondsOf(text: string): number {
 
 export const logLevel = z.enum(['error', 'warn', 'info', 'debug']);
 
-/** The arguments of RegistryHosts: plain HTTP registries, other addresses of registries, containerd's directory. */
+/** The arguments of RegistryHosts: plain HTTP registries, other addresses of registries, containerd's hosts directory. */
 export const registryTable = z.strictObject({
   plain_http: z.array(z.string()).default([]),
   hosts: z.record(z.string(), z.string()).default({}),

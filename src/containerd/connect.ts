@@ -1,24 +1,24 @@
 /**
- * A connection to containerd (1.6, 1.7, 2.x): the client that the other files of this room make calls with, one small
- * class for each of its services.
+ * Connects to containerd (1.6, 1.7, 2.x). The other files of this room make calls through this client, one small class
+ * for each of containerd's services.
  *
- * containerd keeps content, images, snapshots and leases apart by namespace, which travels in a header. What is made by
- * calls that name a lease is safe from garbage collection until that lease is deleted or runs out.
+ * containerd keeps content, images, snapshots and leases apart by namespace, which travels in a header. Calls may name
+ * a lease: it protects the objects that they make from garbage collection until it is deleted or expires.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import { GrpcClient } from '../grpc/grpc-client.js';
 
-/** containerd answers from its database; what takes longer has a limit of its own. */
+/** containerd answers from its database. Slower calls set their own limit. */
 const TIMEOUT_MS = 30_000;
 
-/** containerd's own rule for names: it refuses others, and not all of them fit into a header. */
+/** containerd's own rule for names. It refuses other names, and some of them do not fit into a header. */
 const NAMESPACE = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/;
 const NAMESPACE_LENGTH_MAX = 76;
 
 /**
- * Connects with the first call; close() it.
+ * Returns a client that connects with its first call. The caller close()s it.
  *
- * @throws {ObdError} `InvalidArgument` for what is no namespace, or a path too long for a socket.
+ * @throws {ObdError} `InvalidArgument` for an invalid namespace, or a path too long for a socket.
  */
 export function connectContainerd(socketPath: string, namespace: string): GrpcClient {
   if (!NAMESPACE.test(namespace) || namespace.length > NAMESPACE_LENGTH_MAX) {
@@ -31,7 +31,7 @@ export function connectContainerd(socketPath: string, namespace: string): GrpcCl
   return new GrpcClient(socketPath, { peer: 'containerd', timeoutMs: TIMEOUT_MS, headers });
 }
 
-/** The same connection, working under a lease. */
+/** Returns a client over the same connection whose calls name a lease. */
 export function underLease(client: GrpcClient, leaseId: string): GrpcClient {
   return client.with({ headers: { 'containerd-lease': leaseId } });
 }

@@ -1,6 +1,6 @@
 /**
- * containerd's content store: blobs by digest, with labels. What is written is checked against its digest and size by
- * containerd, and is there as a whole or not at all.
+ * containerd's content store: blobs by digest, with labels. containerd checks each written blob against its digest and
+ * size, and stores it whole or not at all.
  */
 import { randomUUID } from 'node:crypto';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
@@ -14,7 +14,7 @@ const methods = loadService<ContentDefinition>(
   'containerd.services.content.v1.Content',
 );
 
-/** Of one message; containerd takes up to 16 MiB, and answers each before the next is sent. */
+/** Data bytes of one message. containerd takes up to 16 MiB, and answers each message before we send the next. */
 const WRITE_BYTES = 1 << 20;
 
 export type Labels = Readonly<Record<string, string>>;
@@ -43,7 +43,7 @@ export class ContentStore {
     return contentInfo(info);
   }
 
-  /** The labels of a blob; none if it is not there. */
+  /** Returns the labels of a blob, or none if there is no such blob. */
   async labels(digest: string): Promise<Labels> {
     try {
       return (await this.info(digest)).labels;
@@ -53,14 +53,14 @@ export class ContentStore {
     }
   }
 
-  /** @param filters - In containerd's filter language; one that matches is enough, and none means all. */
+  /** @param filters - In containerd's filter language. A blob is listed if it matches any of them; none lists all. */
   async *list(filters: readonly string[]): AsyncGenerator<ContentInfo, void, undefined> {
     for await (const { info } of this.#client.stream(methods.List, { filters: [...filters] })) {
       for (const each of info) yield contentInfo(each);
     }
   }
 
-  /** A blob, whole, in pieces of up to 1 MiB. @throws {ObdError} `NotFound`, while it is iterated. */
+  /** Reads a whole blob in pieces of up to 1 MiB. @throws {ObdError} `NotFound`, while it is iterated. */
   async *read(digest: string): AsyncGenerator<Uint8Array, void, undefined> {
     for await (const { data } of this.#client.stream(methods.Read, { digest })) yield data;
   }
@@ -73,18 +73,18 @@ export class ContentStore {
   }
 
   /**
-   * Stores a blob with its labels. One that is there already keeps its bytes and gets the labels too; then none of
-   * `pieces` are asked for. What was written so far goes if it does not come to an end.
+   * Stores a blob with its labels. If containerd has the blob already, this sets the labels only and reads none of
+   * `pieces`. On failure it removes the part written so far.
    *
-   * @returns Whether it is new.
-   * @throws {ObdError} `FailedPrecondition` if the bytes are not what the descriptor says; what `pieces` throws.
+   * @returns Whether the blob is new.
+   * @throws {ObdError} `FailedPrecondition` if the bytes do not match the descriptor; any error that `pieces` throws.
    */
   async write(
     descriptor: ContentDescriptor,
     labels: Labels,
     pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
   ): Promise<boolean> {
-    // A name of our own: under a common one we would wait for whoever else is fetching the same blob.
+    // A unique name. Under a common name this call would wait for any other client that fetches the same blob.
     const ref = `obd-ts-${randomUUID()}-${descriptor.digest}`;
     try {
       await this.#ingest(ref, descriptor, labels, pieces);
@@ -109,7 +109,7 @@ export class ContentStore {
     try {
       const start = { ref, total: size, expected: digest };
       let { offset } = await writing.ask({ ...start, action: 'STAT' });
-      // All of it at once if containerd has it for another namespace and shares.
+      // containerd has the blob in another namespace and shares it: all bytes are there at once.
       if (offset !== size) {
         for await (const data of gathered(pieces, WRITE_BYTES)) {
           ({ offset } = await writing.ask({ ref, action: 'WRITE', offset, data }));
@@ -123,10 +123,10 @@ export class ContentStore {
 
   async #abort(ref: string): Promise<void> {
     try {
-      // Also when we are to stop: hence a signal that never is.
+      // This call must also work after an abort: hence a signal that never aborts.
       await this.#client.call(methods.Abort, { ref }, { signal: new AbortController().signal });
     } catch {
-      // It never began, or containerd is gone, whose garbage collection has it with the lease.
+      // The write never began, or containerd is down; then its garbage collection removes the rest with the lease.
     }
   }
 }

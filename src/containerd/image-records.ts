@@ -1,6 +1,6 @@
 /**
- * containerd's images: names for manifests and indexes in the content store, which keep them from garbage
- * collection.
+ * containerd's images: names for manifests and indexes in the content store. A named manifest or index is not garbage
+ * collected.
  */
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { Image__Output } from '../grpc/gen/containerd/services/images/v1/Image.js';
@@ -22,7 +22,7 @@ export interface ImageTarget {
 }
 
 export interface ImageRecord {
-  /** The full reference, as far as clients keep to that. */
+  /** By convention, the full reference. */
   readonly name: string;
   readonly target: ImageTarget;
   readonly labels: Labels;
@@ -41,13 +41,13 @@ export class ImageRecords {
     return imageRecord(image);
   }
 
-  /** @param filters - In containerd's filter language; one that matches is enough, and none means all. */
+  /** @param filters - In containerd's filter language. An image is listed if it matches any of them; none lists all. */
   async list(filters: readonly string[]): Promise<ImageRecord[]> {
     const { images } = await this.#client.call(methods.List, { filters: [...filters] });
     return images.map(imageRecord);
   }
 
-  /** Makes the record, or points an existing one to this target. Its labels stay. */
+  /** Creates the record, or points an existing one to this target and keeps its labels. */
   async set(name: string, target: ImageTarget): Promise<void> {
     const image = { name, target };
     try {
@@ -58,7 +58,10 @@ export class ImageRecords {
     }
   }
 
-  /** Returns once what only this record kept is collected. @throws {ObdError} `NotFound`. */
+  /**
+   * Removes the record. Returns once containerd has collected all objects that only this record kept.
+   * @throws {ObdError} `NotFound`.
+   */
   async remove(name: string): Promise<void> {
     await this.#client.call(methods.Delete, { name, sync: true });
   }

@@ -1,11 +1,11 @@
-/** containerd's leases: they keep objects from garbage collection while nothing refers to them yet. */
+/** containerd's leases: they protect objects from garbage collection while no record refers to them yet. */
 import { randomUUID } from 'node:crypto';
 import type { LeasesDefinition } from '../grpc/gen/containerd/services/leases/v1/Leases.js';
 import type { GrpcClient } from '../grpc/grpc-client.js';
 import { loadService } from '../grpc/proto.js';
 import { ownerState, ownIdentity } from '../io/process-identity.js';
 
-/** The process that made a lease, as src/io/process-identity.ts has it. */
+/** The process that made a lease, in the form of src/io/process-identity.ts. */
 const OWNER_LABEL = 'obd-ts/owner';
 
 const methods = loadService<LeasesDefinition>(

@@ -1,6 +1,6 @@
 /**
- * Goal: the classes of this room do with containerd what they say, and leave nothing half done there.
- * Method: a real containerd of the test's own, asked through them and looked at with ctr.
+ * Goal: the classes of this room do in containerd what their headers say, and remove the rest of failed calls.
+ * Method: a real containerd, private to this test; the test calls it through these classes and checks it with ctr.
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -21,10 +21,10 @@ import { unpackLayer } from './unpack-layer.js';
 const LIFE_MS = 60_000;
 const TAR = 'application/vnd.oci.image.layer.v1.tar';
 
-describe('the services of containerd', { skip: unfit, timeout: 60_000 }, () => {
+describe("containerd's services", { skip: unfit, timeout: 60_000 }, () => {
   let containerd: PrivateContainerd;
   let client: GrpcClient;
-  /** Under a lease, so that what is made stays. */
+  /** Under a lease, so that containerd does not collect what the tests make. */
   let leased: GrpcClient;
   let content: ContentStore;
 
@@ -67,7 +67,7 @@ describe('the services of containerd', { skip: unfit, timeout: 60_000 }, () => {
       });
     }
 
-    test('a blob that is there is not asked for, and gets the labels too', async () => {
+    test('storing an existing blob reads no bytes and sets the labels', async () => {
       const blob = randomBytes(10);
       await content.write(descriptorOf(blob), { a: '1', b: '1' }, [blob]);
       const refusing = pieces(blob, 1, () => assert.fail('was asked for'));
@@ -75,7 +75,7 @@ describe('the services of containerd', { skip: unfit, timeout: 60_000 }, () => {
       assert.deepEqual((await content.info(sha256(blob))).labels, { a: '1', b: '2' });
     });
 
-    test('bytes of another digest or length are refused, and none of them stay', async () => {
+    test('bytes of another digest or length are refused and removed', async () => {
       const blob = randomBytes(10);
       for (const wrong of [randomBytes(10), blob.subarray(1), Buffer.concat([blob, blob])]) {
         await assert.rejects(content.write(descriptorOf(blob), {}, [wrong]), {
@@ -86,7 +86,7 @@ describe('the services of containerd', { skip: unfit, timeout: 60_000 }, () => {
       assert.deepEqual(rows(await containerd.ctr('content', 'active')), []);
     });
 
-    test('what the source throws is thrown, and nothing stays', async () => {
+    test('an error of the source is rethrown, and the partial blob removed', async () => {
       const blob = randomBytes(3 << 20);
       const reason = new ObdError(ErrorCodes.Registry, 'gone');
       const failing = pieces(blob, 1 << 20, (at) => {
@@ -96,7 +96,7 @@ describe('the services of containerd', { skip: unfit, timeout: 60_000 }, () => {
       assert.deepEqual(rows(await containerd.ctr('content', 'active')), []);
     });
 
-    test('is found by its labels, and not in another namespace', async () => {
+    test('a blob is found by its labels, only in its own namespace', async () => {
       const blob = randomBytes(10);
       await content.write(descriptorOf(blob), { 'containerd.io/gc.ref.content.config': 'x' }, [
         blob,
@@ -114,14 +114,14 @@ describe('the services of containerd', { skip: unfit, timeout: 60_000 }, () => {
     });
   });
 
-  test('a name that is no namespace is refused before it is sent', () => {
+  test('connect() refuses an invalid namespace before it sends anything', () => {
     for (const wrong of ['', 'a b', 'ä', 'a\nb', '-a', 'x'.repeat(77)]) {
       const connect = () => connectContainerd(containerd.socket, wrong);
       assert.throws(connect, { code: ErrorCodes.InvalidArgument });
     }
   });
 
-  test('images are made, moved, listed and removed', async () => {
+  test('images are created, updated, listed and removed', async () => {
     const records = new ImageRecords(leased);
     const name = 'localhost:5000/a:1';
     const targets = [randomBytes(3), randomBytes(4)].map((bytes) => ({
@@ -140,7 +140,7 @@ describe('the services of containerd', { skip: unfit, timeout: 60_000 }, () => {
     await assert.rejects(records.get(name), { code: ErrorCodes.NotFound });
   });
 
-  test('a lease keeps what was made under it, and no longer', async () => {
+  test('a lease keeps its objects until it is deleted', async () => {
     const leases = new Leases(client);
     const id = await leases.create(LIFE_MS);
     const blob = randomBytes(10);
@@ -172,7 +172,7 @@ describe('the services of containerd', { skip: unfit, timeout: 60_000 }, () => {
     await assert.rejects(snapshots.stat('layer'), { code: ErrorCodes.NotFound });
   });
 
-  test('a proxy plugin that is not there is named', async () => {
+  test('prepare() names a proxy plugin that does not run', async () => {
     const away = new Snapshots(leased, 'obd-ts');
     await assert.rejects(away.stat('x'), { code: ErrorCodes.NotFound });
     await assert.rejects(away.prepare('x', '', {}), {
@@ -181,7 +181,7 @@ describe('the services of containerd', { skip: unfit, timeout: 60_000 }, () => {
     });
   });
 
-  test('says which snapshotters there are, and which did not start', async () => {
+  test('snapshotterPlugins() lists the snapshotters and those that did not start', async () => {
     const plugins = await snapshotterPlugins(client);
     const problemOf = (name: string) => plugins.find((plugin) => plugin.name === name)?.problem;
     assert.ok(plugins.some(({ name }) => name === 'obd-ts'));
@@ -201,7 +201,7 @@ async function* pieces(
   }
 }
 
-/** A table of ctr's without its head. */
+/** A table printed by ctr, without its header. */
 function rows(text: string): string[] {
   return text.trim().split('\n').slice(1);
 }

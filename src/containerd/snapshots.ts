@@ -1,7 +1,4 @@
-/**
- * One of containerd's snapshotters, through containerd, which gives its names for snapshots to callers by
- * namespace.
- */
+/** Client of one of containerd's snapshotters, through containerd, which maps callers' snapshot names by namespace. */
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { SnapshotsDefinition } from '../grpc/gen/containerd/services/snapshots/v1/Snapshots.js';
 import type { Mount__Output } from '../grpc/gen/containerd/types/Mount.js';
@@ -14,7 +11,7 @@ const methods = loadService<SnapshotsDefinition>(
   'containerd.services.snapshots.v1.Snapshots',
 );
 
-/** A snapshotter may have to ask a registry, attach a device or delete many files. */
+/** A snapshotter may have to query a registry, attach a device or delete many files. */
 const TIMEOUT_MS = 120_000;
 
 export interface SnapshotInfo {
@@ -45,9 +42,9 @@ export class Snapshots {
 
   /**
    * @param parent - Name of a committed snapshot; "" for none.
-   * @returns What to mount to write into it.
-   * @throws {ObdError} `AlreadyExists`, also if the labels ask for a snapshot (`containerd.io/snapshot.ref`) that
-   *   there is, by now.
+   * @returns The mounts to write through.
+   * @throws {ObdError} `AlreadyExists`, also if the snapshot that the labels ask for (`containerd.io/snapshot.ref`) now
+   *   exists.
    */
   async prepare(key: string, parent: string, labels: Labels): Promise<Mount__Output[]> {
     const { mounts } = await this.#call(methods.Prepare, { key, parent, labels });
@@ -59,7 +56,7 @@ export class Snapshots {
     await this.#call(methods.Commit, { name, key, labels });
   }
 
-  /** @throws {ObdError} `NotFound`, `FailedPrecondition` while others are based on it. */
+  /** @throws {ObdError} `NotFound`, or `FailedPrecondition` while other snapshots are based on it. */
   async remove(key: string): Promise<void> {
     await this.#call(methods.Remove, { key });
   }
@@ -72,7 +69,7 @@ export class Snapshots {
     try {
       return await this.#client.call(method, named, { timeoutMs: TIMEOUT_MS });
     } catch (error) {
-      // containerd answers for a plugin that does not; nothing but the text tells which of them is away.
+      // containerd answers on behalf of an unreachable plugin; only the message tells which of the two is down.
       if (!hasCode(error, ErrorCodes.Unavailable) || !/dial(?:ing)? .*unix/.test(error.message)) {
         throw error;
       }

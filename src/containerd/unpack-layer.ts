@@ -11,7 +11,7 @@ const methods = loadService<DiffDefinition>(
   'containerd.services.diff.v1.Diff',
 );
 
-/** Layers of many gigabytes, on slow disks. */
+/** For layers of many gigabytes on slow disks. */
 const TIMEOUT_MS = 30 * 60_000;
 
 /** @throws {ObdError} `Corrupt` if the layer, uncompressed, does not have the digest that the image's config states. */

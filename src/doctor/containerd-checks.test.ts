@@ -1,6 +1,6 @@
 /**
- * Goal: doctor checks each setting that docs/install.md asks of containerd's configuration, in the tables of containerd 1.x
- * and of 2.x, and names each known mistake with its remedy.
+ * Goal: doctor checks each setting that docs/install.md asks of containerd's configuration, in the tables of containerd
+ * 1.x and of 2.x, and names each known mistake with its remedy.
  * Method: configurations as `containerd config dump` prints them.
  */
 import assert from 'node:assert/strict';
@@ -52,7 +52,7 @@ function assertSays(results: Map<string, string>, what: string, ...words: (strin
   for (const word of words) assert.match(said, new RegExp(word), what);
 }
 
-test('the configuration of docs/install.md is all right', () => {
+test('accepts the configuration of docs/install.md', () => {
   const results = checked(
     PLUGIN + EXPORTS + unpack('overlayfs', 'obd-ts').replace(/^/, '\n') + cri2(),
   );
@@ -61,7 +61,7 @@ test('the configuration of docs/install.md is all right', () => {
   for (const [what, said] of old) assert.match(said, /^(ok|info) /, what);
 });
 
-test('no plugin, another address, and one that is not loaded are missing', () => {
+test('reports a plugin that is absent, has another address or is not loaded', () => {
   assertSays(checked(''), 'containerd plugin', '^missing', 'proxy_plugins.obd-ts');
   const moved = PLUGIN.replace(SOCKET, '/other.sock');
   assertSays(checked(moved), 'containerd plugin', '^missing', '/other.sock', SOCKET);
@@ -80,7 +80,7 @@ test('no plugin, another address, and one that is not loaded are missing', () =>
   );
 });
 
-test('two names at one socket are found, however the address is written', () => {
+test('finds two names at one socket, in any spelling of the address', () => {
   const second = PLUGIN.replace('obd-ts]', 'overlaybd]').replace('"/run', '"unix:///run');
   assertSays(
     checked(PLUGIN + second),
@@ -94,7 +94,7 @@ test('two names at one socket are found, however the address is written', () => 
   assertSays(checked(PLUGIN + own), 'plugin names', '^ok');
 });
 
-test('exports are asked for where containerd uses them', () => {
+test('asks for exports only if this containerd uses them', () => {
   assertSays(
     checked(PLUGIN),
     'plugin exports',
@@ -109,7 +109,7 @@ test('exports are asked for where containerd uses them', () => {
   assertSays(checked(PLUGIN, { version: '2.0.5' }), 'plugin exports', '^info');
 });
 
-test('an unpack_config without overlayfs is a warning, and so is one without obd-ts', () => {
+test('warns of an unpack_config without overlayfs or without obd-ts', () => {
   const what = 'transfer service';
   assertSays(checked(unpack('obd-ts')), what, '^warn', 'lacks overlayfs', 'default snapshotter');
   assertSays(checked(unpack('overlayfs')), what, '^warn not told of obd-ts', '"overlayfs"');
@@ -117,7 +117,7 @@ test('an unpack_config without overlayfs is a warning, and so is one without obd
   assertSays(checked(''), what, '^info');
 });
 
-test('CRI that sends no references is a warning', () => {
+test('warns if CRI sends no references', () => {
   assertSays(
     checked(cri2('image_pull_with_sync_fs = true')),
     'CRI',
@@ -137,7 +137,7 @@ test('CRI that sends no references is a warning', () => {
   assertSays(checked(cri1(true).replace('obd-ts', 'overlayfs')), 'CRI', '^info', 'overlayfs');
 });
 
-test('another spelling of a socket, rebase, no root and a foreign platform are found', () => {
+test('finds the capability rebase, a missing root and a foreign platform, but no other spelling of a socket', () => {
   const second = PLUGIN.replace('obd-ts]', 'overlaybd]').replace('/run/', '/run//obd-none/../');
   assertSays(checked(PLUGIN + second), 'plugin names', '^missing', 'overlaybd');
   const rebase = `${PLUGIN}\n  capabilities = ["rebase"]`;

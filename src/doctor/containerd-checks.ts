@@ -23,7 +23,7 @@ export interface ContainerdFacts {
   readonly plugins: readonly SnapshotterPlugin[] | string;
   /** Path of the configuration file, for remedies. */
   readonly configPath: string;
-  /** Where obd-snapshotter listens. */
+  /** The socket of obd-snapshotter. */
   readonly snapshotterSocket: string;
   /** Whether a snapshotter has its store in that directory. */
   readonly isStore: (root: string) => boolean;
@@ -100,7 +100,7 @@ function checkLoaded({ plugins }: ContainerdFacts): CheckResult {
   return result(what, 'missing', plugin.problem, remedy);
 }
 
-/** Garbage collection for each name removes the snapshots of all others at the same socket. */
+/** containerd collects garbage for each name, which removes the snapshots of all other names at the same socket. */
 function checkDoubles(config: Table): CheckResult {
   const what = 'plugin names';
   const names = new Map<string, string[]>();
@@ -110,11 +110,11 @@ function checkDoubles(config: Table): CheckResult {
     names.set(address, [...(names.get(address) ?? []), name]);
   }
   const double = [...names].find(([, each]) => each.length > 1);
-  if (double === undefined) return result(what, 'ok', 'each has a socket of its own');
+  if (double === undefined) return result(what, 'ok', 'one socket for each');
   const [address, each] = double;
   const found = `${each.join(' and ')} are one socket, ${address}: they remove each other's snapshots`;
   const [name = ''] = each.filter((one) => one !== NAME);
-  const remedy = `give ${name} a socket and a store of its own: [plugins.${name}] in snapshotter.toml`;
+  const remedy = `give ${name} its own socket and store: [plugins.${name}] in snapshotter.toml`;
   return result(what, 'missing', found, remedy);
 }
 
@@ -143,8 +143,8 @@ function checkExports(
 }
 
 /**
- * The transfer service, which nerdctl 2.3, ctr 2 and CRI of containerd 2 pull through, unpacks only for the snapshotters of
- * `unpack_config`. Once the list is there, containerd's own entry for overlayfs is gone.
+ * The transfer service unpacks only for the snapshotters of `unpack_config`; nerdctl 2.3, ctr 2 and CRI of containerd 2
+ * pull through it. A configured list replaces containerd's built-in entry for overlayfs.
  */
 function checkTransferService(config: Table): CheckResult {
   const what = 'transfer service';
@@ -171,7 +171,7 @@ function checkTransferService(config: Table): CheckResult {
   return result(what, 'warn', found, remedy);
 }
 
-/** Kubernetes and crictl. CRI hands over an image's reference only with annotations, or through the transfer service. */
+/** Kubernetes and crictl. CRI sends an image's reference only with annotations, or through the transfer service. */
 function checkCri(config: Table): CheckResult {
   const what = 'CRI';
   const images =

@@ -25,7 +25,7 @@ import {
   type Table,
 } from './containerd-checks.js';
 
-/** Where to look; the defaults are those of the daemons and of containerd. */
+/** Paths and sockets to check; the defaults are those of the daemons and of containerd. */
 export interface HostPaths {
   readonly containerdSocket: string;
   readonly containerdConfig: string;
@@ -158,7 +158,7 @@ async function checkLayers(snapshotterSocket: string): Promise<CheckResult> {
   }
 }
 
-/** Compares with the default of `cache_reserve`: below it the cache evicts chunks and stores nothing. */
+/** Compares free space with the default of `cache_reserve`: below it the cache evicts chunks and stores nothing. */
 async function checkSpace(directory: string): Promise<CheckResult> {
   const what = 'disk space';
   let at = directory;
@@ -178,13 +178,13 @@ async function checkSpace(directory: string): Promise<CheckResult> {
   }
 }
 
-/** Whether there is a way to make block devices, and which one obd-blockd takes if nothing else is configured. */
+/** Checks for a way to make block devices, and names the one that obd-blockd takes if no other is configured. */
 async function checkTransports(stateDirectory: string): Promise<CheckResult[]> {
   let states: TransportState[];
   try {
     const { makeTransports } = await import('../blockdev/transports.js');
     const { TransportChoice } = await import('../blockd/transport-choice.js');
-    // Nothing is exported or attached, only looked for.
+    // Attaches no device and exports no disk: it only looks.
     const transports = makeTransports('/nonexistent', join(stateDirectory, 'devices'));
     states = await new TransportChoice('auto', transports).states();
   } catch (error) {

@@ -11,7 +11,7 @@ const methods = loadService<SnapshotsDefinition>(
   'containerd.services.snapshots.v1.Snapshots',
 );
 
-/** One sentence for each. @throws {ObdError} `Unavailable` if the snapshotter does not answer. */
+/** Returns one sentence for each layer. @throws {ObdError} `Unavailable` if the snapshotter does not answer. */
 export async function refusedLayers(socketPath: string): Promise<string[]> {
   const client = new GrpcClient(socketPath, { peer: 'obd-snapshotter', timeoutMs: TIMEOUT_MS });
   try {

@@ -1,5 +1,5 @@
 /**
- * Goal: a conversation has one answer for each request, and ends with an error that says why, whoever ends it.
+ * Goal: a conversation has one response for each request; it ends with an error that names the reason, on either side.
  * Method: a bare grpc-js server that answers containerd's Content/Write as each test needs.
  */
 import assert from 'node:assert/strict';
@@ -30,7 +30,7 @@ describe('a conversation', () => {
   let headers: string[] = [];
   let cancelled = 0;
 
-  /** Answers with the length of the data; `ref` may ask for something else. */
+  /** Answers with the length of the data; `ref` can select other behaviour. */
   function write(call: Call): void {
     headers = ['containerd-namespace', 'containerd-lease'].map(
       (name) => `${call.metadata.get(name)[0]}`,
@@ -63,7 +63,7 @@ describe('a conversation', () => {
     rmSync(folder, { recursive: true });
   });
 
-  test('answers each request in turn', async () => {
+  test('send() resolves with one response per request, in order', async () => {
     const talk = client.with({ headers: { 'containerd-lease': 'l' } }).converse(methods.Write);
     let offset = 0;
     for (let i = 0; i < 50; i++) {
@@ -75,7 +75,7 @@ describe('a conversation', () => {
     assert.deepEqual(headers, ['n', 'l']);
   });
 
-  test('fails with what the server says', async () => {
+  test("send() fails with the server's error", async () => {
     const talk = client.converse(methods.Write);
     await talk.ask({ ref: 'r' });
     await assert.rejects(talk.ask({ ref: 'fail' }), {
@@ -85,7 +85,7 @@ describe('a conversation', () => {
     talk.close();
   });
 
-  test('fails if the server ends it', async () => {
+  test('send() fails if the server ends the stream', async () => {
     const talk = client.converse(methods.Write);
     await assert.rejects(talk.ask({ ref: 'end' }), {
       code: ErrorCodes.Io,
@@ -94,7 +94,7 @@ describe('a conversation', () => {
     talk.close();
   });
 
-  test('waits for an answer only so long', async () => {
+  test('send() fails if no answer arrives within the time limit', async () => {
     const talk = client.converse(methods.Write, { timeoutMs: 100 });
     await assert.rejects(talk.ask({ ref: 'silent' }), {
       code: ErrorCodes.Unavailable,
@@ -103,7 +103,7 @@ describe('a conversation', () => {
     talk.close();
   });
 
-  test('ends when its caller says so, with its reason, and the server is told', async () => {
+  test("abort ends it with the caller's reason and cancels the server's handler", async () => {
     const controller = new AbortController();
     const reason = new ObdError(ErrorCodes.FailedPrecondition, 'Interrupted');
     const talk = client.with({ signal: controller.signal }).converse(methods.Write);

@@ -1,8 +1,8 @@
 /**
  * A client of gRPC services on a unix socket: promises, a deadline on every call, ObdErrors for statuses.
  *
- * It connects with the first call and again whenever the server was away; a call fails at once while nobody
- * listens. Nothing is repeated here: only the caller knows what may be.
+ * It connects with the first call, and again after the server was down. While no server listens, a call fails at once.
+ * The client never retries a call: only its caller knows which calls are safe to repeat.
  */
 import {
   Client,
@@ -17,13 +17,13 @@ import { ErrorCodes, ObdError } from '../errors.js';
 import { checkSocketPath } from '../io/socket-file.js';
 import { errorOf } from './status.js';
 
-/** containerd sends and takes as much. */
+/** Message limit, as in containerd. */
 const MESSAGE_BYTES_MAX = 16 << 20;
-/** A daemon that restarts is back within seconds; grpc-js's own first pause is one, growing to 120. */
+/** A daemon restarts within seconds. grpc-js's own backoff begins with 1 s and grows to 120 s. */
 const RECONNECT_MS = 100;
 const RECONNECT_MS_MAX = 1_000;
 
-/** A method of loadService(), as a client sees it. */
+/** A method of loadService(), in the client's view. */
 export interface ClientMethod<Request, Response> {
   readonly path: string;
   requestSerialize(request: Request): Buffer;
@@ -31,22 +31,22 @@ export interface ClientMethod<Request, Response> {
 }
 
 export interface CallOptions {
-  /** Counts for a stream as a whole; the client's own if left out. */
+  /** Applies to a stream as a whole; by default the client's own. */
   readonly timeoutMs?: number;
-  /** Cancels the call; its reason is what the call then throws. */
+  /** Aborting it cancels the call, which then throws the signal's reason. */
   readonly signal?: AbortSignal | undefined;
-  /** Headers besides the client's own. */
+  /** Sent in addition to the client's own headers. */
   readonly headers?: Readonly<Record<string, string>>;
 }
 
 export interface ClientOptions {
-  /** Who it is, for messages: "containerd". */
+  /** The server's name for messages: "containerd". */
   readonly peer: string;
-  /** For each call that does not say otherwise. */
+  /** For calls that set no limit. */
   readonly timeoutMs: number;
   /** Sent with each call. */
   readonly headers?: Readonly<Record<string, string>>;
-  /** Cancels each call that has no other. */
+  /** Cancels calls that have no signal of their call. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -66,14 +66,17 @@ export class GrpcClient {
     this.#client = connection ?? connect(socketPath);
   }
 
-  /** The same peer over the same connection, with these headers and this signal too. Closing either closes both. */
+  /**
+   * Returns a client of the same server over the same connection that adds these headers and this signal. Closing
+   * either client closes both.
+   */
   with(more: Pick<CallOptions, 'headers' | 'signal'>): GrpcClient {
     const headers = { ...this.#options.headers, ...more.headers };
     const { signal = this.#options.signal } = more;
     return new GrpcClient(this.#socketPath, { ...this.#options, headers, signal }, this.#client);
   }
 
-  /** @throws {ObdError} what the server answered, see status.ts; `Unavailable` if nobody did in time. */
+  /** @throws {ObdError} The server's error, see status.ts; `Unavailable` if no server answered in time. */
   async call<Request, Response>(
     method: ClientMethod<Request, Response>,
     request: Request,
@@ -106,7 +109,7 @@ export class GrpcClient {
     }
   }
 
-  /** The responses of a method that streams them. @throws {ObdError} as call(), while it is iterated. */
+  /** Yields the responses of a method that streams them. @throws {ObdError} as call(), while it is iterated. */
   async *stream<Request, Response>(
     method: ClientMethod<Request, Response>,
     request: Request,
@@ -124,7 +127,7 @@ export class GrpcClient {
     );
     const cancel = () => call.cancel();
     signal?.addEventListener('abort', cancel, { once: true });
-    // What is still emitted once nobody iterates any more must not end the process.
+    // An error emitted after the iteration ended must not end the process.
     call.on('error', () => {});
     try {
       yield* call as AsyncIterable<Response>;
@@ -137,8 +140,8 @@ export class GrpcClient {
   }
 
   /**
-   * Begins a call of a method that takes and gives a stream, one response for each request. Its time limit counts for
-   * each of them, not for the whole.
+   * Begins a call of a bidirectional streaming method with one response for each request. Its time limit applies to
+   * each request, not to the whole call.
    */
   converse<Request, Response>(
     method: ClientMethod<Request, Response>,
@@ -173,7 +176,7 @@ export class GrpcClient {
     return { deadline: Date.now() + (timeoutMs ?? this.#options.timeoutMs) };
   }
 
-  /** What to throw for what a call threw. */
+  /** Returns the error to throw for an error that a call threw. */
   #failure(method: { path: string }, error: unknown, signal: AbortSignal | undefined): unknown {
     if (signal?.aborted) return signal.reason;
     if (!isServiceError(error)) return error;
@@ -196,7 +199,7 @@ export class GrpcClient {
   }
 }
 
-/** A call under way, see GrpcClient.converse(). */
+/** A call in flight, see GrpcClient.converse(). */
 export class Conversation<Request, Response> {
   readonly #call: ClientDuplexStream<Request, Response>;
   readonly #responses: AsyncIterator<Response>;
@@ -217,12 +220,12 @@ export class Conversation<Request, Response> {
     this.#signal = signal;
     this.#failure = failure;
     this.#cancel = () => call.cancel();
-    // What is still emitted once nobody asks any more must not end the process.
+    // An error emitted when no request is pending must not end the process.
     call.on('error', () => {});
     signal?.addEventListener('abort', this.#cancel, { once: true });
   }
 
-  /** Sends a request and waits for its response. @throws {ObdError} as GrpcClient.call(); then it is over. */
+  /** Sends a request and waits for its response. @throws {ObdError} as GrpcClient.call(); the conversation is then over. */
   async ask(request: Request): Promise<Response> {
     let late = false;
     const timer = setTimeout(() => {
@@ -242,7 +245,7 @@ export class Conversation<Request, Response> {
     throw new ObdError(ErrorCodes.Io, 'Cannot go on with a call: the peer ended it early');
   }
 
-  /** Ends it, whatever has been said. Idempotent. */
+  /** Cancels the call in any state. Idempotent. */
   close(): void {
     this.#signal?.removeEventListener('abort', this.#cancel);
     this.#call.end();

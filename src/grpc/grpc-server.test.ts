@@ -1,6 +1,6 @@
 /**
- * Goal: server and client keep what their headers promise: the socket's modes and its replacement, unary and streaming
- * calls, errors both ways, cancellation both ways, deadlines.
+ * Goal: server and client keep the promises of their headers: the socket's modes and its replacement, unary and
+ * streaming calls, errors both ways, cancellation both ways, deadlines.
  * Method: both in this process over a real socket, serving containerd's snapshots interface from small functions.
  */
 import assert from 'node:assert/strict';
@@ -103,22 +103,22 @@ after(async () => {
 });
 
 describe('the socket', () => {
-  test("is the owner's alone, in a directory that is too, and nothing else is there", () => {
+  test('is accessible only to its owner, alone in a directory that is too', () => {
     assert.equal(statSync(socketPath).mode & 0o777, 0o600);
     assert.equal(statSync(join(folder, 'run')).mode & 0o777, 0o700);
     assert.deepEqual(readdirSync(join(folder, 'run')), ['test.sock']);
   });
 
-  test('is not taken from a process that answers', async () => {
+  test('is not replaced while another process answers on it', async () => {
     await assert.rejects(serve(socketPath), { code: ErrorCodes.Busy });
     assert.deepEqual((await client.call(methods.Stat, { key: 'a' })).info?.name, 'a');
   });
 
-  test('replaces one whose server died, and goes when the server ends', async () => {
+  test('replaces that of a dead server, and is removed by close()', async () => {
     const path = join(folder, 'stale.sock');
     const dead = createServer();
     await new Promise<void>((resolve) => dead.listen(join(folder, 'bound'), resolve));
-    // Renamed, so that closing does not remove it: as a killed process leaves it.
+    // Renamed, so that close() does not remove it: a killed process leaves its socket in the same way.
     renameSync(join(folder, 'bound'), path);
     await new Promise((resolve) => dead.close(resolve));
     assert.ok(existsSync(path));
@@ -130,14 +130,14 @@ describe('the socket', () => {
     assert.ok(!existsSync(path));
   });
 
-  test('never replaces a file', async () => {
+  test('never replaces a regular file', async () => {
     const path = join(folder, 'file');
     writeFileSync(path, 'precious');
     await assert.rejects(serve(path), { code: ErrorCodes.AlreadyExists });
     assert.ok(statSync(path).isFile());
   });
 
-  test('has a path that fits, in a directory that can be made', async () => {
+  test('needs a path that fits and a directory that can be created', async () => {
     const long = join(folder, 'x'.repeat(100));
     await assert.rejects(serve(long), { code: ErrorCodes.InvalidArgument });
     assert.throws(() => connect(long), { code: ErrorCodes.InvalidArgument });
@@ -175,7 +175,7 @@ describe('calls', () => {
     await assert.rejects(client.call(methods.Usage, { key: `${2 ** 60}` }), /passes 2\^53/);
   });
 
-  test('fail with the very error that was thrown', async () => {
+  test('fail with the same error that the handler threw', async () => {
     await assert.rejects(client.call(methods.Commit, { key: 'k' }), {
       code: ErrorCodes.Busy,
       message: 'Cannot commit: busy',
@@ -183,7 +183,7 @@ describe('calls', () => {
     });
   });
 
-  test('log a bug and answer INTERNAL, and the server goes on', async () => {
+  test('log a bug, answer INTERNAL and keep the server running', async () => {
     await assert.rejects(client.call(methods.Mounts, { key: 'k' }), {
       code: ErrorCodes.Io,
       message: /Cannot call the test \(Snapshots\/Mounts\): Internal error: a bug; /,
@@ -192,7 +192,7 @@ describe('calls', () => {
     await client.call(methods.Remove, { key: 'k' });
   });
 
-  test('end at their deadline, and the handler is told', async () => {
+  test("end at their deadline, and the handler's signal is aborted", async () => {
     const before = waiting.length;
     await assert.rejects(client.call(methods.View, { key: 'k' }, { timeoutMs: 100 }), {
       code: ErrorCodes.Unavailable,
@@ -200,7 +200,7 @@ describe('calls', () => {
     await aborted(before);
   });
 
-  test('end when their caller says so, with its reason', async () => {
+  test("end on abort with the caller's reason", async () => {
     const controller = new AbortController();
     const before = waiting.length;
     const call = client.call(methods.View, { key: 'k' }, { signal: controller.signal });
@@ -214,7 +214,7 @@ describe('calls', () => {
     );
   });
 
-  test('say who cannot be reached, and where', async () => {
+  test('name the server and the socket that cannot be reached', async () => {
     const lost = connect(join(folder, 'nobody.sock'));
     await assert.rejects(lost.call(methods.Stat, { key: 'k' }), {
       code: ErrorCodes.Unavailable,
@@ -223,7 +223,7 @@ describe('calls', () => {
     lost.close();
   });
 
-  test('find a server again that was away', async () => {
+  test('reconnect to a server that was down', async () => {
     const path = join(folder, 'restart.sock');
     const again = connect(path);
     for (let turn = 0; turn < 2; turn++) {
@@ -236,7 +236,7 @@ describe('calls', () => {
 });
 
 describe('streams', () => {
-  test('carry all, however slow the reader', async () => {
+  test('carry all responses to a slow reader', async () => {
     let count = 0;
     for await (const { info } of client.stream(methods.List, {})) {
       assert.ok(info[0]?.name?.startsWith(`${count}x`));
@@ -245,7 +245,7 @@ describe('streams', () => {
     assert.equal(count, STREAM_LENGTH);
   });
 
-  test('fail with the error thrown, after what came before it', async () => {
+  test("fail with the handler's error after the earlier responses", async () => {
     let count = 0;
     await assert.rejects(
       async () => {
@@ -256,12 +256,12 @@ describe('streams', () => {
     assert.equal(count, STREAM_LENGTH);
   });
 
-  test('can be left early', async () => {
+  test('can be abandoned early', async () => {
     for await (const _ of client.stream(methods.List, { filters: ['wait'] })) break;
     await client.call(methods.Stat, { key: 'k' });
   });
 
-  test('end when their caller says so', async () => {
+  test('end on abort', async () => {
     const controller = new AbortController();
     const reason = new ObdError(ErrorCodes.FailedPrecondition, 'Interrupted');
     const before = waiting.length;
@@ -276,7 +276,7 @@ describe('streams', () => {
   });
 });
 
-/** Waits until the handler that started after `index` others has seen its signal aborted. */
+/** Waits until the signal of the handler that started after `index` others is aborted. */
 async function aborted(index: number): Promise<void> {
   while (waiting[index]?.aborted !== true) await new Promise((resolve) => setTimeout(resolve, 5));
 }
@@ -290,5 +290,5 @@ async function answered(again: GrpcClient): Promise<void> {
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   }
-  assert.fail('the server was not found again');
+  assert.fail('the client did not reconnect');
 }

@@ -1,11 +1,11 @@
 /**
  * A gRPC server on a unix socket, whose services are plain objects of async functions.
  *
- *   1. The socket is there, with mode 0600, when listen() returns, and only its owner could ever connect
+ *   1. When listen() returns, the socket exists with mode 0600, and only its owner could ever connect
  *      (src/io/socket-file.ts).
- *   2. A handler that throws an ObdError is answered as status.ts says. Anything else it throws is a bug: logged with
- *      its stack, answered INTERNAL, and no reason to end.
- *   3. A handler whose client is gone, has cancelled or has passed its deadline finds its signal aborted.
+ *   2. A handler that throws an ObdError is answered as in status.ts. Any other error is a bug: the server logs it with
+ *      its stack, answers INTERNAL and keeps running.
+ *   3. If the client disconnects, cancels or passes its deadline, the handler's signal is aborted.
  */
 import { once } from 'node:events';
 import {
@@ -24,10 +24,10 @@ import { ErrorCodes, ObdError } from '../errors.js';
 import { placeSocket } from '../io/socket-file.js';
 import { statusOf } from './status.js';
 
-/** containerd sends and takes as much. */
+/** Message limit, as in containerd. */
 const MESSAGE_BYTES_MAX = 16 << 20;
 
-/** Of a call, what its handler may want to know besides the request. */
+/** Facts about a call that a handler may need besides the request. */
 interface CallContext {
   readonly signal: AbortSignal;
   /** The first value of a header, e.g. `containerd-namespace`. */
@@ -37,8 +37,8 @@ interface CallContext {
 type Declared<H> = { [M in keyof H as string extends M ? never : M]: H[M] };
 
 /**
- * What to implement for a service, from its generated `…Handlers`: for a unary method an async function, for a
- * streaming one an async generator. (A streaming handler has one parameter and would pass for a unary one: hence
+ * The functions that implement a service, derived from its generated `…Handlers`: an async function for a unary method,
+ * an async generator for a streaming one. (A streaming handler has one parameter and would pass for a unary one: hence
  * the order.)
  */
 export type Implementation<H> = {
@@ -52,7 +52,7 @@ export type Implementation<H> = {
       : never;
 };
 
-/** pino's, or a test's. */
+/** pino's logger, or a test's. */
 export interface ServerLog {
   error(fields: object, message: string): void;
 }
@@ -108,7 +108,7 @@ export class GrpcServer {
     }
   }
 
-  /** Takes the socket away, and waits so long for the calls under way before it cancels them. Idempotent. */
+  /** Removes the socket, then waits up to `graceMs` for calls in flight before it cancels them. Idempotent. */
   async close(graceMs: number): Promise<void> {
     await this.#removeSocket();
     await new Promise<void>((resolve) => {
@@ -141,7 +141,7 @@ function boundHandlers(
     const handler: Handler = (request, context) => method.call(implementation, request, context);
     const failed = (error: unknown) => {
       if (!(error instanceof ObdError))
-        log.error({ err: error, call: path }, 'a call failed by a bug');
+        log.error({ err: error, call: path }, 'call failed by a bug, answered INTERNAL');
       return statusOf(error);
     };
     bound[name] = responseStream
@@ -184,7 +184,7 @@ async function stream(
     }
     call.end();
   } catch (error) {
-    // Nobody is there to be told.
+    // The client is gone and takes no answer.
     if (context.signal.aborted) call.end();
     else call.emit('error', failed(error));
   }

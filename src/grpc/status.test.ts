@@ -1,5 +1,5 @@
 /**
- * Goal: each of our codes has the gRPC status that containerd expects, a client of ours gets the very error back, and a
+ * Goal: each of our codes has the gRPC status that containerd expects, a client of ours gets the same error back, and a
  * foreign status becomes the code that our callers branch on.
  * Method: a row per code, forth and back; statuses as foreign peers send them.
  */
@@ -32,7 +32,7 @@ const CODES: Record<ErrorCode, keyof typeof status> = {
 describe('our errors', () => {
   const details = { path: '/ä', digest: 'sha256:0', offset: 2 ** 40, status: 503, retryAfterMs: 7 };
   for (const [code, name] of Object.entries(CODES) as [ErrorCode, keyof typeof status][]) {
-    test(`${code} is ${name}, and itself again`, () => {
+    test(`${code} is ${name}, and becomes the same error again`, () => {
       const sent = statusOf(new ObdError(code, 'Cannot open "ä": why', details));
       assert.equal(sent.code, status[name]);
       const error = errorOf(received(sent), 'blockd (Blockd/Attach)');
@@ -42,7 +42,7 @@ describe('our errors', () => {
     });
   }
 
-  test('a bug is INTERNAL, and for a client an error of the peer', () => {
+  test('a bug is INTERNAL, and an Io error that names the peer in a client', () => {
     const sent = statusOf(new TypeError('x is not a function'));
     assert.equal(sent.code, status.INTERNAL);
     assert.match(sent.details, /^Internal error: x is not a function; /);
@@ -76,7 +76,7 @@ describe('foreign statuses', () => {
     });
   }
 
-  test('trailers that look like ours and are not are ignored', () => {
+  test('malformed trailers under our names are ignored', () => {
     const metadata = new Metadata();
     metadata.set('obd-error-code', 'toString');
     metadata.set('obd-error-details-bin', Buffer.from('{"path":1}'));

@@ -1,10 +1,9 @@
 /**
- * ObdErrors as gRPC statuses, and back.
+ * Converts ObdErrors to gRPC statuses, and back.
  *
- * A status has fewer codes than we have, and no details: both travel beside it, in trailers that other clients do not
- * look at, so that an ObdError thrown in one of our daemons is the same ObdError in a client of ours. For everybody
- * else the table below is the interface: containerd branches on ALREADY_EXISTS, NOT_FOUND, FAILED_PRECONDITION
- * and INVALID_ARGUMENT.
+ * gRPC has fewer codes than we have, and no details. Trailers carry both, so a client of ours gets the ObdError that
+ * our daemon threw; other clients ignore them. For other clients the table below is the interface: containerd branches
+ * on ALREADY_EXISTS, NOT_FOUND, FAILED_PRECONDITION and INVALID_ARGUMENT.
  */
 import { Metadata, type ServiceError, type StatusObject, status } from '@grpc/grpc-js';
 import { type ErrorCode, ErrorCodes, type ErrorDetails, messageOf, ObdError } from '../errors.js';
@@ -12,7 +11,7 @@ import { type ErrorCode, ErrorCodes, type ErrorDetails, messageOf, ObdError } fr
 /** Trailers of an ObdError: its code, and its details as JSON. */
 const CODE_TRAILER = 'obd-error-code';
 const DETAILS_TRAILER = 'obd-error-details-bin';
-/** Peers bound what they take for headers, some at 8 KiB in all. */
+/** Peers limit the size of headers, some to 8 KiB in all. */
 const MESSAGE_LENGTH_MAX = 2048;
 const DETAILS_BYTES_MAX = 2048;
 
@@ -23,7 +22,7 @@ const STATUS_OF = {
   [ErrorCodes.NotFound]: status.NOT_FOUND,
   [ErrorCodes.AlreadyExists]: status.ALREADY_EXISTS,
   [ErrorCodes.FailedPrecondition]: status.FAILED_PRECONDITION,
-  // Not ABORTED: containerd's garbage collection passes over a snapshot in use only for this one.
+  // Not ABORTED: containerd's garbage collection skips a snapshot in use only for FAILED_PRECONDITION.
   [ErrorCodes.Busy]: status.FAILED_PRECONDITION,
   [ErrorCodes.Unauthorized]: status.UNAUTHENTICATED,
   [ErrorCodes.Registry]: status.UNKNOWN,
@@ -53,7 +52,7 @@ const CODE_OF = {
   [status.UNAUTHENTICATED]: ErrorCodes.Unauthorized,
 } as const satisfies Record<Exclude<status, status.OK>, ErrorCode>;
 
-/** What a server answers for whatever its handler threw; INTERNAL for what is no ObdError. */
+/** Returns the status for any error of a handler: INTERNAL unless it is an ObdError. */
 export function statusOf(error: unknown): StatusObject {
   const metadata = new Metadata();
   if (!(error instanceof ObdError)) {
@@ -67,10 +66,10 @@ export function statusOf(error: unknown): StatusObject {
 }
 
 /**
- * What a client throws for a status.
+ * Returns the error that a client throws for a status.
  *
- * @param call - What was asked of whom, for the message: "containerd (Snapshots/Prepare)". An ObdError of ours comes
- *   with a message that needs none.
+ * @param call - Method and server for the message: "containerd (Snapshots/Prepare)". An ObdError from our own daemon
+ *   keeps its message.
  */
 export function errorOf(received: ServiceError, call: string): ObdError {
   const { code, details, metadata } = received;
@@ -84,7 +83,7 @@ export function errorOf(received: ServiceError, call: string): ObdError {
   return new ObdError(known, `Cannot call ${call}: ${text}`, {}, received);
 }
 
-/** Fit for a header: bounded, and without half characters, which would make encoding it throw. */
+/** Makes text fit for a header: bounded, and without half characters, on which encoding would throw. */
 function sendable(message: string): string {
   const cut =
     message.length > MESSAGE_LENGTH_MAX ? `${message.slice(0, MESSAGE_LENGTH_MAX)}...` : message;
@@ -95,7 +94,7 @@ function isErrorCode(sent: unknown): sent is ErrorCode {
   return typeof sent === 'string' && Object.hasOwn(STATUS_OF, sent);
 }
 
-/** Trusts nothing: details only go to logs, but there as the types that they say they are. */
+/** Reads an untrusted trailer: keeps the details that have the right type, since they go to logs. */
 function detailsIn(sent: unknown): ErrorDetails {
   if (!(sent instanceof Uint8Array)) return {};
   let parsed: unknown;

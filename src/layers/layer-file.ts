@@ -1,6 +1,6 @@
 /**
- * A layer named on the command line, opened: `FILE` for one that is finished (in a tar or not, a ZFile or not), or
- * `DATA,INDEX` for a writable one as its writer left it. A file whose name contains a comma is taken as it is.
+ * Opens a layer named on the command line: `FILE` for a finished one (in a tar or not, a ZFile or not), or `DATA,INDEX`
+ * for a writable one as its writer left it. A file whose name contains a comma is taken as it is.
  */
 import { existsSync } from 'node:fs';
 import { LocalFile } from '../io/local-file.js';
@@ -10,7 +10,7 @@ import { type LayerDependencies, openLayer } from './open-layer.js';
 
 /**
  * @param target - The uncompressed tar of the original layer, if this is a TurboOCI layer.
- * @throws {ObdError} `NotFound`, `Corrupt`, `Unsupported`, `Io`; nothing stays open then.
+ * @throws {ObdError} `NotFound`, `Corrupt`, `Unsupported`, `Io`; then all files are closed.
  */
 export async function openLayerFile(
   name: string,
@@ -39,7 +39,7 @@ export async function openLayerFile(
   }
 }
 
-/** Opens all of them, bottom first; if one fails, the others are closed. */
+/** Opens all layers, bottom first; if one fails, closes the others. */
 export async function openLayerFiles(
   names: readonly string[],
   targets: readonly string[],

@@ -1,4 +1,4 @@
-/** What a layer file says of itself: wrapper, compression, identity, and how much of the disk it has. */
+/** Reports the facts about a layer file: wrapper, compression, identity, and its share of the disk. */
 import { LocalFile } from '../io/local-file.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
 import { SECTOR_BYTES } from '../lsmt/layer-header.js';
@@ -22,7 +22,7 @@ export interface LayerReport {
   /** Runs of sectors, neighbours joined. */
   readonly segments: number;
   readonly dataBytes: number;
-  /** What reads as zeroes and hides the layers below. */
+  /** Sectors that read as zeroes and hide the layers below. */
   readonly zeroedBytes: number;
 }
 
@@ -58,7 +58,7 @@ export async function reportLayer(
   }
 }
 
-/** Looks at the file a second time: an opened layer no longer shows whether there was a tar around it. */
+/** Reads the start of the file again: an opened layer no longer shows whether it was in a tar. */
 async function outsideOf(path: string): Promise<Pick<LayerReport, 'fileBytes' | 'tar'>> {
   const file = LocalFile.open(path);
   try {

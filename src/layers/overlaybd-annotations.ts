@@ -1,6 +1,6 @@
 /**
- * Annotations of layer descriptors by which an overlaybd image is known. containerd hands every annotation
- * that begins with `containerd.io/snapshot/` to the snapshotter as a label.
+ * Annotations of layer descriptors that mark an overlaybd image. containerd passes every annotation that begins with
+ * `containerd.io/snapshot/` to the snapshotter as a label.
  */
 
 const PREFIX = 'containerd.io/snapshot/overlaybd/';
@@ -10,7 +10,7 @@ export const VERSION_ANNOTATION = `${PREFIX}version`;
 export const BLOB_DIGEST_ANNOTATION = `${PREFIX}blob-digest`;
 /** Size of the blob in bytes, in decimal: the descriptor's own. */
 export const BLOB_SIZE_ANNOTATION = `${PREFIX}blob-size`;
-/** `ext4`; tools exist that write `type;mountopts;mkfsopts`. */
+/** `ext4`; some tools write `type;mountopts;mkfsopts`. */
 export const BLOB_FS_TYPE_ANNOTATION = `${PREFIX}blob-fs-type`;
 /** `yes` on a layer that holds an access trace instead of blocks. */
 export const ACCELERATION_LAYER_ANNOTATION = `${PREFIX}acceleration-layer`;

@@ -1,10 +1,9 @@
 /**
- * Writes a virtual disk as a sparse raw file: what no layer holds, and what is zeroes in whole blocks, is a hole.
+ * Writes a virtual disk as a sparse raw file. Sectors that no layer holds, and whole blocks of zeroes, become holes.
  *
- * The file appears under its name only when it is complete and on the disk. On any failure, an interruption included,
- * nothing is left of it.
+ * The file appears under its name only when it is complete and on the disk. A failure or an interruption removes it.
  *
- * Memory: one piece of PIECE_BYTES. Between pieces the event loop gets its turn, so that signals arrive.
+ * Memory: one piece of PIECE_BYTES. The event loop runs between pieces, so signals arrive.
  */
 import type { FileHandle } from 'node:fs/promises';
 import { setImmediate } from 'node:timers/promises';
@@ -14,14 +13,14 @@ import { replaceFile } from '../io/replace-file.js';
 import type { LayerStack } from '../lsmt/layer-stack.js';
 
 const PIECE_BYTES = 1 << 20;
-/** The unit of a hole: what file systems allocate in. */
+/** Granularity of holes: the block size of common file systems. */
 const BLOCK_BYTES = 4096;
 const ZEROES = Buffer.alloc(BLOCK_BYTES);
 
 /**
- * @param onProgress - Told how far into the disk it has got, in bytes.
- * @returns Bytes of data written, holes not counted.
- * @throws {ObdError} what reading the disk throws; `NoSpace`, `Io` for the file; the signal's reason.
+ * @param onProgress - Receives the position in the disk, in bytes.
+ * @returns Bytes of data written, without holes.
+ * @throws {ObdError} errors of reading the disk; `NoSpace`, `Io` for the file; the signal's reason.
  */
 export async function exportRaw(
   disk: LayerStack,
@@ -76,7 +75,7 @@ async function writeRuns(file: FileHandle, piece: Buffer, offset: number): Promi
   return written + (await writeAll(file, piece.subarray(start), offset + start));
 }
 
-/** A disk that fills up answers a write with fewer bytes first, and with ENOSPC only to the next. */
+/** A full disk first answers a write with fewer bytes, and the next one with ENOSPC. */
 async function writeAll(file: FileHandle, bytes: Buffer, offset: number): Promise<number> {
   for (let done = 0; done < bytes.length; ) {
     done += (await file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten;

@@ -1,9 +1,9 @@
 /**
  * Content digests, `sha256:` and 64 lower-case hexadecimal digits (OCI image spec, "Digests").
  *
- * A digest names files and makes URLs here, so nothing is called one before isDigest() has seen it: what it
- * accepts holds no slash, no dot and no query. sha512, which the specification registers too, is refused as
- * unsupported: no registry or tool in use writes it, and overlaybd's formats have no room for it.
+ * Digests become file names and parts of URLs, so isDigest() must accept a string before it counts as one: an accepted
+ * string holds no slash, no dot and no query. sha512, which the specification registers too, is refused as unsupported:
+ * no registry or tool in use writes it, and overlaybd's formats have no room for it.
  */
 import { createHash } from 'node:crypto';
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -15,7 +15,7 @@ export function isDigest(text: string): boolean {
   return SHA256.test(text);
 }
 
-/** Why `text` is no digest that this build can use; undefined if it is one. */
+/** Returns why `text` is not a digest that this build can use; undefined if it is one. */
 export function digestProblem(
   text: string,
 ): { readonly unsupported: boolean; readonly problem: string } | undefined {
@@ -28,9 +28,9 @@ export function digestProblem(
 }
 
 /**
- * Throws unless `digest` is one. `thing` is what it was given for, for the message.
+ * Throws unless `digest` is a digest. `thing` names its purpose in the message.
  *
- * @throws {ObdError} `Unsupported` for sha512, `InvalidArgument` for anything else that is no digest.
+ * @throws {ObdError} `Unsupported` for sha512, `InvalidArgument` for any other text.
  */
 export function checkDigest(digest: string, thing: string): void {
   const found = digestProblem(digest);

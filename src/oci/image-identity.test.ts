@@ -1,6 +1,6 @@
 /**
- * Goal: chain IDs are what every other tool computes, and a rewritten config differs in its diff IDs only.
- * Method: a chain computed with sha256sum by hand, and a config with fields nobody knows.
+ * Goal: chain IDs equal those of other tools, and a rewritten config differs in its diff IDs only.
+ * Method: a chain computed with sha256sum by hand, and a config with unknown fields.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -19,7 +19,7 @@ test('chain IDs', () => {
   ]);
 });
 
-test('a config keeps what it has, in its order', () => {
+test('withDiffIds() keeps all other fields and their order', () => {
   const config = {
     created: '2020-01-01T00:00:00Z',
     rootfs: { type: 'layers', diff_ids: [A] },

@@ -1,9 +1,9 @@
 /**
- * Source and destination of an image: a registry (registry-image.ts) or an OCI layout
- * (oci-layout.ts). open-image-store.ts makes one from the text a user typed.
+ * Source and destination of an image: a registry (registry-image.ts) or an OCI layout (oci-layout.ts).
+ * open-image-store.ts makes one from the text that a user typed.
  *
- * Both check digest and size against the descriptor, a document before its first byte is handed over and a stream
- * before its end. Blobs are streamed; only manifests are held in memory.
+ * Both check digest and size against the descriptor, a document before they return its first byte and a stream before
+ * its end. Blobs are streamed; only manifests are held in memory.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { Descriptor, StoredManifest } from './manifest.js';
@@ -13,19 +13,18 @@ export interface ImageSource {
   readonly label: string;
 
   /**
-   * The manifest or the index that the name stands for.
+   * Returns the manifest or the index that has the name.
    *
    * @throws {ObdError} `NotFound`, `Unauthorized`, `Unavailable`, `Registry`, `Corrupt`, `Unsupported`, `Io`.
    */
   resolve(): Promise<StoredManifest>;
 
-  /** A manifest that an index lists. @throws {ObdError} as resolve(). */
+  /** Returns a manifest that an index lists. @throws {ObdError} as resolve(). */
   readManifest(descriptor: Descriptor): Promise<StoredManifest>;
 
   /**
-   * The bytes of a blob, as stored, in pieces of any size, which the reader may keep. Ends with an
-   * error unless they were `descriptor.size` bytes with `descriptor.digest`; a reader that stops early has
-   * unchecked bytes.
+   * Yields the bytes of a blob, as stored, in pieces of any size, which the reader may keep. Ends with an error unless
+   * they were `descriptor.size` bytes with `descriptor.digest`; a reader that stops early has unchecked bytes.
    *
    * @throws {ObdError} as resolve(), while it is iterated.
    */
@@ -47,7 +46,7 @@ export interface ImageDestination {
    */
   check(): Promise<void>;
 
-  /** Whether the blob is there already, so that putBlob() can be left out. */
+  /** Returns whether the blob is stored already; then the caller can skip putBlob(). */
   hasBlob(descriptor: Descriptor): Promise<boolean>;
 
   /**

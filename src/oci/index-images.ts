@@ -1,14 +1,14 @@
 /**
- * The images that an index lists, and the one of them that is for a platform.
+ * Lists the images of an index, and finds the one for a platform.
  *
- * What describes an image's bytes rather than being one (buildkit's attestations) is not counted.
+ * Entries that describe an image rather than being one (buildkit's attestations) are skipped.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { ImageSource } from './image-store.js';
 import type { Descriptor, ImageIndex, StoredImage } from './manifest.js';
 import { formatPlatform, matchesPlatform, type Platform } from './platform.js';
 
-/** By this annotation buildkit marks its attestations. */
+/** buildkit marks its attestations with this annotation. */
 const REFERENCE_TYPE = 'vnd.docker.reference.type';
 
 export function imagesIn({ manifests }: ImageIndex): Descriptor[] {
@@ -19,9 +19,9 @@ export function imagesIn({ manifests }: ImageIndex): Descriptor[] {
 }
 
 /**
- * The image for `wanted`; or the only one there is, if the index does not say what that is for.
+ * Returns the image for `wanted`, or the only image if the index does not state its platform.
  *
- * @throws {ObdError} `NotFound`, saying what there is; as readImage().
+ * @throws {ObdError} `NotFound`, listing the platforms of the index; as readImage().
  */
 export async function imageFor(
   source: ImageSource,
@@ -31,7 +31,7 @@ export async function imageFor(
   return await readImage(source, choose(source, imagesIn(index), wanted));
 }
 
-/** @throws {ObdError} `Unsupported` if it is an index again; what the source throws. */
+/** @throws {ObdError} `Unsupported` for a nested index; errors of the source. */
 export async function readImage(source: ImageSource, listed: Descriptor): Promise<StoredImage> {
   const found = await source.readManifest(listed);
   if (found.kind === 'image') return found;

@@ -1,5 +1,5 @@
 /**
- * Goal: what is returned keeps the rules that the module states, and nothing else is returned.
+ * Goal: each parsed document keeps the rules in the module's header, and any other document is refused.
  * Method: documents in OCI's and Docker's forms, each broken in one way.
  */
 import assert from 'node:assert/strict';
@@ -26,7 +26,7 @@ const parse = (json: unknown, servedAs?: string) =>
 const CORRUPT = { code: ErrorCodes.Corrupt };
 const UNSUPPORTED = { code: ErrorCodes.Unsupported };
 
-test('manifests and indexes of OCI and Docker', () => {
+test('parses manifests and indexes of OCI and Docker', () => {
   const docker = parse({ ...image, mediaType: DOCKER_MANIFEST }, DOCKER_MANIFEST);
   assert.equal(docker.kind, 'image');
   assert.equal(parse({ ...index, mediaType: DOCKER_INDEX }).kind, 'index');
@@ -38,7 +38,7 @@ test('manifests and indexes of OCI and Docker', () => {
   });
 });
 
-test('a media type that is missing or general is taken from what there is', () => {
+test('takes a missing or general media type from the other sources', () => {
   const { mediaType: _, ...plain } = image;
   const { mediaType: __, ...plainIndex } = index;
   assert.equal(parse(plain).descriptor.mediaType, OCI_MANIFEST);
@@ -46,21 +46,21 @@ test('a media type that is missing or general is taken from what there is', () =
   assert.equal(parse(plainIndex, 'application/json').descriptor.mediaType, OCI_INDEX);
 });
 
-test('fields that nobody knows are kept', () => {
+test('keeps unknown fields', () => {
   const found = parse({ ...image, subject: { x: 1 }, layers: [{ ...blob, urls: ['u'] }] });
   assert.ok(found.kind === 'image');
   assert.deepEqual(found.manifest['subject'], { x: 1 });
   assert.deepEqual(found.manifest.layers[0]?.['urls'], ['u']);
 });
 
-test('two kinds of document at once, or two media types, are refused', () => {
+test('refuses a document of two kinds or two media types', () => {
   assert.throws(() => parse({ ...image, manifests: [] }), CORRUPT);
   assert.throws(() => parse({ ...index, layers: [] }), CORRUPT);
   assert.throws(() => parse(image, DOCKER_MANIFEST), CORRUPT);
   assert.throws(() => parse({ ...index, mediaType: OCI_MANIFEST }), CORRUPT);
 });
 
-test('what is no JSON object, or has a wrong field, is corrupt and says where', () => {
+test('reports invalid JSON and wrong fields as corrupt, with their place', () => {
   for (const text of ['', '[]', 'null', '{', '"x"']) {
     assert.throws(() => parseManifest(Buffer.from(text), undefined, 'it'), CORRUPT, text);
   }
@@ -80,7 +80,7 @@ test('what is no JSON object, or has a wrong field, is corrupt and says where', 
   }
 });
 
-test('what is out of bounds is unsupported', () => {
+test('reports documents beyond the limits as unsupported', () => {
   const many = (count: number) => Array.from({ length: count }, () => blob);
   assert.ok(parse({ ...image, layers: many(LAYERS_MAX) }));
   assert.throws(() => parse({ ...image, layers: many(LAYERS_MAX + 1) }), UNSUPPORTED);
@@ -96,7 +96,7 @@ test('what is out of bounds is unsupported', () => {
   );
 });
 
-test('schema 1, and what is no image, are unsupported, with a remedy where there is one', () => {
+test('reports schema 1 and documents of other kinds as unsupported', () => {
   assert.throws(() => parse({ schemaVersion: 1, fsLayers: [] }), {
     ...UNSUPPORTED,
     message: /obsolete; pull and push/,
@@ -104,7 +104,7 @@ test('schema 1, and what is no image, are unsupported, with a remedy where there
   assert.throws(() => parse({ ...image, mediaType: 'application/vnd.x+json' }), UNSUPPORTED);
 });
 
-test('configs and layout indexes', () => {
+test('parses configs and layout indexes', () => {
   const rootfs = { type: 'layers', diff_ids: [DIGEST] };
   const config = { os: 'linux', architecture: 'amd64', rootfs, history: [] };
   const parsed = parseImageConfig(Buffer.from(JSON.stringify(config)), 'it');

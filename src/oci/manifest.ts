@@ -1,17 +1,16 @@
 /**
- * The documents that describe an image, checked once and typed from then on: descriptor, manifest, index and
- * config, in OCI's and Docker's forms, which differ in media types only (OCI image spec 1.1: "manifest",
- * "image-index", "config"; Docker image manifest 2.2).
+ * The documents that describe an image, checked once and typed from then on: descriptor, manifest, index and config, in
+ * OCI's and Docker's forms, which differ in media types only (OCI image spec 1.1: "manifest", "image-index", "config";
+ * Docker image manifest 2.2).
  *
- * Guaranteed of whatever is returned here:
+ * Guarantees for each returned document:
  *
- *   1. Every digest is one (digest.ts), every size a safe integer >= 0.
- *   2. The document is what it says it is: its media type agrees with the one it was served under, and it is
- *      not manifest and index at once. (One byte string read as two kinds of document by two readers is the
- *      attack of CVE-2021-41190.)
- *   3. No more than LAYERS_MAX layers or INDEX_ENTRIES_MAX manifests.
+ *   1. Every digest is valid (digest.ts), every size a safe integer >= 0.
+ *   2. Its kind is unambiguous: its media type agrees with the one it was served under, and it is not manifest and index
+ *      at once. (One byte string read as two kinds of document by two readers is the attack of CVE-2021-41190.)
+ *   3. It has no more than LAYERS_MAX layers or INDEX_ENTRIES_MAX manifests.
  *
- * Fields that are not named here are kept as they are, so that a document can be written back.
+ * Unknown fields are kept as they are, so that a document can be written back.
  */
 import * as z from 'zod';
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -26,11 +25,14 @@ import {
   SCHEMA1_TYPES,
 } from './media-types.js';
 
-/** What registries must accept at least (OCI distribution spec, "Pushing Manifests") and containerd at most. */
+/**
+ * Registries must accept at least this much (OCI distribution spec, "Pushing Manifests"), and containerd accepts no
+ * more.
+ */
 export const MANIFEST_BYTES_MAX = 4 << 20;
-/** A config's history and labels are for people; containerd reads at most this much. */
+/** containerd reads at most this much of a config. Its history and labels can be long. */
 export const CONFIG_BYTES_MAX = 8 << 20;
-/** A stack of layers numbers them in one byte, with one value taken. */
+/** A stack of layers numbers its layers in one byte, with one value reserved. */
 export const LAYERS_MAX = 255;
 /** An index has an entry per platform and perhaps one per attestation: dozens, not thousands. */
 export const INDEX_ENTRIES_MAX = 1024;
@@ -89,7 +91,7 @@ export type ImageIndex = z.infer<typeof imageIndex>;
 export type ImageConfig = z.infer<typeof imageConfig>;
 
 interface Stored {
-  /** Media type, digest and size of `bytes`; nothing of where they were found. */
+  /** Describes `bytes` by media type, digest and size, without the source's annotations or URLs. */
   readonly descriptor: Descriptor;
   readonly bytes: Uint8Array;
 }
@@ -101,10 +103,11 @@ export type StoredManifest = StoredImage | StoredIndex;
  * Parses a manifest or an index.
  *
  * @param bytes - As stored; kept in the result. At most MANIFEST_BYTES_MAX.
- * @param servedAs - The media type it was found under; undefined or a general one (`application/json`) says nothing.
- * @param label - What to call it in a message.
- * @throws {ObdError} `Corrupt` if it breaks a rule above, `Unsupported` if it is beyond a limit, has sha512
- *   digests or is no image at all.
+ * @param servedAs - The media type that the server stated; undefined or a general one (`application/json`) says
+ *   nothing.
+ * @param label - The document's name in messages.
+ * @throws {ObdError} `Corrupt` if it breaks a rule above, `Unsupported` if it is beyond a limit, has sha512 digests or
+ *   is not an image.
  */
 export function parseManifest(
   bytes: Uint8Array,
@@ -145,7 +148,7 @@ export function parseLayoutIndex(bytes: Uint8Array, label: string): ImageIndex {
   return index;
 }
 
-/** The one media type that the document itself, its fields and whoever served it agree on. */
+/** Returns the one media type on which the document, its fields and its server agree. */
 function manifestType(
   json: Readonly<Record<string, unknown>>,
   servedAs: string | undefined,
@@ -179,7 +182,7 @@ function manifestType(
   return type;
 }
 
-/** Media types under which a manifest is served by those who do not know better. */
+/** Media types that some servers state for any manifest. */
 function isGeneral(mediaType: string | undefined): boolean {
   if (mediaType === undefined || mediaType === '') return true;
   return ['application/json', 'application/octet-stream', 'text/plain'].includes(mediaType);
@@ -222,7 +225,7 @@ function corrupt(label: string, problem: string, cause?: unknown): ObdError {
   return new ObdError(ErrorCodes.Corrupt, `Cannot use ${label}: ${problem}`, {}, cause);
 }
 
-/** A piece of a hostile document, fit for a message. */
+/** Shortens a piece of a hostile document for a message. */
 function short(text: string): string {
   const printable = text.replaceAll(/[^\x20-\x7e]/g, '?');
   return printable.length > 200 ? `${printable.slice(0, 200)}...` : printable;

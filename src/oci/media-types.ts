@@ -11,7 +11,7 @@ export const DOCKER_CONFIG = 'application/vnd.docker.container.image.v1+json';
 export const IMAGE_MANIFEST_TYPES: readonly string[] = [OCI_MANIFEST, DOCKER_MANIFEST];
 export const INDEX_TYPES: readonly string[] = [OCI_INDEX, DOCKER_INDEX];
 
-/** Docker's manifests of before 2016: signed, without a config. Nothing here reads them. */
+/** Docker's manifests from before 2016: signed, without a config. obd-ts cannot read them. */
 export const SCHEMA1_TYPES: readonly string[] = [
   'application/vnd.docker.distribution.manifest.v1+json',
   'application/vnd.docker.distribution.manifest.v1+prettyjws',

@@ -1,7 +1,4 @@
-/**
- * Goal: the platform a person names finds the manifest it means, and no other.
- * Method: each rule by example.
- */
+/** Goal: a platform that a user names finds its manifest, and no other. Method: each rule by example. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ErrorCodes } from '../errors.js';

@@ -1,9 +1,7 @@
 /**
- * Which image of an index to convert: `os/architecture[/variant]`, in Go's names (OCI image index,
- * "platform").
+ * Platforms of images: `os/architecture[/variant]`, in Go's names (OCI image index, "platform").
  *
- * arm64's only variant is v8, and most manifests leave it out: a variant that either side leaves out
- * matches any.
+ * arm64's only variant is v8, and most manifests leave it out: a variant that either side leaves out matches any.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 
@@ -13,7 +11,7 @@ export interface Platform {
   readonly variant?: string | undefined;
 }
 
-/** Node's names for the architectures it runs on, in Go's. */
+/** Maps Node's names of architectures to Go's. */
 const GO_ARCHITECTURES: Readonly<Record<string, string>> = {
   x64: 'amd64',
   ia32: '386',

@@ -1,6 +1,5 @@
 /**
- * Goal: a reference means what docker and containerd take it to mean, and what they refuse is refused with
- * a hint.
+ * Goal: parseReference() agrees with docker and containerd on every reference, and refuses other text with a hint.
  * Method: references by example, and arbitrary text.
  */
 import assert from 'node:assert/strict';
@@ -11,7 +10,7 @@ import { isHost, isRepository, isTag, parseReference } from './reference.js';
 
 const DIGEST = `sha256:${'0123456789abcdef'.repeat(4)}`;
 
-test('short names are completed as docker does', () => {
+test('completes short names as docker does', () => {
   for (const [text, full] of [
     ['debian', 'docker.io/library/debian:latest'],
     ['debian:12', 'docker.io/library/debian:12'],
@@ -33,13 +32,13 @@ test('short names are completed as docker does', () => {
   }
 });
 
-test('the digest is what is asked for, a tag beside it is a comment', () => {
+test('a digest is requested even if the reference has a tag, too', () => {
   assert.equal(parseReference('debian').target, 'latest');
   assert.equal(parseReference('debian:12').target, '12');
   assert.equal(parseReference(`debian:12@${DIGEST}`).target, DIGEST);
 });
 
-test('what is no reference is refused, with what to write', () => {
+test('refuses an invalid reference and suggests a valid form', () => {
   for (const [text, hint] of [
     ['', /empty/],
     ['https://ghcr.io/x', /leave out "https:/],
@@ -67,7 +66,7 @@ test('what is no reference is refused, with what to write', () => {
   });
 });
 
-test('any text is a reference that can be written back, or refused', () => {
+test('any accepted text can be written back unchanged in meaning', () => {
   const texts = fc.oneof(
     fc.string({ maxLength: 60 }),
     fc.stringMatching(/^[a-zA-Z0-9.:/@_-]{0,60}$/),

@@ -18,7 +18,7 @@ const DEFAULT_TAG = 'latest';
 
 /** Host and repository together; most clients and registries refuse longer names. */
 const NAME_LENGTH_MAX = 255;
-/** Name, tag of 128 and digest fit three times over. */
+/** Room for the name, a tag of 128 characters and a digest, three times over. */
 const REFERENCE_LENGTH_MAX = 2048;
 
 const HOST =
@@ -40,7 +40,7 @@ export function isHost(text: string): boolean {
   return URL.canParse(`http://${text}`);
 }
 
-/** `name` of `name:port`. */
+/** Returns `name` of `name:port`. */
 export function withoutPort(host: string): string {
   return host.replace(/:[0-9]+$/, '');
 }
@@ -50,10 +50,10 @@ export function isRepository(text: string): boolean {
 }
 
 export class ImageReference {
-  /** As in `localhost:5000`; `docker.io` for Docker Hub, whichever way it was written. */
+  /** As in `localhost:5000`; `docker.io` for every spelling of Docker Hub. */
   readonly host: string;
   readonly repository: string;
-  /** Undefined only where there is a digest. */
+  /** Undefined only if there is a digest. */
   readonly tag: string | undefined;
   readonly digest: string | undefined;
 
@@ -74,7 +74,7 @@ export class ImageReference {
     return this.digest ?? this.tag ?? DEFAULT_TAG;
   }
 
-  /** In full: parseReference() of it gives the same reference. */
+  /** The full form: parseReference() of it gives the same reference. */
   toString(): string {
     const tag = this.tag === undefined ? '' : `:${this.tag}`;
     const digest = this.digest === undefined ? '' : `@${this.digest}`;

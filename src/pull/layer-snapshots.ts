@@ -2,7 +2,7 @@
  * The snapshot of one layer: the snapshotter's own if it can serve the layer lazily, else one into which the layer is
  * downloaded and unpacked.
  *
- * containerd's protocol for that: Prepare names the wanted snapshot (`containerd.io/snapshot.ref`, the chain ID) and
+ * containerd's protocol for this: Prepare names the wanted snapshot (`containerd.io/snapshot.ref`, the chain ID) and
  * describes the layer, in labels. A snapshotter that can serve it commits a snapshot under that name and answers
  * "already exists"; a snapshotter that cannot, or does not know this protocol, answers with mounts.
  */
@@ -19,7 +19,7 @@ import { REFUSED_LABEL, REGISTRY_LABEL, SERVED_LABEL } from '../snapshotter/labe
 import type { PullProgress } from './pull-progress.js';
 import { sourceLabels } from './source-labels.js';
 
-/** Garbage collection may remove an existing snapshot before we look: as in containerd's client. */
+/** Garbage collection may remove an existing snapshot before we stat it: retries, as in containerd's client. */
 const TRIES_MAX = 3;
 
 export interface ChainedLayer {
@@ -38,7 +38,7 @@ interface ActiveSnapshot {
 interface LayersOf {
   readonly source: ImageSource;
   readonly reference: ImageReference;
-  /** That of the reference, as registryAddress() has it. */
+  /** The address that registryAddress() gives for the reference. */
   readonly registry: string;
   readonly snapshotter: string;
 }
@@ -49,7 +49,7 @@ export class LayerSnapshots {
   readonly #progress: PullProgress;
   readonly #content: ContentStore;
   readonly #snapshots: Snapshots;
-  /** For undoing, when #client's signal has been aborted. */
+  /** For cleaning up after #client's signal was aborted. */
   readonly #undoing: Snapshots;
   readonly #refused: string[] = [];
   #warned = false;

@@ -35,17 +35,17 @@ import { type ChainedLayer, LayerSnapshots } from './layer-snapshots.js';
 import type { PullProgress } from './pull-progress.js';
 import { childLabels, configLabel, isLayer, sourceLabels } from './source-labels.js';
 
-/** As in containerd's client. A pull that takes longer has other problems. */
+/** As in containerd's client; a slower pull has other problems. */
 const LEASE_MS = 24 * 3600 * 1000;
 
 export interface WantedImage {
   readonly source: ImageSource;
   readonly reference: ImageReference;
-  /** That of the reference, as registryAddress() has it. */
+  /** The address that registryAddress() gives for the reference. */
   readonly registry: string;
   readonly platform: Platform;
   readonly snapshotter: string;
-  /** Why that snapshotter cannot serve an overlaybd image; undefined if it may. */
+  /** Returns why that snapshotter cannot serve an overlaybd image; undefined if it may. */
   readonly unfitForOverlaybd: string | undefined;
   /** The kinds of layer that only such a snapshotter can serve. */
   readonly kinds: readonly LayerKind[];
@@ -59,7 +59,7 @@ export interface PulledImage {
 }
 
 /**
- * @param containerd - In the namespace to pull into; stays the caller's to close.
+ * @param containerd - In the namespace to pull into; the caller closes it.
  * @throws {ObdError} errors of the registry, containerd or the snapshotter; the reason of `signal`.
  */
 export async function pullImage(
@@ -69,7 +69,7 @@ export async function pullImage(
   signal: AbortSignal,
 ): Promise<PulledImage> {
   const leases = new Leases(containerd);
-  // Best effort: a failure to clean up after killed runs must not fail this one.
+  // Best effort: a failed clean-up after killed runs must not fail this pull.
   await leases.removeAbandoned().catch(() => {});
   const lease = await leases.create(LEASE_MS);
   const leased = underLease(containerd, lease);
@@ -78,7 +78,7 @@ export async function pullImage(
     await leases.remove(lease, false);
     return pulled;
   } catch (error) {
-    // The first error says more than a failure to undo; the lease expires.
+    // The first error explains more than a failed clean-up; the lease expires by itself.
     await leases.remove(lease, true).catch(() => {});
     throw error;
   }
@@ -126,7 +126,7 @@ class Pull {
     return { digest: top.descriptor.digest, totalBytes: this.#totalBytes };
   }
 
-  /** containerd would unpack such an image's layers like any other, into a file that is no file system. */
+  /** containerd would unpack such layers like any other, into a file instead of a file system. */
   #checkServable({ manifest }: StoredImage): void {
     const { reference, snapshotter, unfitForOverlaybd, kinds } = this.#image;
     const isOverlaybd = manifest.layers.some((layer) => kindOf(kinds, layer) !== undefined);
@@ -166,7 +166,7 @@ class Pull {
   }
 }
 
-/** The layers with their identifiers. @throws {ObdError} `Corrupt` if manifest and config do not agree. */
+/** Returns the layers with their identifiers. @throws {ObdError} `Corrupt` if manifest and config do not agree. */
 function chainedLayers(
   manifest: ImageManifest,
   config: ImageConfig,

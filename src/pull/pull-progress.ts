@@ -1,6 +1,6 @@
-/** What a pull reports while it works. */
+/** Interface through which a pull reports its progress. */
 
-/** How a layer's snapshot came to be there. */
+/** The way in which a layer got its snapshot. */
 export type LayerFate = 'lazy' | 'unpacked' | 'present';
 
 export interface PullProgress {

@@ -1,7 +1,7 @@
 /**
- * Goal: the labels are those of containerd's own client, for every kind of document that an index or a manifest may
+ * Goal: the labels equal those of containerd's own client, for every kind of document that an index or a manifest may
  * list.
- * Method: rows of media types and what containerd calls them; where an image is from, with the label as it was before.
+ * Method: rows of media types with containerd's names for them; source labels with earlier values.
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';

@@ -1,6 +1,6 @@
 /**
- * The labels of containerd's own client: what refers to what, for garbage collection, and where it came from.
- * Snapshotters find the registry of a layer by them, so they are written here as they are there.
+ * Labels as containerd's own client sets them: references between documents, for garbage collection, and the source of
+ * a blob. Snapshotters find the registry of a layer by the source label, so its form must be containerd's.
  */
 import type { Labels } from '../containerd/content-store.js';
 import type { Descriptor } from '../oci/manifest.js';
@@ -17,12 +17,15 @@ export function isLayer({ mediaType }: Descriptor): boolean {
   return LAYER_TYPE.test(mediaType);
 }
 
-/** Of the manifest, which keeps its config. */
+/** Returns the label with which a manifest keeps its config. */
 export function configLabel({ digest }: Descriptor): Labels {
   return { [`${REFERS_TO}.config`]: digest };
 }
 
-/** Of a document, which keeps those it lists: manifests as m.0, m.1, layers as l.0, l.1, anything else by number. */
+/**
+ * Returns the labels with which a document keeps those it lists: manifests as m.0, m.1, layers as l.0, l.1, others by
+ * number.
+ */
 export function childLabels(children: readonly Descriptor[]): Labels {
   const counts = new Map<string, number>();
   const labels: Record<string, string> = {};
@@ -36,9 +39,8 @@ export function childLabels(children: readonly Descriptor[]): Labels {
 }
 
 /**
- * `containerd.io/distribution.source.HOST` = the repositories of HOST that have the blob, sorted, with the one of
- * `reference` among them. HOST is without its port, as containerd has it. Nothing if that would be too long for a
- * label.
+ * `containerd.io/distribution.source.HOST` = the repositories of HOST that have the blob, sorted, including that of
+ * `reference`. HOST is without its port, as in containerd. Returns no label if it would be too long.
  *
  * @param known - The labels that the blob has now.
  */

@@ -174,7 +174,7 @@ describe('obdctl rpull', { skip: unfit, timeout: 120_000 }, () => {
     await fails(
       rpull(image, 'none', '--snapshotter', 'nosuch'),
       1,
-      /"nosuch": containerd has none of that name, but .*overlayfs.*; add \[proxy_plugins\.nosuch\]/,
+      /"nosuch": containerd has no snapshotter of that name, but .*overlayfs.*; add \[proxy_plugins\.nosuch\]/,
     );
     await fails(
       rpull(image, 'none', '--snapshotter', 'devmapper'),

@@ -251,7 +251,7 @@ trustCase(
       assert.equal(status, 0, stderr);
       assert.match(
         stderr,
-        new RegExp(`warning: the registry is away .*${image.digest}, 0 min ago`),
+        new RegExp(`warning: the registry is unavailable .*${image.digest}, 0 min ago`),
       );
       for (const name of image.files.keys()) image.check(name);
       await umountSoon(image);

@@ -48,7 +48,7 @@ for (const program of ['obd-blockd', 'obd-snapshotter'] as const) {
         const { reloaded } = await reload(daemon, /^configuration and logins reloaded/);
         assert.deepEqual([...(reloaded as string[])].sort(), ['log_level', 'registry']);
         daemon.configure(`${FIXED[program]}log_level = "debug"\n`);
-        const { keys } = await reload(daemon, /take a restart$/);
+        const { keys } = await reload(daemon, /restart the daemon to apply them$/);
         assert.deepEqual(keys, [FIXED[program].split(' ')[0]]);
         const one = 'socket = "/run/one.sock"\nroot = "/var/lib/one"\n';
         for (const broken of [

@@ -28,7 +28,7 @@ export async function runBlockd(reloading: Reloading): Promise<void> {
       .usage('$0 [--config FILE]: serves lazily loaded container images as block devices')
       .option('config', { type: 'string', requiresArg: true, describe: 'Configuration, in TOML' })
       .epilogue(
-        `${BLOCKD_CONFIG_PATH} is read if it is there. For example:\n\n${BLOCKD_CONFIG_EXAMPLE}`,
+        `${BLOCKD_CONFIG_PATH} is read if it exists. For example:\n\n${BLOCKD_CONFIG_EXAMPLE}`,
       )
       .parseAsync();
     const file = {
@@ -54,21 +54,21 @@ async function run(
   const log = daemonLog(PROGRAM, config.log_level);
   const told = daemonStop();
   const daemon = await Blockd.start(config, log, (err) => {
-    log.fatal({ err }, 'a thread that serves devices is lost; the next run goes on with them');
-    // An exit would wait for the call that such a thread may be stuck in.
+    log.fatal({ err }, 'worker thread died, exiting so that the next run recovers its devices');
+    // exit() would wait for the call in which such a thread may hang.
     process.kill(process.pid, 'SIGKILL');
   });
   onReady(daemon, log);
   log.info({ socket: config.socket, stateDir: config.state_dir }, 'ready');
   if (!told.aborted) await new Promise((resolve) => told.addEventListener('abort', resolve));
   log.info('stopping');
-  // A device or a disk that hangs must not keep the daemon for ever.
+  // A hanging device or disk must not block the exit for ever.
   setTimeout(() => {
-    log.error({ afterMs: STOP_MS_MAX }, 'cannot stop in order; ending all the same');
+    log.error({ afterMs: STOP_MS_MAX }, 'shutdown timed out, exiting anyway');
     process.exit(EXIT_FAILED);
   }, STOP_MS_MAX).unref();
   await daemon.stop();
   log.info('stopped');
-  // The processes behind devices that are still in use would keep this one.
+  // The processes behind devices in use would keep this process running.
   process.exit();
 }

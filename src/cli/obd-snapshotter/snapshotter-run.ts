@@ -31,7 +31,7 @@ import type { Reloading } from '../reloading.js';
 const PROGRAM = 'obd-snapshotter';
 /** An attachment may wait for a slow registry. Waiting longer would have systemd kill this process. */
 const STOP_GRACE_MS = 10_000;
-/** For TCP and TLS to a registry that may have a layer. A pull waits for it, once a minute and registry. */
+/** For TCP and TLS to a registry that may have a layer. A pull waits this long, once a minute for each registry. */
 const PROBE_CONNECT_MS = 1_500;
 
 const EPILOGUE = `\
@@ -106,7 +106,7 @@ async function serve(configPath: string | undefined, reloading: Reloading): Prom
   };
   reloading.answer(configReload({ ...file, config, log, apply }));
   if (!stop.aborted) await once(stop, 'abort');
-  log.info({}, 'stopping: mounts and devices stay for the containers that use them');
+  log.info({}, 'stopping, mounts and devices stay for the containers that use them');
   await servers.close(STOP_GRACE_MS);
   devices.close();
   for (const { registry } of namespaces.values()) await registry.close();

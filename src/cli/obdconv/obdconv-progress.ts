@@ -1,8 +1,8 @@
 /**
  * Shows a conversion on standard error: a bar on a terminal, a line per layer otherwise.
  *
- * The bar counts bytes of the source's blobs, the one quantity known beforehand; beside it stands what has
- * been sent of what is converted, which runs behind and can be the slower of the two.
+ * The bar counts bytes of the source's blobs, the only total known beforehand. The bytes sent are shown next to it,
+ * since sending runs behind and can be the slower part.
  */
 import { Presets, SingleBar } from 'cli-progress';
 import { byteText } from '../../byte-text.js';
@@ -83,7 +83,7 @@ export class ProgressDisplay implements ConversionProgress {
     this.#line(`Wrote ${destination}: ${sizes} in ${seconds} s`);
   }
 
-  /** Takes the bar away; lines may follow. Idempotent. */
+  /** Removes the bar; lines may follow. Idempotent. */
   stop(): void {
     this.#bar?.stop();
     this.#bar = undefined;

@@ -1,8 +1,8 @@
 /**
- * `obdconv SRC DST`: its command line, and how it ends.
+ * `obdconv SRC DST`: its command line and exit status.
  *
- * An interruption undoes unfinished work, as a failure does.
- * The conversion's code is loaded when it runs, so that --help needs no native add-on.
+ * An interruption undoes unfinished work, as a failure does. The conversion's code is loaded when it runs, so that
+ * --help needs no native add-on.
  */
 import { ErrorCodes, ObdError } from '../../errors.js';
 import { requireNode } from '../../node-version.js';
@@ -14,7 +14,10 @@ import type { ConversionRequest } from './obdconv-run.js';
 const PROGRAM = 'obdconv';
 const KIB = 1024;
 const GIB = 1 << 30;
-/** 64 KiB blocks that do not compress could not be read: their length has 16 bits. */
+/**
+ * Larger blocks are unsafe: the length of a compressed block has 16 bits, so an incompressible 64 KiB block does not
+ * fit.
+ */
 const BLOCK_KIB = [4, 8, 16, 32];
 const VSIZE_GIB_DEFAULT = 64;
 /** Memory holds a bit per 4 KiB of it: 32 MiB. */
@@ -49,12 +52,19 @@ async function parse(args: readonly string[]): Promise<ConversionRequest | undef
       (command) =>
         command
           .positional('src', { type: 'string', demandOption: true, describe: 'Image to convert' })
-          .positional('dst', { type: 'string', demandOption: true, describe: 'Where it goes' })
+          .positional('dst', {
+            type: 'string',
+            demandOption: true,
+            describe: 'Name of the converted image',
+          })
           .options(OPTIONS)
           .conflicts('all-platforms', 'platform')
           .example('$0 docker://registry.example/app:1 docker://registry.example/app:1-obd', '')
           .example('$0 debian:12 oci:./debian', 'from Docker Hub to a directory')
-          .example('$0 --all-platforms oci:./app:1 registry.example/app:1-obd', 'an index whole')
+          .example(
+            '$0 --all-platforms oci:./app:1 registry.example/app:1-obd',
+            'all images of an index',
+          )
           .example('$0 --plain-http registry.lan:5000 ...', 'a registry without TLS'),
       (parsed) => {
         request = {
@@ -92,30 +102,30 @@ const OPTIONS = {
   force: {
     type: 'boolean',
     default: false,
-    describe: 'Convert even if DST is SRC itself, which is then gone under that name',
+    describe: 'Convert even if DST is SRC itself: the converted image replaces it',
   },
   'work-dir': {
     type: 'string',
     requiresArg: true,
     default: process.env['TMPDIR'] || '/var/tmp',
-    describe: 'Directory for the converted layers until they are sent',
+    describe: 'Directory for converted layers until they are sent',
   },
   algorithm: {
     choices: ['lz4', 'zstd'] as const,
     default: 'lz4' as const,
-    describe: 'How blocks are compressed; zstd is smaller and slower to read',
+    describe: 'Compression of blocks; zstd is smaller and slower to read',
   },
   bs: {
     type: 'number',
     choices: BLOCK_KIB,
     default: 4,
-    describe: 'KiB that are compressed as one; larger is smaller, and more is read than asked for',
+    describe: 'Block size in KiB; larger blocks compress better but read more than needed',
   },
   vsize: {
     type: 'number',
     requiresArg: true,
     default: VSIZE_GIB_DEFAULT,
-    describe: 'Size of the virtual disk in GiB; room that is not used costs next to nothing',
+    describe: 'Size of the virtual disk in GiB; unused space costs almost nothing',
   },
   'plain-http': {
     type: 'string',
@@ -123,8 +133,7 @@ const OPTIONS = {
     requiresArg: true,
     nargs: 1,
     default: [] as string[],
-    describe:
-      'HOST or HOST:PORT to speak plain HTTP with; this machine needs none. May be repeated',
+    describe: 'HOST or HOST:PORT that speaks plain HTTP; loopback needs no entry. May be repeated',
   },
 } as const;
 

@@ -1,4 +1,4 @@
-/** The option of every command that asks containerd; with the names and the variable that ctr and nerdctl have. */
+/** The option of every command that calls containerd, with the names and the variable of ctr and nerdctl. */
 export const addressOption = {
   alias: 'a',
   type: 'string',

@@ -1,4 +1,4 @@
-/** The option of every command that asks obd-blockd. */
+/** The option of every command that calls obd-blockd. */
 export const blockdOption = {
   type: 'string',
   requiresArg: true,

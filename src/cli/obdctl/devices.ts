@@ -13,12 +13,12 @@ interface Arguments {
 
 export const devices: CommandModule<object, Arguments> = {
   command: 'devices',
-  describe: 'List the block devices of lazily loaded images, and say what kind new ones get',
+  describe: 'List the block devices of lazily loaded images, and the transport of new ones',
   builder: (yargs) =>
     yargs
       .options({ blockd: blockdOption, json: jsonOption })
       .epilogue(
-        'A device that is recovering is of an earlier run of the daemon; reads of it wait. REMOTE is the size of the blobs in the registry, CACHED how much of them is on this disk. FETCHED, REQUESTS ' +
+        'A recovering device is left from an earlier run of the daemon; its reads wait. REMOTE is the size of the blobs in the registry, CACHED how much of them is on this disk. FETCHED, REQUESTS ' +
           'and ERRORS (reads answered with an error) count from when the device was attached. WAITING is how many reads wait for the registry, and how long the first of them has.',
       ),
   handler: async ({ blockd, json }) => {
@@ -72,7 +72,7 @@ function waitingText({ waitingReads, waitingMs }: Device): string {
   return waitingReads === 0 ? '0' : `${waitingReads} (${Math.round(waitingMs / 1000)} s)`;
 }
 
-/** A line for each device that is not served, or whose reads wait, and why. */
+/** A line for each device that is not served, or whose reads wait, with the reason. */
 function problemsOf(found: readonly Device[]): string {
   return found
     .map(({ id, problem, waitingReads, waitingReason }) => {
@@ -83,7 +83,7 @@ function problemsOf(found: readonly Device[]): string {
     .join('');
 }
 
-/** Which transport new devices get, and why none of the better ones. */
+/** Names the transport of new devices, and why each better one is not used. */
 function choiceOf(transports: Overview['transports']): string {
   const at = transports.findIndex(({ chosen }) => chosen);
   const chosen = transports[at];

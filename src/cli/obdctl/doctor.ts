@@ -1,4 +1,4 @@
-/** `obdctl doctor`: what this host lacks for lazily loaded images, and how to get it. */
+/** `obdctl doctor`: lists what this host lacks for lazily loaded images, with remedies. */
 import type { CommandModule } from 'yargs';
 import { EXIT_FAILED } from '../failure.js';
 import { addressOption } from './address-option.js';
@@ -17,7 +17,7 @@ interface Arguments {
 
 export const doctor: CommandModule<object, Arguments> = {
   command: 'doctor',
-  describe: 'Say what is missing on this host and how to get it; exit status 1 if anything is',
+  describe: 'List what this host lacks, with remedies; exit status 1 if anything is missing',
   builder: (yargs) =>
     yargs.options({
       address: addressOption,
@@ -38,7 +38,7 @@ export const doctor: CommandModule<object, Arguments> = {
         type: 'string',
         requiresArg: true,
         default: '/var/lib/obd-ts',
-        describe: 'Where images are cached',
+        describe: 'Directory of the image cache',
       },
       json: jsonOption,
     }),

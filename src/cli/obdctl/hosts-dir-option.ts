@@ -1,4 +1,4 @@
-/** `--hosts-dir`, of every command that asks a registry as containerd would. */
+/** `--hosts-dir`, of every command that reads from a registry in the way containerd does. */
 import { HOSTS_DIRECTORY } from '../../registry/hosts-directory.js';
 
 export const hostsDirOption = {

@@ -19,8 +19,8 @@ interface ExportOptions {
 
 /**
  * @param layers - Bottom first.
- * @throws {ObdError} `AlreadyExists` if the file exists, `FailedPrecondition` if the layers do not stand on each other,
- *   errors of reading layers and of writing the file.
+ * @throws {ObdError} `AlreadyExists` if the file exists, `FailedPrecondition` if a layer's parent is not the layer
+ *   below it, errors of reading layers and of writing the file.
  */
 export async function exportLayers(
   out: string,

@@ -1,6 +1,6 @@
 /**
- * `obdctl layer`: layer files on this machine, without a daemon. The commands' code is loaded when one runs, so
- * that a host without the native add-on can still ask `obdctl doctor` what is wrong.
+ * `obdctl layer`: layer files on this machine, without a daemon. The commands' code is loaded when one runs, so that
+ * `obdctl doctor` works on a host without the native add-on.
  */
 import type { CommandModule } from 'yargs';
 import { jsonOption } from './json-option.js';
@@ -9,7 +9,7 @@ const LAYER_FORMS = 'A layer file; or DATA,INDEX for the two files of a writable
 const target = {
   type: 'string',
   array: true,
-  // Or it would take the layers, too.
+  // Without nargs, the option would take the layers, too.
   nargs: 1,
   requiresArg: true,
   default: [] as string[],
@@ -66,7 +66,7 @@ const exportCommand: CommandModule<object, ExportArguments> = {
         force: {
           type: 'boolean',
           default: false,
-          describe: 'Replace OUT, and stack layers that name other parents',
+          describe: 'Replace OUT, and stack layers in spite of their parents',
         },
       })
       .example('$0 layer export disk.raw base.commit app.commit', 'two layers as one disk'),
@@ -78,7 +78,7 @@ const exportCommand: CommandModule<object, ExportArguments> = {
 
 export const layer: CommandModule = {
   command: 'layer',
-  describe: 'Look into layer files, or export them',
+  describe: 'Inspect or export layer files',
   builder: (yargs) =>
     yargs.command(inspect).command(exportCommand).demandCommand(1, 'Name a command'),
   handler: () => {},

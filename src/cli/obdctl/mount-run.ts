@@ -1,6 +1,6 @@
 /**
- * `obdctl mount`, step by step: find the image's layers, describe them to obd-blockd, mount the device that it makes.
- * A failure or an interruption undoes the completed steps.
+ * `obdctl mount`, step by step: finds the image's layers, describes them to obd-blockd, mounts the device that it
+ * makes. A failure or an interruption undoes the completed steps.
  */
 import { mkdir, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
@@ -21,7 +21,7 @@ export interface MountOptions {
   readonly blockd: string;
   readonly platform: string | undefined;
   readonly plainHttp: boolean;
-  /** containerd's. */
+  /** containerd's hosts directory. */
   readonly hostsDirectory: string;
 }
 
@@ -36,7 +36,7 @@ export async function runMount(
   await checkFree(place.directory);
   const client = new BlockdClient(resolve(blockd));
   try {
-    // A killed obdctl may have left the device; the call also fails if the daemon is not running.
+    // A killed obdctl may have left the device. This call also fails if the daemon is not running.
     await client.detach(place.deviceId);
     const known = new KnownManifests((await client.overview()).stateDir);
     const onAway = warnOfAbsence;
@@ -53,7 +53,7 @@ function warnOfAbsence({ manifest, seenAt }: KnownManifest, error: unknown): voi
   const minutes = Math.round((Date.now() - seenAt.getTime()) / 60_000);
   const age = minutes < 120 ? `${minutes} min` : `${Math.round(minutes / 60)} h`;
   process.stderr.write(
-    `obdctl: warning: the registry is away (${messageOf(error)}); mounting what it last gave, ${manifest.descriptor.digest}, ${age} ago: reads of bytes that are not in the cache wait for it\n`,
+    `obdctl: warning: the registry is unavailable (${messageOf(error)}); mounting the last known image, ${manifest.descriptor.digest}, ${age} ago: reads of bytes that are not in the cache wait for it\n`,
   );
 }
 
@@ -76,7 +76,7 @@ async function attachAndMount(
     const what = `${device.path}, ${byteText(device.sizeBytes)} in ${device.layers} layers`;
     process.stdout.write(`${directory}: ${what}\n`);
   } catch (error) {
-    // The first error says more than a failure to undo; the next mount here tries again.
+    // The first error explains more than a failed clean-up; the next mount here tries that again.
     for (const step of undo.reverse()) await step().catch(() => {});
     throw error;
   }

@@ -42,7 +42,7 @@ export const mount: CommandModule<object, MountArguments> = {
         'hosts-dir': hostsDirOption,
       })
       .example('$0 mount registry.example/app:1.0-obd /mnt', 'an image that obdconv made')
-      .example('$0 mount oci:layout:obd /mnt', 'one in an OCI layout'),
+      .example('$0 mount oci:layout:obd /mnt', 'an image in an OCI layout'),
   handler: async ({ image, directory, blockd, platform, ...rest }) => {
     const { runMount } = await import('./mount-run.js');
     const { 'plain-http': plainHttp, 'hosts-dir': hostsDirectory } = rest;
@@ -63,7 +63,7 @@ export const umount: CommandModule<object, UmountArguments> = {
       .positional('directory', {
         type: 'string',
         demandOption: true,
-        describe: 'Where it is mounted',
+        describe: 'Directory that it is mounted on',
       })
       .options({ blockd: blockdOption }),
   handler: async ({ directory, blockd }) => {

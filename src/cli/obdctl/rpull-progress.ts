@@ -1,13 +1,10 @@
-/**
- * What `obdctl rpull` tells while it works: a line per layer, with a share of it on a terminal while it is
- * downloaded.
- */
+/** Prints the progress of `obdctl rpull`: a line per layer; on a terminal also the share of a download. */
 import { byteText } from '../../byte-text.js';
 import type { LayerFate, PullProgress } from '../../pull/pull-progress.js';
 import { ProgressLine } from '../progress-line.js';
 
 export class RpullProgress implements PullProgress {
-  /** From the registry: documents and layers. */
+  /** Documents and layers that the registry sent. */
   fetchedBytes = 0;
   readonly #counts: Record<LayerFate, number> = { lazy: 0, unpacked: 0, present: 0 };
   #line: ProgressLine | undefined;
@@ -36,7 +33,7 @@ export class RpullProgress implements PullProgress {
     this.#line = undefined;
   }
 
-  /** Takes a line away that will not be ended. */
+  /** Removes a line that will not be completed. */
   abandon(): void {
     if (this.#line !== undefined && process.stderr.isTTY) process.stderr.write('\r\u001b[K');
     this.#line = undefined;

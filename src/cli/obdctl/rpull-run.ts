@@ -29,7 +29,7 @@ export interface RpullOptions {
   readonly snapshotter: string;
   readonly platform: string | undefined;
   readonly plainHttp: boolean;
-  /** containerd's. */
+  /** containerd's hosts directory. */
   readonly hostsDirectory: string;
 }
 
@@ -69,7 +69,7 @@ export async function runRpull(options: RpullOptions): Promise<void> {
   }
 }
 
-/** containerd itself says only that a snapshotter "is not loaded", and only once the manifest has been fetched. */
+/** Checks this first: containerd itself reports only that a snapshotter "is not loaded", after fetching the manifest. */
 async function usableSnapshotter(containerd: GrpcClient, name: string): Promise<SnapshotterPlugin> {
   const plugins = await snapshotterPlugins(containerd);
   const found = plugins.find((plugin) => plugin.name === name);
@@ -77,7 +77,7 @@ async function usableSnapshotter(containerd: GrpcClient, name: string): Promise<
   const usable = plugins.filter(({ problem }) => problem === undefined).map((each) => each.name);
   const state =
     found === undefined
-      ? `containerd has none of that name, but ${usable.join(', ')}; add [proxy_plugins.${name}] to its configuration and restart it`
+      ? `containerd has no snapshotter of that name, but ${usable.join(', ')}; add [proxy_plugins.${name}] to its configuration and restart it`
       : `it did not start: ${found.problem}`;
   throw new ObdError(
     ErrorCodes.FailedPrecondition,
@@ -85,7 +85,7 @@ async function usableSnapshotter(containerd: GrpcClient, name: string): Promise<
   );
 }
 
-/** Why a snapshotter cannot make a root file system of overlaybd layers; undefined if it may. */
+/** Returns why a snapshotter cannot make a root file system of overlaybd layers; undefined if it may. */
 function overlaybdProblem({ name, isProxy }: SnapshotterPlugin): string | undefined {
   if (!isProxy) return "containerd's own snapshotters cannot serve one";
   return OTHER_SNAPSHOTTERS.includes(name) ? 'that snapshotter cannot serve one' : undefined;

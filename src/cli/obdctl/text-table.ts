@@ -1,8 +1,8 @@
-/** A table for people: columns as wide as their widest cell. */
+/** A table for people: each column is as wide as its widest cell. */
 
 export interface Column {
   readonly title: string;
-  /** Numbers line up at the right. */
+  /** Numbers are aligned to the right. */
   readonly right?: boolean;
 }
 

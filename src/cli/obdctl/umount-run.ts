@@ -1,4 +1,4 @@
-/** `obdctl umount`: the file system, then the device, then its description. */
+/** `obdctl umount`: removes the file system, then the device, then its description. */
 import { access } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -30,7 +30,7 @@ export async function runUmount(directory: string, blockd: string): Promise<void
 }
 
 /**
- * Other mount namespaces hold copies of a mount, for a moment while a container starts, or for as long as they exist.
+ * Other mount namespaces hold copies of a mount, for a moment while a container starts, or as long as they exist.
  * @throws {ObdError} `Busy` if a copy stays: the directory is then free, and the command can be repeated.
  */
 async function detach(client: BlockdClient, { directory, deviceId }: DeviceMount): Promise<void> {
@@ -62,7 +62,7 @@ async function checkOurs(directory: string, configPath: string): Promise<void> {
   } catch (cause) {
     throw new ObdError(
       ErrorCodes.NotFound,
-      `Cannot unmount "${directory}": \`obdctl mount\` has nothing there; give --blockd as it was given to that, or use umount(8)`,
+      `Cannot unmount "${directory}": \`obdctl mount\` has nothing there; give the same --blockd as to that command, or use umount(8)`,
       { path: directory },
       cause,
     );
