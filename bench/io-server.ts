@@ -14,6 +14,7 @@ import { LAYER_FORMATS } from '../src/layers/layer-formats.js';
 import { openLayer } from '../src/layers/open-layer.js';
 import { LayerStack } from '../src/lsmt/layer-stack.js';
 import { DecodedBlocks } from '../src/zfile/decoded-blocks.js';
+import { exportDisk } from '../test/support/exported-disk.js';
 
 const DECODED_BYTES = 64 << 20;
 const ID = 'disk';
@@ -59,7 +60,7 @@ async function serve(): Promise<void> {
   );
   const disk = new LayerStack(layers);
   const server = await NbdServer.listen(socketPath);
-  server.addExport(ID, disk);
+  exportDisk(server, ID, disk);
   const device = await transport?.attach(ID, disk);
   process.once('SIGTERM', async () => {
     // In order, so that nothing is left, and a profile is written.

@@ -125,9 +125,7 @@ export class Blockd {
     this.#closers.push(() => cache.close());
 
     const nbdSocketPath = config.nbd_socket;
-    const nbd = await NbdServer.listen(nbdSocketPath, ({ exportName, ...failure }) =>
-      logReadFailure(log, throttle, { id: exportName, ...failure }),
-    );
+    const nbd = await NbdServer.listen(nbdSocketPath);
     this.#closers.push(() => nbd.close());
 
     const host = new WorkerDeviceHost({

@@ -13,6 +13,7 @@ import { after, beforeEach, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pino from 'pino';
 import { twoLayers } from '../../test/support/block-image.js';
+import { exportDisk } from '../../test/support/exported-disk.js';
 import { localThreads } from '../../test/support/local-threads.js';
 import { type Fault, LoopbackRegistry } from '../../test/support/loopback-registry.js';
 import { TransportDouble } from '../../test/support/transport-double.js';
@@ -144,9 +145,7 @@ beforeEach(async () => {
 
 /** Nothing of the id is left: the name is free for another export. */
 async function assertFree(id: string): Promise<void> {
-  const { label, sizeBytes } = kernel.disk as VirtualDisk;
-  const taken = { label, sizeBytes, flags: 0, take: () => {}, end: async () => {} };
-  await nbd.addRemoteExport(id, taken).remove();
+  await exportDisk(nbd, id, kernel.disk as VirtualDisk).remove();
 }
 
 test('a device is the image, with its figures', async () => {

@@ -179,9 +179,9 @@ class WorkerDevice implements HostedDevice {
     const disk = await calls.call('open', { id, configPath, memory: this.memory.shared });
     this.memory.opened();
     this.#disk = disk;
-    this.#export = nbd.addRemoteExport(id, {
+    this.#export = nbd.addExport(id, {
       ...disk,
-      take: ({ fd, structured, allocation, rest, ended }) => {
+      serve: ({ fd, structured, allocation, rest, ended }) => {
         const taken = { id, fd, structured, allocation, rest: new Uint8Array(rest) };
         calls.call('connection', taken).then(ended, ended);
       },

@@ -3,10 +3,10 @@
  * nothing else, except that the main thread fetches bytes that are not on this machine.
  */
 import { closeSync } from 'node:fs';
-import { Socket } from 'node:net';
 import type { MessagePort } from 'node:worker_threads';
 import { EndableDisk } from '../blockdev/endable-disk.js';
-import { DiskConnections, type Terms } from '../blockdev/nbd/disk-connections.js';
+import { DiskConnections } from '../blockdev/nbd/disk-connections.js';
+import type { NegotiatedOptions } from '../blockdev/nbd/protocol.js';
 import { ReplyBuffers } from '../blockdev/nbd/reply-buffers.js';
 import { transmissionFlags } from '../blockdev/nbd/transmission-flags.js';
 import type { AttachedDevice, Transport, TransportName } from '../blockdev/transport.js';
@@ -125,20 +125,19 @@ export class WorkerDevices {
     await ended;
   }
 
-  async #takeConnection(id: string, fd: number, terms: Terms, rest: Uint8Array): Promise<void> {
+  async #takeConnection(
+    id: string,
+    fd: number,
+    options: NegotiatedOptions,
+    rest: Uint8Array,
+  ): Promise<void> {
     const served = this.#served.get(id);
     if (served === undefined) {
       // It was closed while the connection was on its way.
       closeSync(fd);
       return;
     }
-    const socket = new Socket({ fd });
-    // A client that is gone; 'close' follows.
-    socket.on('error', () => {});
-    served.connections.serve(socket, terms, Buffer.from(rest));
-    await new Promise<void>((resolve) => {
-      socket.once('close', () => resolve());
-    });
+    await served.connections.serve(fd, options, rest);
   }
 
   #find(id: string): ServedImage {

@@ -15,7 +15,7 @@
  * A bug that ends a worker, or blocks it, ends the daemon: the state of the worker's operations is unknown, and finding
  * devices again is a path that is taken and tested anyway (recovery.ts).
  */
-import type { Terms } from '../blockdev/nbd/disk-connections.js';
+import type { NegotiatedOptions } from '../blockdev/nbd/protocol.js';
 import type { TransportName } from '../blockdev/transport.js';
 import type { SharedIndexAccount } from '../io/index-budget.js';
 import type { BlobCalls } from './blob-calls.js';
@@ -77,7 +77,7 @@ export type WorkerCalls = {
   close(device: OfDevice): void;
   /** Answers when the connection has ended. `fd` is the worker's from now on. */
   connection(
-    connection: OfDevice & Terms & { readonly fd: number; readonly rest: Uint8Array },
+    connection: OfDevice & NegotiatedOptions & { readonly fd: number; readonly rest: Uint8Array },
   ): void;
   endConnections(device: OfDevice): void;
   /** Answers unless the thread is stuck. */

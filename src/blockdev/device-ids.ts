@@ -1,4 +1,4 @@
-/** The ids of devices: what may be one, which of them a transport has at the moment, and whose they are in the kernel. */
+/** The ids of devices: what may be one, and the daemon in the names of their kernel objects. */
 import { createHash } from 'node:crypto';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { settledPath } from '../io/settled-path.js';
@@ -17,45 +17,6 @@ export function checkDeviceId(id: string, action: string): void {
     ErrorCodes.InvalidArgument,
     `Cannot ${action} ${JSON.stringify(id)}: an id is 1 to 64 of A-Z, a-z, 0-9, ".", "_" and "-", and begins with no "."`,
   );
-}
-
-/** Ids of devices that are attached, or become or cease to be, by one transport. */
-export class TakenIds {
-  readonly #ids = new Set<string>();
-
-  has(id: string): boolean {
-    return this.#ids.has(id);
-  }
-
-  /** The device, or what was made of it, is gone or another's. Idempotent. */
-  giveBack(id: string): void {
-    this.#ids.delete(id);
-  }
-
-  /**
-   * Takes the id for as long as `make` runs, and if a device comes of it until that is given back.
-   * @throws {ObdError} `InvalidArgument`, `Busy` if it is taken; what `make` throws.
-   */
-  async keep<T>(id: string, action: string, make: () => Promise<T>): Promise<T> {
-    checkDeviceId(id, action);
-    if (this.#ids.has(id)) {
-      const message = `Cannot ${action} "${id}": this process serves or changes it`;
-      throw new ObdError(ErrorCodes.Busy, message);
-    }
-    this.#ids.add(id);
-    try {
-      return await make();
-    } catch (error) {
-      this.#ids.delete(id);
-      throw error;
-    }
-  }
-
-  /** Takes the id for as long as `work` runs. @throws {ObdError} as keep(). */
-  async borrow(id: string, action: string, work: () => Promise<void>): Promise<void> {
-    await this.keep(id, action, work);
-    this.giveBack(id);
-  }
 }
 
 /**

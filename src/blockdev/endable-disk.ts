@@ -4,12 +4,14 @@
  * The fetches behind the loads continue: other disks may wait for the same bytes, and closing the image ends them.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
+import type { RequestObserver } from './request-observer.js';
 import type { VirtualDisk } from './virtual-disk.js';
 
 export class EndableDisk implements VirtualDisk {
   readonly label: string;
   readonly sizeBytes: number;
   readWaitMs: number | undefined;
+  observer: RequestObserver | undefined;
   readonly #disk: VirtualDisk;
   readonly #waiting = new Set<(error: ObdError) => void>();
   /** How many withoutLoads() calls are running. */

@@ -19,6 +19,16 @@ const READ_DEADLINE_MS = 600_000;
 /** The daemon counts from when it takes a request, the kernel from when it queues one, which can be this much earlier. */
 const MARGIN_SECONDS = 60;
 
+/** What the devices of a transport can do beyond reading. A disk that can do less gets a device that does less. */
+export interface TransportCapabilities {
+  /** Devices of a WritableDisk can be written. */
+  readonly write: boolean;
+  /** Discarded ranges reach the disk, which may free their room. */
+  readonly discard: boolean;
+  /** A device can change its size while it is in use. */
+  readonly resize: boolean;
+}
+
 export interface TransportSettings {
   /** How long the daemon itself lets a read wait before it answers EIO. */
   readonly readDeadlineMs?: number;
@@ -61,7 +71,7 @@ export interface AttachedDevice {
   detach(): Promise<void>;
   /**
    * Stops serving and leaves the device in the kernel for the next process to resume, as a killed process would. When it
-   * resolves, the disk is no longer read. Idempotent; the object cannot be used afterwards.
+   * resolves, the disk is no longer read. Idempotent; detach() is refused afterwards (`FailedPrecondition`).
    */
   release(): Promise<void>;
 }
@@ -77,14 +87,15 @@ export interface Survivor {
 
 export interface Transport {
   readonly name: TransportName;
+  readonly capabilities: TransportCapabilities;
 
   /** The missing requirement, with the remedy, as the end of the sentence "nbd cannot be used: ..."; undefined if none. */
   missing(): Promise<string | undefined>;
 
   /**
    * @param id - Names the device among this daemon's; [A-Za-z0-9_-][A-Za-z0-9._-]{0,63}.
-   * @throws {ObdError} `Host` if this host lacks what the transport needs, `Busy`, `Io`; what reading the first bytes of
-   *   the disk throws. Nothing is left behind.
+   * @throws {ObdError} `Host` if this host lacks what the transport needs, `Unsupported` for a WritableDisk that the
+   *   transport cannot write, `Busy`, `Io`; what reading the first bytes of the disk throws. Nothing is left behind.
    */
   attach(id: string, disk: VirtualDisk): Promise<AttachedDevice>;
 

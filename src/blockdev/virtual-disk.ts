@@ -2,13 +2,17 @@
  * The disk that the transports export: the sum of a stack of layers.
  *
  * Images are read-only. A disk that can be written is a WritableDisk, and a transport then offers the kernel writes,
- * flushes and discards as well; for any other disk it refuses them.
+ * flushes and discards as well; for any other disk it refuses them. No disk of this project implements WritableDisk yet:
+ * the transports' tests do, and a writable layer will.
  */
 import type { RandomAccessFile } from '../io/random-access-file.js';
+import type { RequestObserver } from './request-observer.js';
 
 export interface VirtualDisk extends RandomAccessFile {
   /** As readFully() takes it: how long a read by the kernel may take, in ms. Undefined while the disk is attached. */
   readonly readWaitMs?: number | undefined;
+  /** Sees the requests of all servers of this disk. May be set and unset at any time. */
+  readonly observer?: RequestObserver | undefined;
   /**
    * The number of bytes from `offset`, at most `length`, that are alike: positive where a layer holds
    * data, negative where nothing does and the bytes are zeroes. Needs nothing but the index.

@@ -4,11 +4,18 @@
  */
 import { FuseTransport } from '../../src/blockdev/fuse/fuse-transport.js';
 import type { NbdServer } from '../../src/blockdev/nbd/nbd-server.js';
-import type { AttachedDevice, Survivor, Transport } from '../../src/blockdev/transport.js';
+import type {
+  AttachedDevice,
+  Survivor,
+  Transport,
+  TransportCapabilities,
+} from '../../src/blockdev/transport.js';
 import type { VirtualDisk } from '../../src/blockdev/virtual-disk.js';
+import { exportDisk } from './exported-disk.js';
 
 export class ExportingTransport implements Transport {
   readonly name = 'fuse';
+  readonly capabilities: TransportCapabilities;
   readonly #server: NbdServer;
   readonly #fuse: FuseTransport;
   readonly #exported = new Set<string>();
@@ -17,6 +24,7 @@ export class ExportingTransport implements Transport {
   constructor(server: NbdServer, socketPath: string, directory: string) {
     this.#server = server;
     this.#fuse = new FuseTransport(socketPath, directory);
+    this.capabilities = this.#fuse.capabilities;
   }
 
   missing(): Promise<string | undefined> {
@@ -46,11 +54,12 @@ export class ExportingTransport implements Transport {
   ): Promise<AttachedDevice> {
     // The transport itself has to say that.
     if (this.#exported.has(id)) return await serve();
-    const exported = this.#server.addExport(id, disk);
+    const exported = exportDisk(this.#server, id, disk);
     this.#exported.add(id);
+    let withdrawn: Promise<void> | undefined;
     const withdraw = async () => {
-      this.#exported.delete(id);
-      await exported.remove();
+      withdrawn ??= exported.remove().then(() => void this.#exported.delete(id));
+      await withdrawn;
     };
     try {
       const device = await serve();

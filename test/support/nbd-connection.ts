@@ -27,8 +27,8 @@ export class Connection {
         else this.#closedTap.push(done);
       },
     });
-    const onReadError = (_error: unknown, offset: number) => void this.failures.push(offset);
-    const options = { disk, structured, allocation, buffers, onReadError };
+    const report = (_error: unknown, offset: number) => void this.failures.push(offset);
+    const options = { disk, structured, allocation, buffers, report };
     this.transmission = new Transmission(this.stream, options, Buffer.alloc(0));
   }
 

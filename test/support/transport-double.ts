@@ -11,6 +11,7 @@ import { ErrorCodes, ObdError } from '../../src/errors.js';
 
 export class TransportDouble implements Transport {
   readonly name: TransportName;
+  readonly capabilities = { write: true, discard: true, resize: false };
   readonly attached: string[] = [];
   /** What an earlier process left: the path of a whole one, or undefined. */
   readonly left = new Map<string, string | undefined>();

@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { exportDisk } from '../../../test/support/exported-disk.js';
 import { eventually, fuseFolder, fuseLeftovers } from '../../../test/support/fuse-folder.js';
 import { MemoryDisk, pagesOf, WaitingDisk } from '../../../test/support/virtual-disks.js';
 import { ErrorCodes } from '../../errors.js';
@@ -48,7 +49,7 @@ class Scene {
       if (disk instanceof WaitingDisk) disk.fail();
       await server.close();
     });
-    server.addExport('x', disk);
+    exportDisk(server, 'x', disk);
     return server;
   }
 

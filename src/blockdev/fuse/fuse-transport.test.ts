@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { exportDisk } from '../../../test/support/exported-disk.js';
 import { ExportingTransport } from '../../../test/support/exporting-transport.js';
 import { eventually, fuseFolder, fuseLeftovers } from '../../../test/support/fuse-folder.js';
 import { type TransportUnderTest, transportSuite } from '../../../test/support/transport-suite.js';
@@ -116,7 +117,7 @@ test('fuse: a holder that is killed is reported once within a second, and one th
   const settings = { onDeath: (id: string) => dead.push(id) };
   const transport = new FuseTransport(socketPath, join(folder, 'devices'), settings);
   const disk = new MemoryDisk(pagesOf(1 << 20));
-  for (const id of ['killed', 'detached']) server.addExport(id, disk);
+  for (const id of ['killed', 'detached']) exportDisk(server, id, disk);
   const device = await transport.attach('killed', disk);
   await (await transport.attach('detached', disk)).detach();
   await killHolder(join(folder, 'devices', 'killed', 'disk'));
@@ -205,12 +206,13 @@ test('fuse: reads that wait end when a device is detached that nobody uses any m
 const DAEMON = `
   const [self, folder, action, sizeBytes] = process.argv.slice(1);
   const { NbdServer } = await import(self + '/../../nbd/nbd-server' + self.slice(-3));
+  const { exportDisk } = await import(self + '/../../../../test/support/exported-disk' + self.slice(-3));
   const { FuseTransport } = await import(self + '/../fuse-transport' + self.slice(-3));
   const { pagesOf, MemoryDisk } = await import(self + '/../../../../test/support/virtual-disks' + self.slice(-3));
   const server = await NbdServer.listen(folder + '/nbd.sock');
   const transport = new FuseTransport(folder + '/nbd.sock', folder + '/devices');
   const disk = new MemoryDisk(pagesOf(Number(sizeBytes)));
-  server.addExport('orphan', disk);
+  exportDisk(server, 'orphan', disk);
   process.stdout.write((await transport[action]('orphan', disk)).path);
 `;
 const SIZE_BYTES = 8 << 20;

@@ -28,7 +28,9 @@ import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../../e
 import { readFully } from '../../io/random-access-file.js';
 import { outputOf } from '../../io/run-program.js';
 import { settledPath } from '../../io/settled-path.js';
-import { isDeviceId, TakenIds } from '../device-ids.js';
+import { DeviceIdLocks } from '../device-id-locks.js';
+import { isDeviceId } from '../device-ids.js';
+import { ServedDevice } from '../served-device.js';
 import {
   type AttachedDevice,
   absenceSeconds,
@@ -67,11 +69,12 @@ interface HeldLoop extends LoopDevice {
 
 export class FuseTransport implements Transport {
   readonly name = 'fuse';
+  readonly capabilities = { write: false, discard: false, resize: false };
   readonly #socketPath: string;
   readonly #directory: string;
   readonly #settings: TransportSettings;
   readonly #watch = new HolderWatch();
-  readonly #taken = new TakenIds();
+  readonly #ids = new DeviceIdLocks();
   /** Ids whose attach failed and could not be taken back; the next attach of the id begins with that. */
   readonly #leftBehind = new Set<string>();
 
@@ -95,7 +98,7 @@ export class FuseTransport implements Transport {
   }
 
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
-    return await this.#taken.keep(id, 'attach', async () => {
+    return await this.#ids.acquire(id, 'attach', async () => {
       const missing = await this.missing();
       if (missing !== undefined) {
         const message = `Cannot attach "${id}": fuse cannot be used: ${missing}`;
@@ -124,7 +127,7 @@ export class FuseTransport implements Transport {
     const attached = loops.map(({ backingFile }) => basename(dirname(backingFile)));
     const ofLoops = attached.filter((id) => paths.has(join(root, id, 'disk')));
     const ids = new Set([...(await namesIn(root)), ...ofLoops]);
-    const known = [...ids].filter((id) => isDeviceId(id) && !this.#taken.has(id));
+    const known = [...ids].filter((id) => isDeviceId(id) && !this.#ids.has(id));
     return known.map((id) => {
       const file = join(root, id, 'disk');
       const path = paths.get(file);
@@ -134,7 +137,7 @@ export class FuseTransport implements Transport {
   }
 
   async resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
-    return await this.#taken.keep(id, 'resume', async () => {
+    return await this.#ids.acquire(id, 'resume', async () => {
       const home = await this.#homeOf(id);
       const loop = await this.#wholeDevice(join(home, 'disk'));
       if (loop === undefined) {
@@ -156,7 +159,7 @@ export class FuseTransport implements Transport {
   }
 
   async clear(id: string): Promise<void> {
-    await this.#taken.borrow(id, 'clear', () => this.#clear(id));
+    await this.#ids.withLock(id, 'clear', () => this.#clear(id));
   }
 
   async endReads(id: string): Promise<void> {
@@ -189,9 +192,26 @@ export class FuseTransport implements Transport {
     return join(await settledPath(this.#directory), id);
   }
 
-  #serve(id: string, loop: HeldLoop, home: string, disk: VirtualDisk): FuseDevice {
+  #serve(id: string, loop: HeldLoop, home: string, disk: VirtualDisk): ServedDevice {
     const watch = () => this.#watch.add(loop.pid, () => this.#settings.onDeath?.(id));
-    return new FuseDevice(loop, home, disk, watch, () => this.#taken.giveBack(id));
+    let unwatch = watch();
+    return new ServedDevice(id, this.#ids, {
+      path: loop.path,
+      takeAway: async () => {
+        if (!(await isHolder(loop.pid))) return await abandonLoop(loop);
+        // The holder ends with the device, and nothing is wrong then.
+        unwatch();
+        try {
+          await releaseLoop(loop, (work) => withoutLoads(disk, work));
+        } catch (error) {
+          unwatch = watch();
+          throw error;
+        }
+      },
+      cleanUp: () => takeAway(home),
+      // The disk is read through its export, which the caller removes.
+      stopServing: async () => unwatch(),
+    });
   }
 
   async #make(id: string, home: string): Promise<HeldLoop> {
@@ -223,74 +243,6 @@ export class FuseTransport implements Transport {
       else await releaseLoop(loop, (work) => killHolders(file).then(work));
     }
     await takeAway(home);
-  }
-}
-
-class FuseDevice implements AttachedDevice {
-  readonly path: string;
-  readonly #loop: HeldLoop;
-  readonly #home: string;
-  readonly #disk: VirtualDisk;
-  readonly #watch: () => () => void;
-  readonly #forget: () => void;
-  #unwatch: () => void;
-  #isGone = false;
-  #detaching: Promise<void> | undefined;
-
-  /** @param watch - Has the end of the holder reported, until what it returns is called. */
-  constructor(
-    loop: HeldLoop,
-    home: string,
-    disk: VirtualDisk,
-    watch: () => () => void,
-    forget: () => void,
-  ) {
-    this.path = loop.path;
-    this.#loop = loop;
-    this.#home = home;
-    this.#disk = disk;
-    this.#watch = watch;
-    this.#forget = forget;
-    this.#unwatch = watch();
-  }
-
-  get isGone(): boolean {
-    return this.#isGone;
-  }
-
-  async detach(): Promise<void> {
-    this.#detaching ??= this.#detach().catch((error) => {
-      this.#detaching = undefined;
-      throw error;
-    });
-    await this.#detaching;
-  }
-
-  /** Its disk is read through the export, which is its caller's. */
-  async release(): Promise<void> {
-    this.#unwatch();
-    this.#forget();
-  }
-
-  async #detach(): Promise<void> {
-    if (!this.#isGone) {
-      await this.#release();
-      this.#isGone = true;
-    }
-    await takeAway(this.#home);
-    this.#forget();
-  }
-
-  async #release(): Promise<void> {
-    if (!(await isHolder(this.#loop.pid))) return await abandonLoop(this.#loop);
-    // With the device the holder ends, and nothing is wrong then.
-    this.#unwatch();
-    try {
-      await releaseLoop(this.#loop, (work) => withoutLoads(this.#disk, work));
-    } catch (error) {
-      this.#unwatch = this.#watch();
-      throw error;
-    }
   }
 }
 

@@ -4,13 +4,12 @@
  */
 import { readdir, readFile } from 'node:fs/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
+import { unusedIndexes } from './unused-indexes.js';
 
 const BLOCK_FOLDER = '/sys/block';
 const REQUEST_PATIENCE = 'queue/io_timeout';
 const PARAMETERS = '/sys/module/nbd/parameters';
 const SECTOR_BYTES = 512;
-/** The minor numbers of a major one. */
-const MINORS = 1 << 20;
 
 export interface NamedDevice {
   readonly index: number;
@@ -68,21 +67,6 @@ export async function freeIndexes(countMax: number): Promise<number[]> {
     parameter('max_part'),
   ]);
   return unusedIndexes(new Set(await listIndexes()), nbdsMax, partitionsMax, countMax);
-}
-
-/** @param partitionsMax - The module says 2^n - 1: a device takes 2^n minor numbers. */
-export function unusedIndexes(
-  used: ReadonlySet<number>,
-  nbdsMax: number,
-  partitionsMax: number,
-  countMax: number,
-): number[] {
-  const end = Math.floor(MINORS / (partitionsMax + 1));
-  const unused: number[] = [];
-  for (let index = nbdsMax; index < end && unused.length < countMax; index++) {
-    if (!used.has(index)) unused.push(index);
-  }
-  return unused;
 }
 
 /** Whether there is a device node of this number, used or not. @throws {ObdError} `Io`. */

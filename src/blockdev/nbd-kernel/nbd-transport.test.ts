@@ -20,7 +20,7 @@ import { MemoryDisk, pagesOf, WaitingDisk } from '../../../test/support/virtual-
 import { ErrorCodes } from '../../errors.js';
 import { settledPath } from '../../io/settled-path.js';
 import type { DeviceFailure } from '../transport.js';
-import { listNamedDevices, unusedIndexes } from './nbd-devices.js';
+import { listNamedDevices } from './nbd-devices.js';
 import {
   closeSocket,
   connectDevice,
@@ -30,6 +30,7 @@ import {
   reconfigureDevice,
 } from './nbd-netlink.js';
 import { NbdTransport } from './nbd-transport.js';
+import { unusedIndexes } from './unused-indexes.js';
 
 const run = promisify(execFile);
 const hasModule = existsSync('/sys/module/nbd');

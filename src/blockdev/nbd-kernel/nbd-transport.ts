@@ -24,11 +24,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, hasCode, ObdError } from '../../errors.js';
 import { readFully } from '../../io/random-access-file.js';
 import { outputOf } from '../../io/run-program.js';
-import { daemonKey, TakenIds } from '../device-ids.js';
+import { DeviceIdLocks } from '../device-id-locks.js';
+import { daemonKey } from '../device-ids.js';
 import { claimDevice, type WithoutReads } from '../device-users.js';
 import { ReplyBuffers } from '../nbd/reply-buffers.js';
 import { Transmission } from '../nbd/transmission.js';
 import { transmissionFlags } from '../nbd/transmission-flags.js';
+import { ServedDevice } from '../served-device.js';
 import {
   type AttachedDevice,
   absenceSeconds,
@@ -80,10 +82,11 @@ const POLL_MS = 10;
 
 export class NbdTransport implements Transport {
   readonly name = 'nbd';
+  readonly capabilities = { write: true, discard: true, resize: false };
   readonly #directory: string;
   readonly #settings: TransportSettings;
   readonly #buffers = new ReplyBuffers();
-  readonly #taken = new TakenIds();
+  readonly #ids = new DeviceIdLocks();
 
   /** @param directory - Names this daemon's devices; made when it is first needed, and stays empty. */
   constructor(directory: string, settings: TransportSettings = {}) {
@@ -96,7 +99,7 @@ export class NbdTransport implements Transport {
   }
 
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
-    return await this.#taken.keep(id, 'attach', async () => {
+    return await this.#ids.acquire(id, 'attach', async () => {
       const backend = await this.#backendOf(id);
       const missing = await this.missing();
       if (missing !== undefined) {
@@ -122,15 +125,15 @@ export class NbdTransport implements Transport {
         closeSocket(ours);
         throw error;
       });
-      const device = this.#serve(id, index, backend, ours, disk);
+      const transmission = this.#serve(id, ours, disk);
       try {
         await prepare(index, backend, absenceSeconds(this.#settings));
       } catch (error) {
         // Why the attach failed matters more. survivors() finds a device that cannot be removed.
-        await device.abandon().catch(() => {});
+        await abandon(index, backend, transmission).catch(() => {});
         throw error;
       }
-      return device;
+      return this.#deviceOf(id, index, backend, disk, transmission);
     });
   }
 
@@ -138,13 +141,13 @@ export class NbdTransport implements Transport {
     const prefix = await this.#namePrefix();
     return (await listNamedDevices()).flatMap(({ index, backend }) => {
       const id = backend.slice(prefix.length);
-      if (!backend.startsWith(prefix) || this.#taken.has(id)) return [];
+      if (!backend.startsWith(prefix) || this.#ids.has(id)) return [];
       return [{ id, path: nodeOf(index) }];
     });
   }
 
   async resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
-    return await this.#taken.keep(id, 'resume', async () => {
+    return await this.#ids.acquire(id, 'resume', async () => {
       const backend = await this.#backendOf(id);
       const [index] = await devicesOf(backend);
       const sizeBytes = index === undefined ? undefined : await sizeBytesOf(index);
@@ -160,21 +163,21 @@ export class NbdTransport implements Transport {
         );
       }
       const ours = await takeOver(index, backend, absenceSeconds(this.#settings));
-      const device = this.#serve(id, index, backend, ours, disk);
-      if ((await requestPatienceOf(index)) === REQUEST_PATIENCE_MS) return device;
+      const transmission = this.#serve(id, ours, disk);
       try {
-        // Its server died in the middle of attach().
-        await prepare(index, backend, absenceSeconds(this.#settings));
+        // Unless its server died in the middle of attach().
+        const isPrepared = (await requestPatienceOf(index)) === REQUEST_PATIENCE_MS;
+        if (!isPrepared) await prepare(index, backend, absenceSeconds(this.#settings));
       } catch (error) {
-        await device.release();
+        await transmission.end();
         throw error;
       }
-      return device;
+      return this.#deviceOf(id, index, backend, disk, transmission);
     });
   }
 
   async clear(id: string): Promise<void> {
-    await this.#taken.borrow(id, 'clear', async () => {
+    await this.#ids.withLock(id, 'clear', async () => {
       const backend = await this.#backendOf(id);
       // Empty without a driver, which then needs no request.
       for (const index of await devicesOf(backend)) {
@@ -184,16 +187,34 @@ export class NbdTransport implements Transport {
     });
   }
 
-  /** Serves the device on a socket whose other end the kernel has. */
-  #serve(id: string, index: number, backend: string, ours: number, disk: VirtualDisk): NbdDevice {
+  /** Serves a device on a socket whose other end the kernel has. */
+  #serve(id: string, ours: number, disk: VirtualDisk): Transmission {
     const socket = new Socket({ fd: ours, readable: true, writable: true });
     // The kernel's end is gone, with the device; 'close' follows.
     socket.on('error', () => {});
-    const onReadError = (error: unknown, offset: number, length: number): void =>
+    const report = (error: unknown, offset: number, length: number): void =>
       this.#settings.onReadError?.({ id, offset, length, error });
-    const options = { disk, structured: false, allocation: false, buffers: this.#buffers };
-    const transmission = new Transmission(socket, { ...options, onReadError }, Buffer.alloc(0));
-    return new NbdDevice(index, backend, disk, transmission, () => this.#taken.giveBack(id));
+    const options = { disk, structured: false, allocation: false, buffers: this.#buffers, report };
+    return new Transmission(socket, options, Buffer.alloc(0));
+  }
+
+  #deviceOf(
+    id: string,
+    index: number,
+    backend: string,
+    disk: VirtualDisk,
+    transmission: Transmission,
+  ): ServedDevice {
+    const withoutReads: WithoutReads = (work) => withoutLoads(disk, work);
+    return new ServedDevice(id, this.#ids, {
+      path: nodeOf(index),
+      takeAway: () => disconnect(index, backend, withoutReads),
+      cleanUp: async () => {
+        await withoutReads(() => transmission.end());
+        await untilGone(index, backend);
+      },
+      stopServing: () => transmission.end(),
+    });
   }
 
   /** The device's name in the kernel. */
@@ -207,70 +228,14 @@ export class NbdTransport implements Transport {
   }
 }
 
-class NbdDevice implements AttachedDevice {
-  readonly path: string;
-  readonly #index: number;
-  readonly #backend: string;
-  readonly #disk: VirtualDisk;
-  readonly #transmission: Transmission;
-  readonly #forget: () => void;
-  #isGone = false;
-  #detaching: Promise<void> | undefined;
-  #releasing: Promise<void> | undefined;
-
-  constructor(
-    index: number,
-    backend: string,
-    disk: VirtualDisk,
-    transmission: Transmission,
-    forget: () => void,
-  ) {
-    this.path = nodeOf(index);
-    this.#index = index;
-    this.#backend = backend;
-    this.#disk = disk;
-    this.#transmission = transmission;
-    this.#forget = forget;
+/** Takes a device away even while it is open: it was never handed out. */
+async function abandon(index: number, backend: string, transmission: Transmission): Promise<void> {
+  try {
+    await disconnectDevice(index);
+  } finally {
+    await transmission.end();
   }
-
-  get isGone(): boolean {
-    return this.#isGone;
-  }
-
-  async detach(): Promise<void> {
-    this.#detaching ??= this.#detach().catch((error) => {
-      this.#detaching = undefined;
-      throw error;
-    });
-    await this.#detaching;
-  }
-
-  async release(): Promise<void> {
-    // Once: the id may be another device's by the second time.
-    this.#releasing ??= this.#transmission.end().then(this.#forget);
-    await this.#releasing;
-  }
-
-  /** Takes it away even while it is open: it was never handed out. */
-  async abandon(): Promise<void> {
-    try {
-      await disconnectDevice(this.#index);
-    } finally {
-      await this.#transmission.end();
-    }
-    await untilGone(this.#index, this.#backend);
-  }
-
-  async #detach(): Promise<void> {
-    const withoutReads: WithoutReads = (work) => withoutLoads(this.#disk, work);
-    if (!this.#isGone) {
-      await disconnect(this.#index, this.#backend, withoutReads);
-      this.#isGone = true;
-    }
-    await withoutReads(() => this.#transmission.end());
-    await untilGone(this.#index, this.#backend);
-    this.#forget();
-  }
+  await untilGone(index, backend);
 }
 
 async function devicesOf(backend: string): Promise<number[]> {

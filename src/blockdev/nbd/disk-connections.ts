@@ -1,57 +1,62 @@
 /**
- * Whoever reads one disk over NBD, on the thread that has the disk, past the handshake: one Transmission each.
- * None of them can hold up or end another.
+ * The clients that read one disk over NBD, past the handshake, on the thread that has the disk: one Transmission each.
+ * No client can hold up or end another.
  */
-import type { Socket } from 'node:net';
+import { Socket } from 'node:net';
+import type { ReportFailure } from '../disk-requests.js';
 import type { VirtualDisk } from '../virtual-disk.js';
+import type { NegotiatedOptions } from './protocol.js';
 import type { ReplyBuffers } from './reply-buffers.js';
 import { Transmission } from './transmission.js';
-
-/** What a client has agreed on in its handshake. */
-export interface Terms {
-  /** READs must be answered in structured form. */
-  readonly structured: boolean;
-  /** BLOCK_STATUS may be asked for. */
-  readonly allocation: boolean;
-}
 
 export class DiskConnections {
   readonly #disk: VirtualDisk;
   readonly #buffers: ReplyBuffers;
-  readonly #onReadError: (error: unknown, offset: number, length: number) => void;
+  readonly #report: ReportFailure;
   readonly #transmissions = new Set<Transmission>();
 
   /**
    * @param buffers - All connections of a thread may share them.
-   * @param onReadError - Called once for every read that is answered with an error.
+   * @param report - Called once for every request that is answered with an error.
    */
-  constructor(
-    disk: VirtualDisk,
-    buffers: ReplyBuffers,
-    onReadError: (error: unknown, offset: number, length: number) => void,
-  ) {
+  constructor(disk: VirtualDisk, buffers: ReplyBuffers, report: ReportFailure) {
     this.#disk = disk;
     this.#buffers = buffers;
-    this.#onReadError = onReadError;
+    this.#report = report;
   }
 
-  /** @param rest - What has been read of the socket already. */
-  serve(socket: Socket, { structured, allocation }: Terms, rest: Buffer): void {
+  /**
+   * Serves a connection that the accepting thread handed over. Resolves when it has ended.
+   *
+   * @param fd - Owned by this object from now on.
+   * @param rest - The bytes that were read from it already.
+   */
+  async serve(
+    fd: number,
+    { structured, allocation }: NegotiatedOptions,
+    rest: Uint8Array,
+  ): Promise<void> {
+    const socket = new Socket({ fd });
+    // A client that is gone; 'close' follows.
+    socket.on('error', () => {});
     const options = {
       disk: this.#disk,
       structured,
       allocation,
       buffers: this.#buffers,
-      onReadError: this.#onReadError,
+      report: this.#report,
     };
-    const transmission = new Transmission(socket, options, rest);
+    const transmission = new Transmission(socket, options, Buffer.from(rest));
     this.#transmissions.add(transmission);
-    socket.once('close', () => {
-      void transmission.end().then(() => this.#transmissions.delete(transmission));
+    await new Promise<void>((resolve) => {
+      socket.once('close', () => {
+        resolve();
+        void transmission.end().then(() => this.#transmissions.delete(transmission));
+      });
     });
   }
 
-  /** Ends them. Resolves when nobody reads the disk any more. */
+  /** Ends all connections. Resolves when no client reads the disk any more. */
   async end(): Promise<void> {
     await Promise.all([...this.#transmissions].map((transmission) => transmission.end()));
   }

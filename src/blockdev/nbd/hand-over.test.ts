@@ -1,17 +1,18 @@
 /**
  * Goal: a disk that another thread has is read as if it were here: no byte of a connection is lost, doubled or hung up on
  * between the threads, connections count until they end, and an export ends with them.
- * Method: real sockets and clients; the other thread is this one, which makes a socket of the descriptor it is given, as
- * any thread can. The real threads are in src/blockd/worker-device-host.test.ts.
+ * Method: real sockets and clients; the other thread is this one, which gets descriptors as other threads
+ * do. The real threads are in src/blockd/worker-device-host.test.ts.
  */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
-import { connect, Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { exportDisk } from '../../../test/support/exported-disk.js';
 import { CLIENT_FLAGS, infoData, option, request } from '../../../test/support/nbd-bytes.js';
 import { runClient } from '../../../test/support/run-client.js';
 import { until } from '../../../test/support/transport-under-test.js';
@@ -46,16 +47,14 @@ async function serving(t: TestContext, disk: VirtualDisk = new MemoryDisk(bytes)
   const server = await NbdServer.listen(path);
   const connections = new DiskConnections(disk, new ReplyBuffers(), () => {});
   const taken: HandedConnection[] = [];
-  const nbdExport = server.addRemoteExport('far', {
+  const nbdExport = server.addExport('far', {
     label: 'far',
     sizeBytes: disk.sizeBytes,
     flags: transmissionFlags(disk),
-    take: (connection) => {
+    serve: (connection) => {
       taken.push(connection);
-      const socket = new Socket({ fd: connection.fd });
-      socket.on('error', () => {});
-      socket.once('close', connection.ended);
-      connections.serve(socket, connection, connection.rest);
+      const { fd, rest, ended } = connection;
+      connections.serve(fd, connection, rest).then(ended, ended);
     },
     end: () => connections.end(),
   });
@@ -179,7 +178,7 @@ test('remove() hangs up on them, and waits for what they read', async (t) => {
   assert.equal(isRemoved, false);
   disk.arrive();
   await removed;
-  await server.addExport('far', new MemoryDisk(bytes)).remove();
+  await exportDisk(server, 'far', new MemoryDisk(bytes)).remove();
 });
 
 test('connections count until they have ended, wherever they are', async (t) => {

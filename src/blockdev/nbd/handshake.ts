@@ -8,26 +8,25 @@
  * time, longer ones are read past and refused; what is not understood is refused and the haggling goes on,
  * as the protocol wants it, until whoever owns the connection loses patience.
  */
-import type { Terms } from './disk-connections.js';
 import {
   ALLOCATION_CONTEXT,
   ALLOCATION_CONTEXT_ID,
   GREETING_MAGIC,
   HandshakeFlags,
   Infos,
+  type NegotiatedOptions,
   OPTION_HEADER_BYTES,
   OPTION_MAGIC,
   OPTION_REPLY_HEADER_BYTES,
   OPTION_REPLY_MAGIC,
   OptionReplies,
   Options,
+  READ_BYTES_MAX,
   TransmissionFlags,
 } from './protocol.js';
 
 /** Room for one name of the 4096 bytes the protocol allows and some queries. */
 const OPTION_BYTES_MAX = 16 * 1024;
-/** Largest READ. libnbd and qemu ask for no more by themselves. */
-export const READ_BYTES_MAX = 32 << 20;
 const BLOCK_BYTES_PREFERRED = 4096;
 const CLIENT_FLAGS_BYTES = 4;
 /** After the size and the flags in the reply to EXPORT_NAME, unless both agreed to leave them out. */
@@ -46,8 +45,7 @@ export interface Exported {
   readonly flags: number;
 }
 
-/** What was agreed on for the transmission. */
-interface Agreement<E> extends Terms {
+interface Agreement<E> extends NegotiatedOptions {
   readonly chosen: E;
 }
 

@@ -1,23 +1,20 @@
 /**
- * Disks as NBD exports on one unix socket, which only its owner can open. Whoever has the name of
- * an export can read it, over as many connections as it likes, and none of them can hold up or end another.
+ * Disks as NBD exports on one unix socket, which only its owner can open. A client that knows the name of an export can
+ * read it, over as many connections as it likes. No connection can hold up or end another.
  *
- * The disk of an export is on this thread, or on another one. Connections are accepted and shake hands here;
- * then a disk of another thread is given a descriptor of the connection, and nothing of it goes through here any more.
+ * Connections are accepted and shake hands on this thread. Then a descriptor of the connection is handed to the thread
+ * that has the disk, usually to a DiskConnections there, and none of its bytes pass this thread any more.
  *
- * A client that has not picked an export within HANDSHAKE_MS is hung up on, and so is one beyond
- * CONNECTIONS_MAX, on all threads together. What one connection can make the server hold is in handshake.ts and
- * transmission.ts.
+ * The server closes connections that have not picked an export within HANDSHAKE_MS, and connections beyond
+ * CONNECTIONS_MAX, on all threads together. handshake.ts and transmission.ts limit what one connection can make the
+ * server hold.
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import { ErrorCodes, ObdError } from '../../errors.js';
 import { duplicateOf } from '../../io/posix.js';
 import { placeSocket } from '../../io/socket-file.js';
-import type { VirtualDisk } from '../virtual-disk.js';
-import { DiskConnections, type Terms } from './disk-connections.js';
 import { type Exported, Handshake } from './handshake.js';
-import { ReplyBuffers } from './reply-buffers.js';
-import { transmissionFlags } from './transmission-flags.js';
+import type { NegotiatedOptions } from './protocol.js';
 
 /** A hundred devices, four connections each, and room for as many again. */
 const CONNECTIONS_MAX = 1024;
@@ -28,58 +25,46 @@ const HANDSHAKE_QUEUED_BYTES_MAX = 1 << 20;
 const NAME_BYTES_MAX = 4096;
 const EMPTY = Buffer.alloc(0);
 
-/** One read that was answered with EIO. */
-export interface ReadFailure {
-  readonly exportName: string;
-  readonly offset: number;
-  readonly length: number;
-  readonly error: unknown;
-}
-
 export interface NbdExport {
-  /** Reads answered with an error, on this thread. */
-  readonly readErrors: number;
-  /** Ends its connections; resolves when nothing reads the disk any more. Idempotent. */
+  /** Ends its connections; resolves when no client reads the disk any more. Idempotent. */
   remove(): Promise<void>;
 }
 
 /** A connection on its way to the thread that has the disk. */
-export interface HandedConnection extends Terms {
-  /** Of the receiver, to close. */
+export interface HandedConnection extends NegotiatedOptions {
+  /** Owned by the receiver, which closes it. */
   readonly fd: number;
-  /** What has been read of it already. */
+  /** The bytes that were read from it already. */
   readonly rest: Buffer;
-  /** To be called once, when the connection has ended. */
+  /** The receiver calls it once, when the connection has ended. */
   readonly ended: () => void;
 }
 
-/** A disk of another thread. */
-export interface RemoteDisk extends Exported {
+/** A disk, on whichever thread. */
+export interface ExportedDisk extends Exported {
   readonly label: string;
   /** Serves a connection. */
-  take(connection: HandedConnection): void;
-  /** Ends all of them. Resolves when nothing reads the disk any more. Called once, after the last take(). */
+  serve(connection: HandedConnection): void;
+  /** Ends all connections. Resolves when no client reads the disk any more. Called once, after the last serve(). */
   end(): Promise<void>;
 }
 
-/** An export, wherever its disk is. */
 class ServedDisk implements NbdExport, Exported {
   readonly sizeBytes: number;
   readonly flags: number;
-  readErrors = 0;
-  readonly serve: (socket: Socket, terms: Terms, rest: Buffer) => void;
+  readonly disk: ExportedDisk;
   readonly #remove: () => Promise<void>;
   #removed: Promise<void> | undefined;
 
-  constructor(
-    { sizeBytes, flags }: Exported,
-    serve: (socket: Socket, terms: Terms, rest: Buffer) => void,
-    remove: () => Promise<void>,
-  ) {
-    this.sizeBytes = sizeBytes;
-    this.flags = flags;
-    this.serve = serve;
+  constructor(disk: ExportedDisk, remove: () => Promise<void>) {
+    this.sizeBytes = disk.sizeBytes;
+    this.flags = disk.flags;
+    this.disk = disk;
     this.#remove = remove;
+  }
+
+  get isRemoved(): boolean {
+    return this.#removed !== undefined;
   }
 
   async remove(): Promise<void> {
@@ -91,72 +76,26 @@ class ServedDisk implements NbdExport, Exported {
 export class NbdServer {
   readonly #exports = new Map<string, ServedDisk>();
   readonly #sockets = new Set<Socket>();
-  readonly #buffers = new ReplyBuffers();
-  readonly #onReadError: ((failure: ReadFailure) => void) | undefined;
   readonly #server: Server;
-  /** Connections that are on other threads. */
+  /** Connections that were handed over. */
   #handedOver = 0;
   #withdraw: () => Promise<void> = async () => {};
 
-  private constructor(onReadError: ((failure: ReadFailure) => void) | undefined) {
-    this.#onReadError = onReadError;
+  private constructor() {
     this.#server = createServer((socket) => this.#greet(socket));
   }
 
-  /**
-   * @param onReadError - Called once for every read of a disk of this thread that is answered with EIO.
-   * @throws {ObdError} `Busy` if another server answers at that path, and as placeSocket() does.
-   */
-  static async listen(
-    socketPath: string,
-    onReadError?: (failure: ReadFailure) => void,
-  ): Promise<NbdServer> {
-    const nbd = new NbdServer(onReadError);
+  /** @throws {ObdError} `Busy` if another server answers at that path, and as placeSocket() does. */
+  static async listen(socketPath: string): Promise<NbdServer> {
+    const nbd = new NbdServer();
     nbd.#withdraw = await placeSocket(socketPath, (path) => listenAt(nbd.#server, path));
     // Out of descriptors, and the like: the clients that wait are accepted when there are some again.
     nbd.#server.on('error', () => {});
     return nbd;
   }
 
-  /**
-   * @param disk - Stays the caller's, to close after remove().
-   * @throws {ObdError} `AlreadyExists` for a name in use, `InvalidArgument` for one no client can say.
-   */
-  addExport(name: string, disk: VirtualDisk): NbdExport {
-    const connections = new DiskConnections(disk, this.#buffers, (error, offset, length) => {
-      served.readErrors++;
-      this.#onReadError?.({ exportName: name, offset, length, error });
-    });
-    const { label, sizeBytes } = disk;
-    const served = this.#add(
-      name,
-      { label, sizeBytes, flags: transmissionFlags(disk) },
-      (socket, terms, rest) => connections.serve(socket, terms, rest),
-      () => connections.end(),
-    );
-    return served;
-  }
-
-  /** As addExport(). */
-  addRemoteExport(name: string, disk: RemoteDisk): NbdExport {
-    const served = this.#add(
-      name,
-      disk,
-      (socket, terms, rest) => {
-        const isThere = () => this.#exports.get(name) === served;
-        this.#handOver(socket, terms, rest, disk, isThere);
-      },
-      () => disk.end(),
-    );
-    return served;
-  }
-
-  #add(
-    name: string,
-    disk: Exported & { readonly label: string },
-    serve: (socket: Socket, terms: Terms, rest: Buffer) => void,
-    end: () => Promise<void>,
-  ): ServedDisk {
+  /** @throws {ObdError} `AlreadyExists` for a name in use, `InvalidArgument` for one no client can send. */
+  addExport(name: string, disk: ExportedDisk): NbdExport {
     const bytes = Buffer.byteLength(name);
     if (bytes === 0 || bytes > NAME_BYTES_MAX) {
       throw new ObdError(
@@ -170,9 +109,9 @@ export class NbdServer {
         `Cannot export ${disk.label} as "${name}": there is an export of this name`,
       );
     }
-    const served = new ServedDisk(disk, serve, async () => {
+    const served = new ServedDisk(disk, async () => {
       this.#exports.delete(name);
-      await end();
+      await disk.end();
     });
     this.#exports.set(name, served);
     return served;
@@ -214,7 +153,7 @@ export class NbdServer {
         return;
       }
       const { agreement, rest } = progress;
-      agreement.chosen.serve(socket, agreement, rest);
+      this.#handOver(socket, agreement, agreement.chosen, rest);
     };
     socket.on('data', listener);
   }
@@ -223,22 +162,16 @@ export class NbdServer {
    * In the tick in which the handshake's last bytes were read: the descriptor is duplicated and the socket destroyed
    * before Node can read more of it.
    */
-  #handOver(
-    socket: Socket,
-    terms: Terms,
-    rest: Buffer,
-    disk: RemoteDisk,
-    isThere: () => boolean,
-  ): void {
-    if (!isThere()) socket.destroy();
+  #handOver(socket: Socket, options: NegotiatedOptions, served: ServedDisk, rest: Buffer): void {
+    if (served.isRemoved) socket.destroy();
     if (socket.destroyed) return;
     if (socket.writableLength > 0) {
-      // A client that asks on without reading the answers. What it sends until it has them is kept here.
+      // The client has not read its answers yet. What it sends until it has them is kept here.
       socket.setTimeout(HANDSHAKE_MS, () => socket.destroy());
       socket.pause();
       socket.write(EMPTY, () => {
         const more = (socket.read() ?? EMPTY) as Buffer;
-        this.#handOver(socket, terms, Buffer.concat([rest, more]), disk, isThere);
+        this.#handOver(socket, options, served, Buffer.concat([rest, more]));
       });
       return;
     }
@@ -250,7 +183,8 @@ export class NbdServer {
     const ended = () => {
       this.#handedOver--;
     };
-    disk.take({ ...terms, fd, rest, ended });
+    const { structured, allocation } = options;
+    served.disk.serve({ structured, allocation, fd, rest, ended });
   }
 }
 

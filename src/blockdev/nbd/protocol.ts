@@ -3,6 +3,17 @@
  * Everything on the wire is big-endian; 64-bit magics are given as two halves, because nothing here uses BigInt.
  */
 
+/** What a client and the server have agreed on for the transmission. */
+export interface NegotiatedOptions {
+  /** READs must be answered in structured form. */
+  readonly structured: boolean;
+  /** BLOCK_STATUS may be requested. */
+  readonly allocation: boolean;
+}
+
+/** Largest READ. libnbd and qemu ask for no more by themselves. */
+export const READ_BYTES_MAX = 32 << 20;
+
 /** "NBDMAGIC" and "IHAVEOPT", with which a server greets; the second also starts every option. */
 export const GREETING_MAGIC = [0x4e42444d, 0x41474943] as const;
 export const OPTION_MAGIC = [0x49484156, 0x454f5054] as const;

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
+import { exportDisk } from '../../../test/support/exported-disk.js';
 import { FileDisk } from '../../../test/support/file-disk.js';
 import { parseReplies, request } from '../../../test/support/nbd-bytes.js';
 import { Connection } from '../../../test/support/nbd-connection.js';
@@ -234,7 +235,7 @@ async function served(t: TestContext, bytes: Uint8Array) {
     disk.close();
     await rm(folder, { recursive: true });
   });
-  server.addExport('disk', disk);
+  exportDisk(server, 'disk', disk);
   const uri = `nbd+unix:///disk?socket=${join(folder, 'sock')}`;
   const client = (program: string, ...args: string[]) => runClient(t, program, args, folder);
   return { folder, file, disk, uri, client };

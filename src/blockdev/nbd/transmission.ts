@@ -15,11 +15,9 @@
  *      is asked to flush, so the flush covers them; a change with FUA is answered after a separate flush.
  */
 import type { Duplex } from 'node:stream';
-import { ErrorCodes, hasCode } from '../../errors.js';
-import { readFully } from '../../io/random-access-file.js';
-import { isWritable, type VirtualDisk, type WritableDisk } from '../virtual-disk.js';
+import { DiskRequests, type OnDone, type ReportFailure } from '../disk-requests.js';
+import type { VirtualDisk } from '../virtual-disk.js';
 import { encodeExtents } from './block-status.js';
-import { READ_BYTES_MAX } from './handshake.js';
 import {
   ALLOCATION_CONTEXT_ID,
   CHUNK_FLAG_DONE,
@@ -28,6 +26,8 @@ import {
   CommandFlags,
   Commands,
   NbdErrors,
+  type NegotiatedOptions,
+  READ_BYTES_MAX,
   REQUEST_BYTES,
   REQUEST_MAGIC,
   SIMPLE_HEADER_BYTES,
@@ -47,15 +47,10 @@ const LOADING_BYTES_MAX = 4 << 20;
 const QUEUED_MAX = 192;
 const EMPTY = Buffer.alloc(0);
 
-export interface TransmissionOptions {
+export interface TransmissionOptions extends NegotiatedOptions {
   readonly disk: VirtualDisk;
-  /** READs are answered in structured form. */
-  readonly structured: boolean;
-  /** BLOCK_STATUS may be asked for. */
-  readonly allocation: boolean;
   readonly buffers: ReplyBuffers;
-  /** Called for a failed change of a WritableDisk as well. */
-  readonly onReadError: (error: unknown, offset: number, length: number) => void;
+  readonly report: ReportFailure;
 }
 
 /** Bytes on the disk that a request is about, and the cookie to answer. */
@@ -68,7 +63,7 @@ interface Target {
 
 /** A read that waits to be loaded; its deadline counts from its arrival. */
 interface Queued extends Target {
-  readonly askedMs: number;
+  readonly arrivedMs: number;
 }
 
 /** A WRITE whose data are arriving. */
@@ -82,7 +77,7 @@ export class Transmission {
   readonly #stream: Duplex;
   readonly #options: TransmissionOptions;
   readonly #disk: VirtualDisk;
-  readonly #writable: WritableDisk | undefined;
+  readonly #requests: DiskRequests;
   readonly #structured: boolean;
   /** The header before the data in the reply to a READ. */
   readonly #headerBytes: number;
@@ -100,34 +95,27 @@ export class Transmission {
   readonly #written: (Buffer | undefined)[] = [];
   #heldBuffers = 0;
   readonly #onWritten = () => this.#afterWrite();
-  #loads = 0;
-  #loadingBytes = 0;
   readonly #queued: Queued[] = [];
   /** The client has disconnected: no further request is taken. */
   #leaving = false;
-  #idle: Promise<void> | undefined;
-  #onIdle: (() => void) | undefined;
 
   /** Starts serving; `rest` is what has been read from the stream already. */
   constructor(stream: Duplex, options: TransmissionOptions, rest: Buffer) {
     this.#stream = stream;
     this.#options = options;
     this.#disk = options.disk;
-    this.#writable = isWritable(options.disk) ? options.disk : undefined;
+    this.#requests = new DiskRequests(options.disk, options.report);
     this.#structured = options.structured;
     this.#headerBytes = options.structured ? CHUNK_HEADER_BYTES + 8 : SIMPLE_HEADER_BYTES;
     stream.on('data', (bytes: Buffer) => this.#take(bytes));
+    stream.once('close', () => void this.#requests.stop());
     if (rest.length > 0) this.#take(rest);
   }
 
   /** Ends the connection. Resolves when it no longer uses the disk. Idempotent. */
   async end(): Promise<void> {
     this.#stream.destroy();
-    if (this.#loads === 0) return;
-    this.#idle ??= new Promise<void>((resolve) => {
-      this.#onIdle = resolve;
-    });
-    await this.#idle;
+    await this.#requests.stop();
   }
 
   #take(arrived: Buffer): void {
@@ -169,7 +157,7 @@ export class Transmission {
   }
 
   #isLoadingMost(): boolean {
-    return this.#loads >= LOADS_MAX || this.#loadingBytes >= LOADING_BYTES_MAX;
+    return this.#requests.inFlight >= LOADS_MAX || this.#requests.heldBytes >= LOADING_BYTES_MAX;
   }
 
   /** Resumes with the waiting bytes, if they need not wait any longer. */
@@ -229,11 +217,11 @@ export class Transmission {
 
   #answerChange(command: number, flags: number, target: Target): void {
     const { cookieHigh, cookieLow, offset, length } = target;
-    const disk = this.#writable;
+    const isReadOnly = this.#requests.writable === undefined;
     const fua = (flags & CommandFlags.Fua) !== 0;
     if (command === Commands.Flush) {
-      if (disk === undefined) this.#done(cookieHigh, cookieLow);
-      else this.#change(target, 0, () => disk.flush());
+      if (isReadOnly) this.#done(cookieHigh, cookieLow);
+      else this.#requests.flush(this.#answering(target));
       return;
     }
     const refusal = this.#refusalOf(command, offset, length);
@@ -245,17 +233,17 @@ export class Transmission {
         this.#skipAnswer = [cookieHigh, cookieLow, refusal];
         if (length === 0) this.#refuse(cookieHigh, cookieLow, refusal);
       }
-    } else if (disk === undefined || refusal !== 0) {
+    } else if (refusal !== 0) {
       this.#refuse(cookieHigh, cookieLow, refusal);
     } else {
       const mayUnmap = command === Commands.Trim || (flags & CommandFlags.NoHole) === 0;
-      this.#change(target, 0, () => durably(disk, fua, disk.zero(offset, length, mayUnmap)));
+      this.#requests.zero(offset, length, mayUnmap, fua, this.#answering(target));
     }
   }
 
   /** Why bytes cannot be changed as asked, as an error of the protocol; 0 if they can. */
   #refusalOf(command: number, offset: number, length: number): number {
-    if (this.#writable === undefined) return NbdErrors.NotPermitted;
+    if (this.#requests.writable === undefined) return NbdErrors.NotPermitted;
     if (length === 0 || (command === Commands.Write && length > READ_BYTES_MAX)) {
       return NbdErrors.Invalid;
     }
@@ -269,33 +257,22 @@ export class Transmission {
     arriving.filled += taken;
     if (arriving.filled === arriving.length) {
       this.#arriving = undefined;
-      const disk = this.#writable!;
-      this.#change(arriving, arriving.length, () =>
-        durably(disk, arriving.fua, disk.write(arriving.data, arriving.offset)),
-      );
+      const { data, offset, fua } = arriving;
+      this.#requests.write(data, offset, fua, this.#answering(arriving));
     }
     return taken;
   }
 
-  /** Answers when `work` is done. `heldBytes` are held until then. */
-  #change(target: Target, heldBytes: number, work: () => Promise<void>): void {
-    const { cookieHigh, cookieLow, offset, length } = target;
-    this.#loads++;
-    this.#loadingBytes += heldBytes;
-    work().then(
-      () =>
-        this.#settle(heldBytes, () => {
-          this.#done(cookieHigh, cookieLow);
-          this.#flush();
-        }),
-      (error: unknown) =>
-        this.#settle(heldBytes, () => {
-          this.#options.onReadError(error, offset, length);
-          const full = hasCode(error, ErrorCodes.NoSpace);
-          this.#refuse(cookieHigh, cookieLow, full ? NbdErrors.NoSpace : NbdErrors.Io);
-          this.#flush();
-        }),
-    );
+  /** Answers a change when it is done. */
+  #answering({ cookieHigh, cookieLow }: Target): OnDone {
+    return (errno) => {
+      if (this.#stream.destroyed) return;
+      if (errno === 0) this.#done(cookieHigh, cookieLow);
+      // The protocol's error numbers are Linux's.
+      else this.#refuse(cookieHigh, cookieLow, errno);
+      this.#flush();
+      this.#settled();
+    };
   }
 
   /** Answers now if the bytes are local, or starts loading them. */
@@ -303,13 +280,7 @@ export class Transmission {
     const start = this.#room(this.#headerBytes + length);
     const out = this.#out!;
     const target = new Uint8Array(out.buffer, out.byteOffset + start + this.#headerBytes, length);
-    let local = false;
-    try {
-      local = this.#disk.readLocal(target, offset);
-    } catch {
-      // The damage may be curable by a better copy: readFully() finds out, and throws if not.
-    }
-    if (local) {
+    if (this.#requests.tryRead(target, offset)) {
       this.#writeReadHeader(out, start, cookieHigh, cookieLow, offset, length);
     } else {
       this.#outBytes = start;
@@ -318,42 +289,33 @@ export class Transmission {
   }
 
   #loadInTurn(cookieHigh: number, cookieLow: number, offset: number, length: number): void {
-    const read = { cookieHigh, cookieLow, offset, length, askedMs: performance.now() };
+    const read = { cookieHigh, cookieLow, offset, length, arrivedMs: performance.now() };
     if (this.#isLoadingMost()) this.#queued.push(read);
     else this.#load(read);
   }
 
   /** Answers when the bytes are loaded, or when the load has failed. */
-  #load({ cookieHigh, cookieLow, offset, length, askedMs }: Queued): void {
+  #load({ cookieHigh, cookieLow, offset, length, arrivedMs }: Queued): void {
     const reply = Buffer.alloc(this.#headerBytes + length);
-    this.#loads++;
-    this.#loadingBytes += length;
-    readFully(this.#disk, reply.subarray(this.#headerBytes), offset, askedMs).then(
-      () =>
-        this.#settle(length, () => {
-          this.#writeReadHeader(reply, 0, cookieHigh, cookieLow, offset, length);
-          this.#write(reply, undefined);
-        }),
-      (error: unknown) =>
-        this.#settle(length, () => {
-          this.#options.onReadError(error, offset, length);
-          this.#refuse(cookieHigh, cookieLow, NbdErrors.Io);
-          this.#flush();
-        }),
-    );
+    const done = (errno: number): void => {
+      if (this.#stream.destroyed) return;
+      if (errno === 0) {
+        this.#writeReadHeader(reply, 0, cookieHigh, cookieLow, offset, length);
+        this.#write(reply, undefined);
+      } else {
+        this.#refuse(cookieHigh, cookieLow, errno);
+        this.#flush();
+      }
+      this.#settled();
+    };
+    this.#requests.read(reply.subarray(this.#headerBytes), offset, done, arrivedMs);
   }
 
-  /** One of #loads has ended, and no longer holds `heldBytes`. */
-  #settle(heldBytes: number, answer: () => void): void {
-    this.#loads--;
-    this.#loadingBytes -= heldBytes;
-    if (!this.#stream.destroyed) {
-      answer();
-      while (this.#queued.length > 0 && !this.#isLoadingMost()) this.#load(this.#queued.shift()!);
-      this.#goOn();
-      if (this.#leaving && this.#loads === 0) this.#stream.end();
-    }
-    if (this.#loads === 0) this.#onIdle?.();
+  /** A request that was in flight is answered: others may start. */
+  #settled(): void {
+    while (this.#queued.length > 0 && !this.#isLoadingMost()) this.#load(this.#queued.shift()!);
+    this.#goOn();
+    if (this.#leaving && this.#requests.inFlight === 0) this.#stream.end();
   }
 
   #blockStatus(
@@ -380,7 +342,7 @@ export class Transmission {
   #disconnect(): void {
     this.#flush();
     this.#leaving = true;
-    if (this.#loads === 0) this.#stream.end();
+    if (this.#requests.inFlight === 0) this.#stream.end();
   }
 
   #refuse(cookieHigh: number, cookieLow: number, error: number): void {
@@ -455,12 +417,6 @@ export class Transmission {
     }
     this.#goOn();
   }
-}
-
-/** Resolves when the change is done, and is on stable storage if it has to be. */
-async function durably(disk: WritableDisk, fua: boolean, change: Promise<void>): Promise<void> {
-  await change;
-  if (fua) await disk.flush();
 }
 
 function writeSimpleHeader(

@@ -9,9 +9,10 @@
  *   3. What is under way is bounded by the device's data area: the kernel keeps the rest to itself.
  *   4. What was answered before a flush arrived had been done before the disk was asked to flush.
  */
-import { ErrorCodes, hasCode, ObdError } from '../../errors.js';
-import { readFully } from '../../io/random-access-file.js';
-import { isWritable, type VirtualDisk, type WritableDisk } from '../virtual-disk.js';
+import { constants } from 'node:os';
+import { ObdError } from '../../errors.js';
+import { DiskRequests, type OnDone, type ReportFailure } from '../disk-requests.js';
+import type { VirtualDisk, WritableDisk } from '../virtual-disk.js';
 import { CommandRing } from './command-ring.js';
 import { BLOCK_BYTES, blockCountOf, blockOf, CDB_BYTES, Opcodes } from './scsi-command.js';
 import {
@@ -35,24 +36,17 @@ const FUA = 0x08;
 const MAY_UNMAP = 0x08;
 const NO_DATA = 0x01;
 
-export type ReportFailure = (error: unknown, offset: number, length: number) => void;
-
 export class RingServer {
   readonly #uio: UioDevice;
   readonly #ring: CommandRing;
-  readonly #disk: VirtualDisk;
-  readonly #writable: WritableDisk | undefined;
+  readonly #requests: DiskRequests;
   readonly #unit: ScsiUnit;
   readonly #shared: Buffer;
   readonly #report: ReportFailure;
   readonly #cdb = Buffer.alloc(CDB_BYTES);
-  /** Commands that are not answered at once. */
-  #underWay = 0;
   /** There are answers that the kernel has not been told of. */
   #answered = false;
   #stopped = false;
-  #idle: Promise<void> | undefined;
-  #onIdle: (() => void) | undefined;
 
   /**
    * @param shared - TRANSFER_BYTES_MAX that are used within a tick only.
@@ -67,39 +61,40 @@ export class RingServer {
   ) {
     this.#uio = uio;
     this.#ring = new CommandRing(uio.ring);
-    this.#disk = disk;
-    this.#writable = isWritable(disk) ? disk : undefined;
+    this.#requests = new DiskRequests(disk, report);
     const blocks = disk.sizeBytes / BLOCK_BYTES;
-    this.#unit = { blocks, writable: this.#writable !== undefined, serial };
+    this.#unit = { blocks, writable: this.#requests.writable !== undefined, serial };
     this.#shared = shared;
     this.#report = report;
   }
 
   /** Takes what is in the ring. @param failure - An errno: there is no device any more. */
   wake(failure = 0): void {
-    if (failure !== 0) this.#stopped = true;
-    try {
+    if (failure !== 0) void this.stop();
+    this.#whileSound(() => {
       for (let turn = 0; turn < TURNS_MAX && !this.#stopped; turn++) {
         while (this.#ring.next()) this.#answer();
         if (!this.#answered) return;
         this.#kick();
       }
-    } catch (error) {
-      if (!(error instanceof ObdError)) throw error;
-      // The kernel's ring makes no sense: nothing of it can be answered.
-      this.#stopped = true;
-      this.#report(error, 0, 0);
-    }
+    });
   }
 
   /** Takes no more commands. Resolves when the disk is not used any more: what was taken is answered, or failed. Idempotent. */
   async stop(): Promise<void> {
     this.#stopped = true;
-    if (this.#underWay === 0) return;
-    this.#idle ??= new Promise<void>((resolve) => {
-      this.#onIdle = resolve;
-    });
-    await this.#idle;
+    await this.#requests.stop();
+  }
+
+  /** Stops serving when the kernel's ring makes no sense: none of it can be answered then. */
+  #whileSound(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      if (!(error instanceof ObdError)) throw error;
+      void this.stop();
+      this.#report(error, 0, 0);
+    }
   }
 
   #kick(): void {
@@ -165,27 +160,19 @@ export class RingServer {
     const offset = first * BLOCK_BYTES;
     const length = count * BLOCK_BYTES;
     const { bytes, iovecsAt, iovecCount } = this.#ring;
-    let local = false;
-    try {
-      local = this.#disk.readLocal(this.#shared.subarray(0, length), offset);
-    } catch {
-      // It may be damage that a better copy mends: readFully() finds out, and throws it if not.
-    }
-    if (local) {
+    if (this.#requests.tryRead(this.#shared.subarray(0, length), offset)) {
       const whole = this.#uio.scatter(bytes, iovecsAt, iovecCount, this.#shared, 0, length);
       this.#complete(id, whole ? Senses.None : Senses.InvalidField);
       return;
     }
     const iovecs = this.#ring.copyIovecs();
     const target = Buffer.allocUnsafeSlow(length);
-    const load = async () => {
-      await readFully(this.#disk, target, offset);
-      if (!this.#uio.scatter(iovecs, 0, iovecCount, target, 0, length)) {
-        const message = `Cannot answer a read of ${length} bytes: the command has room for less`;
-        throw new ObdError(ErrorCodes.InvalidArgument, message, { offset, length });
-      }
-    };
-    this.#later(id, offset, length, load, () => Senses.ReadFailed);
+    this.#requests.read(target, offset, (errno) => {
+      const isRead = errno === 0;
+      const isWhole = isRead && this.#uio.scatter(iovecs, 0, iovecCount, target, 0, length);
+      const failure = isRead ? Senses.InvalidField : Senses.ReadFailed;
+      this.#finish(id, isWhole ? Senses.None : failure);
+    });
   }
 
   #dataIn(): Sense {
@@ -206,15 +193,15 @@ export class RingServer {
   }
 
   #change(id: number, cdb: Buffer): void {
-    const disk = this.#writable;
+    const isReadOnly = this.#requests.writable === undefined;
     const sync = cdb[0] === Opcodes.SynchronizeCache10 || cdb[0] === Opcodes.SynchronizeCache16;
-    if (disk === undefined) this.#complete(id, sync ? Senses.None : Senses.WriteProtected);
-    else if (sync) this.#later(id, 0, 0, () => disk.flush());
-    else if (cdb[0] === Opcodes.Unmap) this.#unmap(id, disk);
-    else this.#write(id, disk, cdb[0] === Opcodes.WriteSame10 || cdb[0] === Opcodes.WriteSame16);
+    if (isReadOnly) this.#complete(id, sync ? Senses.None : Senses.WriteProtected);
+    else if (sync) this.#requests.flush(this.#answering(id));
+    else if (cdb[0] === Opcodes.Unmap) this.#unmap(id);
+    else this.#write(id, cdb[0] === Opcodes.WriteSame10 || cdb[0] === Opcodes.WriteSame16);
   }
 
-  #write(id: number, disk: WritableDisk, same: boolean): void {
+  #write(id: number, same: boolean): void {
     const cdb = this.#cdb;
     const first = blockOf(cdb);
     const count = blockCountOf(cdb);
@@ -230,20 +217,19 @@ export class RingServer {
     const zeroes = same && cdb[0] === Opcodes.WriteSame16 && (flags & NO_DATA) !== 0;
     const data = zeroes ? Buffer.alloc(BLOCK_BYTES) : this.#gather(same ? BLOCK_BYTES : length);
     if (data === undefined) this.#complete(id, Senses.InvalidField);
-    else if (same) {
-      this.#later(id, offset, length, () =>
-        writeSame(disk, data, offset, length, (flags & MAY_UNMAP) !== 0),
-      );
-    } else {
+    else if (!same) {
       const fua = cdb[0] !== Opcodes.Write6 && (flags & FUA) !== 0;
-      this.#later(id, offset, length, async () => {
-        await disk.write(data, offset);
-        if (fua) await disk.flush();
-      });
+      this.#requests.write(data, offset, fua, this.#answering(id));
+    } else if (data.every((byte) => byte === 0)) {
+      const mayUnmap = (flags & MAY_UNMAP) !== 0;
+      this.#requests.zero(offset, length, mayUnmap, false, this.#answering(id));
+    } else {
+      const work = (disk: WritableDisk) => writeRepeatedly(disk, data, offset, length);
+      this.#requests.change('write', offset, length, work, this.#answering(id));
     }
   }
 
-  #unmap(id: number, disk: WritableDisk): void {
+  #unmap(id: number): void {
     const list = this.#gather(this.#cdb.readUInt16BE(7));
     const ranges = list === undefined ? Senses.InvalidField : unmapRanges(this.#unit, list);
     if (typeof ranges === 'number') {
@@ -251,11 +237,13 @@ export class RingServer {
       return;
     }
     const offset = (ranges[0]?.first ?? 0) * BLOCK_BYTES;
-    this.#later(id, offset, (ranges[0]?.count ?? 0) * BLOCK_BYTES, async () => {
+    const length = (ranges[0]?.count ?? 0) * BLOCK_BYTES;
+    const work = async (disk: WritableDisk): Promise<void> => {
       for (const { first, count } of ranges) {
         await disk.zero(first * BLOCK_BYTES, count * BLOCK_BYTES, true);
       }
-    });
+    };
+    this.#requests.change('zero', offset, length, work, this.#answering(id));
   }
 
   /** Data that came with the command, to be kept; undefined if it brought less. */
@@ -269,52 +257,31 @@ export class RingServer {
     return first + count > this.#unit.blocks ? Senses.OutOfRange : Senses.None;
   }
 
-  /** Answers when `work` is done. */
-  #later(
-    id: number,
-    offset: number,
-    length: number,
-    work: () => Promise<void>,
-    senseOf: (error: unknown) => Sense = changeSense,
-  ): void {
-    this.#underWay++;
-    work()
-      .then(
-        () => Senses.None,
-        (error: unknown) => {
-          this.#report(error, offset, length);
-          return senseOf(error);
-        },
-      )
-      .then((sense) => this.#finish(id, sense))
-      .catch((error: unknown) => this.#report(error, offset, length));
+  /** Answers a change when it is done. */
+  #answering(id: number): OnDone {
+    return (errno) => {
+      const failure = errno === constants.errno.ENOSPC ? Senses.NoSpace : Senses.WriteFailed;
+      this.#finish(id, errno === 0 ? Senses.None : failure);
+    };
   }
 
+  /** Answers a command that was in flight. */
   #finish(id: number, sense: Sense): void {
-    this.#underWay--;
-    if (this.#underWay === 0) this.#onIdle?.();
-    // Whoever serves the device next may succeed: it is given what has no answer.
+    // The next server of the device may succeed: the kernel repeats what has no answer.
     if (this.#stopped && sense !== Senses.None) return;
-    this.#complete(id, sense);
-    this.#kick();
+    this.#whileSound(() => {
+      this.#complete(id, sense);
+      this.#kick();
+    });
   }
 }
 
-function changeSense(error: unknown): Sense {
-  return hasCode(error, ErrorCodes.NoSpace) ? Senses.NoSpace : Senses.WriteFailed;
-}
-
-async function writeSame(
+async function writeRepeatedly(
   disk: WritableDisk,
   block: Buffer,
   offset: number,
   length: number,
-  mayUnmap: boolean,
 ): Promise<void> {
-  if (block.every((byte) => byte === 0)) {
-    await disk.zero(offset, length, mayUnmap);
-    return;
-  }
   const blocks = Buffer.alloc(Math.min(length, TRANSFER_BYTES_MAX), block);
   for (let at = 0; at < length; at += blocks.length) {
     await disk.write(blocks.subarray(0, Math.min(blocks.length, length - at)), offset + at);

@@ -22,8 +22,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 import { readFully } from '../../io/random-access-file.js';
-import { daemonKey, TakenIds } from '../device-ids.js';
+import { DeviceIdLocks } from '../device-id-locks.js';
+import { daemonKey } from '../device-ids.js';
 import { claimDevice, type WithoutReads } from '../device-users.js';
+import { ServedDevice } from '../served-device.js';
 import {
   type AttachedDevice,
   absenceSeconds,
@@ -65,10 +67,11 @@ const POLL_MS = 20;
 
 export class TcmuTransport implements Transport {
   readonly name = 'tcmu';
+  readonly capabilities = { write: true, discard: true, resize: false };
   readonly #directory: string;
   readonly #settings: TransportSettings;
   readonly #shared = Buffer.allocUnsafeSlow(TRANSFER_BYTES_MAX);
-  readonly #taken = new TakenIds();
+  readonly #ids = new DeviceIdLocks();
 
   /** @param directory - Names this daemon's devices; made when it is first needed, and stays empty. */
   constructor(directory: string, settings: TransportSettings = {}) {
@@ -81,7 +84,7 @@ export class TcmuTransport implements Transport {
   }
 
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
-    return await this.#taken.keep(id, 'attach', async () => {
+    return await this.#ids.acquire(id, 'attach', async () => {
       const names = await this.#namesFor(id, 'attach');
       if (disk.sizeBytes % BLOCK_BYTES !== 0 || disk.sizeBytes === 0) {
         throw new ObdError(
@@ -99,7 +102,7 @@ export class TcmuTransport implements Transport {
         const address = (await scsiAddressOf(names)) ?? 'unknown';
         const path = await waitForDisk(address);
         await setCommandTimeout(address, absenceSeconds(this.#settings));
-        return new TcmuDevice(names, path, disk, serving, () => this.#taken.giveBack(id));
+        return this.#deviceOf(id, names, path, disk, serving);
       } catch (error) {
         // Why the attach failed matters more. survivors() finds a device that cannot be removed.
         await abandon(names, serving).catch(() => {});
@@ -112,7 +115,7 @@ export class TcmuTransport implements Transport {
     const instance = await daemonKey(this.#directory);
     const found: Survivor[] = [];
     for (const id of await listTargets(instance)) {
-      if (this.#taken.has(id)) continue;
+      if (this.#ids.has(id)) continue;
       found.push({ id, path: await nodeOf(targetNames(instance, id)) });
     }
     await removeEmptyHba(targetNames(instance, ''));
@@ -120,7 +123,7 @@ export class TcmuTransport implements Transport {
   }
 
   async resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
-    return await this.#taken.keep(id, 'resume', async () => {
+    return await this.#ids.acquire(id, 'resume', async () => {
       const names = await this.#namesFor(id, 'resume');
       const path = await nodeOf(names);
       if (path === undefined) {
@@ -145,12 +148,12 @@ export class TcmuTransport implements Transport {
         await serving.end();
         throw error;
       }
-      return new TcmuDevice(names, path, disk, serving, () => this.#taken.giveBack(id));
+      return this.#deviceOf(id, names, path, disk, serving);
     });
   }
 
   async clear(id: string): Promise<void> {
-    await this.#taken.borrow(id, 'clear', async () => {
+    await this.#ids.withLock(id, 'clear', async () => {
       const names = await this.#namesFor(id, 'clear');
       if (await isMade(names)) await clear(names);
     });
@@ -164,6 +167,34 @@ export class TcmuTransport implements Transport {
       throw new ObdError(ErrorCodes.Host, message);
     }
     return targetNames(await daemonKey(this.#directory), id);
+  }
+
+  #deviceOf(
+    id: string,
+    names: TargetNames,
+    path: string,
+    disk: VirtualDisk,
+    serving: Serving,
+  ): ServedDevice {
+    const withoutReads: WithoutReads = (work) => withoutLoads(disk, work);
+    return new ServedDevice(id, this.#ids, {
+      path,
+      takeAway: async () => {
+        // Another program may have removed it: then there is nothing to claim, and the node is another disk's.
+        const isThere = (await nodeOf(names)) === path;
+        const claim = isThere ? await claimDevice(path, withoutReads) : undefined;
+        try {
+          await withoutReads(() => removeLink(names));
+        } finally {
+          await claim?.close();
+        }
+      },
+      cleanUp: async () => {
+        await withoutReads(() => serving.end());
+        await removeTarget(names);
+      },
+      stopServing: () => serving.end(),
+    });
   }
 
   async #serve(
@@ -190,7 +221,7 @@ export class TcmuTransport implements Transport {
   }
 }
 
-/** A uio device and who answers its commands. */
+/** A uio device and the server of its commands. */
 class Serving {
   readonly #uio: UioDevice;
   readonly #server: RingServer;
@@ -204,65 +235,6 @@ class Serving {
   async end(): Promise<void> {
     await this.#server.stop();
     this.#uio.close();
-  }
-}
-
-class TcmuDevice implements AttachedDevice {
-  readonly path: string;
-  readonly #names: TargetNames;
-  readonly #disk: VirtualDisk;
-  readonly #serving: Serving;
-  readonly #forget: () => void;
-  #isGone = false;
-  #detaching: Promise<void> | undefined;
-
-  constructor(
-    names: TargetNames,
-    path: string,
-    disk: VirtualDisk,
-    serving: Serving,
-    forget: () => void,
-  ) {
-    this.path = path;
-    this.#names = names;
-    this.#disk = disk;
-    this.#serving = serving;
-    this.#forget = forget;
-  }
-
-  get isGone(): boolean {
-    return this.#isGone;
-  }
-
-  async detach(): Promise<void> {
-    this.#detaching ??= this.#detach().catch((error) => {
-      this.#detaching = undefined;
-      throw error;
-    });
-    await this.#detaching;
-  }
-
-  async release(): Promise<void> {
-    await this.#serving.end();
-    this.#forget();
-  }
-
-  async #detach(): Promise<void> {
-    const withoutReads: WithoutReads = (work) => withoutLoads(this.#disk, work);
-    if (!this.#isGone) {
-      // Another program may have removed it: then there is nothing to claim, and the node is another disk's.
-      const isThere = (await nodeOf(this.#names)) === this.path;
-      const claim = isThere ? await claimDevice(this.path, withoutReads) : undefined;
-      try {
-        await withoutReads(() => removeLink(this.#names));
-        this.#isGone = true;
-      } finally {
-        await claim?.close();
-      }
-    }
-    await withoutReads(() => this.#serving.end());
-    await removeTarget(this.#names);
-    this.#forget();
   }
 }
 

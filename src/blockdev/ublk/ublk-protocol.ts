@@ -148,6 +148,5 @@ export function decodeParameters(bytes: Uint8Array): DeviceParameters {
 /** Answers to a request that failed: -errno. */
 export const Answers = {
   Io: -constants.errno.EIO,
-  NoSpace: -constants.errno.ENOSPC,
   Unsupported: -constants.errno.EOPNOTSUPP,
 } as const;

@@ -8,9 +8,8 @@
  *      and it is reported once.
  *   3. As many requests are in flight as the device has tags, each with at most the device's largest request.
  */
-import { ErrorCodes, hasCode } from '../../errors.js';
-import { readFully } from '../../io/random-access-file.js';
-import { isWritable, type VirtualDisk, type WritableDisk } from '../virtual-disk.js';
+import { DiskRequests, type OnDone, type ReportFailure } from '../disk-requests.js';
+import type { VirtualDisk } from '../virtual-disk.js';
 import { type NativeQueue, ublkAddon } from './ublk-addon.js';
 import { Answers, REQUEST_NO_UNMAP, Requests, SECTOR_BYTES } from './ublk-protocol.js';
 
@@ -18,8 +17,6 @@ import { Answers, REQUEST_NO_UNMAP, Requests, SECTOR_BYTES } from './ublk-protoc
 const COMMIT_BYTES = 256 << 10;
 const READY_COLUMNS = 4;
 const NO_BYTES = new Uint8Array(0);
-
-export type OnFailure = (error: unknown, offset: number, length: number) => void;
 
 /** A request that was not answered in the tick in which it arrived. */
 interface Unanswered {
@@ -29,9 +26,7 @@ interface Unanswered {
 }
 
 export class UblkQueue {
-  #disk: VirtualDisk;
-  #writable: WritableDisk | undefined;
-  #onFailure: OnFailure;
+  #requests: DiskRequests;
   readonly #ioBytesMax: number;
   readonly #native: NativeQueue;
   /** The last view of each tag's memory. */
@@ -44,10 +39,6 @@ export class UblkQueue {
   #isStopped = false;
   /** By tag. */
   readonly #unanswered = new Map<number, Unanswered>();
-  /** Operations that the disk is working on. */
-  #pending = 0;
-  #onIdle: (() => void) | undefined;
-  #idle: Promise<void> | undefined;
 
   /** @throws system errors, of opening `path` or of fetching its requests. */
   constructor(
@@ -55,12 +46,10 @@ export class UblkQueue {
     depth: number,
     ioBytesMax: number,
     disk: VirtualDisk,
-    onFailure: OnFailure,
+    report: ReportFailure,
   ) {
-    this.#disk = disk;
-    this.#writable = isWritable(disk) ? disk : undefined;
+    this.#requests = new DiskRequests(disk, report);
     this.#ioBytesMax = ioBytesMax;
-    this.#onFailure = onFailure;
     this.#views = new Array<Uint8Array>(depth).fill(NO_BYTES);
     this.#native = new ublkAddon.Queue(
       path,
@@ -87,18 +76,12 @@ export class UblkQueue {
       this.#native.leave();
       this.#left = true;
     }
-    if (this.#pending === 0) return;
-    this.#idle ??= new Promise<void>((resolve) => {
-      this.#onIdle = resolve;
-    });
-    await this.#idle;
+    await this.#requests.stop();
   }
 
   /** After leave() has resolved: continues from another disk of the same bytes, with the unanswered requests first. */
-  resume(disk: VirtualDisk, onFailure: OnFailure): void {
-    this.#disk = disk;
-    this.#writable = isWritable(disk) ? disk : undefined;
-    this.#onFailure = onFailure;
+  resume(disk: VirtualDisk, report: ReportFailure): void {
+    this.#requests = new DiskRequests(disk, report);
     this.#goOn();
   }
 
@@ -110,8 +93,6 @@ export class UblkQueue {
 
   #goOn(): void {
     this.#left = false;
-    this.#onIdle = undefined;
-    this.#idle = undefined;
     this.#native.resume();
     const requests = [...this.#unanswered];
     this.#unanswered.clear();
@@ -142,13 +123,12 @@ export class UblkQueue {
       this.#answer(tag, Answers.Io);
     } else if (request === Requests.Read) {
       const target = this.#view(tag, bytes);
-      if (this.#readNow(target, offset)) {
+      if (this.#requests.tryRead(target, offset)) {
         this.#answer(tag, bytes);
         this.#answeredBytes += bytes;
         if (this.#answeredBytes >= COMMIT_BYTES) this.#commit();
       } else {
-        const work = readFully(this.#disk, target, offset);
-        this.#later(tag, { flags, bytes, offset }, bytes, work);
+        this.#requests.read(target, offset, this.#answering(tag, { flags, bytes, offset }, bytes));
       }
     } else {
       this.#change(tag, flags, bytes, offset);
@@ -157,51 +137,33 @@ export class UblkQueue {
 
   #change(tag: number, flags: number, bytes: number, offset: number): void {
     const request = flags & 0xff;
-    const disk = this.#writable;
+    const requests = this.#requests;
     const what = { flags, bytes, offset };
-    if (disk === undefined) {
+    if (requests.writable === undefined) {
       this.#answer(tag, request === Requests.Flush ? 0 : Answers.Unsupported);
     } else if (request === Requests.Write) {
-      this.#later(tag, what, bytes, disk.write(this.#view(tag, bytes), offset));
+      const source = this.#view(tag, bytes);
+      requests.write(source, offset, false, this.#answering(tag, what, bytes));
     } else if (request === Requests.Flush) {
-      this.#later(tag, what, 0, disk.flush());
+      requests.flush(this.#answering(tag, what, 0));
     } else if (request === Requests.Discard || request === Requests.WriteZeroes) {
       const mayUnmap = request === Requests.Discard || (flags & REQUEST_NO_UNMAP) === 0;
-      this.#later(tag, what, 0, disk.zero(offset, bytes, mayUnmap));
+      requests.zero(offset, bytes, mayUnmap, false, this.#answering(tag, what, 0));
     } else {
       this.#answer(tag, Answers.Unsupported);
     }
   }
 
-  #readNow(target: Uint8Array, offset: number): boolean {
-    try {
-      return this.#disk.readLocal(target, offset);
-    } catch {
-      // The damage may be curable by a better copy: readFully() finds out, and throws if not.
-      return false;
-    }
-  }
-
-  /** Answers with `result` when the work is done, or with its error. */
-  #later(tag: number, what: Unanswered, result: number, work: Promise<void>): void {
-    this.#pending++;
+  /** Answers a request when it is done, with `result` or with its error. */
+  #answering(tag: number, what: Unanswered, result: number): OnDone {
     this.#unanswered.set(tag, what);
-    const settle = (answer: number): void => {
-      this.#pending--;
-      if (this.#pending === 0) this.#onIdle?.();
+    return (errno) => {
       // The next server answers it.
       if (this.#left) return;
       this.#unanswered.delete(tag);
       if (this.#answered === 0) queueMicrotask(() => this.#commit());
-      this.#answer(tag, answer);
+      this.#answer(tag, errno === 0 ? result : -errno);
     };
-    work.then(
-      () => settle(result),
-      (error: unknown) => {
-        if (!this.#left) this.#onFailure(error, what.offset, what.bytes);
-        settle(hasCode(error, ErrorCodes.NoSpace) ? Answers.NoSpace : Answers.Io);
-      },
-    );
   }
 
   #view(tag: number, bytes: number): Uint8Array {

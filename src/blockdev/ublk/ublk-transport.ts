@@ -15,8 +15,10 @@ import { readFile } from 'node:fs/promises';
 import { setTimeout } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 import { readFully } from '../../io/random-access-file.js';
-import { checkDeviceId } from '../device-ids.js';
+import { DeviceIdLocks } from '../device-id-locks.js';
 import { claimDevice, type WithoutReads } from '../device-users.js';
+import type { ReportFailure } from '../disk-requests.js';
+import { ServedDevice } from '../served-device.js';
 import type { AttachedDevice, Survivor, Transport, TransportSettings } from '../transport.js';
 import { isWritable, type VirtualDisk, withoutLoads } from '../virtual-disk.js';
 import { UblkControl } from './ublk-control.js';
@@ -29,7 +31,7 @@ import {
   SECTOR_BYTES,
   States,
 } from './ublk-protocol.js';
-import { type OnFailure, UblkQueue } from './ublk-queue.js';
+import { UblkQueue } from './ublk-queue.js';
 
 const PROBE_BYTES = 4096;
 /** Requests in flight: enough for a container's processes, and twice fio's usual depth. */
@@ -48,8 +50,10 @@ const released = new Map<number, UblkQueue>();
 
 export class UblkTransport implements Transport {
   readonly name = 'ublk';
+  readonly capabilities = { write: true, discard: true, resize: false };
   readonly #devices: UblkDevices;
   readonly #settings: TransportSettings;
+  readonly #ids = new DeviceIdLocks();
 
   /** @param directory - For this transport alone; made when it is first needed. */
   constructor(directory: string, settings: TransportSettings = {}) {
@@ -75,7 +79,10 @@ export class UblkTransport implements Transport {
   }
 
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
-    checkDeviceId(id, 'attach');
+    return await this.#ids.acquire(id, 'attach', () => this.#attach(id, disk));
+  }
+
+  async #attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
     const control = await openControl();
     const parameters = parametersOf(disk, IO_BYTES_MAX);
     await readFully(disk, Buffer.alloc(Math.min(PROBE_BYTES, disk.sizeBytes)), 0);
@@ -97,7 +104,7 @@ export class UblkTransport implements Transport {
       await control.setParameters(deviceId, parameters);
       queue = this.#serve(id, added, disk);
       await control.start(deviceId);
-      return new UblkDevice(id, deviceId, disk, queue, control, this.#devices);
+      return this.#deviceOf(id, deviceId, disk, queue, control);
     } catch (error) {
       // Why the attach failed matters more; a device that cannot be removed keeps its file, and is an orphan.
       await queue?.close();
@@ -112,6 +119,7 @@ export class UblkTransport implements Transport {
     const devices = await this.#devices.list(await openControl());
     const survivors: Survivor[] = [];
     for (const id of ids) {
+      if (this.#ids.has(id)) continue;
       const info = devices.get(id);
       if (
         info !== undefined &&
@@ -126,6 +134,10 @@ export class UblkTransport implements Transport {
   }
 
   async resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
+    return await this.#ids.acquire(id, 'resume', () => this.#resume(id, disk));
+  }
+
+  async #resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
     const control = await openControl();
     const found = (await this.#devices.list(control)).get(id);
     if (!isWhole(found)) {
@@ -144,7 +156,7 @@ export class UblkTransport implements Transport {
     if (own !== undefined) {
       released.delete(deviceId);
       own.resume(disk, this.#reporter(id));
-      return new UblkDevice(id, deviceId, disk, own, control, this.#devices);
+      return this.#deviceOf(id, deviceId, disk, own, control);
     }
     await startRecovery(control, id, deviceId);
     const queue = this.#serve(id, found, disk);
@@ -154,10 +166,14 @@ export class UblkTransport implements Transport {
       await queue.close();
       throw error;
     }
-    return new UblkDevice(id, deviceId, disk, queue, control, this.#devices);
+    return this.#deviceOf(id, deviceId, disk, queue, control);
   }
 
   async clear(id: string): Promise<void> {
+    await this.#ids.withLock(id, 'clear', () => this.#clear(id));
+  }
+
+  async #clear(id: string): Promise<void> {
     if (!(await this.#devices.has(id))) return;
     const control = await openControl();
     const info = (await this.#devices.list(control)).get(id);
@@ -175,8 +191,31 @@ export class UblkTransport implements Transport {
     await remove(control, this.#devices, id, info?.deviceId);
   }
 
-  #reporter(id: string): OnFailure {
+  #reporter(id: string): ReportFailure {
     return (error, offset, length) => this.#settings.onReadError?.({ id, offset, length, error });
+  }
+
+  #deviceOf(
+    id: string,
+    deviceId: number,
+    disk: VirtualDisk,
+    queue: UblkQueue,
+    control: UblkControl,
+  ): ServedDevice {
+    const withoutReads: WithoutReads = (work) => withoutLoads(disk, work);
+    return new ServedDevice(id, this.#ids, {
+      path: blockPath(deviceId),
+      takeAway: () => stopUnused(deviceId, () => control.stop(deviceId), withoutReads),
+      cleanUp: async () => {
+        await withoutReads(() => queue.close());
+        await remove(control, this.#devices, id, deviceId);
+      },
+      stopServing: async () => {
+        await queue.leave();
+        released.set(deviceId, queue);
+      },
+      isTakenAway: () => queue.isStopped,
+    });
   }
 
   #serve(id: string, info: DeviceInfo, disk: VirtualDisk): UblkQueue {
@@ -187,67 +226,6 @@ export class UblkTransport implements Transport {
       const message = `Cannot serve "${path}": ${messageOf(cause)}`;
       throw new ObdError(ErrorCodes.Io, message, { path }, cause);
     }
-  }
-}
-
-class UblkDevice implements AttachedDevice {
-  readonly path: string;
-  readonly #id: string;
-  readonly #deviceId: number;
-  readonly #disk: VirtualDisk;
-  readonly #queue: UblkQueue;
-  readonly #control: UblkControl;
-  readonly #devices: UblkDevices;
-  #released = false;
-  #stopped = false;
-  #detaching: Promise<void> | undefined;
-
-  constructor(
-    id: string,
-    deviceId: number,
-    disk: VirtualDisk,
-    queue: UblkQueue,
-    control: UblkControl,
-    devices: UblkDevices,
-  ) {
-    this.path = blockPath(deviceId);
-    this.#id = id;
-    this.#deviceId = deviceId;
-    this.#disk = disk;
-    this.#queue = queue;
-    this.#control = control;
-    this.#devices = devices;
-  }
-
-  /** Stopped by detach(), or by another program. */
-  get isGone(): boolean {
-    return this.#stopped || this.#queue.isStopped;
-  }
-
-  async detach(): Promise<void> {
-    this.#detaching ??= this.#detach().finally(() => {
-      this.#detaching = undefined;
-    });
-    await this.#detaching;
-  }
-
-  async #detach(): Promise<void> {
-    if (this.#released) return;
-    if (!this.isGone) {
-      const stop = () => this.#control.stop(this.#deviceId);
-      await stopUnused(this.#deviceId, stop, (work) => withoutLoads(this.#disk, work));
-    }
-    this.#stopped = true;
-    await withoutLoads(this.#disk, () => this.#queue.close());
-    await remove(this.#control, this.#devices, this.#id, this.#deviceId);
-    this.#released = true;
-  }
-
-  async release(): Promise<void> {
-    if (this.#released) return;
-    this.#released = true;
-    await this.#queue.leave();
-    released.set(this.#deviceId, this.#queue);
   }
 }
 
