@@ -1,6 +1,6 @@
 /**
- * Goal: every rule of the table in docs/convert.md, on a real ext4 file system that e2fsck finds clean
- * afterwards; and a layer that tries to get out of the root, or contradicts itself, is refused.
+ * Goal: every rule of the table in docs/convert.md, on a real ext4 file system that e2fsck finds clean afterwards; a
+ * layer that tries to leave the root, or contradicts itself, is refused.
  * Method: layers of test/support/tar-builder.ts, applied and read back through the file system.
  */
 import assert from 'node:assert/strict';
@@ -98,7 +98,7 @@ class Image {
     );
   }
 
-  /** Nothing is left for e2fsck to mend. */
+  /** e2fsck finds no errors to repair. */
   check(): void {
     this.fs.flush();
     const bytes = Buffer.alloc(DISK_BYTES);
@@ -181,7 +181,7 @@ test('sparse files keep their holes', async () => {
   image.check();
 });
 
-test('a whiteout removes what is below, whatever it is, and spares its own layer', async () => {
+test('a whiteout removes any entry of lower layers and spares its own layer', async () => {
   const image = new Image();
   await image.apply(
     file('gone'),
@@ -203,7 +203,7 @@ test('a whiteout removes what is below, whatever it is, and spares its own layer
     file('.wh.nothing', ''),
     file('none/.wh.nothing', ''),
     file('lower/.wh.x', ''),
-    // Before and after what this layer unpacks under the same name.
+    // Before and after the members that this layer unpacks under the same name.
     file('.wh.kept', ''),
     file('kept/new'),
     file('late/new'),
@@ -221,7 +221,7 @@ test('a whiteout removes what is below, whatever it is, and spares its own layer
   image.check();
 });
 
-test('an opaque directory shows its own layer only, wherever the marker stands', async () => {
+test('an opaque directory shows its own layer only, for any position of the marker', async () => {
   const image = new Image();
   const lower = [dir('d'), file('d/old'), dir('d/sub'), file('d/sub/old'), dir('d/gone')];
   await image.apply(...lower, file('d/gone/x'), file('old'));
@@ -246,7 +246,7 @@ test('an opaque directory shows its own layer only, wherever the marker stands',
   image.check();
 });
 
-test('names that no whiteout can mean are refused, and those of aufs mean nothing', async () => {
+test('impossible names of whiteouts are refused, and those of aufs ignored', async () => {
   for (const name of ['.wh.', '.wh..', '.wh...', 'd/.wh...']) {
     const image = new Image();
     await image.apply(dir('d'));
@@ -338,7 +338,7 @@ test('hard links before their target, through each other, and across layers', as
   image.check();
 });
 
-test('hard links that cannot be are refused', async () => {
+test('impossible hard links are refused', async () => {
   for (const members of [
     [hardlink('l', 'never')],
     [hardlink('l', 'l')],
@@ -351,7 +351,7 @@ test('hard links that cannot be are refused', async () => {
   }
 });
 
-test('no name leads out of the root', async () => {
+test('no name leads outside the root', async () => {
   for (const name of ['../x', 'a/../../x', '..', '/..', './../x', 'a/b/../../../x']) {
     await assert.rejects(new Image().apply(file(name)), CORRUPT, name);
   }
@@ -407,7 +407,7 @@ test('parents that are files, and links in circles, are refused', async () => {
   await assert.rejects(new Image().apply(...circle, file('a/x')), CORRUPT);
 });
 
-test('parents that nothing describes are plain, and as old as what needs them', async () => {
+test('undescribed parents get default attributes and the time of their first entry', async () => {
   const image = new Image();
   await image.apply({ ...file('a/b/f'), mtime: 1234, uid: 5 });
   const { mode, uid, gid, mtime } = image.stat('a/b');
@@ -415,7 +415,7 @@ test('parents that nothing describes are plain, and as old as what needs them', 
   image.check();
 });
 
-test('sockets, labels and foreign xattrs are left out with a warning, unknown types refused', async () => {
+test('sockets, labels and foreign xattrs are skipped with a warning, unknown types refused', async () => {
   const image = new Image();
   await image.apply(
     { name: 'sock', mode: 0o140755 },
@@ -440,7 +440,7 @@ test('warnings are bounded', async () => {
   assert.match(image.warnings.at(-1) ?? '', /80 more/);
 });
 
-test('what ext4 or Linux cannot hold is refused, times are clamped', async () => {
+test('refuses values that ext4 or Linux cannot store, and clamps times', async () => {
   await assert.rejects(new Image().apply(file('x'.repeat(256))), UNSUPPORTED);
   await assert.rejects(new Image().apply(symlink('s', 'x'.repeat(4096))), UNSUPPORTED);
   await assert.rejects(new Image().apply(symlink('s', '')), CORRUPT);

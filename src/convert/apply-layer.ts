@@ -1,19 +1,19 @@
 /**
  * Unpacks one OCI layer onto the file system of the layers below it, as root on Linux would.
  *
- * The rules are the OCI image spec's ("Applying Changesets") and, where it is silent, what containerd and
- * umoci do; docs/convert.md has them as a table, with every departure and its reason. In short:
+ * The rules are the OCI image spec's ("Applying Changesets"). Where it is silent, they follow containerd and umoci;
+ * docs/convert.md has them as a table, with every departure and its reason. In short:
  *
- *   - A member replaces what has its name, except that a directory over a directory only takes on the
+ *   - A member replaces the node that has its name, except that a directory over a directory only takes on the
  *     new attributes. Parents that no layer describes are made, mode 0755, owned by root.
- *   - `.wh.NAME` removes NAME, `.wh..wh..opq` empties its directory; both spare what this layer itself
- *     has unpacked, whether before or after them in the archive.
+ *   - `.wh.NAME` removes NAME, `.wh..wh..opq` empties its directory; both spare the members of this layer itself,
+ *     before or after them in the archive.
  *   - No member can name, link to or write to anything outside the root (layer-path.ts).
- *   - Times of directories are those of their own members: making or removing children changes nothing,
- *     because the file system below has no clock. So there is nothing to set again at the end.
+ *   - Times of directories are those of their own members: making or removing children changes none of them, because the
+ *     file system below has no clock. So no time must be set again at the end.
  *
- * Memory: one piece of file content, and the names this layer unpacks. On an error the file system is
- * half-way and must be thrown away.
+ * Memory: one piece of file content, and the names this layer unpacks. After an error the file system is incomplete and
+ * must be thrown away.
  */
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { Ext4FileSystem, NodeSpec } from '../ext4/ext4-file-system.js';
@@ -24,7 +24,7 @@ import { HardLinks } from './hard-links.js';
 import { type ResolvedDirectory, ROOT_INODE, ScopedTree, splitName } from './layer-path.js';
 import { UnpackedNames } from './unpacked-names.js';
 
-/** One page of a terminal. What is dropped from one layer is dropped for one or two reasons. */
+/** One page of a terminal. Warnings of one layer usually have one or two reasons. */
 const WARNINGS_MAX = 20;
 /** PATH_MAX less its NUL: what symlink(2) takes. */
 const LINK_BYTES_MAX = 4095;
@@ -36,9 +36,12 @@ const S_IFMT = 0o170000;
 const S_IFSOCK = 0o140000;
 
 export interface ApplyOptions {
-  /** What to call the layer in a message. */
+  /** The layer's name in messages. */
   readonly label: string;
-  /** Hears of what is left out, at most {@link WARNINGS_MAX} times and a last one saying how many more. */
+  /**
+   * Called for each member that is left out, at most {@link WARNINGS_MAX} times and once more with the number of
+   * others.
+   */
   readonly warn: (message: string) => void;
   readonly signal?: AbortSignal;
 }
@@ -46,9 +49,9 @@ export interface ApplyOptions {
 /**
  * Applies every member of `tar` to `fs`, and flushes neither.
  *
- * @throws {ObdError} `Corrupt` for a layer that contradicts itself or tries to escape, `Unsupported` for
- *   what ext4 or this converter has no room for, both naming layer, member and offset; and what the
- *   reader and the file system throw.
+ * @throws {ObdError} `Corrupt` for a layer that contradicts itself or tries to leave the root, `Unsupported` for
+ *   members that ext4 or this converter cannot represent, both naming layer, member and offset; errors of the reader
+ *   and the file system.
  */
 export async function applyLayer(
   fs: Ext4FileSystem,
@@ -86,11 +89,11 @@ class Application {
     this.#tree = new ScopedTree(fs);
     this.#unpacked = new UnpackedNames(fs);
     this.#links = new HardLinks(fs, this.#unpacked);
-    // Every ext4 root has it, and e2fsck misses it where it is not: no whiteout removes it.
+    // Every ext4 root has it, and e2fsck reports it if it is missing: no whiteout removes it.
     this.#unpacked.add({ inode: ROOT_INODE, steps: [] }, LOST_AND_FOUND);
   }
 
-  /** Everything but the content; returns the inode that wants it. */
+  /** Creates the node without its content; returns the inode that needs content. */
   apply(entry: TarEntry): number | undefined {
     return this.at(entry.offset, entry.name, () => this.#apply(entry));
   }
@@ -104,7 +107,7 @@ class Application {
     }
   }
 
-  /** Runs `call`; an error it throws says where in the layer it was. */
+  /** Runs `call`, and adds the place in the layer to its errors. */
   at<T>(offset: number | undefined, name: Uint8Array | undefined, call: () => T): T {
     try {
       return call();
@@ -114,7 +117,7 @@ class Application {
       const member = offset === undefined ? '' : ` at ${offset}, ${quoteName(name as Uint8Array)}`;
       const message = `Cannot apply ${label}${member}: ${messageOf(error)}`;
       const where = offset === undefined ? {} : { offset };
-      // An argument that makes no sense came from the layer: nobody typed it.
+      // The invalid argument came from the layer, not from a user.
       const code = error.code === ErrorCodes.InvalidArgument ? ErrorCodes.Corrupt : error.code;
       throw new ObdError(code, message, { ...error.details, ...where, path: label }, error);
     }
@@ -179,7 +182,7 @@ class Application {
 
   #whiteout(parents: readonly Uint8Array[], name: Uint8Array): void {
     const isOpaque = Buffer.compare(name, OPAQUE) === 0;
-    // aufs kept its own files under such names (`.wh..wh.plnk`); to everyone else they mean nothing.
+    // aufs kept its own files under such names (`.wh..wh.plnk`); other programs ignore them.
     if (!isOpaque && startsWith(name, WHITEOUT_META)) return;
     const hidden = name.subarray(WHITEOUT.length);
     if (hidden.length === 0 || /^\.{1,2}$/.test(Buffer.from(hidden).toString('latin1'))) {
@@ -195,7 +198,7 @@ class Application {
     this.#unpacked.emptyOlder(directory.inode);
   }
 
-  /** What no image loses anything by: sockets, which only their listener gives a meaning, and labels. */
+  /** Members that an image does not need: sockets, which only work with their listener, and labels. */
   #isSkipped(entry: TarEntry): boolean {
     if (entry.kind === 'file' && (entry.mode & S_IFMT) === S_IFSOCK) {
       this.#warn(entry, 'a socket, left out');

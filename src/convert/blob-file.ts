@@ -1,8 +1,8 @@
 /**
  * A layer blob being written to the work directory, and its digest.
  *
- * The last thing the writers do is go back and make their headers final, so the digest cannot be taken
- * on the way: it is a second pass over the finished file, which the page cache still holds.
+ * The writers finally go back and complete their headers, so the digest takes a second pass over the finished file,
+ * which the page cache still holds.
  */
 import { createHash } from 'node:crypto';
 import { closeSync, createReadStream, openSync, writeSync } from 'node:fs';

@@ -1,6 +1,6 @@
 /**
- * Goal: a change set reads as the layers below with the writes on top, and what it commits gives exactly
- * that disk when stacked, storing nothing that is already so.
+ * Goal: a change set reads as the layers below with the writes on top; its commit, stacked on them, gives exactly that
+ * disk and stores no block that is the same below.
  * Method: random reads, writes and discards against plain buffers; commits replayed onto the buffer below.
  */
 import assert from 'node:assert/strict';
@@ -93,7 +93,8 @@ test('agrees with a buffer, and stores only what differs', () => {
           model.fill(fill, offset, offset + length);
         } else {
           changes.discard(offset, length);
-          // Unspecified until written: take what is there, but only of whole blocks inside the range.
+          // Discarded bytes are unspecified until written: take those that are read, but only of whole blocks inside
+          // the range.
           const first = Math.ceil(offset / BLOCK_BYTES) * BLOCK_BYTES;
           const end = Math.floor((offset + length) / BLOCK_BYTES) * BLOCK_BYTES;
           if (end > first) below.copy(model, first, first, end);
@@ -118,7 +119,7 @@ test('agrees with a buffer, and stores only what differs', () => {
   );
 });
 
-test('a disk that grows over a smaller one reads zeroes past its end', () => {
+test('a disk larger than the one below reads zeroes past its end', () => {
   const below = Buffer.alloc(2 * BLOCK_BYTES, 7);
   const changes = new ChangeSet(join(directory, 'c'), SIZE, new BufferDisk(below));
   const seen = Buffer.alloc(4 * BLOCK_BYTES);
@@ -128,7 +129,7 @@ test('a disk that grows over a smaller one reads zeroes past its end', () => {
   changes.close();
 });
 
-test('leaves no file behind, and says what is wrong with the work directory', () => {
+test('leaves no file behind, and reports an unusable work directory', () => {
   new ChangeSet(join(directory, 'c'), SIZE, undefined).close();
   assert.deepEqual(readdirSync(directory), []);
   assert.throws(() => new ChangeSet(join(directory, 'none', 'c'), SIZE, undefined), {
@@ -136,7 +137,7 @@ test('leaves no file behind, and says what is wrong with the work directory', ()
   });
 });
 
-test('a range outside the disk is a bug of the caller', () => {
+test('asserts that ranges are inside the disk', () => {
   const changes = new ChangeSet(join(directory, 'c'), SIZE, undefined);
   assert.throws(() => changes.write(Buffer.alloc(1024), SIZE - 512), RangeError);
   assert.throws(() => changes.read(Buffer.alloc(1), -1), RangeError);

@@ -1,27 +1,27 @@
 /**
- * What one layer changes on the disk: a writable block device over the layers below it.
+ * The changes of one layer to the disk: a writable block device over the layers below it.
  *
- * Block v of the disk, once written, lives at v * 4096 of a sparse file in the work directory, and its
- * bit is set; everything else is read from below. So memory is one bit per block (2 MiB for 64 GiB),
- * whatever the layer's size, and the disk space is what the layer writes.
+ * Block v of the disk, once written, lives at v * 4096 of a sparse file in the work directory, and its bit is set; all
+ * other blocks are read from below. So memory is one bit per block (2 MiB for 64 GiB) for layers of any size, and the
+ * disk space is the size of the layer's writes.
  *
- * What is stored in the layer at the end, per block of 4096 bytes (commitTo()):
+ * commitTo() stores in the layer, per block of 4096 bytes:
  *
  *   written, and the same as below ........ nothing      (zeroes over a hole are the same)
  *   written, all zeroes, data below ....... a zeroed segment
  *   written otherwise ..................... data
- *   never written, or discarded ........... nothing: what is below may show through, and nobody reads it
+ *   never written, or discarded ........... nothing: lower data may show through, and no file contains it
  */
 import { closeSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs';
 import type { BlockDevice } from '../io/block-device.js';
 import { guarded } from './work-directory.js';
 
 export const BLOCK_BYTES = 4096;
-/** Blocks compared with what is below at a time. */
+/** Blocks that are compared with the layers below at a time. */
 const RUN_BLOCKS = 64;
 const ZEROES = Buffer.alloc(BLOCK_BYTES);
 
-/** The disk that the layers below add up to; all of it on this machine. A LayerStack is one. */
+/** The stacked disk of the layers below; all of it on this machine. A LayerStack is one. */
 export interface DiskBelow {
   readonly sizeBytes: number;
   readLocal(target: Uint8Array, offset: number): boolean;
@@ -29,7 +29,7 @@ export interface DiskBelow {
   extentAt(offset: number, length: number): number;
 }
 
-/** Takes what changed, in ascending order. A CommittedLayerWriter is one. */
+/** Takes the changes, in ascending order. A CommittedLayerWriter is one. */
 export interface SegmentSink {
   write(offset: number, bytes: Uint8Array): void;
   writeZeroes(offset: number, length: number): void;
@@ -43,7 +43,7 @@ export class ChangeSet implements BlockDevice {
   #fd: number | undefined;
 
   /**
-   * @param path - The sparse file; it is created, and unlinked at once, so that it goes with the process.
+   * @param path - The sparse file; it is created, and unlinked at once, so that it ends with the process.
    * @param sizeBytes - Of the disk; at least that of the one below.
    * @throws {ObdError} `Io`, `NoSpace`.
    */
@@ -88,7 +88,7 @@ export class ChangeSet implements BlockDevice {
     }
   }
 
-  /** Forgets whole blocks. What they read as until written again is unspecified. */
+  /** Discards whole blocks. Their content is unspecified until they are written again. */
   discard(offset: number, length: number): void {
     const end = this.#checkedEnd(offset, length);
     const first = Math.ceil(offset / BLOCK_BYTES);
@@ -102,7 +102,7 @@ export class ChangeSet implements BlockDevice {
     }
   }
 
-  /** Hands every change to `sink`, ascending; yields now and then, so that the caller can breathe. */
+  /** Passes every change to `sink`, ascending; yields now and then, so that the event loop can run. */
   *commitTo(sink: SegmentSink): Generator<void> {
     const own = Buffer.alloc(RUN_BLOCKS * BLOCK_BYTES);
     const below = Buffer.alloc(RUN_BLOCKS * BLOCK_BYTES);
@@ -127,7 +127,7 @@ export class ChangeSet implements BlockDevice {
     }
   }
 
-  /** Gives the space back. Idempotent. */
+  /** Frees the disk space. Idempotent. */
   close(): void {
     if (this.#fd !== undefined) closeSync(this.#fd);
     this.#fd = undefined;
@@ -137,7 +137,7 @@ export class ChangeSet implements BlockDevice {
     return ((this.#written[block >>> 3] as number) & (1 << (block & 7))) !== 0;
   }
 
-  /** Before part of a block is written, the rest of it must be what it reads as. */
+  /** Before part of a block is written, the rest of the block gets its current content. */
   #bringUp(block: number): void {
     if (this.#isWritten(block)) return;
     const whole = Buffer.alloc(BLOCK_BYTES);
@@ -187,7 +187,7 @@ export class ChangeSet implements BlockDevice {
   }
 }
 
-/** Splits one run of written blocks by what must be stored of them, joining neighbours alike. */
+/** Splits one run of written blocks by the kind of segment that each needs, joining equal neighbours. */
 function emitChanges(sink: SegmentSink, offset: number, own: Buffer, below: Buffer): void {
   let start = 0;
   let kind = kindOf(own, below, 0);

@@ -1,9 +1,9 @@
 /**
- * Converts what a name stands for: the image of one manifest, or an index. From an index, one platform's
- * image becomes a plain image, or all of them a new index.
+ * Converts the image or the index that a name refers to. From an index, one platform's image becomes a plain image, or
+ * all of them a new index.
  *
- * The name in the destination is written last, so whoever resolves it finds a whole image, the old one or
- * the new one.
+ * The name in the destination is written last, so a reader that resolves it finds a whole image, the old one or the new
+ * one.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { ImageDestination, ImageSource } from '../oci/image-store.js';
@@ -21,8 +21,8 @@ export interface Selection {
 }
 
 /**
- * @returns What the name in the destination stands for now.
- * @throws {ObdError} `NotFound` if the platform is not there; as convertManifest().
+ * @returns The manifest or index that the name in the destination now refers to.
+ * @throws {ObdError} `NotFound` if there is no image for the platform; as convertManifest().
  */
 export async function convertImage(
   source: ImageSource,

@@ -1,9 +1,9 @@
 /**
- * Converts the image of one manifest: its layers one by one, then its config. The manifest is the caller's
- * to put, under a tag or into an index. Blobs that the destination has already are not sent again.
+ * Converts the image of one manifest: its layers one by one, then its config. The caller stores the manifest, under a
+ * tag or in an index. Blobs that the destination already has are not sent again.
  *
- * A layer is sent while the next one is converted; no more than one waits. Whichever side fails first
- * stops the other. On an error nothing refers to what was sent, and the work directory is gone.
+ * A layer is sent while the next one is converted; at most one waits. The side that fails first stops the other. After
+ * an error no manifest refers to the sent blobs, and the work directory is removed.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { LayerFormat } from '../layers/layer-format.js';
@@ -33,16 +33,16 @@ import { WorkDirectory } from './work-directory.js';
 
 export interface ConvertOptions {
   readonly format: OutputFormat;
-  /** The kinds of layer that are known: an image of them is not converted again. */
+  /** The known kinds of layer: an image with such layers is not converted again. */
   readonly formats: readonly LayerFormat[];
-  /** A directory of its own is made in it. */
+  /** Each conversion makes its directory in it. */
   readonly workDirectory: string;
   readonly progress: ConversionProgress;
-  /** Its signal must end what source and destination do; it is aborted here when one of them fails. */
+  /** Its signal must end the operations of source and destination; it is aborted here when one of them fails. */
   readonly stop: AbortController;
 }
 
-/** The image of one manifest, and where its layers come from and go. */
+/** The image of one manifest, and the source and destination of its layers. */
 export interface ManifestConversion {
   readonly source: ImageSource;
   readonly destination: ImageDestination;
@@ -51,10 +51,10 @@ export interface ManifestConversion {
 }
 
 /**
- * The config of an image, once it is clear that the image can be converted.
+ * The config of an image, after a check that the image can be converted.
  *
- * @throws {ObdError} `Unsupported` for what is no Linux image, `FailedPrecondition` for one that is
- *   overlaybd already, `Corrupt` if config and manifest disagree; as ImageSource.readBlob().
+ * @throws {ObdError} `Unsupported` for anything but a Linux image, `FailedPrecondition` for one that is overlaybd
+ *   already, `Corrupt` if config and manifest disagree; as ImageSource.readBlob().
  */
 export async function readConvertible(
   source: ImageSource,
@@ -66,7 +66,7 @@ export async function readConvertible(
   const { layers } = manifest;
   const { mediaType } = manifest.config;
   if (mediaType !== OCI_CONFIG && mediaType !== DOCKER_CONFIG) {
-    throw refuse(`it is no container image; its config is "${mediaType}"`);
+    throw refuse(`it is not a container image; its config is "${mediaType}"`);
   }
   const isConverted = ({ mediaType, annotations }: Descriptor) =>
     kindOf(kinds, { mediaType, annotations }) !== undefined;
@@ -89,7 +89,7 @@ export async function readConvertible(
  * Converts and stores layers and config.
  *
  * @returns The bytes of the OCI manifest that describes them.
- * @throws {ObdError} whatever either side or the layers' content gives cause to.
+ * @throws {ObdError} errors of source and destination, and of the layers' content.
  */
 export async function convertManifest(
   conversion: ManifestConversion,
@@ -153,7 +153,7 @@ async function convertLayers(
   } catch (error) {
     stop.abort(error);
     await sending.catch(() => {});
-    // Not `error`: if the other side failed first, this is only how it was told.
+    // Not `error`: if the other side failed first, `error` is only the abort that followed.
     throw stop.signal.reason;
   } finally {
     converter.close();

@@ -1,6 +1,6 @@
 /**
- * Goal: a layer that goes deeper than any path in a container is refused as that, however it gets there; and one that
- * goes as deep as a path can is made and removed again without running out of stack.
+ * Goal: a layer that goes deeper than any path in a container is refused with that reason, by either way of getting
+ * there; one that goes as deep as a path can is made and removed again without running out of stack.
  * Method: layers of one file far down, by its own name and through a link, on a disk with inodes enough.
  */
 import assert from 'node:assert/strict';

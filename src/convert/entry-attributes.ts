@@ -1,9 +1,9 @@
 /**
- * What of a tar member's owner, mode, times and xattrs goes into the file system, and what cannot.
+ * Maps a tar member's owner, mode, times and xattrs to the file system.
  *
- * The rule for xattrs is the kernel's, as if root had unpacked the layer onto ext4: a name outside the
- * namespaces that ext4 has is dropped with a warning (the kernel says ENOTSUP, and every engine goes on),
- * and so is `user.*` on anything but files and directories (EPERM).
+ * The rule for xattrs is the kernel's, as if root had unpacked the layer onto ext4: a name outside the namespaces that
+ * ext4 has is dropped with a warning (the kernel says ENOTSUP, and every engine ignores that), and so is `user.*` on
+ * anything but files and directories (EPERM).
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { Attributes } from '../ext4/ext4-file-system.js';
@@ -14,7 +14,7 @@ const ID_MAX = 0xffff_fffe;
 /** Linux device numbers: 12 bits of major, 20 of minor. */
 const MAJOR_MAX = 0xfff;
 const MINOR_MAX = 0xf_ffff;
-/** What ext4 can hold: 34 bits of seconds, from 1901 to 2446. The kernel clamps as well. */
+/** The range of ext4: 34 bits of seconds, from 1901 to 2446. The kernel clamps as well. */
 const SECONDS_MIN = -(2 ** 31);
 const SECONDS_MAX = 2 ** 34 - 2 ** 31 - 1;
 /** The kernel's form of an ACL: a version, then entries of tag, permissions and id (linux/posix_acl_xattr.h). */
@@ -27,7 +27,7 @@ const ACL_MASK = 0x10;
 const ACL_OTHER = 0x20;
 const NAMESPACES = /^(user|trusted|security)\..|^system\.posix_acl_(access|default)$/s;
 
-/** @throws {ObdError} `Corrupt` for an owner that cannot be. */
+/** @throws {ObdError} `Corrupt` for an impossible owner. */
 export function attributesOf(entry: TarEntry): Attributes {
   for (const id of [entry.uid, entry.gid]) {
     if (id <= ID_MAX) continue;
@@ -35,7 +35,7 @@ export function attributesOf(entry: TarEntry): Attributes {
   }
   const mtime = clamp(entry.mtime);
   return {
-    // Links have no mode of their own; Linux shows 0777 whatever an archive says.
+    // Links have no mode; Linux shows 0777 for any mode in an archive.
     mode: entry.kind === 'symlink' ? 0o777 : modeOf(entry),
     uid: entry.uid,
     gid: entry.gid,
@@ -63,7 +63,7 @@ function modeOf(entry: TarEntry): number {
   return (mode & 0o7000) | (owner << 6) | (group << 3) | other;
 }
 
-/** Directories that no layer describes: root's, open to all, as old as what they were made for. */
+/** Attributes of directories that no layer describes: owned by root, mode 0755, with the time of their first entry. */
 export function parentAttributes(entry: TarEntry): Attributes {
   const mtime = clamp(entry.mtime);
   return { mode: 0o755, uid: 0, gid: 0, mtime, atime: mtime, ctime: mtime };
@@ -77,7 +77,7 @@ export function deviceOf(entry: TarEntry): { readonly major: number; readonly mi
   throw new ObdError(ErrorCodes.Unsupported, found);
 }
 
-/** The xattrs to store; `drop` hears of the others and why. */
+/** Returns the xattrs to store; calls `drop` for the others, with the reason. */
 export function xattrsOf(
   entry: TarEntry,
   drop: (name: string, why: string) => void,

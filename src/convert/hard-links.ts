@@ -1,9 +1,9 @@
 /**
- * Hard links whose target is not settled when they come: not there yet, or there from a lower layer and
- * perhaps about to be replaced by this one. Archives need not list the target first.
+ * Hard links whose target is not final when they come: either it is not there yet, or a lower layer has it and this
+ * layer may still replace it. Archives need not list the target first.
  *
- * settle(), at the end of the layer, goes over them until nothing moves any more, because a link's target
- * may itself be a link that waits. Then a link whose target never came is an error, naming both.
+ * settle(), at the end of the layer, repeats a pass over them until no more can be resolved, because a link's target
+ * may itself be a waiting link. A link whose target is still missing is an error that names both.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { Ext4FileSystem } from '../ext4/ext4-file-system.js';
@@ -19,7 +19,7 @@ interface Waiting {
   readonly name: Uint8Array;
   readonly target: readonly Uint8Array[];
   readonly targetName: Uint8Array;
-  /** The inode of the lower layer that it is a link to for now. */
+  /** The inode of the lower layer that it links to for now. */
   readonly lower: number | undefined;
   readonly offset: number;
 }
@@ -72,11 +72,11 @@ export class HardLinks {
     );
   }
 
-  /** True once there is nothing left to do for this link. */
+  /** Returns true if this link needs no more work. */
   #settleOne(link: Waiting): boolean {
-    // Where its directory went, it went too.
+    // The link was removed together with its directory.
     if (!this.#unpacked.has(link.directory.inode, link.name)) return true;
-    // A later member of the same name has won.
+    // A later member of the same name replaced it.
     if (this.#fs.lookup(link.directory.inode, link.name) !== link.lower) return true;
     const found = this.#find(link.target);
     if (found === undefined || (link.lower !== undefined && !found.unpacked)) return false;

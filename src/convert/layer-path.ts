@@ -1,5 +1,5 @@
 /**
- * From a name in a layer's tar to a directory and a name in the file system being built, never outside it.
+ * Maps a name in a layer's tar to a directory and a name in the file system being built, never outside it.
  *
  * Two steps. splitName() cleans the name as bytes, the way Go's filepath.Clean does: a leading slash,
  * empty components and "." vanish, ".." takes back the component before it; a name that takes back more
@@ -8,7 +8,7 @@
  * ScopedTree then walks the directories. A symlink among them is followed as if the image were already the
  * root (an absolute target starts at the image's root, ".." stops there), which is what containerd
  * (fs.RootPath) and umoci (securejoin) do: `lib -> usr/lib` in one layer and `lib/x` in the next is
- * common. The last component is never followed. Whatever the links say, a walk only ever moves between
+ * common. The last component is never followed. For any links, a walk only moves between
  * directories of this file system.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -16,7 +16,7 @@ import type { Attributes, Ext4FileSystem } from '../ext4/ext4-file-system.js';
 import { quoteName } from '../tar/tar-entry.js';
 
 export const ROOT_INODE = 2;
-/** What ext4, like every Linux file system, can store. */
+/** Limit of ext4 and of every Linux file system. */
 const NAME_BYTES_MAX = 255;
 /** As securejoin has it; the kernel itself gives up after 40. */
 const SYMLINKS_MAX = 255;

@@ -1,4 +1,4 @@
-/** What a conversion tells whoever watches: enough for a bar, a log line or a test, and nothing else. */
+/** Interface through which a conversion reports its progress: enough for a bar, a log line or a test. */
 
 export interface ConversionProgress {
   /** `platform` is undefined for an image that is not part of an index. */
@@ -7,7 +7,7 @@ export interface ConversionProgress {
   bytesRead(bytes: number): void;
   /** A layer is converted and, unless the destination has it already, its blob is being sent. */
   layerConverted(number: number, blob: ConvertedBlob): void;
-  /** Bytes of converted blobs sent since the last call. What is sent again is told again. */
+  /** Bytes of converted blobs sent since the last call. A retry reports its bytes again. */
   bytesSent(bytes: number): void;
   /** `number` counts from 1. `uploaded` is false where the destination had the blob already. */
   layerDone(number: number, blob: ConvertedBlob, uploaded: boolean): void;

@@ -1,7 +1,7 @@
 /**
- * A layer of the source on its way to whoever unpacks it: the blob, checked against its descriptor by the
- * source; decompressed; checked against the config's diff ID. Both digests cover their streams to the last
- * byte, whether or not the one who unpacks read that far.
+ * Passes a layer of the source to an unpacker: the source checks the blob against its descriptor; the blob is
+ * decompressed, and checked against the config's diff ID. Both digests cover their streams to the last byte, even if
+ * the unpacker stops before that.
  */
 import type { ImageSource } from '../oci/image-store.js';
 import type { Descriptor } from '../oci/manifest.js';
@@ -10,16 +10,16 @@ import { VerifiedStream } from './verified-stream.js';
 
 export interface SourceLayer {
   readonly descriptor: Descriptor;
-  /** Of the uncompressed tar. */
+  /** Diff ID: digest of the uncompressed tar. */
   readonly diffId: string;
-  /** Told how many more bytes of the blob were read. */
+  /** Called with the number of further bytes of the blob that were read. */
   readonly onBytes: (bytes: number) => void;
 }
 
 /**
- * Runs `unpack` on the layer's tar and returns its result, once both digests have proved right.
+ * Runs `unpack` on the layer's tar and returns its result after both digests proved right.
  *
- * @throws {ObdError} `Corrupt`, `Unsupported`; what the source and `unpack` throw.
+ * @throws {ObdError} `Corrupt`, `Unsupported`; errors of the source and of `unpack`.
  */
 export async function unpackLayer<T>(
   source: ImageSource,

@@ -1,9 +1,9 @@
 /**
- * The names that the layer being applied has unpacked itself, with all directories above them: what its
- * whiteouts must spare, in whichever order they come.
+ * The names that the current layer has unpacked, with all directories above them: its whiteouts must spare them, in any
+ * order.
  *
- * Kept by directory inode and name, not by path, so that two paths to one directory are one. A directory
- * that is removed takes its names with it, since its inode number may come back as another directory.
+ * Kept by directory inode and name, not by path, so that two paths to one directory are one. A removed directory takes
+ * its names with it, since its inode number may be used again for another directory.
  */
 import type { Ext4FileSystem } from '../ext4/ext4-file-system.js';
 import type { ResolvedDirectory } from './layer-path.js';
@@ -38,7 +38,7 @@ export class UnpackedNames {
     this.#fs.remove(directory, name);
   }
 
-  /** Removes `name` and everything under it, except what this layer has unpacked. */
+  /** Removes `name` and everything under it, except the names that this layer has unpacked. */
   removeOlder(directory: number, name: Uint8Array, inode: number): void {
     if (!this.has(directory, name)) this.remove(directory, name, inode);
     else if (this.#fs.stat(inode).kind === 'directory') this.emptyOlder(inode);

@@ -1,5 +1,5 @@
 /**
- * Goal: nothing that differs from its digest passes as whole, and what a reader leaves is still checked.
+ * Goal: a stream that differs from its digest never passes as whole, and finish() checks the part that a reader left.
  * Method: streams that are right, short, long and altered, read to the end or not.
  */
 import assert from 'node:assert/strict';
@@ -23,7 +23,7 @@ function altered(): Buffer {
   return wrong;
 }
 
-test('what is right passes through', async () => {
+test('passes correct bytes through', async () => {
   const stream = new VerifiedStream(pieces(bytes), promised);
   const parts: Uint8Array[] = [];
   for await (const piece of stream) parts.push(piece);
@@ -31,7 +31,7 @@ test('what is right passes through', async () => {
   assert.ok(Buffer.concat(parts).equals(bytes));
 });
 
-test('what a reader leaves is read by finish()', async () => {
+test('finish() reads the rest that a reader left', async () => {
   const stream = new VerifiedStream(pieces(bytes), promised);
   for await (const _ of stream) break;
   await stream.finish();
@@ -40,7 +40,7 @@ test('what a reader leaves is read by finish()', async () => {
   await assert.rejects(wrong.finish(), CORRUPT);
 });
 
-test('what is short, long or altered is corrupt', async () => {
+test('reports short, long and altered streams as corrupt', async () => {
   for (const wrong of [bytes.subarray(1), Buffer.concat([bytes, bytes]), altered()]) {
     await assert.rejects(new VerifiedStream(pieces(wrong), promised).finish(), CORRUPT);
   }

@@ -1,14 +1,14 @@
 /**
- * A stream that is read to its end and checked against the digest it was promised to have.
+ * Reads a stream to its end and checks it against a digest.
  *
- * Whoever reads may stop early (a tar can end before its stream does): finish() then reads the rest, so
- * that a digest is always of the whole.
+ * A reader may stop early (a tar can end before its stream does): finish() then reads the rest, so that the digest
+ * always covers the whole.
  */
 import { createHash } from 'node:crypto';
 import { ErrorCodes, ObdError } from '../errors.js';
 
 export interface Promised {
-  /** What to call the stream in a message. */
+  /** The stream's name in messages. */
   readonly label: string;
   /** `sha256:...` */
   readonly digest: string;
@@ -30,12 +30,12 @@ export class VerifiedStream implements AsyncIterable<Uint8Array> {
     return { next: () => this.#next() };
   }
 
-  /** @throws {ObdError} `Corrupt` if what came is not what was promised; what the source throws. */
+  /** @throws {ObdError} `Corrupt` if the bytes do not have the digest; errors of the source. */
   async finish(): Promise<void> {
     while ((await this.#next()).done !== true);
   }
 
-  /** Tells the source that no more will be read. */
+  /** Tells the source that no more bytes will be read. */
   async close(): Promise<void> {
     await this.#pieces.return?.();
   }

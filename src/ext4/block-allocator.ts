@@ -1,16 +1,16 @@
 /**
- * Which blocks are free, and which to take next.
+ * Knows which blocks are free, and chooses the next ones.
  *
- * Content is laid down next-fit: behind what was laid down before, from the end of what is used when the
- * file system is opened. So the files of a layer follow each other on the disk in the order of its archive,
- * a file is as contiguous as free space is, and blocks that a layer frees are only taken again once the end
- * of the disk was reached (a layer's blob grows by what it writes, wherever that is).
+ * Content is allocated next-fit: behind the previous content, starting from the end of the used blocks when the file
+ * system is opened. So the files of a layer follow each other on the disk in the order of its archive, a file is as
+ * contiguous as free space is, and blocks that a layer frees are only used again after the end of the disk was reached
+ * (a layer's blob grows with its writes, at any place).
  *
- * Metadata (directories, extent and xattr blocks) would lie between the files as it comes up; it has
- * windows of its own, METADATA_WINDOW_BLOCKS at a time, so that what a mount reads first is together. The
- * rest of the last window stays free when a layer ends; on a disk of mostly holes that costs nothing.
+ * Metadata (directories, extent and xattr blocks) would lie between the files; it is allocated in separate windows of
+ * METADATA_WINDOW_BLOCKS, so that the blocks that a mount reads first are together. The rest of the last window stays
+ * free when a layer ends; on a disk of mostly holes that costs nothing.
  *
- * Bitmaps that were never written (BLOCK_UNINIT) are made when a group is first taken from.
+ * Bitmaps that were never written (BLOCK_UNINIT) are created at the first allocation from their group.
  */
 import type { BlockDevice } from '../io/block-device.js';
 import { clearRun, lastSet, nextClear, nextSet, setRun } from './bitmap.js';
@@ -32,7 +32,7 @@ export class BlockAllocator {
   readonly #cache: MetadataCache;
   readonly #superblock: Superblock;
   readonly #groups: GroupDescriptors;
-  /** Where to look for content's next block. */
+  /** Start of the search for content's next block. */
   #next: number;
   #windowNext = 0;
   #windowEnd = 0;
@@ -51,7 +51,7 @@ export class BlockAllocator {
   }
 
   /**
-   * Takes the next free run, of at most `blocksMax` blocks, for content.
+   * Allocates the next free run, of at most `blocksMax` blocks, for content.
    *
    * @throws {ObdError} `NoSpace`.
    */
@@ -64,7 +64,7 @@ export class BlockAllocator {
   }
 
   /**
-   * Takes one block for metadata.
+   * Allocates one block for metadata.
    *
    * @throws {ObdError} `NoSpace`.
    */
@@ -115,7 +115,7 @@ export class BlockAllocator {
     return free < end ? base + free : undefined;
   }
 
-  /** The next free run from #next on, round the end of the disk; not taken yet. */
+  /** Returns the next free run from #next on, round the end of the disk; does not allocate it. */
   #findRun(blocksMax: number): BlockRun | undefined {
     const first = Math.floor(this.#next / BLOCKS_PER_GROUP);
     const { groups } = this.#superblock;

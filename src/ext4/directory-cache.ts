@@ -1,9 +1,9 @@
 /**
- * The directories in use. Dropping one loses nothing: its blocks are the truth, and are in the metadata
- * cache or on the device.
+ * The directories in use. Evicting one loses nothing: its blocks are authoritative, and are in the metadata cache or on
+ * the device.
  *
- * Two generations, as in the metadata cache: a directory that was not asked for while the young one filled
- * up is dropped. Nothing is dropped before trim(), which the file system calls between two operations.
+ * Two generations, as in the metadata cache: a directory that was not used while the young generation filled up is
+ * evicted. Only trim() evicts; the file system calls it between two operations.
  */
 import { Directory } from './directory.js';
 import type { Inode } from './inode.js';
@@ -11,7 +11,7 @@ import type { Volume } from './volume.js';
 
 /** Names in a generation, some 15 MiB of them. */
 const YOUNG_NAMES_MAX = 1 << 16;
-/** What a directory takes besides its names, in names. */
+/** Fixed cost of a directory, counted in names. */
 const DIRECTORY_NAMES = 8;
 
 interface Slot {
@@ -37,7 +37,7 @@ export class DirectoryCache {
       this.#old.delete(number);
       return this.#keep(number, old?.directory ?? Directory.load(this.#volume, number));
     }
-    // It may have grown since it was last asked for.
+    // It may have grown since its last use.
     this.#youngNames += young.directory.size - young.counted;
     young.counted = young.directory.size;
     return young.directory;
@@ -47,7 +47,7 @@ export class DirectoryCache {
     this.#keep(inode.number, Directory.make(this.#volume, inode, parent));
   }
 
-  /** The directory is no more. */
+  /** Removes a deleted directory. */
   drop(number: number): void {
     this.#young.delete(number);
     this.#old.delete(number);

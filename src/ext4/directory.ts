@@ -1,8 +1,8 @@
 /**
- * One directory, its names in memory: looking up and adding cost no walk through its blocks.
+ * One directory, with its names in memory: look-ups and additions need no walk through its blocks.
  *
- * The blocks are the truth, this is a view that every change goes through; dropping it loses nothing. Memory:
- * some hundred bytes a name.
+ * The blocks are authoritative, and every change updates both; evicting this object loses nothing. Memory: some hundred
+ * bytes a name.
  */
 
 import {
@@ -40,7 +40,7 @@ export interface Child {
 export class Directory {
   readonly #volume: Volume;
   readonly #number: number;
-  /** Of use once the inode is flagged to have one. */
+  /** Used once the inode's flag says that it has an index. */
   readonly #index: HashIndex;
   readonly #children = new Map<string, Child>();
   /** Where the directory's blocks are on the disk. */
@@ -49,9 +49,9 @@ export class Directory {
   #extents: Extent[] = [];
   #nodes: readonly number[] = [];
   #subdirectories = 0;
-  /** Blocks before this one are full, or were found too full for the last name that was tried. */
+  /** Blocks before this one are full, or were too full for the last name that was tried. */
   #firstRoom = 0;
-  /** Per block, the entry added last: there is room behind it, most of the time. */
+  /** For each block, the entry added last: there is room behind it, most of the time. */
   readonly #lastAdded: number[] = [];
 
   private constructor(volume: Volume, number: number) {
@@ -60,7 +60,7 @@ export class Directory {
     this.#index = new HashIndex(this.#ownBlocks(), volume.nameHash);
   }
 
-  /** Makes an empty directory of a new inode; its link count is its own to keep. */
+  /** Makes an empty directory of a new inode; the caller sets its link count. */
   static make(volume: Volume, inode: Inode, parent: number): Directory {
     const directory = new Directory(volume, inode.number);
     const block = directory.#grow(inode);
@@ -99,7 +99,7 @@ export class Directory {
     for (const [key, child] of this.#children) yield { name: Buffer.from(key, 'latin1'), child };
   }
 
-  /** The caller knows that there is no such name. */
+  /** The caller guarantees that the name is new. */
   add(name: Uint8Array, inode: number, kind: NodeKind): void {
     const block = this.#blockFor(name);
     this.#put(block, inode, entryTypeOf(kind), name);
@@ -110,7 +110,7 @@ export class Directory {
     this.#countLinks(this.#volume.inodes.get(this.#number));
   }
 
-  /** A block that has room for `name`, and is where it may be. */
+  /** Returns a block that has room for `name` and may contain it. */
   #blockFor(name: Uint8Array): number {
     const wanted = entryBytes(name.length);
     const inode = this.#volume.inodes.get(this.#number);
@@ -136,7 +136,7 @@ export class Directory {
     return leaf;
   }
 
-  /** Whether it has an index that we can keep up; any other is turned off. */
+  /** Whether its index is one that we can maintain; any other kind is turned off. */
   #isIndexed(inode: Inode): boolean {
     if (!inode.hasFlag(INDEX_FLAG)) return false;
     if (this.#volume.canIndex && HashIndex.isKept(this.#bytesOf(0))) return true;
@@ -175,7 +175,7 @@ export class Directory {
     return this.#rooms[block] as number;
   }
 
-  /** Names that come one after the other go behind each other, without a walk through the block. */
+  /** Consecutive names are placed behind each other, without a walk through the block. */
   #put(block: number, inode: number, type: number, name: Uint8Array): void {
     const bytes = this.#change(block);
     const where = this.#where(block);
@@ -186,7 +186,7 @@ export class Directory {
     this.#lastAdded[block] = at;
   }
 
-  /** The caller knows that there is such a name. */
+  /** The caller guarantees that the name exists. */
   remove(name: Uint8Array): void {
     const key = keyOf(name);
     const { block, isDirectory } = this.#children.get(key) as Child;

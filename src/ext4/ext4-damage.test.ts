@@ -1,8 +1,8 @@
 /**
- * Goal: whatever is damaged, the answer is a typed error or an answer; never a crash, a hang or memory taken
- * on the word of a damaged field.
- * Method: a small file system with everything in it; bytes of its metadata are overwritten at random, then
- * everything is read, changed and removed. And single structures, damaged on purpose.
+ * Goal: for any damage the result is a typed error or an answer; never a crash, a hang or an allocation by a damaged
+ * field.
+ * Method: a small file system with everything in it; bytes of its metadata are overwritten at random, then everything
+ * is read, changed and removed. And single structures, damaged on purpose.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -65,7 +65,7 @@ function sample(): Buffer {
   return device.bytes;
 }
 
-/** Everything that convert does to the layers below. */
+/** All operations that convert performs on the layers below. */
 function exercise(bytes: Buffer): void {
   const fs = Ext4FileSystem.open(new MemoryDevice(bytes));
   const pending = [ROOT_INODE];
@@ -90,7 +90,7 @@ function exercise(bytes: Buffer): void {
   fs.flush();
 }
 
-/** Runs it; only errors for damaged, unknown or exhausted file systems are allowed out. */
+/** Runs it; passes only errors about damaged, unknown or exhausted file systems. */
 function exerciseDamaged(bytes: Buffer): ObdError | undefined {
   const allowed: readonly string[] = [
     ErrorCodes.Corrupt,
@@ -124,7 +124,7 @@ test('random damage to any metadata is an answer or a typed error', () => {
   );
 });
 
-test('noise where a file system should be is refused', () => {
+test('refuses random bytes', () => {
   const noise = fc.uint8Array({ minLength: 4096, maxLength: 4096 });
   fc.assert(
     fc.property(noise, (block) => {
@@ -136,7 +136,7 @@ test('noise where a file system should be is refused', () => {
   );
 });
 
-test('damage is named by inode, block or group', () => {
+test('an error names the damaged inode, block or group', () => {
   const cases: Array<[what: string, expected: RegExp, damage: (bytes: Buffer) => void]> = [
     ['magic', /superblock: its magic/, (bytes) => bytes.fill(0, 1024 + 0x38, 1024 + 0x3a)],
     ['size', /superblock: .* do not fit/, (bytes) => bytes.writeUInt32LE(1 << 30, 1024 + 4)],
@@ -161,7 +161,7 @@ test('damage is named by inode, block or group', () => {
   }
 });
 
-test('a directory below itself is removed with an error, not for ever', () => {
+test('removing a directory below itself fails instead of looping', () => {
   const bytes = sample();
   const fs = Ext4FileSystem.open(new MemoryDevice(bytes));
   const many = fs.lookup(ROOT_INODE, Buffer.from('many')) as number;

@@ -1,15 +1,12 @@
-/**
- * What this room says when stored structures break a rule of ext4: every complaint names the inode, block
- * or group it is about.
- */
+/** Errors of stored structures that break a rule of ext4. Every error names its inode, block or group. */
 import { ErrorCodes, ObdError } from '../errors.js';
 
-/** `where` is "inode 12", "block 99", "group 3" or "superblock"; `found` is what is wrong with it. */
+/** `where` is "inode 12", "block 99", "group 3" or "superblock"; `found` is the broken rule. */
 export function damaged(where: string, found: string): ObdError {
   return new ObdError(ErrorCodes.Corrupt, `Cannot use the ext4 file system: ${where}: ${found}`);
 }
 
-/** Well formed, and more than this builder does. */
+/** Valid, but beyond the features of this builder. */
 export function beyond(where: string, found: string): ObdError {
   return new ObdError(
     ErrorCodes.Unsupported,

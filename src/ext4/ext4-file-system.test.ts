@@ -1,6 +1,6 @@
 /**
- * Goal: every kind of node, size and limit that an image may hold comes out as it went in, on a file system
- * in which e2fsck finds nothing to mend; what ext4 cannot hold is refused by code.
+ * Goal: every kind of node, size and limit that an image may hold is read back as it was written, on a file system in
+ * which e2fsck finds no errors; values that ext4 cannot hold are refused by code.
  * Method: one small file system a rule, on a device that makes discarded blocks unreadable.
  */
 import assert from 'node:assert/strict';
@@ -63,7 +63,7 @@ class Image {
     return superblock.readUInt32LE(0xc);
   }
 
-  /** As the next layer does. */
+  /** Reopens it, as for the next layer. */
   reopen(): void {
     this.fs.flush();
     this.fs = Ext4FileSystem.open(this.device);
@@ -87,7 +87,7 @@ test('an empty 64 GiB file system writes less than 100 KiB', () => {
   image.check();
 });
 
-test('disks of any size that has room are made, others refused', () => {
+test('formats disks of any sufficient size, and refuses others', () => {
   for (const blocks of [256, 257, 2048, 32767, 32768, 32769, 32780, 65537, 5 * 32768 + 1]) {
     const image = new Image(blocks * 4096);
     image.file('f', Buffer.alloc(20_000, 1));
@@ -114,7 +114,7 @@ test('the same calls give the same bytes', () => {
   assert.equal(digests[0], digests[1]);
 });
 
-test('content goes in pieces of any size, and is one run on the disk', { skip: NO_E2FSCK }, () => {
+test('writes content in pieces of any size, as one run on the disk', { skip: NO_E2FSCK }, () => {
   const image = new Image();
   const content = Buffer.from(Array.from({ length: 300_001 }, (_, i) => (i * 7) % 251));
   const inode = image.create('f', { kind: 'file' });
@@ -162,7 +162,7 @@ test('files with holes, beyond 4 GiB, and in more pieces than an inode can say',
   image.check();
 });
 
-test('a file of only a hole takes no block, and a new content replaces the old', () => {
+test('a file of only a hole has no block, and new content replaces the old', () => {
   const image = new Image();
   const before = image.freeBlocks();
   const inode = image.create('f', { kind: 'file' });
@@ -233,7 +233,7 @@ test('more subdirectories than links can be counted, and back', () => {
   image.check();
 });
 
-test('hard links are counted to the limit, and content goes with the last one', () => {
+test('counts hard links up to the limit, and frees content with the last one', () => {
   const image = new Image();
   const inode = image.file('f', Buffer.alloc(9000));
   const d = image.directory('d');
@@ -311,7 +311,7 @@ test('extended attributes in the inode, in a block, and more than that', () => {
   image.check();
 });
 
-test('removing a tree gives everything back, however deep it is', () => {
+test('removing a tree frees everything, at any depth', () => {
   const image = new Image();
   image.directory('early');
   const blocks = image.freeBlocks();
@@ -326,7 +326,7 @@ test('removing a tree gives everything back, however deep it is', () => {
   image.check();
 });
 
-test('names that cannot be, that are taken, that are not there', () => {
+test('refuses invalid, existing and missing names', () => {
   const image = new Image();
   for (const name of ['', '.', '..', 'a/b', 'a\0', 'x'.repeat(256)]) {
     assert.throws(() => image.directory(name), { code: ErrorCodes.InvalidArgument }, name);
@@ -350,7 +350,7 @@ test('a full disk, and one without inodes, are NoSpace', () => {
   }, noSpace);
 });
 
-test('takes up what mke2fs makes without a journal, and refuses what it does not keep up', {
+test('opens file systems of mke2fs without a journal, and refuses unsupported features', {
   skip: NO_E2FSCK,
 }, () => {
   const mke2fs = (sizeBytes: number, ...options: string[]): SparseDevice => {

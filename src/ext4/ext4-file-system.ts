@@ -1,16 +1,15 @@
 /**
  * An ext4 file system on a block device, made and changed in user space: no root, no mount, no other program.
  *
- * Guarantees, from one flush() to the next call: e2fsck finds nothing to mend and the kernel mounts it; the
- * same calls give the same bytes (no clock, no random numbers); opening and changing an existing one reads
- * what is needed and no more. Between flushes the device is not consistent; after an error it never will
- * be, and is to be thrown away.
+ * Guarantees, from one flush() to the next call: e2fsck finds no errors and the kernel mounts it; the same calls give
+ * the same bytes (no clock, no random numbers); opening and changing an existing one reads only the blocks it needs.
+ * Between flushes the device is not consistent. After an error it stays inconsistent and must be thrown away.
  *
- * Directories take no notice of time: adding a name changes nothing but the names, so attributes are exactly
- * what was last set. Memory is bounded by the caches (metadata-cache.ts, directory-cache.ts), the extents of
- * the file being written, and the names of the largest directory.
+ * Directories have no clock: adding a name changes only the names, so attributes are exactly those that were set last.
+ * Memory is bounded by the caches (metadata-cache.ts, directory-cache.ts), the extents of the file being written, and
+ * the names of the largest directory.
  *
- * docs/formats/ext4.md has what is written and why.
+ * docs/formats/ext4.md describes the written structures, with reasons.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { BlockDevice } from '../io/block-device.js';
@@ -96,9 +95,9 @@ export class Ext4FileSystem {
   }
 
   /**
-   * Takes up a file system that format() or a mke2fs with like features has made.
+   * Opens a file system made by format() or by a mke2fs with the same features.
    *
-   * @throws {ObdError} `Unsupported` for features we do not keep up, `Corrupt`.
+   * @throws {ObdError} `Unsupported` for features that we do not maintain, `Corrupt`.
    */
   static open(device: BlockDevice): Ext4FileSystem {
     return new Ext4FileSystem(Volume.open(device));
@@ -109,7 +108,7 @@ export class Ext4FileSystem {
     return this.#directories.get(directory).get(name)?.inode;
   }
 
-  /** Everything in it but "." and "..". It must not be changed while it is gone through. */
+  /** All its names but "." and "..". Do not change it during the iteration. */
   *entries(directory: number): Generator<DirectoryEntry> {
     this.#trim();
     for (const { name, child } of this.#directories.get(directory).entries()) {
@@ -144,7 +143,7 @@ export class Ext4FileSystem {
   }
 
   /**
-   * Gives a node that is no directory one more name.
+   * Gives a node, except a directory, one more name.
    *
    * @throws {ObdError} as create(), and `Unsupported` for more links than ext4 counts.
    */
@@ -161,7 +160,7 @@ export class Ext4FileSystem {
   }
 
   /**
-   * Removes a name, and with it the node if that was its last; a directory with all that is below.
+   * Removes a name, and the node with its last name; removes a directory with its whole tree.
    *
    * @throws {ObdError} `NotFound`, `Corrupt`.
    */
@@ -228,7 +227,7 @@ export class Ext4FileSystem {
   }
 
   /**
-   * Makes these all the extended attributes there are. Names are latin1 strings, a character a byte.
+   * Replaces all extended attributes. Names are latin1 strings, a character a byte.
    *
    * @throws {ObdError} `Unsupported` for more than ext4 has room for, `InvalidArgument` for a bad ACL.
    */
@@ -242,13 +241,13 @@ export class Ext4FileSystem {
     return this.#xattrs.read(this.#volume.inodes.get(number));
   }
 
-  /** Brings everything to the device: it is a sound file system then. */
+  /** Writes all changes to the device, which is then consistent. */
   flush(): void {
     if (this.#isWriting) throw new TypeError('a file is not written yet');
     this.#volume.flush();
   }
 
-  /** Between two operations nobody holds a block. */
+  /** Between two operations, no code holds a block. */
   #trim(): void {
     this.#volume.cache.trim();
     this.#directories.trim();
@@ -323,7 +322,7 @@ export class Ext4FileSystem {
     }
   }
 
-  /** Depth first, without recursion: a layer may nest directories as deep as it likes. */
+  /** Depth first, without recursion: a layer may nest directories to any depth. */
   #removeTree(number: number, parent: number): void {
     const open = [{ number, children: this.#childrenOf(number) }];
     // In a damaged file system a directory may be below itself.

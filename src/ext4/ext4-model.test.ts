@@ -1,7 +1,7 @@
 /**
- * Goal: whatever is done to a file system, it holds what the simplest model says, and e2fsck finds nothing.
- * Method: random sequences of operations on a small disk (so that space is used again), flushed and opened
- * again in between; then everything is read back and e2fsck is asked. Discarded blocks turn to 0xdd.
+ * Goal: after any operations, a file system holds the same tree as the simplest model, and e2fsck finds no errors.
+ * Method: random sequences of operations on a small disk (so that space is used again), flushed and opened again in
+ * between; then everything is read back and e2fsck is asked. Discarded blocks turn to 0xdd.
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -44,7 +44,7 @@ type Operation =
 const PLAIN = { noNullPrototype: true };
 const time = fc.record(
   {
-    // From 2310 to 2378 e2fsck suspects an old kernel's mistake, whatever was meant.
+    // For every date from 2310 to 2378, e2fsck suspects an old kernel's mistake.
     seconds: fc.oneof(
       fc.integer({ min: -(2 ** 31), max: 2 ** 33 + 2 ** 31 - 1 }),
       fc.constant(2 ** 34 - 2 ** 31 - 1),
@@ -180,7 +180,7 @@ class Model {
     }
   }
 
-  /** The file system holds exactly what the model does. */
+  /** Checks that the file system holds the same tree as the model. */
   check(): void {
     const pending: Node[] = [this.root];
     const seen = new Set<Node>();
@@ -304,7 +304,7 @@ function bytesOf(name: string): Buffer {
   return Buffer.from(name, 'latin1');
 }
 
-test('any sequence of operations leaves what the model says, and e2fsck content', {
+test("any sequence of operations leaves the model's tree and no error for e2fsck", {
   skip: NO_E2FSCK,
 }, () => {
   const sequences = fc.array(operation, { minLength: 1, maxLength: 60 });
@@ -318,7 +318,7 @@ test('any sequence of operations leaves what the model says, and e2fsck content'
         model.check();
         assert.deepEqual(e2fsckComplaints(model.device.path), []);
       } catch (error) {
-        // A full disk ends it: the file system is to be thrown away.
+        // A full disk ends the sequence: the file system must be thrown away.
         if (!hasCode(error, ErrorCodes.NoSpace)) throw error;
       } finally {
         model.device.close();

@@ -1,8 +1,8 @@
 /**
- * Goal: the kernel sees in our file system what it would have made of the same calls itself, and can go on
- * writing to it.
- * Method: one list of nodes, made by us on a loop device and by the kernel in a directory; the trees are
- * compared in everything an image can say. Needs root; mounts and loop devices go with each test.
+ * Goal: the kernel reads our file system as it reads one that it made by the same calls, and can continue writing to
+ * it.
+ * Method: one list of nodes, made by us on a loop device and by the kernel in a directory; the trees are compared in
+ * everything an image can say. Needs root; mounts and loop devices go with each test.
  */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -177,7 +177,7 @@ function withImage(use: (device: SparseDevice, mount: string, work: string) => v
   }
 }
 
-test('the kernel sees what it would have made itself', { skip }, () => {
+test('the kernel reads the same tree that it would have made', { skip }, () => {
   withImage((device, mount, work) => {
     buildOurs(device);
     buildReference(join(work, 'reference'));
@@ -187,7 +187,7 @@ test('the kernel sees what it would have made itself', { skip }, () => {
   });
 });
 
-test('the kernel goes on where we left off, and we where it did', { skip }, () => {
+test("the kernel continues our file system, and we continue the kernel's", { skip }, () => {
   withImage((device, mount) => {
     buildOurs(device);
     execFileSync('mount', ['-o', 'loop', device.path, mount]);

@@ -1,12 +1,12 @@
 /**
- * Which blocks an inode's content is in: a tree of extents, whose root is in the inode.
+ * Maps an inode's content to blocks: a tree of extents, whose root is in the inode.
  *
- * Always read whole and written whole. Four extents fit the inode, which is all that a file laid down
- * next-fit needs up to 512 MiB; so a tree with nodes of its own is rare, and is built from the bottom, every
- * node full. Only directories change theirs after that, by appending.
+ * Always read whole and written whole. Four extents fit into the inode, enough for a file that is allocated next-fit,
+ * up to 512 MiB; so a tree with more nodes is rare, and is built from the bottom, every node full. Only directories
+ * change theirs after that, by appending.
  *
- * Reading trusts nothing: depth, counts, order and ranges are checked, every node must cover something, and
- * EXTENTS_MAX bounds memory and time whatever a damaged tree points to.
+ * Reading validates everything: depth, counts, order and ranges are checked, every node must cover at least one block,
+ * and EXTENTS_MAX bounds memory and time for any damaged tree.
  */
 import type { BlockAllocator } from './block-allocator.js';
 import { beyond, damaged } from './ext4-error.js';
@@ -116,7 +116,7 @@ export class ExtentTrees {
     return nodes;
   }
 
-  /** Gives back all content and the tree. The inode is left as it is. */
+  /** Frees all content and the tree. Leaves the inode unchanged. */
   free(inode: Inode): void {
     const { extents, nodes } = this.read(inode);
     for (const extent of extents) this.#allocator.free(extent.physical, extent.count);

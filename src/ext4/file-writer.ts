@@ -1,9 +1,9 @@
 /**
  * Writes the content of one file, front to back, in large runs.
  *
- * Whole blocks of a chunk go to the device from where they are; only what does not fill a block waits in the
- * buffer. Blocks are taken run by run as the content comes, since a stream does not say how long it is.
- * Holes take no blocks: only the parts of a block beside one are stored as zeroes.
+ * Whole blocks of a chunk are written without a copy; only a partial block waits in the buffer. Blocks are allocated
+ * run by run as the content comes, since a stream does not say how long it is. Holes have no blocks: only the parts of
+ * a block next to a hole are stored as zeroes.
  */
 import type { BlockDevice } from '../io/block-device.js';
 import type { BlockAllocator } from './block-allocator.js';
@@ -43,7 +43,7 @@ export class FileWriter {
     this.#done = done;
   }
 
-  /** @throws {ObdError} `NoSpace`, `Unsupported`; the file system can then only be thrown away. */
+  /** @throws {ObdError} `NoSpace`, `Unsupported`; the file system must then be thrown away. */
   write(chunk: Uint8Array): void {
     this.#checkRoom(chunk.length);
     let at = 0;

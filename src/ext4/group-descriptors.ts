@@ -1,8 +1,8 @@
 /**
- * The group descriptors: where each group's bitmaps and inode table are, and what is free in it.
+ * The group descriptors: the location of each group's bitmaps and inode table, and its free counts.
  *
- * All of them are in memory (16 KiB for 64 GiB, 4 MiB at most) and are checked when they are read, so that
- * the others need not: tables lie on the disk, counts fit the group. store() writes the ones that changed.
+ * All of them are in memory (16 KiB for 64 GiB, 4 MiB at most) and are checked when they are read, so that other code
+ * need not: tables lie on the disk, counts fit the group. store() writes the ones that changed.
  */
 import { crc16 } from './crc16.js';
 import { damaged } from './ext4-error.js';

@@ -1,13 +1,13 @@
 /**
- * The index (htree) of a directory of more than one block: by the hash of a name to the block it is in, so
- * that the kernel reads two or three blocks of a large directory to find a name, or that there is none.
+ * The index (htree) of a directory of more than one block. It maps the hash of a name to the block of the name, so that
+ * the kernel reads two or three blocks of a large directory to find a name, or its absence.
  *
  *   block 0      ".", "..", then the root: pairs of hash and block, ascending
  *   one level    where the root is full: nodes, the same pairs
  *   other blocks leaves: names of the hashes from their own up to the next
  *
- * To whoever knows no index, root and nodes look like blocks without names. A leaf without room is split in
- * two halves by hash; nothing else moves, so a name added changes one block, or three.
+ * To a reader without support for indexes, root and nodes look like blocks without names. A leaf without room is split
+ * in two halves by hash; no other entry moves, so a name added changes one block, or three.
  */
 import { addEntry, clearBlock, entriesOf, entryBytes } from './directory-block.js';
 import { beyond, damaged } from './ext4-error.js';
@@ -43,7 +43,7 @@ export class HashIndex {
     this.#hash = hash;
   }
 
-  /** Whether this is a root that we can keep up: half-MD4, and no more levels than ext4 has by default. */
+  /** Whether this is a root that we can maintain: half-MD4, and no more levels than ext4 has by default. */
   static isKept(root: Buffer): boolean {
     return (
       root.readUInt16LE(4) === entryBytes(1) &&
@@ -72,7 +72,7 @@ export class HashIndex {
     new Pairs(0, ROOT_PAIRS_AT, blocks).fill([{ hash: 0, block: 1 }]);
   }
 
-  /** The block that `name` is in, or belongs in. */
+  /** Returns the block that contains `name`, or would. */
   leafOf(name: Uint8Array): number {
     const hash = this.#hash.of(name);
     const pairs = this.#lowest(hash);
@@ -80,9 +80,9 @@ export class HashIndex {
   }
 
   /**
-   * Splits the leaf that `name` belongs in.
+   * Splits the leaf of `name`.
    *
-   * @returns The new block; the names in it were in that leaf.
+   * @returns The new block; its names were in that leaf.
    */
   split(name: Uint8Array): number {
     const hash = this.#hash.of(name);

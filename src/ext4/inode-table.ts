@@ -1,9 +1,9 @@
 /**
- * Inodes by number: finding, taking and giving back.
+ * Inodes by number: finds, allocates and frees them.
  *
- * The lowest free number is taken, so that a layer's new inodes share blocks of the table, and a file that
- * is replaced gets its old place. Tables of new groups (INODE_UNINIT) are never written whole: a block of
- * a table that was never written reads as zeroes, which is a block of free inodes.
+ * The lowest free number is used, so that a layer's new inodes share blocks of the table, and a replaced file keeps its
+ * place. Tables of new groups (INODE_UNINIT) are never written whole: a block of a table that was never written reads
+ * as zeroes, which is a block of free inodes.
  */
 import { clearRun, isSet, nextClear, setRun } from './bitmap.js';
 import { damaged, noSpace } from './ext4-error.js';
@@ -26,7 +26,7 @@ export class InodeTable {
     this.#lowest = superblock.firstInode;
   }
 
-  /** @throws {ObdError} `Corrupt` for a number that no inode in use has. */
+  /** @throws {ObdError} `Corrupt` for a number of a free inode. */
   get(number: number): Inode {
     const usable =
       number === ROOT_INODE ||
@@ -37,7 +37,7 @@ export class InodeTable {
     return inode;
   }
 
-  /** Takes a free inode; its bytes are for the caller to init(). */
+  /** Allocates a free inode; the caller init()s its bytes. */
   take(isDirectory: boolean): Inode {
     const { inodesPerGroup, groups } = this.#superblock;
     let index = this.#lowest - 1;

@@ -7,7 +7,7 @@ import { beyond, damaged } from './ext4-error.js';
 import type { CachedBlock } from './metadata-cache.js';
 import { INODE_BYTES } from './superblock.js';
 
-/** `socket` is only ever found, never made. */
+/** `socket` occurs in existing file systems only; we never make one. */
 export type NodeKind = 'file' | 'directory' | 'symlink' | 'character' | 'block' | 'fifo' | 'socket';
 
 /** Seconds and nanoseconds since the epoch; nanoseconds are 0..999999999 for times before it as well. */
@@ -46,7 +46,7 @@ const BLOCK_MAP_AT = 0x28;
 const BLOCK_MAP_BYTES = 60;
 
 type TimeField = 'atime' | 'ctime' | 'mtime' | 'crtime';
-/** Where the low seconds are, and where the nanoseconds and the bits above are. */
+/** Positions of the low seconds, and of the nanoseconds and the upper bits. */
 const TIME_AT: Readonly<Record<TimeField, readonly [low: number, extra: number]>> = {
   atime: [0x8, 0x8c],
   ctime: [0xc, 0x84],
@@ -65,12 +65,12 @@ export class Inode {
     this.bytes = block.bytes.subarray(offset, offset + INODE_BYTES);
   }
 
-  /** Must be called by whoever writes to `bytes`; the setters below do. */
+  /** Call after each write to `bytes`; the setters below do. */
   touch(): void {
     this.#block.dirty = true;
   }
 
-  /** Makes it what it was before it was ever used. */
+  /** Makes it as if it had never been used. */
   clear(): void {
     this.bytes.fill(0);
     this.touch();
@@ -136,7 +136,7 @@ export class Inode {
     this.touch();
   }
 
-  /** @throws {ObdError} `Corrupt` above what JavaScript counts exactly. */
+  /** @throws {ObdError} `Corrupt` for a size that is not a safe integer. */
   get sizeBytes(): number {
     const size = this.bytes.readUInt32LE(0x4) + this.bytes.readUInt32LE(0x6c) * 2 ** 32;
     if (!Number.isSafeInteger(size)) throw damaged(this.where, `its size is ${size} bytes`);
@@ -189,7 +189,7 @@ export class Inode {
     this.touch();
   }
 
-  /** @throws {ObdError} `Corrupt`. Where xattrs begin, counted from the inode's own start. */
+  /** Start of xattrs, counted from the inode's own start. @throws {ObdError} `Corrupt`. */
   get xattrsAt(): number {
     const extra = this.bytes.readUInt16LE(0x80);
     if (extra % 4 === 0 && extra <= INODE_BYTES - 128) return 128 + extra;

@@ -1,14 +1,14 @@
 /**
- * The metadata blocks in use, in memory: bitmaps, inode tables, directories, extent and xattr blocks. File
- * content never passes through here.
+ * The metadata blocks in use, in memory: bitmaps, inode tables, directories, extent and xattr blocks. File content
+ * bypasses this cache.
  *
- * Write-back: a block whose `dirty` is set reaches the device in flush(), or in trim() when it has not been
- * asked for in a while, in runs of neighbours. get() never evicts, so whoever holds blocks may go on
- * doing so until the next trim(), which the file system calls between two operations.
+ * Write-back: a block whose `dirty` is set reaches the device in flush(), or in trim() if it was not used for a while,
+ * in runs of neighbours. get() never evicts, so its caller may hold blocks until the next trim(), which the file system
+ * calls between two operations.
  *
- * Two generations stand for a list by age: what is asked for moves to the young one; when that is full, the
- * old one is written and dropped, and the young one is old. Memory: 2 * YOUNG_BLOCKS_MAX * 4 KiB, and
- * what one operation touches.
+ * Two generations approximate a list by age: a used block moves to the young one; when that is full, the old one is
+ * written and evicted, and the young one becomes old. Memory: 2 * YOUNG_BLOCKS_MAX * 4 KiB, and the blocks of one
+ * operation.
  */
 import type { BlockDevice } from '../io/block-device.js';
 
@@ -52,7 +52,7 @@ export class MetadataCache {
     return block;
   }
 
-  /** Forgets blocks, changed or not: they are metadata no more. */
+  /** Drops blocks, changed or not: they are no longer metadata. */
   drop(start: number, count: number): void {
     for (const generation of [this.#young, this.#old]) {
       if (count <= generation.size) {
@@ -65,7 +65,7 @@ export class MetadataCache {
     }
   }
 
-  /** Gives memory back. Nobody may hold a block across this call. */
+  /** Frees memory. Hold no block across this call. */
   trim(): void {
     if (this.#young.size < YOUNG_BLOCKS_MAX) return;
     this.#write(this.#old);
@@ -73,7 +73,7 @@ export class MetadataCache {
     this.#young = new Map();
   }
 
-  /** Writes everything that was changed; it stays cached. */
+  /** Writes all changed blocks; they stay cached. */
   flush(): void {
     this.#write(new Map([...this.#old, ...this.#young]));
   }

@@ -1,15 +1,15 @@
 /**
- * The hash that a directory's index is ordered by: half of MD4 over the name, 32 bytes at a time.
+ * The hash that orders a directory's index: half of MD4 over the name, 32 bytes at a time.
  *
- * The lowest bit is always clear: in an index it says that the names of one hash go on from the block
- * before. Names are hashed as unsigned bytes or as signed ones, whichever the superblock says.
+ * The lowest bit is always clear: in an index it says that names of the same hash continue from the previous block.
+ * Names are hashed as unsigned bytes or as signed ones; the superblock says which.
  */
 const DEFAULT_SEED = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476] as const;
 const CHUNK_BYTES = 32;
 const CHUNK_WORDS = CHUNK_BYTES / 4;
 const ROUND_2 = 0x5a82_7999;
 const ROUND_3 = 0x6ed9_eba1;
-/** Means "the end" to whoever reads a directory in the order of its hashes. */
+/** Marks the end for readers that list a directory in the order of its hashes. */
 const END_OF_HASHES = 0xffff_fffe;
 
 type Words = [number, number, number, number];
@@ -36,7 +36,7 @@ export class NameHash {
     return hash === END_OF_HASHES ? hash - 2 : hash;
   }
 
-  /** The next words of the name; behind its end, bytes that say how much of it was left. */
+  /** The next words of the name; behind its end, bytes that hold the length of the rest. */
   #fillChunk(name: Uint8Array, from: number): void {
     const left = name.length - from;
     const padding = left | (left << 8) | (left << 16) | (left << 24);

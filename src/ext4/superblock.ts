@@ -1,10 +1,10 @@
 /**
- * The superblock: what this builder writes, and what it accepts.
+ * The superblock: the features that this builder writes, and those that it accepts.
  *
- * Written: 4 KiB blocks, 256-byte inodes, extents, flex_bg, gdt_csum, sparse_super2 without any backup. Read:
- * that, and what `mkfs.ext4 -O ^has_journal,^metadata_csum` and overlaybd's own mkfs make, on which every
- * feature that would oblige us to do more than we do (a journal, metadata checksums, inline data,
- * encryption, quotas...) is refused by its bit. docs/formats/ext4.md says why each was chosen.
+ * Written: 4 KiB blocks, 256-byte inodes, extents, flex_bg, gdt_csum, sparse_super2 without any backup. Read: the same,
+ * and file systems of `mkfs.ext4 -O ^has_journal,^metadata_csum` and of overlaybd's own mkfs. Every feature that would
+ * need more work than we do (a journal, metadata checksums, inline data, encryption, quotas...) is refused by its bit.
+ * docs/formats/ext4.md has the reason for each.
  *
  * Only 32-bit block numbers: 16 TiB of 4 KiB blocks. So all "high" fields are zero, and checked to be.
  */

@@ -1,10 +1,9 @@
 /**
- * One file system on one device: the parts that everything else works with, and how they come to be.
+ * One file system on one device: the parts that all other code works with, created or opened.
  *
  * Layout of a new one: superblock, group descriptors, all block bitmaps, all inode bitmaps, all inode tables,
- * then whatever comes. Only what says something is written: a bitmap of a group in which nothing is used is
- * not (BLOCK_UNINIT, INODE_UNINIT), nor are inode tables, since the device reads as zeroes. So an empty
- * 64 GiB file system takes 19 blocks.
+ * then content. Bitmaps of unused groups (BLOCK_UNINIT, INODE_UNINIT) and inode tables are not written, since the
+ * device reads as zeroes. So an empty 64 GiB file system takes 19 blocks.
  */
 
 import { ErrorCodes, ObdError } from '../errors.js';

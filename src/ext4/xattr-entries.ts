@@ -30,12 +30,12 @@ export interface StoredXattr {
   readonly value: Uint8Array;
 }
 
-/** Where entries and values are, in a buffer that holds both. */
+/** Positions of entries and values, in a buffer that holds both. */
 export interface XattrArea {
   readonly bytes: Buffer;
-  /** Of the first entry. */
+  /** Position of the first entry. */
   readonly entriesAt: number;
-  /** What offsets of values count from. */
+  /** Offsets of values count from here. */
   readonly valuesFrom: number;
   readonly hasHashes: boolean;
 }
@@ -114,7 +114,7 @@ export function readEntries(where: string, area: XattrArea): StoredXattr[] {
     const length = bytes.readUInt32LE(at + 8);
     const valueAt = length === 0 ? valuesFrom : valuesFrom + bytes.readUInt16LE(at + 2);
     if (bytes.readUInt32LE(at + 4) !== 0) {
-      throw beyond(where, 'it has an extended attribute in an inode of its own');
+      throw beyond(where, 'it has an extended attribute in a separate inode');
     }
     if (valueAt + length > bytes.length) {
       throw damaged(where, 'the value of an extended attribute leaves its place');

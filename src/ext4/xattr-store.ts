@@ -1,9 +1,9 @@
 /**
- * The extended attributes of an inode: behind its fixed fields, 92 bytes, and one block for what does not
- * fit there. More than both is Unsupported: Linux keeps longer values in inodes of their own only with the
- * feature ea_inode, which mke2fs does not turn on; without it setxattr(2) says ENOSPC.
+ * The extended attributes of an inode: behind its fixed fields, 92 bytes, and in one block for the rest. More than both
+ * is Unsupported: Linux keeps longer values in separate inodes only with the feature ea_inode, which mke2fs does not
+ * turn on; without it setxattr(2) says ENOSPC.
  *
- * A block that several inodes share (the kernel does that, we do not) is left to the others.
+ * A block that several inodes share (the kernel does that, we do not) is never changed.
  */
 import type { BlockAllocator } from './block-allocator.js';
 import { beyond, damaged } from './ext4-error.js';
@@ -50,9 +50,9 @@ export class XattrStore {
   }
 
   /**
-   * Makes `xattrs` all that the inode has.
+   * Replaces all extended attributes of the inode.
    *
-   * @throws {ObdError} `Unsupported` for what does not fit, `InvalidArgument`, `NoSpace`.
+   * @throws {ObdError} `Unsupported` for more than fits, `InvalidArgument`, `NoSpace`.
    */
   write(inode: Inode, xattrs: ReadonlyMap<string, Uint8Array>): void {
     const outside = [...xattrs].map(([name, value]) => toStored(name, value)).sort(compareStored);
@@ -79,7 +79,7 @@ export class XattrStore {
     this.#writeBlock(inode, outside);
   }
 
-  /** Gives back the block, if there is one. */
+  /** Frees the block, if there is one. */
   free(inode: Inode): void {
     if (inode.xattrBlock === 0) return;
     const bytes = this.#block(inode);

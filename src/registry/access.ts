@@ -1,4 +1,4 @@
-/** What a request to a registry is for; logins are kept per access. */
+/** The purpose of a request to a registry. Logins are kept for each access. */
 
 /** The kind of access a request needs, and to which repository. */
 export interface Access {

@@ -1,5 +1,5 @@
 /**
- * Goal: a reload of logins holds for a login that is in flight, too.
+ * Goal: a reload of logins also invalidates a login in flight.
  * Method: logins that answer only when the test says so.
  */
 import assert from 'node:assert/strict';

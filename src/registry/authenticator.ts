@@ -14,7 +14,7 @@ import type { Endpoint } from './endpoint.js';
 import type { HttpClient } from './http-client.js';
 import type { RegistryHosts } from './registry-hosts.js';
 
-/** A token is not used in its last moments, so that it does not expire on the way. */
+/** A token is not used in its last seconds, so that it does not expire on the way. */
 const EXPIRY_MARGIN_MS = 5_000;
 /** More than the repositories in use at once; logins beyond this are requested again. */
 const AUTHORIZATIONS_MAX = 1024;
@@ -47,7 +47,7 @@ export class Authenticator {
     this.#underWay.clear();
   }
 
-  /** The header to send; undefined as long as none was asked for. */
+  /** Returns the header to send; undefined until a registry asked for one. */
   known(access: Access, endpoint: Endpoint): string | undefined {
     const known = this.#known.get(keyOf(access, endpoint));
     return known !== undefined && known.goodUntilMs > performance.now()
@@ -55,20 +55,20 @@ export class Authenticator {
       : undefined;
   }
 
-  /** Drops the headers for `access`, which a registry refuses, at all of its addresses. */
+  /** Drops the headers for `access` at all addresses of a registry that refuses them. */
   forget(access: Access): void {
     const prefix = prefixOf(access);
     for (const key of this.#known.keys()) if (key.startsWith(prefix)) this.#known.delete(key);
   }
 
   /**
-   * The header that answers a challenge.
+   * Returns the header that answers a challenge.
    *
    * @param challenge - The WWW-Authenticate of the refusal.
    * @param refused - The header that was refused, if one was sent.
    * @param signal - Ends this wait only; the login in flight continues for other callers.
-   * @throws {ObdError} `Unauthorized` if no login fits or the registry refuses it; errors of
-   *   requestToken() and Credentials.find().
+   * @throws {ObdError} `Unauthorized` if no login fits or the registry refuses it; errors of requestToken() and
+   *   Credentials.find().
    */
   async answer(
     access: Access,
@@ -104,7 +104,7 @@ export class Authenticator {
     const bearer = challenges.find(({ scheme }) => scheme === 'bearer');
     const basic = challenges.find(({ scheme }) => scheme === 'basic');
     if (bearer === undefined && basic === undefined) {
-      const problem = 'it asks for neither a token nor a password, and nothing else is known here';
+      const problem = 'it asks for neither a token nor a password, and obd-ts knows no other way';
       throw new ObdError(ErrorCodes.Unauthorized, `${doing}: ${problem}`);
     }
     const login = await this.#find(endpoint);
@@ -161,7 +161,7 @@ export class Authenticator {
     this.#known.set(key, known);
   }
 
-  /** An `Unauthorized` that says where a login would have to be. */
+  /** An `Unauthorized` that names the place where a login is missing. */
   refusal(host: string, problem: string, cause?: ObdError): ObdError {
     const name = this.#hosts.loginNames(host)[0] ?? host;
     const remedy = `log in with \`docker login ${name}\`; logins are read from ${this.#credentials.label}`;

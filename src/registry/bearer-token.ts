@@ -12,13 +12,13 @@ import { quotable } from './quotable.js';
 import { isLoopback, type RegistryHosts } from './registry-hosts.js';
 import { responseError } from './response-error.js';
 
-/** Tokens are 1 to 4 KiB; Azure's reach 10. */
+/** Most tokens have 1 to 4 KiB; Azure's reach 10 KiB. */
 const ANSWER_BYTES_MAX = 256 << 10;
 /** For the whole answer. Many callers may wait for the token, and none of them can abort the request. */
 const ANSWER_MS_MAX = 30_000;
 /** The specification's default for a token without `expires_in`. */
 const LIFE_SECONDS_DEFAULT = 60;
-/** Longer lives are capped: a token that expires early costs one request, by its 401. */
+/** Longer lifetimes are capped: a token that expires early costs only one request, which gets a 401. */
 const LIFE_SECONDS_MAX = 3600;
 
 export interface TokenRequest {
@@ -79,16 +79,16 @@ function realmOf(
 ): URL {
   const refuse = (problem: string) => new ObdError(ErrorCodes.Registry, `${doing}: ${problem}`);
   if (text === undefined) throw refuse('its challenge names no token server');
-  if (!URL.canParse(text)) throw refuse('the token server it names is no URL');
+  if (!URL.canParse(text)) throw refuse('the token server it names is not a URL');
   const realm = new URL(text);
   if (realm.protocol === 'https:') return realm;
   const registry = new URL(origin);
   const bothHere = isLoopback(registry.hostname) && isLoopback(realm.hostname);
-  // The registry's own origin has plain HTTP only where the operator allowed that.
+  // The registry's own origin has plain HTTP only if the operator allowed it.
   const plainHere = registry.protocol === 'http:' && (bothHere || realm.origin === registry.origin);
   if (realm.protocol === 'http:' && (plainHere || hosts.isListedPlain(realm.host))) return realm;
   throw refuse(
-    `its token server ${quotable(realm.protocol)}//${quotable(realm.host)} is not reached by TLS, and no login is sent there; if it is to be trusted, list it in plain_http`,
+    `its token server ${quotable(realm.protocol)}//${quotable(realm.host)} is not reached by TLS, and no login is sent there; to trust it, list it in plain_http`,
   );
 }
 

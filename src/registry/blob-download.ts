@@ -1,7 +1,6 @@
 /**
- * A whole blob as a stream. A connection that breaks half way is continued where it broke, by a range;
- * each piece that arrives restores the attempts, so that a large blob over a bad line is not given up
- * while it makes progress.
+ * Reads a whole blob as a stream. After a broken connection, a range request continues at the break. Each piece that
+ * arrives restores the attempts, so a large blob over a bad line succeeds as long as it makes progress.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { Descriptor } from '../oci/manifest.js';
@@ -12,7 +11,7 @@ import type { RegistryLimits } from './registry-limits.js';
 import { RetryBudget } from './retry.js';
 
 /**
- * Not checked against the digest: verifiedBlob() does that.
+ * The stream is not checked against the digest: verifiedBlob() does that.
  *
  * @throws {ObdError} `Unavailable`, `Unauthorized`, `NotFound`, `Registry`; the signal's reason.
  */
@@ -25,7 +24,7 @@ export async function* downloadBlob(
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const doing = `Cannot read ${digest} of ${access.host}/${access.repository}`;
   const url = exchange.urlOf(access, `blobs/${digest}`);
-  // Not bounded as a whole: the limits on idle connections bound each piece.
+  // No limit for the whole: the limits on idle connections bound each piece.
   const policy = { attemptsMax, backoffMs, deadlineMs: undefined };
   let received = 0;
   for (let budget = new RetryBudget(policy); ; ) {
@@ -43,7 +42,7 @@ export async function* downloadBlob(
         budget = new RetryBudget(policy);
         yield fresh;
       }
-      // Too many bytes are the reader's to refuse, and it does; too few may still come.
+      // The reader refuses surplus bytes. Missing bytes may still follow in the next attempt.
       if (received >= size) return;
       const problem = `${response.url.host} ended it after ${received} of ${size} bytes`;
       throw new ObdError(ErrorCodes.Unavailable, `${doing}: ${problem}`);
@@ -53,7 +52,7 @@ export async function* downloadBlob(
   }
 }
 
-/** How much of the answer has been received before. */
+/** The bytes of the answer that were received before. */
 async function bytesToSkip(
   exchange: RegistryExchange,
   access: Access,

@@ -1,5 +1,5 @@
 /**
- * Checks whether a registry serves us a blob, by a GET of its first byte.
+ * Checks whether a registry serves a blob to us, by a GET of its first byte.
  *
  * A pull waits for the answer. So an address that refuses connections, does not resolve or does not answer in time is
  * asked once. An error response, or a connection that breaks, is retried once.
@@ -9,10 +9,10 @@ import { ErrorCodes, hasCode, type ObdError, systemCode } from '../errors.js';
 import type { Access } from './access.js';
 import type { RegistryExchange } from './registry-exchange.js';
 
-/** The first included. */
+/** Includes the first attempt. */
 const PROBE_ATTEMPTS_MAX = 2;
 const PAUSE_MS = 200;
-/** Connections that were made, and then broke. */
+/** Errors of connections that were made and then broke. */
 const BROKEN: readonly (string | undefined)[] = ['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'];
 
 /**

@@ -56,8 +56,8 @@ export class RemoteBlobRanges implements RangedSource {
   }
 
   /**
-   * @param sizeBytes - Undefined asks the registry with a GET of one byte, which storage answers where it
-   *   refuses a HEAD by a URL signed for GET; a size that is known costs no request.
+   * @param sizeBytes - If undefined, the registry is asked with a GET of one byte, because storage may refuse a HEAD by
+   *   a URL signed for GET. A known size costs no request.
    * @throws {ObdError} as attempt().
    */
   static async open(blob: Dependencies, sizeBytes: number | undefined): Promise<RemoteBlobRanges> {
@@ -147,7 +147,7 @@ interface RangeRequest {
 interface SignedUrl {
   readonly url: URL;
   readonly goodUntilMs: number;
-  /** RegistryExchange.settings when it was asked; a reload invalidates the URL. */
+  /** RegistryExchange.settings at the time of the request; a reload invalidates the URL. */
   readonly settings: number;
 }
 
@@ -166,7 +166,7 @@ class RangeSource {
     this.#path = `blobs/${digest}`;
   }
 
-  /** The registry's own URL for the blob. A reload may change it. */
+  /** Returns the registry's own URL for the blob. A reload may change it. */
   get home(): URL {
     return this.#exchange.urlOf(this.#access, this.#path);
   }
@@ -177,7 +177,7 @@ class RangeSource {
     const { settings } = this.#exchange;
     const isGood = signed !== undefined && signed.settings === settings;
     if (isGood && signed.goodUntilMs > performance.now()) {
-      // If this throws, only the next attempt asks the registry: a dead storage host must not cost two timeouts.
+      // After an error here, only the next attempt asks the registry: a dead storage host must not cost two timeouts.
       const response = await this.#send(signed.url, request);
       if (isContent(response)) return response;
       await response.discard();

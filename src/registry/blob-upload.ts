@@ -1,10 +1,10 @@
 /**
- * Puts a blob into a registry: POST opens an upload, one PUT with the digest sends all of it (OCI
- * distribution spec 1.1, "POST then PUT"). A retry begins a new upload, as registries differ most in how they resume
- * one. The upload session of a failed or interrupted attempt is deleted, as far as the registry answers.
+ * Puts a blob into a registry: POST opens an upload, one PUT with the digest sends all of it (OCI distribution spec
+ * 1.1, "POST then PUT"). A retry begins a new upload, because registries differ most in how they resume one. The upload
+ * session of a failed or interrupted attempt is deleted, if the registry answers.
  *
- * The content is checked against the descriptor as it goes out, and the registry checks it again. An upload that
- * a registry opens over TLS is never sent in the clear, even if its Location says so.
+ * The content is checked against the descriptor while it is sent, and the registry checks it again. An upload that a
+ * registry opens over TLS is never sent over plain HTTP, even if its Location says so.
  */
 import { open } from 'node:fs/promises';
 import { Readable } from 'node:stream';
@@ -17,7 +17,7 @@ import type { RegistryLimits } from './registry-limits.js';
 import { retrying } from './retry.js';
 import { verifiedBlob } from './verified-blob.js';
 
-/** An upload that a registry has opened. The URL may hold a secret of the registry's. */
+/** An upload that a registry has opened. The URL may hold a secret. */
 export interface UploadSession {
   readonly host: string;
   readonly repository: string;
@@ -52,7 +52,7 @@ export async function uploadBlob(
 ): Promise<void> {
   const { attemptsMax, backoffMs } = limits;
   const doing = `Cannot upload ${blob.descriptor.digest} to ${access.host}/${access.repository}`;
-  // Each attempt is bounded by its progress: how long a gigabyte takes is not known here.
+  // Progress bounds each attempt: the time for a gigabyte is unknown here.
   const policy = { attemptsMax, backoffMs, deadlineMs: undefined };
   await retrying(policy, doing, signal, async (attemptSignal) => {
     const session = await openUpload(exchange, access, doing, attemptSignal);
@@ -107,7 +107,7 @@ export async function cancelUpload(
     });
     await response.discard();
   } catch {
-    // The upload's own error says more.
+    // The upload's own error explains more.
   }
 }
 
@@ -144,7 +144,7 @@ async function* checkedPieces(
     yield piece;
     onBytes?.(piece.length);
   }
-  // From here on the limit for the answer counts. The caller's signal still does.
+  // From here on the limit for the answer applies, and still the caller's signal.
   watch.allSent();
 }
 
@@ -166,7 +166,7 @@ async function* piecesOf(
   }
 }
 
-/** A signal that aborts with the caller's, and when nothing moves for too long. */
+/** A signal that aborts with the caller's signal, or when no byte moves for too long. */
 class StallWatch {
   readonly #controller = new AbortController();
   readonly #outer: AbortSignal;

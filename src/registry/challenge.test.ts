@@ -1,5 +1,5 @@
 /**
- * Goal: every challenge that registries send is understood, and no header makes the parser slow or wrong.
+ * Goal: every challenge that registries send is parsed, and no header makes the parser slow or wrong.
  * Method: challenges as seen in the field, and arbitrary text.
  */
 import assert from 'node:assert/strict';
@@ -10,7 +10,7 @@ import { parseChallenges } from './challenge.js';
 const parsed = (header: string) =>
   parseChallenges(header).map(({ scheme, parameters }) => [scheme, Object.fromEntries(parameters)]);
 
-test('challenges of real registries', () => {
+test('parses challenges of real registries', () => {
   assert.deepEqual(
     parsed(
       'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/debian:pull"',
@@ -34,7 +34,7 @@ test('challenges of real registries', () => {
   ]);
 });
 
-test('several in one header, with and without parameters', () => {
+test('parses several challenges in one header, with and without parameters', () => {
   assert.deepEqual(parsed('Negotiate, Basic realm="x", Bearer realm="y",scope="a,b"'), [
     ['negotiate', {}],
     ['basic', { realm: 'x' }],
@@ -43,12 +43,12 @@ test('several in one header, with and without parameters', () => {
   assert.deepEqual(parsed('Basic realm="say \\"hi\\""'), [['basic', { realm: 'say "hi"' }]]);
 });
 
-test('what is no challenge gives none, and what is half one gives that half', () => {
+test('returns the valid challenges before a syntax error', () => {
   for (const header of ['', ' ', '=', '"', '\u00e4']) assert.deepEqual(parsed(header), []);
   assert.deepEqual(parsed('Bearer realm="unfinished'), [['bearer', {}]]);
 });
 
-test('any text is parsed, in bounded time', () => {
+test('parses any text in bounded time', () => {
   fc.assert(
     fc.property(fc.string({ maxLength: 200 }), (text) => parseChallenges(text).length >= 0),
   );

@@ -1,10 +1,11 @@
 /**
- * `WWW-Authenticate`, as RFC 9110 11.6.1 has it: challenges separated by commas, each a scheme and
- * parameters that are separated by commas too.
+ * Parses `WWW-Authenticate` (RFC 9110 11.6.1): challenges separated by commas, each a scheme and parameters that are
+ * separated by commas too.
  *
  *     Bearer realm="https://auth.example/token",service="registry", Basic realm="x"
  *
- * One pass from left to right; what does not fit the grammar ends the parse with the challenges read so far.
+ * One pass from left to right. The first text that does not fit the grammar ends the parse; it returns the challenges
+ * read so far.
  */
 export interface Challenge {
   /** In lower case. */

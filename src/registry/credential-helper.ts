@@ -1,20 +1,20 @@
 /**
- * `docker-credential-NAME get`: a program that keeps logins in a keychain or makes them from a cloud's own
- * identity. The registry's name goes to its standard input, JSON comes back (docker-credential-helpers).
+ * Runs `docker-credential-NAME get`, a program that keeps logins in a keychain or derives them from a cloud's identity.
+ * It reads the registry's name from standard input and prints JSON (docker-credential-helpers).
  *
- * It gets a bounded time, and its output is never quoted: it may hold the secret.
+ * It gets a bounded time. No message quotes its output, which may hold the secret.
  */
 import { spawn } from 'node:child_process';
 import * as z from 'zod';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { Login } from './credentials.js';
 
-/** Helpers of clouds ask a metadata service; keychains may ask a person, which helps no daemon. */
+/** Helpers of clouds ask a metadata service. Keychains may ask a person, which no daemon can answer. */
 const HELPER_MS = 15_000;
 const OUTPUT_BYTES_MAX = 256 << 10;
-/** What a helper says when it works and has no login. */
+/** The output of a helper that works but has no login. */
 const NOT_FOUND = 'credentials not found';
-/** A user name that says that the secret is a refresh token. */
+/** The user name that marks the secret as a refresh token. */
 const TOKEN_USER = '<token>';
 
 const answer = z.looseObject({ Username: z.string(), Secret: z.string() });
@@ -22,8 +22,8 @@ const answer = z.looseObject({ Username: z.string(), Secret: z.string() });
 /**
  * @param name - As in the config: the program is `docker-credential-` and this.
  * @returns undefined if the helper knows no login for `server`.
- * @throws {ObdError} `InvalidArgument` for what is no name, `Host` if the program is missing, fails,
- *   takes too long or answers nonsense.
+ * @throws {ObdError} `InvalidArgument` for an invalid name, `Host` if the program is missing, fails, takes too long or
+ *   answers nonsense.
  */
 export async function askCredentialHelper(
   name: string,
@@ -31,7 +31,10 @@ export async function askCredentialHelper(
 ): Promise<Login | undefined> {
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name)) {
     const shown = JSON.stringify(name.slice(0, 80));
-    throw new ObdError(ErrorCodes.InvalidArgument, `${shown} is no name of a credential helper`);
+    throw new ObdError(
+      ErrorCodes.InvalidArgument,
+      `${shown} is not the name of a credential helper`,
+    );
   }
   const program = `docker-credential-${name}`;
   const { status, output } = await run(program, server);
@@ -63,14 +66,14 @@ function run(program: string, server: string): Promise<{ status: number; output:
     const giveUp = (problem: string, cause?: unknown) => {
       clearTimeout(timer);
       child.kill('SIGKILL');
-      // A grandchild may hold the pipe open; nobody waits for it.
+      // A grandchild may hold the pipe open: do not wait for the end of its output.
       child.stdout.destroy();
       reject(failed(program, problem, cause));
     };
     const late = `it did not answer within ${HELPER_MS / 1000} s`;
     const timer = setTimeout(() => giveUp(late), HELPER_MS);
     child.on('error', (error) => giveUp(messageOf(error), error));
-    // A helper that ends without reading breaks the pipe; its status says the rest.
+    // A helper that ends without reading breaks the pipe; its exit status explains that.
     child.stdin.on('error', () => {});
     child.stdin.end(server);
     child.stdout.on('data', (piece: Buffer) => {

@@ -1,4 +1,4 @@
-/** What proves to a registry who is asking, and who knows it. Nothing here is ever put into a message. */
+/** Interface of the logins for registries. No message may contain one. */
 
 export type Login =
   | { readonly kind: 'password'; readonly username: string; readonly password: string }
@@ -6,14 +6,14 @@ export type Login =
   | { readonly kind: 'identity-token'; readonly token: string };
 
 export interface Credentials {
-  /** For messages: where to look when a login is missing or refused. */
+  /** The place of the logins, for messages about a missing or refused login. */
   readonly label: string;
 
   /**
-   * The login for a registry's host (`docker.io`, `localhost:5000`); undefined if there is none.
-   * Asked again whenever a registry wants one, so that a new login counts at once.
+   * Returns the login for a registry's host (`docker.io`, `localhost:5000`); undefined if there is none. Called
+   * whenever a registry requires a login, so that a new login takes effect at once.
    *
-   * @throws {ObdError} `InvalidArgument`, `Host`, `Io` if there is a store and it does not work.
+   * @throws {ObdError} `InvalidArgument`, `Host`, `Io` if the store of logins is unusable.
    */
   find(host: string): Promise<Login | undefined>;
 }

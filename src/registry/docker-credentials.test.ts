@@ -1,6 +1,5 @@
 /**
- * Goal: the login that docker would use is found, and nothing of a config or a helper that is broken is
- * ever quoted.
+ * Goal: the login that docker would use is found, and no message quotes a broken config or helper.
  * Method: config files as docker and podman write them, and helpers that are shell scripts.
  */
 import assert from 'node:assert/strict';
@@ -39,13 +38,13 @@ function helper(name: string, script: string): void {
   chmodSync(program, 0o755);
 }
 
-test('no file, no login', async () => {
+test('without a file there is no login', async () => {
   assert.equal(await new DockerCredentials(join(directory, 'none')).find('x'), undefined);
   assert.equal(await find({}, 'x'), undefined);
   assert.equal(await find({ auths: { x: {} } }, 'x'), undefined);
 });
 
-test('logins by host, whichever way the key is written', async () => {
+test('finds logins by host, in any spelling of the key', async () => {
   const auths = {
     'a.example': auth('ann:secret:with:colons'),
     'https://b.example/v1/': { username: 'bob', password: 'b' },
@@ -66,7 +65,7 @@ test('logins by host, whichever way the key is written', async () => {
   });
 });
 
-test('a file that is wrong is named, not quoted', async () => {
+test('an invalid file is named, not quoted', async () => {
   for (const config of [
     '{"auths": {"x": {"auth": "secret"',
     { auths: { x: { auth: 'c2VjcmV0' } } },
@@ -76,13 +75,13 @@ test('a file that is wrong is named, not quoted', async () => {
     await assert.rejects(find(config, 'x'), (error: unknown) => {
       assert.ok(error instanceof ObdError);
       assert.equal(error.code, ErrorCodes.InvalidArgument);
-      const quoted = /"\.\.\/secret" is no name/.test(error.message);
+      const quoted = /"\.\.\/secret" is not the name/.test(error.message);
       return quoted || !error.message.includes('secret');
     });
   }
 });
 
-test('helpers are asked for their hosts, the store for all others', async () => {
+test('asks a helper for its hosts, and the store for all others', async () => {
   helper('one', `read -r s; echo "{\\"Username\\":\\"one\\",\\"Secret\\":\\"for $s\\"}"`);
   helper('all', `read -r s; echo "{\\"Username\\":\\"<token>\\",\\"Secret\\":\\"for $s\\"}"`);
   const config = { credHelpers: { 'a.example': 'one' }, credsStore: 'all' };
@@ -93,7 +92,7 @@ test('helpers are asked for their hosts, the store for all others', async () => 
   });
 });
 
-test('a helper without a login leaves the file; one that fails is an error without its output', async () => {
+test('falls back to the file if a helper has no login; a failed helper is an error without its output', async () => {
   helper('empty', 'echo "credentials not found in native keychain"; exit 1');
   const auths = { x: auth('from:file') };
   assert.deepEqual(await find({ credsStore: 'empty', auths }, 'x'), password('from', 'file'));

@@ -1,9 +1,9 @@
 /**
- * The logins of `docker login`: `auths`, `credHelpers` and `credsStore` of `$DOCKER_CONFIG/config.json`,
- * by default `~/.docker/config.json`. A file that is not there holds no logins.
+ * The logins of `docker login`: `auths`, `credHelpers` and `credsStore` of `$DOCKER_CONFIG/config.json`, by default
+ * `~/.docker/config.json`. A missing file holds no logins.
  *
- * The file is read anew each time, since it is asked for at most once in a token's life. As in docker, the
- * keys of `auths` may be URLs, and Docker Hub's is `https://index.docker.io/v1/`.
+ * The file is read anew each time, at most once in a token's life. As in docker, the keys of `auths` may be URLs, and
+ * Docker Hub's is `https://index.docker.io/v1/`.
  */
 import { type FileHandle, open } from 'node:fs/promises';
 import { homedir } from 'node:os';
@@ -14,7 +14,7 @@ import { DOCKER_HUB } from '../oci/reference.js';
 import { askCredentialHelper } from './credential-helper.js';
 import type { Credentials, Login } from './credentials.js';
 
-/** Docker's own key for Docker Hub, from the days of its first protocol. */
+/** Docker's own key for Docker Hub, from its first protocol. */
 const DOCKER_HUB_KEY = `https://index.${DOCKER_HUB}/v1/`;
 /** A file with a thousand logins has 200 KiB. */
 const CONFIG_BYTES_MAX = 4 << 20;
@@ -46,7 +46,7 @@ export class DockerCredentials implements Credentials {
     return `"${this.#path}"`;
   }
 
-  /** Reads another file from now on. */
+  /** Reads another file from the next look-up on. */
   replace(path = defaultPath()): void {
     this.#path = path;
   }
@@ -88,7 +88,7 @@ export class DockerCredentials implements Credentials {
     try {
       json = JSON.parse(text);
     } catch {
-      // Not the parser's words: they quote the file, and the file holds passwords.
+      // Without the parser's message: it quotes the file, which holds passwords.
       throw this.#refuse('it is not JSON');
     }
     const parsed = dockerConfig.safeParse(json);
@@ -118,7 +118,7 @@ export class DockerCredentials implements Credentials {
   #refuse(problem: string): ObdError {
     return new ObdError(
       ErrorCodes.InvalidArgument,
-      `Cannot read the logins of ${this.label}: ${problem}; mend it, or move it away and log in again`,
+      `Cannot read the logins of ${this.label}: ${problem}; repair it, or move it away and log in again`,
       { path: this.#path },
     );
   }
@@ -130,7 +130,7 @@ function defaultPath(): string {
   return join(given ? directory : join(homedir(), '.docker'), 'config.json');
 }
 
-/** `https://host/v1/` and `host/` are keys of `host`; `host/path` is podman's key for less than the host. */
+/** `https://host/v1/` and `host/` are keys of `host`; podman's key `host/path` is for one repository. */
 function hostOfKey(key: string): string {
   return key.replace(/^https?:\/\//, '').replace(/\/(v[12]\/?)?$/, '');
 }

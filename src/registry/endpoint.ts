@@ -4,7 +4,7 @@ import type { Access } from './access.js';
 export interface TlsSettings {
   /** Certificates in PEM that are trusted in addition to the system's. */
   readonly ca: readonly string[];
-  /** The certificate is not checked. */
+  /** Accepts any certificate. */
   readonly skipVerify: boolean;
 }
 
@@ -16,10 +16,10 @@ export interface Endpoint {
   readonly actions: readonly Access['action'][];
   /** The hosts whose login may be sent here, first match first. */
   readonly loginHosts: readonly string[];
-  /** The name whose images a mirror is asked for; undefined for the registry itself. */
+  /** For a mirror: the name whose images it mirrors. Undefined for the registry itself. */
   readonly mirrorOf: string | undefined;
   readonly tls: TlsSettings | undefined;
-  /** Sent to this address and to no other. */
+  /** Sent only to this address. */
   readonly headers: Readonly<Record<string, string>>;
 }
 
@@ -30,7 +30,7 @@ export interface Endpoint {
  */
 export function urlAt({ origin, prefix, mirrorOf }: Endpoint, url: URL): URL {
   const at = new URL(`${origin}${prefix}${url.pathname.slice('/v2'.length)}${url.search}`);
-  // As containerd names the registry to a mirror of several.
+  // containerd names the registry in this way to a mirror of several.
   if (mirrorOf !== undefined) at.searchParams.set('ns', mirrorOf);
   return at;
 }

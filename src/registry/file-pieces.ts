@@ -1,11 +1,11 @@
 /**
- * A local file as a stream of blob bytes. Nothing is read ahead; each piece is a buffer of its own, as
- * readers that look ahead keep several.
+ * Reads a local file as a stream of blob bytes, without read-ahead. Each piece is a new buffer, because readers that
+ * look ahead keep several.
  */
 import type { FileHandle } from 'node:fs/promises';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 
-/** Large enough that the calls do not show, small enough that a few in flight are nothing. */
+/** Large enough that the cost of calls is small, small enough that a few pieces in flight need little memory. */
 const PIECE_BYTES = 256 << 10;
 
 /** @throws {ObdError} `Io`; the signal's reason. The file stays open. */

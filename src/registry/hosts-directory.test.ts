@@ -1,6 +1,6 @@
 /**
- * Goal: the keys of hosts.toml that are read mean what they mean to containerd, and errors name a broken file.
- * Method: files by example, as containerd's, nerdctl's and kubelet's documents have them.
+ * Goal: the keys of hosts.toml have the same meaning as in containerd, and errors name a broken file.
+ * Method: files by example, from containerd's, nerdctl's and kubelet's documents.
  */
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -33,7 +33,7 @@ function addresses(directory: string, host: string): string[] {
   return hosts.endpointsOf(host, 'pull').map((endpoint) => urlAt(endpoint, blob).href);
 }
 
-test('mirrors come in the order of the file, the registry last', () => {
+test('mirrors are listed in the order of the file, the registry last', () => {
   const directory = written({
     'docker.io/hosts.toml': `
       server = "https://registry-1.docker.io"
@@ -58,7 +58,7 @@ test('mirrors come in the order of the file, the registry last', () => {
   ]);
 });
 
-test('a registry at a port speaks what its file says', () => {
+test('the file decides on TLS for a registry at a port', () => {
   const directory = written({
     'plain.lan:5000/hosts.toml': 'server = "http://plain.lan:5000"',
     'host.lan:5000/hosts.toml': '[host."http://host.lan:5000"]\ncapabilities = ["pull"]',
@@ -79,7 +79,7 @@ test('a registry at a port speaks what its file says', () => {
   assert.deepEqual(hosts.portsOf('lan'), []);
 });
 
-test('_default is for every host without a directory of its own', () => {
+test('_default applies to every host without a directory', () => {
   const directory = written({
     '_default/hosts.toml': '[host."https://mirror.lan"]',
     'own.lan/hosts.toml': '',
@@ -91,7 +91,7 @@ test('_default is for every host without a directory of its own', () => {
   assert.deepEqual(addresses(directory, 'own.lan'), ['https://own.lan/v2/team/app/blobs/x']);
 });
 
-test('a login goes to the host that it is for, and headers and authorities too', () => {
+test('logins, headers and authorities apply to their own host only', () => {
   const directory = written({
     'docker.io/ca.pem': 'PEM',
     'docker.io/hosts.toml': `
@@ -117,7 +117,7 @@ test('certificates in a directory without hosts.toml are trusted', () => {
   assert.deepEqual(itself?.tls, { ca: ['PEM'], skipVerify: false });
 });
 
-test('a file that cannot be used is named, with the place', () => {
+test('an unusable file is named, with the place', () => {
   const directory = written({
     'toml.lan/hosts.toml': 'server = ',
     'kind.lan/hosts.toml': 'server = 5',
@@ -131,7 +131,7 @@ test('a file that cannot be used is named, with the place', () => {
   for (const [host, word] of [
     ['toml.lan', 'hosts.toml'],
     ['kind.lan', '"server"'],
-    ['url.lan', 'no URL'],
+    ['url.lan', 'not the URL'],
     ['ca.lan', 'none.pem'],
     ['many.lan', '16'],
   ] as const) {
@@ -144,7 +144,7 @@ test('a file that cannot be used is named, with the place', () => {
   assert.equal(hosts.lookUp('../../etc'), undefined);
 });
 
-test('a change counts within a second; one that cannot be read leaves what was', async () => {
+test('a change takes effect within a second; an unreadable one keeps the previous settings', async () => {
   const directory = written({ 'a.lan/hosts.toml': 'server = "http://a.lan:1"' });
   const hosts = new RegistryHosts([], {}, directory);
   const origin = () => hosts.endpointsOf('a.lan', 'pull')[0]?.origin;

@@ -1,9 +1,9 @@
 /**
  * containerd's host configuration, as far as pulling needs it: `HOSTS_DIR/HOST/hosts.toml`.
  *
- * Read are `server` and the `host` tables in the order of the file, each with `capabilities`, `ca`, `skip_verify`, `header`
- * and `override_path`; other keys are passed over. The directory of a host is `HOST`, `HOST:PORT` or `HOST_PORT_`, and
- * `_default` serves every host that has none. A directory without hosts.toml may hold certificates as `*.crt`.
+ * It reads `server` and the `host` tables in the order of the file, each with `capabilities`, `ca`, `skip_verify`,
+ * `header` and `override_path`, and ignores other keys. The directory of a host is `HOST`, `HOST:PORT` or `HOST_PORT_`,
+ * and `_default` serves every host that has none. A directory without hosts.toml may hold certificates as `*.crt`.
  * Source: containerd, docs/hosts.md and core/remotes/docker/config/hosts.go.
  *
  * A file is read at the first look-up of its host, and again after it has changed; changes are checked at most every
@@ -17,13 +17,13 @@ import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 import { isHost } from '../oci/reference.js';
 import type { Endpoint, TlsSettings } from './endpoint.js';
 
-/** Where containerd, CRI and nerdctl look by default or by convention. */
+/** The default or conventional directories of containerd, CRI and nerdctl. */
 export const HOSTS_DIRECTORY = '/etc/containerd/certs.d';
 
 const CHECK_MS = 1_000;
 /** Real files have a few hundred bytes; a bundle of authorities has 250 KiB. */
 const FILE_BYTES_MAX = 1 << 20;
-/** Every mirror may have to time out before a request fails. */
+/** Limit of mirrors: each may have to time out before a request fails. */
 const MIRRORS_MAX = 16;
 const DIRECTORIES_MAX = 4096;
 /** More than the hosts in use at once; files of further hosts are read again. */
@@ -38,7 +38,7 @@ interface MirrorSettings extends HostSettings {
 
 export interface HostsFile {
   readonly mirrors: readonly MirrorSettings[];
-  /** Where the registry itself answers; undefined if the file does not say. */
+  /** The registry's own address; undefined if the file does not say. */
   readonly server: { readonly origin: string; readonly prefix: string } | undefined;
   readonly serverSettings: HostSettings;
 }
@@ -77,7 +77,7 @@ export class HostsDirectory {
   }
 
   /**
-   * The configuration of a host; undefined if it has none.
+   * Returns the configuration of a host; undefined if it has none.
    *
    * @param host - `host` or `host:port`, as in a reference.
    * @throws {ObdError} `InvalidArgument` for a file that cannot be used and was never read before, `Io`.
@@ -106,7 +106,7 @@ export class HostsDirectory {
     return file;
   }
 
-  /** The hosts at a port, `name:port`, that have a directory of their own; none if the directory cannot be read. */
+  /** Returns the hosts with a port (`name:port`) that have a directory; none if the directory cannot be read. */
   portsOf(name: string): string[] {
     const hosts = listed(this.#path).map((entry) => entry.replace(/_([0-9]{1,5})_$/, ':$1'));
     return hosts.filter((host) => host.startsWith(`${name}:`) && isHost(host));
@@ -119,7 +119,7 @@ export class HostsDirectory {
   }
 }
 
-/** Changes when the file does; "" if it is not there. */
+/** Changes when the file does; "" if there is no file. */
 function stampOf(path: string): string {
   const stat = path === '' ? undefined : statSync(path, { throwIfNoEntry: false });
   return stat === undefined ? '' : `${stat.ino} ${stat.size} ${stat.mtimeMs}`;
@@ -188,7 +188,7 @@ function addressIn(
   const full = /^https?:\/\//i.test(text) ? text : `https://${text}`;
   const url = URL.canParse(full) ? new URL(full) : undefined;
   if (url === undefined || url.username !== '' || url.password !== '') {
-    throw refused(path, `${JSON.stringify(text.slice(0, 100))} is no URL of a host`);
+    throw refused(path, `${JSON.stringify(text.slice(0, 100))} is not the URL of a host`);
   }
   const below = url.pathname.replace(/\/+$/, '');
   const isWhole = overridePath || below.endsWith('/v2');

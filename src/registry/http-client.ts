@@ -1,6 +1,6 @@
 /**
- * One HTTP exchange with timeouts. It follows no redirect, adds no credential and retries nothing; the
- * layers above do each of these once. Every failure is an ObdError that names the host.
+ * One HTTP exchange with timeouts. It follows no redirect, adds no credential and retries nothing; the layers above do
+ * each of these once. Every failure is an ObdError that names the host.
  *
  * The caller must read every body to its end, cut it off or discard it; an abandoned body holds its connection until
  * the idle timeout.
@@ -13,9 +13,9 @@ import type { RegistryLimits } from './registry-limits.js';
 import { transportError } from './transport-error.js';
 import { trustedRoots } from './trusted-roots.js';
 
-/** Enough for every reader of a cache; more would only queue at the registry. */
+/** Enough for every reader of a cache; more connections would only queue at the registry. */
 const CONNECTIONS_PER_HOST_MAX = 32;
-/** Connections are kept between the reads of a container that starts, and not for ever. */
+/** Idle connections stay open between the reads of a starting container, but not for ever. */
 const KEEP_ALIVE_MS = 15_000;
 /** discard() reads up to this many bytes, to keep the connection; cutting off a longer body costs less. */
 const DISCARD_BYTES_MAX = 64 << 10;
@@ -33,7 +33,7 @@ export interface HttpRequest {
   readonly signal: AbortSignal | undefined;
   /** Undefined trusts the system's authorities. */
   readonly tls?: TlsSettings | undefined;
-  /** Instead of `headersMs`, where an answer takes its time. */
+  /** Replaces `headersMs` for slow answers. */
   readonly headersMs?: number | undefined;
   /** Uses a new connection and closes it after the answer: the pooled ones may all lead to one bad server. */
   readonly freshConnection?: boolean | undefined;
@@ -55,7 +55,7 @@ export class HttpClient {
     this.#agent = newAgent(limits, undefined);
   }
 
-  /** @throws {ObdError} as transportError() has it; the signal's reason. */
+  /** @throws {ObdError} errors of transportError(); the signal's reason. */
   async send(request: HttpRequest): Promise<HttpResponse> {
     const { method, url, headers, body, signal, tls, headersMs, freshConnection, doing } = request;
     try {
@@ -75,7 +75,7 @@ export class HttpClient {
     }
   }
 
-  /** Cuts off what is under way. Idempotent. */
+  /** Aborts the requests in flight. Idempotent. */
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.all([this.#agent, ...this.#agents.values()].map((agent) => agent.destroy()));
@@ -156,14 +156,14 @@ export class HttpResponse {
     return Array.isArray(value) ? value : [value];
   }
 
-  /** Content-Length; undefined if it is missing or is no number. */
+  /** Content-Length; undefined if it is missing or not a number. */
   get contentLength(): number | undefined {
     const text = this.header('content-length');
     return text !== undefined && /^[0-9]{1,15}$/.test(text) ? Number(text) : undefined;
   }
 
   /**
-   * The body as it comes; leaving the loop cuts the rest off.
+   * Yields the body in pieces; leaving the loop cuts the rest off.
    *
    * @throws {ObdError} as HttpClient.send().
    */
@@ -175,7 +175,7 @@ export class HttpResponse {
     }
   }
 
-  /** The whole body. @throws {ObdError} `Registry` if it is longer, and what pieces() throws. */
+  /** Returns the whole body. @throws {ObdError} `Registry` if it is longer, and errors of pieces(). */
   async readAll(bytesMax: number): Promise<Uint8Array> {
     const tooLong = () => {
       const problem = `the answer of ${this.url.host} is longer than ${bytesMax} bytes`;

@@ -71,7 +71,7 @@ test('a registry on this machine is read over TLS, or over plain HTTP', async ()
   assert.equal(await content(client, registry.host), CONTENT.toString());
 });
 
-test('a registry on this machine that fails both ways is named with both', async () => {
+test('an error names both addresses of a registry on this machine', async () => {
   const server = createServer((socket) => socket.destroy()).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as { port: number };
@@ -86,7 +86,7 @@ test('a registry on this machine that fails both ways is named with both', async
   server.close();
 });
 
-test('another host than this machine is never asked over plain HTTP', async () => {
+test('only this machine is asked over plain HTTP without being listed', async () => {
   // 0.0.0.0 leads here and is not a loopback address.
   const port = registry.host.split(':')[1];
   registry.seen.length = 0;
@@ -97,7 +97,7 @@ test('another host than this machine is never asked over plain HTTP', async () =
   assert.equal(await content(plain.client, `0.0.0.0:${port}`), CONTENT.toString());
 });
 
-test('"ca" of hosts.toml is trusted for that host, which is refused without', async () => {
+test('"ca" of hosts.toml is trusted for that host, and needed', async () => {
   const host = `0.0.0.0:${front.host.split(':')[1]}`;
   await assert.rejects(content(clientWith({}).client, host), { code: ErrorCodes.Registry });
   const toml = `ca = ${JSON.stringify(front.certificatePath)}`;
@@ -106,7 +106,7 @@ test('"ca" of hosts.toml is trusted for that host, which is refused without', as
   assert.equal(await content(skip.client, host), CONTENT.toString());
 });
 
-test('a mirror has the blob, or the registry after it; each is given its own login', async () => {
+test('asks the mirror, then the registry, each with its own login', async () => {
   const mirror = await LoopbackRegistry.start();
   const login = { kind: 'basic', username: 'm', password: 'mirror' } as const;
   mirror.login = login;

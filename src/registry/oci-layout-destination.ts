@@ -1,11 +1,11 @@
 /**
- * Writes an image to an OCI layout, making the directory and its version file if need be.
+ * Writes an image to an OCI layout, and creates the directory and its version file if necessary.
  *
- * Order on disk: blobs first, each complete, checked and synced before it has its name; index.json last,
- * replaced in one rename. So a reader sees the image before or the image after. close() removes the files of an
- * unpublished destination; a crash leaves orphaned blobs.
+ * Order on disk: blobs first, each complete, checked and synced before it has its name; index.json last, replaced in
+ * one rename. So a reader sees either the old image or the new one. close() removes the files of an unpublished
+ * destination; a crash leaves orphaned blobs.
  *
- * One writer at a time: two that publish at the same moment could each replace the other's entry.
+ * One writer at a time: two concurrent publish() calls could each replace the other's entry.
  */
 import { mkdir, open, readdir, rm, rmdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -38,7 +38,7 @@ export class OciLayoutDestination implements ImageDestination {
   readonly #signal: AbortSignal | undefined;
   /** New blobs that are not published yet. */
   #unpublished: string[] = [];
-  /** Directories made here, innermost last; close() removes them if nothing was published. */
+  /** Directories created here, innermost last; close() removes them if publish() did not run. */
   #made: string[] = [];
   #prepared: Promise<void> | undefined;
 
@@ -118,7 +118,7 @@ export class OciLayoutDestination implements ImageDestination {
     for (const path of directories.toReversed()) await rmdir(path).catch(() => {});
   }
 
-  /** Makes the missing parts of the layout, once; a directory that holds something else is refused. */
+  /** Creates the missing parts of the layout, once; refuses a directory with other contents. */
   async #prepare(): Promise<void> {
     this.#prepared ??= this.#makeLayout();
     await this.#prepared;

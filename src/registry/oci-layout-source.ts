@@ -1,6 +1,6 @@
 /**
- * Reads an image from an OCI layout. Every blob is checked against its descriptor as it is read; a layout
- * that reaches outside its directory is refused (oci-layout.ts).
+ * Reads an image from an OCI layout. Every blob is checked against its descriptor as it is read. A layout that reaches
+ * outside its directory is refused (oci-layout.ts).
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import { sha256Of } from '../oci/digest.js';
@@ -23,7 +23,7 @@ import {
 } from './oci-layout.js';
 import { mismatch, verifiedBlob } from './verified-blob.js';
 
-/** Tags named in a message; a layout can have a thousand. */
+/** Maximum number of tags in a message; a layout can have a thousand. */
 const TAGS_SHOWN_MAX = 10;
 
 export class OciLayoutSource implements ImageSource {
@@ -32,7 +32,7 @@ export class OciLayoutSource implements ImageSource {
   readonly #tag: string | undefined;
   readonly #signal: AbortSignal | undefined;
 
-  /** @param tag - Undefined means the only image there is. */
+  /** @param tag - Undefined means the only image in the layout. */
   constructor(directory: string, tag: string | undefined, signal?: AbortSignal) {
     this.label = tag === undefined ? `oci:${directory}` : `oci:${directory}:${tag}`;
     this.#directory = directory;

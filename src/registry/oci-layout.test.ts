@@ -1,6 +1,6 @@
 /**
- * Goal: an image in a layout is read whole and right or not at all, nothing outside the layout is touched,
- * and what is written is there complete, or not there.
+ * Goal: an image in a layout is read whole and right or not at all; no file outside the layout is touched; a written
+ * image is complete or absent.
  * Method: layouts written by a test's own builder and by our destination, in a temporary directory.
  */
 import assert from 'node:assert/strict';
@@ -80,7 +80,7 @@ test('reads an image by its tag, or the only one', async () => {
   await assert.rejects(source(directory, 'three').resolve(), { code: ErrorCodes.NotFound });
 });
 
-test('what is not there, is no layout, or has another version is said', async () => {
+test('reports a missing path, a path that is not a layout, and another version', async () => {
   await assert.rejects(source(fresh()).resolve(), { code: ErrorCodes.NotFound });
   const { directory } = builtLayout();
   writeFileSync(join(directory, 'oci-layout'), '{"imageLayoutVersion":"2.0.0"}');
@@ -89,7 +89,7 @@ test('what is not there, is no layout, or has another version is said', async ()
   await assert.rejects(source(directory, 'one').resolve(), { code: ErrorCodes.Corrupt });
 });
 
-test('damaged blobs and manifests are corrupt', async () => {
+test('reports damaged blobs and manifests as corrupt', async () => {
   const builder = builtLayout();
   const { directory } = builder;
   const path = builder.blobPath(blob.digest);
@@ -105,7 +105,7 @@ test('damaged blobs and manifests are corrupt', async () => {
   await assert.rejects(source(directory, 'one').resolve(), { code: ErrorCodes.Corrupt });
 });
 
-test('nothing outside the layout is read or written, and nothing that blocks', async () => {
+test('refuses symbolic links and FIFOs instead of leaving the layout or blocking', async () => {
   const builder = builtLayout();
   const { directory } = builder;
   const outside = join(root, 'outside');
@@ -127,7 +127,7 @@ test('nothing outside the layout is read or written, and nothing that blocks', a
   assert.deepEqual(readdirSync(join(outside, 'sha256')), before);
 });
 
-test('writes a new layout, and adds to one that is there', async () => {
+test('writes a new layout, and adds to an existing one', async () => {
   const directory = fresh();
   const file = join(root, 'content');
   writeFileSync(file, content);
@@ -153,7 +153,7 @@ test('writes a new layout, and adds to one that is there', async () => {
   assert.ok(names.every((name) => /^[0-9a-f]{64}$/.test(name)));
 });
 
-test('what is not published is taken back', async () => {
+test('close() removes the files of an unpublished image', async () => {
   const directory = fresh();
   const unpublished = new OciLayoutDestination(directory, 'a');
   await unpublished.putBlob(blob, content);
@@ -170,7 +170,7 @@ test('what is not published is taken back', async () => {
   assert.deepEqual(readdirSync(join(builder.directory, 'blobs', 'sha256')), before);
 });
 
-test('content that is not what its descriptor says is not stored', async () => {
+test('refuses content that contradicts its descriptor', async () => {
   const directory = fresh();
   const destination = new OciLayoutDestination(directory, 'a');
   for (const wrong of [content.subarray(1), Buffer.concat([content, content])]) {
@@ -184,7 +184,7 @@ test('content that is not what its descriptor says is not stored', async () => {
   await destination.close();
 });
 
-test('a directory that holds other things is left alone', async () => {
+test('refuses a directory with other contents and changes nothing', async () => {
   const directory = fresh();
   mkdirSync(directory);
   writeFileSync(join(directory, 'thesis.txt'), 'x');

@@ -5,9 +5,8 @@
  *     DIR/index.json            lists manifests; one annotated `org.opencontainers.image.ref.name` has a tag
  *     DIR/blobs/sha256/<hex>    manifests, configs and layers alike
  *
- * A layout may have come from anywhere. This module opens only regular files inside the directory: no
- * symbolic link is followed below DIR, nothing that would block (a fifo) is waited for, and names are made
- * of checked digests only. Files are replaced whole.
+ * A layout is untrusted. This module opens only regular files inside the directory: it follows no symbolic link below
+ * DIR, never blocks on a FIFO, and makes names of checked digests only. It replaces files as a whole.
  */
 import { constants, type Stats } from 'node:fs';
 import { type FileHandle, lstat, open } from 'node:fs/promises';
@@ -30,7 +29,7 @@ export function indexFile(directory: string): string {
   return join(directory, 'index.json');
 }
 
-/** @throws {ObdError} `InvalidArgument`, `Unsupported` for what is no sha256 digest. */
+/** @throws {ObdError} `InvalidArgument`, or `Unsupported` for a digest other than sha256. */
 export function blobFile(directory: string, digest: string): string {
   checkDigest(digest, `a blob of "${directory}"`);
   return join(directory, 'blobs', 'sha256', digest.slice('sha256:'.length));
@@ -39,7 +38,7 @@ export function blobFile(directory: string, digest: string): string {
 /**
  * Opens a regular file of a layout for reading.
  *
- * @throws {ObdError} `NotFound`, `Corrupt` if it is anything else than a file in a directory, `Io`.
+ * @throws {ObdError} `NotFound`, `Corrupt` if it is not a regular file in a directory, `Io`.
  */
 export async function openLayoutFile(
   path: string,
@@ -102,7 +101,7 @@ export async function readIndex(directory: string): Promise<ImageIndex> {
   return parseLayoutIndex(await readLayoutFile(path, MANIFEST_BYTES_MAX), `"${path}"`);
 }
 
-/** @throws {ObdError} `Unsupported` if it is larger than that, and what openLayoutFile() throws. */
+/** @throws {ObdError} `Unsupported` if it is larger than that, and errors of openLayoutFile(). */
 export async function readLayoutFile(path: string, bytesMax: number): Promise<Uint8Array> {
   const { file, sizeBytes } = await openLayoutFile(path);
   try {
@@ -124,9 +123,9 @@ export async function readLayoutFile(path: string, bytesMax: number): Promise<Ui
 }
 
 /**
- * Makes `path` hold what `pieces` yield, all of it or nothing, also across a crash.
+ * Makes `path` hold the `pieces`, all of them or none, also across a crash.
  *
- * @throws {ObdError} `NoSpace`, `Io`, and the errors of `pieces`; then `path` is as it was.
+ * @throws {ObdError} `NoSpace`, `Io`, and the errors of `pieces`; then `path` is unchanged.
  */
 export async function writeLayoutFile(
   path: string,
@@ -141,7 +140,7 @@ export async function writeLayoutFile(
   }
 }
 
-/** What a failed system call on a file of a layout means; an error of another kind is returned as it is. */
+/** Converts the error of a failed system call on a file of a layout; returns other errors as they are. */
 export function layoutError(path: string, action: 'read' | 'write', error: unknown): unknown {
   const system = systemCode(error);
   if (system === undefined) return error;
@@ -161,12 +160,12 @@ export function layoutError(path: string, action: 'read' | 'write', error: unkno
   return new ObdError(code, message, { path }, error);
 }
 
-/** Whether a layout's file is simply not there. */
+/** Whether the error says that a layout's file is missing. */
 export function isMissing(error: unknown): boolean {
   return hasCode(error, ErrorCodes.NotFound);
 }
 
 function notPlain(path: string, wanted: string): ObdError {
-  const message = `Cannot use "${path}" as part of an OCI layout: it is not ${wanted} of its own`;
+  const message = `Cannot use "${path}" as part of an OCI layout: it is not ${wanted}, or reached by a link`;
   return new ObdError(ErrorCodes.Corrupt, message, { path });
 }

@@ -1,15 +1,16 @@
 /**
- * What a registry's answer to a GET of a range is: a part that holds the range's first byte, the whole blob, or neither.
+ * Classifies a registry's answer to a GET of a range: a part that holds the range's first byte, the whole blob, or
+ * neither.
  *
  * RFC 9110: units are case-insensitive and may have white space around them (14.1, 14.4); a server may send fewer bytes
- * than asked for, or another range that covers them (15.3.7); a status that is not known counts as x00 of its class (15).
+ * than asked for, or another range that covers them (15.3.7); an unknown status counts as x00 of its class (15).
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { HttpResponse } from './http-client.js';
 
-/** Bytes before the range that are read and thrown away; more would cost more than asking again. */
+/** Maximum of bytes before the range that are read and thrown away; for more, a new request costs less. */
 const SKIP_BYTES_MAX = 4 << 20;
-/** Of 200 to 299, those that say that the body is not the blob, or that there is none. */
+/** The statuses from 200 to 299 whose body is not the blob, or that have no body. */
 const NOT_CONTENT: readonly number[] = [201, 202, 204, 205, 207, 208];
 
 export type RangeAnswer =
@@ -18,7 +19,7 @@ export type RangeAnswer =
   /** The body is all of the blob. `sizeKnown`: its Content-Length agrees. */
   | { readonly kind: 'whole'; readonly sizeKnown: boolean };
 
-/** The blob, and the range of it that was asked for. */
+/** A blob, and the requested range of it. */
 export interface AskedRange {
   readonly digest: string;
   readonly sizeBytes: number;
@@ -29,7 +30,7 @@ export interface AskedRange {
 export interface ContentRange {
   readonly first: number;
   readonly last: number;
-  /** Of the whole blob; undefined where the server does not say. */
+  /** The blob's size; undefined if the server does not say. */
   readonly sizeBytes: number | undefined;
 }
 
@@ -38,7 +39,7 @@ export function isContent({ status }: HttpResponse): boolean {
   return status >= 200 && status <= 299 && !NOT_CONTENT.includes(status);
 }
 
-/** @throws {ObdError} `Registry` for what is not the bytes; the connection is then cut off. */
+/** @throws {ObdError} `Registry` for any other answer; the connection is then cut off. */
 export function rangeAnswer(response: HttpResponse, asked: AskedRange): RangeAnswer {
   try {
     const range = contentRange(response);
@@ -46,9 +47,9 @@ export function rangeAnswer(response: HttpResponse, asked: AskedRange): RangeAns
     if ((response.status === 206 || response.contentLength === undefined) && isHtml(response)) {
       throw refusal(response, asked, 'sent a page of HTML in place of it');
     }
-    // With a length that is right the header is wrong, as some storage sends it. Without one the bytes may be compressed.
+    // With a right length, the header is wrong, as some storage sends it. Without one the bytes may be compressed.
     if (response.contentLength === undefined && isEncoded(response)) {
-      throw refusal(response, asked, 'sent it compressed, which was not asked for');
+      throw refusal(response, asked, 'sent it compressed without being asked');
     }
     if (range !== undefined) return partOf(response, range, asked);
     if (response.status === 206) {

@@ -1,6 +1,6 @@
 /**
- * Goal: logins and tokens are sent where they belong, as seldom as possible, and nowhere else; an upload
- * is complete or absent; manifests match their digests.
+ * Goal: logins and tokens are sent only to the right hosts, and as seldom as possible; an upload is complete or absent;
+ * manifests match their digests.
  * Method: loopback registries that ask for logins, expire tokens, redirect, and break uploads.
  */
 import assert from 'node:assert/strict';
@@ -38,7 +38,7 @@ const logins = new Map<string, Login>();
 const credentials = { label: '"config"', find: async (host: string) => logins.get(host) };
 /** Tests count requests, and on a busy machine any answer may be late: lateness causes no retry. */
 const limits = { ...DEFAULT_LIMITS, backoffMs: 1 };
-/** For a registry that falls silent on purpose. */
+/** For a registry that stops answering on purpose. */
 const hastyLimits = {
   ...limits,
   headersMs: 400,
@@ -81,7 +81,7 @@ async function readRange(client: RegistryClient, offset = 0): Promise<void> {
   assert.ok(bytes.subarray(offset, offset + 1000).equals(target));
 }
 
-test('without a challenge nothing is sent, though there is a login', async () => {
+test('sends no login without a challenge', async () => {
   logins.set(host, PASSWORD);
   await readRange(newClient());
   assert.deepEqual(
@@ -90,7 +90,7 @@ test('without a challenge nothing is sent, though there is a login', async () =>
   );
 });
 
-test('Basic, asked for once', async () => {
+test('logs in by Basic, with one challenge', async () => {
   registry.login = { kind: 'basic', username: 'ann', password: SECRET };
   logins.set(host, PASSWORD);
   const client = newClient();
@@ -98,7 +98,7 @@ test('Basic, asked for once', async () => {
   assert.equal(registry.seen.length, 4);
 });
 
-test('a token for each repository and kind of access, asked for once by however many', async () => {
+test('requests one token for each repository and kind of access, for any number of readers', async () => {
   registry.login = { kind: 'bearer', username: 'ann', password: SECRET };
   logins.set(host, PASSWORD);
   const client = newClient();
@@ -113,7 +113,7 @@ test('a token for each repository and kind of access, asked for once by however 
   assert.match(registry.seen.at(-2)?.path ?? '', /x%2Fy%3Apull%2Cpush$/);
 });
 
-test('an anonymous token, and one for an identity token', async () => {
+test('gets an anonymous token, and one for an identity token', async () => {
   registry.login = { kind: 'bearer', username: '', password: '' };
   await readRange(newClient());
   registry.login = { kind: 'bearer', username: 'ann', password: 'refresh' };
@@ -121,7 +121,7 @@ test('an anonymous token, and one for an identity token', async () => {
   await readRange(newClient());
 });
 
-test('a token that is refused in mid-life is replaced, without a failed read', async () => {
+test('replaces a token that is refused early without failing a read', async () => {
   registry.login = { kind: 'bearer', username: '', password: '' };
   const client = newClient();
   await readRange(client);
@@ -135,14 +135,14 @@ test('a token that is refused in mid-life is replaced, without a failed read', a
   assert.equal(tokensAsked(), 4);
 });
 
-test('a token server that fails for a moment does not fail the read', async () => {
+test('retries a token server that fails for a moment', async () => {
   registry.login = { kind: 'bearer', username: '', password: '' };
   registry.tokenFaults.push({ status: 503 }, 'reset', 'silence');
   await readRange(newClient(hastyLimits));
   assert.ok(tokensAsked() >= 4);
 });
 
-test('a login that is missing or refused is said once, with the remedy, and is in no message', async () => {
+test('reports a missing or refused login with the remedy, without quoting it', async () => {
   for (const kind of ['basic', 'bearer'] as const) {
     registry.login = { kind, username: 'ann', password: 'another' };
     for (const login of [undefined, PASSWORD]) {
@@ -159,7 +159,7 @@ test('a login that is missing or refused is said once, with the remedy, and is i
   }
 });
 
-test('storage that is redirected to sees no login, and neither does a token server that is not safe', async () => {
+test('sends no login to storage after a redirect or to an unsafe token server', async () => {
   registry.login = { kind: 'basic', username: 'ann', password: SECRET };
   logins.set(host, PASSWORD);
   registry.storage = storage;
@@ -179,7 +179,7 @@ test('storage that is redirected to sees no login, and neither does a token serv
   });
 });
 
-test('a plain registry elsewhere cannot have its login sent to a port of this machine', async () => {
+test('a remote plain HTTP registry cannot direct its login to a port of this machine', async () => {
   const challenge = 'Bearer realm="http://127.0.0.1:9/token",service="x"';
   const parameters = parseChallenges(challenge)[0]?.parameters ?? new Map();
   const http = new HttpClient(limits);
@@ -194,7 +194,7 @@ test('a plain registry elsewhere cannot have its login sent to a port of this ma
   await http.close();
 });
 
-test('a login for a name is not sent to an endpoint on another host', async () => {
+test("does not send a name's login to an endpoint on another host", async () => {
   registry.login = { kind: 'basic', username: 'ann', password: SECRET };
   logins.set('registry.example', PASSWORD);
   const hosts = new RegistryHosts([], { 'registry.example': host });
@@ -209,7 +209,7 @@ test('a login for a name is not sent to an endpoint on another host', async () =
   await client.blobRanges('registry.example', 'x/y', digest, undefined);
 });
 
-test('a whole blob, over breaks and with and without ranges', async () => {
+test('reads a whole blob over breaks, with and without ranges', async () => {
   const client = newClient(hastyLimits);
   registry.faults.push('truncate', 'stall', 'ignore-range', { status: 502 });
   const pieces: Uint8Array[] = [];
@@ -225,7 +225,7 @@ test('a whole blob, over breaks and with and without ranges', async () => {
   );
 });
 
-test('a download that never gets on is given up', async () => {
+test('gives up a download without progress', async () => {
   for (let i = 0; i < 20; i++) registry.faults.push('reset');
   await assert.rejects(
     async () => {
@@ -235,7 +235,7 @@ test('a download that never gets on is given up', async () => {
   );
 });
 
-test('an upload is begun again until it is whole, with a login', async () => {
+test('restarts an upload until it is complete, with a login', async () => {
   registry.login = { kind: 'bearer', username: 'ann', password: SECRET };
   logins.set(host, PASSWORD);
   const content = randomBytes(3_000_000);
@@ -261,7 +261,7 @@ test('an upload is begun again until it is whole, with a login', async () => {
   await destination.putBlob({ ...blob, digest: sha256Of(bytes) }, bytes);
 });
 
-test('an upload that nobody takes ends, and so does one that is wrong', async () => {
+test('gives up a stalled upload, and one with wrong content', async () => {
   const content = Buffer.alloc(20 << 20, 1);
   const descriptor = { ...blob, digest: sha256Of(content), size: content.length };
   const once = new RegistryClient({
@@ -293,7 +293,7 @@ test('an upload that nobody takes ends, and so does one that is wrong', async ()
   await assert.rejects(late, RangeError);
 });
 
-test('manifests go and come back by tag and digest, and are what their digest says', async () => {
+test('writes and reads manifests by tag and digest, and checks the digest', async () => {
   const reference = parseReference(`${host}/x/y:tag`);
   const client = newClient();
   const destination = new RegistryDestination(client, reference);
@@ -318,7 +318,7 @@ test('manifests go and come back by tag and digest, and are what their digest sa
   });
 });
 
-test('names that could be other URLs are refused', async () => {
+test('refuses names that would change the URL', async () => {
   const client = newClient();
   for (const [name, repository] of [
     ['127.0.0.1:1/x', 'y'],

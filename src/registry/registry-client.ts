@@ -1,9 +1,9 @@
 /**
- * A client of OCI registries (OCI distribution spec 1.1): manifests, blobs whole or by ranges, uploads. One
- * per process: connections, tokens and logins are shared by all it is asked for.
+ * A client of OCI registries (OCI distribution spec 1.1): manifests, blobs whole or by ranges, uploads. One per
+ * process: all calls share its connections, tokens and logins.
  *
- * Every call names its host as references do (`docker.io`), is bounded in time and attempts, and throws
- * ObdErrors only; credentials are in none of them. Names are checked here, as they become URLs.
+ * Every call names its host as references do (`docker.io`), is bounded in time and attempts, and throws ObdErrors only;
+ * no error contains credentials. Names are checked here, because they become URLs.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import { checkDigest, isDigest, sha256Of } from '../oci/digest.js';
@@ -51,11 +51,11 @@ export class RegistryClient {
   }
 
   /**
-   * A blob to be read by ranges.
+   * Returns a blob for reads by ranges.
    *
-   * @param sizeBytes - Undefined asks the registry for it.
-   * @throws {ObdError} `InvalidArgument`, `Unsupported` for what is no name or digest; as
-   *   BlobRanges.attempt() if the size is asked for.
+   * @param sizeBytes - If undefined, the registry is asked for it.
+   * @throws {ObdError} `InvalidArgument`, `Unsupported` for an invalid name or digest; as BlobRanges.attempt() if the
+   *   size is requested.
    */
   async blobRanges(
     host: string,
@@ -69,7 +69,7 @@ export class RegistryClient {
     return await RemoteBlobRanges.open(blob, sizeBytes);
   }
 
-  /** @throws {ObdError} as probeBlob(); `InvalidArgument` for what is no name or digest. */
+  /** @throws {ObdError} as probeBlob(); `InvalidArgument` for an invalid name or digest. */
   async probeBlob(
     host: string,
     repository: string,
@@ -82,9 +82,9 @@ export class RegistryClient {
   }
 
   /**
-   * A manifest or an index, unparsed.
+   * Returns a manifest or an index, unparsed.
    *
-   * @param target - A tag, or a digest: then the bytes have it.
+   * @param target - A tag, or a digest, which the returned bytes then have.
    * @throws {ObdError} `NotFound`, `Unauthorized`, `Unavailable`, `Registry`, `Corrupt`.
    */
   async getManifest(
@@ -149,7 +149,7 @@ export class RegistryClient {
   }
 
   /**
-   * A whole blob as a stream, unchecked.
+   * Yields a whole blob as a stream, unchecked.
    *
    * @throws {ObdError} as getManifest(), while it is iterated; not `Corrupt`.
    */
@@ -176,7 +176,7 @@ export class RegistryClient {
     await uploadBlob(this.#exchange, this.#limits, access, blob, signal);
   }
 
-  /** Deletes an upload session that an earlier process left open. Takes 3 s at most, and never throws for the registry. */
+  /** Deletes an upload session that an earlier process left open. Takes 3 s at most, and ignores errors of the registry. */
   async cancelUpload({ host, repository, url }: UploadSession): Promise<void> {
     await cancelUpload(this.#exchange, accessTo(host, repository, 'push'), new URL(url));
   }
@@ -211,12 +211,12 @@ export class RegistryClient {
     });
   }
 
-  /** Has every login looked up again, after the credentials have changed. */
+  /** Invalidates every login, after the credentials have changed. */
   forgetLogins(): void {
     this.#exchange.forgetLogins();
   }
 
-  /** Cuts off what is under way. Idempotent. */
+  /** Aborts the requests in flight. Idempotent. */
   async close(): Promise<void> {
     await this.#exchange.close();
   }
@@ -246,7 +246,7 @@ function accessTo(host: string, repository: string, action: Access['action']): A
   if (isHost(host) && isRepository(repository)) return { host, repository, action };
   throw new ObdError(
     ErrorCodes.InvalidArgument,
-    `${JSON.stringify(`${host}/${repository}`.slice(0, 300))} is no host and repository of a registry`,
+    `${JSON.stringify(`${host}/${repository}`.slice(0, 300))} is not a host and repository of a registry`,
   );
 }
 

@@ -2,9 +2,9 @@
  * One request to a registry and its final answer. It tries the registry's addresses in order until one has the object,
  * answers at most one challenge at each and follows at most REDIRECTS_MAX redirects. No address is asked twice.
  *
- * Authorization goes to the address that asked for it and to no other: the first redirect to another origin
- * ends it for the rest of the chain. A redirect from TLS to plain HTTP is refused, unless the target is
- * listed: a registry can neither move downloads or uploads into the clear, nor send requests to a port of this machine.
+ * Only the address that asked for Authorization gets it: the first redirect to another origin ends it for the rest of
+ * the chain. A redirect from TLS to plain HTTP is refused, unless the target is listed: a registry can neither move
+ * downloads or uploads into the clear, nor send requests to a port of this machine.
  */
 import { ErrorCodes, hasCode, ObdError, systemCode } from '../errors.js';
 import type { Access } from './access.js';
@@ -23,7 +23,7 @@ const REDIRECTS: readonly number[] = [301, 302, 303, 307, 308];
 
 export interface RegistryRequest extends Omit<HttpRequest, 'body'> {
   readonly access: Access;
-  /** Called for each time the request is sent. */
+  /** Called each time the request is sent. */
   readonly body?: () => NonNullable<HttpRequest['body']>;
 }
 
@@ -48,14 +48,14 @@ export class RegistryExchange {
     return new URL(`${this.#hosts.originOf(host)}/v2/${repository}/${path}`);
   }
 
-  /** Whether it is an address of the registry or of its mirrors, rather than one it redirected to. */
+  /** Whether it is an address of the registry or of its mirrors, rather than the target of a redirect. */
   isHome(access: Access, url: URL): boolean {
     return this.#endpointAt(access, url) !== undefined;
   }
 
   /**
-   * Redirects of GET and HEAD are followed; the answer's `url` says where that led. A `url` away from the
-   * registry (a signed one, kept from before) is asked without Authorization.
+   * Follows redirects of GET and HEAD; the answer's `url` is the final address. A `url` outside the registry (a signed
+   * one, kept from before) is requested without Authorization.
    *
    * @throws {ObdError} errors of HttpClient.send() and Authenticator.answer() for the last address that was asked;
    *   `Registry` for a refused redirect.
@@ -138,34 +138,34 @@ export class RegistryExchange {
       url = this.locationOf(response, location);
       if (url.origin !== home?.origin) home = undefined;
       if (++redirects > REDIRECTS_MAX) {
-        throw redirectError(response, `it led from place to place ${REDIRECTS_MAX} times`);
+        throw redirectError(response, `it redirected more than ${REDIRECTS_MAX} times`);
       }
     }
   }
 
   /**
-   * Where a Location header sends the next request.
+   * Returns the target of a Location header.
    *
-   * @throws {ObdError} `Registry` if it is no URL, or leaves TLS for a host that is not listed.
+   * @throws {ObdError} `Registry` if it is not a URL, or leaves TLS for a host that is not listed.
    */
   locationOf(response: HttpResponse, location: string): URL {
     if (!URL.canParse(location, response.url.href)) {
-      throw redirectError(response, 'it is no URL');
+      throw redirectError(response, 'it is not a URL');
     }
     const target = new URL(location, response.url);
     if (this.#hosts.mayGoOn(response.url, target)) return target;
     throw redirectError(
       response,
-      `it leaves TLS for ${quotable(target.protocol)}//${quotable(target.host)}; if that is to be trusted, list it in plain_http`,
+      `it leaves TLS for ${quotable(target.protocol)}//${quotable(target.host)}; to trust it, list it in plain_http`,
     );
   }
 
-  /** The next request logs in anew. */
+  /** Makes the next request log in again. */
   forgetLogin(access: Access): void {
     this.#authenticator.forget(access);
   }
 
-  /** The error for an unexpected answer. */
+  /** Returns the error for an unexpected answer. */
   async errorOf(
     response: HttpResponse,
     { host }: Access,
@@ -176,23 +176,23 @@ export class RegistryExchange {
     return this.#authenticator.refusal(host, error.message, error);
   }
 
-  /** Has every login looked up again. */
+  /** Invalidates every login. */
   forgetLogins(): void {
     this.#authenticator.forgetAll();
   }
 
-  /** Cuts off what is under way. Idempotent. */
+  /** Aborts the requests in flight. Idempotent. */
   async close(): Promise<void> {
     await this.#http.close();
   }
 }
 
-/** Whether a host that did not answer one protocol in time would be asked the other one. */
+/** Whether a host that did not answer one protocol in time gets a request over the other one. */
 function endsSearch({ mirrorOf }: Endpoint, { cause }: ObdError): boolean {
   return mirrorOf === undefined && systemCode(cause) === 'UND_ERR_CONNECT_TIMEOUT';
 }
 
-/** Names the addresses that were asked before the last one. */
+/** Names the addresses that were tried before the last one. */
 function withFailures(error: ObdError, failures: readonly string[]): ObdError {
   if (failures.length === 0) return error;
   const message = `${error.message}; before that, ${failures.join('; ')}`;

@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { ErrorCodes } from '../errors.js';
 import { RegistryHosts } from './registry-hosts.js';
 
-test('TLS, except for this machine and for what is listed', () => {
+test('uses TLS, except for this machine and listed hosts', () => {
   const hosts = new RegistryHosts(['plain.lan', 'one.lan:5000']);
   for (const [host, origin] of [
     ['docker.io', 'https://registry-1.docker.io'],
@@ -30,7 +30,7 @@ test('TLS, except for this machine and for what is listed', () => {
   }
 });
 
-test('an endpoint is where a name answers, plain if name or endpoint is', () => {
+test('an endpoint is the address of a name, over plain HTTP if name or endpoint is listed', () => {
   const hosts = new RegistryHosts(['plain.lan', 'mirror.lan:80'], {
     localhost: 'localhost:5000',
     'docker.io': 'mirror.lan:80',
@@ -49,7 +49,7 @@ test('an endpoint is where a name answers, plain if name or endpoint is', () => 
   assert.equal(hosts.addressOf('other'), 'other');
 });
 
-test('a login for a name counts where the registry answers on that host, and on no other', () => {
+test('a login for a name is used on that host only', () => {
   const endpoints = {
     localhost: 'localhost:5000',
     'docker.io': 'mirror.lan:80',
@@ -72,7 +72,7 @@ test('a login for a name counts where the registry answers on that host, and on 
   assert.deepEqual(hub, ['docker.io', 'registry-1.docker.io']);
 });
 
-test('nothing goes on from TLS to plain HTTP, unless the host is listed', () => {
+test('no redirect leads from TLS to plain HTTP, unless the host is listed', () => {
   const hosts = new RegistryHosts(['listed.lan']);
   for (const [from, to, may] of [
     ['https://a.example', 'https://b.example', true],
@@ -88,7 +88,7 @@ test('nothing goes on from TLS to plain HTTP, unless the host is listed', () => 
   }
 });
 
-test('what is no host is refused', () => {
+test('refuses text that is not a host', () => {
   for (const host of ['http://x', 'x/y', '', 'x:0', 'x:70000', 'a b']) {
     assert.throws(() => new RegistryHosts([host]), { code: ErrorCodes.InvalidArgument }, host);
     assert.throws(() => new RegistryHosts([], { x: host }), { code: ErrorCodes.InvalidArgument });

@@ -1,12 +1,12 @@
 /**
- * The addresses and protocols of the registry of a host name. As in docker and containerd, `docker.io` is a name and not
- * an address.
+ * The addresses and protocols of the registry of a host name. As in docker and containerd, `docker.io` is a name and
+ * not an address.
  *
  *   1. `[registry.hosts]` of our own configuration gives a name another address: containerd's labels lose the port of
  *      `localhost:5000`.
- *   2. containerd's hosts.toml of that name gives mirrors, in order, and may say where the registry itself answers.
- *   3. Otherwise it is the name, over TLS. A host that is listed as plain speaks HTTP. A host on this machine is asked
- *      over TLS, whose certificate is not checked, and then over HTTP; the one that answered is kept.
+ *   2. containerd's hosts.toml of that name gives mirrors, in order, and may give the registry's own address.
+ *   3. Otherwise the address is the name, over TLS. A host that is listed as plain speaks HTTP. A host on this machine is
+ *      asked over TLS, without a check of its certificate, and then over HTTP; the protocol that it answered is kept.
  *
  * HTTP is used for hosts in plain_http, for `http://` addresses of hosts.toml, for hosts on this machine, and for the
  * redirects and token servers of a registry that speaks HTTP (mayGoOn()). All other requests use TLS.
@@ -18,9 +18,9 @@ import type { Access } from './access.js';
 import type { Endpoint, TlsSettings } from './endpoint.js';
 import { HostsDirectory, type HostsFile } from './hosts-directory.js';
 
-/** The registry of Docker Hub answers here. */
+/** The registry of Docker Hub has this address. */
 const DOCKER_HUB_ENDPOINT = `registry-1.${DOCKER_HUB}`;
-/** How long a failed mirror is tried last. */
+/** For this time, a mirror that failed is tried last. */
 const MIRROR_DOWN_MS = 60_000;
 /** Far more than registries in use; at this limit the map is cleared. */
 const LEARNT_MAX = 1024;
@@ -39,9 +39,9 @@ export class RegistryHosts {
 
   /**
    * @param plainHttpHosts - `host` for all its ports, or `host:port`.
-   * @param endpoints - Name of a host to the `host` or `host:port` where it really answers.
+   * @param endpoints - Name of a host to the `host` or `host:port` of its real address.
    * @param hostsDirectory - containerd's, with a hosts.toml for each host; undefined reads none.
-   * @throws {ObdError} `InvalidArgument` for text that is no host.
+   * @throws {ObdError} `InvalidArgument` for text that is not a host.
    */
   constructor(
     plainHttpHosts: readonly string[],
@@ -73,7 +73,7 @@ export class RegistryHosts {
     this.#version++;
   }
 
-  /** How often the settings were replaced. */
+  /** Number of times that the settings were replaced. */
   get version(): number {
     return this.#version;
   }
@@ -85,7 +85,7 @@ export class RegistryHosts {
 
   /**
    * The registry itself, not its mirrors: `https://registry-1.docker.io` for `docker.io`. A host on this machine has
-   * `http`, whichever it speaks.
+   * `http`, even if it speaks TLS.
    *
    * @throws {ObdError} as HostsDirectory.lookUp().
    */
@@ -99,10 +99,10 @@ export class RegistryHosts {
   }
 
   /**
-   * The names under which a login for `host` may be configured, in order.
+   * Returns the names under which a login for `host` may be configured, in order.
    *
-   * A login goes only to the host that it is for. A login for the name counts only if the registry answers on that host,
-   * at any port. An endpoint on another host, such as a mirror, has a separate login or none.
+   * A login is sent only to its own host. A login for the name counts only if the registry answers on that host, at any
+   * port. An endpoint on another host, such as a mirror, has a separate login or none.
    */
   loginNames(host: string): string[] {
     const address = this.addressOf(host);
@@ -111,14 +111,14 @@ export class RegistryHosts {
     return isHub || sameHost(host, address) ? [host, address] : [address];
   }
 
-  /** Whether data for `from` may go on to `to`: over TLS, or as unprotected as before, or to a listed host. */
+  /** Whether data for `from` may be sent to `to`: over TLS, or as unprotected as before, or to a listed host. */
   mayGoOn(from: URL, to: URL): boolean {
     if (to.protocol === 'https:') return true;
     return to.protocol === 'http:' && (from.protocol === 'http:' || this.isListedPlain(to.host));
   }
 
   /**
-   * The addresses to try, in order; one at least.
+   * Returns the addresses to try, in order; at least one.
    *
    * @throws {ObdError} as HostsDirectory.lookUp().
    */
@@ -130,7 +130,7 @@ export class RegistryHosts {
       .filter(({ actions }) => actions.includes(action))
       .map((settings) => ({ ...settings, ...this.#identityOf(host, settings.origin) }));
     const itself = this.#itself(host, file).filter(({ actions }) => actions.includes(action));
-    // A file may list the registry itself among its hosts, as nerdctl's documents do.
+    // A file may list the registry itself among its hosts, as in nerdctl's documents.
     const others = itself.filter(({ origin }) => !mirrors.some((each) => each.origin === origin));
     const all = [...mirrors, ...others];
     const inOrder = [...all.filter((each) => !isDown(each)), ...all.filter(isDown)];
@@ -143,7 +143,7 @@ export class RegistryHosts {
     return JSON.stringify([address, this.#isPlain(host, address), this.#lookUp(host)]);
   }
 
-  /** The configured hosts `name:port` for a name without a port. */
+  /** Returns the configured hosts `name:port` for a name without a port. */
   portsOf(name: string): string[] {
     return this.#directory?.portsOf(name) ?? [];
   }
@@ -153,7 +153,7 @@ export class RegistryHosts {
     return this.#endpoints.has(host);
   }
 
-  /** The TLS settings for a URL that a registry redirected to. */
+  /** Returns the TLS settings for the target of a registry's redirect. */
   tlsFor(host: string, url: URL): TlsSettings | undefined {
     const endpoints = this.endpointsOf(host, 'pull');
     const own = endpoints.find(({ origin }) => origin === url.origin);
@@ -162,14 +162,14 @@ export class RegistryHosts {
       tls !== undefined && tls.ca.length > 0 ? [tls] : [],
     );
     const [first, ...others] = checked;
-    // The same object each time: it is the key of pooled connections.
+    // Returns the same object each time: it is the key of pooled connections.
     if (first?.skipVerify === false && others.length === 0) return first;
     const ca = checked.flatMap((tls) => tls.ca);
     if (ca.length > 0) return { ca, skipVerify: false };
     return isLoopback(url.hostname) ? UNCHECKED : undefined;
   }
 
-  /** Keeps the address of a host on this machine that answered. */
+  /** Remembers the address of a host on this machine that answered. */
   answered(host: string, { origin }: Endpoint): void {
     this.#downUntilMs.delete(origin);
     if (this.#answering.size >= LEARNT_MAX) this.#answering.clear();
@@ -182,7 +182,7 @@ export class RegistryHosts {
     this.#downUntilMs.set(origin, performance.now() + MIRROR_DOWN_MS);
   }
 
-  /** Whether the operator listed this host as plain HTTP; being this machine is not enough. */
+  /** Whether the operator listed this host as plain HTTP; hosts on this machine do not count by themselves. */
   isListedPlain(host: string): boolean {
     const lower = host.toLowerCase();
     return this.#plain.has(lower) || this.#plain.has(lower.replace(/:[0-9]+$/, ''));
@@ -196,7 +196,7 @@ export class RegistryHosts {
     return this.#directory?.lookUp(this.#endpoints.get(host) ?? host);
   }
 
-  /** Which logins an address may be sent, and which registry it mirrors. */
+  /** The logins that an address may get, and the registry that it mirrors. */
   #identityOf(host: string, origin: string): Pick<Endpoint, 'loginHosts' | 'mirrorOf'> {
     const at = new URL(origin);
     if (isHostOf(this.addressOf(host), at)) {

@@ -16,7 +16,7 @@ export class RegistrySource implements ImageSource {
   readonly #reference: ImageReference;
   readonly #signal: AbortSignal | undefined;
 
-  /** @param client - Stays the caller's to close. */
+  /** @param client - The caller closes it. */
   constructor(client: RegistryClient, reference: ImageReference, signal?: AbortSignal) {
     this.label = `docker://${reference}`;
     this.#client = client;
@@ -58,7 +58,7 @@ export class RegistryDestination implements ImageDestination {
   readonly #signal: AbortSignal | undefined;
   readonly #noteUpload: NoteUpload | undefined;
 
-  /** @param client - Stays the caller's to close. */
+  /** @param client - The caller closes it. */
   constructor(
     client: RegistryClient,
     reference: ImageReference,

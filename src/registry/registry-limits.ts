@@ -9,13 +9,13 @@ export interface RegistryLimits {
   readonly connectMs: number;
   /** From the end of a request to the head of its answer. */
   readonly headersMs: number;
-  /** The same for the end of an upload, which the registry may hash and copy before it answers. */
+  /** The same for the end of an upload: the registry may hash and copy it before it answers. */
   readonly uploadHeadersMs: number;
   /** Between two pieces of an upload; the registry may be writing to slow storage. */
   readonly uploadIdleMs: number;
   /** Between two pieces of a body. */
   readonly bodyIdleMs: number;
-  /** Attempts at one request, the first included. Reads of blocks are bounded by their deadline instead. */
+  /** Attempts at one request, including the first. A deadline bounds reads of blocks instead. */
   readonly attemptsMax: number;
   /** Before the second attempt; doubled for each further one up to {@link BACKOFF_MS_MAX}, with jitter. */
   readonly backoffMs: number;
@@ -39,7 +39,7 @@ export const DEFAULT_LIMITS: RegistryLimits = {
 
 /** Longer waits would use up a read's deadline in a few attempts. */
 export const BACKOFF_MS_MAX = 5_000;
-/** A registry may ask for an hour; the caller retries, or fails, sooner. */
+/** A registry may ask for an hour; then the caller retries, or fails, sooner. */
 export const RETRY_AFTER_MS_MAX = 30_000;
 /** About 18 fit with the default backoffMs and deadline; this limit applies if a registry fails at once. */
 export const FETCH_ATTEMPTS_MAX = 30;

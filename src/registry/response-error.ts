@@ -1,9 +1,9 @@
 /**
- * Converts an unexpected answer, its HTTP status and the registry's error document
- * (OCI distribution spec 1.1, "Error Codes"), to an ObdError.
+ * Converts an unexpected answer, its HTTP status and the registry's error document (OCI distribution spec 1.1, "Error
+ * Codes"), to an ObdError.
  *
- * The message quotes the registry's words, as they often hold the only useful hint. They are cut and made printable
- * first, since they may be anything.
+ * The message quotes the registry's words, as they often hold the only useful hint. They are untrusted, so they are
+ * first cut and made printable.
  */
 import { type ErrorCode, ErrorCodes, ObdError } from '../errors.js';
 import type { HttpResponse } from './http-client.js';
@@ -12,7 +12,7 @@ import { retryAfterMs } from './retry.js';
 
 /** Error documents are a few hundred bytes; some gateways send a page of HTML. */
 const ERROR_BYTES_MAX = 16 << 10;
-/** A slow body is cut off and the part that arrived is used; the status says the rest. */
+/** A slow body is cut off, and only the received part used; the status explains more. */
 const ERROR_MS_MAX = 5_000;
 
 /** Our remedy for each status, added to the registry's words. */
@@ -38,9 +38,9 @@ function codeOf(status: number): ErrorCode {
   if (status === 401 || status === 403 || status === 407) return ErrorCodes.Unauthorized;
   if (status === 404 || status === 410) return ErrorCodes.NotFound;
   if (status === 507) return ErrorCodes.NoSpace;
-  // 408, 425 and 429 say "later" in so many words.
+  // 408, 425 and 429 ask explicitly for a later retry.
   if (status === 408 || status === 425 || status === 429) return ErrorCodes.Unavailable;
-  // 501 and 505 will not change.
+  // 501 and 505 are permanent.
   if (status >= 500 && status !== 501 && status !== 505) return ErrorCodes.Unavailable;
   return ErrorCodes.Registry;
 }

@@ -1,5 +1,5 @@
 /**
- * Goal: only what may pass is tried again, as often and as long as the policy says, and no longer.
+ * Goal: only transient errors are retried, as often and as long as the policy says.
  * Method: attempts that play a script, with pauses of milliseconds.
  */
 import assert from 'node:assert/strict';
@@ -10,7 +10,7 @@ import { RetryBudget, retryAfterMs, retrying } from './retry.js';
 const policy = { attemptsMax: 4, backoffMs: 1, deadlineMs: undefined };
 const away = (details = {}) => new ObdError(ErrorCodes.Unavailable, 'Cannot do it: away', details);
 
-test('tries again what is unavailable, until it is there', async () => {
+test('retries Unavailable until an attempt succeeds', async () => {
   let attempts = 0;
   const result = await retrying(policy, 'Cannot', undefined, async () => {
     if (++attempts < 4) throw away();
@@ -19,7 +19,7 @@ test('tries again what is unavailable, until it is there', async () => {
   assert.deepEqual([result, attempts], ['there', 4]);
 });
 
-test('gives up after the last attempt, and says so', async () => {
+test('gives up after the last attempt and reports the number', async () => {
   let attempts = 0;
   const failing = retrying(policy, 'Cannot', undefined, async () => {
     attempts++;
@@ -29,7 +29,7 @@ test('gives up after the last attempt, and says so', async () => {
   assert.equal(attempts, 4);
 });
 
-test('nothing else is tried again', async () => {
+test('retries no other error', async () => {
   for (const error of [new ObdError(ErrorCodes.NotFound, 'no'), new TypeError('a bug')]) {
     let attempts = 0;
     const failing = retrying(policy, 'Cannot', undefined, async () => {
@@ -41,7 +41,7 @@ test('nothing else is tried again', async () => {
   }
 });
 
-test('a deadline ends an attempt that hangs, and says what went before', async () => {
+test('a deadline ends a hanging attempt and reports the previous error', async () => {
   let attempts = 0;
   const hanging = retrying(
     { ...policy, deadlineMs: 60 },
@@ -58,7 +58,7 @@ test('a deadline ends an attempt that hangs, and says what went before', async (
   assert.equal(attempts, 2);
 });
 
-test('no pause is begun that would outlast the deadline', async () => {
+test('starts no pause that would outlast the deadline', async () => {
   const startedMs = performance.now();
   const failing = retrying({ ...policy, deadlineMs: 300 }, 'Cannot', undefined, async () => {
     throw away({ retryAfterMs: 10_000 });
@@ -67,7 +67,7 @@ test('no pause is begun that would outlast the deadline', async () => {
   assert.ok(performance.now() - startedMs < 200);
 });
 
-test('an abort ends a pause at once, with its reason', async () => {
+test('an abort ends a pause at once with its reason', async () => {
   const controller = new AbortController();
   const reason = new RangeError('enough');
   const pausing = retrying(
@@ -84,7 +84,7 @@ test('an abort ends a pause at once, with its reason', async () => {
   await assert.rejects(late, reason);
 });
 
-test('pauses grow, and a Retry-After that is longer replaces them', async () => {
+test('pauses grow, and a longer Retry-After replaces them', async () => {
   const budget = new RetryBudget({ attemptsMax: 4, backoffMs: 20, deadlineMs: undefined });
   const pauseOf = async (error: ObdError) => {
     const startedMs = performance.now();
@@ -96,7 +96,7 @@ test('pauses grow, and a Retry-After that is longer replaces them', async () => 
   assert.ok((await pauseOf(away({ retryAfterMs: 120 }))) >= 119);
 });
 
-test('Retry-After is seconds or a date', () => {
+test('parses Retry-After in seconds and as a date', () => {
   const now = Date.parse('2026-01-01T00:00:00Z');
   assert.equal(retryAfterMs('7', now), 7000);
   assert.equal(retryAfterMs(' 0 ', now), 0);

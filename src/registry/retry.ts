@@ -13,14 +13,14 @@ import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import { BACKOFF_MS_MAX, RETRY_AFTER_MS_MAX } from './registry-limits.js';
 
 export interface RetryPolicy {
-  /** The first included. */
+  /** Includes the first. */
   readonly attemptsMax: number;
   readonly backoffMs: number;
-  /** From the first attempt's begin; undefined where each attempt is bounded by its progress instead. */
+  /** From the start of the first attempt; undefined if progress bounds each attempt instead. */
   readonly deadlineMs: number | undefined;
 }
 
-/** What is left of the attempts at one thing. */
+/** Attempts and time that are left for one operation. */
 export class RetryBudget {
   readonly #policy: RetryPolicy;
   readonly #startedMs = performance.now();
@@ -33,8 +33,8 @@ export class RetryBudget {
   /**
    * Pauses before the next attempt.
    *
-   * @throws `error` itself if it is not `Unavailable`; an ObdError that says how often it was tried, if this
-   *   was the last time; the signal's reason.
+   * @throws `error` itself if it is not `Unavailable`; after the last attempt, an ObdError with the number of attempts;
+   *   the signal's reason.
    */
   async spend(error: unknown, signal: AbortSignal | undefined): Promise<void> {
     signal?.throwIfAborted();
@@ -60,12 +60,12 @@ export class RetryBudget {
 }
 
 /**
- * Runs `attempt` until it succeeds, fails for good, or the policy says that it has.
+ * Runs `attempt` until it succeeds, fails for good, or the policy ends it.
  *
  * @param doing - For the message of a deadline: "Cannot read X".
- * @param signal - The caller's; its reason is what is thrown when it aborts.
- * @param attempt - Is handed a signal that aborts at the deadline and with the caller's.
- * @throws what `attempt` threw last, or `Unavailable` at the deadline.
+ * @param signal - The caller's; when it aborts, its reason is thrown.
+ * @param attempt - Gets a signal that aborts at the deadline and with the caller's.
+ * @throws the error of the last attempt, or `Unavailable` at the deadline.
  */
 export async function retrying<T>(
   policy: RetryPolicy,
@@ -75,7 +75,7 @@ export async function retrying<T>(
 ): Promise<T> {
   signal?.throwIfAborted();
   const budget = new RetryBudget(policy);
-  // Not AbortSignal.any(): on a long-lived caller's signal it leaves something behind for each call.
+  // Not AbortSignal.any(): with a long-lived caller's signal, each call would leak memory.
   const controller = new AbortController();
   const forward = () => controller.abort(signal?.reason);
   signal?.addEventListener('abort', forward, { once: true });
@@ -104,8 +104,8 @@ function deadlineError(doing: string, { deadlineMs = 0 }: RetryPolicy, last: unk
 }
 
 /**
- * What a Retry-After header asks for, in milliseconds (RFC 9110 10.2.3: seconds, or a date); undefined
- * if it is missing or makes no sense.
+ * Parses a Retry-After header to milliseconds (RFC 9110 10.2.3: seconds, or a date); undefined if it is missing or
+ * invalid.
  */
 export function retryAfterMs(header: string | undefined, nowMs: number): number | undefined {
   if (header === undefined) return undefined;

@@ -3,7 +3,7 @@
  *
  *   references   the same registry (default port, spellings of this machine, names with one address), repository and tag.
  *                A digest is the same as a tag that stands for it, or for an index that lists it
- *   layouts      the same directory, by any path, and the same tag. Without a tag the source is the only image there
+ *   layouts      the same directory, by any path, and the same tag. Without a tag the source is its only image
  */
 import { stat } from 'node:fs/promises';
 import { ErrorCodes, hasCode } from '../errors.js';
@@ -23,7 +23,7 @@ export interface OverwriteOptions {
 /**
  * Sends a request only to compare a digest with a tag.
  *
- * @throws {ObdError} `InvalidArgument` for text that is no name; errors of reading the destination.
+ * @throws {ObdError} `InvalidArgument` for an invalid name; errors of reading the destination.
  */
 export async function overwritesSource(
   sourceText: string,
@@ -64,7 +64,7 @@ async function isSameReference(
   }
 }
 
-/** Where a registry answers; TLS or not says nothing about which registry it is. */
+/** The address of a registry. Two protocols at one address are the same registry. */
 function placeOf({ host }: ImageReference, hosts: RegistryHosts): string {
   const { protocol, hostname, port } = new URL(hosts.originOf(host.toLowerCase()));
   const name = isLoopback(hostname) ? 'localhost' : hostname;
@@ -72,7 +72,7 @@ function placeOf({ host }: ImageReference, hosts: RegistryHosts): string {
 }
 
 async function isSameLayout(source: LayoutName, destination: LayoutName): Promise<boolean> {
-  // An image without a tag is added and replaces no tagged one.
+  // An image without a tag is added and replaces no tagged image.
   if (destination.tag === undefined && source.tag !== undefined) return false;
   const found = await identityOf(source.directory);
   if (found === undefined || found !== (await identityOf(destination.directory))) return false;

@@ -1,5 +1,5 @@
 /**
- * Goal: a slow connection is closed after 10 s, unless the one before was as slow; a slow reader causes no failure.
+ * Goal: a slow connection is closed after 10 s, unless the previous one was as slow; a slow reader causes no failure.
  * Method: a real server that sends so many bytes a second, and real time.
  */
 import assert from 'node:assert/strict';
@@ -13,7 +13,7 @@ import { HttpClient } from './http-client.js';
 import { DEFAULT_LIMITS } from './registry-limits.js';
 
 const TICK_MS = 100;
-/** The path of a request is how many bytes a second it gets. */
+/** The path of a request is its speed in bytes a second. */
 const server = createServer((request, response) => {
   const bytesPerS = Number(request.url!.slice(1));
   const timer = setInterval(
@@ -59,20 +59,20 @@ async function readFor(
 }
 
 describe('a connection', { concurrency: true }, () => {
-  test('below the floor is left after 10 s; a new one that is as slow is kept', async () => {
+  test('below the floor is closed after 10 s; a new one that is as slow is kept', async () => {
     const floor = new SpeedFloor();
     const leftMs = await readFor(floor, 1_000, 15_000);
     assert.ok(leftMs !== undefined && leftMs > 9_500 && leftMs < 12_000, `${leftMs} ms`);
     assert.equal(await readFor(floor, 1_000, 12_000), undefined);
   });
 
-  test('is left for another that is slow too, but far less so', async () => {
+  test('is closed for another that is slow too, but far less so', async () => {
     const floor = new SpeedFloor();
     assert.notEqual(await readFor(floor, 12_000, 15_000), undefined);
     assert.notEqual(await readFor(floor, 2_000, 15_000), undefined);
   });
 
-  test('as slow as the one before is kept as long as was said', async () => {
+  test('as slow as the previous one is kept for keptMs', async () => {
     const isKeptFor = async (keptMs: number) => {
       const floor = new SpeedFloor(keptMs);
       assert.notEqual(await readFor(floor, 1_000, 15_000), undefined);
@@ -86,7 +86,7 @@ describe('a connection', { concurrency: true }, () => {
     assert.equal(await readFor(new SpeedFloor(), 30_000, 12_000), undefined);
   });
 
-  test('is not left for a reader that is slow', async () => {
+  test('is not closed for a slow reader', async () => {
     const slowly = async () => await sleep(1_000);
     assert.equal(await readFor(new SpeedFloor(), 30_000, 12_000, slowly), undefined);
   });

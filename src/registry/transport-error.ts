@@ -1,14 +1,14 @@
 /**
- * Maps the error codes of Node, OpenSSL and undici to errors about a registry; no other file knows these codes.
+ * Maps the error codes of Node, OpenSSL and undici to errors about a registry; no other file uses these codes.
  *
- * Most codes, and every unknown one, become `Unavailable`, which retrying() retries. Permanent problems
- * (certificates, no TLS at the other end) become `Registry`, with the remedy.
+ * Most codes, and every unknown one, become `Unavailable`, which retrying() retries. Permanent problems (certificates,
+ * no TLS at the other end) become `Registry`, with the remedy.
  */
 import { type ErrorCode, ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 import { quotable } from './quotable.js';
 
 const TRUST_REMEDY =
-  'if that is its own authority, put its certificate into /etc/ssl/certs or name it as "ca" in its hosts.toml';
+  'if the authority is its own, put its certificate into /etc/ssl/certs or name it as "ca" in its hosts.toml';
 const PLAIN_REMEDY =
   'if it speaks plain HTTP, say so in plain_http, in its hosts.toml, or with --plain-http';
 const UNTRUSTED = `its certificate is not signed by an authority known here; ${TRUST_REMEDY}`;
@@ -51,9 +51,9 @@ const MEANING: Readonly<Record<string, readonly [ErrorCode, string]>> = {
 };
 
 /**
- * The ObdError for what a request threw, or `error` itself if it is one already.
+ * Returns the ObdError for an error of a request, or `error` itself if it is one already.
  *
- * @param doing - What was being done, for the message: "Cannot read sha256:... ".
+ * @param doing - The operation, for the message: "Cannot read sha256:... ".
  * @param host - The host that was asked. Never a whole URL: queries of signed ones are secrets.
  */
 export function transportError(error: unknown, doing: string, host: string): ObdError {
@@ -65,12 +65,12 @@ export function transportError(error: unknown, doing: string, host: string): Obd
   return new ObdError(errorCode, `${doing}: ${host}: ${problem}`, {}, error);
 }
 
-/** undici closes the connection at any 100; only its message tells this error apart. */
+/** undici closes the connection at any 100; only its message identifies this error. */
 function isUnaskedContinue(error: unknown, code: string): boolean {
   return code === 'UND_ERR_SOCKET' && messageOf(error) === 'bad response';
 }
 
-/** By families of codes (llhttp's, and OpenSSL's reasons for ending a handshake), or by the error's name. */
+/** By families of codes (llhttp's, and OpenSSL's reasons for a failed handshake), or by the error's name. */
 function familyMeaning(code: string, error: unknown): readonly [ErrorCode, string] {
   const name = error instanceof Error ? error.name : '';
   // undici gives its parser's errors no code of llhttp's.

@@ -1,10 +1,10 @@
 /**
- * The authorities that may sign a registry's certificate: Node's own, this system's (where an
- * administrator puts a company's own), and those of NODE_EXTRA_CA_CERTS. SSL_CERT_FILE replaces the
- * system's file, as it does for OpenSSL and for Go's tools.
+ * The authorities that may sign a registry's certificate: Node's own, this system's (including a company's own,
+ * installed by its administrator), and those of NODE_EXTRA_CA_CERTS. SSL_CERT_FILE replaces the system's file, as it
+ * does for OpenSSL and for Go's tools.
  *
- * Read once per client and set of extra authorities, at the first TLS connection: some 300 certificates take about 20 ms
- * to parse.
+ * Read once per client and set of extra authorities, at the first TLS connection: some 300 certificates take about 20
+ * ms to parse.
  */
 import { readFileSync } from 'node:fs';
 import { createSecureContext, rootCertificates, type SecureContext } from 'node:tls';
@@ -14,7 +14,7 @@ const SYSTEM_BUNDLE = '/etc/ssl/certs/ca-certificates.crt';
 
 /**
  * @param extra - More certificates, in PEM.
- * @throws {ObdError} `Host` if a file that was named cannot be read or holds no certificates.
+ * @throws {ObdError} `Host` if a configured file cannot be read or holds no certificates.
  */
 export function trustedRoots(extra: readonly string[]): SecureContext {
   const named = [process.env['SSL_CERT_FILE'], process.env['NODE_EXTRA_CA_CERTS']];

@@ -1,17 +1,16 @@
 /**
- * A blob's bytes on their way through, checked against the descriptor that promised them.
+ * Passes a blob's bytes through and checks them against their descriptor.
  *
- * Bytes beyond the promised size end the stream as they come, so a source that never ends is not read
- * for ever. A last piece is handed on before the digest of the whole is known: only the end of the
- * iteration says that the bytes were right.
+ * The first byte beyond the descriptor's size ends the stream with an error, so an endless source is not read for ever.
+ * The last piece is yielded before the digest of the whole is known: only the end of the iteration proves the bytes.
  */
 import { createHash } from 'node:crypto';
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { Descriptor } from '../oci/manifest.js';
 
 /**
- * @param label - Of the whole blob, for messages.
- * @throws {ObdError} `Corrupt` if the pieces are not what the descriptor promises.
+ * @param label - The whole blob's name, for messages.
+ * @throws {ObdError} `Corrupt` if the pieces contradict the descriptor.
  */
 export async function* verifiedBlob(
   pieces: AsyncIterable<Uint8Array>,
@@ -23,7 +22,7 @@ export async function* verifiedBlob(
   for await (const piece of pieces) {
     received += piece.length;
     if (received > descriptor.size) {
-      throw mismatch(label, descriptor, `it goes on after the ${descriptor.size} bytes promised`);
+      throw mismatch(label, descriptor, `it has more than the ${descriptor.size} bytes promised`);
     }
     hash.update(piece);
     yield piece;
@@ -37,7 +36,7 @@ export async function* verifiedBlob(
   }
 }
 
-/** As verifiedBlob(), for bytes that are all here. */
+/** As verifiedBlob(), for bytes in memory. */
 export function mismatch(label: string, { digest }: Descriptor, problem: string): ObdError {
   return new ObdError(ErrorCodes.Corrupt, `Cannot use ${label}: ${problem}`, { digest });
 }

@@ -1,9 +1,9 @@
 /**
- * Reads exact lengths from a stream that arrives in pieces of any size, and knows how far it has come.
+ * Reads exact lengths from a stream that arrives in pieces of any size, and counts the consumed bytes.
  *
- * Nothing is buffered beyond the piece in hand: a read that lies inside it is a view, one that straddles
- * pieces is copied into an allocation of the length asked for, which the caller bounds. buffered() answers
- * without a promise, so that a large file costs one promise per piece of input, not per block.
+ * Only the current piece is buffered: a read inside it is a view, one that straddles pieces is copied into an
+ * allocation of the requested length, which the caller bounds. buffered() answers without a promise, so that a large
+ * file costs one promise per piece of input, not per block.
  */
 export class ByteStream {
   readonly #pieces: AsyncIterator<Uint8Array>;
@@ -20,7 +20,7 @@ export class ByteStream {
     return this.#position;
   }
 
-  /** Up to `maxBytes` of what is in hand, now; empty if a piece must be awaited with fill(). */
+  /** Returns up to `maxBytes` of the current piece, now; empty if fill() must be awaited. */
   buffered(maxBytes: number): Uint8Array {
     const taken = this.#piece.subarray(0, maxBytes);
     this.#piece = this.#piece.subarray(taken.length);
@@ -28,7 +28,7 @@ export class ByteStream {
     return taken;
   }
 
-  /** Waits until something is in hand. False at the end of the stream. */
+  /** Waits for the next bytes. Returns false at the end of the stream. */
   async fill(): Promise<boolean> {
     while (this.#piece.length === 0 && !this.#ended) {
       const next = await this.#pieces.next();
@@ -38,7 +38,7 @@ export class ByteStream {
     return this.#piece.length > 0;
   }
 
-  /** Exactly `lengthBytes`, or fewer if the stream ends first. The result is valid until the next call. */
+  /** Returns exactly `lengthBytes`, or fewer if the stream ends first. The result is valid until the next call. */
   async read(lengthBytes: number): Promise<Uint8Array> {
     await this.fill();
     if (this.#piece.length >= lengthBytes) return this.buffered(lengthBytes);
@@ -52,7 +52,7 @@ export class ByteStream {
     return whole.subarray(0, done);
   }
 
-  /** Passes over `lengthBytes`; false if the stream ends first. */
+  /** Skips `lengthBytes`; returns false if the stream ends first. */
   async skip(lengthBytes: number): Promise<boolean> {
     let left = lengthBytes;
     while (left > 0) {
@@ -62,12 +62,12 @@ export class ByteStream {
     return true;
   }
 
-  /** Consumes what is left, so that whoever hashes the stream underneath sees all of it. */
+  /** Consumes the rest, so that a digest of the underlying stream covers all of it. */
   async drain(): Promise<void> {
     while (await this.fill()) this.buffered(this.#piece.length);
   }
 
-  /** Tells the source that no more will be read. */
+  /** Tells the source that no more bytes will be read. */
   async close(): Promise<void> {
     this.#ended = true;
     await this.#pieces.return?.();

@@ -1,6 +1,6 @@
 /**
- * Goal: a layer blob gives the bytes that were compressed, whatever the format says it is, and damage is
- * `Corrupt`, never an empty tail; the source's own errors pass through untouched.
+ * Goal: a layer blob gives the bytes that were compressed, in any format, and damage is `Corrupt`, never an empty tail;
+ * the source's own errors pass through untouched.
  * Method: zlib and zstd as encoders, cut and damaged streams, a bomb measured by its first piece.
  */
 import assert from 'node:assert/strict';
@@ -50,7 +50,7 @@ for (const [format, bytes] of formats) {
   });
 }
 
-test('nothing is nothing, and two bytes are two bytes', async () => {
+test('passes empty and two-byte input through', async () => {
   assert.equal((await all(Buffer.alloc(0))).length, 0);
   assert.equal((await all(Buffer.from('ab'))).toString(), 'ab');
 });
@@ -68,14 +68,14 @@ for (const [format, bytes] of formats.filter(([name]) => name !== 'plain')) {
   });
 }
 
-test('other compressions are named', async () => {
+test('refuses other compressions by name', async () => {
   await assert.rejects(all(Buffer.from('BZh91AY&SY')), { code: ErrorCodes.Unsupported });
   await assert.rejects(all(Buffer.from('fd377a585a000004', 'hex')), {
     code: ErrorCodes.Unsupported,
   });
 });
 
-test("the source's error passes through, and it is told when reading stops early", async () => {
+test("passes the source's error through, and returns the source when reading stops early", async () => {
   const oops = new ObdError(ErrorCodes.Unavailable, 'gone');
   for (const bytes of [gzipSync(plain), compress(plain), plain]) {
     async function* failing(): AsyncGenerator<Uint8Array> {
@@ -99,7 +99,7 @@ test("the source's error passes through, and it is told when reading stops early
   }
 });
 
-/** How many pieces come between two collections: what is held then is held on purpose. */
+/** Number of pieces between two collections: memory held then is held on purpose. */
 const PIECES_BETWEEN = 16;
 
 test('decompress() holds a few pieces of a bomb at a time', async () => {

@@ -1,11 +1,10 @@
 /**
- * A layer blob as the tar it holds: gzip (any number of members), zstd (any number of frames) or plain.
+ * Decompresses a layer blob to its tar: gzip (any number of members), zstd (any number of frames) or plain.
  *
- * What it is, is read from its first bytes; media types lie often enough (a `+gzip` layer that is plain
- * tar is common) and the magic numbers of gzip (RFC 1952 2.3.1) and zstd (RFC 8878 3.1.1) cannot begin a
- * tar. Memory stays at a few pieces whatever the input expands to: gzip through zlib's stream, which obeys
- * back-pressure; zstd through the streaming call of the binding, because zstd-napi's own stream pushes
- * everything one input piece expands to.
+ * The first bytes decide the format; media types are often wrong (a `+gzip` layer that is plain tar is common) and the
+ * magic numbers of gzip (RFC 1952 2.3.1) and zstd (RFC 8878 3.1.1) cannot begin a tar. Memory stays at a few pieces for
+ * any expansion of the input: gzip through zlib's stream, which obeys back-pressure; zstd through the streaming call of
+ * the binding, because zstd-napi's own stream pushes the whole expansion of one input piece.
  */
 import { pipeline, Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
@@ -17,11 +16,10 @@ const PIECE_BYTES = 256 * 1024;
 const MAGIC_BYTES = 6;
 
 /**
- * Yields the uncompressed bytes. A piece is valid until the next is asked for.
+ * Yields the uncompressed bytes. A piece is valid until the next is requested.
  *
- * @param label - What to call the blob in an error message.
- * @throws {ObdError} `Corrupt` for damaged or truncated data, `Unsupported` for bzip2 and xz, and whatever
- *   the source throws.
+ * @param label - The blob's name in an error message.
+ * @throws {ObdError} `Corrupt` for damaged or truncated data, `Unsupported` for bzip2 and xz; errors of the source.
  */
 export async function* decompress(
   source: AsyncIterable<Uint8Array>,

@@ -16,7 +16,7 @@ import type { TarTime } from './tar-entry.js';
 
 export const BLOCK_BYTES = 512;
 
-/** What is wrong with a header; the reader turns it into an error that names member and offset. */
+/** A defect of a header; the reader turns it into an error that names member and offset. */
 export class HeaderProblem extends Error {
   override readonly name = 'HeaderProblem';
 }
@@ -40,7 +40,7 @@ export function isZeroBlock(block: Uint8Array): boolean {
   return block.every((byte) => byte === 0);
 }
 
-/** @throws {HeaderProblem} for a wrong checksum or a field that is no number. `block` is not retained. */
+/** @throws {HeaderProblem} for a wrong checksum or an invalid number. `block` is not retained. */
 export function parseHeaderBlock(block: Uint8Array): HeaderBlock {
   checkSum(block);
   const magic = Buffer.from(block.subarray(257, 265)).toString('latin1');

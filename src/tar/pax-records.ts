@@ -15,7 +15,7 @@ const EQUALS = 0x3d;
 
 export class PaxRecords {
   readonly #values = new Map<string, Uint8Array>();
-  /** Offsets and lengths of a sparse file in format 0.0, alternating, as they came. */
+  /** Offsets and lengths of a sparse file in format 0.0, alternating, in their original order. */
   readonly sparsePairs: number[] = [];
 
   /** Records of `global` that `local` does not repeat, then those of `local`. */

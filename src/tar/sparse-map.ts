@@ -1,12 +1,12 @@
 /**
- * Which parts of a sparse file are in the archive; the rest are holes.
+ * The parts of a sparse file that are in the archive; the rest are holes.
  *
- * GNU tar has four ways to say it (GNU tar manual, "Storing Sparse Files"): the old header type `S` with
- * four entries in the header and 21 in each extension block, pax 0.0 (repeated records), pax 0.1 (one
- * record with commas) and pax 1.0 (decimal lines in front of the content). All end up here.
+ * GNU tar has four forms of it (GNU tar manual, "Storing Sparse Files"): the old header type `S` with four entries in
+ * the header and 21 in each extension block, pax 0.0 (repeated records), pax 0.1 (one record with commas) and pax 1.0
+ * (decimal lines in front of the content). This class represents all of them.
  *
- * Invariants, checked in the constructor: extents ascend, do not overlap, end within the file, and their
- * lengths add up to the bytes that the archive stores.
+ * Invariants, checked in the constructor: extents ascend, do not overlap, end within the file, and their lengths add up
+ * to the bytes that the archive stores.
  */
 import { BLOCK_BYTES, HeaderProblem, natural } from './header-block.js';
 import { type PaxRecords, parseNatural } from './pax-records.js';

@@ -1,10 +1,9 @@
 /**
- * One member of a tar archive, with everything that later headers, pax records and GNU extensions say
- * about it already folded in.
+ * One member of a tar archive, with the information of later headers, pax records and GNU extensions folded in.
  *
- * Names and values are bytes: a tar promises no encoding, and a capability (`security.capability`) is
- * binary. Xattr names are the one exception: they are kept as latin1 strings, one character per byte, so
- * that they can be keys of a Map without losing any of them.
+ * Names and values are bytes: a tar promises no encoding, and a capability (`security.capability`) is binary. Xattr
+ * names are the one exception: they are kept as latin1 strings, one character per byte, so that they can be keys of a
+ * Map without losing any of them.
  */
 
 /** Seconds and nanoseconds since the epoch; nanoseconds are 0..999999999 for times before it as well. */
@@ -13,7 +12,7 @@ export interface TarTime {
   readonly nanoseconds: number;
 }
 
-/** `other` is a typeflag that this reader gives no meaning to; `typeflag` says which. */
+/** `other` is a typeflag that this reader does not know; `typeflag` says which. */
 export type TarEntryKind =
   | 'file'
   | 'hardlink'
@@ -48,7 +47,7 @@ export interface TarEntry {
   readonly offset: number;
 }
 
-/** Where a file's content goes, front to back: bytes, and runs of zeroes that need not be stored. */
+/** The sink of a file's content, front to back: bytes, and runs of zeroes that need not be stored. */
 export interface ContentSink {
   /** The bytes are only valid during the call. */
   write(chunk: Uint8Array): void;

@@ -1,15 +1,15 @@
 /**
- * Reads a tar stream member by member: ustar, pax (local and global headers), GNU long names, base-256
- * numbers and GNU sparse files of all four kinds. docs/adr/0003-own-tar-reader.md says why not a library.
+ * Reads a tar stream member by member: ustar, pax (local and global headers), GNU long names, base-256 numbers and GNU
+ * sparse files of all four kinds. docs/adr/0003-own-tar-reader.md says why not a library.
  *
  *     next() ......... the next member, or undefined at the end of the archive
- *     content(sink) .. that member's bytes, in order, holes as holes; what is not taken is skipped
+ *     content(sink) .. that member's bytes, in order, holes as holes; unread content is skipped
  *
- * Guarantees: every header's checksum is checked; numbers are safe integers; nothing is allocated by a
- * length from the input beyond EXTENSION_BYTES_MAX; file content is passed on in the pieces it came in.
- * After the end-of-archive marker the stream is drained, so that a digest taken underneath covers all of
- * it. As in Go's reader, which every container engine uses, a stream that ends at a member's edge without
- * the marker is whole: the layer's digest, not the marker, proves completeness.
+ * Guarantees: every header's checksum is checked; numbers are safe integers; a length from the input allocates at most
+ * EXTENSION_BYTES_MAX; file content is passed on in the pieces of the input. After the end-of-archive marker the stream
+ * is drained, so that a digest of the underlying stream covers all of it. As in Go's reader, which every container
+ * engine uses, a stream that ends at a member's edge without the marker is whole: the layer's digest, not the marker,
+ * proves completeness.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import { ByteStream } from './byte-stream.js';
@@ -50,7 +50,7 @@ const KINDS: Readonly<Record<string, TarEntryKind>> = {
   '6': 'fifo',
 };
 
-/** What extension headers said about the member that follows them. */
+/** The extension headers' information about the member that follows them. */
 interface Extensions {
   pax: PaxRecords | undefined;
   longName: Uint8Array | undefined;
@@ -66,16 +66,16 @@ export class TarReader {
   #sparse: SparseMap | undefined;
   #current: TarEntry | undefined;
 
-  /** @param label - What to call the archive in an error message. */
+  /** @param label - The archive's name in an error message. */
   constructor(source: AsyncIterable<Uint8Array>, label: string) {
     this.#stream = new ByteStream(source);
     this.#label = label;
   }
 
   /**
-   * Passes over what is left of the current member and reads the next one's headers.
+   * Skips the rest of the current member and reads the next one's headers.
    *
-   * @throws {ObdError} `Corrupt`, naming offset and member; and whatever the source throws.
+   * @throws {ObdError} `Corrupt`, naming offset and member; errors of the source.
    */
   async next(): Promise<TarEntry | undefined> {
     await this.#skip(this.#storedLeft + this.#paddingLeft);
@@ -103,9 +103,9 @@ export class TarReader {
   }
 
   /**
-   * Hands the current member's content to `sink`, front to back, holes included.
+   * Passes the current member's content to `sink`, front to back, holes included.
    *
-   * @throws {ObdError} `Corrupt` if the archive ends inside it; whatever the sink or the source throws.
+   * @throws {ObdError} `Corrupt` if the archive ends inside it; errors of the sink and the source.
    */
   async content(sink: ContentSink): Promise<void> {
     if (this.#sparse === undefined) return await this.#copy(this.#storedLeft, sink);
@@ -115,7 +115,7 @@ export class TarReader {
     }
   }
 
-  /** Stops reading and tells the source so. */
+  /** Stops reading and returns the source. */
   async close(): Promise<void> {
     await this.#stream.close();
   }
@@ -150,7 +150,7 @@ export class TarReader {
     return undefined;
   }
 
-  /** Takes in a header that describes the next one. False if it is a member itself. */
+  /** Reads a header that describes the next one. Returns false if it is a member itself. */
   async #extension(header: HeaderBlock, into: Extensions, offset: number): Promise<boolean> {
     const flag = String.fromCharCode(header.typeflag);
     if (!'xgLK'.includes(flag)) return false;
@@ -189,7 +189,7 @@ export class TarReader {
       pax.path('GNU.sparse.name') ?? pax.path('path') ?? extensions.longName ?? header.name;
     const kind = kindOf(header.typeflag, name);
     const hasContent = kind === 'file' || kind === 'other';
-    // Links, devices and directories have no content whatever their size field says (as in Go).
+    // Links, devices and directories have no content, even if their size field is not zero (as in Go).
     const storedBytes = hasContent ? (pax.natural('size') ?? header.sizeBytes) : 0;
     this.#storedLeft = storedBytes;
     this.#paddingLeft = paddingAfter(storedBytes);
