@@ -132,6 +132,47 @@ describe('fetching', () => {
     });
   });
 
+  test('readahead beyond 1 MiB is a prefetch, which a read makes demand', async () => {
+    await withCache(async (cache) => {
+      const ranges = new BlobDouble(CONTENT);
+      const blob = await OpenBlob.open(cache, ranges);
+      await assertReads(blob, 0, 4 * CHUNK_BYTES);
+      const ends: (() => void)[] = [];
+      ranges.before = () => new Promise((resolve) => ends.push(resolve));
+      const reads = [30, 33, 36].map((chunk) => assertReads(blob, chunk * CHUNK_BYTES, 1));
+      reads.push(assertReads(blob, 4 * CHUNK_BYTES, 16 * CHUNK_BYTES));
+      while (ends.length < 4) await sleep(1);
+      await sleep(20);
+      assert.equal(ends.length, 4, 'the prefetch does not start while four requests are in flight');
+      reads.push(assertReads(blob, 21 * CHUNK_BYTES, 10));
+      while (ends.length < 5) await sleep(1);
+      ranges.before = async () => {};
+      for (const end of ends) end();
+      await Promise.all(reads);
+      assert.deepEqual(ranges.requests.at(-1), {
+        offset: 20 * CHUNK_BYTES,
+        length: 4 * CHUNK_BYTES,
+      });
+      assert.deepEqual(new Set(ranges.urgencies), new Set(['demand']));
+    });
+  });
+
+  test('a prefetch that fails is not retried, and fails no read', async () => {
+    await withCache(async (cache) => {
+      const ranges = new BlobDouble(CONTENT);
+      const blob = await OpenBlob.open(cache, ranges);
+      await assertReads(blob, 0, 4 * CHUNK_BYTES);
+      ranges.before = async ({ offset }) => {
+        if (offset === 20 * CHUNK_BYTES) await gone();
+      };
+      await assertReads(blob, 4 * CHUNK_BYTES, 16 * CHUNK_BYTES);
+      await sleep(600);
+      assert.equal(ranges.urgencies.filter((urgency) => urgency === 'prefetch').length, 1);
+      ranges.before = async () => {};
+      await assertReads(blob, 20 * CHUNK_BYTES, 100);
+    });
+  });
+
   test('no more than eight requests for a blob are under way', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
