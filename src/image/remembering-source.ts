@@ -13,13 +13,13 @@ import { RegistrySource } from '../registry/registry-image.js';
 import type { KnownManifest, KnownManifests } from './known-manifests.js';
 
 /** A registry that answers does so in less; a caller who has an alternative need not wait for all attempts. */
-const PATIENCE_MS = 5_000;
+const FALLBACK_AFTER_MS = 5_000;
 
 export interface RememberingOptions {
   readonly known: KnownManifests;
   readonly signal: AbortSignal;
   /** Called when the registry is unavailable, and a known manifest is used. */
-  readonly onAway: (known: KnownManifest, error: unknown) => void;
+  readonly onUnavailable: (known: KnownManifest, error: unknown) => void;
 }
 
 export class RememberingSource implements ImageSource {
@@ -27,7 +27,7 @@ export class RememberingSource implements ImageSource {
   readonly #client: RegistryClient;
   readonly #reference: ImageReference;
   readonly #options: RememberingOptions;
-  #isAway = false;
+  #isUnavailable = false;
 
   /** @param client - Stays the caller's to close. */
   constructor(client: RegistryClient, reference: ImageReference, options: RememberingOptions) {
@@ -40,7 +40,7 @@ export class RememberingSource implements ImageSource {
   async resolve(): Promise<StoredManifest> {
     const { host, repository, target, digest } = this.#reference;
     const name = `${host}/${repository}${digest === undefined ? ':' : '@'}${target}`;
-    const { known, onAway } = this.#options;
+    const { known, onUnavailable } = this.#options;
     const last = await known.get(name);
     if (last === undefined) return await this.#remember(name, await this.#source().resolve());
     let found: StoredManifest;
@@ -48,8 +48,8 @@ export class RememberingSource implements ImageSource {
       found = await this.#patiently((source) => source.resolve());
     } catch (error) {
       if (!hasCode(error, ErrorCodes.Unavailable)) throw error;
-      this.#isAway = true;
-      onAway(last, error);
+      this.#isUnavailable = true;
+      onUnavailable(last, error);
       return last.manifest;
     }
     return await this.#remember(name, found);
@@ -57,7 +57,7 @@ export class RememberingSource implements ImageSource {
 
   async readManifest(descriptor: Descriptor): Promise<StoredManifest> {
     const name = this.#nameOf(descriptor.digest);
-    const last = this.#isAway ? await this.#options.known.get(name) : undefined;
+    const last = this.#isUnavailable ? await this.#options.known.get(name) : undefined;
     if (last !== undefined) return last.manifest;
     return await this.#remember(name, await this.#source().readManifest(descriptor));
   }
@@ -72,16 +72,16 @@ export class RememberingSource implements ImageSource {
     return new RegistrySource(this.#client, this.#reference, signal);
   }
 
-  /** @throws {ObdError} `Unavailable` also after PATIENCE_MS; errors of `ask`. */
+  /** @throws {ObdError} `Unavailable` also after FALLBACK_AFTER_MS; errors of `ask`. */
   async #patiently(ask: (source: RegistrySource) => Promise<StoredManifest>) {
     const { signal } = this.#options;
-    const patience = AbortSignal.timeout(PATIENCE_MS);
+    const patience = AbortSignal.timeout(FALLBACK_AFTER_MS);
     try {
       return await ask(this.#source(AbortSignal.any([signal, patience])));
     } catch (error) {
       if (!patience.aborted || signal.aborted || hasAnswered(error)) throw error;
       const { host } = this.#reference;
-      const message = `Cannot get the manifest of ${this.label}: ${host} did not answer within ${PATIENCE_MS} ms`;
+      const message = `Cannot get the manifest of ${this.label}: ${host} did not answer within ${FALLBACK_AFTER_MS} ms`;
       throw new ObdError(ErrorCodes.Unavailable, message, {}, error);
     }
   }

@@ -29,7 +29,7 @@ export interface ServableOptions {
   readonly signal: AbortSignal;
   readonly known: KnownManifests;
   /** Called when the registry is unavailable, and its last known manifest is used. */
-  readonly onAway: (known: KnownManifest, error: unknown) => void;
+  readonly onUnavailable: (known: KnownManifest, error: unknown) => void;
 }
 
 /**

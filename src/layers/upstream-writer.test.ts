@@ -4,16 +4,16 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { openCommitted } from '../../test/support/layer-samples.js';
 import { MemorySink } from '../../test/support/memory-file.js';
 import { listOf } from '../../test/support/segments.js';
 import { vectorPath, vectorsMissing } from '../../test/support/vectors.js';
+import { openZFile } from '../../test/support/zfile-samples.js';
 import { LocalFile } from '../io/local-file.js';
 import { readFully } from '../io/random-access-file.js';
-import { CommittedLayer } from '../lsmt/committed-layer.js';
 import { CommittedLayerWriter } from '../lsmt/committed-writer.js';
 import { ZEROES } from '../lsmt/segments.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
-import { ZFileReader } from '../zfile/zfile-reader.js';
 import { openTarWindow } from './tar-wrapper.js';
 
 for (const name of ['l1.lz4.4k.tar.commit', 'l2.lz4.4k.tar.commit', 'l1.lz4.16k.commit']) {
@@ -21,10 +21,10 @@ for (const name of ['l1.lz4.4k.tar.commit', 'l2.lz4.4k.tar.commit', 'l1.lz4.16k.
     skip: vectorsMissing,
   }, async () => {
     const tar = await openTarWindow(LocalFile.open(vectorPath(name)));
-    const file = await ZFileReader.open(tar, new DecodedBlocks(1 << 19));
+    const file = await openZFile(tar, new DecodedBlocks(1 << 19));
     const original = Buffer.alloc(file.sizeBytes);
     await readFully(file, original, 0);
-    const layer = await CommittedLayer.open(file);
+    const layer = await openCommitted(file);
     const { virtualBytes, uuid, parentUuid, userTag } = layer;
     const sink = new MemorySink();
     const writer = new CommittedLayerWriter(sink, { virtualBytes, uuid, parentUuid, userTag });

@@ -9,12 +9,13 @@ import {
   headerBlock,
   layerFile,
   numberedSectors,
+  openCommitted,
   SAMPLE_UUID,
 } from '../../test/support/layer-samples.js';
 import { ArrivingFile, MemoryFile } from '../../test/support/memory-file.js';
 import { listOf } from '../../test/support/segments.js';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
-import { CommittedLayer, RECORDS_MAX } from './committed-layer.js';
+import { RECORDS_MAX } from './committed-layer.js';
 import { LayerStack } from './layer-stack.js';
 import { ZEROES } from './segments.js';
 
@@ -25,10 +26,10 @@ const at = (start: number, length: number, moffset = 8, source = 0) => ({
   moffset,
   source,
 });
-const open = (bytes: Uint8Array) => CommittedLayer.open(new MemoryFile(bytes, 'sample.lsmt'));
+const open = (bytes: Uint8Array) => openCommitted(new MemoryFile(bytes, 'sample.lsmt'));
 const GOOD = layerFile(DATA, [at(0, 8), at(8, 4, 40, ZEROES), at(100, 24, 16), null, null]);
 
-describe('CommittedLayer.open()', () => {
+describe('CommittedLayer', () => {
   test('reads trailer and index, padding or none', async () => {
     const layer = await open(GOOD);
     assert.equal(layer.uuid, SAMPLE_UUID);
@@ -112,7 +113,7 @@ describe('CommittedLayer.open()', () => {
       const damaged = Uint8Array.from(GOOD);
       damaged[spot]! ^= 0xff;
       const source = new ArrivingFile(GOOD, damaged);
-      const layer = await CommittedLayer.open(source);
+      const layer = await openCommitted(source);
       assert.equal(layer.segments.count, 3);
       assert.equal(source.forgets.length, 1);
     }
@@ -159,10 +160,9 @@ async function assertHarmless(bytes: Uint8Array): Promise<void> {
   }
 }
 
-describe('CommittedLayer.openTurbo()', () => {
+describe('CommittedLayer with a target', () => {
   const target = () => new MemoryFile(numberedSectors(20).reverse(), 'layer.tar');
-  const openTurbo = (bytes: Uint8Array) =>
-    CommittedLayer.openTurbo(new MemoryFile(bytes), target());
+  const openTurbo = (bytes: Uint8Array) => openCommitted(new MemoryFile(bytes), target());
 
   test('takes tag 0 from the blob and tag 1 from the target', async () => {
     const records = [at(0, 4), { ...at(4, 4, 0), tag: 1 }, { ...at(8, 4, 16), tag: 1 }];

@@ -7,7 +7,7 @@
  * sparse writable layer with index and trailer behind it. The trailer has all fields; only the
  * magic of the header counts.
  *
- * open() checks header, trailer and every record: ascending and disjoint, and mapped inside the data.
+ * Opening checks header, trailer and every record: ascending and disjoint, and mapped inside the data.
  * Data have no checksum here; the ZFile around the layer has.
  */
 import { corrupt, refetchWhileCorrupt, unsupported } from '../io/format-error.js';
@@ -54,29 +54,10 @@ export class CommittedLayer implements Layer {
   }
 
   /**
-   * Takes `source` over: close() closes it. After an error the caller still owns it.
+   * Reads header and trailer, the first step of opening a layer.
    *
-   * @throws {ObdError} `Corrupt`, `Unsupported`, and read errors of `source`.
+   * @throws {ObdError} `Corrupt`, `Unsupported`, and read errors of `file`.
    */
-  static async open(source: RandomAccessFile): Promise<CommittedLayer> {
-    return await CommittedLayer.load([source], await CommittedLayer.readTrailer(source));
-  }
-
-  /**
-   * Opens a TurboOCI layer: file system metadata in `source`, file contents in `target`, which is
-   * the uncompressed tar of the original layer. Nothing in `source` tells it from a plain layer: the
-   * caller knows from the image. Both are taken over, as open() does.
-   *
-   * @throws {ObdError} as open() does.
-   */
-  static async openTurbo(
-    source: RandomAccessFile,
-    target: RandomAccessFile,
-  ): Promise<CommittedLayer> {
-    return await CommittedLayer.load([source, target], await CommittedLayer.readTrailer(source));
-  }
-
-  /** The first half of open(), which reads header and trailer. @throws {ObdError} as open() does. */
   static async readTrailer(file: RandomAccessFile): Promise<LayerHeader> {
     const trailerAt = file.sizeBytes - HEADER_BYTES;
     if (trailerAt < HEADER_BYTES) {
@@ -103,10 +84,12 @@ export class CommittedLayer implements Layer {
   }
 
   /**
-   * The second half of open() and openTurbo(), which reads the index.
+   * Reads the index, the second step.
    *
-   * @param sources - The blob, and for a TurboOCI layer its target.
-   * @throws {ObdError} as open() does.
+   * @param sources - The layer owns them: close() closes them. After an error the caller still does. The blob; for a
+   *   TurboOCI layer, whose blob has the metadata of the file system, also the uncompressed tar of the original layer.
+   *   Nothing in the blob tells such a layer from a plain one: the caller knows from the image.
+   * @throws {ObdError} as readTrailer().
    */
   static async load(
     sources: readonly RandomAccessFile[],

@@ -5,11 +5,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { SAMPLE_UUID } from '../../test/support/layer-samples.js';
+import { openCommitted, SAMPLE_UUID } from '../../test/support/layer-samples.js';
 import { MemoryFile, MemorySink } from '../../test/support/memory-file.js';
 import { expandSegments, listOf, segmentLists, segmentsOf } from '../../test/support/segments.js';
 import { ErrorCodes } from '../errors.js';
-import { CommittedLayer } from './committed-layer.js';
 import { CommittedLayerWriter } from './committed-writer.js';
 import { LayerStack } from './layer-stack.js';
 import { ZEROES } from './segments.js';
@@ -22,7 +21,7 @@ function write(options: ConstructorParameters<typeof CommittedLayerWriter>[1]) {
   return { sink, writer: new CommittedLayerWriter(sink, options) };
 }
 
-const openWritten = (sink: MemorySink) => CommittedLayer.open(new MemoryFile(sink.written));
+const openWritten = (sink: MemorySink) => openCommitted(new MemoryFile(sink.written));
 
 describe('CommittedLayerWriter', () => {
   test('writes what opens as what was meant, in aligned and joined records', async () => {
@@ -84,7 +83,7 @@ describe('CommittedLayerWriter', () => {
       assert.ok(file.equals(files[0]!));
     }
     for (const file of files) {
-      const layer = await CommittedLayer.open(new MemoryFile(file));
+      const layer = await openCommitted(new MemoryFile(file));
       assert.deepEqual(listOf(layer.segments), [
         { start: 0, length: sectors, moffset: 8, source: 0 },
       ]);

@@ -83,11 +83,6 @@ export class LayerStack implements RandomAccessFile {
     return this.#segments.count * SEGMENT_BYTES + this.#lookup.memoryBytes;
   }
 
-  /** How many pieces the disk is in. */
-  get segmentCount(): number {
-    return this.#segments.count;
-  }
-
   readLocal(target: Uint8Array, offset: number): boolean {
     const end = offset + target.length;
     this.#checkRange(offset, end);

@@ -39,7 +39,7 @@ import { RegistryProbes } from './registry-probes.js';
 import type { Labels } from './snapshot.js';
 
 /** No registry answers at such an address. A timeout or other error may pass, and proves nothing about the address. */
-const NOBODY_THERE: readonly (string | undefined)[] = ['ECONNREFUSED', 'ENOTFOUND'];
+const UNREACHABLE: readonly (string | undefined)[] = ['ECONNREFUSED', 'ENOTFOUND'];
 
 /** Repositories of one layer in the log. */
 const SHOWN_SOURCES_MAX = 8;
@@ -107,8 +107,8 @@ export class ImageLocator {
   }
 
   /** Invalidates the registries' answers, for instance after logins or addresses have changed. */
-  forget(): void {
-    for (const probes of [this.#probes, ...this.#namespaceProbes.values()]) probes.forget();
+  invalidate(): void {
+    for (const probes of [this.#probes, ...this.#namespaceProbes.values()]) probes.invalidate();
   }
 
   /**
@@ -319,7 +319,7 @@ function ask(
 function isAbsent(error: unknown): boolean {
   if (hasCode(error, ErrorCodes.NotFound)) return true;
   for (let at = error; at instanceof Error; at = at.cause) {
-    if (NOBODY_THERE.includes(systemCode(at))) return true;
+    if (UNREACHABLE.includes(systemCode(at))) return true;
   }
   return false;
 }

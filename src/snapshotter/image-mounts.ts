@@ -150,7 +150,7 @@ export class ImageMounts {
       );
       if (isDone) return;
     }
-    this.#log.warn({ snapshotId: id }, 'an image could not be let go of yet: trying again');
+    this.#log.warn({ snapshotId: id }, 'image release failed, will retry');
     this.#sweepSoon();
   }
 

@@ -59,12 +59,12 @@ test('each blob is asked for once, by calls at one time and by later ones', asyn
   assert.equal(registry.seen.length, LAYERS.length);
 });
 
-test('forget() invalidates the answer to a request in flight', async () => {
+test('invalidate() drops the answer to a request in flight', async () => {
   const probes = new RegistryProbes(client, hosts);
   registry.seen.length = 0;
   const [layer = Buffer.of()] = LAYERS;
   const inFlight = probes.ask(blob(registry.host, layer), false);
-  probes.forget();
+  probes.invalidate();
   await inFlight;
   await probes.ask(blob(registry.host, layer), false);
   assert.equal(registry.seen.length, 2);

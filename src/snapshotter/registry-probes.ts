@@ -41,7 +41,7 @@ interface Keys {
   readonly blob: string;
 }
 
-interface Kept<T> {
+interface Cached<T> {
   readonly value: T;
   readonly untilMs: number;
 }
@@ -50,10 +50,10 @@ export class RegistryProbes {
   readonly #registry: RegistryClient;
   readonly #hosts: RegistryHosts;
   readonly #asking = new Map<string, Promise<Answer>>();
-  readonly #answers = new Map<string, Kept<Answer>>();
+  readonly #answers = new Map<string, Cached<Answer>>();
   /** Why each is not asked, by host, by host and repository, and by blob. */
-  readonly #refusals = new Map<string, Kept<ObdError>>();
-  /** Counts forget() calls: the answer to a request in flight during such a call is not kept. */
+  readonly #refusals = new Map<string, Cached<ObdError>>();
+  /** Counts invalidate() calls: the answer to a request in flight during such a call is not kept. */
   #generation = 0;
 
   /** @param hosts - The hosts of `registry`. */
@@ -63,7 +63,7 @@ export class RegistryProbes {
   }
 
   /** Invalidates all answers, also of requests in flight, for instance after logins have changed. */
-  forget(): void {
+  invalidate(): void {
     this.#generation++;
     this.#asking.clear();
     this.#answers.clear();
@@ -122,12 +122,12 @@ export class RegistryProbes {
   }
 }
 
-function kept<T>(map: Map<string, Kept<T>>, key: string): T | undefined {
+function kept<T>(map: Map<string, Cached<T>>, key: string): T | undefined {
   const found = map.get(key);
   return found !== undefined && found.untilMs > performance.now() ? found.value : undefined;
 }
 
-function keep<T>(map: Map<string, Kept<T>>, key: string, value: T, forMs = ANSWER_MS): void {
+function keep<T>(map: Map<string, Cached<T>>, key: string, value: T, forMs = ANSWER_MS): void {
   map.delete(key);
   const [oldest] = map.keys();
   if (map.size >= ANSWERS_MAX && oldest !== undefined) map.delete(oldest);

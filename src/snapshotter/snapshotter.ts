@@ -177,7 +177,7 @@ export class Snapshotter {
     const ancestors = this.#store.ancestors(key);
     const unproved = ancestors.find(isUnproved);
     if (unproved !== undefined) {
-      const what = 'a container that was there before goes on with an unproved layer';
+      const what = 'existing container served from an unproved layer';
       this.#log.warn({ key, layer: unproved.name, err: refusal(unproved) }, what);
     }
     return await this.#mountsOf(snapshot, stackOf(ancestors));

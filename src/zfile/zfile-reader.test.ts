@@ -8,17 +8,16 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { ArrivingFile, MemoryFile } from '../../test/support/memory-file.js';
 import { vectorBytes, vectorsMissing } from '../../test/support/vectors.js';
-import { layerContent, ZFILE_FORMS, zfileOf } from '../../test/support/zfile-samples.js';
+import { layerContent, openZFile, ZFILE_FORMS, zfileOf } from '../../test/support/zfile-samples.js';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import { readFully } from '../io/random-access-file.js';
 import { DecodedBlocks } from './decoded-blocks.js';
-import { ZFileReader } from './zfile-reader.js';
 
 const decoded = new DecodedBlocks(1 << 19);
 const LZ4_4K = { algorithm: 'lz4', blockBytes: 4096 } as const;
 
 async function contentOf(stored: Uint8Array): Promise<Buffer> {
-  const file = await ZFileReader.open(new MemoryFile(stored, 'sample.zf'), decoded);
+  const file = await openZFile(new MemoryFile(stored, 'sample.zf'), decoded);
   const content = Buffer.alloc(file.sizeBytes);
   assert.ok(file.readLocal(content, 0));
   return content;
@@ -33,7 +32,7 @@ describe('ZFileReader', () => {
         layerContent(400_000),
         ranges,
         async (form, content, wanted) => {
-          const file = await ZFileReader.open(new MemoryFile(zfileOf(content, form)), decoded);
+          const file = await openZFile(new MemoryFile(zfileOf(content, form)), decoded);
           assert.equal(file.sizeBytes, content.length);
           for (const [where, lengthMax] of [[0, content.length] as const, ...wanted]) {
             const offset = Math.floor(where * content.length);
@@ -51,7 +50,7 @@ describe('ZFileReader', () => {
   test('reads blocks that share the cache with those of another file', async () => {
     const contents = [Buffer.alloc(100_000, 1), Buffer.alloc(100_000, 2)];
     const files = await Promise.all(
-      contents.map((c) => ZFileReader.open(new MemoryFile(zfileOf(c, LZ4_4K)), decoded)),
+      contents.map((c) => openZFile(new MemoryFile(zfileOf(c, LZ4_4K)), decoded)),
     );
     for (let at = 1; at < 90_000; at += 2500) {
       for (const [i, file] of files.entries()) {
@@ -63,7 +62,7 @@ describe('ZFileReader', () => {
   });
 
   test('a range outside the file is a bug of the caller', async () => {
-    const file = await ZFileReader.open(new MemoryFile(zfileOf(Buffer.alloc(9), LZ4_4K)), decoded);
+    const file = await openZFile(new MemoryFile(zfileOf(Buffer.alloc(9), LZ4_4K)), decoded);
     assert.throws(() => file.readLocal(Buffer.alloc(10), 0), RangeError);
     assert.throws(() => file.readLocal(Buffer.alloc(1), -1), RangeError);
     await assert.rejects(file.load(0, 10), RangeError);
@@ -76,7 +75,7 @@ describe('ZFileReader on bytes that arrive', () => {
 
   test('loads exactly the stored bytes of the blocks wanted, in one call', async () => {
     const source = new ArrivingFile(stored);
-    const file = await ZFileReader.open(source, decoded);
+    const file = await openZFile(source, decoded);
     source.loads.length = 0;
     const target = Buffer.alloc(9000);
     assert.equal(file.readLocal(target, 50_000), false);
@@ -96,7 +95,7 @@ describe('ZFileReader on bytes that arrive', () => {
   test('fetches a damaged block again, and only that one', async () => {
     const damaged = Uint8Array.from(stored);
     const source = new ArrivingFile(stored, damaged);
-    const file = await ZFileReader.open(source, decoded);
+    const file = await openZFile(source, decoded);
     source.bytes[520]! ^= 1;
     source.bytes[900]! ^= 1;
     const target = Buffer.alloc(content.length);
@@ -116,7 +115,7 @@ describe('ZFileReader on bytes that arrive', () => {
       const damaged = Uint8Array.from(stored);
       damaged[at]! ^= 0x10;
       const source = new ArrivingFile(stored, damaged);
-      const file = await ZFileReader.open(source, decoded);
+      const file = await openZFile(source, decoded);
       assert.equal(source.forgets.length, 1);
       assert.equal(file.sizeBytes, content.length);
     });

@@ -3,7 +3,7 @@
  *
  *   header 512 | block 0 | block 1 | ... | index, u32 per block | trailer 512
  *
- * open() checks, once: header, trailer and index (their CRCs, sizes against the size of the file, every
+ * Opening checks, once: header, trailer and index (their CRCs, sizes against the size of the file, every
  * stored length). Every read checks: the CRC of each block, before it is decompressed, and that it
  * decompresses to exactly its length.
  *
@@ -58,16 +58,10 @@ export class ZFileReader implements RandomAccessFile {
   }
 
   /**
-   * Takes `source` over: close() closes it. After an error the caller still owns it.
+   * Reads header and trailer, the first step of opening a ZFile.
    *
-   * @param decoded - The cache that all files of this thread share.
    * @throws {ObdError} `Corrupt`, `Unsupported`, and read errors of `source`.
    */
-  static async open(source: RandomAccessFile, decoded: DecodedBlocks): Promise<ZFileReader> {
-    return await ZFileReader.load(source, await ZFileReader.readLayout(source), decoded);
-  }
-
-  /** The first half of open(), which reads header and trailer. @throws {ObdError} as open() does. */
   static async readLayout(source: RandomAccessFile): Promise<ZFileLayout> {
     if (source.sizeBytes < 2 * HEADER_BYTES) {
       throw corrupt(source, 0, `${source.sizeBytes} bytes are too few for a ZFile`);
@@ -80,7 +74,13 @@ export class ZFileReader implements RandomAccessFile {
     return BlockTable.memoryBytes(blocks);
   }
 
-  /** The second half of open(), which reads the index. @throws {ObdError} as open() does. */
+  /**
+   * Reads the index, the second step.
+   *
+   * @param source - The reader owns it: close() closes it. After an error the caller still does.
+   * @param decoded - The cache that all files of this thread share.
+   * @throws {ObdError} as readLayout().
+   */
   static async load(
     source: RandomAccessFile,
     layout: ZFileLayout,

@@ -8,12 +8,11 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { MemoryFile, MemorySink } from '../../test/support/memory-file.js';
 import { vectorBytes, vectorsMissing } from '../../test/support/vectors.js';
-import { layerContent, ZFILE_FORMS, zfileOf } from '../../test/support/zfile-samples.js';
+import { layerContent, openZFile, ZFILE_FORMS, zfileOf } from '../../test/support/zfile-samples.js';
 import { ErrorCodes } from '../errors.js';
 import { Algorithms } from './block-codec.js';
 import { DecodedBlocks } from './decoded-blocks.js';
 import { hasZFileMagic } from './zfile-magic.js';
-import { ZFileReader } from './zfile-reader.js';
 import { ZFileWriter } from './zfile-writer.js';
 
 describe('ZFileWriter', () => {
@@ -59,7 +58,7 @@ describe('ZFileWriter', () => {
   for (const name of ['l1.lz4.16k.commit', 'zfile/70000.zstd.zf']) {
     test(`writes upstream’s ${name} again, byte for byte`, { skip: vectorsMissing }, async (t) => {
       const original = vectorBytes(name);
-      const file = await ZFileReader.open(new MemoryFile(original), new DecodedBlocks(1 << 19));
+      const file = await openZFile(new MemoryFile(original), new DecodedBlocks(1 << 19));
       const content = Buffer.alloc(file.sizeBytes);
       assert.ok(file.readLocal(content, 0));
       const algorithm = file.layout.algorithm === Algorithms.lz4 ? 'lz4' : 'zstd';

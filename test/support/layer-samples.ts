@@ -1,4 +1,6 @@
 /** Layer files in memory, right or deliberately wrong in one place. */
+import type { RandomAccessFile } from '../../src/io/random-access-file.js';
+import { CommittedLayer } from '../../src/lsmt/committed-layer.js';
 import { encodePadding, encodeRecord, RECORD_BYTES } from '../../src/lsmt/index-records.js';
 import {
   encodeLayerHeader,
@@ -66,4 +68,12 @@ export function numberedSectors(sectors: number): Buffer {
   const data = Buffer.alloc(sectors * SECTOR_BYTES);
   for (let i = 0; i < sectors; i++) data.fill(i + 1, i * SECTOR_BYTES, (i + 1) * SECTOR_BYTES);
   return data;
+}
+
+/** @param target - Tar of the original layer, for a TurboOCI layer. */
+export async function openCommitted(
+  blob: RandomAccessFile,
+  ...target: RandomAccessFile[]
+): Promise<CommittedLayer> {
+  return await CommittedLayer.load([blob, ...target], await CommittedLayer.readTrailer(blob));
 }

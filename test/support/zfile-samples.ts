@@ -1,6 +1,9 @@
 /** ZFiles in memory, and content that looks like a layer's, for tests. */
 import fc from 'fast-check';
+import type { RandomAccessFile } from '../../src/io/random-access-file.js';
 import type { Algorithm } from '../../src/zfile/block-codec.js';
+import type { DecodedBlocks } from '../../src/zfile/decoded-blocks.js';
+import { ZFileReader } from '../../src/zfile/zfile-reader.js';
 import { ZFileWriter } from '../../src/zfile/zfile-writer.js';
 import { MemorySink } from './memory-file.js';
 
@@ -33,4 +36,11 @@ export function zfileOf(
   }
   writer.finish();
   return sink.written;
+}
+
+export async function openZFile(
+  source: RandomAccessFile,
+  decoded: DecodedBlocks,
+): Promise<ZFileReader> {
+  return await ZFileReader.load(source, await ZFileReader.readLayout(source), decoded);
 }

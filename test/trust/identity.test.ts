@@ -258,7 +258,7 @@ trustCase(
       await assert.rejects(client.prepare('new', top.ref), remedy);
       await assert.rejects(client.view('new', top.ref), remedy);
       assert.equal((await client.mounts('running')).length, 1);
-      assert.match(snapshotter.log(), /goes on with an unproved layer/);
+      assert.match(snapshotter.log(), /existing container served from an unproved layer/);
       await client.prepare('on the proved one', bottom.ref);
       assert.ok(snapshotter.log().includes('is served to no new container'));
       const { stdout } = await obdctl(

@@ -99,7 +99,7 @@ async function serve(configPath: string | undefined, reloading: Reloading): Prom
       if (login !== undefined) own.replace(login.docker_config);
       registry.forgetLogins();
     }
-    locator.forget();
+    locator.invalidate();
     log.level = fresh.log_level;
     const isSame = isDeepStrictEqual([...namespaces.keys()], Object.keys(fresh.namespaces));
     return ['registry', 'docker_config', 'log_level', ...(isSame ? ['namespaces' as const] : [])];

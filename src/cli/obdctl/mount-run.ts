@@ -39,9 +39,17 @@ export async function runMount(
     // A killed obdctl may have left the device. This call also fails if the daemon is not running.
     await client.detach(place.deviceId);
     const known = new KnownManifests((await client.overview()).stateDir);
-    const onAway = warnOfAbsence;
+    const onUnavailable = warnOfOutage;
     const kinds = LAYER_KINDS;
-    const options = { kinds, platform: wanted, plainHttp, hostsDirectory, signal, known, onAway };
+    const options = {
+      kinds,
+      platform: wanted,
+      plainHttp,
+      hostsDirectory,
+      signal,
+      known,
+      onUnavailable,
+    };
     const found = await servableImage(image, options);
     await attachAndMount(client, place, found, signal);
   } finally {
@@ -49,7 +57,7 @@ export async function runMount(
   }
 }
 
-function warnOfAbsence({ manifest, seenAt }: KnownManifest, error: unknown): void {
+function warnOfOutage({ manifest, seenAt }: KnownManifest, error: unknown): void {
   const minutes = Math.round((Date.now() - seenAt.getTime()) / 60_000);
   const age = minutes < 120 ? `${minutes} min` : `${Math.round(minutes / 60)} h`;
   process.stderr.write(
