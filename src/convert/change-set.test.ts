@@ -10,12 +10,13 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { ErrorCodes } from '../errors.js';
-import { BLOCK_BYTES, ChangeSet, type DiskBelow } from './change-set.js';
+import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
+import { ChangeSet, type DiskBelow } from './change-set.js';
 
 const directory = mkdtempSync(join(tmpdir(), 'obd-change-set-'));
 after(() => rmSync(directory, { recursive: true }));
 const BLOCKS = 200;
-const SIZE = BLOCKS * BLOCK_BYTES;
+const SIZE = BLOCKS * EXT4_BLOCK_BYTES;
 
 /** A disk in memory; blocks of zeroes count as holes. */
 class BufferDisk implements DiskBelow {
@@ -52,13 +53,13 @@ function commitOver(below: Buffer, changes: ChangeSet): Committed {
       assert.ok(offset >= end, 'ascending');
       end = offset + bytes.length;
       committed.disk.set(bytes, offset);
-      committed.dataBlocks += bytes.length / BLOCK_BYTES;
+      committed.dataBlocks += bytes.length / EXT4_BLOCK_BYTES;
     },
     writeZeroes: (offset, length) => {
       assert.ok(offset >= end, 'ascending');
       end = offset + length;
       committed.disk.fill(0, offset, end);
-      committed.zeroedBlocks += length / BLOCK_BYTES;
+      committed.zeroedBlocks += length / EXT4_BLOCK_BYTES;
     },
   });
   for (const _ of steps);
@@ -66,7 +67,9 @@ function commitOver(below: Buffer, changes: ChangeSet): Committed {
 }
 
 const blocksOf = (disk: Buffer) =>
-  Array.from({ length: BLOCKS }, (_, i) => disk.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES));
+  Array.from({ length: BLOCKS }, (_, i) =>
+    disk.subarray(i * EXT4_BLOCK_BYTES, (i + 1) * EXT4_BLOCK_BYTES),
+  );
 
 test('agrees with a buffer, and stores only what differs', () => {
   const sectors = fc.integer({ min: 0, max: BLOCKS * 8 - 1 });
@@ -81,7 +84,7 @@ test('agrees with a buffer, and stores only what differs', () => {
     fc.property(fc.array(step, { maxLength: 12 }), lower, (steps, fills) => {
       const below = Buffer.alloc(SIZE);
       fills.forEach((value, i) => {
-        below.fill(value, i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES);
+        below.fill(value, i * EXT4_BLOCK_BYTES, (i + 1) * EXT4_BLOCK_BYTES);
       });
       const model = Buffer.from(below);
       const changes = new ChangeSet(join(directory, 'c'), SIZE, new BufferDisk(below));
@@ -95,8 +98,8 @@ test('agrees with a buffer, and stores only what differs', () => {
           changes.discard(offset, length);
           // Discarded bytes are unspecified until written: take those that are read, but only of whole blocks inside
           // the range.
-          const first = Math.ceil(offset / BLOCK_BYTES) * BLOCK_BYTES;
-          const end = Math.floor((offset + length) / BLOCK_BYTES) * BLOCK_BYTES;
+          const first = Math.ceil(offset / EXT4_BLOCK_BYTES) * EXT4_BLOCK_BYTES;
+          const end = Math.floor((offset + length) / EXT4_BLOCK_BYTES) * EXT4_BLOCK_BYTES;
           if (end > first) below.copy(model, first, first, end);
         }
       }
@@ -120,11 +123,11 @@ test('agrees with a buffer, and stores only what differs', () => {
 });
 
 test('a disk larger than the one below reads zeroes past its end', () => {
-  const below = Buffer.alloc(2 * BLOCK_BYTES, 7);
+  const below = Buffer.alloc(2 * EXT4_BLOCK_BYTES, 7);
   const changes = new ChangeSet(join(directory, 'c'), SIZE, new BufferDisk(below));
-  const seen = Buffer.alloc(4 * BLOCK_BYTES);
+  const seen = Buffer.alloc(4 * EXT4_BLOCK_BYTES);
   changes.read(seen, 0);
-  assert.ok(seen.equals(Buffer.concat([below, Buffer.alloc(2 * BLOCK_BYTES)])));
+  assert.ok(seen.equals(Buffer.concat([below, Buffer.alloc(2 * EXT4_BLOCK_BYTES)])));
   changes.close();
   changes.close();
 });

@@ -14,12 +14,12 @@
  */
 import { closeSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs';
 import type { BlockDevice } from '../io/block-device.js';
+import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import { guarded } from './work-directory.js';
 
-export const BLOCK_BYTES = 4096;
 /** Blocks that are compared with the layers below at a time. */
 const RUN_BLOCKS = 64;
-const ZEROES = Buffer.alloc(BLOCK_BYTES);
+const ZEROES = Buffer.alloc(EXT4_BLOCK_BYTES);
 
 /** The stacked disk of the layers below; all of it on this machine. A LayerStack is one. */
 export interface DiskBelow {
@@ -48,11 +48,11 @@ export class ChangeSet implements BlockDevice {
    * @throws {ObdError} `Io`, `NoSpace`.
    */
   constructor(path: string, sizeBytes: number, below: DiskBelow | undefined) {
-    if (sizeBytes % BLOCK_BYTES !== 0) throw new RangeError(`a disk of ${sizeBytes} bytes`);
+    if (sizeBytes % EXT4_BLOCK_BYTES !== 0) throw new RangeError(`a disk of ${sizeBytes} bytes`);
     this.sizeBytes = sizeBytes;
     this.#path = path;
     this.#below = below;
-    this.#written = new Uint8Array(Math.ceil(sizeBytes / BLOCK_BYTES / 8));
+    this.#written = new Uint8Array(Math.ceil(sizeBytes / EXT4_BLOCK_BYTES / 8));
     this.#fd = guarded(path, () => {
       const fd = openSync(path, 'wx+', 0o600);
       unlinkSync(path);
@@ -63,11 +63,11 @@ export class ChangeSet implements BlockDevice {
   read(target: Uint8Array, offset: number): void {
     const end = this.#checkedEnd(offset, target.length);
     for (let at = offset; at < end; ) {
-      const block = Math.floor(at / BLOCK_BYTES);
+      const block = Math.floor(at / EXT4_BLOCK_BYTES);
       const written = this.#isWritten(block);
       let next = block + 1;
-      while (next * BLOCK_BYTES < end && this.#isWritten(next) === written) next++;
-      const to = Math.min(next * BLOCK_BYTES, end);
+      while (next * EXT4_BLOCK_BYTES < end && this.#isWritten(next) === written) next++;
+      const to = Math.min(next * EXT4_BLOCK_BYTES, end);
       const part = target.subarray(at - offset, to - offset);
       if (written) this.#readOwn(part, at);
       else this.#readBelow(part, at);
@@ -78,10 +78,10 @@ export class ChangeSet implements BlockDevice {
   write(source: Uint8Array, offset: number): void {
     const end = this.#checkedEnd(offset, source.length);
     if (source.length === 0) return;
-    const first = Math.floor(offset / BLOCK_BYTES);
-    const last = Math.floor((end - 1) / BLOCK_BYTES);
-    if (offset % BLOCK_BYTES !== 0) this.#bringUp(first);
-    if (end % BLOCK_BYTES !== 0) this.#bringUp(last);
+    const first = Math.floor(offset / EXT4_BLOCK_BYTES);
+    const last = Math.floor((end - 1) / EXT4_BLOCK_BYTES);
+    if (offset % EXT4_BLOCK_BYTES !== 0) this.#bringUp(first);
+    if (end % EXT4_BLOCK_BYTES !== 0) this.#bringUp(last);
     this.#writeOwn(source, offset);
     for (let block = first; block <= last; block++) {
       this.#written[block >>> 3] = (this.#written[block >>> 3] as number) | (1 << (block & 7));
@@ -91,8 +91,8 @@ export class ChangeSet implements BlockDevice {
   /** Discards whole blocks. Their content is unspecified until they are written again. */
   discard(offset: number, length: number): void {
     const end = this.#checkedEnd(offset, length);
-    const first = Math.ceil(offset / BLOCK_BYTES);
-    for (let block = first; (block + 1) * BLOCK_BYTES <= end; block++) {
+    const first = Math.ceil(offset / EXT4_BLOCK_BYTES);
+    for (let block = first; (block + 1) * EXT4_BLOCK_BYTES <= end; block++) {
       // Bytes of eight clear blocks at a time: file systems discard gigabytes when they are made.
       if ((block & 7) === 0 && this.#written[block >>> 3] === 0) {
         block += 7;
@@ -104,9 +104,9 @@ export class ChangeSet implements BlockDevice {
 
   /** Passes every change to `sink`, ascending; yields now and then, so that the event loop can run. */
   *commitTo(sink: SegmentSink): Generator<void> {
-    const own = Buffer.alloc(RUN_BLOCKS * BLOCK_BYTES);
-    const below = Buffer.alloc(RUN_BLOCKS * BLOCK_BYTES);
-    const blocks = this.sizeBytes / BLOCK_BYTES;
+    const own = Buffer.alloc(RUN_BLOCKS * EXT4_BLOCK_BYTES);
+    const below = Buffer.alloc(RUN_BLOCKS * EXT4_BLOCK_BYTES);
+    const blocks = this.sizeBytes / EXT4_BLOCK_BYTES;
     for (let block = 0; block < blocks; ) {
       if (this.#written[block >>> 3] === 0) {
         block = (block | 7) + 1;
@@ -118,10 +118,10 @@ export class ChangeSet implements BlockDevice {
       }
       let next = block + 1;
       while (next < blocks && next - block < RUN_BLOCKS && this.#isWritten(next)) next++;
-      const length = (next - block) * BLOCK_BYTES;
-      this.#readOwn(own.subarray(0, length), block * BLOCK_BYTES);
-      this.#readBelow(below.subarray(0, length), block * BLOCK_BYTES);
-      emitChanges(sink, block * BLOCK_BYTES, own.subarray(0, length), below);
+      const length = (next - block) * EXT4_BLOCK_BYTES;
+      this.#readOwn(own.subarray(0, length), block * EXT4_BLOCK_BYTES);
+      this.#readBelow(below.subarray(0, length), block * EXT4_BLOCK_BYTES);
+      emitChanges(sink, block * EXT4_BLOCK_BYTES, own.subarray(0, length), below);
       block = next;
       yield;
     }
@@ -140,9 +140,9 @@ export class ChangeSet implements BlockDevice {
   /** Before part of a block is written, the rest of the block gets its current content. */
   #bringUp(block: number): void {
     if (this.#isWritten(block)) return;
-    const whole = Buffer.alloc(BLOCK_BYTES);
-    this.#readBelow(whole, block * BLOCK_BYTES);
-    this.#writeOwn(whole, block * BLOCK_BYTES);
+    const whole = Buffer.alloc(EXT4_BLOCK_BYTES);
+    this.#readBelow(whole, block * EXT4_BLOCK_BYTES);
+    this.#writeOwn(whole, block * EXT4_BLOCK_BYTES);
   }
 
   #readBelow(target: Uint8Array, offset: number): void {
@@ -191,7 +191,7 @@ export class ChangeSet implements BlockDevice {
 function emitChanges(sink: SegmentSink, offset: number, own: Buffer, below: Buffer): void {
   let start = 0;
   let kind = kindOf(own, below, 0);
-  for (let at = BLOCK_BYTES; at <= own.length; at += BLOCK_BYTES) {
+  for (let at = EXT4_BLOCK_BYTES; at <= own.length; at += EXT4_BLOCK_BYTES) {
     const here = at < own.length ? kindOf(own, below, at) : undefined;
     if (here === kind) continue;
     if (kind === 'data') sink.write(offset + start, own.subarray(start, at));
@@ -202,7 +202,7 @@ function emitChanges(sink: SegmentSink, offset: number, own: Buffer, below: Buff
 }
 
 function kindOf(own: Buffer, below: Buffer, at: number): 'data' | 'zeroes' | 'same' {
-  const end = at + BLOCK_BYTES;
+  const end = at + EXT4_BLOCK_BYTES;
   if (own.compare(below, at, end, at, end) === 0) return 'same';
-  return own.compare(ZEROES, 0, BLOCK_BYTES, at, end) === 0 ? 'zeroes' : 'data';
+  return own.compare(ZEROES, 0, EXT4_BLOCK_BYTES, at, end) === 0 ? 'zeroes' : 'data';
 }

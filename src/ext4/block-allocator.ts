@@ -13,10 +13,11 @@
  * Bitmaps that were never written (BLOCK_UNINIT) are created at the first allocation from their group.
  */
 import type { BlockDevice } from '../io/block-device.js';
+import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import { clearRun, lastSet, nextClear, nextSet, setRun } from './bitmap.js';
 import { damaged, noSpace } from './ext4-error.js';
 import { BLOCK_UNINIT, type GroupDescriptors } from './group-descriptors.js';
-import { BLOCK_BYTES, type CachedBlock, type MetadataCache } from './metadata-cache.js';
+import type { CachedBlock, MetadataCache } from './metadata-cache.js';
 import { BLOCKS_PER_GROUP, type Superblock } from './superblock.js';
 
 /** 1 MiB: some hundred directories. */
@@ -102,7 +103,7 @@ export class BlockAllocator {
       at += end - from;
     }
     this.#cache.drop(start, count);
-    this.#device.discard(start * BLOCK_BYTES, count * BLOCK_BYTES);
+    this.#device.discard(start * EXT4_BLOCK_BYTES, count * EXT4_BLOCK_BYTES);
   }
 
   #nextInWindow(): number | undefined {

@@ -2,8 +2,8 @@
  * One block of a directory: entries one after the other, each saying how long it is, so that the last one
  * reaches the end and a gap is part of the entry before it (or an entry without an inode, at the start).
  */
+import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import { damaged } from './ext4-error.js';
-import { BLOCK_BYTES } from './metadata-cache.js';
 
 /** Inode, length, length of the name, type. The name follows, and is padded to four bytes. */
 const HEADER_BYTES = 8;
@@ -26,7 +26,7 @@ export function entryBytes(nameBytes: number): number {
  * @throws {ObdError} `Corrupt` for entries that do not chain up to the end of the block.
  */
 export function* entriesOf(block: Buffer, where: string): Generator<BlockEntry> {
-  for (let at = 0; at < BLOCK_BYTES; ) {
+  for (let at = 0; at < EXT4_BLOCK_BYTES; ) {
     const lengthBytes = lengthAt(block, at, where);
     const nameAt = at + HEADER_BYTES;
     const name = block.subarray(nameAt, nameAt + block.readUInt8(at + 6));
@@ -38,7 +38,7 @@ export function* entriesOf(block: Buffer, where: string): Generator<BlockEntry> 
 /** The most bytes that an entry added to this block can have. */
 export function roomIn(block: Buffer, where: string): number {
   let room = 0;
-  for (let at = 0; at < BLOCK_BYTES; ) {
+  for (let at = 0; at < EXT4_BLOCK_BYTES; ) {
     room = Math.max(room, roomAt(block, at, where));
     at += block.readUInt16LE(at + 4);
   }
@@ -63,7 +63,7 @@ export function putEntry(
 /** A block without entries. */
 export function clearBlock(block: Buffer): void {
   block.fill(0);
-  block.writeUInt16LE(BLOCK_BYTES, 4);
+  block.writeUInt16LE(EXT4_BLOCK_BYTES, 4);
 }
 
 /**
@@ -81,7 +81,7 @@ export function addEntry(
   name: Uint8Array,
 ): number {
   const wanted = entryBytes(name.length);
-  for (let at = from; at < BLOCK_BYTES; ) {
+  for (let at = from; at < EXT4_BLOCK_BYTES; ) {
     const lengthBytes = lengthAt(block, at, where);
     const used = usedAt(block, at);
     if (lengthBytes - used >= wanted) {
@@ -115,10 +115,10 @@ export function removeEntry(block: Buffer, where: string, name: Uint8Array): voi
 
 /** The checked length of the entry at `at`; every walk through a block goes by this. */
 function lengthAt(block: Buffer, at: number, where: string): number {
-  const hasHeader = at + HEADER_BYTES <= BLOCK_BYTES;
+  const hasHeader = at + HEADER_BYTES <= EXT4_BLOCK_BYTES;
   const lengthBytes = hasHeader ? block.readUInt16LE(at + 4) : 0;
   const least = hasHeader ? Math.max(usedAt(block, at), HEADER_BYTES) : HEADER_BYTES;
-  if (lengthBytes % 4 !== 0 || lengthBytes < least || at + lengthBytes > BLOCK_BYTES) {
+  if (lengthBytes % 4 !== 0 || lengthBytes < least || at + lengthBytes > EXT4_BLOCK_BYTES) {
     throw damaged(where, `the entry at ${at} has ${lengthBytes} bytes`);
   }
   return lengthBytes;

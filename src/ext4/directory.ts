@@ -5,6 +5,7 @@
  * bytes a name.
  */
 
+import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import {
   addEntry,
   clearBlock,
@@ -19,7 +20,6 @@ import { beyond, damaged } from './ext4-error.js';
 import { appendExtent, type Extent } from './extent-tree.js';
 import { type DirectoryBlocks, HashIndex } from './hash-index.js';
 import { entryTypeOf, INDEX_FLAG, type Inode, type NodeKind } from './inode.js';
-import { BLOCK_BYTES } from './metadata-cache.js';
 import type { Volume } from './volume.js';
 
 /** 256 MiB: some ten million names, and all of them in memory. */
@@ -66,7 +66,7 @@ export class Directory {
     const block = directory.#grow(inode);
     putEntry(block, 0, entryBytes(1), inode.number, DIRECTORY_TYPE, DOT);
     const at = entryBytes(1);
-    putEntry(block, at, BLOCK_BYTES - at, parent, DIRECTORY_TYPE, DOT_DOT);
+    putEntry(block, at, EXT4_BLOCK_BYTES - at, parent, DIRECTORY_TYPE, DOT_DOT);
     directory.#rooms[0] = roomIn(block, directory.#where(0));
     directory.#countLinks(inode);
     return directory;
@@ -217,14 +217,14 @@ export class Directory {
     appendExtent(this.#extents, logical, physical, 1);
     this.#nodes = this.#volume.trees.write(inode, this.#extents, this.#nodes);
     this.#blocks.push(physical);
-    this.#rooms.push(BLOCK_BYTES);
-    inode.sizeBytes = this.#blocks.length * BLOCK_BYTES;
+    this.#rooms.push(EXT4_BLOCK_BYTES);
+    inode.sizeBytes = this.#blocks.length * EXT4_BLOCK_BYTES;
     return this.#volume.cache.fresh(physical).bytes;
   }
 
   #mapBlocks(inode: Inode): void {
     const { sizeBytes, where } = inode;
-    const count = sizeBytes / BLOCK_BYTES;
+    const count = sizeBytes / EXT4_BLOCK_BYTES;
     if (count > DIRECTORY_BLOCKS_MAX) throw beyond(where, `a directory of ${sizeBytes} bytes`);
     for (const { logical, physical, count: run, unwritten } of this.#extents) {
       if (logical !== this.#blocks.length || logical + run > count || unwritten) {

@@ -13,18 +13,18 @@
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { BlockDevice } from '../io/block-device.js';
+import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import { DirectoryCache } from './directory-cache.js';
 import { beyond, damaged } from './ext4-error.js';
 import { FileWriter } from './file-writer.js';
 import { EXTENTS_FLAG, type Inode, type NodeKind, type Timestamp } from './inode.js';
-import { BLOCK_BYTES } from './metadata-cache.js';
 import { FIRST_INODE, ROOT_INODE } from './superblock.js';
 import { Volume } from './volume.js';
 import { XattrStore } from './xattr-store.js';
 
 const NAME_BYTES_MAX = 255;
 /** A target and its NUL in one block. */
-const LINK_BYTES_MAX = BLOCK_BYTES - 1;
+const LINK_BYTES_MAX = EXT4_BLOCK_BYTES - 1;
 /** A target shorter than that is in the inode. */
 const SHORT_LINK_BYTES = 60;
 const LINKS_MAX = 65000;
@@ -66,7 +66,7 @@ export class Ext4FileSystem {
   readonly #volume: Volume;
   readonly #directories: DirectoryCache;
   readonly #xattrs: XattrStore;
-  readonly #writerBuffer = Buffer.alloc(BLOCK_BYTES);
+  readonly #writerBuffer = Buffer.alloc(EXT4_BLOCK_BYTES);
   #isWriting = false;
 
   private constructor(volume: Volume) {
@@ -312,13 +312,13 @@ export class Ext4FileSystem {
     const isCached = inode.kind === 'symlink';
     target.fill(0);
     for (const { logical, physical, count, unwritten } of extents) {
-      const start = Math.max(offset, logical * BLOCK_BYTES);
-      const end = Math.min(offset + target.length, (logical + count) * BLOCK_BYTES);
+      const start = Math.max(offset, logical * EXT4_BLOCK_BYTES);
+      const end = Math.min(offset + target.length, (logical + count) * EXT4_BLOCK_BYTES);
       if (start >= end || unwritten) continue;
       const part = target.subarray(start - offset, end - offset);
-      const from = start - logical * BLOCK_BYTES;
+      const from = start - logical * EXT4_BLOCK_BYTES;
       if (isCached) cache.get(physical).bytes.copy(part, 0, from);
-      else device.read(part, physical * BLOCK_BYTES + from);
+      else device.read(part, physical * EXT4_BLOCK_BYTES + from);
     }
   }
 

@@ -8,10 +8,11 @@
  * Reading validates everything: depth, counts, order and ranges are checked, every node must cover at least one block,
  * and EXTENTS_MAX bounds memory and time for any damaged tree.
  */
+import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import type { BlockAllocator } from './block-allocator.js';
 import { beyond, damaged } from './ext4-error.js';
 import { EXTENTS_FLAG, type Inode } from './inode.js';
-import { BLOCK_BYTES, type MetadataCache } from './metadata-cache.js';
+import type { MetadataCache } from './metadata-cache.js';
 import type { Superblock } from './superblock.js';
 
 /** In blocks. `unwritten` extents (fallocate) hold space and read as zeroes. */
@@ -37,7 +38,7 @@ const DEPTH_MAX = 5;
 const HEADER_BYTES = 12;
 const RECORD_BYTES = 12;
 const ROOT_RECORDS = 4;
-const NODE_RECORDS = Math.floor((BLOCK_BYTES - HEADER_BYTES) / RECORD_BYTES);
+const NODE_RECORDS = Math.floor((EXT4_BLOCK_BYTES - HEADER_BYTES) / RECORD_BYTES);
 
 /** Appends blocks to a list of extents, joining them to the last one where they follow it. */
 export function appendExtent(

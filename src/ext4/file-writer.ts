@@ -6,13 +6,13 @@
  * a block next to a hole are stored as zeroes.
  */
 import type { BlockDevice } from '../io/block-device.js';
+import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import type { BlockAllocator } from './block-allocator.js';
 import { beyond } from './ext4-error.js';
 import { appendExtent, EXTENT_BLOCKS_MAX, type Extent } from './extent-tree.js';
-import { BLOCK_BYTES } from './metadata-cache.js';
 
 /** Logical block numbers have 32 bits, and the last one is not used. */
-const FILE_BYTES_MAX = (2 ** 32 - 1) * BLOCK_BYTES;
+const FILE_BYTES_MAX = (2 ** 32 - 1) * EXT4_BLOCK_BYTES;
 
 export class FileWriter {
   readonly #device: BlockDevice;
@@ -48,13 +48,13 @@ export class FileWriter {
     this.#checkRoom(chunk.length);
     let at = 0;
     if (this.#filled > 0) {
-      at = Math.min(chunk.length, BLOCK_BYTES - this.#filled);
+      at = Math.min(chunk.length, EXT4_BLOCK_BYTES - this.#filled);
       this.#buffer.set(chunk.subarray(0, at), this.#filled);
       this.#filled += at;
       this.#hasContent ||= at > 0;
       this.#emitFull();
     }
-    const whole = Math.floor((chunk.length - at) / BLOCK_BYTES) * BLOCK_BYTES;
+    const whole = Math.floor((chunk.length - at) / EXT4_BLOCK_BYTES) * EXT4_BLOCK_BYTES;
     if (whole > 0) this.#emit(chunk.subarray(at, at + whole));
     at += whole;
     if (at === chunk.length) return;
@@ -68,22 +68,22 @@ export class FileWriter {
     this.#checkRoom(lengthBytes);
     let left = lengthBytes;
     if (this.#filled > 0) {
-      const zeroes = Math.min(left, BLOCK_BYTES - this.#filled);
+      const zeroes = Math.min(left, EXT4_BLOCK_BYTES - this.#filled);
       this.#buffer.fill(0, this.#filled, this.#filled + zeroes);
       this.#filled += zeroes;
       left -= zeroes;
       this.#emitFull();
     }
-    const blocks = Math.floor(left / BLOCK_BYTES);
+    const blocks = Math.floor(left / EXT4_BLOCK_BYTES);
     this.#block += blocks;
-    left -= blocks * BLOCK_BYTES;
+    left -= blocks * EXT4_BLOCK_BYTES;
     if (left === 0) return;
     this.#buffer.fill(0, 0, left);
     this.#filled = left;
   }
 
   end(): void {
-    const sizeBytes = this.#block * BLOCK_BYTES + this.#filled;
+    const sizeBytes = this.#block * EXT4_BLOCK_BYTES + this.#filled;
     if (this.#hasContent) {
       this.#buffer.fill(0, this.#filled);
       this.#emit(this.#buffer);
@@ -92,7 +92,7 @@ export class FileWriter {
   }
 
   #emitFull(): void {
-    if (this.#filled < BLOCK_BYTES) return;
+    if (this.#filled < EXT4_BLOCK_BYTES) return;
     if (this.#hasContent) this.#emit(this.#buffer);
     else this.#block++;
     this.#filled = 0;
@@ -102,10 +102,10 @@ export class FileWriter {
   /** Stores whole blocks. */
   #emit(bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length; ) {
-      const wanted = (bytes.length - at) / BLOCK_BYTES;
+      const wanted = (bytes.length - at) / EXT4_BLOCK_BYTES;
       const run = this.#allocator.takeRun(Math.min(wanted, EXTENT_BLOCKS_MAX));
-      const length = run.count * BLOCK_BYTES;
-      this.#device.write(bytes.subarray(at, at + length), run.start * BLOCK_BYTES);
+      const length = run.count * EXT4_BLOCK_BYTES;
+      this.#device.write(bytes.subarray(at, at + length), run.start * EXT4_BLOCK_BYTES);
       appendExtent(this.#extents, this.#block, run.start, run.count);
       this.#block += run.count;
       at += length;
@@ -113,7 +113,7 @@ export class FileWriter {
   }
 
   #checkRoom(lengthBytes: number): void {
-    if (this.#block * BLOCK_BYTES + this.#filled + lengthBytes <= FILE_BYTES_MAX) return;
+    if (this.#block * EXT4_BLOCK_BYTES + this.#filled + lengthBytes <= FILE_BYTES_MAX) return;
     throw beyond('a file', `it has more than ${FILE_BYTES_MAX} bytes`);
   }
 }

@@ -4,9 +4,10 @@
  * All of them are in memory (16 KiB for 64 GiB, 4 MiB at most) and are checked when they are read, so that other code
  * need not: tables lie on the disk, counts fit the group. store() writes the ones that changed.
  */
+import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import { crc16 } from './crc16.js';
 import { damaged } from './ext4-error.js';
-import { BLOCK_BYTES, type MetadataCache } from './metadata-cache.js';
+import type { MetadataCache } from './metadata-cache.js';
 import type { Superblock } from './superblock.js';
 
 export const INODE_UNINIT = 1;
@@ -31,7 +32,7 @@ export class GroupDescriptors {
   static make(superblock: Superblock): GroupDescriptors {
     return new GroupDescriptors(
       superblock,
-      Buffer.alloc(superblock.descriptorBlocks * BLOCK_BYTES),
+      Buffer.alloc(superblock.descriptorBlocks * EXT4_BLOCK_BYTES),
     );
   }
 
@@ -39,7 +40,7 @@ export class GroupDescriptors {
   static load(superblock: Superblock, cache: MetadataCache): GroupDescriptors {
     const groups = GroupDescriptors.make(superblock);
     for (let i = 0; i < superblock.descriptorBlocks; i++) {
-      groups.#bytes.set(cache.get(FIRST_BLOCK + i).bytes, i * BLOCK_BYTES);
+      groups.#bytes.set(cache.get(FIRST_BLOCK + i).bytes, i * EXT4_BLOCK_BYTES);
       cache.trim();
     }
     for (let group = 0; group < superblock.groups; group++) groups.#check(group);
@@ -118,8 +119,8 @@ export class GroupDescriptors {
       if (this.#superblock.hasGroupChecksums) {
         this.#bytes.writeUInt16LE(this.#checksum(group), at + CHECKSUM_AT);
       }
-      const block = cache.get(FIRST_BLOCK + Math.floor(at / BLOCK_BYTES));
-      block.bytes.set(this.#bytes.subarray(at, at + this.#stride), at % BLOCK_BYTES);
+      const block = cache.get(FIRST_BLOCK + Math.floor(at / EXT4_BLOCK_BYTES));
+      block.bytes.set(this.#bytes.subarray(at, at + this.#stride), at % EXT4_BLOCK_BYTES);
       block.dirty = true;
     }
     this.#changed.clear();

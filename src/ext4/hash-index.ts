@@ -9,9 +9,9 @@
  * To a reader without support for indexes, root and nodes look like blocks without names. A leaf without room is split
  * in two halves by hash; no other entry moves, so a name added changes one block, or three.
  */
+import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import { addEntry, clearBlock, entriesOf, entryBytes } from './directory-block.js';
 import { beyond, damaged } from './ext4-error.js';
-import { BLOCK_BYTES } from './metadata-cache.js';
 import type { NameHash } from './name-hash.js';
 
 export const HALF_MD4 = 1;
@@ -47,7 +47,7 @@ export class HashIndex {
   static isKept(root: Buffer): boolean {
     return (
       root.readUInt16LE(4) === entryBytes(1) &&
-      root.readUInt16LE(16) === BLOCK_BYTES - entryBytes(1) &&
+      root.readUInt16LE(16) === EXT4_BLOCK_BYTES - entryBytes(1) &&
       root.readUInt32LE(INFO_AT) === 0 &&
       root.readUInt8(INFO_AT + 4) === HALF_MD4 &&
       root.readUInt8(INFO_AT + 5) === INFO_BYTES &&
@@ -66,7 +66,7 @@ export class HashIndex {
       if (entry.inode !== 0) addEntry(leaf, blocks.where, 0, entry.inode, entry.type, entry.name);
     }
     root.fill(0, INFO_AT);
-    root.writeUInt16LE(BLOCK_BYTES - entryBytes(1), 16);
+    root.writeUInt16LE(EXT4_BLOCK_BYTES - entryBytes(1), 16);
     root.writeUInt8(HALF_MD4, INFO_AT + 4);
     root.writeUInt8(INFO_BYTES, INFO_AT + 5);
     new Pairs(0, ROOT_PAIRS_AT, blocks).fill([{ hash: 0, block: 1 }]);
@@ -232,7 +232,7 @@ class Pairs {
   }
 
   get #limit(): number {
-    return (BLOCK_BYTES - this.#start) / PAIR_BYTES;
+    return (EXT4_BLOCK_BYTES - this.#start) / PAIR_BYTES;
   }
 
   get #count(): number {

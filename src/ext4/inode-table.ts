@@ -5,11 +5,12 @@
  * place. Tables of new groups (INODE_UNINIT) are never written whole: a block of a table that was never written reads
  * as zeroes, which is a block of free inodes.
  */
+import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import { clearRun, isSet, nextClear, setRun } from './bitmap.js';
 import { damaged, noSpace } from './ext4-error.js';
 import { type GroupDescriptors, INODE_UNINIT } from './group-descriptors.js';
 import { Inode } from './inode.js';
-import { BLOCK_BYTES, type CachedBlock, type MetadataCache } from './metadata-cache.js';
+import type { CachedBlock, MetadataCache } from './metadata-cache.js';
 import { BLOCKS_PER_GROUP, INODE_BYTES, ROOT_INODE, type Superblock } from './superblock.js';
 
 export class InodeTable {
@@ -84,8 +85,8 @@ export class InodeTable {
     const { inodesPerGroup } = this.#superblock;
     const group = Math.floor((number - 1) / inodesPerGroup);
     const offset = ((number - 1) % inodesPerGroup) * INODE_BYTES;
-    const block = this.#groups.inodeTable(group) + Math.floor(offset / BLOCK_BYTES);
-    return new Inode(number, this.#cache.get(block), offset % BLOCK_BYTES);
+    const block = this.#groups.inodeTable(group) + Math.floor(offset / EXT4_BLOCK_BYTES);
+    return new Inode(number, this.#cache.get(block), offset % EXT4_BLOCK_BYTES);
   }
 
   #count(group: number, bitmap: CachedBlock, freed: 1 | -1, isDirectory: boolean): void {

@@ -11,8 +11,8 @@
  * operation.
  */
 import type { BlockDevice } from '../io/block-device.js';
+import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 
-export const BLOCK_BYTES = 4096;
 /** 8 MiB a generation: the inode tables of 30,000 files, or a directory of 100,000. */
 const YOUNG_BLOCKS_MAX = 2048;
 /** Neighbours are written together, up to 256 KiB. */
@@ -32,7 +32,7 @@ export class CachedBlock {
 
 export class MetadataCache {
   readonly #device: BlockDevice;
-  readonly #run = Buffer.alloc(RUN_BLOCKS_MAX * BLOCK_BYTES);
+  readonly #run = Buffer.alloc(RUN_BLOCKS_MAX * EXT4_BLOCK_BYTES);
   #young = new Map<number, CachedBlock>();
   #old = new Map<number, CachedBlock>();
 
@@ -47,7 +47,7 @@ export class MetadataCache {
   /** A block whose content on the device does not matter: all zeroes, and dirty. */
   fresh(number: number): CachedBlock {
     this.#old.delete(number);
-    const block = new CachedBlock(number, Buffer.alloc(BLOCK_BYTES), true);
+    const block = new CachedBlock(number, Buffer.alloc(EXT4_BLOCK_BYTES), true);
     this.#young.set(number, block);
     return block;
   }
@@ -89,8 +89,8 @@ export class MetadataCache {
   }
 
   #read(number: number): CachedBlock {
-    const block = new CachedBlock(number, Buffer.alloc(BLOCK_BYTES), false);
-    this.#device.read(block.bytes, number * BLOCK_BYTES);
+    const block = new CachedBlock(number, Buffer.alloc(EXT4_BLOCK_BYTES), false);
+    this.#device.read(block.bytes, number * EXT4_BLOCK_BYTES);
     this.#young.set(number, block);
     return block;
   }
@@ -103,11 +103,11 @@ export class MetadataCache {
       let count = 0;
       while (count < RUN_BLOCKS_MAX && dirty[at + count]?.number === first + count) {
         const block = dirty[at + count] as CachedBlock;
-        this.#run.set(block.bytes, count * BLOCK_BYTES);
+        this.#run.set(block.bytes, count * EXT4_BLOCK_BYTES);
         block.dirty = false;
         count++;
       }
-      this.#device.write(this.#run.subarray(0, count * BLOCK_BYTES), first * BLOCK_BYTES);
+      this.#device.write(this.#run.subarray(0, count * EXT4_BLOCK_BYTES), first * EXT4_BLOCK_BYTES);
       at += count;
     }
   }

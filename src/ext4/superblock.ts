@@ -8,12 +8,12 @@
  *
  * Only 32-bit block numbers: 16 TiB of 4 KiB blocks. So all "high" fields are zero, and checked to be.
  */
+import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import { beyond, damaged } from './ext4-error.js';
-import { BLOCK_BYTES } from './metadata-cache.js';
 
 export const SUPERBLOCK_OFFSET = 1024;
 export const SUPERBLOCK_BYTES = 1024;
-export const BLOCKS_PER_GROUP = 8 * BLOCK_BYTES;
+export const BLOCKS_PER_GROUP = 8 * EXT4_BLOCK_BYTES;
 export const INODE_BYTES = 256;
 export const ROOT_INODE = 2;
 /** The first that is not reserved; mke2fs and e2fsck give it to lost+found. */
@@ -22,7 +22,7 @@ export const FIRST_INODE = 11;
 export const BLOCKS_MAX = 2 ** 32 - 1;
 /** mke2fs's default: one inode per 16 KiB. */
 const BYTES_PER_INODE = 16384;
-const INODES_PER_BLOCK = BLOCK_BYTES / INODE_BYTES;
+const INODES_PER_BLOCK = EXT4_BLOCK_BYTES / INODE_BYTES;
 const MAGIC = 0xef53;
 
 const COMPAT = { extAttr: 0x8, resizeInode: 0x10, dirIndex: 0x20, sparseSuper2: 0x200 };
@@ -76,7 +76,7 @@ export class Superblock {
 
   /** The superblock of an empty file system that fills `deviceBytes`; the free counts are yet to be set. */
   static make(deviceBytes: number, uuid: Uint8Array): Superblock {
-    const blocks = deviceBytes / BLOCK_BYTES;
+    const blocks = deviceBytes / EXT4_BLOCK_BYTES;
     const groups = Math.ceil(blocks / BLOCKS_PER_GROUP);
     const wanted = Math.ceil(deviceBytes / BYTES_PER_INODE / groups);
     const inodesPerGroup = Math.ceil(wanted / INODES_PER_BLOCK) * INODES_PER_BLOCK;
@@ -148,7 +148,7 @@ export class Superblock {
   }
 
   get descriptorBlocks(): number {
-    return Math.ceil((this.groups * this.descriptorBytes) / BLOCK_BYTES);
+    return Math.ceil((this.groups * this.descriptorBytes) / EXT4_BLOCK_BYTES);
   }
 
   get inodeTableBlocks(): number {
@@ -194,7 +194,7 @@ export class Superblock {
     if (this.#u32(0x18) !== 2 || this.#u16(0x58) !== INODE_BYTES) {
       throw beyond(
         'superblock',
-        `only blocks of ${BLOCK_BYTES} and inodes of 256 bytes are handled`,
+        `only blocks of ${EXT4_BLOCK_BYTES} and inodes of 256 bytes are handled`,
       );
     }
   }
@@ -203,7 +203,7 @@ export class Superblock {
     const { blocks, inodesPerGroup, groups, descriptorBytes } = this;
     const sound =
       blocks > 0 &&
-      blocks * BLOCK_BYTES <= deviceBytes &&
+      blocks * EXT4_BLOCK_BYTES <= deviceBytes &&
       this.#u32(0x150) === 0 &&
       this.#u32(0x14) === 0 &&
       this.#u32(0x20) === BLOCKS_PER_GROUP &&

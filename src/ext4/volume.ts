@@ -8,13 +8,14 @@
 
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { BlockDevice } from '../io/block-device.js';
+import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import { setRun } from './bitmap.js';
 import { BlockAllocator } from './block-allocator.js';
 import { ExtentTrees } from './extent-tree.js';
 import { BLOCK_UNINIT, GroupDescriptors, INODE_UNINIT, INODE_ZEROED } from './group-descriptors.js';
 import { HALF_MD4 } from './hash-index.js';
 import { InodeTable } from './inode-table.js';
-import { BLOCK_BYTES, MetadataCache } from './metadata-cache.js';
+import { MetadataCache } from './metadata-cache.js';
 import { NameHash } from './name-hash.js';
 import {
   BLOCKS_MAX,
@@ -63,11 +64,11 @@ export class Volume {
   static format(device: BlockDevice, uuid: Uint8Array): Volume {
     const { sizeBytes } = device;
     const disk = `Cannot make an ext4 file system on ${sizeBytes} bytes`;
-    if (sizeBytes % BLOCK_BYTES !== 0 || sizeBytes < DISK_BYTES_MIN) {
-      const wanted = `a multiple of ${BLOCK_BYTES}, at least ${DISK_BYTES_MIN}, is needed`;
+    if (sizeBytes % EXT4_BLOCK_BYTES !== 0 || sizeBytes < DISK_BYTES_MIN) {
+      const wanted = `a multiple of ${EXT4_BLOCK_BYTES}, at least ${DISK_BYTES_MIN}, is needed`;
       throw new ObdError(ErrorCodes.InvalidArgument, `${disk}: ${wanted}`);
     }
-    if (sizeBytes / BLOCK_BYTES > BLOCKS_MAX) {
+    if (sizeBytes / EXT4_BLOCK_BYTES > BLOCKS_MAX) {
       throw new ObdError(ErrorCodes.InvalidArgument, `${disk}: the limit is 16 TiB less one block`);
     }
     const superblock = Superblock.make(sizeBytes, uuid);

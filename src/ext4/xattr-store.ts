@@ -5,10 +5,11 @@
  *
  * A block that several inodes share (the kernel does that, we do not) is never changed.
  */
+import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import type { BlockAllocator } from './block-allocator.js';
 import { beyond, damaged } from './ext4-error.js';
 import type { Inode } from './inode.js';
-import { BLOCK_BYTES, type MetadataCache } from './metadata-cache.js';
+import type { MetadataCache } from './metadata-cache.js';
 import type { Superblock } from './superblock.js';
 import {
   compareStored,
@@ -63,11 +64,11 @@ export class XattrStore {
       inside.push(xattr);
       outside.splice(outside.indexOf(xattr), 1);
     }
-    if (outside.length > 0 && storedBytes(outside) > BLOCK_BYTES - BLOCK_HEADER_BYTES) {
+    if (outside.length > 0 && storedBytes(outside) > EXT4_BLOCK_BYTES - BLOCK_HEADER_BYTES) {
       const found = `its extended attributes take ${storedBytes(outside)} bytes`;
       throw beyond(
         inode.where,
-        `${found}, and one block of ${BLOCK_BYTES} is what ext4 has for them`,
+        `${found}, and one block of ${EXT4_BLOCK_BYTES} is what ext4 has for them`,
       );
     }
     own.fill(0);

@@ -1,5 +1,5 @@
 /**
- * What one thread reads past the page cache: blocks of BLOCK_BYTES, brought by the kernel's aio into a few MiB of
+ * What one thread reads past the page cache: blocks of DIRECT_BLOCK_BYTES, brought by the kernel's aio into a few MiB of
  * memory, where they stay until newer ones need the room.
  *
  *   free -> loading -> unread -> read -> free
@@ -15,7 +15,7 @@ import { constants } from 'node:os';
 import { AioQueue, alignedBytes, type ReadColumns, readNowEach } from './libaio.js';
 
 /** As the chunks of the block cache, so that no block has bytes of a chunk that nobody asked for. */
-export const BLOCK_BYTES = 64 * 1024;
+export const DIRECT_BLOCK_BYTES = 64 * 1024;
 const SLOTS = 64;
 /** Of direct reads: no disk has larger sectors. */
 const ALIGNMENT = 4096;
@@ -47,7 +47,7 @@ interface Batch {
 }
 
 export class DirectReads {
-  readonly #memory = alignedBytes(SLOTS * BLOCK_BYTES, ALIGNMENT);
+  readonly #memory = alignedBytes(SLOTS * DIRECT_BLOCK_BYTES, ALIGNMENT);
   readonly #states = new Uint8Array(SLOTS);
   readonly #owners: (BlockOwner | undefined)[] = new Array(SLOTS).fill(undefined);
   readonly #blocks = new Float64Array(SLOTS);
@@ -104,7 +104,7 @@ export class DirectReads {
 
   /** Copies bytes of a slot's block to `target`. */
   copy(slot: number, from: number, target: Uint8Array): void {
-    const at = slot * BLOCK_BYTES + from;
+    const at = slot * DIRECT_BLOCK_BYTES + from;
     target.set(this.#memory.subarray(at, at + target.length));
     this.#states[slot] = READ;
     this.#usedAt[slot] = performance.now();
@@ -117,8 +117,8 @@ export class DirectReads {
   }
 
   #bytesWanted(slot: number): number {
-    const start = this.#blocks[slot]! * BLOCK_BYTES;
-    return Math.min(BLOCK_BYTES, this.#owners[slot]!.sizeBytes - start);
+    const start = this.#blocks[slot]! * DIRECT_BLOCK_BYTES;
+    return Math.min(DIRECT_BLOCK_BYTES, this.#owners[slot]!.sizeBytes - start);
   }
 
   #reserve(file: BlockOwner, block: number): number {
@@ -158,9 +158,9 @@ export class DirectReads {
   #describe(fd: number, slots: readonly number[]): void {
     for (const [i, slot] of slots.entries()) {
       this.#columns.fds[i] = fd;
-      this.#columns.offsets[i] = this.#blocks[slot]! * BLOCK_BYTES;
-      this.#columns.positions[i] = slot * BLOCK_BYTES;
-      this.#columns.lengths[i] = BLOCK_BYTES;
+      this.#columns.offsets[i] = this.#blocks[slot]! * DIRECT_BLOCK_BYTES;
+      this.#columns.positions[i] = slot * DIRECT_BLOCK_BYTES;
+      this.#columns.lengths[i] = DIRECT_BLOCK_BYTES;
       this.#tags[i] = slot;
     }
   }

@@ -15,7 +15,7 @@
  */
 import { closeSync, constants, fstatSync, openSync, read, readSync, statfsSync } from 'node:fs';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
-import { BLOCK_BYTES, type BlockOwner, DirectReads } from './direct-reads.js';
+import { type BlockOwner, DIRECT_BLOCK_BYTES, DirectReads } from './direct-reads.js';
 import { NOT_IN_MEMORY, NOWAIT_UNSUPPORTED, readNow } from './libaio.js';
 
 /** How many blocks one load() holds outside the page cache: a quarter of the thread's. */
@@ -96,8 +96,8 @@ export class ResidentFile {
    */
   async load(offset: number, length: number): Promise<void> {
     if (this.#isPlain || length === 0) return;
-    const first = Math.floor(offset / BLOCK_BYTES);
-    const end = Math.ceil(Math.min(offset + length, this.#sizeBytes) / BLOCK_BYTES);
+    const first = Math.floor(offset / DIRECT_BLOCK_BYTES);
+    const end = Math.ceil(Math.min(offset + length, this.#sizeBytes) / DIRECT_BLOCK_BYTES);
     if (!this.#canSayNow || end - first > DIRECT_BLOCKS_MAX) {
       await this.#bringByPool(first, end);
       return;
@@ -115,8 +115,8 @@ export class ResidentFile {
 
   /** Drops the blocks of that range: the file has, or will have, other bytes there. */
   forget(offset: number, length: number): void {
-    const end = Math.ceil((offset + length) / BLOCK_BYTES);
-    for (let block = Math.floor(offset / BLOCK_BYTES); block < end; block++) {
+    const end = Math.ceil((offset + length) / DIRECT_BLOCK_BYTES);
+    for (let block = Math.floor(offset / DIRECT_BLOCK_BYTES); block < end; block++) {
       this.#loading.delete(block);
       this.#drop(block);
     }
@@ -160,13 +160,13 @@ export class ResidentFile {
   #readBlocks(target: Uint8Array, offset: number): boolean {
     const end = offset + target.length;
     for (let at = offset; at < end; ) {
-      const block = Math.floor(at / BLOCK_BYTES);
-      const to = Math.min(end, (block + 1) * BLOCK_BYTES);
+      const block = Math.floor(at / DIRECT_BLOCK_BYTES);
+      const to = Math.min(end, (block + 1) * DIRECT_BLOCK_BYTES);
       const part = to - at === target.length ? target : target.subarray(at - offset, to - offset);
       const slot = this.#here.get(block);
       if (slot !== undefined && slot !== BROUGHT) {
         if (to > this.#sizeBytes) throw this.#ended(this.#sizeBytes);
-        direct!.copy(slot, at - block * BLOCK_BYTES, part);
+        direct!.copy(slot, at - block * DIRECT_BLOCK_BYTES, part);
       } else {
         const cached = this.#readCached(part, at);
         if (!cached && slot !== BROUGHT) return false;
@@ -225,8 +225,8 @@ export class ResidentFile {
   /** Through the page cache, on a thread of libuv's. */
   async #bringByPool(first: number, endBlock: number): Promise<void> {
     poolTarget ??= new Uint8Array(POOL_BYTES);
-    const end = Math.min(endBlock * BLOCK_BYTES, this.#sizeBytes);
-    for (let at = first * BLOCK_BYTES; at < end && !this.#closed; ) {
+    const end = Math.min(endBlock * DIRECT_BLOCK_BYTES, this.#sizeBytes);
+    for (let at = first * DIRECT_BLOCK_BYTES; at < end && !this.#closed; ) {
       const got = await this.#readOnPool(poolTarget, Math.min(POOL_BYTES, end - at), at);
       // The file has been truncated; readNow() reports that.
       if (got === 0) break;

@@ -1,7 +1,7 @@
 /** Reports the facts about a layer file: wrapper, compression, identity, and its share of the disk. */
+import { SECTOR_BYTES } from '../io/block-sizes.js';
 import { LocalFile } from '../io/local-file.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
-import { SECTOR_BYTES } from '../lsmt/layer-header.js';
 import { type Segments, ZEROES } from '../lsmt/segments.js';
 import { Algorithms } from '../zfile/block-codec.js';
 import { ZFileReader } from '../zfile/zfile-reader.js';

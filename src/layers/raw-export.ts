@@ -14,8 +14,8 @@ import type { LayerStack } from '../lsmt/layer-stack.js';
 
 const PIECE_BYTES = 1 << 20;
 /** Granularity of holes: the block size of common file systems. */
-const BLOCK_BYTES = 4096;
-const ZEROES = Buffer.alloc(BLOCK_BYTES);
+const HOLE_BYTES = 4096;
+const ZEROES = Buffer.alloc(HOLE_BYTES);
 
 /**
  * @param onProgress - Receives the position in the disk, in bytes.
@@ -66,8 +66,8 @@ async function copyData(
 async function writeRuns(file: FileHandle, piece: Buffer, offset: number): Promise<number> {
   let written = 0;
   let start = 0;
-  for (let at = 0; at < piece.length; at += BLOCK_BYTES) {
-    const block = piece.subarray(at, at + BLOCK_BYTES);
+  for (let at = 0; at < piece.length; at += HOLE_BYTES) {
+    const block = piece.subarray(at, at + HOLE_BYTES);
     if (!block.equals(ZEROES.subarray(0, block.length))) continue;
     written += await writeAll(file, piece.subarray(start, at), offset + start);
     start = at + block.length;

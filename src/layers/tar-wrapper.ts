@@ -12,16 +12,16 @@
  * While the member grows, a provisional header that no tar reader accepts stands in their place; the
  * real ones go over it at the end, when the member's size is known. A file cut short is no tar.
  */
+import { TAR_BLOCK_BYTES } from '../io/block-sizes.js';
 import { FileWindow } from '../io/file-window.js';
 import { corrupt, refetchWhileCorrupt, unsupported } from '../io/format-error.js';
 import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import type { RewritableSink } from '../zfile/zfile-writer.js';
 
-const BLOCK_BYTES = 512;
 const CHECKSUM_AT = 148;
 const CHECKSUM_BYTES = 8;
 /** Where the member starts behind a pax header of one record block. */
-const MEMBER_AT = 3 * BLOCK_BYTES;
+const MEMBER_AT = 3 * TAR_BLOCK_BYTES;
 
 /**
  * The member of the tar that `source` is, or `source` itself if it is no tar. What comes back closes
@@ -31,27 +31,28 @@ const MEMBER_AT = 3 * BLOCK_BYTES;
  *   reading `source` throws.
  */
 export async function openTarWindow(source: RandomAccessFile): Promise<RandomAccessFile> {
-  if (source.sizeBytes < BLOCK_BYTES) return source;
-  const first = Buffer.alloc(BLOCK_BYTES);
+  if (source.sizeBytes < TAR_BLOCK_BYTES) return source;
+  const first = Buffer.alloc(TAR_BLOCK_BYTES);
   await readFully(source, first, 0);
   if (!isTarHeader(first)) return source;
   if (first.toString('latin1', 156, 157) !== 'x') {
-    return windowAt(source, BLOCK_BYTES, sizeField(first, source, 0), 124);
+    return windowAt(source, TAR_BLOCK_BYTES, sizeField(first, source, 0), 124);
   }
   if (source.sizeBytes < MEMBER_AT) throw corrupt(source, 0, 'a tar that ends in its headers');
   return await refetchWhileCorrupt(source, 0, MEMBER_AT, async () => {
     const blocks = Buffer.alloc(MEMBER_AT);
     await readFully(source, blocks, 0);
     const recordBytes = sizeField(blocks, source, 0);
-    if (recordBytes > BLOCK_BYTES) {
+    if (recordBytes > TAR_BLOCK_BYTES) {
       throw unsupported(source, 124, `a pax header of ${recordBytes} bytes, more than one block`);
     }
-    const member = blocks.subarray(2 * BLOCK_BYTES);
-    if (!isTarHeader(member)) throw corrupt(source, 2 * BLOCK_BYTES, 'no ustar header of a member');
-    const records = blocks.toString('latin1', BLOCK_BYTES, BLOCK_BYTES + recordBytes);
+    const member = blocks.subarray(2 * TAR_BLOCK_BYTES);
+    if (!isTarHeader(member))
+      throw corrupt(source, 2 * TAR_BLOCK_BYTES, 'no ustar header of a member');
+    const records = blocks.toString('latin1', TAR_BLOCK_BYTES, TAR_BLOCK_BYTES + recordBytes);
     const paxSize = paxSizeOf(records, source);
-    const size = paxSize > 0 ? paxSize : sizeField(member, source, 2 * BLOCK_BYTES);
-    return windowAt(source, MEMBER_AT, size, BLOCK_BYTES);
+    const size = paxSize > 0 ? paxSize : sizeField(member, source, 2 * TAR_BLOCK_BYTES);
+    return windowAt(source, MEMBER_AT, size, TAR_BLOCK_BYTES);
   });
 }
 
@@ -71,7 +72,7 @@ function isTarHeader(block: Buffer): boolean {
 /** Sum of the header's bytes with the checksum field taken as spaces. */
 function checksumOf(block: Buffer): number {
   let sum = CHECKSUM_BYTES * 0x20;
-  for (let i = 0; i < BLOCK_BYTES; i++) {
+  for (let i = 0; i < TAR_BLOCK_BYTES; i++) {
     if (i < CHECKSUM_AT || i >= CHECKSUM_AT + CHECKSUM_BYTES) sum += block[i]!;
   }
   return sum;
@@ -95,13 +96,14 @@ function paxSizeOf(records: string, source: RandomAccessFile): number {
     const length = Number(/^([0-9]{1,4}) /.exec(records.slice(at))?.[1] ?? 0);
     const record = records.slice(at, at + length);
     if (length === 0 || record.length !== length || !record.endsWith('\n')) {
-      throw corrupt(source, BLOCK_BYTES + at, 'a malformed pax record');
+      throw corrupt(source, TAR_BLOCK_BYTES + at, 'a malformed pax record');
     }
     const value = /^[0-9]+ size=([0-9]{1,16})\n$/.exec(record)?.[1];
     if (value !== undefined) size = Number(value);
     at += length;
   }
-  if (!Number.isSafeInteger(size)) throw corrupt(source, BLOCK_BYTES, 'a member larger than 2^53');
+  if (!Number.isSafeInteger(size))
+    throw corrupt(source, TAR_BLOCK_BYTES, 'a member larger than 2^53');
   return size;
 }
 
@@ -128,27 +130,27 @@ export class TarWrapperWriter implements RewritableSink {
   /** Pads, ends the tar, and makes its headers real. */
   finish(): void {
     const size = this.#memberBytes;
-    const padding = -size & (BLOCK_BYTES - 1);
-    this.#sink.write(Buffer.alloc(padding + 2 * BLOCK_BYTES));
+    const padding = -size & (TAR_BLOCK_BYTES - 1);
+    this.#sink.write(Buffer.alloc(padding + 2 * TAR_BLOCK_BYTES));
     this.#sink.writeAt(Buffer.concat([paxBlock(size), recordBlock(size), memberBlock(true)]), 0);
   }
 }
 
 function paxBlock(size: number): Buffer {
-  const block = Buffer.alloc(BLOCK_BYTES);
+  const block = Buffer.alloc(TAR_BLOCK_BYTES);
   block.write('overlaybd.pax', 0, 'latin1');
   block.write(`${sizeRecord(size).length.toString(8).padStart(11)} `, 124, 'latin1');
   return seal(block, 'x', true);
 }
 
 function recordBlock(size: number): Buffer {
-  const block = Buffer.alloc(BLOCK_BYTES);
+  const block = Buffer.alloc(TAR_BLOCK_BYTES);
   block.write(sizeRecord(size), 0, 'latin1');
   return block;
 }
 
 function memberBlock(finished: boolean): Buffer {
-  const block = Buffer.alloc(BLOCK_BYTES);
+  const block = Buffer.alloc(TAR_BLOCK_BYTES);
   block.write(finished ? 'overlaybd.commit' : 'overlaybd.new', 0, 'latin1');
   block.write('100644 \0', 100, 'latin1');
   block.write('     0 \0     0 \0', 108, 'latin1');

@@ -10,6 +10,7 @@
  * Opening checks header, trailer and every record: ascending and disjoint, and mapped inside the data.
  * Data have no checksum here; the ZFile around the layer has.
  */
+import { SECTOR_BYTES } from '../io/block-sizes.js';
 import { corrupt, refetchWhileCorrupt, unsupported } from '../io/format-error.js';
 import { INDEX_REFETCHES_MAX, type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import { RECORD_BYTES, readRecords } from './index-records.js';
@@ -21,7 +22,6 @@ import {
   HEADER_BYTES,
   type LayerHeader,
   parseLayerHeader,
-  SECTOR_BYTES,
 } from './layer-header.js';
 import { SEGMENT_BYTES, type Segments, SegmentsBuilder, ZEROES } from './segments.js';
 

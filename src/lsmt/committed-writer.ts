@@ -6,6 +6,7 @@
  * give the same bytes however they were cut. Memory: 16 bytes per record.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
+import { SECTOR_BYTES } from '../io/block-sizes.js';
 import { RECORDS_MAX } from './committed-layer.js';
 import {
   encodePadding,
@@ -20,7 +21,6 @@ import {
   FLAG_HEADER,
   FLAG_SEALED,
   HEADER_BYTES,
-  SECTOR_BYTES,
 } from './layer-header.js';
 import { NULL_UUID, requireUuid } from './layer-uuid.js';
 

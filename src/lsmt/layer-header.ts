@@ -9,11 +9,11 @@
  * a file whose size it knows. docs/formats/lsmt.md has every byte.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
+import { SECTOR_BYTES } from '../io/block-sizes.js';
 import { corrupt } from '../io/format-error.js';
 import { NULL_UUID, normalizeUuid } from './layer-uuid.js';
 
 export const HEADER_BYTES = 4096;
-export const SECTOR_BYTES = 512;
 const USER_TAG_BYTES_MAX = 256;
 
 const STRUCT_BYTES = 390;

@@ -10,9 +10,9 @@
  * one view of the target where the read touches more than one segment.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
+import { SECTOR_BYTES } from '../io/block-sizes.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
 import type { Layer } from './layer.js';
-import { SECTOR_BYTES } from './layer-header.js';
 import { overlayAll } from './overlay.js';
 import { SegmentLookup } from './segment-lookup.js';
 import { SEGMENT_BYTES, SEGMENTS_MAX, type Segments, SegmentsBuilder, ZEROES } from './segments.js';

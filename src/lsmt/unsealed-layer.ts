@@ -11,6 +11,7 @@
  * In a sparse file, holes are parts that the layer does not hold. open() does not ask for holes, which would take
  * lseek(SEEK_DATA) in native/posix: all of the disk counts as data. That is right only for a layer at the bottom.
  */
+import { SECTOR_BYTES } from '../io/block-sizes.js';
 import { corrupt, unsupported } from '../io/format-error.js';
 import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import { RECORD_BYTES, readRecords } from './index-records.js';
@@ -23,7 +24,6 @@ import {
   HEADER_BYTES,
   type LayerHeader,
   parseLayerHeader,
-  SECTOR_BYTES,
 } from './layer-header.js';
 import { LogReplay } from './overlay.js';
 import { type Segments, SegmentsBuilder, ZEROES } from './segments.js';

@@ -12,9 +12,8 @@
  * The checksum is the sum of all bytes with the checksum field taken as spaces; some historic writers
  * summed signed bytes, so either sum is accepted.
  */
+import { TAR_BLOCK_BYTES } from '../io/block-sizes.js';
 import type { TarTime } from './tar-entry.js';
-
-export const BLOCK_BYTES = 512;
 
 /** A defect of a header; the reader turns it into an error that names member and offset. */
 export class HeaderProblem extends Error {
@@ -75,7 +74,7 @@ export function natural(block: Uint8Array, at: number, length: number, field: st
 function checkSum(block: Uint8Array): void {
   let unsigned = 0;
   let signed = 0;
-  for (let i = 0; i < BLOCK_BYTES; i++) {
+  for (let i = 0; i < TAR_BLOCK_BYTES; i++) {
     const byte = i >= 148 && i < 156 ? 0x20 : (block[i] as number);
     unsigned += byte;
     signed += byte < 128 ? byte : byte - 256;

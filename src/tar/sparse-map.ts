@@ -8,7 +8,8 @@
  * Invariants, checked in the constructor: extents ascend, do not overlap, end within the file, and their lengths add up
  * to the bytes that the archive stores.
  */
-import { BLOCK_BYTES, HeaderProblem, natural } from './header-block.js';
+import { TAR_BLOCK_BYTES } from '../io/block-sizes.js';
+import { HeaderProblem, natural } from './header-block.js';
 import { type PaxRecords, parseNatural } from './pax-records.js';
 
 /** A map of this many extents takes 16 MiB here; GNU tar writes one per run of 512-byte blocks. */
@@ -112,7 +113,7 @@ export class Pax1Map {
 
   /** True once the map is complete; the rest of the block is padding. @throws {HeaderProblem} */
   add(block: Uint8Array): boolean {
-    for (let i = 0; i < BLOCK_BYTES && !this.#complete(); i++) {
+    for (let i = 0; i < TAR_BLOCK_BYTES && !this.#complete(); i++) {
       const byte = block[i] as number;
       if (byte !== 0x0a) {
         this.#digits += String.fromCharCode(byte);

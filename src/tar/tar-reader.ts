@@ -12,14 +12,9 @@
  * proves completeness.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
+import { TAR_BLOCK_BYTES } from '../io/block-sizes.js';
 import { ByteStream } from './byte-stream.js';
-import {
-  BLOCK_BYTES,
-  type HeaderBlock,
-  HeaderProblem,
-  isZeroBlock,
-  parseHeaderBlock,
-} from './header-block.js';
+import { type HeaderBlock, HeaderProblem, isZeroBlock, parseHeaderBlock } from './header-block.js';
 import { PaxRecords } from './pax-records.js';
 import {
   checkedCount,
@@ -137,11 +132,11 @@ export class TarReader {
 
   /** The next header block, or undefined at the end of the archive, after draining the stream. */
   async #headerBlock(offset: number, owed: boolean): Promise<Uint8Array | undefined> {
-    const block = await this.#stream.read(BLOCK_BYTES);
+    const block = await this.#stream.read(TAR_BLOCK_BYTES);
     if (block.length === 0 && !owed) return undefined;
-    if (block.length < BLOCK_BYTES) throw this.#corrupt('it ends inside a header', offset);
+    if (block.length < TAR_BLOCK_BYTES) throw this.#corrupt('it ends inside a header', offset);
     if (!isZeroBlock(block)) return block;
-    const second = await this.#stream.read(BLOCK_BYTES);
+    const second = await this.#stream.read(TAR_BLOCK_BYTES);
     if (owed) throw this.#corrupt('the archive ends after an extension header', offset);
     if (second.length > 0 && !isZeroBlock(second)) {
       throw this.#corrupt('a lone block of zeroes, then more data', offset);
@@ -221,8 +216,8 @@ export class TarReader {
     if (typeflag === 0x53) {
       const { pairs, extended } = oldGnuEntries(block);
       for (let more = extended; more; ) {
-        const extension = await this.#stream.read(BLOCK_BYTES);
-        if (extension.length < BLOCK_BYTES) throw this.#truncated();
+        const extension = await this.#stream.read(TAR_BLOCK_BYTES);
+        if (extension.length < TAR_BLOCK_BYTES) throw this.#truncated();
         const part = oldGnuExtension(extension);
         checkedCount((pairs.length + part.pairs.length) / 2);
         pairs.push(...part.pairs);
@@ -244,10 +239,11 @@ export class TarReader {
   async #pax1Pairs(): Promise<readonly number[]> {
     const map = new Pax1Map();
     for (let complete = false; !complete; ) {
-      if (this.#storedLeft < BLOCK_BYTES) throw new HeaderProblem('the sparse map does not end');
-      const block = await this.#stream.read(BLOCK_BYTES);
-      if (block.length < BLOCK_BYTES) throw this.#truncated();
-      this.#storedLeft -= BLOCK_BYTES;
+      if (this.#storedLeft < TAR_BLOCK_BYTES)
+        throw new HeaderProblem('the sparse map does not end');
+      const block = await this.#stream.read(TAR_BLOCK_BYTES);
+      if (block.length < TAR_BLOCK_BYTES) throw this.#truncated();
+      this.#storedLeft -= TAR_BLOCK_BYTES;
       complete = map.add(block);
     }
     return map.pairs;
@@ -285,7 +281,7 @@ function sparseSize(pax: PaxRecords): number {
 }
 
 function paddingAfter(lengthBytes: number): number {
-  return (BLOCK_BYTES - (lengthBytes % BLOCK_BYTES)) % BLOCK_BYTES;
+  return (TAR_BLOCK_BYTES - (lengthBytes % TAR_BLOCK_BYTES)) % TAR_BLOCK_BYTES;
 }
 
 function untilNul(bytes: Uint8Array): Uint8Array {

@@ -1,13 +1,9 @@
 /** Layer files in memory, right or deliberately wrong in one place. */
+import { SECTOR_BYTES } from '../../src/io/block-sizes.js';
 import type { RandomAccessFile } from '../../src/io/random-access-file.js';
 import { CommittedLayer } from '../../src/lsmt/committed-layer.js';
 import { encodePadding, encodeRecord, RECORD_BYTES } from '../../src/lsmt/index-records.js';
-import {
-  encodeLayerHeader,
-  HEADER_BYTES,
-  type LayerHeader,
-  SECTOR_BYTES,
-} from '../../src/lsmt/layer-header.js';
+import { encodeLayerHeader, HEADER_BYTES, type LayerHeader } from '../../src/lsmt/layer-header.js';
 import { NULL_UUID } from '../../src/lsmt/layer-uuid.js';
 import { ZEROES } from '../../src/lsmt/segments.js';
 import type { Segment } from './segments.js';

@@ -1,11 +1,11 @@
 /** Loop devices: which file is behind which, and taking one away. */
 import { readdir, readFile } from 'node:fs/promises';
+import { SECTOR_BYTES } from '../../io/block-sizes.js';
 import { outputOf } from '../../io/run-program.js';
 import { claimDevice, type WithoutReads } from '../device-users.js';
 
 /** losetup takes milliseconds; this is for a kernel that does not answer. */
 const PROGRAM_MS = 10_000;
-const SECTOR_BYTES = 512;
 
 export interface LoopDevice {
   /** e.g. /dev/loop3 */

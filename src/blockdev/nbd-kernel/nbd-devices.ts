@@ -4,12 +4,12 @@
  */
 import { readdir, readFile } from 'node:fs/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
+import { SECTOR_BYTES } from '../../io/block-sizes.js';
 import { unusedIndexes } from './unused-indexes.js';
 
 const BLOCK_FOLDER = '/sys/block';
 const REQUEST_PATIENCE = 'queue/io_timeout';
 const PARAMETERS = '/sys/module/nbd/parameters';
-const SECTOR_BYTES = 512;
 
 export interface NamedDevice {
   readonly index: number;

@@ -22,6 +22,7 @@
 import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, hasCode, ObdError } from '../../errors.js';
+import { DEVICE_BLOCK_BYTES } from '../../io/block-sizes.js';
 import { readFully } from '../../io/random-access-file.js';
 import { outputOf } from '../../io/run-program.js';
 import { DeviceIdLocks } from '../device-id-locks.js';
@@ -60,8 +61,6 @@ import {
   reconfigureDevice,
 } from './nbd-netlink.js';
 
-/** Images may have file systems of 1 KiB blocks, which a larger logical block size refuses. */
-const BLOCK_BYTES = 512;
 /** The bytes that the kernel's partition scan reads. */
 const FIRST_BYTES = 16384;
 /** Its bytes are local by then; this is for a kernel that does not answer. */
@@ -113,10 +112,10 @@ export class NbdTransport implements Transport {
           `Cannot attach "${id}": it is ${nodeOf(existing)}, attached by this daemon or one before it`,
         );
       }
-      if (disk.sizeBytes % BLOCK_BYTES !== 0) {
+      if (disk.sizeBytes % DEVICE_BLOCK_BYTES !== 0) {
         throw new ObdError(
           ErrorCodes.InvalidArgument,
-          `Cannot attach ${disk.label}: ${disk.sizeBytes} bytes are no multiple of ${BLOCK_BYTES}`,
+          `Cannot attach ${disk.label}: ${disk.sizeBytes} bytes are no multiple of ${DEVICE_BLOCK_BYTES}`,
         );
       }
       await readFully(disk, Buffer.alloc(Math.min(FIRST_BYTES, disk.sizeBytes)), 0);
@@ -252,7 +251,7 @@ async function connectFree(socket: number, disk: VirtualDisk, backend: string): 
         await connectDevice({
           sockets: [socket],
           sizeBytes: disk.sizeBytes,
-          blockSize: BLOCK_BYTES,
+          blockSize: DEVICE_BLOCK_BYTES,
           serverFlags: transmissionFlags(disk),
           clientFlags: DESTROY_ON_DISCONNECT,
           timeoutSeconds: 0,

@@ -11,10 +11,11 @@
  */
 import { constants } from 'node:os';
 import { ObdError } from '../../errors.js';
+import { DEVICE_BLOCK_BYTES } from '../../io/block-sizes.js';
 import { DiskRequests, type OnDone, type ReportFailure } from '../disk-requests.js';
 import type { VirtualDisk, WritableDisk } from '../virtual-disk.js';
 import { CommandRing } from './command-ring.js';
-import { BLOCK_BYTES, blockCountOf, blockOf, CDB_BYTES, Opcodes } from './scsi-command.js';
+import { blockCountOf, blockOf, CDB_BYTES, Opcodes } from './scsi-command.js';
 import {
   checkModeSelect,
   dataIn,
@@ -27,7 +28,7 @@ import { type Sense, Senses } from './scsi-sense.js';
 import type { UioDevice } from './uio-device.js';
 
 /** What one READ takes at most: the size of the buffer that a thread's devices share. */
-export const TRANSFER_BYTES_MAX = TRANSFER_BLOCKS_MAX * BLOCK_BYTES;
+export const TRANSFER_BYTES_MAX = TRANSFER_BLOCKS_MAX * DEVICE_BLOCK_BYTES;
 /** Looks into the ring before the loop's other handles have their turn. */
 const TURNS_MAX = 8;
 /** Forces what a command writes to stable storage, in the second byte of all but the shortest. */
@@ -62,7 +63,7 @@ export class RingServer {
     this.#uio = uio;
     this.#ring = new CommandRing(uio.ring);
     this.#requests = new DiskRequests(disk, report);
-    const blocks = disk.sizeBytes / BLOCK_BYTES;
+    const blocks = disk.sizeBytes / DEVICE_BLOCK_BYTES;
     this.#unit = { blocks, writable: this.#requests.writable !== undefined, serial };
     this.#shared = shared;
     this.#report = report;
@@ -157,8 +158,8 @@ export class RingServer {
       this.#complete(id, sense);
       return;
     }
-    const offset = first * BLOCK_BYTES;
-    const length = count * BLOCK_BYTES;
+    const offset = first * DEVICE_BLOCK_BYTES;
+    const length = count * DEVICE_BLOCK_BYTES;
     const { bytes, iovecsAt, iovecCount } = this.#ring;
     if (this.#requests.tryRead(this.#shared.subarray(0, length), offset)) {
       const whole = this.#uio.scatter(bytes, iovecsAt, iovecCount, this.#shared, 0, length);
@@ -211,11 +212,13 @@ export class RingServer {
       this.#complete(id, sense !== Senses.None || !same ? sense : Senses.InvalidField);
       return;
     }
-    const offset = first * BLOCK_BYTES;
-    const length = count * BLOCK_BYTES;
+    const offset = first * DEVICE_BLOCK_BYTES;
+    const length = count * DEVICE_BLOCK_BYTES;
     const flags = cdb[1]!;
     const zeroes = same && cdb[0] === Opcodes.WriteSame16 && (flags & NO_DATA) !== 0;
-    const data = zeroes ? Buffer.alloc(BLOCK_BYTES) : this.#gather(same ? BLOCK_BYTES : length);
+    const data = zeroes
+      ? Buffer.alloc(DEVICE_BLOCK_BYTES)
+      : this.#gather(same ? DEVICE_BLOCK_BYTES : length);
     if (data === undefined) this.#complete(id, Senses.InvalidField);
     else if (!same) {
       const fua = cdb[0] !== Opcodes.Write6 && (flags & FUA) !== 0;
@@ -236,11 +239,11 @@ export class RingServer {
       this.#complete(id, ranges);
       return;
     }
-    const offset = (ranges[0]?.first ?? 0) * BLOCK_BYTES;
-    const length = (ranges[0]?.count ?? 0) * BLOCK_BYTES;
+    const offset = (ranges[0]?.first ?? 0) * DEVICE_BLOCK_BYTES;
+    const length = (ranges[0]?.count ?? 0) * DEVICE_BLOCK_BYTES;
     const work = async (disk: WritableDisk): Promise<void> => {
       for (const { first, count } of ranges) {
-        await disk.zero(first * BLOCK_BYTES, count * BLOCK_BYTES, true);
+        await disk.zero(first * DEVICE_BLOCK_BYTES, count * DEVICE_BLOCK_BYTES, true);
       }
     };
     this.#requests.change('zero', offset, length, work, this.#answering(id));

@@ -47,7 +47,6 @@ export const SERVICE_ACTION_OF: ReadonlyMap<number, number> = new Map<number, nu
 
 /** Of a command's bytes no more is looked at. */
 export const CDB_BYTES = 16;
-export const BLOCK_BYTES = 512;
 
 /** How many bytes a command of this opcode has, by its group. */
 export function cdbBytesOf(opcode: number): number {

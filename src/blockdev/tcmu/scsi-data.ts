@@ -4,13 +4,8 @@
  * Written down so that Linux finds a disk of 512-byte blocks that does not rotate, has a write cache that it flushes
  * where the disk can be written, is write protected where not, and takes UNMAP for a discard.
  */
-import {
-  BLOCK_BYTES,
-  cdbBytesOf,
-  Opcodes,
-  SERVICE_ACTION_OF,
-  ServiceActions,
-} from './scsi-command.js';
+import { DEVICE_BLOCK_BYTES } from '../../io/block-sizes.js';
+import { cdbBytesOf, Opcodes, SERVICE_ACTION_OF, ServiceActions } from './scsi-command.js';
 import { SENSE_BYTES, type Sense, Senses, writeSense } from './scsi-sense.js';
 
 /** What the data are about. */
@@ -22,7 +17,7 @@ export interface ScsiUnit {
 }
 
 /** Of one READ or WRITE: what one buffer per thread has room for. */
-export const TRANSFER_BLOCKS_MAX = (1 << 20) / BLOCK_BYTES;
+export const TRANSFER_BLOCKS_MAX = (1 << 20) / DEVICE_BLOCK_BYTES;
 /** Of one descriptor of UNMAP, and all of them: 1 GiB. */
 const UNMAP_BLOCKS_MAX = 1 << 21;
 /** One page of parameters. */
@@ -232,7 +227,7 @@ function modePage(unit: ScsiUnit, code: number): Buffer | undefined {
 function readCapacity10(unit: ScsiUnit): Buffer {
   const data = Buffer.alloc(8);
   data.writeUInt32BE(Math.min(unit.blocks - 1, 0xffffffff), 0);
-  data.writeUInt32BE(BLOCK_BYTES, 4);
+  data.writeUInt32BE(DEVICE_BLOCK_BYTES, 4);
   return data;
 }
 
@@ -241,7 +236,7 @@ function readCapacity16(unit: ScsiUnit): Buffer {
   const last = unit.blocks - 1;
   data.writeUInt32BE(Math.floor(last / 2 ** 32), 0);
   data.writeUInt32BE(last % 2 ** 32, 4);
-  data.writeUInt32BE(BLOCK_BYTES, 8);
+  data.writeUInt32BE(DEVICE_BLOCK_BYTES, 8);
   // Blocks may be unmapped, and read as zeroes then.
   if (unit.writable) data[14] = 0xc0;
   return data;

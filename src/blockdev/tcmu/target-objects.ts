@@ -17,8 +17,8 @@ import { createHash } from 'node:crypto';
 import { access, mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
+import { DEVICE_BLOCK_BYTES } from '../../io/block-sizes.js';
 import { outputOf } from '../../io/run-program.js';
-import { BLOCK_BYTES } from './scsi-command.js';
 
 const CONFIGFS = '/sys/kernel/config';
 const TARGET = join(CONFIGFS, 'target');
@@ -142,7 +142,7 @@ export async function enableCoreDevice(
   const settings = {
     dev_config: names.config,
     dev_size: sizeBytes,
-    hw_block_size: BLOCK_BYTES,
+    hw_block_size: DEVICE_BLOCK_BYTES,
     max_data_area_mb: DATA_AREA_MB,
     cmd_ring_size_mb: RING_MB,
     // No handler program has to confirm its creation or removal; see tcmu-transport.ts.

@@ -21,6 +21,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
+import { DEVICE_BLOCK_BYTES } from '../../io/block-sizes.js';
 import { readFully } from '../../io/random-access-file.js';
 import { DeviceIdLocks } from '../device-id-locks.js';
 import { daemonKey } from '../device-ids.js';
@@ -36,7 +37,6 @@ import {
 import { type VirtualDisk, withoutLoads } from '../virtual-disk.js';
 import { CommandRefusal } from './command-refusal.js';
 import { RingServer, TRANSFER_BYTES_MAX } from './ring-server.js';
-import { BLOCK_BYTES } from './scsi-command.js';
 import { diskNodeOf, setCommandTimeout, waitForDisk } from './scsi-disk.js';
 import {
   enableCoreDevice,
@@ -86,10 +86,10 @@ export class TcmuTransport implements Transport {
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
     return await this.#ids.acquire(id, 'attach', async () => {
       const names = await this.#namesFor(id, 'attach');
-      if (disk.sizeBytes % BLOCK_BYTES !== 0 || disk.sizeBytes === 0) {
+      if (disk.sizeBytes % DEVICE_BLOCK_BYTES !== 0 || disk.sizeBytes === 0) {
         throw new ObdError(
           ErrorCodes.InvalidArgument,
-          `Cannot attach ${disk.label}: ${disk.sizeBytes} bytes are no blocks of ${BLOCK_BYTES}`,
+          `Cannot attach ${disk.label}: ${disk.sizeBytes} bytes are no blocks of ${DEVICE_BLOCK_BYTES}`,
         );
       }
       await readFully(disk, Buffer.alloc(Math.min(FIRST_BYTES, disk.sizeBytes)), 0);

@@ -4,6 +4,7 @@
  * Older kernels know a shorter `ublk_params`: its length is in its first field, and the parts we set are in all of them.
  */
 import { constants } from 'node:os';
+import { SECTOR_BYTES } from '../../io/block-sizes.js';
 
 /** Of IORING_OP_URING_CMD; ioctl-encoded. */
 export const Commands = {
@@ -31,7 +32,6 @@ export const Requests = { Read: 0, Write: 1, Flush: 2, Discard: 3, WriteZeroes: 
 /** Of the whole word of which the lowest byte is the request. */
 export const REQUEST_NO_UNMAP = 0x8000;
 
-export const SECTOR_BYTES = 512;
 const COMMAND_BYTES = 32;
 export const INFO_BYTES = 64;
 const PARAMS_BYTES = 60;

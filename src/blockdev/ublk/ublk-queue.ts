@@ -8,10 +8,11 @@
  *      and it is reported once.
  *   3. As many requests are in flight as the device has tags, each with at most the device's largest request.
  */
+import { SECTOR_BYTES } from '../../io/block-sizes.js';
 import { DiskRequests, type OnDone, type ReportFailure } from '../disk-requests.js';
 import type { VirtualDisk } from '../virtual-disk.js';
 import { type NativeQueue, ublkAddon } from './ublk-addon.js';
-import { Answers, REQUEST_NO_UNMAP, Requests, SECTOR_BYTES } from './ublk-protocol.js';
+import { Answers, REQUEST_NO_UNMAP, Requests } from './ublk-protocol.js';
 
 /** Sends the first of many large reads before the last is decoded. */
 const COMMIT_BYTES = 256 << 10;

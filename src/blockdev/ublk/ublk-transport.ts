@@ -14,6 +14,7 @@
 import { readFile } from 'node:fs/promises';
 import { setTimeout } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
+import { SECTOR_BYTES } from '../../io/block-sizes.js';
 import { readFully } from '../../io/random-access-file.js';
 import { DeviceIdLocks } from '../device-id-locks.js';
 import { claimDevice, type WithoutReads } from '../device-users.js';
@@ -28,7 +29,6 @@ import {
   type DeviceInfo,
   type DeviceParameters,
   FEATURES,
-  SECTOR_BYTES,
   States,
 } from './ublk-protocol.js';
 import { UblkQueue } from './ublk-queue.js';
