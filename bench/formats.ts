@@ -1,11 +1,11 @@
 /**
- * What the formats cost: look-ups in a stack's index, the block codec beside the npm packages, and
+ * Measures the cost of the formats: look-ups in a stack's index, the block codec compared with the npm packages, and
  * reads of a layer from a local file in the page cache. One JSON object per line on stdout.
  *
  *     npm run bench -- formats [--seconds N]
  *
- * The layer is 256 MiB of pages as layers have them: text-like, binary-like and incompressible ones.
- * bench/whole-path.ts measures the daemon; these figures say how much of its time the formats take.
+ * The layer is 256 MiB of pages as in real layers: text-like, binary-like and incompressible ones. bench/whole-path.ts
+ * measures the daemon; these figures give the formats' part of its time.
  */
 import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';

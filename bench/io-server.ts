@@ -1,7 +1,7 @@
 /**
- * A process of its own that serves one image, from layers that are local files, through one transport: the read path
- * without the daemon around it. `node io-server.js TRANSPORT DIRECTORY LAYER...`, the bottom first; the first line it
- * prints is where the disk is, or what this host lacks. It detaches and ends at SIGTERM.
+ * Serves one image, from layers that are local files, through one transport, as a separate process: the read path
+ * without the daemon around it. `node io-server.js TRANSPORT DIRECTORY LAYER...`, the bottom first. Its first line is
+ * the address of the disk, or what this host lacks. It detaches and ends at SIGTERM.
  *
  * "socket" is the NBD socket alone; the others are the kernel's.
  */
@@ -22,7 +22,7 @@ const ID = 'disk';
 const [name = 'socket', directory = '', ...paths] = process.argv.slice(2);
 const socketPath = join(directory, 'nbd.sock');
 
-/** Loaded one at a time: of the others' add-ons none is needed. */
+/** Loaded one at a time: the other transports' add-ons are not needed. */
 async function transportOf(): Promise<Transport | undefined> {
   switch (name) {
     case 'nbd':

@@ -1,6 +1,6 @@
 /**
- * What bench:io measures: the image through each of our transports, and beside each a peer of the same kind that serves
- * the raw disk. All of them are processes of their own under one folder, so that their CPU time can be told.
+ * The servers that bench:io measures: the image through each of our transports, and for each a peer of the same kind
+ * that serves the raw disk. All run as separate processes under one folder, so that their CPU time can be told apart.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -15,7 +15,7 @@ import type { SampleImage } from './sample-image.js';
 import { startTcmuRunner } from './tcmu-runner.js';
 
 const START_MS = 60_000;
-/** Unused by whoever takes the first free one. */
+/** A number that programs which take the first free one do not use. */
 const PEER_NBD = '/dev/nbd15';
 
 export const PATHS = ['socket', 'nbd', 'tcmu', 'ublk', 'fuse'] as const;
@@ -24,12 +24,12 @@ export type PathName = (typeof PATHS)[number];
 export interface Served {
   readonly name: string;
   readonly target: FioTarget;
-  /** Whose CPU time the reads cost, besides the kernel's own threads. */
+  /** The processes that pay the CPU time of the reads, in addition to the kernel's own threads. */
   pids(): Promise<readonly number[]>;
   stop(): Promise<void>;
 }
 
-/** One that cannot be measured on this host, and why. */
+/** A server that cannot be measured on this host, and the reason. */
 export interface Absent {
   readonly name: string;
   readonly missing: string;
@@ -42,7 +42,7 @@ async function end(child: ChildProcess): Promise<void> {
   await ended;
 }
 
-/** Processes whose command line names `path`: helpers outlive those that started them, and are no children. */
+/** Processes whose command line names `path`: helpers outlive their parents, and are no children. */
 async function processesNaming(path: string): Promise<number[]> {
   const found: number[] = [];
   for (const entry of await readdir('/proc')) {
@@ -166,7 +166,7 @@ async function startQemuKernel(raw: string): Promise<Omit<Served, 'name'>> {
   if (!existsSync(PEER_NBD)) {
     throw new ObdError(ErrorCodes.Host, `there is no ${PEER_NBD}; \`modprobe nbd\` brings it`);
   }
-  // Verbose, or it would go on as another process.
+  // Verbose, because otherwise it would continue as another process.
   const args = ['-v', '-r', '-f', 'raw', '-c', PEER_NBD, raw];
   const child = await launch('qemu-nbd', args);
   const size = `/sys/block/${PEER_NBD.slice(5)}/size`;
@@ -182,7 +182,7 @@ async function startQemuKernel(raw: string): Promise<Omit<Served, 'name'>> {
   };
 }
 
-/** What the fuse transport was made of first: nbdkit's export as a file, and a loop device over it. */
+/** The first form of the fuse transport: nbdkit's export as a file, and a loop device over it. */
 async function startNbdfuse(raw: string, folder: string): Promise<Omit<Served, 'name'>> {
   const file = join(folder, 'nbdfuse-disk');
   await run('touch', [file]);

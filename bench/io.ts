@@ -1,11 +1,11 @@
 /**
- * `npm run bench:io`: reads of one image through every transport that this host has, each beside a peer that serves the
- * raw disk the same way, and what they cost in CPU time. What cannot be measured here is said, and left out.
+ * `npm run bench:io`: reads of one image through every transport that this host has, compared with a peer that serves
+ * the raw disk the same way, and their cost in CPU time. Servers that cannot be measured here are listed and left out.
  *
  *     npm run bench:io [-- --json FILE] [--folder DIR] [--disk-mib N] [--seconds N] [--rounds N] [--only socket,nbd]
  *
- * The servers of one transport take turns within each round, so that whatever else the machine does falls on all; each
- * figure is the median of its rounds. Our side decompresses lz4 from twelve layers, the peers read one raw file.
+ * The servers of one transport take turns within each round, so that other load on the machine affects all of them;
+ * each figure is the median of its rounds. Our side decompresses lz4 from twelve layers, the peers read one raw file.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, release } from 'node:os';
@@ -54,7 +54,7 @@ interface Figure {
   readonly cpuPerRead: Sample;
 }
 
-/** User and system time of processes so far, in seconds. One that has ended counts nothing: it was no server. */
+/** User and system time of processes so far, in seconds. A process that has ended counts nothing: it was no server. */
 function cpuSeconds(pids: readonly number[]): number {
   let ticks = 0;
   for (const pid of pids) {

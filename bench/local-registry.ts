@@ -1,4 +1,4 @@
-/** Debian's docker-registry on a port of its own choice, with its blobs in files, and layers pushed to it. */
+/** Debian's docker-registry on a free port, with its blobs in files, and functions to push layers to it. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
@@ -46,14 +46,14 @@ export class LocalRegistry {
     for await (const line of createInterface({ input: child.stderr })) {
       const host = /listening on (127\.0\.0\.1:[0-9]+)/.exec(line)?.[1];
       if (host === undefined) continue;
-      // What it says from now on has to go somewhere.
+      // Its further output must be read, or it would block.
       child.stderr.resume();
       return new LocalRegistry(host, child);
     }
     throw new ObdError(ErrorCodes.Io, 'docker-registry does not start');
   }
 
-  /** Where an image config finds what was pushed. */
+  /** The blobs' address, for an image config. */
   get blobsUrl(): string {
     return `http://${this.host}/v2/${REPOSITORY}/blobs`;
   }

@@ -1,6 +1,6 @@
 /**
- * Bytes as images have them, without an image: runs of pages of one kind, of which some compress to a fifth
- * and some not at all. Seeded, so that two runs measure the same thing.
+ * Bytes as in images, without an image: runs of pages of one kind, some of which compress to a fifth and some not at
+ * all. Seeded, so that two runs measure the same thing.
  */
 
 export const PAGE_BYTES = 4096;
@@ -9,7 +9,7 @@ const SKEW_STEPS = 4096;
 
 export class PageContent {
   #state: number;
-  /** Numbers below PHRASES, small ones more often, as words are in a language. */
+  /** Numbers below PHRASES, small ones more often, like words in a language. */
   readonly #skewed: Uint8Array;
   readonly #words: readonly Buffer[];
   readonly #instructions: readonly Buffer[];
@@ -59,7 +59,7 @@ export class PageContent {
       // Compressed already: archives, pictures.
       for (let i = 0; i < page.length; i += 4) page.writeInt32LE(this.random(2 ** 32) | 0, i);
     } else if (kind < 55) {
-      // Machine code: the same instructions, with operands of their own.
+      // Machine code: the same instructions, with different operands.
       for (let i = 0; i < page.length; ) {
         i += this.#pick(this.#instructions).copy(page, i);
         if (i < page.length) page[i++] = this.random(256);

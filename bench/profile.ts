@@ -1,11 +1,11 @@
 /**
- * `npm run bench:profile`: where the time of one read goes. The image of bench:io is served over the NBD socket by a
- * process under --cpu-prof, fio reads it, and what the samples say is summed up by the step they fell in.
+ * `npm run bench:profile`: the steps of one read and their time. A process under --cpu-prof serves the image of
+ * bench:io over the NBD socket, fio reads it, and the samples are summed up by step.
  *
  *     npm run bench:profile [-- --seconds N]
  *
- * Start-up is sampled as well, so it has a row of its own. The profiler sees functions: the call that decodes checks
- * too, and the loop's own reads of the socket are what "(program)" is. How a decode divides is measured apart.
+ * Start-up is sampled as well, in a separate row. The profiler sees functions: the call that decodes checks too, and
+ * "(program)" is the loop's own reads of the socket. The parts of a decode are measured separately.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -1,4 +1,4 @@
-/** The programs that are measured or measure: qemu-nbd beside our daemon, fio on what either serves. */
+/** The programs that are measured, or that measure: qemu-nbd as the peer of our daemon, and fio. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
@@ -11,7 +11,7 @@ const execute = promisify(execFile);
 const START_MS = 5_000;
 
 /**
- * Runs a program to its end. An interrupt ends it, so that whoever measures gets to clean up.
+ * Runs a program to its end. An interrupt ends it, so that its caller can clean up.
  *
  * @returns Its standard output. @throws {ObdError} `Host` if it is not installed, `Io` if it fails.
  */
@@ -73,7 +73,7 @@ export interface Workload {
   readonly depth: number;
 }
 
-/** What fio reads: an NBD export, or a block device past the page cache. */
+/** The target of fio: an NBD export, or a block device past the page cache. */
 export type FioTarget = { readonly uri: string } | { readonly device: string };
 
 /** One run of fio over the whole disk. @returns The rate in the workload's unit, and how many reads that was. */

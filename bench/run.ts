@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: the daemon on the whole path, beside qemu-nbd (whole-path.ts); with `-- formats`, what the
- * formats alone cost (formats.ts). Needs root, and the programs of docs/benchmarks.md.
+ * `npm run bench`: the daemon on the whole path, compared with qemu-nbd (whole-path.ts); with `-- formats`, the cost of
+ * the formats alone (formats.ts). Needs root, and the programs of docs/benchmarks.md.
  */
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';

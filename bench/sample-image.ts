@@ -15,14 +15,14 @@ export const DISK_BYTES = 256 << 20;
 /** Of the disk: what the bottom layer fills of it, and each upper one. */
 const BOTTOM_SHARE = 11 / 16;
 const UPPER_SHARE = 1 / 32;
-/** Of one run of blocks in an upper layer. */
+/** Length of one run of blocks in an upper layer. */
 const EXTENT_PAGES_MAX = 32;
 
 export interface SampleImage {
   /** Bottom first. */
   readonly layers: readonly string[];
   readonly raw: string;
-  /** Of all layers, as stored. */
+  /** Sum over all layers, as stored. */
   readonly layerBytes: number;
 }
 

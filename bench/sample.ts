@@ -1,4 +1,4 @@
-/** What several runs of one measurement add up to. */
+/** Combines the results of several runs of one measurement. */
 export interface Sample {
   readonly median: number;
   readonly lowest: number;

@@ -1,6 +1,7 @@
 /**
- * tcmu-runner, whose qcow handler opens a raw file too, as the peer of the tcmu transport: a file as a SCSI disk through
- * the kernel's target, set up in configfs and taken down again. It wants a system bus, so it gets one of its own.
+ * tcmu-runner, whose qcow handler opens a raw file too, as the peer of the tcmu transport: a file as a SCSI disk
+ * through the kernel's target, set up in configfs and taken down again. It needs a system bus, so a private one is
+ * started.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -32,7 +33,7 @@ interface Disk {
   stop(): Promise<void>;
 }
 
-/** @throws {ObdError} `Host` for a module or program that is not there, `Io`. What was set up by then is taken down. */
+/** @throws {ObdError} `Host` for a missing module or program, `Io`. The completed steps are undone. */
 export async function startTcmuRunner(raw: string): Promise<Disk> {
   if (!existsSync(TARGET) || !existsSync('/sys/module/target_core_user')) {
     const remedy = '`modprobe target_core_user tcm_loop` brings it';
@@ -68,7 +69,7 @@ async function startRunner(undo: (() => Promise<unknown>)[]): Promise<ChildProce
   await until('dbus-daemon', async () => existsSync(join(folder, 'bus')));
   const environment = { DBUS_SYSTEM_BUS_ADDRESS: address };
   const runner = await launch('tcmu-runner', [`--tcmu-log-dir=${folder}`], environment, undo);
-  // It has no sign of being ready; what is enabled before it listens it finds when it starts.
+  // It gives no sign of being ready; when it starts, it finds the disks that were enabled before.
   await sleep(1000);
   return runner;
 }

@@ -1,10 +1,10 @@
 /**
- * What a user gets: an image of twelve layers in a registry on this machine, opened by obd-blockd, and read
- * through its NBD socket; beside qemu-nbd serving the same disk, raw and as compressed qcow2.
+ * The user's view: an image of twelve layers in a registry on this machine, opened by obd-blockd, and read through its
+ * NBD socket; compared with qemu-nbd serving the same disk, raw and as compressed qcow2.
  *
- * The servers take turns within each round, so that whatever else the machine does falls on all of them,
- * and each figure is the median of its rounds, with the lowest and the highest beside it in the JSON. All of
- * the disk is in the daemon's cache, and all files in the page cache, before a rate is measured.
+ * The servers take turns within each round, so that other load on the machine affects all of them. Each figure is the
+ * median of its rounds; the JSON also has the lowest and the highest. All of the disk is in the daemon's cache, and all
+ * files in the page cache, before a rate is measured.
  */
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { cpus, release } from 'node:os';
@@ -44,7 +44,7 @@ export interface Report {
   readonly figures: readonly Figure[];
 }
 
-/** @param say - Told what comes next. @throws {ObdError} `Host` if a program is not installed. */
+/** @param say - Called with the next step. @throws {ObdError} `Host` if a program is not installed. */
 export async function measureWholePath(say: (step: string) => void): Promise<Report> {
   const folder = await mkdtemp('/var/tmp/obd-bench-');
   const undo: (() => Promise<unknown>)[] = [() => rm(folder, { recursive: true })];
@@ -90,7 +90,7 @@ async function pushImage(
   return config;
 }
 
-/** From the call to a block device that answers reads: with an empty cache, and with what that left in it. */
+/** From the call to a block device that answers reads: with an empty cache, and with the cache that this left. */
 async function measureOpenings(config: string, folder: string): Promise<Figure[]> {
   const cold: number[] = [];
   const cached: number[] = [];
@@ -114,8 +114,8 @@ async function measureOpenings(config: string, folder: string): Promise<Figure[]
 }
 
 /**
- * From the daemon's death to the answer of a read that began then. The next daemon is started at once, and the bytes are
- * in the cache.
+ * From the daemon's death to the answer of a read that began then. The next daemon is started at once, and the bytes
+ * are in the cache.
  */
 async function measureStalls(config: string, folder: string): Promise<Figure> {
   const daemon = await MeasuredDaemon.start(folder);
@@ -129,7 +129,7 @@ async function measureStalls(config: string, folder: string): Promise<Figure> {
       await run('dd', [`if=${path}`, ...how]);
       stalls.push(performance.now() - start);
       await serving;
-      // Whoever attaches waits for what is still under way.
+      // attach() waits for a recovery in progress.
       await daemon.client.attach('bench', config);
     }
     return { name: 'killed, until a read is answered', unit: 'ms', samples: [sampleOf(stalls)] };
@@ -148,7 +148,7 @@ async function measureReads(
   undo: (() => Promise<unknown>)[],
 ): Promise<Figure[]> {
   const { nbdUri } = await daemon.client.attach('bench-0', config);
-  // Everything to the cache; and all three disks are the same, or it is no comparison.
+  // Reads everything into the cache, and checks that all three disks are the same.
   await run('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', nbdUri, image.raw]);
   const raw = await QemuNbd.start(image.raw, 'raw', join(folder, 'raw.sock'));
   undo.push(() => raw.stop());

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs the dependencies on a fresh Debian 12 or 13 (as root), and builds the project; quick when nothing is missing:
 #
-#     scripts/install-deps.sh quickstart     what building it and scripts/quickstart.sh need
-#     scripts/install-deps.sh test           and what the tests need besides
+#     scripts/install-deps.sh quickstart     packages to build it and to run scripts/quickstart.sh
+#     scripts/install-deps.sh test           these, and the packages for the tests
 #
 # Where the host's Node is absent or too old, as Debian's is, Node 24 and its npm come out of the npm registry into
 # tools/node, pinned there with their hashes. Only this project uses them: for the build, the tests and the daemons.
@@ -54,7 +54,7 @@ readonly VM_NEEDS=(
   depmod kmod
   busybox busybox-static
 )
-# Removed at the end, however it ends.
+# Removed at every exit.
 TRASH=()
 trap '((${#TRASH[@]} == 0)) || rm -rf "${TRASH[@]}"' EXIT
 trap 'exit 130' INT
@@ -79,7 +79,7 @@ missing_packages() {
   done
 }
 
-# Where this Node's own headers are, so that node-gyp need not download them: in its prefix, or Debian's libnode-dev.
+# Prints the folder of this Node's own headers, so that node-gyp need not download them: its prefix, or Debian's libnode-dev.
 node_prefix() {
   local prefix major
   prefix=$(dirname "$(dirname "$(readlink -f "$(command -v node)")")")

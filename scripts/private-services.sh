@@ -1,12 +1,11 @@
 # Sourced by the scripts that run obd-ts end to end: a private registry, containerd, obd-blockd and obd-snapshotter,
 # all under one directory DIR. The host's own services are not touched.
 #
-#   DIR/registry.log    the registry's access log: the witness of what was fetched, independent of our own counters
-#   DIR/NAME.log        what each service said
+#   DIR/registry.log    the registry's access log: shows the fetches, independently of our own counters
+#   DIR/NAME.log        the output of each service
 #   DIR/pids/NAME       its process id
 #
-# stop_services() may be called at any time, also on a half-started or half-stopped DIR, and is the only undo there
-# is. Order matters: containers, then images (so that the snapshotter unmounts and detaches unused devices), then the
+# stop_services() may be called at any time, also on a half-started or half-stopped DIR, and is the only way to undo. Order matters: containers, then images (so that the snapshotter unmounts and detaches unused devices), then the
 # daemons from the top down. force_away() removes the rest, and leftovers() lists what remains.
 #
 # DIR must be short: the path of a unix socket has at most 107 bytes.
@@ -196,7 +195,7 @@ force_away() {
   done
 }
 
-# One line for each thing of DIR that is still there; nothing if all is well.
+# Prints one line for each process, mount or loop device of DIR that remains.
 leftovers() {
   local dir=$1
   pids_on "$dir" | sed 's/^/process /'

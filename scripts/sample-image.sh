@@ -9,8 +9,7 @@
 #     2  python3
 #     3  a small web application on python3-flask, and the image's command
 #
-# The layers are what umoci finds changed after apt-get ran in the unpacked image, as an image builder would
-# make them. Needs root, apt, mmdebstrap, umoci; takes half a minute. DIR appears only when it is complete.
+# umoci makes each layer of the changes that apt-get made in the unpacked image, like an image builder. Needs root, apt, mmdebstrap, umoci; takes half a minute. DIR appears only when it is complete.
 set -euo pipefail
 
 readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -21,7 +20,7 @@ fail() {
   exit 1
 }
 
-# Runs a talkative command; what it said is shown only if it fails.
+# Runs a verbose command; prints its output only if it fails.
 quietly() {
   "$@" >"$WORK/log" 2>&1 || fail "$1 failed: $(tail -n 40 "$WORK/log")"
 }
@@ -38,7 +37,7 @@ debian_codename() {
   sed -n 's/^VERSION_CODENAME=//p' /etc/os-release
 }
 
-# How the host reaches its mirror: proxies and the like. Never becomes part of the image.
+# The host's apt settings to reach its mirror, such as proxies. Never becomes part of the image.
 acquire_settings() {
   apt-config dump Acquire | grep -E '^Acquire::(http|https|Check-|Retries|ForceIPv)' || true
 }
@@ -56,7 +55,7 @@ APT::Install-Recommends "false";
 CONFIG
 }
 
-# Installs packages in the tree $1. In a mount namespace of its own: nothing can be left mounted.
+# Installs packages in the tree $1. In a separate mount namespace: nothing can be left mounted.
 install_in() {
   local rootfs=$1
   shift
@@ -111,7 +110,7 @@ PYTHON
     >"$app/templates/front.html"
 }
 
-# Where the image is kept: another place for another script, release or machine.
+# The folder of the image: another one for each version of this script, release and machine.
 cached_layout() {
   local key
   key=$({ cat "$0" /etc/os-release; uname -m; } | sha256sum | cut -c1-16)

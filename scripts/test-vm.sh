@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# `npm run test:vm [-- NAME...]`: the transports, or those that are named, on the kernels of Debian 12 (nbd, tcmu, fuse) and
-# Debian 13 (ublk as well), each in a machine of its own (scripts/vm.sh), both at a time. Every line is preceded by its
-# kernel. The exit status is 0 if it is on both.
+# `npm run test:vm [-- NAME...]`: the transports, or the named ones, on the kernels of Debian 12 (nbd, tcmu, fuse) and
+# Debian 13 (ublk as well), each in a separate machine (scripts/vm.sh), both at a time. Every line is preceded by its
+# kernel. The exit status is 0 if all checks pass on both.
 #
 # Needs what scripts/install-deps.sh test installs, and the project built. OBD_KILLS and OBD_CYCLES go through.
 set -euo pipefail
@@ -29,7 +29,7 @@ failed=0
 for kernel in "${!PIDS[@]}"; do
   status=0
   wait "${PIDS[$kernel]}" || status=$?
-  # Also of a guest that died, or a suite that broke off, and could not say it.
+  # Also for a guest that died, or a suite that broke off: neither can print it.
   ((status == 0)) || { failed=1 && printf '%s not ok the suite: exit status %d\n' "$kernel" "$status"; }
 done
 exit "$failed"

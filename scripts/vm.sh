@@ -5,10 +5,10 @@
 #
 # Boots Debian 12's kernel (6.1) or Debian 13's (6.12, the default) under QEMU's software emulation, runs COMMAND with
 # bash in the current folder, prints what it prints, and exits with its status; 124 if it took longer than SECONDS (1800),
-# 125 if the guest died under it. A guest that the emulator broke is said, and COMMAND begins again, in a new one.
+# 125 if the guest died under it. If the emulator broke the guest, the script says so and starts COMMAND again in a new one.
 #
 # The guest sees the host's / read-only below a tmpfs: nothing that COMMAND does is seen outside. /scratch is an empty
-# ext4, for what tmpfs cannot carry. There is no network but the loopback. It is 5 to 10 times slower than the host.
+# ext4, for files that tmpfs cannot hold. There is no network but the loopback. It is 5 to 10 times slower than the host.
 #
 # The kernels come from the host's own Debian mirror into ${OBD_VM_CACHE:-/var/cache/obd-ts-vm}, when they are missing.
 set -euo pipefail
@@ -20,10 +20,10 @@ readonly LAST_LINES_MAX=24
 readonly STATUS_TIMED_OUT=124
 readonly STATUS_GUEST_DIED=125
 
-# The emulator races with the kernel's patching of its own code, at boot and whenever a static branch is switched: rarely,
-# a CPU meets a breakpoint that was taken back already, and the guest ends in "Oops: int3". A loop that switches one
-# (kernel.sched_schedstats, beside a busy process) gets there within minutes. No CPU flag or thread mode was found that is
-# as fast and does not. KVM is not used where it exists: nested, it may not work.
+# The emulator races with the kernel when it patches its code, at boot and at each switch of a static branch: rarely, a CPU
+# meets a breakpoint that was removed already, and the guest ends in "Oops: int3". A loop that switches one
+# (kernel.sched_schedstats, next to a busy process) gets there within minutes. All CPU flags and thread modes that avoid
+# this are slower. KVM is not used even if it exists: nested, it may not work.
 readonly BROKEN_BY_EMULATOR='int3: 0000'
 # An old one, which has the CRC instruction that we use, but not the fast string moves of newer ones and of `max`: the kernel
 # would copy with them, and the emulator moves them byte by byte. tcmu's suite, on both kernels: 421 s instead of 542 s.
@@ -47,7 +47,7 @@ cleanup() {
   [[ -z $RUN ]] || rm -rf "$RUN"
 }
 
-# What the guest is given, and gives back: share/command, share/started, share/status. Anew for each run.
+# The files that host and guest exchange: share/command, share/started, share/status. New for each run.
 prepare() {
   rm -rf "${RUN:?}"/*
   mkdir "$RUN/share"
@@ -89,7 +89,7 @@ boot() {
   wait "$printer"
 }
 
-# Of the console from where the trouble began, if that can be told: of what the kernel says then, the first lines matter.
+# Prints the console, from the first error if there is one: the first lines of the kernel's report matter.
 last_words() {
   local lines from
   : >>"$RUN/console"

@@ -22,11 +22,9 @@ const PERCENT_MAX = 0.5;
 /** Folders whose prose is still to be rewritten: not measured unless named. */
 const NOT_YET: readonly string[] = [
   'README.md',
-  'bench/',
   'changelog/',
   'docs/',
   'native/',
-  'scripts/',
   'src/blockd/',
   'src/blockdev/',
   'src/cache/',
@@ -36,7 +34,6 @@ const NOT_YET: readonly string[] = [
   'src/lsmt/',
   'src/snapshotter/',
   'src/zfile/',
-  'test/',
 ];
 
 const OPENER = /^(Who|Whoever|What|Whatever|Whose|Of|One that|Those|That which)\b/;

@@ -7,8 +7,8 @@
 #                                /initrd.gz    busybox, the modules that mount the guest's root, and vm/init
 #                                /modules/     for the guest's /usr/lib/modules: what storage and containers can need
 #
-# The packages come from the mirror that this host has its own from, are checked by Debian's keys, and installed nowhere.
-# A folder is complete or not there; one that was made by another version of these scripts is not looked at.
+# The packages come from this host's own mirror, are checked by Debian's keys, and not installed.
+# A folder is complete or absent. Folders of other versions of these scripts are ignored.
 set -euo pipefail
 
 CACHE=${OBD_VM_CACHE:-/var/cache/obd-ts-vm}
@@ -39,8 +39,8 @@ mirror() {
     awk -v release="$release" '($1 == release || $1 ~ /^(old)?stable$/) && $2 == "main" { print $3; exit }'
 }
 
-# fetch SUITE PACKAGE...: downloads packages of that suite, whatever the host runs, into the current folder. For
-# "linux-image-amd64" the kernel that it stands for.
+# fetch SUITE PACKAGE...: downloads packages of that suite, on any release of the host, into the current folder. For
+# "linux-image-amd64" it downloads the kernel that this package depends on.
 fetch() {
   local suite=$1 uri package names=()
   shift
@@ -83,7 +83,7 @@ make_initrd() {
   cp "$HERE/init" "$tree/init"
   chmod 755 "$tree/init"
   for module in "${BOOT_MODULES[@]}"; do
-    # One that is built in prints "builtin", one that this kernel does not have an error.
+    # A built-in module prints "builtin", a missing one an error.
     modprobe --dirname "$root" --set-version "$release" --show-depends "$module" 2>/dev/null |
       sed -n 's/^insmod \([^ ]*\).*/\1/p'
   done | awk '!seen[$0]++' >order

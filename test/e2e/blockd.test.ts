@@ -1,9 +1,9 @@
 /**
- * Goal: obd-blockd serves the registry's bytes unchanged, or an error that names the cause; when the registry, the disk or
- * the daemon fails, it neither hangs, nor serves wrong bytes, nor leaves anything behind.
- * The next daemon takes over its devices after any kind of exit, and their readers see no error.
- * Method: the real daemon, a real registry whose files are damaged and which goes away, devices of this kernel read with
- * dd, also while the daemon is killed and started; mounts, loop devices and processes are looked for afterwards.
+ * Goal: obd-blockd serves the registry's bytes unchanged, or an error that names the cause; when the registry, the disk
+ * or the daemon fails, it neither hangs, nor serves wrong bytes, nor leaves anything behind. The next daemon takes over
+ * its devices after any kind of exit, and their readers see no error.
+ * Method: the real daemon; a real registry that stops, and whose files are damaged; devices of this kernel read with
+ * dd, also while the daemon is killed and started; afterwards the test looks for mounts, loop devices and processes.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, execFileSync } from 'node:child_process';
@@ -135,7 +135,7 @@ describe('obd-blockd', { skip: unfit, timeout: 600_000 }, () => {
       assert.equal(statSync(daemon.stateDirectory).mode & 0o777, 0o700);
     });
 
-    test('EIO for a damaged block and for it alone, and says which', async () => {
+    test('EIO for a damaged block only, and names it', async () => {
       const { disk, blob } = freshLayer(1);
       const { path: config, digests } = await configOf(daemon.directory, 'flipped', [blob]);
       const digest = digests[0] ?? '';
@@ -165,7 +165,7 @@ describe('obd-blockd', { skip: unfit, timeout: 600_000 }, () => {
       assert.deepEqual([await daemon.client.list(), daemon.debris()], [[], []]);
     });
 
-    test('no image that is not there, or is no image', async () => {
+    test('no image that is missing or invalid', async () => {
       const missing = join(daemon.directory, 'none.json');
       await assert.rejects(daemon.client.attach('x', missing), { code: ErrorCodes.NotFound });
       const { path: noise } = await configOf(daemon.directory, 'noise', [pagesOf(100_000)]);
@@ -186,7 +186,7 @@ describe('obd-blockd', { skip: unfit, timeout: 600_000 }, () => {
     });
     after(async () => await daemon.stop());
 
-    test('reads what it has, waits for it to come back, and gives up in time', async () => {
+    test('reads cached bytes, waits for the registry, and gives up at the deadline', async () => {
       const { disk, blob } = freshLayer(3);
       const { path: config } = await configOf(daemon.directory, 'away', [blob]);
       const { path } = await daemon.client.attach('away', config);
@@ -240,7 +240,7 @@ describe('obd-blockd', { skip: unfit, timeout: 600_000 }, () => {
   });
 
   describe('starts', () => {
-    test('not with a configuration that is wrong: status 2, file and key', async () =>
+    test('not with an invalid configuration: status 2, file and key', async () =>
       await BlockdProcess.with(async (daemon) => {
         const path = join(daemon.directory, 'wrong.toml');
         for (const [content, expected] of [

@@ -1,8 +1,8 @@
 /**
- * Goal: a converted image holds exactly what the OCI image holds, after every layer, in the kernel's eyes;
- * converting again gives the same bytes; and whatever goes wrong, nothing half-written is left.
- * Method: an image of awkward layers, converted from one OCI layout to another. Each prefix of its layers is
- * written out as a raw disk, checked by e2fsck, mounted read-only and compared with what umoci unpacks.
+ * Goal: a converted image holds exactly the OCI image's files, after every layer, as the kernel reads them; a second
+ * conversion gives the same bytes; a failure leaves no half-written output.
+ * Method: an image of awkward layers, converted from one OCI layout to another. Each prefix of its layers is written
+ * out as a raw disk, checked by e2fsck, mounted read-only and compared with umoci's unpacked tree.
  */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -132,7 +132,7 @@ describe('a converted image', () => {
     });
   }
 
-  test('is the same every time, however the source was compressed', async () => {
+  test('is the same every time, for any compression of the source', async () => {
     const expected = taggedManifest(target, 'out').digest;
     await convert('nasty', join(root, 'again'));
     assert.equal(taggedManifest(join(root, 'again'), 'out').digest, expected);
@@ -209,7 +209,7 @@ describe('a wrong source', () => {
     await fails('evil', 1, /"\.\.\/evil".*out of the root/);
   });
 
-  test('a command line that makes no sense', async () => {
+  test('an invalid command line', async () => {
     for (const args of [[], ['oci:x'], ['a', 'b', 'c'], ['--nonsense', 'oci:x', 'oci:y']]) {
       assert.equal((await runObdconv(args)).status, 2, args.join(' '));
     }

@@ -1,8 +1,8 @@
 /**
- * Goal: `obdctl layer export` writes exactly the disk that upstream's tools meant, from every form they store layers
- * in, and sparsely; what it cannot do it says in one line, and leaves no file, whole or half.
+ * Goal: `obdctl layer export` writes exactly the disk of upstream's tools, from every form in which they store layers,
+ * and sparsely; a failure is one line, and leaves no file, whole or half.
  * Method: upstream's files against the published hashes of their disks; then wrong arguments, damaged copies, a full
- * disk and an interruption, each looking at what is left in the directory.
+ * disk and an interruption, each with a look at the directory afterwards.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -32,7 +32,7 @@ import {
 } from '../support/vectors.js';
 
 const GIB = 2 ** 30;
-/** Reading that much, even of holes, takes longer than sending a signal. */
+/** Even a read of so many bytes of holes takes longer than sending a signal. */
 const DISK_THAT_TAKES_LONG_BYTES = 64 * GIB;
 const LZ4 = 'l1.lz4.4k.tar.commit';
 let folder: string;
@@ -140,7 +140,7 @@ describe('obdctl layer export refuses, leaving nothing,', { skip: vectorsMissing
     await refused(1, /Cannot read .*outside the data/, out(), vectorPath('turbo/tar.z.tar.commit'));
   });
 
-  test('as many targets as do not match the layers', async () => {
+  test('a number of targets that does not match the layers', async () => {
     await refused(2, /--target/, out(), vectorPath(LZ4), vectorPath(LZ4), '--target', 'x');
   });
 

@@ -1,8 +1,8 @@
 /**
- * Goal: `obdctl mount` shows the files of an image wherever the image is, `obdctl devices` says what that cost, `obdctl
- * umount` undoes it; and what cannot be mounted is refused with its reason, leaving nothing.
- * Method: an ext4 made by mke2fs, as one layer in an OCI layout and, copied there by skopeo, in a real registry; the real
- * daemon; mounts, devices and files are looked for afterwards.
+ * Goal: `obdctl mount` shows the files of an image from every kind of source, `obdctl devices` shows its cost, `obdctl
+ * umount` undoes it; an image that cannot be mounted is refused with its reason, and leaves nothing.
+ * Method: an ext4 made by mke2fs, as one layer in an OCI layout and, copied there by skopeo, in a real registry; the
+ * real daemon; afterwards the test looks for mounts, devices and files.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -140,7 +140,7 @@ describe('obdctl mount', { skip: unfit, timeout: 120_000 }, () => {
     await umount();
   });
 
-  test('what is no overlaybd image, or is not there, is refused with the reason', async () => {
+  test('refuses a missing image and one that is not overlaybd, with the reason', async () => {
     const image = (tag: string) => `${registry.host}/test/image:${tag}`;
     const noise = join(directory, 'noise.json');
     const path = join(directory, 'noise');

@@ -1,8 +1,8 @@
 /**
- * Goal: the quickstart does what the README promises: a container's first output after fetching less than a quarter of
- * its image, and a machine that is afterwards as it was, however the run ended.
- * Method: the script itself, run to its end, interrupted while everything is up, and with --keep; each time what its
- * directory may have left in mounts, loop devices, processes and cgroups is looked for.
+ * Goal: the quickstart keeps the README's promise: a container's first output after fetching less than a quarter of its
+ * image, and an unchanged machine after any end of the run.
+ * Method: the script itself, run to its end, interrupted while everything is up, and with --keep; each time the test
+ * looks for mounts, loop devices, processes and cgroups of its directory.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
@@ -18,7 +18,7 @@ const FETCHED_SHARE_MAX = 0.25;
 const RUN_MS_MAX = 300_000;
 const unfit = process.geteuid?.() === 0 ? false : 'the quickstart needs root';
 
-/** As the runs print it. Somebody else may run a quickstart at the same time: their directory is another. */
+/** As the runs print it. Another user's quickstart at the same time has another directory. */
 const DIRECTORY = /\/var\/tmp\/obd\.\w+/g;
 const runs: Run[] = [];
 
@@ -55,7 +55,7 @@ async function seen(run: Run, pattern: RegExp): Promise<string> {
   }
 }
 
-/** What may not be left of the runs so far: mounts, loop devices, processes, cgroups and directories. Others' stay out. */
+/** Leftovers that the runs so far must not have: mounts, loop devices, processes, cgroups and directories of these runs. */
 async function left(): Promise<string[]> {
   const directories = new Set(runs.flatMap((run) => run.text().match(DIRECTORY) ?? []));
   assert.notEqual(directories.size, 0, 'no run has named its directory');
@@ -87,7 +87,7 @@ function processesNaming(text: string): string[] {
     try {
       words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
     } catch {
-      continue; // It has ended since.
+      continue; // The process has ended since.
     }
     if (words.includes(text)) found.push(`process ${pid}: ${words}`);
   }

@@ -1,9 +1,9 @@
 /**
- * Goal: `obdctl rpull` leaves in containerd what containerd's own pull leaves there, fetches no more than it must,
- * says what is wrong in words that help, and leaves nothing when it fails or is interrupted.
- * Method: a real containerd and a real registry; what it made is compared with what `ctr images pull` makes of the
- * same image in a namespace of its own; the registry's access log says what was fetched. A proxy that stalls holds
- * a download up to be interrupted.
+ * Goal: `obdctl rpull` leaves in containerd the same state as containerd's own pull, fetches no more than it must,
+ * reports errors with a remedy, and leaves nothing when it fails or is interrupted.
+ * Method: a real containerd and a real registry; the result is compared with that of `ctr images pull` of the same
+ * image in another namespace; the registry's access log shows the fetches. A proxy that stalls holds a download up to
+ * be interrupted.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -71,7 +71,7 @@ describe('obdctl rpull', { skip: unfit, timeout: 120_000 }, () => {
   const ctr = (namespace: string, ...args: string[]) =>
     containerd.ctr('--namespace', namespace, ...args);
 
-  /** Everything that containerd holds in a namespace. */
+  /** All objects that containerd holds in a namespace. */
   async function holdings(namespace: string) {
     return {
       content: lines(await ctr(namespace, 'content', 'ls'))
@@ -87,7 +87,7 @@ describe('obdctl rpull', { skip: unfit, timeout: 120_000 }, () => {
   }
   const nothing = { content: [], snapshots: [], images: [], leases: [], ingests: [] };
 
-  test('makes of a plain image just what ctr makes of it', async () => {
+  test('pulls a plain image with the same result as ctr', async () => {
     const run = await rpull(image, 'ours');
     assert.equal(run.status, 0, run.stderr);
     assert.match(
@@ -121,7 +121,7 @@ describe('obdctl rpull', { skip: unfit, timeout: 120_000 }, () => {
     assert.ok(requests.length <= 4, requests.join('\n'));
   });
 
-  test('takes from an index what is for the platform', async () => {
+  test('pulls only the image for the platform from an index', async () => {
     const index = await containerd.push(`${layout.directory}:index`, 'sample:index', '--all');
     const host = await rpull(index, 'host');
     assert.equal(host.status, 0, host.stderr);
@@ -142,7 +142,7 @@ describe('obdctl rpull', { skip: unfit, timeout: 120_000 }, () => {
     assert.deepEqual(await holdings('none'), nothing);
   });
 
-  test('moves a name that is there to the newer image', async () => {
+  test('moves an existing name to the newer image', async () => {
     const reference = await containerd.push(`${layout.directory}:single`, 'moving:1');
     assert.equal((await rpull(reference, 'moving')).status, 0);
     const before = await holdings('moving');
@@ -244,7 +244,7 @@ describe('obdctl rpull', { skip: unfit, timeout: 120_000 }, () => {
 describe('obdctl rpull with obd-ts', { skip: unfit, timeout: 120_000 }, () => {
   let containerd: PrivateContainerd;
   let folder: string;
-  /** The same image as it was, and converted. */
+  /** The same image in two forms: original and converted. */
   let plain: string;
   let lazy: string;
 
@@ -290,7 +290,7 @@ describe('obdctl rpull with obd-ts', { skip: unfit, timeout: 120_000 }, () => {
     namespace = containerd.namespace,
   ): Promise<void> {
     const root = mkdtempSync(join(folder, 'root-'));
-    // Not ctr's `view`: what that makes has no label that keeps it from the collection after a pull.
+    // Not ctr's `view`: its snapshot has no label that protects it from garbage collection after a pull.
     const command = await snapshotsOf(namespace, 'prepare', '--target', root, 'look', top);
     execFileSync('sh', ['-ec', command]);
     try {
@@ -301,7 +301,7 @@ describe('obdctl rpull with obd-ts', { skip: unfit, timeout: 120_000 }, () => {
     }
   }
 
-  /** The one that is nobody's parent. */
+  /** The snapshot that is no parent. */
   async function topSnapshot(): Promise<string> {
     const all = await listed();
     const top = all.find(([name]) => !all.some((other) => other.length === 3 && other[1] === name));
@@ -384,7 +384,7 @@ async function fails(run: ReturnType<typeof obdctl>, status: number, text: RegEx
 /** Passes everything on to a registry, and blobs of more than 1 MiB up to their first MiB. */
 class StallingProxy {
   readonly address: string;
-  /** Once it has held something up. */
+  /** Resolves once it stalls a download. */
   readonly stalled: Promise<void>;
   readonly #server: Server;
 
@@ -448,7 +448,7 @@ function goArchitecture(): string {
   return process.arch === 'x64' ? 'amd64' : process.arch;
 }
 
-/** A table of ctr's without its head. */
+/** A table printed by ctr, without its header. */
 function lines(text: string): string[] {
   return text
     .trim()

@@ -1,6 +1,6 @@
 /**
- * Goal: what obdconv makes of a real Debian image is that image: after every layer e2fsck finds the disk clean, and the
- * kernel's mount of the exported disk equals the layers applied by umoci in every path, type, mode, owner, size,
+ * Goal: a real Debian image keeps all its properties in conversion: after every layer e2fsck finds the disk clean, and
+ * the kernel's mount of the exported disk equals the layers applied by umoci in every path, type, mode, owner, size,
  * content, link count, xattr, device number and mtime.
  * Method: the image of scripts/sample-image.sh, converted from its layout into another; each prefix of its layers is
  * written out as a raw disk with obdctl, as a user would.
@@ -25,7 +25,7 @@ import { compareTrees, countPaths } from '../support/tree-compare.js';
 const LAYERS = 3;
 /** A minimal Debian alone has more. */
 const PATHS_MIN = 5000;
-/** Of a disk that is all wrong e2fsck says more than anybody reads. */
+/** Limits the output of e2fsck about a disk that is all wrong. */
 const SHOWN_MAX = 4000;
 const skip = process.geteuid?.() === 0 ? false : 'mounting and unpacking with owners needs root';
 

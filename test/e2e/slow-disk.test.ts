@@ -1,7 +1,7 @@
 /**
- * Goal: a file on a slow disk is read without the thread waiting for it, and as the bytes it holds.
- * Method: an ext4 on a loop device over a file whose every read takes DELAY_MS (nbdkit's delay filter behind nbdfuse), and a
- * clock that ticks on the event loop meanwhile.
+ * Goal: a read of a file on a slow disk does not block the thread, and returns the file's bytes.
+ * Method: an ext4 on a loop device over a file whose every read takes DELAY_MS (nbdkit's delay filter behind nbdfuse),
+ * and a clock that ticks on the event loop during the reads.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
@@ -15,7 +15,7 @@ import { LocalFile } from '../../src/io/local-file.js';
 import { readFully } from '../../src/io/random-access-file.js';
 
 const DELAY_MS = 200;
-/** A thread that did wait would be seen to for DELAY_MS; a busy machine may hold one up for a part of it. */
+/** A blocked thread would miss ticks for DELAY_MS; a busy machine may delay them for a part of it. */
 const BLOCKED_MS_MAX = DELAY_MS * 0.75;
 const FILE_BYTES = 8 << 20;
 
@@ -83,11 +83,14 @@ async function slowFile(t: TestContext, bytes: Uint8Array): Promise<LocalFile> {
   return file;
 }
 
-test('a cold read on a slow disk holds up nobody', { skip, timeout: 120_000 }, async (t) => {
+test('a cold read on a slow disk does not block the event loop', {
+  skip,
+  timeout: 120_000,
+}, async (t) => {
   const bytes = Buffer.alloc(FILE_BYTES);
   for (let i = 0; i < bytes.length; i += 4) bytes.writeUInt32LE(Math.imul(i, 0x9e3779b1) >>> 0, i);
   const file = await slowFile(t, bytes);
-  // Where the file is on its disk is read before anything of it can be, and that does wait.
+  // The file's extents are read before any of its bytes, and that does block.
   await readFully(file, Buffer.alloc(4096), FILE_BYTES - 4096);
 
   let blockedMs = 0;

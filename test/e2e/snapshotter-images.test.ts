@@ -152,7 +152,7 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
     );
   });
 
-  test('a container that reads while the daemon is dead goes on with the next one', async () => {
+  test('a container that reads while the daemon is dead continues with the next daemon', async () => {
     const shared = join(folder, 'shared');
     mkdirSync(shared);
     execFileSync('mkfifo', [join(shared, 'ready'), join(shared, 'go')]);

@@ -1,8 +1,8 @@
 /**
- * Goal: obd-snapshotter may be killed at any time: what it answered is there afterwards, what it did not answer is there in
- * whole or not at all, and nothing lies around that no record knows.
+ * Goal: obd-snapshotter may be killed at any time: answered calls have taken effect, unanswered ones wholly or not at
+ * all, and no directory or mount lacks a record.
  * Method: calls of all kinds from several clients at once, SIGKILL after a random time, start, comparison of records,
- * directories and mounts with each other and with what was answered; again and again on the same root.
+ * directories and mounts with each other and with the answers; again and again on the same root.
  */
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -17,9 +17,9 @@ const KILL_AFTER_MS_MAX = 400;
 
 describe('kill -9', { skip: unfit, timeout: 120_000 }, () => {
   let snapshotter: SnapshotterProcess;
-  /** What was answered: name to the text in its layer. */
+  /** Answered calls: name to the text in its layer. */
   const committed = new Map<string, string>();
-  /** What was asked last of a name, and not answered. */
+  /** The last call on a name that was not answered. */
   const unanswered = new Set<string>();
   let count = 0;
 

@@ -168,7 +168,7 @@ describe('snapshots', { skip: unfit }, () => {
     assert.equal(snapshotter.list(() => true).length, 2);
   });
 
-  test('a filter on a label that no snapshot has finds none, whatever its name', async () => {
+  test('a filter on a label of any name finds no snapshot without it', async () => {
     await remoteImage();
     for (const label of ['missing', 'constructor', 'toString']) {
       assert.deepEqual(snapshotter.list(parseFilters([`labels.${label}`])), [], label);
@@ -339,7 +339,7 @@ describe('snapshots', { skip: unfit }, () => {
     }
   });
 
-  test('a layer whose registry nobody knows is downloaded, with a warning, and served locally', async () => {
+  test('a layer of an unknown registry is downloaded, with a warning, and served locally', async () => {
     repoBlobUrl = undefined;
     const labels = { ...blob('a'), [REF_LABEL]: BASE };
     const mounts = await snapshotter.prepare(request('k', '', labels));

@@ -1,5 +1,5 @@
 /**
- * Goal: obd-snapshotter is a snapshotter as containerd wants them, for plain layers, without obd-blockd.
+ * Goal: obd-snapshotter meets containerd's requirements for a snapshotter, for plain layers, without obd-blockd.
  * Method: containerd's conformance suite, in TypeScript, against the real process.
  */
 import { after, before, describe } from 'node:test';

@@ -36,7 +36,7 @@ const MEDIA_TYPE = 'application/vnd.example.disk.raw';
 const DIGEST_ANNOTATION = 'containerd.io/snapshot/raw-disk.digest';
 const SIZE_ANNOTATION = 'containerd.io/snapshot/raw-disk.size';
 const OVERLAYBD = 'containerd.io/snapshot/overlaybd/';
-/** Of an ext4 file system, at 1024 + 56. */
+/** Magic of an ext4 file system, at 1024 + 56. */
 const EXT4_MAGIC = Buffer.from('53ef', 'hex');
 
 const DISK_BYTES = 1 << 20;

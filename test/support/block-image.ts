@@ -7,7 +7,7 @@ import { zfileOf } from './zfile-samples.js';
 const BLOCK_BYTES = 4096;
 
 export interface BlockImage {
-  /** What the layers add up to. */
+  /** The stacked disk of the layers. */
   readonly disk: Buffer;
   /** Bottom first. */
   readonly blobs: readonly Buffer[];
@@ -25,7 +25,7 @@ export function twoLayers(sizeBytes: number): BlockImage {
   return { disk, blobs: [bottom, layerOf(disk, isUpper)] };
 }
 
-/** The pages of `disk` that are chosen and not all zeroes, as a layer in a ZFile. */
+/** The chosen pages of `disk` that are not all zeroes, as a layer in a ZFile. */
 export function layerOf(disk: Buffer, chosen: (page: number) => boolean): Buffer {
   const sink = new MemorySink();
   const writer = new CommittedLayerWriter(sink, { virtualBytes: disk.length });

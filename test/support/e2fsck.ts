@@ -1,6 +1,6 @@
 /**
- * What e2fsck has to say about a file system. It is the judge of what src/ext4 writes: not only must it end
- * with 0, it must not print a word beyond its passes and its summary.
+ * Runs e2fsck on a file system. It judges the output of src/ext4: it must end with 0, and print only its passes and its
+ * summary.
  */
 import { spawnSync } from 'node:child_process';
 
@@ -12,7 +12,7 @@ const EXPECTED = /^(e2fsck \d|Pass \d: |.*: \d+\/\d+ files \(.*\), \d+\/\d+ bloc
 export const NO_E2FSCK: string | false =
   spawnSync('e2fsck', ['-V'], { env: ENVIRONMENT }).status === 0 ? false : 'needs e2fsck';
 
-/** The lines that e2fsck would rather not have printed. */
+/** The lines that e2fsck should not have printed. */
 export function e2fsckComplaints(path: string): string[] {
   const options = { encoding: 'utf8', env: ENVIRONMENT } as const;
   const { status, stdout, stderr } = spawnSync('e2fsck', ['-fn', path], options);

@@ -1,4 +1,4 @@
-/** A disk of this thread as an export of an NBD server, in the way in which the daemon's threads serve theirs. */
+/** Exports a disk of this thread on an NBD server, as the daemon's threads export theirs. */
 import type { ReportFailure } from '../../src/blockdev/disk-requests.js';
 import { DiskConnections } from '../../src/blockdev/nbd/disk-connections.js';
 import type { NbdExport, NbdServer } from '../../src/blockdev/nbd/nbd-server.js';

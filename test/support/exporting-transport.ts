@@ -1,6 +1,6 @@
 /**
- * A FuseTransport with the server that it needs: each disk is exported for as long as its device is served, as
- * the daemon does it.
+ * A FuseTransport with the server that it needs: each disk is exported as long as its device is served, as in the
+ * daemon.
  */
 import { FuseTransport } from '../../src/blockdev/fuse/fuse-transport.js';
 import type { NbdServer } from '../../src/blockdev/nbd/nbd-server.js';
@@ -52,7 +52,7 @@ export class ExportingTransport implements Transport {
     disk: VirtualDisk,
     serve: () => Promise<AttachedDevice>,
   ): Promise<AttachedDevice> {
-    // The transport itself has to say that.
+    // The transport itself must report that.
     if (this.#exported.has(id)) return await serve();
     const exported = exportDisk(this.#server, id, disk);
     this.#exported.add(id);

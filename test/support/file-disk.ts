@@ -1,4 +1,4 @@
-/** A raw file as a disk that can be written, for what exports disks: what fio writes through a device is in the file. */
+/** A raw file as a writable disk, for tests of exports: the writes that fio makes through a device are in the file. */
 import { closeSync, constants, fdatasync, fstatSync, openSync, readSync, write } from 'node:fs';
 import { promisify } from 'node:util';
 import type { WritableDisk } from '../../src/blockdev/virtual-disk.js';
@@ -10,7 +10,7 @@ const ZEROES = Buffer.alloc(1 << 20);
 export class FileDisk implements WritableDisk {
   readonly label: string;
   readonly sizeBytes: number;
-  /** For tests of what a transport asks for. */
+  /** For tests of a transport's requests. */
   readonly counts = { writes: 0, zeroes: 0, flushes: 0 };
   readonly #fd: number;
 

@@ -24,7 +24,7 @@ interface Direction {
   readonly clat_ns: { readonly max: number };
 }
 
-/** Fills a file with blocks that carry their CRC: what a read-only device of it is checked by. */
+/** Fills a file with blocks that carry their CRC, against which a read-only device of it is checked. */
 export async function prepareFile(path: string, sizeBytes: number): Promise<void> {
   const what = [`--filename=${path}`, `--size=${sizeBytes}`, '--rw=randwrite', '--do_verify=0'];
   await run('fio', [...JOB, ...VERIFY, ...what]);
@@ -44,7 +44,7 @@ export class FioLoad {
       ? ['--rw=randwrite', '--verify_backlog=64']
       : ['--rw=randread', '--readonly'];
     this.#report = this.#passes([...JOB, ...VERIFY, ...OUTPUT, ...what, ...how], folder);
-    // Who asks learns of it.
+    // The caller gets the error from stop().
     this.#report.catch(() => {});
   }
 

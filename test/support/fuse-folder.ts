@@ -1,4 +1,4 @@
-/** Folders for tests of the fuse transport: what is of it there, and that nothing stays if the test fails half-way. */
+/** Folders for tests of the fuse transport: they list what the transport has there, and are emptied if the test fails. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -12,7 +12,7 @@ import { readMountTable } from '../../src/io/mount-table.js';
 const run = promisify(execFile);
 const EVENTUALLY_MS = 15_000;
 
-/** Gone after the test. Not below /tmp, whose files may be in memory: loop devices need not work on those. */
+/** Removed after the test. Not below /tmp, whose files may be in memory: loop devices need not work on those. */
 export async function fuseFolder(t: TestContext): Promise<string> {
   const folder = await mkdtemp('/var/tmp/obd-fuse-');
   t.after(async () => {
@@ -30,7 +30,7 @@ export async function fuseLeftovers(folder: string): Promise<string[]> {
   return [...loops, ...mounts, ...holders].filter((each) => each.startsWith(`${folder}/`));
 }
 
-/** The holders first: then whoever still waits for one of the devices gets an error, and lets go. */
+/** The holders first: their end fails the reads that wait for the devices, and so frees the devices. */
 async function takeAway(prefix: string): Promise<void> {
   for (const [file, pids] of await listHolders()) {
     if (file.startsWith(prefix)) for (const pid of pids) process.kill(pid, 'SIGKILL');
@@ -43,7 +43,7 @@ async function takeAway(prefix: string): Promise<void> {
   }
 }
 
-/** Looks again until it is so, for a while. */
+/** Polls until the condition holds, for a while. */
 export async function eventually(
   what: string,
   isSo: () => Promise<boolean> | boolean,

@@ -43,8 +43,8 @@ export async function whyNot(name: TransportName): Promise<string | undefined> {
 }
 
 /**
- * What there is of a transport in this kernel, whoever made it: to be the same before and after. Of fuse only what is in
- * `folder`: others use loop devices and mounts too.
+ * Lists all objects of a transport in this kernel, including those of other processes: they must be the same before and
+ * after. For fuse only those in `folder`, because other programs use loop devices and mounts too.
  */
 export async function kernelObjects(name: TransportName, folder: string): Promise<string[]> {
   switch (name) {

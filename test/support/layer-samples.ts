@@ -10,7 +10,7 @@ import type { Segment } from './segments.js';
 
 export const SAMPLE_UUID = 'E733042D-BD47-4B54-AC93-08D58396F508';
 
-/** What a record has besides a segment's fields. `length` 0 is a real, broken record. */
+/** The parts of a record besides a segment's fields. */
 export type Record = Segment & { readonly tag?: number };
 
 /** The 4096-byte block with all fields as `fields` has them. */

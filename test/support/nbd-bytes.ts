@@ -80,7 +80,7 @@ export function request({ command, cookie, offset = 0, length, flags = 0, data }
 export interface Reply {
   readonly cookie: number;
   readonly error: number;
-  /** Of a simple reply to a READ, or the payload of a chunk without what precedes the data. */
+  /** Data of a simple reply to a READ, or the payload of a chunk after the fields that precede the data. */
   readonly data: Buffer;
 }
 

@@ -1,6 +1,6 @@
 /**
- * A process of its own that serves a file as an NBD device, to be killed: run with DIRECTORY, ID, FILE and "attach" or
- * "resume". It prints the device node when it is there, or the code of the error.
+ * A separate process that serves a file as an NBD device until a test kills it. Arguments: DIRECTORY, ID, FILE and "attach"
+ * or "resume". It prints the device node when it exists, or the code of the error.
  */
 import { NbdTransport } from '../../src/blockdev/nbd-kernel/nbd-transport.js';
 import { ObdError } from '../../src/errors.js';

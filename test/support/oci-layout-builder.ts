@@ -18,7 +18,7 @@ export interface LayerSource {
   readonly mediaType: string;
   /** As stored. */
   readonly blob: Uint8Array;
-  /** Of the uncompressed tar. */
+  /** Diff ID: digest of the uncompressed tar. */
   readonly diffId: string;
   readonly annotations?: Readonly<Record<string, string>>;
 }
@@ -83,7 +83,7 @@ export class LayoutBuilder {
   }
 }
 
-/** What a tag of a layout points to, read without our own code. */
+/** Returns the document that a tag of a layout points to, read without our own code. */
 export function taggedManifest(directory: string, tag: string): Descriptor {
   const index = readJson<{ manifests: Descriptor[] }>(join(directory, 'index.json'));
   const found = index.manifests.find(

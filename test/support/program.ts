@@ -1,9 +1,9 @@
-/** The programs as a test runs them: those of the build, or, where the test runs from the sources, those. */
+/** The paths of the programs for tests: the build's, or, if the test runs from the sources, the sources'. */
 import { join } from 'node:path';
 
 const IS_BUILT = import.meta.filename.endsWith('.js');
 
-/** What node is started with to run one. */
+/** Options of node to run one. */
 export function programArguments(
   name: 'obdconv' | 'obdctl' | 'obd-blockd' | 'obd-snapshotter',
 ): string[] {

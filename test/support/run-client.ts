@@ -1,4 +1,4 @@
-/** Running the NBD clients of other projects, where they are installed. */
+/** Runs NBD clients of other projects, if they are installed. */
 import { execFile } from 'node:child_process';
 import type { TestContext } from 'node:test';
 import { promisify } from 'node:util';
@@ -6,7 +6,7 @@ import { systemCode } from '../../src/errors.js';
 
 const run = promisify(execFile);
 
-/** What a client prints, or undefined, and the test is skipped, where there is none. */
+/** Returns a client's output; or undefined, and skips the test, if the client is not installed. */
 export async function runClient(
   t: TestContext,
   program: string,

@@ -1,4 +1,4 @@
-/** Runs obdconv as a person would: a process of its own, from the same build as the test. */
+/** Runs obdconv as a person would: as a separate process, from the same build as the test. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { programArguments } from './program.js';
 

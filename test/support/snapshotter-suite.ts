@@ -1,6 +1,6 @@
 /**
- * What containerd demands of a snapshotter: its conformance suite (core/snapshots/testsuite) check by check, said over
- * gRPC to a real process, with real mounts. Checks run side by side, as there.
+ * containerd's requirements for a snapshotter: its conformance suite (core/snapshots/testsuite) check by check, over
+ * gRPC to a real process, with real mounts. The checks run concurrently, as there.
  */
 import assert from 'node:assert/strict';
 import {
@@ -26,7 +26,7 @@ const MANY_LAYERS = 128;
 type Change = (directory: string) => void;
 
 let count = 0;
-/** Nothing of one check has a name of another's. */
+/** Names are unique to a check. */
 const unique = (what: string) => `${what}-${count++}`;
 
 export function snapshotterSuite(client: () => SnapshotsClient): void {

@@ -1,8 +1,8 @@
 /**
  * A BlockDevice over a sparse file, so that other programs can look at it: e2fsck, mount.
  *
- * What is discarded is filled with 0xdd at once: whoever reads it again without having written it is found
- * out. `writtenBytes` counts what a test of "writes little" wants to know.
+ * Discarded bytes are filled with 0xdd at once, to detect reads of them before they are written again. `writtenBytes`
+ * counts for tests of "writes little".
  */
 import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
 import type { BlockDevice } from '../../src/io/block-device.js';

@@ -1,7 +1,7 @@
 /**
- * The kernel's side of a TCMU device, for tests without one: a mailbox, a small ring and a data area, commands put into
- * it in pieces of odd sizes, and what was answered to each. It keeps the kernel's rules: an entry does not wrap, its data
- * are there until it is answered, and answers are taken when it is told to.
+ * The kernel's side of a TCMU device, for tests without one: a mailbox, a small ring and a data area. It puts commands
+ * into the ring in pieces of odd sizes, and returns the answers. It keeps the kernel's rules: an entry does not wrap,
+ * its data stay until it is answered, and answers are read when the server rings.
  */
 import assert from 'node:assert/strict';
 import type { UioDevice } from '../../src/blockdev/tcmu/uio-device.js';
@@ -15,7 +15,7 @@ export interface Answer {
   readonly status: number;
   /** Sense key, additional code and its qualifier, a byte each; 0 if it is good. */
   readonly sense: number;
-  /** As many bytes as were asked for; what was not written to is 0xee. */
+  /** As many bytes as were requested; bytes that were not written are 0xee. */
   readonly data: Buffer;
 }
 
@@ -57,8 +57,8 @@ export class TcmuKernel implements UioDevice {
   }
 
   /**
-   * Puts a command into the ring; undefined where it has no room for it now.
-   * @param data - What it writes, or how many bytes it asks for.
+   * Puts a command into the ring; returns undefined if there is no room for it now.
+   * @param data - The data to write, or the number of bytes to read.
    */
   queue(cdb: readonly number[], data: Buffer | number = 0): Promise<Answer> | undefined {
     const bytes = typeof data === 'number' ? data : data.length;
@@ -93,7 +93,7 @@ export class TcmuKernel implements UioDevice {
     return new Promise((resolve) => this.#pending.set(id, { pieces, resolve }));
   }
 
-  /** Puts something that is no command into the ring. */
+  /** Puts an invalid entry into the ring. */
   queueOther(kind: number, length: number): void {
     assert.ok(this.#makeRoom(length));
     this.#bytes.writeUInt32LE(length | kind, RING_AT + this.#head);

@@ -1,4 +1,7 @@
-/** A transport in place of the kernel, as far as a device table sees it: it can be held up, refused, and found in use. */
+/**
+ * Replaces the kernel's transports in tests of the device table. Tests can delay it, make it fail, and mark devices as
+ * in use.
+ */
 import assert from 'node:assert/strict';
 import type {
   AttachedDevice,
@@ -13,11 +16,11 @@ export class TransportDouble implements Transport {
   readonly name: TransportName;
   readonly capabilities = { write: true, discard: true, resize: false };
   readonly attached: string[] = [];
-  /** What an earlier process left: the path of a whole one, or undefined. */
+  /** A device that an earlier process left: the path of a whole one, or undefined. */
   readonly left = new Map<string, string | undefined>();
   readonly released: string[] = [];
   readonly inUse = new Set<string>();
-  /** What detaching gives back the node of, and then fails at. */
+  /** A device whose detach() releases its node and then fails. */
   readonly stuck = new Set<string>();
   refusal: Error | undefined;
   /** attach(), resume() and detach() wait for it. */
@@ -81,7 +84,7 @@ export class TransportDouble implements Transport {
     if (this.stuck.has(id)) throw new ObdError(ErrorCodes.Busy, `Cannot free what ${id} used`);
   }
 
-  /** Of one id, one at a time. */
+  /** One call at a time for each id. */
   async #work(id: string): Promise<void> {
     assert.ok(!this.#working.has(id), `two at a time on ${id}`);
     this.#working.add(id);

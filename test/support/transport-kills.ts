@@ -1,7 +1,8 @@
 /**
- * The part of the transport suite about processes that are killed: under load, whoever uses the device sees nothing but a
- * delay; in the middle of attach, detach or resume, what stays is found by the next process, whole or to be cleared.
- * Method: a process of its own serves a file, and is killed OBD_KILLS times under fio, and a fifth as often otherwise.
+ * The part of the transport suite about killed processes. Under load, processes that use the device notice only a
+ * delay. If the server is killed in attach, detach or resume, the next process finds the device, whole or to be
+ * cleared.
+ * Method: a separate process serves a file, and is killed OBD_KILLS times under fio, and a fifth as often otherwise.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
@@ -19,13 +20,13 @@ import { kernelObjects, watchBy } from './kernel-transports.js';
 import type { Check, StartTransport } from './transport-under-test.js';
 
 const run = promisify(execFile);
-/** The long run, of daemons too, has a hundred; see docs/testing.md. */
+/** The long run, also of daemons, has a hundred; see docs/testing.md. */
 const KILLS = Number(process.env['OBD_KILLS'] ?? 4);
 const KILLS_MIDWAY = Math.max(2, Math.ceil(KILLS / 5));
 const DISK_BYTES = 4 << 20;
 /** Less than a pass of fio lasts. */
 const UNDER_LOAD_MS = 300;
-/** What an attach takes, and a detach, on a slow host. */
+/** Time limit of an attach, and of a detach, on a slow host. */
 const MIDWAY_MS = 300;
 const ID = 'victim';
 const SERVER_PROCESS = join(
@@ -63,7 +64,7 @@ class Server {
     this.#child.kill('SIGUSR1');
   }
 
-  /** Resolves when it has, and is no more. */
+  /** Resolves when the process has ended. */
   async detached(): Promise<void> {
     const ended = once(this.#child, 'exit');
     this.detach();
@@ -85,14 +86,14 @@ export function killChecks(
   start: StartTransport,
   { writable }: { readonly writable: boolean },
 ): void {
-  /** A folder of its own: a server of the suite's own may be in the other. */
+  /** A separate folder: the suite's own server may use the other one. */
   const begin = async (t: TestContext) => {
     const folder = join((await start(t)).folder, 'killed');
     await mkdir(folder);
     await prepareFile(join(folder, 'disk'), DISK_BYTES);
     const transport = watchBy(name, folder);
     t.after(async () => {
-      // So that nobody waits for a device whose test failed.
+      // Ends reads of a device whose test failed.
       for (const { id } of await transport.survivors()) await transport.clear(id);
     });
     const objects = await kernelObjects(name, folder);
@@ -101,7 +102,7 @@ export function killChecks(
       assert.deepEqual(await kernelObjects(name, folder), objects);
       assert.deepEqual(await readdir(join(folder, 'devices')).catch(() => []), []);
     };
-    /** As the next daemon does it: what is in use, if only by a read of the killed one's, is served first. */
+    /** As the next daemon does: a device in use, even if only by a read of the killed process, is served first. */
     const takeAway = async ({ id, path }: Survivor) => {
       assert.equal(id, ID);
       try {

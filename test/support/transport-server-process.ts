@@ -1,7 +1,7 @@
 /**
- * A process of its own that serves a file by a transport, to be killed: run with TRANSPORT, FOLDER, FILE, and "attach" or
- * "resume". It says "begins", then the device's node; on SIGUSR1 it says "ends" and detaches. Where a transport can
- * write, so can the device.
+ * A separate process that serves a file by a transport until a test kills it: run with TRANSPORT, FOLDER, FILE, and
+ * "attach" or "resume". It prints "begins", then the device's node; on SIGUSR1 it prints "ends" and detaches. If the
+ * transport can write, the device is writable.
  */
 import { readFileSync } from 'node:fs';
 import type { TransportName } from '../../src/blockdev/transport.js';

@@ -1,6 +1,6 @@
 /**
- * What every transport has to do, as tests: call transportSuite() from the test of each. They make real
- * block devices, so they need root and whatever else the transport says it needs.
+ * The requirements for every transport, as tests: call transportSuite() from the test of each. They make real block
+ * devices, so they need root and the transport's own requirements.
  */
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
@@ -23,14 +23,14 @@ export type { TransportUnderTest } from './transport-under-test.js';
 const run = promisify(execFile);
 const CYCLES = 20;
 
-/** What not every transport can do. */
+/** Optional features of transports. */
 export interface Abilities {
   /** Whether its devices of a WritableDisk can be written. */
   readonly writable: boolean;
 }
 
 /**
- * @param start - Makes a transport of its own for one test, and takes it away after it.
+ * @param start - Makes a new transport for one test, and removes it afterwards.
  * @param skip - Why this host cannot run it, if it cannot.
  */
 export function transportSuite(
@@ -199,7 +199,7 @@ export function transportSuite(
     const { transport, leftovers } = await start(t);
     const disk = new MemoryDisk(pagesOf(1 << 20));
     const cycle = async () => await (await transport.attach('cycle', disk)).detach();
-    // What a process opens once and for all.
+    // Descriptors that a process opens once.
     await cycle();
     const before = await openFiles();
     for (let i = 0; i < CYCLES; i++) await cycle();
@@ -212,7 +212,7 @@ export function transportSuite(
   if (writable) writeChecks(check, start);
 }
 
-/** Of this process: what each descriptor is of, without the numbers that differ from one to the next. */
+/** The target of each descriptor of this process, without the numbers that differ from one to the next. */
 async function openFiles(): Promise<string[]> {
   const names = (await readdir('/proc/self/fd')).map((fd) =>
     readlink(`/proc/self/fd/${fd}`).catch(() => ''),

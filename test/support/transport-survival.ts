@@ -1,6 +1,7 @@
 /**
- * The part of the transport suite about what outlives its server. One transport object releases, another on the same
- * directory goes on: that is what the kernel sees of two processes. Real ones that are killed are in test/transports.
+ * The part of the transport suite about devices that outlive their server. One transport object releases, another on
+ * the same directory continues: the kernel sees two processes in the same way. Real killed processes are in
+ * test/transports.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -16,7 +17,7 @@ import {
 } from './transport-under-test.js';
 import { MemoryDisk, pagesOf, WaitingDisk } from './virtual-disks.js';
 
-/** For a read to arrive in the kernel, where nobody can tell that it has. */
+/** Time for a read to arrive in the kernel, which no interface shows. */
 const ARRIVAL_MS = 500;
 
 export function survivalChecks(check: Check, start: StartTransport): void {
@@ -27,7 +28,7 @@ export function survivalChecks(check: Check, start: StartTransport): void {
     const read = readPage(device.path, 2 << 20);
     await until(() => disk.loads > 0);
     const released = device.release();
-    // It may wait for what it asked of the disk, whose answer may not reach the reader any more.
+    // It may wait for its request to the disk, whose answer may not reach the reader any more.
     await Promise.race([released, sleep(ARRIVAL_MS)]);
     disk.fail();
     await released;

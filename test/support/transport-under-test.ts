@@ -1,4 +1,4 @@
-/** What the checks of the transport suite are given, and how they use a device as other processes would. */
+/** The parameters of the transport suite's checks, and the ways in which they use a device like other processes. */
 import { execFile } from 'node:child_process';
 import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -15,16 +15,16 @@ export interface TransportUnderTest {
   readonly folder: string;
   /** Another transport on the same directory, as a later process would make it. */
   again(): Transport;
-  /** What of the transport is on this host now: devices, mounts, processes, files. Empty when nothing is. */
+  /** All that the transport has on this host now: devices, mounts, processes, files. Empty if there is nothing. */
   leftovers(): Promise<string[]>;
 }
 
-/** Makes a transport of its own for one test, and takes it away after it. */
+/** Makes a new transport for one test, and removes it afterwards. */
 export type StartTransport = (t: TestContext) => Promise<TransportUnderTest>;
 
 export type Check = (what: string, body: (t: TestContext) => Promise<void>) => void;
 
-/** Reads a page past the page cache, in a process of its own: a read that waits holds up no thread of this one. */
+/** Reads a page past the page cache, in a separate process: a waiting read blocks no thread of this one. */
 export async function readPage(path: string, offset: number): Promise<Buffer> {
   const what = [`if=${path}`, `bs=${PAGE_BYTES}`, 'count=1', `skip=${offset / PAGE_BYTES}`];
   const how = ['iflag=direct', 'status=none'];
@@ -35,7 +35,7 @@ export function pageOf(disk: MemoryDisk, offset: number): Buffer {
   return Buffer.from(disk.bytes.subarray(offset, offset + PAGE_BYTES));
 }
 
-/** Looks again until it is so. @throws After half a minute. */
+/** Polls until the condition holds. @throws After half a minute. */
 export async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
   const signal = AbortSignal.timeout(30_000);
   while (!(await isSo())) await sleep(5, undefined, { signal });

@@ -1,4 +1,4 @@
-/** The part of the transport suite about disks that can be written: what a device was told is in the disk. */
+/** The part of the transport suite about writable disks: every write to a device arrives in the disk. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -47,7 +47,7 @@ export function writeChecks(check: Check, start: StartTransport): void {
       const device = await transport.attach(name, disk);
       const range = ['--offset', String(8 * MIB), '--length', String(3 * MIB)];
       await run('blkdiscard', [...args, ...range, device.path]);
-      // A kernel whose driver knows no zeroes writes them.
+      // A kernel whose driver lacks "write zeroes" writes them as data.
       assert.ok(disk.counts.zeroes > 0 || (name === 'zeroed' && disk.counts.writes > 0));
       const expected = pagesOf(DISK_BYTES).fill(0, 8 * MIB, 11 * MIB);
       assert.ok(expected.equals(await readFile(disk.label)));
@@ -91,7 +91,7 @@ export function writeChecks(check: Check, start: StartTransport): void {
   });
 }
 
-/** A disk that can be written, of which so many bytes are not zero. */
+/** A writable disk of which so many bytes are not zero. */
 async function fileDisk(t: TestContext, folder: string, filledBytes: number): Promise<FileDisk> {
   const path = join(folder, 'disk');
   await writeFile(path, pagesOf(filledBytes));

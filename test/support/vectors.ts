@@ -1,6 +1,6 @@
 /**
- * Files made by upstream overlaybd's own tools, which lie beside the repository and not in it. Tests
- * that use them skip, visibly, where they are absent.
+ * Files made by upstream overlaybd's own tools, which are stored next to the repository and not in it. Without them,
+ * their tests are skipped visibly.
  */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

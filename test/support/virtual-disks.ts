@@ -1,4 +1,4 @@
-/** VirtualDisks for tests: bytes in memory, and reads that wait until the test lets them go. */
+/** VirtualDisks for tests: bytes in memory, and reads that wait until the test releases them. */
 import type { VirtualDisk } from '../../src/blockdev/virtual-disk.js';
 import { ErrorCodes, ObdError } from '../../src/errors.js';
 import { MemoryFile } from './memory-file.js';
@@ -12,7 +12,7 @@ export function pagesOf(sizeBytes: number): Buffer {
 
 /** All bytes local. Extents are told apart by 512-byte sectors of zeroes. */
 export class MemoryDisk extends MemoryFile implements VirtualDisk {
-  /** How many bytes were asked for, by reads that could be answered. */
+  /** Bytes of all reads that could be answered. */
   readBytes = 0;
 
   override readLocal(target: Uint8Array, offset: number): boolean {
@@ -33,7 +33,7 @@ export class MemoryDisk extends MemoryFile implements VirtualDisk {
   }
 }
 
-/** Nothing is local until arrive() or fail() is called: then all that waits, and what comes later, is. */
+/** No byte is local until arrive() or fail() is called: these complete waiting and later reads. */
 export class WaitingDisk extends MemoryDisk {
   loads = 0;
   #arrived = false;

@@ -1,9 +1,9 @@
 /**
- * Goal: whoever uses a device of obd-blockd sees nothing of the daemon's deaths but a delay; nothing stays of devices that
- * came or went as it died; and nothing grows with the number of devices that there were.
- * Method: the real daemon, set to one transport, with an image of local layers, killed under fio, OBD_KILLS times, and a
- * tenth as often at random moments of attach and detach; OBD_CYCLES devices one after the other; a container that reads
- * throughout. All with one daemon, as far as it is one: it takes a while to start under emulation.
+ * Goal: processes that use a device of obd-blockd notice the daemon's deaths only as a delay; nothing stays of devices
+ * that were attached or detached as it died; and no resource grows with the number of past devices.
+ * Method: the real daemon, set to one transport, with an image of local layers, killed under fio, OBD_KILLS times, and
+ * a tenth as often at random moments of attach and detach; OBD_CYCLES devices one after the other; a container that
+ * reads throughout. All with one daemon, as far as possible: it takes a while to start under emulation.
  */
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
@@ -32,18 +32,18 @@ import { until } from '../support/transport-under-test.js';
 import { pagesOf } from '../support/virtual-disks.js';
 
 const run = promisify(execFile);
-/** A start takes several times as long as that of a process with nothing but a transport. */
+/** A start takes several times as long as that of a process with only a transport. */
 const KILLS = Number(process.env['OBD_KILLS'] ?? 1);
 const KILLS_MIDWAY = Math.ceil(KILLS / 10);
 /** Less than a pass of fio lasts. */
 const UNDER_LOAD_MS = 300;
 const CYCLES = Number(process.env['OBD_CYCLES'] ?? 20);
 const DISK_BYTES = 4 << 20;
-/** Caches of the runtime fill up in the first cycles, and with it the memory varies by some. */
+/** Caches of the runtime fill up in the first cycles; later, memory varies by this much. */
 const WARM_UP_CYCLES = 5;
 const GROWTH_BYTES_MAX = 32 << 20;
 const ATTACH_MS = 600;
-/** Of the file that the container reads. */
+/** Size of the file that the container reads. */
 const DATA_BYTES = 2 << 20;
 
 /** Two layers that add up to the disk, as an image of the daemon's. @returns The image's config. */
@@ -231,7 +231,7 @@ async function mountRoot(t: TestContext, path: string, folder: string): Promise<
   return rootfs;
 }
 
-/** What each descriptor of a process is of, without the numbers that differ from one to the next. */
+/** The target of each descriptor of a process, without the numbers that differ from one to the next. */
 async function openFiles(pid: number): Promise<string[]> {
   const folder = `/proc/${pid}/fd`;
   const names = (await readdir(folder)).map((fd) => readlink(`${folder}/${fd}`).catch(() => ''));

@@ -1,4 +1,4 @@
-/** What daemons that are killed leave of nbd's devices. */
+/** Tests the nbd devices that killed daemons leave. */
 import { whyNot } from '../support/kernel-transports.js';
 import { daemonKills } from './daemon-kills.js';
 

@@ -1,10 +1,10 @@
 /**
- * `npm run test:transports [-- NAME...]`: every check of every transport that this kernel has, or of those that are named,
- * a line for each. Needs root.
+ * `npm run test:transports [-- NAME...]`: every check of every transport that this kernel has, or of the named ones, a
+ * line for each. Needs root.
  *
- * What a transport needs of the kernel is loaded first. The exit status is 0 if all checks passed, and one of the
- * transports at least was the kernel's own; fuse is not, it runs anywhere. Two transports are tested at a time: they
- * share nothing in the kernel.
+ * The kernel modules of a transport are loaded first. The exit status is 0 if all checks passed, and at least one of
+ * the transports was the kernel's own; fuse is not, it runs anywhere. Two transports are tested at a time: they share
+ * nothing in the kernel.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -17,14 +17,14 @@ import { whyNot } from '../support/kernel-transports.js';
 const MODULES = ['loop', 'fuse', 'nbd', 'target_core_user', 'tcm_loop', 'sd_mod', 'ublk_drv'];
 const CONFIGFS = '/sys/kernel/config';
 const AT_A_TIME = 2;
-/** What node:test says at the end of a file. */
+/** The summary that node:test prints at the end of a file. */
 const TOTALS = /^(tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) /;
 const DIST = join(import.meta.dirname, '../..');
 
 const counts = { pass: 0, fail: 0, skipped: 0 };
 const WORDS = { pass: 'ok', fail: 'not ok', skipped: 'skipped' } as const;
 
-/** Prints a line, and below a failure what it was. */
+/** Prints a line, and below a failure its output. */
 function report(outcome: keyof typeof counts, what: string, error?: unknown): void {
   counts[outcome]++;
   process.stdout.write(`${WORDS[outcome]} ${what}\n`);
@@ -38,7 +38,7 @@ function prepareKernel(): void {
     try {
       execFileSync('modprobe', ['--quiet', module], { stdio: 'ignore' });
     } catch {
-      // Not every kernel has all; whoever needs it says so.
+      // Not every kernel has all modules; a transport that lacks one reports it.
     }
   }
   if (!existsSync(`${CONFIGFS}/target`) && existsSync(CONFIGFS)) {

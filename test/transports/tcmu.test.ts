@@ -1,4 +1,4 @@
-/** What daemons that are killed leave of tcmu's devices. */
+/** Tests the tcmu devices that killed daemons leave. */
 import { whyNot } from '../support/kernel-transports.js';
 import { daemonKills } from './daemon-kills.js';
 
