@@ -44,7 +44,7 @@ export class FioLoad {
       ? ['--rw=randwrite', '--verify_backlog=64']
       : ['--rw=randread', '--readonly'];
     this.#report = this.#passes([...JOB, ...VERIFY, ...OUTPUT, ...what, ...how], folder);
-    // The caller gets the error from stop().
+    // finish() throws the error.
     this.#report.catch(() => {});
   }
 
