@@ -1,6 +1,6 @@
 /**
- * Notices a thread that no longer answers and does not end either: it loops, or a system call of it does not return, as
- * when a layer's file is on a file system that hangs. Its devices would wait for ever, and nobody would be told.
+ * Detects a thread that neither answers nor ends: it loops, or its system call does not return, for example because a
+ * layer's file is on a file system that hangs. Its devices would wait forever without a log line.
  *
  * Silence is counted in beats, not by the clock: a process that was stopped as a whole, or a machine that slept, finds
  * one beat missed, however long it was.

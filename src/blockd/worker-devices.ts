@@ -1,6 +1,6 @@
 /**
- * The devices of one worker thread: their images, their transports, and the NBD connections that read them. A read needs
- * nothing else, except that the main thread fetches bytes that are not on this machine.
+ * The devices of one worker thread: their images, their transports, and the NBD connections that read them. A read uses
+ * only this thread, unless its bytes are not cached: then the main thread fetches them.
  */
 import { closeSync } from 'node:fs';
 import type { MessagePort } from 'node:worker_threads';
@@ -93,13 +93,13 @@ export class WorkerDevices {
   async #connect(
     id: string,
     transport: TransportName,
-    isSurvivor: boolean,
+    isOrphaned: boolean,
     connect: (transport: Transport, id: string, disk: VirtualDisk) => Promise<AttachedDevice>,
   ): Promise<string> {
     const served = this.#find(id);
     const { disk } = served;
-    // Reads of a survivor come from a container, so they may wait from the start; an attach reports a failure instead.
-    if (isSurvivor) disk.readWaitMs = this.#readDeadlineMs;
+    // A container may read an orphaned device already, so its reads may wait from the start; an attach reports a failure.
+    if (isOrphaned) disk.readWaitMs = this.#readDeadlineMs;
     served.device = await connect(this.#transports[transport], id, disk);
     disk.readWaitMs = this.#readDeadlineMs;
     return served.device.path;

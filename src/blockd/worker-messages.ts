@@ -1,13 +1,13 @@
 /**
- * All messages between the main thread and the threads that serve devices. Devices are called by their ids.
+ * All messages between the main thread and the threads that serve devices. Messages name devices by their ids.
  *
  *   main thread     control API, table of devices, block cache and registry, the NBD socket and its handshakes
  *   worker threads  each its own devices: image, layers, decoded blocks, transport, NBD connections
  *
- * A worker answers a read whose bytes are on this machine in the tick in which it arrives, without a message: descriptors
- * belong to the process, and which chunks are there is in shared memory (src/cache/blob-reader.ts). For a miss
- * the worker asks the main thread, which fetches for all. A busy device, or an image that is slow to decode, thus
- * delays only devices of the same worker, and never control.
+ * A worker answers a read of cached bytes in the tick in which it arrives, without a message: descriptors belong to the
+ * process, and the set of cached chunks is in shared memory (src/cache/blob-reader.ts). On a miss the worker calls the
+ * main thread, which fetches for all workers (blob-calls.ts). So a busy device, or an image that is slow to decode,
+ * delays only devices of the same worker, and never the control API.
  *
  * Messages arrive in the order in which they were sent. The code relies on that: messages about a blob come before its
  * close, and the connections of an export before its end.
@@ -59,7 +59,7 @@ interface Range {
 
 /** Calls from the main thread to a worker. `close` ends everything of a device but the device itself. */
 export type WorkerCalls = {
-  /** `survives`: the device exists already, so the image may exceed the budget of index memory. */
+  /** Charges `memory` with the indexes of the image. */
   open(
     image: OfDevice & { readonly configPath: string; readonly memory: SharedIndexAccount },
   ): OpenedDisk;

@@ -172,7 +172,7 @@ export class BlobFetches implements WaitedFor {
         flights.add(underWay);
         this.#raise(underWay, urgency);
       }
-      if (underWay !== undefined || this.#store.isHere(chunk)) {
+      if (underWay !== undefined || this.#store.isCached(chunk)) {
         chunk++;
         continue;
       }
@@ -189,7 +189,7 @@ export class BlobFetches implements WaitedFor {
   }
 
   #isMissing(chunk: number): boolean {
-    return !this.#store.isHere(chunk) && !this.#flights.has(chunk);
+    return !this.#store.isCached(chunk) && !this.#flights.has(chunk);
   }
 
   /** Makes a prefetch demand if a demand waits for it. */
@@ -383,7 +383,7 @@ export class BlobFetches implements WaitedFor {
     const keepsMore = () => store.hasSpace && unaskedBytes > 0;
     return {
       sizeBytes: store.sizeBytes,
-      wants: (chunk) => !store.isHere(chunk) && (this.#flights.has(chunk) || keepsMore()),
+      wants: (chunk) => !store.isCached(chunk) && (this.#flights.has(chunk) || keepsMore()),
       isAwaited: (chunk) => this.#flights.has(chunk),
       isUseful: () => keepsMore() || this.#flights.size > 0,
       agrees: (chunk, bytes) => store.agrees(chunk, bytes),
@@ -405,7 +405,7 @@ export class BlobFetches implements WaitedFor {
   #landIfHere(flight: Flight | undefined): void {
     if (flight === undefined || flight.state === 'keeping') return;
     for (let chunk = flight.first; chunk < flight.end; chunk++) {
-      if (!this.#store.isHere(chunk)) return;
+      if (!this.#store.isCached(chunk)) return;
     }
     this.#succeeded(flight);
     this.#land(flight);

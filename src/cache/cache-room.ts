@@ -1,6 +1,6 @@
 /**
- * Keeps what the cache stores within its capacity, and the file system's free space above the reserve, also where others
- * fill it.
+ * Keeps the cache within its capacity, and the file system's free space above the reserve, also when other programs
+ * fill the disk.
  *
  * Evicts, in this order: whole blobs that are not open, the least recently used first; then chunks of open blobs
  * that were not used lately (eviction.ts). One eviction runs at a time, and all that wait for room wait for it.
@@ -23,7 +23,7 @@ export class CacheRoom {
   readonly capacityBytes: number;
   readonly #directory: CacheDirectory;
   readonly #disk: DiskSpace;
-  /** Asked in this order; a blob that gave chunks goes to its end. */
+  /** Evicted from in this order; a blob that gave chunks moves to the end. */
   readonly #open: Set<SharedBlob>;
   #reservedBytes = 0;
   #evicting: Promise<number> | undefined;
@@ -40,7 +40,7 @@ export class CacheRoom {
     this.#open = open;
   }
 
-  /** How many bytes that no read asked for may be stored of a blob that is sent whole: the free room, or a share. */
+  /** Limit for bytes that no read requested, of a blob that is sent whole: the free space, or a share of the capacity. */
   get unaskedBytesMax(): number {
     return Math.max(this.capacityBytes - this.#usedBytes(), this.capacityBytes * UNASKED_SHARE);
   }

@@ -5,12 +5,12 @@ import type { StreamSink } from './whole-stream.js';
 export interface ChunkStore extends Omit<StreamSink, 'wants' | 'isAwaited' | 'isUseful'> {
   readonly key: BlobKey;
   readonly chunks: number;
-  /** Whether there is room to keep more chunks than requested. */
+  /** Whether there is space for more chunks than requested. */
   readonly hasSpace: boolean;
-  /** How many bytes that no read waits for may be kept of a blob that is sent whole. */
+  /** Limit for bytes that no read waits for, of a blob that is sent whole. */
   readonly unaskedBytesMax: number;
   /** Whether the chunk can be read now. */
-  isHere(chunk: number): boolean;
+  isCached(chunk: number): boolean;
   /** Stores whole chunks from `first` on. Never fails: chunks without space on the disk go to memory. */
   keep(first: number, bytes: Uint8Array): Promise<void>;
 }

@@ -1,5 +1,5 @@
 /**
- * How much of a file system the cache may still fill, and how much of it the cache leaves to others.
+ * The free space of the cache's file system, and the share of it that the cache leaves to other programs.
  *
  * statfs() is called once a second at most. In between, the answer counts what the cache itself stored and gave back:
  * some file systems report freed space only seconds later, and the cache must not evict the same bytes twice for it.

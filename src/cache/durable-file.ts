@@ -16,7 +16,7 @@ export interface DurableFile {
   write(source: Uint8Array, offset: number): Promise<void>;
   /** Resolves once every write that resolved before this call is on the disk. */
   sync(): Promise<void>;
-  /** Makes a range a hole. A loss of power may undo it in whole or in part until sync() resolves. */
+  /** Makes a range a hole. Until sync() resolves, a loss of power may undo all or part of it. */
   punch(offset: number, length: number): Promise<void>;
   /** Takes room for a range, so that writing it cannot fail for want of room. */
   allocate(offset: number, length: number): Promise<void>;

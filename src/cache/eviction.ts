@@ -1,16 +1,16 @@
 /**
- * Chooses the chunks of open blobs that are evicted: the clock algorithm, also called second chance.
+ * Chooses the chunks of open blobs to evict: the clock algorithm, also called second chance.
  *
  * A hand goes round the chunks of each blob. A stored chunk that was used since the hand last passed is spared once; any
- * other is a victim. A round begins ROUND_MS after the last one ended at the earliest, so that a chunk which has just
- * been fetched is there when its reader comes for it, however small the cache is.
+ * other is a victim. A round begins ROUND_MS after the last one ended at the earliest, so that even in a
+ * very small cache a fetched chunk stays until its reader has read it.
  *
  * Cost: one look at each chunk a round.
  */
 import { CHUNK_BYTES, type ChunkSet } from './chunk-set.js';
 
 const ROUND_MS = 1000;
-/** Chunk 0 stays: a blob that is sent whole is known by it (whole-stream.ts). */
+/** Chunk 0 stays: a blob that is sent whole is compared with it (whole-stream.ts). */
 const FIRST = 1;
 
 /** Where the hand of one blob is. */

@@ -13,7 +13,7 @@ import { CHUNK_BYTES } from './chunk-set.js';
 /** A handle that requests chunks from its own source. */
 export interface Fetcher {
   readonly source: BlobSource;
-  /** Counts what fetching caused. */
+  /** Count the requests and bytes that the handle caused. */
   onRequest(): void;
   onBytes(bytes: number): void;
 }
@@ -73,7 +73,7 @@ export class Flight {
     return this.urgency === 'prefetch' && this.waiters.size === 0;
   }
 
-  /** The range for the next attempt, with what is left of the one before. */
+  /** The range for the next attempt, with the bytes of an incomplete chunk that the last attempt left. */
   nextFill(blobBytes: number): RangeFill {
     const offset = this.first * CHUNK_BYTES;
     const end = Math.min(this.end * CHUNK_BYTES, blobBytes);

@@ -97,7 +97,7 @@ export class SharedBlob implements ChunkStore {
     return this.#hasSpace && this.#file !== undefined;
   }
 
-  isHere(chunk: number): boolean {
+  isCached(chunk: number): boolean {
     return this.stored.has(chunk) || this.#services.overflow.find(this.key, chunk) !== undefined;
   }
 

@@ -1,14 +1,17 @@
 /**
- * A blob that its registry sends whole where a range was asked for, taken into the cache as it passes.
+ * Takes a blob into the cache that its source sends whole in place of a range.
  *
- * Pull-through caches answer so until they have the blob. Nothing in such an answer says that it is the blob, so that its
- * first chunk is compared with the one that is here since the blob was opened, and its digest is checked at the end: if that
- * is wrong, everything that came of it is dropped. Where the first chunks differ, neither is believed: the stream is only
- * checked, and if its digest is right its first chunk replaces the one that was here. The next stream is then kept.
- * The same where there is none to compare with, unless nothing of the blob is here and the answer has its length. An answer
- * without a length keeps nothing in the cache unless its digest was verified.
+ * Pull-through caches answer so until they have the blob. Nothing in such an answer proves that it is the blob, so the
+ * stream is checked twice: its first chunk against the cached one, and its digest at the end.
  *
- * Memory: one buffer of BUFFER_CHUNKS. The registry is read no faster than the chunks are stored.
+ *   first chunks agree            chunks are stored as they arrive; a wrong digest invalidates them all
+ *   they differ                   nothing is stored; with the right digest, the first chunk replaces the cached one, and
+ *                                 the next stream is stored
+ *   no first chunk is cached      as if they differed, unless nothing of the blob is cached and the answer has the
+ *                                 blob's length
+ *   the answer has no length      as above, and only a verified digest keeps the stored chunks
+ *
+ * Memory: one buffer of BUFFER_CHUNKS. The source is read no faster than the chunks are stored.
  */
 import { createHash } from 'node:crypto';
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -19,22 +22,22 @@ import { CHUNK_BYTES } from './chunk-set.js';
 
 const BUFFER_CHUNKS = 16;
 
-/** Where its chunks go. */
+/** The store that the chunks of a stream go to. */
 export interface StreamSink {
   readonly sizeBytes: number;
-  /** Whether the chunk is wanted: it is missing, and there is room to keep it or a read waits for it. */
+  /** Whether the chunk is missing, and has space on the disk or a read that waits for it. */
   wants(chunk: number): boolean;
   /** Whether a read waits for the chunk. */
   isAwaited(chunk: number): boolean;
-  /** False if the chunk is here with other bytes; undefined if it is not here. */
+  /** False if other bytes are cached for the chunk; undefined if none are. */
   agrees(chunk: number, bytes: Uint8Array): boolean | undefined;
   /** Whether nothing of the blob is on the disk. */
   isEmpty(): boolean;
-  /** Whether more of the blob is of any use. */
+  /** Whether the rest of the blob is of any use. */
   isUseful(): boolean;
   keep(first: number, bytes: Uint8Array): Promise<void>;
   invalidate(first: number, end: number): void;
-  /** The chunk that is here has other bytes than the blob. */
+  /** Reports that the cached bytes of the chunk are not the blob's. */
   damaged(chunk: number): void;
 }
 
@@ -45,11 +48,11 @@ export class WholeStream {
   progressMs = performance.now();
   readonly #source: BlobSource;
   readonly #sink: StreamSink;
-  /** Chunks that came of this stream, as [first, end). */
+  /** The chunks that this stream stored, as [first, end). */
   readonly #kept: [number, number][] = [];
-  /** The first chunk, where another is here or none to compare it with: the stream is then checked and not kept. */
+  /** The first chunk, if it differs from the cached one or none is cached: the stream is then checked and not stored. */
   #doubted: Uint8Array | undefined;
-  /** It was read to its end, and its digest is the blob's. */
+  /** The stream was read to its end, and its digest is the blob's. */
   #isVerified = false;
 
   constructor(source: BlobSource, sink: StreamSink) {
@@ -57,12 +60,12 @@ export class WholeStream {
     this.#sink = sink;
   }
 
-  /** @throws {ObdError} `Registry` if it is not the blob, `Unavailable` if it breaks off; what its pieces throw. */
+  /** @throws {ObdError} `Registry` if it is not the blob, `Unavailable` if it ends early; what pieces() throws. */
   async take(whole: WholeAnswer, floor: SpeedFloor): Promise<void> {
     try {
       await this.#take(whole, floor);
     } finally {
-      // Without a length, nothing but the digest tells it from a page of a proxy.
+      // Without a length, only the digest distinguishes the blob from an error page of a proxy.
       if (!whole.sizeKnown && !this.#isVerified) this.#invalidateKept();
     }
   }
@@ -100,7 +103,7 @@ export class WholeStream {
     const found = `${this.#source.key.digest.split(':', 1)[0]}:${hash.digest('hex')}`;
     if (found !== this.#source.key.digest) throw this.#refusal(whole, `has the digest ${found}`);
     this.#isVerified = true;
-    // The last chunk may be shorter than others, and only now it is known to be whole.
+    // The last chunk may be short, so only the end of the stream shows that it is complete.
     if (filled > 0) await this.#keep(buffer.subarray(0, filled), whole);
     if (this.#doubted === undefined) return;
     if (this.#sink.agrees(0, this.#doubted) === false) {
@@ -151,7 +154,7 @@ export class WholeStream {
     for (const [first, end] of this.#kept.splice(0)) this.#sink.invalidate(first, end);
   }
 
-  /** It is not the blob: nothing of it stays. */
+  /** Invalidates everything that the stream stored: it is not the blob. */
   #refusal(whole: WholeAnswer, problem: string): ObdError {
     whole.cutOff();
     this.#invalidateKept();

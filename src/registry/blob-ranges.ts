@@ -41,18 +41,18 @@ export class RemoteBlobRanges implements RangedSource {
   /** `sha256:...` */
   readonly digest: string;
   readonly sizeBytes: number;
-  readonly #source: RangeSource;
+  readonly #endpoint: RangeEndpoint;
 
-  private constructor(source: RangeSource, digest: string, sizeBytes: number) {
-    this.label = source.label;
+  private constructor(endpoint: RangeEndpoint, digest: string, sizeBytes: number) {
+    this.label = endpoint.label;
     this.digest = digest;
     this.sizeBytes = sizeBytes;
-    this.#source = source;
+    this.#endpoint = endpoint;
   }
 
   /** `host` or `host:port` of the registry, not of the storage that it redirects to. */
   get registry(): string {
-    return this.#source.home.host;
+    return this.#endpoint.home.host;
   }
 
   /**
@@ -61,9 +61,9 @@ export class RemoteBlobRanges implements RangedSource {
    * @throws {ObdError} as attempt().
    */
   static async open(blob: Dependencies, sizeBytes: number | undefined): Promise<RemoteBlobRanges> {
-    const source = new RangeSource(blob);
+    const endpoint = new RangeEndpoint(blob);
     const { digest, limits } = blob;
-    return new RemoteBlobRanges(source, digest, sizeBytes ?? (await sizeOf(source, limits)));
+    return new RemoteBlobRanges(endpoint, digest, sizeBytes ?? (await sizeOf(endpoint, limits)));
   }
 
   /**
@@ -81,14 +81,14 @@ export class RemoteBlobRanges implements RangedSource {
     if (!(offset >= 0 && end <= this.sizeBytes)) {
       throw new RangeError(`[${offset}, ${end}) is outside ${this.label}`);
     }
-    if (hasCode(after, ErrorCodes.Unauthorized)) this.#source.forgetLogin();
+    if (hasCode(after, ErrorCodes.Unauthorized)) this.#endpoint.forgetLogin();
     const doing = `Cannot read ${this.label} at ${offset}`;
     try {
       for (let parts = 0; fill.filled < bytes.length && parts < PARTS_MAX; parts++) {
         const from = offset + fill.filled;
         const freshConnection = after !== undefined && parts === 0;
         const request = { from, end, doing, signal, freshConnection };
-        const response = await this.#source.get(request);
+        const response = await this.#endpoint.get(request);
         const { digest, sizeBytes } = this;
         const answer = rangeAnswer(response, { digest, sizeBytes, from, end });
         if (answer.kind === 'whole') return wholeAnswer(response, answer.sizeKnown);
@@ -97,7 +97,7 @@ export class RemoteBlobRanges implements RangedSource {
       if (fill.filled === bytes.length) return undefined;
       throw incomplete(doing, this.registry, fill);
     } catch (error) {
-      this.#source.forgetSignedUrl();
+      this.#endpoint.forgetSignedUrl();
       throw error;
     }
   }
@@ -151,8 +151,8 @@ interface SignedUrl {
   readonly settings: number;
 }
 
-/** The current source of the blob's bytes: the registry, or the URL of its last redirect. */
-class RangeSource {
+/** The current address of the blob's bytes: the registry, or the URL of its last redirect. */
+class RangeEndpoint {
   readonly label: string;
   readonly #exchange: RegistryExchange;
   readonly #access: Access;
@@ -207,10 +207,10 @@ class RangeSource {
   }
 }
 
-async function sizeOf(source: RangeSource, limits: RegistryLimits): Promise<number> {
-  const doing = `Cannot find the size of ${source.label}`;
+async function sizeOf(endpoint: RangeEndpoint, limits: RegistryLimits): Promise<number> {
+  const doing = `Cannot find the size of ${endpoint.label}`;
   return await retrying(fetchPolicy(limits), doing, undefined, async (signal) => {
-    const response = await source.get({ from: 0, end: 1, doing, signal });
+    const response = await endpoint.get({ from: 0, end: 1, doing, signal });
     const sizeBytes =
       contentRange(response)?.sizeBytes ??
       (response.status === 206 ? undefined : response.contentLength);
