@@ -29,6 +29,7 @@ import { DEAD_REMEDY } from './device-slot.js';
 import { DeviceTable } from './device-table.js';
 import { LogThrottle } from './log-throttle.js';
 import { recoverDevices } from './recovery.js';
+import type { RequestNote } from './request-notes.js';
 import { TransportChoice } from './transport-choice.js';
 import { WorkerDeviceHost } from './worker-device-host.js';
 import { DEVICE_PROGRAM } from './worker-pool.js';
@@ -40,6 +41,7 @@ export class Blockd {
   readonly #log: Logger;
   readonly #onBroken: (why: Error) => void;
   #reloadRegistries: (config: BlockdConfig) => void = () => {};
+  #observeRequests: () => void = () => {};
   /** Actions that stop the daemon, run last first. */
   readonly #closers: (() => unknown)[] = [];
 
@@ -80,6 +82,7 @@ export class Blockd {
   reload(config: BlockdConfig): readonly (keyof BlockdConfig)[] {
     this.#reloadRegistries(config);
     this.#log.level = config.log_level;
+    this.#observeRequests();
     return ['registry', 'docker_config', 'log_level'];
   }
 
@@ -138,6 +141,7 @@ export class Blockd {
       readDeadlineMs: config.read_deadline,
       indexBytes: config.index_memory,
       onReadError: (failure) => logReadFailure(log, throttle, failure),
+      onRequest: (id, note) => logRequest(log, id, note),
       onDeviceDeath: (id, path) => log.error({ id, path, remedy: DEAD_REMEDY }, 'device is dead'),
       onDeath: (err) => this.#onBroken(err),
       onUnchecked: (id, uncheckedLayers) =>
@@ -149,6 +153,8 @@ export class Blockd {
         log.warn({ err }, 'program replaced, devices share threads; restart obd-blockd'),
     });
     this.#closers.push(() => host.close());
+    this.#observeRequests = () => host.observe(log.isLevelEnabled('debug'));
+    this.#observeRequests();
     // These only look at survivors; each worker thread has its own for the devices it serves.
     const transports = makeTransports(nbdSocketPath, devicesDirectory);
     const choice = new TransportChoice(config.transport, transports);
@@ -207,6 +213,13 @@ async function makeDirectory(path: string): Promise<boolean> {
     const message = `Cannot make the directory "${path}": ${messageOf(cause)}; check state_dir`;
     throw new ObdError(ErrorCodes.Io, message, { path }, cause);
   }
+}
+
+/** The story of a read: it is answered from this machine, or it waits for its bytes and is answered then. */
+function logRequest(log: Logger, id: string, { answer, suppressed, ...range }: RequestNote): void {
+  const about = { id, ...range, ...answer, ...(suppressed > 0 && { suppressed }) };
+  if (answer === undefined) log.debug(about, 'request waits for bytes');
+  else log.debug(about, 'request answered');
 }
 
 /** The message names blob and registry. A reader that retries at once must not fill a disk with log lines. */

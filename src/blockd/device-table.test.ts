@@ -103,6 +103,7 @@ function hostOver(used: Transports): WorkerDeviceHost {
     directory: join(directory, 'devices'),
     readDeadlineMs: 30_000,
     indexBytes: 512 * 2 ** 20,
+    onRequest: () => {},
     onReadError: () => {},
     onDeviceDeath: assert.fail,
     onDeath: assert.fail,

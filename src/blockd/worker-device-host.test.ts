@@ -27,6 +27,7 @@ import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
 import type { HostedDevice } from './device-host.js';
+import type { RequestNote } from './request-notes.js';
 import type { Handlers } from './thread-calls.js';
 import { WorkerDeviceHost } from './worker-device-host.js';
 import type { MainCalls } from './worker-messages.js';
@@ -54,6 +55,7 @@ class Scene {
   readonly host: WorkerDeviceHost;
   readonly faults: ObdError[];
   readonly failures: DeviceFailure[] = [];
+  readonly notes: RequestNote[] = [];
   readonly deaths: Error[] = [];
   readonly unchecked: number[] = [];
   readonly #devices: HostedDevice[] = [];
@@ -83,6 +85,7 @@ class Scene {
       onDeviceDeath: assert.fail,
       indexBytes: 512 * 2 ** 20,
       onReadError: (failure) => this.failures.push(failure),
+      onRequest: (_id, note) => this.notes.push(note),
       onDeath: (error) => this.deaths.push(error),
       onUnchecked: (_id, layers) => this.unchecked.push(layers),
       onUnloadable: (error) => this.deaths.push(error),
@@ -196,6 +199,30 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 180_000 }, () => {
     await again.detach();
     assert.deepEqual([scene.faults, scene.failures, scene.deaths], [[], [], []]);
     assert.deepEqual(scene.unchecked, []);
+  });
+
+  test('observe() brings the story of each read, hit or loaded, and ends it', async () => {
+    const image = twoLayers(DISK_BYTES);
+    const device = await scene.attach('d', await scene.configOf('i', image));
+    await assertCopies('d', image);
+    assert.equal(scene.notes.length, 0);
+    scene.host.observe(true);
+    await assertCopies('d', image);
+    const other = twoLayers(DISK_BYTES / 2);
+    const second = await scene.attach('e', await scene.configOf('j', other));
+    await assertCopies('e', other);
+    const stories = new Set(scene.notes.map(({ answer }) => answer?.from ?? 'waits'));
+    assert.deepEqual([...stories].sort(), ['hit', 'loaded', 'waits']);
+    for (const { request, offset, length } of scene.notes) {
+      assert.equal(request, 'read');
+      assert.ok(offset >= 0 && length > 0 && offset + length <= DISK_BYTES);
+    }
+    scene.host.observe(false);
+    await second.detach();
+    const before = scene.notes.length;
+    await assertCopies('d', image);
+    assert.equal(scene.notes.length, before);
+    await device.detach();
   });
 
   test('fio over several connections', { skip: noFio }, async () => {

@@ -14,6 +14,7 @@ import type { RegistryClient } from '../registry/registry-client.js';
 import { type BlobRequest, blobHandlers } from './blob-calls.js';
 import type { DeviceHost, DeviceState, HostedDevice } from './device-host.js';
 import { registrySource } from './registry-source.js';
+import type { RequestNote } from './request-notes.js';
 import { deserializedError } from './serialized-error.js';
 import type { Handlers } from './thread-calls.js';
 import type { MainCalls, OpenedDisk, WorkerSettings } from './worker-messages.js';
@@ -29,6 +30,8 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   readonly nbd: NbdServer;
   /** Called once for every read that is answered with an error; the place to log it. */
   readonly onReadError: (failure: DeviceFailure) => void;
+  /** Called for requests of devices while they are observed: see observe(). */
+  readonly onRequest: (id: string, note: RequestNote) => void;
   /** Called once for a device that answers EIO from now on. */
   readonly onDeviceDeath: (id: string, path: string) => void;
   /**
@@ -47,6 +50,7 @@ export class WorkerDeviceHost implements DeviceHost {
   readonly #indexBudget: IndexBudget;
   readonly #pool: WorkerPool;
   readonly #devices = new Map<string, WorkerDevice>();
+  #isObserved = false;
 
   constructor(options: WorkerHostOptions) {
     this.#options = options;
@@ -68,6 +72,12 @@ export class WorkerDeviceHost implements DeviceHost {
 
   async resume(id: string, configPath: string, transport: TransportName): Promise<HostedDevice> {
     return await this.#serve(id, configPath, transport, 'resume');
+  }
+
+  /** Whether `onRequest` is called from now on, for all devices. Otherwise requests cost nothing here. */
+  observe(isObserved: boolean): void {
+    this.#isObserved = isObserved;
+    for (const device of this.#devices.values()) device.observe(isObserved);
   }
 
   /** Ends the threads. Devices they still serve are left as a killed process would leave them. Idempotent. */
@@ -94,6 +104,7 @@ export class WorkerDeviceHost implements DeviceHost {
     this.#devices.set(id, device);
     try {
       await device.open(configPath, this.#options.nbd);
+      device.observe(this.#isObserved);
       await device.connect(how, transport);
       if (how === 'attach' && device.uncheckedLayers > 0) {
         this.#options.onUnchecked(id, device.uncheckedLayers);
@@ -118,7 +129,7 @@ export class WorkerDeviceHost implements DeviceHost {
 
   /** The calls that one worker may make. */
   #handlers(): Handlers<MainCalls> {
-    const { onReadError, onDeviceDeath } = this.#options;
+    const { onReadError, onRequest, onDeviceDeath } = this.#options;
     return {
       ...blobHandlers((request) => this.#openBlob(request)),
       died: ({ id }) => {
@@ -127,6 +138,7 @@ export class WorkerDeviceHost implements DeviceHost {
         device.isDead = true;
         onDeviceDeath(id, device.path);
       },
+      request: ({ id, note }) => onRequest(id, note),
       readError: ({ id, offset, length, error }) => {
         const device = this.#devices.get(id);
         if (device !== undefined) device.readErrors++;
@@ -191,6 +203,10 @@ class WorkerDevice implements HostedDevice {
 
   async connect(how: 'attach' | 'resume', transport: TransportName): Promise<void> {
     this.path = await this.#worker.calls.call(how, { id: this.#id, transport });
+  }
+
+  observe(isObserved: boolean): void {
+    this.#worker.calls.notify('observe', { id: this.#id, isObserved });
   }
 
   get uncheckedLayers(): number {

@@ -20,6 +20,7 @@ import { IndexAccount, type SharedIndexAccount } from '../io/index-budget.js';
 import { LAYER_FORMATS } from '../layers/layer-formats.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { RemoteBlobs } from './blob-calls.js';
+import { type RequestNote, RequestNotes } from './request-notes.js';
 import { serializedError } from './serialized-error.js';
 import { type Handlers, ThreadCalls } from './thread-calls.js';
 import type { MainCalls, OpenedDisk, WorkerCalls, WorkerSettings } from './worker-messages.js';
@@ -59,6 +60,7 @@ export class WorkerDevices {
       open: ({ id, configPath, memory }) => this.#open(id, configPath, memory),
       attach: ({ id, transport }) => this.#connect(id, transport, false, attach),
       resume: ({ id, transport }) => this.#connect(id, transport, true, resume),
+      observe: ({ id, isObserved }) => this.#observe(id, isObserved),
       detach: ({ id }) => this.#detach(id),
       endReads: ({ id }) => this.#served.get(id)?.disk.endLoads(),
       release: ({ id }) => this.#served.get(id)?.device?.release(),
@@ -88,6 +90,13 @@ export class WorkerDevices {
     const { label, sizeBytes } = disk;
     const flags = transmissionFlags(disk);
     return { label, sizeBytes, layers, remoteBytes, uncheckedLayers, flags };
+  }
+
+  #observe(id: string, isObserved: boolean): void {
+    const disk = this.#served.get(id)?.disk;
+    if (disk === undefined || (disk.observer !== undefined) === isObserved) return;
+    const send = (note: RequestNote) => this.#main.notify('request', { id, note });
+    disk.observer = isObserved ? new RequestNotes(send) : undefined;
   }
 
   async #connect(

@@ -19,6 +19,7 @@ import type { NegotiatedOptions } from '../blockdev/nbd/protocol.js';
 import type { TransportName } from '../blockdev/transport.js';
 import type { SharedIndexAccount } from '../io/index-budget.js';
 import type { BlobCalls } from './blob-calls.js';
+import type { RequestNote } from './request-notes.js';
 import type { SerializedError } from './serialized-error.js';
 
 /** The settings that a worker is started with. */
@@ -71,6 +72,8 @@ export type WorkerCalls = {
     readonly isGone: boolean;
     readonly error: SerializedError | undefined;
   };
+  /** Whether the requests of the device are noted by `request` from now on. */
+  observe(device: OfDevice & { readonly isObserved: boolean }): void;
   /** Fails the reads that wait for bytes now. */
   endReads(device: OfDevice): void;
   release(device: OfDevice): void;
@@ -88,5 +91,6 @@ export type WorkerCalls = {
 export type MainCalls = BlobCalls & {
   /** The device answers EIO from now on: see TransportSettings.onDeath. */
   died(device: OfDevice): void;
+  request(request: OfDevice & { readonly note: RequestNote }): void;
   readError(failure: OfDevice & Range & { readonly error: SerializedError }): void;
 };
