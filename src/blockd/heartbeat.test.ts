@@ -40,8 +40,8 @@ async function start(t: TestContext): Promise<Scene> {
   const silences: Error[] = [];
   const heartbeat = new Heartbeat(
     () => calls.call('wait', 0),
-    (why) => silences.push(why),
     BEAT_MS,
+    (why) => silences.push(why),
   );
   t.after(async () => {
     heartbeat.stop();

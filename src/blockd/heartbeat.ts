@@ -6,8 +6,7 @@
  * one beat missed, however long it was.
  */
 
-const BEAT_MS = 5_000;
-/** A minute: far above what a loaded machine keeps a thread from running. */
+/** A minute of the pool's beats: a loaded machine delays a thread far less. */
 const MISSED_MAX = 12;
 
 export class Heartbeat {
@@ -17,9 +16,10 @@ export class Heartbeat {
 
   /**
    * @param beat - Resolves when the thread has answered; it may reject when the thread has ended.
-   * @param onSilence - Called once, with why.
+   * @param beatMs - Between two beats.
+   * @param onSilence - Called once, with the reason.
    */
-  constructor(beat: () => Promise<void>, onSilence: (why: Error) => void, beatMs = BEAT_MS) {
+  constructor(beat: () => Promise<void>, beatMs: number, onSilence: (why: Error) => void) {
     this.#timer = setInterval(() => {
       if (!this.#isWaiting) {
         this.#isWaiting = true;

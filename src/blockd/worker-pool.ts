@@ -17,6 +17,7 @@ import type { MainCalls, WorkerCalls, WorkerSettings } from './worker-messages.j
 /** The program of the daemon's threads. */
 export const DEVICE_PROGRAM = new ThreadProgram(import.meta.url, './worker-entry');
 const THREADS_MAX = 8;
+const BEAT_MS = 5_000;
 /** Decoded blocks that several reads share a part of, over all threads; the page cache keeps the rest. */
 const DECODED_BYTES = 64 << 20;
 /**
@@ -133,7 +134,7 @@ export class WorkerPool {
       () => false,
     );
     const worker = { thread, devices: 0, calls, loaded };
-    const heartbeat = new Heartbeat(() => calls.call('beat', undefined), onDeath);
+    const heartbeat = new Heartbeat(() => calls.call('beat', undefined), BEAT_MS, onDeath);
     let cause: unknown;
     thread.on('error', (error) => {
       cause = error;
