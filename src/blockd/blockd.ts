@@ -181,7 +181,7 @@ export class Blockd {
       log,
     );
     this.#closers.push(() => control.close(CALLS_GRACE_MS));
-    // First, so that no call and no device waits for a registry that does not answer.
+    // First, so that no call waits for a registry that does not answer. Reads of devices wait on, for the next daemon.
     this.#closers.push(() => client.close());
   }
 

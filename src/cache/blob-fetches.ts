@@ -19,7 +19,7 @@
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { RangeFill, Urgency, WholeAnswer } from '../io/ranged-source.js';
 import { SpeedFloor, TooSlow } from '../io/speed-floor.js';
-import { BlobHealth, isFinal } from './blob-health.js';
+import { BlobHealth, isBug, isClosed } from './blob-health.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 import type { ChunkStore } from './chunk-store.js';
 import type { FetchScheduler } from './fetch-scheduler.js';
@@ -306,19 +306,19 @@ export class BlobFetches implements WaitedFor {
       waiter.lastError = error;
       if (waiter.fetcher !== fetcher) continue;
       const isEnd = !waiter.isMounted && !hasCode(error, ErrorCodes.Unavailable);
-      if (isEnd || isFinal(error)) waiter.fail(error);
+      if (isEnd || isBug(error)) waiter.fail(error);
     }
     // Bytes come, and the rest is asked for at once.
     if (error instanceof TooSlow) {
       this.#health.gaveUp(flight);
     } else {
       this.#health.failed(flight, error);
-      this.#outages.failed(this.#store.key.origin, this, error);
+      if (!isClosed(error)) this.#outages.failed(this.#store.key.origin, this, error);
     }
     if (flight.waiters.size > 0 || flight.isOver) return;
     const probe = this.#probe;
     const goesOn = probe?.flight === flight && performance.now() < probe.untilMs;
-    if (!goesOn || isFinal(error)) this.#abandon(flight);
+    if (!goesOn || isBug(error) || isClosed(error)) this.#abandon(flight);
   }
 
   /** Keeps the whole chunks that came before an attempt broke, and remembers the begin of the next one. */

@@ -131,7 +131,15 @@ function pauseMs(failures: number, error: unknown): number {
   return Math.max(full * (0.5 + Math.random() / 2), Math.min(asked, RETRY_AFTER_MS_MAX));
 }
 
-/** Whether no retry can help: the client is closed, or it is a bug. */
-export function isFinal(error: unknown): boolean {
-  return !(error instanceof ObdError) || hasCode(error, ErrorCodes.FailedPrecondition);
+/** Whether it is a bug, so that no retry can help. */
+export function isBug(error: unknown): boolean {
+  return !(error instanceof ObdError);
+}
+
+/**
+ * Whether the client is closed, because the daemon stops. Reads of a mounted disk stay unanswered then: the next daemon
+ * answers them.
+ */
+export function isClosed(error: unknown): boolean {
+  return hasCode(error, ErrorCodes.FailedPrecondition);
 }

@@ -118,6 +118,35 @@ async function readPage(device: string, page: number): Promise<Buffer> {
 
 trustCase(
   ITEM,
+  'the daemon is stopped and started again while reads wait for slow answers',
+  'the reads wait for the next daemon: no EIO, no byte is wrong',
+  async (t) => {
+    const { daemon, registry, attach: attached } = await scene(t);
+    const device = await attached(8 << 20);
+    registry.kinds = ['drip'];
+    registry.share = 1;
+    const pages = [700, 1100, 1500, 1900];
+    const reads = pages.map((page) => readPage(device.path, page));
+    const settled = Promise.allSettled(reads);
+    while (registry.requests === 0) await setTimeout(20);
+    await setTimeout(300);
+    assert.equal(await daemon.end('SIGTERM'), 0);
+    registry.share = 0;
+    await daemon.restart();
+    for (const [i, read] of (await settled).entries()) {
+      if (read.status === 'rejected') throw read.reason;
+      const at = pages[i]! * 4096;
+      assert.ok(read.value.equals(device.disk.subarray(at, at + 4096)), `wrong bytes at ${at}`);
+    }
+    const errors = daemon.log().filter(({ level }) => level === 'error');
+    assert.deepEqual(errors, []);
+    return `${pages.length} reads right after the restart`;
+  },
+  { skip, timeout: 60_000 },
+);
+
+trustCase(
+  ITEM,
   'every kind of wrong answer, a quarter of all',
   'no read fails, no byte is wrong',
   async (t) => {
