@@ -14,7 +14,7 @@ import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Logger } from 'pino';
 import { NbdServer } from '../blockdev/nbd/nbd-server.js';
-import type { DeviceFailure } from '../blockdev/transport.js';
+import { type DeviceFailure, READ_ONLY } from '../blockdev/transport.js';
 import { makeTransports } from '../blockdev/transports.js';
 import { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes, isDiskFull, messageOf, ObdError } from '../errors.js';
@@ -167,7 +167,7 @@ export class Blockd {
       host,
       records,
       transports,
-      candidates: () => choice.candidates(),
+      candidates: () => choice.candidates(READ_ONLY),
       nbdSocketPath,
       report: ({ id, msg, err }) => log.warn({ id, err }, msg),
     });

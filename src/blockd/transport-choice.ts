@@ -2,7 +2,12 @@
  * Which transport a device gets: the configured one, or of those that work here now the first of TRANSPORT_NAMES. What is
  * missing is looked up each time, which takes a few milliseconds, so that a module loaded later needs no restart.
  */
-import { TRANSPORT_NAMES, type Transport, type TransportName } from '../blockdev/transport.js';
+import {
+  TRANSPORT_NAMES,
+  type Transport,
+  type TransportCapabilities,
+  type TransportName,
+} from '../blockdev/transport.js';
 import type { Transports } from '../blockdev/transports.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 
@@ -41,21 +46,33 @@ export class TransportChoice {
   }
 
   /**
-   * What to try, best first; never empty.
-   * @throws {ObdError} `Host` if nothing that may be used works here.
+   * The transports to try, best first; never empty.
+   * @param needs - What the disk needs.
+   * @throws {ObdError} `Host` if no transport that may be used works here and has these capabilities.
    */
-  async candidates(): Promise<TransportName[]> {
+  async candidates(needs: TransportCapabilities): Promise<TransportName[]> {
     const setting = this.#setting;
     const states = await this.states();
     const allowed = states.filter(({ name }) => setting === 'auto' || setting === name);
-    const usable = allowed.filter(({ missing }) => missing === '').map(({ name }) => name);
+    const reasons = allowed.map(({ name, missing }) => {
+      return missing === '' ? unmetNeeds(needs, this.#transports[name].capabilities) : missing;
+    });
+    const usable = allowed.filter((_, i) => reasons[i] === '').map(({ name }) => name);
     if (usable.length > 0) return usable;
-    const why = allowed.map(({ name, missing }) => `${name} cannot be used: ${missing}`).join('; ');
+    const why = allowed.map(({ name }, i) => `${name} cannot be used: ${reasons[i]}`).join('; ');
     throw new ObdError(
       ErrorCodes.Host,
       `No transport for devices (transport = "${setting}"): ${why}`,
     );
   }
+}
+
+/** The needs that a transport does not meet, as a reason; empty if it meets all. */
+function unmetNeeds(needs: TransportCapabilities, has: TransportCapabilities): string {
+  const unmet = (['write', 'discard', 'resize'] as const).filter(
+    (need) => needs[need] && !has[need],
+  );
+  return unmet.length === 0 ? '' : `its devices have no ${unmet.join(', no ')}`;
 }
 
 async function whatLacks(transport: Transport): Promise<string> {

@@ -29,6 +29,9 @@ export interface TransportCapabilities {
   readonly resize: boolean;
 }
 
+/** What an image needs. */
+export const READ_ONLY: TransportCapabilities = { write: false, discard: false, resize: false };
+
 export interface TransportSettings {
   /** How long the daemon itself lets a read wait before it answers EIO. */
   readonly readDeadlineMs?: number;

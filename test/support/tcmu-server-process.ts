@@ -1,7 +1,6 @@
 /**
- * A separate process that serves a file as a TCMU disk until a test kills it. Arguments: DIRECTORY, ID, FILE and an action:
+ * A separate process that serves a TCMU disk badly, until a test kills it. Arguments: DIRECTORY, ID and an action:
  *
- *     attach, resume   prints the device node when it exists, or the code of the error
  *     silent           attaches a disk that serves only its first bytes, so that the kernel's search for partitions waits
  *     unanswered       makes the device, prints, and answers nothing: the kernel's scan waits
  */
@@ -18,32 +17,25 @@ import { TcmuTransport } from '../../src/blockdev/tcmu/tcmu-transport.js';
 import { openUioDevice } from '../../src/blockdev/tcmu/uio-device.js';
 import { absenceSeconds } from '../../src/blockdev/transport.js';
 import { ObdError } from '../../src/errors.js';
-import { FileDisk } from './file-disk.js';
 import { pagesOf, WaitingDisk } from './virtual-disks.js';
 
-const [directory = '', id = '', file = '', action = ''] = process.argv.slice(2);
+const [directory = '', id = '', action = ''] = process.argv.slice(2);
 
+/** @returns The device node, or that the scan is about to begin. */
 async function serve(): Promise<string> {
-  const transport = new TcmuTransport(directory);
-  switch (action) {
-    case 'silent':
-      return (await transport.attach(id, new WaitingDisk(pagesOf(4 << 20), 16384))).path;
-    case 'unanswered': {
-      await mkdir(directory, { recursive: true });
-      const hash = createHash('sha256').update(await realpath(directory));
-      const names = targetNames(hash.digest('hex').slice(0, 16), id);
-      await makeCoreDevice(names);
-      await enableCoreDevice(names, 1 << 20, absenceSeconds({}));
-      const uio = (await findUio(names))!;
-      openUioDevice(uio.path, uio.sizeBytes, () => {});
-      makeLoopTarget(names).catch(() => {});
-      return 'about to';
-    }
-    case 'resume':
-      return (await transport.resume(id, new FileDisk(file))).path;
-    default:
-      return (await transport.attach(id, new FileDisk(file))).path;
+  if (action === 'silent') {
+    const transport = new TcmuTransport(directory);
+    return (await transport.attach(id, new WaitingDisk(pagesOf(4 << 20), 16384))).path;
   }
+  await mkdir(directory, { recursive: true });
+  const hash = createHash('sha256').update(await realpath(directory));
+  const names = targetNames(hash.digest('hex').slice(0, 16), id);
+  await makeCoreDevice(names);
+  await enableCoreDevice(names, 1 << 20, absenceSeconds({}));
+  const uio = (await findUio(names))!;
+  openUioDevice(uio.path, uio.sizeBytes, () => {});
+  makeLoopTarget(names).catch(() => {});
+  return 'about to';
 }
 
 try {

@@ -18,6 +18,7 @@ import { ErrorCodes, hasCode } from '../../src/errors.js';
 import { FioLoad, prepareFile } from './fio-load.js';
 import { kernelObjects, watchBy } from './kernel-transports.js';
 import type { Check, StartTransport } from './transport-under-test.js';
+import { MemoryDisk, pagesOf } from './virtual-disks.js';
 
 const run = promisify(execFile);
 /** The long run, also of daemons, has a hundred; see docs/testing.md. */
@@ -29,6 +30,8 @@ const UNDER_LOAD_MS = 300;
 /** Time limit of an attach, and of a detach, on a slow host. */
 const MIDWAY_MS = 300;
 const ID = 'victim';
+/** Fuse cannot tell a server that lives from one that is being killed, and ublk waits 20 s for its end. */
+const SEES_SERVERS: readonly TransportName[] = ['nbd', 'tcmu'];
 const SERVER_PROCESS = join(
   import.meta.dirname,
   `transport-server-process${import.meta.filename.slice(-3)}`,
@@ -141,6 +144,38 @@ export function killChecks(
     await transport.clear(ID);
     await nothingLeft();
   });
+
+  check('a mounted device whose server was killed is cleared only when unmounted', async (t) => {
+    const { transport, folder, nothingLeft } = await begin(t);
+    await run('mke2fs', ['-q', '-F', '-t', 'ext4', join(folder, 'disk')]);
+    const server = new Server(t, name, folder, 'attach');
+    const path = await server.saysPath();
+    const mountPoint = join(folder, 'mnt');
+    await mkdir(mountPoint);
+    await run('mount', ['-o', 'ro', path, mountPoint]);
+    await server.kill();
+    await assert.rejects(transport.clear(ID), { code: ErrorCodes.Busy });
+    const next = new Server(t, name, folder, 'resume');
+    assert.equal(await next.saysPath(), path);
+    await run('umount', [mountPoint]);
+    await next.kill();
+    await transport.clear(ID);
+    await transport.clear(ID);
+    await nothingLeft();
+  });
+
+  if (SEES_SERVERS.includes(name)) {
+    check('a device that another process serves is not resumed', async (t) => {
+      const { transport, folder, nothingLeft } = await begin(t);
+      const server = new Server(t, name, folder, 'attach');
+      await server.saysPath();
+      const disk = new MemoryDisk(pagesOf(DISK_BYTES));
+      await assert.rejects(transport.resume(ID, disk), { code: ErrorCodes.Busy });
+      await assert.rejects(transport.attach(ID, disk), { code: ErrorCodes.Busy });
+      await server.detached();
+      await nothingLeft();
+    });
+  }
 
   for (const when of ['attach', 'detach', 'resume'] as const) {
     check(`servers are killed in the middle of ${when}`, async (t) => {

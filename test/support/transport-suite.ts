@@ -12,22 +12,17 @@ import { test } from 'node:test';
 import { promisify } from 'node:util';
 import type { TransportName } from '../../src/blockdev/transport.js';
 import { ErrorCodes } from '../../src/errors.js';
+import { watchBy } from './kernel-transports.js';
 import { killChecks } from './transport-kills.js';
 import { survivalChecks } from './transport-survival.js';
-import type { Check, StartTransport } from './transport-under-test.js';
-import { writeChecks } from './transport-writes.js';
+import { type Check, pageOf, readPage, type StartTransport } from './transport-under-test.js';
+import { writeChecks, writeRefusalChecks } from './transport-writes.js';
 import { MemoryDisk, pagesOf, WaitingDisk } from './virtual-disks.js';
 
 export type { TransportUnderTest } from './transport-under-test.js';
 
 const run = promisify(execFile);
 const CYCLES = 20;
-
-/** Optional features of transports. */
-export interface Abilities {
-  /** Whether its devices of a WritableDisk can be written. */
-  readonly writable: boolean;
-}
 
 /**
  * @param start - Makes a new transport for one test, and removes it afterwards.
@@ -37,8 +32,8 @@ export function transportSuite(
   name: TransportName,
   skip: string | undefined,
   start: StartTransport,
-  { writable }: Abilities = { writable: true },
 ): void {
+  const { write } = watchBy(name, '/nowhere').capabilities;
   const options = skip === undefined ? {} : { skip };
   const check: Check = (what, body) => void test(`${name}: ${what}`, options, body);
 
@@ -90,11 +85,35 @@ export function transportSuite(
     const disk = new MemoryDisk(pagesOf(1 << 20));
     const device = await transport.attach('twice', disk);
     await assert.rejects(transport.attach('twice', disk), { code: ErrorCodes.Busy });
-    for (const id of ['', '.', '..', 'a/b', 'x'.repeat(65)]) {
+    for (const id of ['', '.', '..', '.x', 'a/b', 'x'.repeat(65)]) {
       await assert.rejects(transport.attach(id, disk), { code: ErrorCodes.InvalidArgument });
+      await assert.rejects(transport.resume(id, disk), { code: ErrorCodes.InvalidArgument });
+      await assert.rejects(transport.clear(id), { code: ErrorCodes.InvalidArgument });
     }
     assert.equal((await run('sha256sum', [device.path])).stdout.slice(0, 64), sha256(disk.bytes));
     await device.detach();
+  });
+
+  check('the longest id names a device', async (t) => {
+    const { transport, leftovers } = await start(t);
+    const device = await transport.attach('x'.repeat(64), new MemoryDisk(pagesOf(1 << 20)));
+    await device.detach();
+    assert.deepEqual(await leftovers(), []);
+  });
+
+  check('a read that waits for its bytes holds up no other device', async (t) => {
+    const { transport, leftovers } = await start(t);
+    const slow = new WaitingDisk(pagesOf(4 << 20), 1 << 20);
+    const device = await transport.attach('slow', slow);
+    const read = readPage(device.path, 2 << 20);
+    const quick = await transport.attach('quick', new MemoryDisk(pagesOf(1 << 20)));
+    const { stdout } = await run('sha256sum', [quick.path]);
+    assert.equal(stdout.slice(0, 64), sha256(pagesOf(1 << 20)));
+    await quick.detach();
+    slow.arrive();
+    assert.deepEqual(await read, pageOf(slow, 2 << 20));
+    await device.detach();
+    assert.deepEqual(await leftovers(), []);
   });
 
   check('a device that is mounted stays as it was', async (t) => {
@@ -208,8 +227,9 @@ export function transportSuite(
   });
 
   survivalChecks(check, start);
-  killChecks(name, check, start, { writable });
-  if (writable) writeChecks(check, start);
+  killChecks(name, check, start, { writable: write });
+  if (write) writeChecks(check, start);
+  else writeRefusalChecks(check, start);
 }
 
 /** The target of each descriptor of this process, without the numbers that differ from one to the next. */

@@ -73,6 +73,21 @@ export function survivalChecks(check: Check, start: StartTransport): void {
     assert.deepEqual(await leftovers(), []);
   });
 
+  check('release() called twice does not release the id of the next device', async (t) => {
+    const { transport, leftovers } = await start(t);
+    const disk = new MemoryDisk(pagesOf(1 << 20));
+    const device = await transport.attach('twice', disk);
+    await device.release();
+    const next = await transport.resume('twice', disk);
+    await device.release();
+    assert.deepEqual(await transport.survivors(), []);
+    await assert.rejects(transport.clear('twice'), { code: ErrorCodes.Busy });
+    await assert.rejects(device.detach(), { code: ErrorCodes.FailedPrecondition });
+    assert.deepEqual(await readPage(next.path, 4096), pageOf(disk, 4096));
+    await next.detach();
+    assert.deepEqual(await leftovers(), []);
+  });
+
   check('a survivor that nobody wants is cleared away', async (t) => {
     const { transport, again, leftovers } = await start(t);
     const device = await transport.attach('unwanted', new MemoryDisk(pagesOf(1 << 20)));

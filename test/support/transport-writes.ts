@@ -6,6 +6,7 @@ import { mkdir, open, readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { promisify } from 'node:util';
+import { ErrorCodes } from '../../src/errors.js';
 import { FileDisk } from './file-disk.js';
 import type { Check, StartTransport } from './transport-under-test.js';
 import { pagesOf } from './virtual-disks.js';
@@ -87,6 +88,16 @@ export function writeChecks(check: Check, start: StartTransport): void {
     assert.ok(found.equals(file));
     await resumed.detach();
     await run('e2fsck', ['-fn', disk.label]);
+    assert.deepEqual(await leftovers(), []);
+  });
+}
+
+/** For a transport whose devices cannot be written. */
+export function writeRefusalChecks(check: Check, start: StartTransport): void {
+  check('a disk that can be written is refused', async (t) => {
+    const { transport, folder, leftovers } = await start(t);
+    const disk = await fileDisk(t, folder, 0);
+    await assert.rejects(transport.attach('written', disk), { code: ErrorCodes.Unsupported });
     assert.deepEqual(await leftovers(), []);
   });
 }

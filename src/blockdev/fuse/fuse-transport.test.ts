@@ -62,7 +62,7 @@ async function hold(t: TestContext, device: string): Promise<() => Promise<void>
   return letGo;
 }
 
-transportSuite('fuse', skip, start, { writable: false });
+transportSuite('fuse', skip, start);
 
 test('fuse: a device reads past the page cache of its file, to which no path leads', {
   skip,

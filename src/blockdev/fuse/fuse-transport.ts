@@ -38,7 +38,7 @@ import {
   type Transport,
   type TransportSettings,
 } from '../transport.js';
-import { type VirtualDisk, withoutLoads } from '../virtual-disk.js';
+import { isWritable, type VirtualDisk, withoutLoads } from '../virtual-disk.js';
 import {
   endHolders,
   fuseFile,
@@ -103,6 +103,10 @@ export class FuseTransport implements Transport {
       if (missing !== undefined) {
         const message = `Cannot attach "${id}": fuse cannot be used: ${missing}`;
         throw new ObdError(ErrorCodes.Host, message);
+      }
+      if (isWritable(disk)) {
+        const message = `Cannot attach "${id}": ${disk.label} can be written, and devices of fuse cannot; use another transport`;
+        throw new ObdError(ErrorCodes.Unsupported, message, { path: disk.label });
       }
       await readFirst(disk);
       if (this.#leftBehind.has(id)) {

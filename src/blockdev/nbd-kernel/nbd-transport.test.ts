@@ -1,20 +1,17 @@
 /**
  * Goal: NbdTransport is a transport as the suite has it; missing features of the kernel or process are reported; a device
  * that lost its server waits and continues without an error; objects of other daemons and programs stay untouched.
- * Method: real devices, each test with a separate directory. The server to be killed is a child process.
+ * Method: real devices, each test with a separate directory.
  */
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { FileDisk } from '../../../test/support/file-disk.js';
 import { type TransportUnderTest, transportSuite } from '../../../test/support/transport-suite.js';
 import { MemoryDisk, pagesOf, WaitingDisk } from '../../../test/support/virtual-disks.js';
 import { ErrorCodes } from '../../errors.js';
@@ -40,10 +37,6 @@ const skip =
     : !hasModule
       ? 'this kernel has no nbd, or has not loaded it'
       : undefined;
-const SERVER_PROCESS = join(
-  import.meta.dirname,
-  `../../../test/support/nbd-server-process${import.meta.filename.endsWith('.ts') ? '.ts' : '.js'}`,
-);
 
 interface Scene extends TransportUnderTest {
   readonly transport: NbdTransport;
@@ -80,31 +73,6 @@ async function prefixOf(directory: string): Promise<string> {
   return `obd-ts/${hash.digest('hex').slice(0, 16)}/`;
 }
 
-/** Starts a server and waits for its output. */
-async function serveElsewhere(
-  t: TestContext,
-  ...args: [directory: string, id: string, file: string, action: 'attach' | 'resume']
-): Promise<{ server: ChildProcess; said: string }> {
-  const server = spawn(process.execPath, [...process.execArgv, SERVER_PROCESS, ...args], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  t.after(() => server.kill('SIGKILL'));
-  const [said] = (await once(createInterface(server.stdout), 'line')) as [string];
-  return { server, said };
-}
-
-async function kill(server: ChildProcess): Promise<void> {
-  server.kill('SIGKILL');
-  await once(server, 'exit');
-}
-
-/** A file of so many bytes, with no two pages alike. */
-async function fileOf(folder: string, sizeBytes: number): Promise<string> {
-  const path = join(folder, 'file');
-  await writeFile(path, pagesOf(sizeBytes));
-  return path;
-}
-
 transportSuite('nbd', skip, start);
 
 test('numbers of devices: not those of the module, not those in use, none that has no minor', () => {
@@ -130,43 +98,6 @@ test('without the module, it says how to load it', {
   });
 });
 
-test('what is no id, or no size of a device, is refused before anything is touched', {
-  skip,
-}, async (t) => {
-  const { transport, leftovers } = await start(t);
-  const disk = new MemoryDisk(Buffer.alloc(1000));
-  await assert.rejects(transport.attach('odd', disk), { code: ErrorCodes.InvalidArgument });
-  for (const id of ['', '.', '..', '.x', 'a/b', 'x'.repeat(65)]) {
-    await assert.rejects(transport.attach(id, disk), { code: ErrorCodes.InvalidArgument });
-    await assert.rejects(transport.resume(id, disk), { code: ErrorCodes.InvalidArgument });
-    await assert.rejects(transport.clear(id), { code: ErrorCodes.InvalidArgument });
-  }
-  assert.deepEqual(await leftovers(), []);
-});
-
-test('a disk that can be written is, with discard and flush', { skip }, async (t) => {
-  const { transport, folder, leftovers } = await start(t);
-  const file = await fileOf(folder, 16 << 20);
-  const disk = new FileDisk(file);
-  const device = await transport.attach('rw', disk);
-  assert.equal((await run('blockdev', ['--getro', device.path])).stdout, '0\n');
-  const job = ['--name=v', `--filename=${device.path}`, '--rw=randwrite', '--ioengine=libaio'];
-  const how = ['--direct=1', '--iodepth=16', '--bsrange=512-64k', '--size=8M', '--verify=crc32c'];
-  const { stdout } = await run('fio', [...job, ...how, '--fsync=64'], { cwd: folder });
-  assert.match(stdout, /err= 0/);
-  assert.ok(disk.counts.flushes > 0);
-  await run('blkdiscard', ['--offset', String(8 << 20), '--length', String(1 << 20), device.path]);
-  assert.ok(disk.counts.zeroes > 0);
-  const zeroed = (await readFile(file)).subarray(8 << 20, 9 << 20);
-  assert.ok(zeroed.every((byte) => byte === 0));
-  const { stdout: sum } = await run('sha256sum', [device.path, file]);
-  const [ofDevice, ofFile] = sum.split('\n').map((line) => line.slice(0, 64));
-  assert.equal(ofDevice, ofFile);
-  await device.detach();
-  disk.close();
-  assert.deepEqual(await leftovers(), []);
-});
-
 test('a read that takes longer than the kernel looks is waited for', { skip }, async (t) => {
   const { transport, failures } = await start(t);
   const disk = new WaitingDisk(pagesOf(4 << 20), 1 << 20);
@@ -179,61 +110,6 @@ test('a read that takes longer than the kernel looks is waited for', { skip }, a
   assert.ok(stdout.equals(disk.bytes.subarray(700 * 4096, 701 * 4096)));
   assert.deepEqual(failures, []);
   await device.detach();
-});
-
-test('release() leaves the device to the next one', { skip }, async (t) => {
-  const { transport, directory, leftovers } = await start(t);
-  const disk = new MemoryDisk(pagesOf(4 << 20));
-  const device = await transport.attach('left', disk);
-  await Promise.all([device.release(), device.release()]);
-  const next = new NbdTransport(directory);
-  await device.release();
-  assert.deepEqual(await next.survivors(), [{ id: 'left', path: device.path }]);
-  const sum = run('sha256sum', [device.path]);
-  await sleep(500);
-  const resumed = await next.resume('left', disk);
-  const expected = createHash('sha256').update(disk.bytes).digest('hex');
-  assert.equal((await sum).stdout.slice(0, 64), expected);
-  await resumed.detach();
-  assert.deepEqual(await leftovers(), []);
-});
-
-test('what cannot be resumed is said why, and stays as it was', { skip }, async (t) => {
-  const { transport, directory, folder, leftovers } = await start(t);
-  const file = await fileOf(folder, 4 << 20);
-  const disk = new MemoryDisk(pagesOf(4 << 20));
-  await assert.rejects(transport.resume('served', disk), { code: ErrorCodes.NotFound });
-  const { server } = await serveElsewhere(t, directory, 'served', file, 'attach');
-  await assert.rejects(transport.resume('served', new MemoryDisk(pagesOf(4096))), {
-    code: ErrorCodes.FailedPrecondition,
-  });
-  await assert.rejects(transport.resume('served', disk), { code: ErrorCodes.Busy });
-  await assert.rejects(transport.attach('served', disk), { code: ErrorCodes.Busy });
-  await kill(server);
-  const device = await transport.resume('served', disk);
-  await assert.rejects(transport.clear('served'), { code: ErrorCodes.Busy });
-  await device.detach();
-  assert.deepEqual(await leftovers(), []);
-});
-
-test('clear() takes a dead device away, but not one that is mounted', { skip }, async (t) => {
-  const { transport, directory, folder, leftovers } = await start(t);
-  const file = join(folder, 'ext4');
-  await run('mke2fs', ['-q', '-t', 'ext4', file, '8M']);
-  const { server, said: path } = await serveElsewhere(t, directory, 'dead', file, 'attach');
-  const mountPoint = join(folder, 'mnt');
-  await mkdir(mountPoint);
-  await run('mount', ['-o', 'ro', path, mountPoint]);
-  await kill(server);
-  await assert.rejects(transport.clear('dead'), { code: ErrorCodes.Busy });
-  const disk = new FileDisk(file);
-  const device = await transport.resume('dead', disk);
-  await run('umount', [mountPoint]);
-  await device.release();
-  await transport.clear('dead');
-  await transport.clear('dead');
-  disk.close();
-  assert.deepEqual(await leftovers(), []);
 });
 
 test('a device that nobody has read yet, and nobody serves, is cleared within seconds', {
@@ -255,22 +131,6 @@ test('a device that nobody has read yet, and nobody serves, is cleared within se
   await transport.clear('unread');
   assert.ok(Date.now() - begun < 8000);
   assert.deepEqual(await leftovers(), []);
-});
-
-test('devices of other daemons are none of ours', { skip }, async (t) => {
-  const one = await start(t);
-  const other = await start(t);
-  const disk = new MemoryDisk(pagesOf(1 << 20));
-  const device = await one.transport.attach('same', disk);
-  assert.deepEqual(await other.transport.survivors(), []);
-  await other.transport.clear('same');
-  await assert.rejects(other.transport.resume('same', disk), { code: ErrorCodes.NotFound });
-  const second = await other.transport.attach('same', disk);
-  assert.notEqual(second.path, device.path);
-  await second.detach();
-  const { stdout } = await run('sha256sum', [device.path]);
-  assert.equal(stdout.slice(0, 64), createHash('sha256').update(disk.bytes).digest('hex'));
-  await device.detach();
 });
 
 test('a device that somebody else disconnected can be detached', { skip }, async (t) => {

@@ -172,9 +172,10 @@ test(
 );
 
 test('a device that somebody else has stopped is gone, and is detached', options, async (t) => {
-  const { transport, leftovers } = await start(t);
+  const { transport, again, leftovers } = await start(t);
   const device = await transport.attach('stopped', new MemoryDisk(pagesOf(1 << 20)));
-  await transport.clear('stopped');
+  // As another program: this transport has the id.
+  await again().clear('stopped');
   assert.equal(device.isGone, true);
   await device.detach();
   assert.deepEqual(await leftovers(), []);
