@@ -2,7 +2,7 @@
   "targets": [{
     "target_name": "nbd_client",
     "sources": ["src/genetlink.cc", "src/nbd_client.cc"],
-    "include_dirs": ["<!@(node -p \"require('node-addon-api').include\")"],
+    "include_dirs": ["../include", "<!@(node -p \"require('node-addon-api').include\")"],
     "defines": ["NAPI_VERSION=9", "NODE_ADDON_API_CPP_EXCEPTIONS"],
     "cflags_cc!": ["-fno-exceptions", "-fno-rtti"],
     "cflags_cc": [

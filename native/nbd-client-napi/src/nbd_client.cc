@@ -19,10 +19,8 @@
 #include <linux/nbd-netlink.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include <uv.h>
 
 #include <cerrno>
-#include <cmath>
 #include <functional>
 #include <memory>
 #include <string>
@@ -31,45 +29,24 @@
 
 #include <napi.h>
 
+#include "addon.h"
 #include "genetlink.h"
 
 namespace {
 
 using genetlink::Attributes;
 
-constexpr double kSafeIntegerMax = 9007199254740991.0;
-constexpr double kIntMax = 2147483647.0;
 // More than any server has use for, and far below what fits in one attribute.
 constexpr uint32_t kSocketsMax = 64;
 constexpr size_t kIdentifierBytesMax = 1024;
 
-Napi::Error SystemError(Napi::Env env, int error, const std::string& syscall,
-                        const std::string& detail) {
-  const std::string code = uv_err_name(-error);
-  std::string text = code + ": " + uv_strerror(-error) + ", " + syscall;
-  if (!detail.empty()) text += ": " + detail;
-  Napi::Error result = Napi::Error::New(env, text);
-  result.Set("code", Napi::String::New(env, code));
-  result.Set("errno", Napi::Number::New(env, -error));
-  result.Set("syscall", Napi::String::New(env, syscall));
-  return result;
-}
-
-double Integer(const Napi::Value& value, const char* name, double max) {
-  if (!value.IsNumber()) throw Napi::TypeError::New(value.Env(), name);
-  const double number = value.As<Napi::Number>().DoubleValue();
-  if (!(number >= 0 && number <= max) || std::floor(number) != number) {
-    throw Napi::RangeError::New(value.Env(), name);
-  }
-  return number;
-}
-
 void PutIndex(Attributes& attributes, const Napi::Value& value) {
-  attributes.U32(NBD_ATTR_INDEX, static_cast<uint32_t>(Integer(value, "index", kIntMax)));
+  attributes.U32(NBD_ATTR_INDEX, static_cast<uint32_t>(WholeNumber(value, 0, INT32_MAX, "index")));
 }
 
 void PutU64(Attributes& attributes, uint16_t type, const Napi::Object& options, const char* name) {
-  attributes.U64(type, static_cast<uint64_t>(Integer(options.Get(name), name, kSafeIntegerMax)));
+  const double value = WholeNumber(options.Get(name), 0, kSafeIntegerMax, name);
+  attributes.U64(type, static_cast<uint64_t>(value));
 }
 
 void PutU64IfAny(Attributes& attributes, uint16_t type, const Napi::Object& options,
@@ -86,7 +63,7 @@ void PutSockets(Attributes& attributes, const Napi::Object& options) {
   const size_t list = attributes.Begin(NBD_ATTR_SOCKETS);
   for (uint32_t i = 0; i < sockets.Length(); i++) {
     const size_t item = attributes.Begin(NBD_SOCK_ITEM);
-    const double fd = Integer(sockets.Get(i), "sockets", kIntMax);
+    const double fd = WholeNumber(sockets.Get(i), 0, INT32_MAX, "sockets");
     attributes.U32(NBD_SOCK_FD, static_cast<uint32_t>(fd));
     attributes.End(item);
   }
@@ -94,10 +71,8 @@ void PutSockets(Attributes& attributes, const Napi::Object& options) {
 }
 
 void PutIdentifier(Attributes& attributes, const Napi::Object& options) {
-  const Napi::Value value = options.Get("backendIdentifier");
-  if (!value.IsString()) throw Napi::TypeError::New(options.Env(), "backendIdentifier");
-  const std::string text = value.As<Napi::String>();
-  if (text.empty() || text.size() > kIdentifierBytesMax || text.find('\0') != std::string::npos) {
+  const std::string text = Text(options.Get("backendIdentifier"), "backendIdentifier");
+  if (text.empty() || text.size() > kIdentifierBytesMax) {
     throw Napi::RangeError::New(options.Env(), "backendIdentifier");
   }
   attributes.String(NBD_ATTR_BACKEND_IDENTIFIER, text);
@@ -136,7 +111,7 @@ class Request : public Napi::AsyncWorker {
 
   void OnError(const Napi::Error& error) override {
     // Whatever else was thrown, such as for want of memory, keeps its own words.
-    deferred_.Reject(failure_ ? SystemError(Env(), failure_->error, failure_->syscall,
+    deferred_.Reject(failure_ ? SystemError(Env(), failure_->syscall, failure_->error,
                                             failure_->message).Value()
                               : error.Value());
   }
@@ -231,7 +206,7 @@ Napi::Value Status(const Napi::CallbackInfo& info) {
 Napi::Value SocketPair(const Napi::CallbackInfo& info) {
   int fds[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
-    throw SystemError(info.Env(), errno, "socketpair", {});
+    throw SystemError(info.Env(), "socketpair", errno);
   }
   Napi::Array pair = Napi::Array::New(info.Env(), 2);
   pair.Set(0u, Napi::Number::New(info.Env(), fds[0]));
@@ -239,19 +214,15 @@ Napi::Value SocketPair(const Napi::CallbackInfo& info) {
   return pair;
 }
 
-int Descriptor(const Napi::CallbackInfo& info) {
-  return static_cast<int>(Integer(info[0], "fd", kIntMax));
-}
-
 void Close(const Napi::CallbackInfo& info) {
-  if (close(Descriptor(info)) != 0) throw SystemError(info.Env(), errno, "close", {});
+  if (close(FileDescriptor(info, 0)) != 0) throw SystemError(info.Env(), "close", errno);
 }
 
 Napi::Value IsHungUp(const Napi::CallbackInfo& info) {
   char byte;
-  const ssize_t got = recv(Descriptor(info), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  const ssize_t got = recv(FileDescriptor(info, 0), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
   if (got < 0 && errno != EAGAIN && errno != ECONNRESET) {
-    throw SystemError(info.Env(), errno, "recv", {});
+    throw SystemError(info.Env(), "recv", errno);
   }
   return Napi::Boolean::New(info.Env(), got == 0 || (got < 0 && errno == ECONNRESET));
 }

@@ -2,12 +2,13 @@
 #pragma once
 
 #include <linux/aio_abi.h>
-#include <uv.h>
 
 #include <cstdint>
 #include <vector>
 
 #include <napi.h>
+
+#include "loop_poll.h"
 
 // new AioQueue(depth, memory, onDone)
 //
@@ -24,7 +25,6 @@ class AioQueue : public Napi::ObjectWrap<AioQueue> {
  public:
   static Napi::Function Class(Napi::Env env);
   explicit AioQueue(const Napi::CallbackInfo& info);
-  ~AioQueue() override;
 
  private:
   // submit(count, fds, offsets, positions, lengths, tags): how many were taken, from the first on; or
@@ -32,12 +32,10 @@ class AioQueue : public Napi::ObjectWrap<AioQueue> {
   Napi::Value Submit(const Napi::CallbackInfo& info);
   void Reap();
   void Close();
-  static void OnCleanup(napi_async_cleanup_hook_handle handle, void* queue);
 
   napi_env env_;
   aio_context_t context_ = 0;
-  int event_fd_ = -1;
-  uv_poll_t* poll_ = nullptr;
+  Wakeup wakeup_;
   size_t depth_;
   size_t pending_ = 0;
   std::vector<iocb> blocks_;
@@ -48,5 +46,4 @@ class AioQueue : public Napi::ObjectWrap<AioQueue> {
   size_t bytes_;
   Napi::FunctionReference on_done_;
   Napi::AsyncContext async_context_;
-  napi_async_cleanup_hook_handle hook_ = nullptr;
 };

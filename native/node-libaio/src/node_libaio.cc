@@ -17,10 +17,9 @@ namespace {
 
 // misalignment(bytes, unit): how far the start of `bytes` is past a multiple of `unit` in memory.
 Napi::Value Misalignment(const Napi::CallbackInfo& info) {
-  auto bytes = TypedArray<Napi::Uint8Array>(info, 0, napi_uint8_array, "bytes");
-  const auto unit = static_cast<uintptr_t>(WholeNumber(info, 1, 0, 1 << 30, "unit"));
-  if (unit == 0) throw Napi::RangeError::New(info.Env(), "unit");
-  const auto address = reinterpret_cast<uintptr_t>(bytes.Data());
+  const auto bytes = Elements<uint8_t>(info, 0, "bytes");
+  const auto unit = static_cast<uintptr_t>(WholeNumber(info, 1, 1, 1 << 30, "unit"));
+  const auto address = reinterpret_cast<uintptr_t>(bytes.data());
   return Napi::Number::New(info.Env(), static_cast<double>(address % unit));
 }
 

@@ -21,23 +21,23 @@ double Read(int fd, uint8_t* target, size_t length, off_t offset) {
 }  // namespace
 
 Napi::Value ReadNow(const Napi::CallbackInfo& info) {
-  const int fd = static_cast<int>(WholeNumber(info, 0, 0, INT32_MAX, "fd"));
-  auto target = TypedArray<Napi::Uint8Array>(info, 1, napi_uint8_array, "target");
-  const size_t bytes = target.ByteLength();
-  const size_t position = static_cast<size_t>(WholeNumber(info, 2, 0, bytes, "position"));
-  const size_t length = static_cast<size_t>(WholeNumber(info, 3, 0, bytes - position, "length"));
-  const off_t offset = static_cast<off_t>(WholeNumber(info, 4, 0, kOffsetMax - 1, "offset"));
-  return Napi::Number::New(info.Env(), Read(fd, target.Data() + position, length, offset));
+  const int fd = FileDescriptor(info, 0);
+  const auto target = Elements<uint8_t>(info, 1, "target");
+  const auto bytes = static_cast<double>(target.size());
+  const auto position = Unsigned<size_t>(info, 2, bytes, "position");
+  const auto length = Unsigned<size_t>(info, 3, bytes - static_cast<double>(position), "length");
+  const auto offset = Unsigned<off_t>(info, 4, kSafeIntegerMax, "offset");
+  return Napi::Number::New(info.Env(), Read(fd, target.data() + position, length, offset));
 }
 
 void ReadNowEach(const Napi::CallbackInfo& info) {
-  const size_t count = static_cast<size_t>(WholeNumber(info, 0, 0, UINT32_MAX, "count"));
-  auto target = TypedArray<Napi::Uint8Array>(info, 5, napi_uint8_array, "target");
-  auto results = TypedArray<Napi::Int32Array>(info, 6, napi_int32_array, "results");
-  const ReadColumns reads(info, 1, count, target.ByteLength());
-  if (count > results.ElementLength()) throw Napi::RangeError::New(info.Env(), "results");
+  const auto count = Unsigned<size_t>(info, 0, UINT32_MAX, "count");
+  const auto target = Elements<uint8_t>(info, 5, "target");
+  const auto results = Elements<int32_t>(info, 6, "results");
+  const ReadColumns reads(info, 1, count, target.size());
+  if (count > results.size()) throw Napi::RangeError::New(info.Env(), "results");
   for (size_t i = 0; i < count; i++) {
-    results[i] = static_cast<int32_t>(Read(reads.fds[i], target.Data() + reads.positions[i],
+    results[i] = static_cast<int32_t>(Read(reads.fds[i], target.data() + reads.positions[i],
                                            reads.lengths[i], static_cast<off_t>(reads.offsets[i])));
   }
 }

@@ -15,17 +15,6 @@
 
 namespace {
 
-constexpr double kSafeIntegerMax = 9007199254740991;
-
-// Rejects text with a zero byte, where a system call would end it.
-std::string Text(const Napi::Value& value, const char* name) {
-  if (value.IsString()) {
-    std::string text = value.As<Napi::String>().Utf8Value();
-    if (text.find('\0') == std::string::npos) return text;
-  }
-  throw Napi::TypeError::New(value.Env(), name);
-}
-
 std::vector<std::string> Texts(const Napi::CallbackInfo& info, size_t i, const char* name) {
   if (i >= info.Length() || !info[i].IsArray()) throw Napi::TypeError::New(info.Env(), name);
   const auto array = info[i].As<Napi::Array>();
@@ -45,13 +34,9 @@ std::vector<char*> Pointers(std::vector<std::string>& texts) {
   return pointers;
 }
 
-int Descriptor(const Napi::CallbackInfo& info) {
-  return static_cast<int>(WholeNumber(info, 0, 0, INT_MAX, "fd"));
-}
-
 // duplicate(fd): another descriptor of the same open file, which child programs do not inherit.
 Napi::Value Duplicate(const Napi::CallbackInfo& info) {
-  const int copy = fcntl(Descriptor(info), F_DUPFD_CLOEXEC, 0);
+  const int copy = fcntl(FileDescriptor(info, 0), F_DUPFD_CLOEXEC, 0);
   if (copy == -1) throw SystemError(info.Env(), "fcntl", errno);
   return Napi::Number::New(info.Env(), copy);
 }
@@ -75,7 +60,7 @@ Napi::Value Execute(const Napi::CallbackInfo& info) {
 // lock(fd): takes the exclusive flock() of the open file without waiting; false if another open file has it.
 // The kernel releases it with the last descriptor.
 Napi::Value Lock(const Napi::CallbackInfo& info) {
-  const int fd = Descriptor(info);
+  const int fd = FileDescriptor(info, 0);
   if (flock(fd, LOCK_EX | LOCK_NB) == 0) return Napi::Boolean::New(info.Env(), true);
   if (errno != EWOULDBLOCK) throw SystemError(info.Env(), "flock", errno);
   return Napi::Boolean::New(info.Env(), false);
@@ -118,7 +103,7 @@ class Fallocate : public Napi::AsyncWorker {
 };
 
 Napi::Value StartFallocate(const Napi::CallbackInfo& info, int mode) {
-  const int fd = Descriptor(info);
+  const int fd = FileDescriptor(info, 0);
   const auto offset = static_cast<off_t>(WholeNumber(info, 1, 0, kSafeIntegerMax, "offset"));
   const auto length = static_cast<off_t>(WholeNumber(info, 2, 1, kSafeIntegerMax, "length"));
   auto* worker = new Fallocate(info.Env(), fd, mode, offset, length);

@@ -1,10 +1,9 @@
 // A TCMU device's /dev/uioN, polled on the event loop of the thread that opened it.
 #pragma once
 
-#include <uv.h>
-
 #include <napi.h>
 
+#include "loop_poll.h"
 #include "map.h"
 
 // new Uio(path, sizeBytes, onReady)
@@ -34,16 +33,12 @@ class Uio : public Napi::ObjectWrap<Uio> {
   void Kick(const Napi::CallbackInfo& info);
   void CloseFromScript(const Napi::CallbackInfo& info);
 
-  int Poll();
   void Wake();
   void Close();
 
   napi_env env_;
-  int fd_ = -1;
+  LoopPoll poll_;
   Map map_;
-  uv_poll_t* poll_ = nullptr;
-  bool ending_ = false;
-  napi_async_cleanup_hook_handle hook_ = nullptr;
   Napi::Reference<Napi::ArrayBuffer> ring_;
   Napi::FunctionReference on_ready_;
   Napi::AsyncContext async_context_;

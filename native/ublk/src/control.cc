@@ -25,8 +25,7 @@ Napi::Function Control::Class(Napi::Env env) {
 Control::Control(const Napi::CallbackInfo& info)
     : Napi::ObjectWrap<Control>(info), env_(info.Env()), async_context_(info.Env(), "UblkControl") {
   const Napi::Env env = info.Env();
-  if (info.Length() < 1 || !info[0].IsString()) throw Napi::TypeError::New(env, "path");
-  const std::string path = info[0].As<Napi::String>();
+  const std::string path = Text(info[0], "path");
   on_done_ = Napi::Persistent(Callback(info, 1, "onDone"));
   int failed = ring_.Open(kEntries, IORING_SETUP_SQE128);
   if (failed != 0) throw SystemError(env, "io_uring_setup", -failed);
@@ -48,11 +47,11 @@ Control::Control(const Napi::CallbackInfo& info)
 
 void Control::Submit(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  const auto token = static_cast<uint32_t>(WholeNumber(info, 0, 0, UINT32_MAX, "token"));
-  const auto operation = static_cast<uint32_t>(WholeNumber(info, 1, 0, UINT32_MAX, "operation"));
-  const auto command = TypedArray<Napi::Uint8Array>(info, 2, napi_uint8_array, "command");
-  const auto payload = TypedArray<Napi::Uint8Array>(info, 3, napi_uint8_array, "payload");
-  if (command.ByteLength() != kCommandBytes) throw Napi::RangeError::New(env, "command");
+  const auto token = Unsigned<uint32_t>(info, 0, UINT32_MAX, "token");
+  const auto operation = Unsigned<uint32_t>(info, 1, UINT32_MAX, "operation");
+  const auto command = Elements<uint8_t>(info, 2, "command");
+  const auto payload = ByteArray(info, 3, "payload");
+  if (command.size() != kCommandBytes) throw Napi::RangeError::New(env, "command");
   if (payload.ByteLength() > kPayloadBytesMax) throw Napi::RangeError::New(env, "payload");
   if (commands_.contains(token)) throw Napi::RangeError::New(env, "token");
   if (fd_ < 0) throw SystemError(env, "io_uring_enter", EBADF);
@@ -68,7 +67,7 @@ void Control::Submit(const Napi::CallbackInfo& info) {
   sqe->fd = fd_;
   sqe->cmd_op = operation;
   sqe->user_data = token;
-  memcpy(sqe->cmd, command.Data(), kCommandBytes);
+  memcpy(sqe->cmd, command.data(), kCommandBytes);
   const auto length = static_cast<uint16_t>(kept->payload.size());
   const auto address = length == 0 ? 0 : reinterpret_cast<uint64_t>(kept->payload.data());
   memcpy(sqe->cmd + kCommandLengthAt, &length, sizeof length);

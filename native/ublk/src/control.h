@@ -7,8 +7,8 @@
 
 #include <napi.h>
 
+#include "loop_poll.h"
 #include "ring.h"
-#include "wakeup.h"
 
 // new Control(path, onDone)
 //

@@ -86,8 +86,7 @@ Queue::Queue(const Napi::CallbackInfo& info)
       tags_(depth_, Tag::kKernels),
       async_context_(info.Env(), "UblkQueue") {
   const Napi::Env env = info.Env();
-  if (!info[0].IsString()) throw Napi::TypeError::New(env, "path");
-  const std::string path = info[0].As<Napi::String>();
+  const std::string path = Text(info[0], "path");
   on_ready_ = Napi::Persistent(Callback(info, 3, "onReady"));
   on_stopped_ = Napi::Persistent(Callback(info, 4, "onStopped"));
 
@@ -258,7 +257,7 @@ void Queue::Leave(const Napi::CallbackInfo&) {
 void Queue::Resume(const Napi::CallbackInfo&) {
   if (fd_ < 0 || !left_) return;
   left_ = false;
-  wakeup_.Start();
+  wakeup_.Resume();
 }
 
 void Queue::CloseFromScript(const Napi::CallbackInfo&) { Close(); }

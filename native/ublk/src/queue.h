@@ -6,8 +6,8 @@
 
 #include <napi.h>
 
+#include "loop_poll.h"
 #include "ring.h"
-#include "wakeup.h"
 
 // new Queue(path, depth, ioBytesMax, onReady, onStopped)
 //

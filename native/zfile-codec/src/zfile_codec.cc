@@ -2,9 +2,9 @@
 //
 // Rules:
 //   - Both buffers belong to the caller. Whatever the arguments and the bytes are, nothing outside
-//     them is read or written: ranges are checked here as well as in src/zfile/block-codec.ts.
-//   - Damaged blocks are an answer (the index of the first bad one), not an exception. Arguments
-//     that make no sense throw a RangeError, for they are a bug of the caller.
+//     them is read or written: types and ranges are checked here as well as in src/zfile/block-codec.ts.
+//   - Damaged blocks are an answer (the index of the first bad one), not an exception. Wrong arguments
+//     throw a TypeError or RangeError: they are a bug of the caller.
 //   - No state but one zstd context per thread, made at first use and freed when the thread ends.
 //   - Nothing blocks: the cost of a call is CPU only, about 1 us per 4 KiB block of lz4.
 
@@ -17,6 +17,7 @@
 
 #include <napi.h>
 
+#include "addon.h"
 #include "crc32c.h"
 
 namespace {
@@ -62,14 +63,14 @@ void StoreU32(uint8_t* at, uint32_t value) {
   for (int i = 0; i < 4; i++) at[i] = static_cast<uint8_t>(value >> (8 * i));
 }
 
-struct Bytes {
-  uint8_t* data;
-  size_t length;
-};
+constexpr double kBlockBytesMax = LZ4_MAX_INPUT_SIZE;
 
-Bytes BytesOf(const Napi::Value& value) {
-  auto array = value.As<Napi::Uint8Array>();
-  return {array.Data(), array.ByteLength()};
+uint32_t Algorithm(const Napi::CallbackInfo& info) {
+  return static_cast<uint32_t>(WholeNumber(info, 0, kLz4, kZstd, "algorithm"));
+}
+
+size_t BlockBytes(const Napi::CallbackInfo& info, size_t i) {
+  return static_cast<size_t>(WholeNumber(info, i, 1, kBlockBytesMax, "blockBytes"));
 }
 
 Napi::Error OutOfRange(Napi::Env env, const char* what) {
@@ -109,38 +110,34 @@ size_t Compress(Napi::Env env, uint32_t algorithm, const uint8_t* source, size_t
 // Returns the first bad block, counted from `first`, or -1.
 Napi::Value Decode(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  const uint32_t algorithm = info[0].As<Napi::Number>();
-  const bool checked = info[1].As<Napi::Boolean>();
-  const size_t block_bytes = info[2].As<Napi::Number>().Uint32Value();
-  const Bytes source = BytesOf(info[3]);
-  const auto offsets = info[4].As<Napi::Uint32Array>();
-  const size_t first = info[5].As<Napi::Number>().Uint32Value();
-  const size_t count = info[6].As<Napi::Number>().Uint32Value();
-  const Bytes target = BytesOf(info[7]);
-  const size_t target_at = info[8].As<Napi::Number>().Uint32Value();
-  const size_t bytes = info[9].As<Napi::Number>().Uint32Value();
+  const uint32_t algorithm = Algorithm(info);
+  const bool checked = Boolean(info, 1, "checked");
+  const size_t block_bytes = BlockBytes(info, 2);
+  const auto source = Elements<uint8_t>(info, 3, "source");
+  const auto offsets = Elements<uint32_t>(info, 4, "offsets");
+  const auto first = Unsigned<size_t>(info, 5, UINT32_MAX, "first");
+  const auto count = Unsigned<size_t>(info, 6, UINT32_MAX, "count");
+  const auto target = Elements<uint8_t>(info, 7, "target");
+  const auto target_at = Unsigned<size_t>(info, 8, kSafeIntegerMax, "targetAt");
+  const auto bytes = Unsigned<size_t>(info, 9, kSafeIntegerMax, "bytes");
 
-  if (algorithm != kLz4 && algorithm != kZstd) throw OutOfRange(env, "algorithm");
-  if (first + count >= offsets.ElementLength()) throw OutOfRange(env, "offsets");
-  if (target_at > target.length || bytes > target.length - target_at) {
+  if (first + count >= offsets.size()) throw OutOfRange(env, "offsets");
+  if (target_at > target.size() || bytes > target.size() - target_at) {
     throw OutOfRange(env, "target");
   }
-  if (block_bytes == 0 || block_bytes > LZ4_MAX_INPUT_SIZE ||
-      (bytes + block_bytes - 1) / block_bytes != count) {
-    throw OutOfRange(env, "bytes");
-  }
+  if ((bytes + block_bytes - 1) / block_bytes != count) throw OutOfRange(env, "bytes");
 
-  const uint32_t* offset = offsets.Data() + first;
+  const uint32_t* offset = offsets.data() + first;
   const size_t trailer = checked ? kChecksumBytes : 0;
-  uint8_t* to = target.data + target_at;
+  uint8_t* to = target.data() + target_at;
   size_t left = bytes;
   for (size_t i = 0; i < count; i++) {
     const size_t from = offset[i] - offset[0];
     const size_t end = offset[i + 1] - offset[0];
-    if (from > end || end > source.length) throw OutOfRange(env, "source");
+    if (from > end || end > source.size()) throw OutOfRange(env, "source");
     if (end - from <= trailer) return Napi::Number::New(env, static_cast<double>(i));
     const size_t stored = end - from - trailer;
-    const uint8_t* at = source.data + from;
+    const uint8_t* at = source.data() + from;
     const size_t wanted = left < block_bytes ? left : block_bytes;
     if ((checked && RawCrc32c(at, stored, kBlockSeed) != LoadU32(at + stored)) ||
         !Decompress(env, algorithm, at, stored, to, wanted)) {
@@ -158,17 +155,14 @@ Napi::Value Decode(const Napi::CallbackInfo& info) {
 // and stores each stored length in `lengths`. Returns the bytes used; RangeError if anything is full.
 Napi::Value Encode(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  const uint32_t algorithm = info[0].As<Napi::Number>();
-  const size_t block_bytes = info[1].As<Napi::Number>().Uint32Value();
-  const Bytes source = BytesOf(info[2]);
-  const size_t bytes = info[3].As<Napi::Number>().Uint32Value();
-  const Bytes target = BytesOf(info[4]);
-  auto lengths = info[5].As<Napi::Uint32Array>();
+  const uint32_t algorithm = Algorithm(info);
+  const size_t block_bytes = BlockBytes(info, 1);
+  const auto source = Elements<uint8_t>(info, 2, "source");
+  const auto bytes = Unsigned<size_t>(info, 3, static_cast<double>(source.size()), "bytes");
+  const auto target = Elements<uint8_t>(info, 4, "target");
+  const auto lengths = Elements<uint32_t>(info, 5, "lengths");
 
-  if (algorithm != kLz4 && algorithm != kZstd) throw OutOfRange(env, "algorithm");
-  if (block_bytes == 0 || block_bytes > LZ4_MAX_INPUT_SIZE) throw OutOfRange(env, "blockBytes");
-  if (bytes > source.length) throw OutOfRange(env, "source");
-  if ((bytes + block_bytes - 1) / block_bytes > lengths.ElementLength()) {
+  if ((bytes + block_bytes - 1) / block_bytes > lengths.size()) {
     throw OutOfRange(env, "lengths");
   }
 
@@ -176,14 +170,14 @@ Napi::Value Encode(const Napi::CallbackInfo& info) {
   size_t block = 0;
   for (size_t from = 0; from < bytes; from += block_bytes, block++) {
     const size_t length = bytes - from < block_bytes ? bytes - from : block_bytes;
-    const size_t room = target.length - used;
+    const size_t room = target.size() - used;
     if (room <= kChecksumBytes) throw OutOfRange(env, "target");
-    uint8_t* at = target.data + used;
+    uint8_t* at = target.data() + used;
     const size_t got = Compress(
-        env, algorithm, source.data + from, length, at, room - kChecksumBytes);
+        env, algorithm, source.data() + from, length, at, room - kChecksumBytes);
     if (got == 0) throw OutOfRange(env, "target");
     StoreU32(at + got, RawCrc32c(at, got, kBlockSeed));
-    lengths.Data()[block] = static_cast<uint32_t>(got + kChecksumBytes);
+    lengths[block] = static_cast<uint32_t>(got + kChecksumBytes);
     used += got + kChecksumBytes;
   }
   return Napi::Number::New(env, static_cast<double>(used));
@@ -196,18 +190,18 @@ Napi::Value Encode(const Napi::CallbackInfo& info) {
 // in [shortest, longest], or -1.
 Napi::Value Boundaries(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  const Bytes lengths = BytesOf(info[0]);
-  auto boundaries = info[1].As<Napi::Uint32Array>();
-  const uint32_t shortest = info[2].As<Napi::Number>();
-  const uint32_t longest = info[3].As<Napi::Number>();
-  const size_t count = lengths.length / 4;
-  if (boundaries.ElementLength() != count + 1) throw OutOfRange(env, "boundaries");
+  const auto lengths = Elements<uint8_t>(info, 0, "lengths");
+  const auto boundaries = Elements<uint32_t>(info, 1, "boundaries");
+  const auto shortest = Unsigned<uint32_t>(info, 2, UINT32_MAX, "shortest");
+  const auto longest = Unsigned<uint32_t>(info, 3, UINT32_MAX, "longest");
+  const size_t count = lengths.size() / 4;
+  if (boundaries.size() != count + 1) throw OutOfRange(env, "boundaries");
   if (count * static_cast<uint64_t>(longest) > UINT32_MAX) throw OutOfRange(env, "longest");
-  uint32_t* to = boundaries.Data();
+  uint32_t* to = boundaries.data();
   uint32_t end = 0;
   to[0] = 0;
   for (size_t i = 0; i < count; i++) {
-    const uint32_t length = LoadU32(lengths.data + 4 * i);
+    const uint32_t length = LoadU32(lengths.data() + 4 * i);
     if (length < shortest || length > longest) {
       return Napi::Number::New(env, static_cast<double>(i));
     }
