@@ -1,27 +1,26 @@
 #!/usr/bin/env node
-/**
- * `obd-blockd`: restarts itself with the environment variables that Node reads only at its start:
- *
- *   UV_THREADPOOL_SIZE       more threads for blocking calls than libuv's four: while some wait for a disk or for the
- *                            kernel's scan of a new device, which reads from this process, others have to write fetched
- *                            bytes and look up the registry's name
- *   MALLOC_MMAP_THRESHOLD_   free() returns large buffers to the kernel: glibc otherwise begins to keep them in its heaps,
- *                            where they leave holes (40 MiB after copying an image)
- */
+/** `obd-blockd`: sets what the process needs before anything uses it, then runs src/cli/obd-blockd/blockd-run.ts. */
 import { Reloading } from '../cli/reloading.js';
 
-const SETTINGS = { UV_THREADPOOL_SIZE: '16', MALLOC_MMAP_THRESHOLD_: '131072' };
+/**
+ * Threads for blocking calls, in place of libuv's four: while some wait for a disk or for the kernel's scan of a new device,
+ * which reads from this process, others have to write fetched bytes and look up the registry's name.
+ *
+ * libuv reads the variable at the first call on its pool. Node 22 and later load the modules above without the pool.
+ */
+process.env['UV_THREADPOOL_SIZE'] ??= '16';
 
-// Loaded first, in this process and in the next: SIGHUP may come at once.
+/**
+ * glibc raises this size by itself otherwise, and then keeps freed buffers in its heaps, where they leave holes: 40 MiB
+ * after copying an image.
+ */
+const RETURNED_BUFFER_BYTES = 128 * 1024;
+
+// Before the other modules are loaded: SIGHUP may come at once.
 const reloading = new Reloading();
 
-if (Object.keys(SETTINGS).some((name) => process.env[name] === undefined)) {
-  const { becomeProgram } = await import('../io/posix.js');
-  becomeProgram(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
-    ...SETTINGS,
-    ...process.env,
-  });
-}
+const { returnFreedBuffers } = await import('../io/posix.js');
+returnFreedBuffers(RETURNED_BUFFER_BYTES);
 
 const { runBlockd } = await import('../cli/obd-blockd/blockd-run.js');
 await runBlockd(reloading);

@@ -13,8 +13,6 @@ import { blockdUnfit } from '../../test/support/blockd-process.js';
 import { programArguments } from '../../test/support/program.js';
 
 const START_MS_MAX = 60_000;
-/** The unit sets these variables, so that the program does not restart itself. */
-const SETTINGS = { UV_THREADPOOL_SIZE: '16', MALLOC_MMAP_THRESHOLD_: '131072' };
 
 /** Bit 0 of SigCgt (proc(5)), as the units' ExecReload looks at it. */
 function handlesHangup(pid: number): boolean {
@@ -34,7 +32,6 @@ for (const program of ['obd-blockd', 'obd-snapshotter'] as const) {
     );
     const child = spawn(process.execPath, [...programArguments(program), '--config', config], {
       stdio: ['ignore', 'ignore', 'pipe'],
-      env: { ...process.env, ...SETTINGS },
     });
     const pid = child.pid as number;
     let log = '';

@@ -8,7 +8,7 @@ interface Addon {
   lock(fd: number): boolean;
   punchHole(fd: number, offset: number, length: number): Promise<void>;
   allocate(fd: number, offset: number, length: number): Promise<void>;
-  execute(path: string, args: readonly string[], environment: readonly string[]): never;
+  returnFreedBuffers(bytes: number): void;
 }
 
 const addon = loadNativeAddon('posix', 'posix') as Addon;
@@ -34,16 +34,11 @@ export function duplicateOf(socket: Socket): number {
 }
 
 /**
- * Replaces the program that this process runs; its parent, id, standard streams and environment stay the same.
- * @throws system errors; on success this program's code no longer runs.
+ * Has free() return buffers of `bytes` and more to the kernel at once, in all threads of this process. glibc otherwise raises
+ * that size to the largest buffer it has freed. Other C libraries have no such setting.
  */
-export function becomeProgram(
-  path: string,
-  args: readonly string[],
-  environment: NodeJS.ProcessEnv,
-): never {
-  const settings = Object.entries(environment).map(([name, value]) => `${name}=${value ?? ''}`);
-  return addon.execute(path, [path, ...args], settings);
+export function returnFreedBuffers(bytes: number): void {
+  addon.returnFreedBuffers(bytes);
 }
 
 /**

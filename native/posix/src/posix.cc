@@ -3,36 +3,18 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <malloc.h>
 #include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <climits>
-#include <string>
-#include <vector>
 
 #include "addon.h"
 
 namespace {
 
-std::vector<std::string> Texts(const Napi::CallbackInfo& info, size_t i, const char* name) {
-  if (i >= info.Length() || !info[i].IsArray()) throw Napi::TypeError::New(info.Env(), name);
-  const auto array = info[i].As<Napi::Array>();
-  std::vector<std::string> texts;
-  texts.reserve(array.Length());
-  for (uint32_t at = 0; at < array.Length(); at++) {
-    texts.push_back(Text(array.Get(at), name));
-  }
-  return texts;
-}
-
-std::vector<char*> Pointers(std::vector<std::string>& texts) {
-  std::vector<char*> pointers;
-  pointers.reserve(texts.size() + 1);
-  for (auto& text : texts) pointers.push_back(text.data());
-  pointers.push_back(nullptr);
-  return pointers;
-}
+// glibc's limit on 64-bit machines.
+constexpr double kMmapThresholdMax = 32 << 20;
 
 // duplicate(fd): another descriptor of the same open file, which child programs do not inherit.
 Napi::Value Duplicate(const Napi::CallbackInfo& info) {
@@ -41,20 +23,15 @@ Napi::Value Duplicate(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), copy);
 }
 
-// execute(path, arguments, environment): replaces this process's program (execve). The first argument is
-// the name the program is given. Returns only by throwing.
-Napi::Value Execute(const Napi::CallbackInfo& info) {
-  if (info.Length() < 1) throw Napi::TypeError::New(info.Env(), "path");
-  const std::string path = Text(info[0], "path");
-  auto arguments = Texts(info, 1, "arguments");
-  auto environment = Texts(info, 2, "environment");
-  // Node marks its own descriptors as closed by this; the standard ones stay, as for any child.
-  for (int fd = 0; fd <= 2; fd++) {
-    const int flags = fcntl(fd, F_GETFD);
-    if (flags != -1) fcntl(fd, F_SETFD, flags & ~FD_CLOEXEC);
-  }
-  execve(path.c_str(), Pointers(arguments).data(), Pointers(environment).data());
-  throw SystemError(info.Env(), "execve", errno);
+// returnFreedBuffers(bytes): free() returns buffers of this size and larger to the kernel at once, in all threads. Only
+// glibc has the setting (mallopt(3)), and without it raises the size by itself.
+void ReturnFreedBuffers(const Napi::CallbackInfo& info) {
+  const int bytes = static_cast<int>(WholeNumber(info, 0, 1, kMmapThresholdMax, "bytes"));
+#ifdef __GLIBC__
+  if (mallopt(M_MMAP_THRESHOLD, bytes) != 1) throw SystemError(info.Env(), "mallopt", EINVAL);
+#else
+  (void)bytes;
+#endif
 }
 
 // lock(fd): takes the exclusive flock() of the open file without waiting; false if another open file has it.
@@ -104,7 +81,7 @@ class Fallocate : public Napi::AsyncWorker {
 
 Napi::Value StartFallocate(const Napi::CallbackInfo& info, int mode) {
   const int fd = FileDescriptor(info, 0);
-  const auto offset = static_cast<off_t>(WholeNumber(info, 1, 0, kSafeIntegerMax, "offset"));
+  const auto offset = Unsigned<off_t>(info, 1, kSafeIntegerMax, "offset");
   const auto length = static_cast<off_t>(WholeNumber(info, 2, 1, kSafeIntegerMax, "length"));
   auto* worker = new Fallocate(info.Env(), fd, mode, offset, length);
   const auto promise = worker->Promise();
@@ -122,7 +99,8 @@ Napi::Value Allocate(const Napi::CallbackInfo& info) { return StartFallocate(inf
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("duplicate", Napi::Function::New<Duplicate>(env, "duplicate"));
-  exports.Set("execute", Napi::Function::New<Execute>(env, "execute"));
+  exports.Set("returnFreedBuffers",
+              Napi::Function::New<ReturnFreedBuffers>(env, "returnFreedBuffers"));
   exports.Set("lock", Napi::Function::New<Lock>(env, "lock"));
   exports.Set("punchHole", Napi::Function::New<PunchHole>(env, "punchHole"));
   exports.Set("allocate", Napi::Function::New<Allocate>(env, "allocate"));
