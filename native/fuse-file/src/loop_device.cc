@@ -38,7 +38,7 @@ bool LoopDevice::Attach(int file, const char* file_path, Problem& problem) {
     loop_config config = {};
     config.fd = static_cast<unsigned>(file);
     config.info.lo_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_DIRECT_IO;
-    // What losetup shows of it where it cannot look into /sys; cut off if it is longer.
+    // losetup shows this name where it cannot read /sys. A longer path is cut off.
     strncpy(reinterpret_cast<char*>(config.info.lo_file_name), file_path, LO_NAME_SIZE - 1);
     if (ioctl(opened.get(), LOOP_CONFIGURE, &config) == 0) {
       device_ = std::move(opened);

@@ -13,11 +13,11 @@ namespace fusefile {
 
 class LoopDevice {
  public:
-  // Puts the open file behind a free loop device; two who do so at once get two devices.
+  // Puts the open file behind a free loop device. Two processes that do so at once get two devices.
   bool Attach(int file, const char* file_path, Problem& problem);
-  // Reads the first sector, past the page cache. Nothing to read of an empty one.
+  // Reads the first sector, past the page cache; an empty file has none.
   bool Probe(Problem& problem);
-  // Takes the file away again.
+  // Frees the loop device.
   void Detach();
 
   const char* path() const { return path_; }

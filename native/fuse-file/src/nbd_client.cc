@@ -30,11 +30,11 @@ constexpr uint32_t kReplyInfo = 3;
 constexpr uint32_t kReplyErrors = 1u << 31;
 constexpr uint32_t kReplyUnknown = kReplyErrors + 6;
 constexpr uint16_t kInfoExport = 0;
-// Of the payload of an option reply: a description of an export, or a message.
+// Limit for the payload of an option reply: a description of an export, or a message.
 constexpr uint32_t kOptionPayloadMax = 64 << 10;
-// A reply from which on it is worth a system call of its own not to move what follows.
+// Replies from this length on are received by a separate system call, which is cheaper than moving the bytes behind them.
 constexpr size_t kLongBytes = 64 << 10;
-// The protocol's limit of a name.
+// The protocol's limit for a name.
 constexpr size_t kNameBytesMax = 4096;
 
 uint16_t Load16(const uint8_t* at) {
@@ -107,8 +107,8 @@ void NbdClient::Close() {
 short NbdClient::events() const { return queued_ > 0 ? POLLIN | POLLOUT : POLLIN; }
 
 bool NbdClient::Receive(ReplySink& sink, Problem& problem) {
-  // Of a long reply, only its own rest: what follows would have to be moved to the start of the
-  // buffer.
+  // Receives only the rest of a long reply: bytes behind it would have to be moved to the start of
+  // the buffer.
   const size_t room = (reply_bytes_ > received_ ? reply_bytes_ : kReceiveBytes) - received_;
   const ssize_t got = recv(socket_.get(), buffer_ + received_, room, 0);
   if (got < 0) {
@@ -148,7 +148,7 @@ bool NbdClient::TakeReplies(ReplySink& sink, Problem& problem) {
   return true;
 }
 
-// The handshake goes in turns, so that nothing can follow what is taken but the next answer.
+// In the handshake, client and server take turns: only the next answer can follow the bytes taken here.
 bool NbdClient::TakeGreeting(Problem& problem) {
   if (received_ < kGreetingBytes) return true;
   const uint16_t flags = Load16(buffer_ + 16);

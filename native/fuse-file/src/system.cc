@@ -12,8 +12,8 @@ namespace fusefile {
 
 namespace {
 
-// Of a log file; past it the log begins anew. A server that comes and goes writes two lines each
-// time.
+// Limit for a log file: when it is reached, the log starts again from empty. A server that goes away
+// and comes back causes two lines.
 constexpr off_t kLogBytesMax = 64 << 10;
 
 }  // namespace
@@ -59,7 +59,7 @@ void Log(const char* format, ...) {
   if (more > 0) used += static_cast<size_t>(more);
   if (used > sizeof line - 2) used = sizeof line - 2;
   line[used++] = '\n';
-  // Where it goes may be gone, or full: there is nobody to tell.
+  // Standard error may be closed, or its disk full. No other place is left to report that.
   if (write(STDERR_FILENO, line, used) < 0) return;
 }
 

@@ -1,5 +1,5 @@
-// What the parts of fuse-file share: descriptors that close themselves, the clock, and one way to
-// say what went wrong. No part of this program uses exceptions, or allocates once it serves.
+// Shared by all parts of fuse-file: descriptors that close themselves, the clock, and one form for
+// problems. No part of this program uses exceptions, or allocates memory once it serves.
 
 #pragma once
 
@@ -41,23 +41,22 @@ class Descriptor {
   int fd_ = -1;
 };
 
-// Why something did not work: the action, a colon, the state found. `lacking` is for what this host
-// does not have or does not allow, which trying again does not mend.
+// Why an action failed: the action, a colon, the state found. `lacking`: this host lacks or forbids
+// something, so a retry does not help.
 struct Problem {
   char text[512] = "";
   bool lacking = false;
 
-  // Formats it, and is false, so that a failing function can return it.
+  // Formats the text and returns false, so that a failing function can return the result.
   [[gnu::format(printf, 2, 3)]] bool Say(const char* format, ...);
-  // The same with ": " and the text of `error` behind it.
+  // The same, followed by ": " and the text of `error`.
   [[gnu::format(printf, 3, 4)]] bool SayErrno(int error, const char* format, ...);
 };
 
-// Of the monotonic clock.
+// Milliseconds on the monotonic clock.
 int64_t NowMs();
 
-// One line on standard error, with the time. Of what is written there: the log must not grow for
-// ever.
+// Writes one line with the time to standard error. The log file is emptied when it reaches its limit.
 [[gnu::format(printf, 1, 2)]] void Log(const char* format, ...);
 
 }  // namespace fusefile

@@ -13,7 +13,7 @@ namespace genetlink {
 
 namespace {
 
-// The kernel does the work inside send(), so what is left to wait for is there already.
+// The kernel does the work inside send(), so the answer is there already when this wait begins.
 constexpr int kReceiveSeconds = 10;
 constexpr uint32_t kSequence = 1;
 
@@ -96,7 +96,7 @@ class Socket {
     if (sent < 0) Fail(errno);
   }
 
-  // One datagram, whatever its size: the list of devices grows with them.
+  // Receives one datagram of any size: the list of devices grows with their number.
   void Receive(std::vector<uint8_t>& datagram) {
     ssize_t size;
     do {
@@ -109,7 +109,7 @@ class Socket {
     datagram.resize(static_cast<size_t>(size));
   }
 
-  // Throws what an acknowledgement says, unless it says yes.
+  // Throws the error of an acknowledgement, if it has one.
   void Acknowledged(const nlmsghdr& header, const uint8_t* at) const {
     constexpr size_t kFront = sizeof(nlmsghdr) + sizeof(nlmsgerr);
     if (header.nlmsg_len < kFront) Fail(EBADMSG);

@@ -1,4 +1,4 @@
-// As much of generic netlink as one request at a time takes, on a socket of its own.
+// The part of generic netlink that single requests need. Each request has a new socket.
 #pragma once
 
 #include <cstddef>
@@ -9,10 +9,10 @@
 
 namespace genetlink {
 
-// What the kernel, or the way to it, said instead of yes.
+// The kernel refused the request, or it could not be sent.
 struct Failure {
   int error;             // errno
-  std::string syscall;   // what was asked
+  std::string syscall;   // the request
   std::string message;   // the kernel's own words (extended ACK), where it has any
 };
 
@@ -22,7 +22,7 @@ class Attributes {
   void U32(uint16_t type, uint32_t value);
   void U64(uint16_t type, uint64_t value);
   void String(uint16_t type, std::string_view text);
-  // What is added until End() lies inside it. Returns what End() takes.
+  // Opens a nested attribute, which takes all attributes added until End(). Returns the argument for End().
   size_t Begin(uint16_t type);
   void End(size_t start);
 
@@ -47,8 +47,8 @@ struct Attribute {
 // The attributes in [data, data + length), up to the first that does not fit.
 std::vector<Attribute> Parse(const uint8_t* data, size_t length);
 
-// Sends one command to a family and waits for the answer, the kernel's work included: where that can take
-// long, so can this. Returns the attributes of the reply, empty if there was only an acknowledgement.
+// Sends one command to a family and waits for the answer. The kernel does the command's work before it answers, so this
+// can take as long. Returns the attributes of the reply, empty if there was only an acknowledgement.
 // Throws Failure; ENOENT if there is no such family, ETIMEDOUT if no answer came.
 std::vector<uint8_t> Request(const char* family, uint8_t command, const Attributes& attributes,
                              const char* what);

@@ -9,11 +9,11 @@
 //   socketPair() -> [fd, fd]     close(fd)     isHungUp(fd) -> whether its peer is closed
 //
 // Rules:
-//   - Arguments of the wrong kind are a TypeError or RangeError: bugs of the caller.
-//   - What the kernel refuses is an Error of Node's shape (code, errno, syscall), which says the
-//     kernel's own words where it has any. ENOENT: there is no family "nbd".
+//   - Wrong arguments throw a TypeError or RangeError: they are a bug of the caller.
+//   - Errors of the kernel have the shape of Node's own (code, errno, syscall) and the kernel's
+//     message, if any. ENOENT: there is no family "nbd".
 //   - The kernel does the work of a request inside the call, so requests run in the thread pool.
-//     Every fd stays the caller's: the kernel takes references of its own.
+//     The caller keeps every fd: the kernel takes further references.
 
 #include <fcntl.h>
 #include <linux/nbd-netlink.h>
@@ -36,7 +36,7 @@ namespace {
 
 using genetlink::Attributes;
 
-// More than any server has use for, and far below what fits in one attribute.
+// More than any server uses, and far fewer than fit in one attribute.
 constexpr uint32_t kSocketsMax = 64;
 constexpr size_t kIdentifierBytesMax = 1024;
 
@@ -80,7 +80,7 @@ void PutIdentifier(Attributes& attributes, const Napi::Object& options) {
 
 using Answer = std::function<Napi::Value(Napi::Env, const std::vector<uint8_t>&)>;
 
-// One request, in the thread pool, and the promise of its answer.
+// One request in the thread pool, and the promise of its answer.
 class Request : public Napi::AsyncWorker {
  public:
   Request(Napi::Env env, uint8_t command, const char* what, Attributes attributes, Answer answer)
@@ -110,7 +110,7 @@ class Request : public Napi::AsyncWorker {
   void OnOK() override { deferred_.Resolve(answer_(Env(), reply_)); }
 
   void OnError(const Napi::Error& error) override {
-    // Whatever else was thrown, such as for want of memory, keeps its own words.
+    // Other exceptions, such as a lack of memory, keep their message.
     deferred_.Reject(failure_ ? SystemError(Env(), failure_->syscall, failure_->error,
                                             failure_->message).Value()
                               : error.Value());
@@ -128,7 +128,7 @@ class Request : public Napi::AsyncWorker {
 
 Napi::Value Ask(Napi::Env env, uint8_t command, const char* what, Attributes attributes,
                 Answer answer) {
-  // Frees itself when it is done.
+  // An AsyncWorker deletes itself at its end.
   auto* request = new Request(env, command, what, std::move(attributes), std::move(answer));
   return request->Start();
 }

@@ -11,7 +11,7 @@
 
 namespace {
 
-// The kernel takes more at a time; nothing here has use for it.
+// The kernel allows more; no caller needs more.
 constexpr double kDepthMax = 4096;
 
 // The kernel's own interface: libaio adds nothing to these but a library to install.
@@ -22,7 +22,7 @@ int IoDestroy(aio_context_t context) { return static_cast<int>(syscall(SYS_io_de
 int IoSubmit(aio_context_t context, long count, iocb** blocks) {
   return static_cast<int>(syscall(SYS_io_submit, context, count, blocks));
 }
-// What has ended by now; it does not wait.
+// Takes the reads that have ended, without waiting.
 int IoGetEvents(aio_context_t context, long max, io_event* events) {
   timespec none{};
   return static_cast<int>(syscall(SYS_io_getevents, context, 0L, max, events, &none));
@@ -71,7 +71,7 @@ Napi::Value AioQueue::Submit(const Napi::CallbackInfo& info) {
   const size_t count = wanted < room ? wanted : room;
   if (count == 0) return Napi::Number::New(env, wanted == 0 ? 0 : -EAGAIN);
   for (size_t i = 0; i < count; i++) {
-    // The kernel copies it: it is of no use after the call.
+    // The kernel copies the block: it can be reused after the call.
     iocb& block = blocks_[i];
     memset(&block, 0, sizeof block);
     block.aio_data = static_cast<uint64_t>(static_cast<int64_t>(tags[i]));
@@ -101,7 +101,7 @@ void AioQueue::Reap() {
   if (pending_ == 0) wakeup_.Unref();
   const Napi::Env env(env_);
   const Napi::HandleScope scope(env);
-  // The callback may submit, but not reap: events_ stays what it is.
+  // The callback may submit reads but cannot reap them, so events_ does not change.
   for (int i = 0; i < count; i++) {
     const Napi::HandleScope inner(env);
     const auto tag = static_cast<int64_t>(events_[i].data);

@@ -1,4 +1,4 @@
-// The kernel's aio on the event loop: reads that are submitted together, and end in a callback.
+// The kernel's aio on the event loop: reads are submitted together, and each ends in a callback.
 #pragma once
 
 #include <linux/aio_abi.h>
@@ -12,22 +12,22 @@
 
 // new AioQueue(depth, memory, onDone)
 //
-// Reads fill `memory`, which the queue keeps alive. At most `depth` are under way. For each that ends,
-// onDone(tag, result) is called on the loop: bytes read, or -errno. It must not throw.
+// Reads fill `memory`, which the queue keeps alive. At most `depth` reads are in flight. When a read ends, the queue calls
+// onDone(tag, result) on the loop: bytes read, or -errno. onDone must not throw.
 //
-// Only a read past the page cache (O_DIRECT) is asynchronous: of any other descriptor the kernel reads
-// before submit() returns. Each carries RWF_NOWAIT, so one that would wait while being submitted - for
-// dirty pages of its range, or for room in the disk's queue - ends in EAGAIN instead.
+// Only reads past the page cache (O_DIRECT) are asynchronous; other descriptors are read before submit() returns. Each read
+// carries RWF_NOWAIT: where its submission would wait - for dirty pages of its range, or for room in the disk's
+// queue - it ends in EAGAIN instead.
 //
-// The queue keeps the loop alive while a read is under way. When the thread's environment ends, what is
-// under way is waited for, since the kernel writes into the memory until then.
+// The queue keeps the loop alive while a read is in flight. The end of the thread's environment waits for the reads in
+// flight, because the kernel writes to the memory until they end.
 class AioQueue : public Napi::ObjectWrap<AioQueue> {
  public:
   static Napi::Function Class(Napi::Env env);
   explicit AioQueue(const Napi::CallbackInfo& info);
 
  private:
-  // submit(count, fds, offsets, positions, lengths, tags): how many were taken, from the first on; or
+  // submit(count, fds, offsets, positions, lengths, tags): returns how many reads were submitted, from the first on, or
   // -errno if none was.
   Napi::Value Submit(const Napi::CallbackInfo& info);
   void Reap();

@@ -1,11 +1,10 @@
-// Reads that do not wait: what the page cache has, at once (read_now.h); what it lacks, by the kernel's
-// aio past the page cache, ending on the event loop (aio_queue.h).
+// Reads that do not block the thread: of the page cache, at once (read_now.h); past the page cache, by the kernel's aio,
+// which ends on the event loop (aio_queue.h).
 //
 // Rules:
-//   - Memory is the caller's and typed arrays are checked here: nothing outside them is read or written.
-//   - What a disk says is an answer, bytes or -errno, and allocates nothing; arguments that make no sense
-//     throw.
-//   - Nothing waits. No policy: when to read how is decided in src/io/resident-file.ts.
+//   - Memory is the caller's. Typed arrays are checked here: nothing outside them is read or written.
+//   - The result of a read is a number, bytes or -errno, and allocates nothing. Wrong arguments throw.
+//   - Nothing waits. src/io/resident-file.ts decides which way a read goes.
 
 #include <napi.h>
 
@@ -15,7 +14,7 @@
 
 namespace {
 
-// misalignment(bytes, unit): how far the start of `bytes` is past a multiple of `unit` in memory.
+// misalignment(bytes, unit): the address of `bytes` modulo `unit`.
 Napi::Value Misalignment(const Napi::CallbackInfo& info) {
   const auto bytes = Elements<uint8_t>(info, 0, "bytes");
   const auto unit = static_cast<uintptr_t>(WholeNumber(info, 1, 1, 1 << 30, "unit"));

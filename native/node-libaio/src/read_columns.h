@@ -1,4 +1,4 @@
-// The arguments that say what to read, in one call for many reads.
+// The arguments of one call for many reads.
 #pragma once
 
 #include "addon.h"
@@ -7,8 +7,8 @@ inline bool IsOffset(double value) {
   return value >= 0 && value <= kSafeIntegerMax && value == std::floor(value);
 }
 
-// Many reads into one buffer, as columns: read i takes lengths[i] bytes of fds[i] from offsets[i] on to
-// target[positions[i]...]. results[i] is what comes of it.
+// Many reads into one buffer, as columns: read i copies lengths[i] bytes of fds[i] from offsets[i] to
+// target[positions[i]...]. Its result is results[i].
 struct ReadColumns {
   size_t count;
   const int32_t* fds;
@@ -16,8 +16,8 @@ struct ReadColumns {
   const uint32_t* positions;
   const uint32_t* lengths;
 
-  // The first four arguments from `first` on, of which each has at least `count` entries and each read
-  // stays inside `target_bytes`.
+  // Takes four arguments from `first` on. Throws unless each has at least `count` entries and each read stays inside
+  // `target_bytes`.
   ReadColumns(const Napi::CallbackInfo& info, size_t first, size_t count_, size_t target_bytes)
       : count(count_) {
     const auto fd_column = Elements<int32_t>(info, first, "fds");

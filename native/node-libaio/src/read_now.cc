@@ -8,7 +8,7 @@
 
 namespace {
 
-// With RWF_NOWAIT the kernel copies what is in memory and says EAGAIN instead of waiting for a disk.
+// With RWF_NOWAIT the kernel copies bytes in memory, and answers EAGAIN instead of waiting for a disk.
 double Read(int fd, uint8_t* target, size_t length, off_t offset) {
   const iovec vector{target, length};
   for (;;) {

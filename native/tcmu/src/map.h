@@ -1,5 +1,5 @@
-// The memory of a TCMU device: a mailbox and a command ring, which are always there, and the data area after
-// them, of which only what a command under way names is: touching another page of it is a SIGBUS.
+// The memory of a TCMU device: a mailbox and a command ring, whose pages always exist, and behind them the data area. It
+// has only the pages that a command in flight names: touching another page is a SIGBUS.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 class Map {
  public:
   ~Map() { Close(); }
-  // 0, or -errno; -EPROTO if what is mapped is no mailbox.
+  // 0, or -errno; -EPROTO if the file has no mailbox.
   int Open(int fd, size_t bytes);
   // Idempotent.
   void Close();
@@ -17,8 +17,8 @@ class Map {
   // The mailbox and the ring.
   size_t ring_bytes() const { return ring_bytes_; }
 
-  // Copies `length` bytes between `bytes` and what the first of `count` iovecs name: {offset in the map, length}, 64
-  // bits each. False, with nothing copied, if they name less, or something outside the data area.
+  // Copies `length` bytes between `bytes` and the first ranges of `count` iovecs: {offset in the map, length}, 64 bits
+  // each. False, with nothing copied, if the iovecs are shorter, or name a range outside the data area.
   bool Scatter(const uint8_t* iovecs, size_t count, const uint8_t* bytes, size_t length);
   bool Gather(const uint8_t* iovecs, size_t count, uint8_t* bytes, size_t length);
 

@@ -1,11 +1,11 @@
-// A TCMU device as user space has it: a file that is polled, and memory shared with the kernel.
+// The user-space side of a TCMU device: a file that is polled, and memory shared with the kernel.
 //
 // Rules:
-//   - System calls and copies: what is in the ring is TypeScript's to read, in src/blockdev/tcmu.
-//   - Arguments that make no sense throw, for they are a bug of the caller. What the kernel refuses is an Error in
-//     Node's own shape, { code, errno, syscall }.
+//   - System calls and copies only: TypeScript reads the ring, in src/blockdev/tcmu.
+//   - Wrong arguments throw: they are a bug of the caller. Errors of the kernel have the shape of Node's own,
+//     { code, errno, syscall }.
 //   - The data area is no ArrayBuffer: the kernel takes its pages back, and touching one then ends the process.
-//   - Nothing waits. What is open belongs to a thread, and ends with its environment.
+//   - Nothing waits. A device belongs to the thread that opened it, and is closed with that thread's environment.
 
 #include <napi.h>
 

@@ -11,7 +11,7 @@ namespace {
 constexpr double kSizeBytesMax = 1LL << 40;
 constexpr size_t kIovecBytes = 16;
 
-// What scatter() and gather() are given.
+// The arguments of scatter() and gather().
 struct Copy {
   explicit Copy(const Napi::CallbackInfo& info) {
     const auto ring = Elements<uint8_t>(info, 0, "iovecs");
@@ -102,7 +102,7 @@ void Uio::Kick(const Napi::CallbackInfo& info) {
   do {
     size = write(poll_.fd(), &any, sizeof any);
   } while (size < 0 && errno == EINTR);
-  // A device that was taken away waits for no answers; the poll finds out.
+  // A removed device waits for no answers. The poll reports the removal.
   if (size < 0 && errno != EIO) throw SystemError(info.Env(), "write", errno);
 }
 

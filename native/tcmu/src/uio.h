@@ -8,20 +8,20 @@
 
 // new Uio(path, sizeBytes, onReady)
 //
-// Opened and mapped until close(); one process at a time may (EBUSY). `sizeBytes` is what the kernel says in maps/map0/size.
+// The device is open and mapped until close(). Only one process at a time can open it (EBUSY). `sizeBytes` is the kernel's
+// figure in maps/map0/size.
 //
-//   ring   ArrayBuffer of the mailbox and the command ring, which close() empties
+//   ring   ArrayBuffer of the mailbox and the command ring; close() detaches it
 //
-// onReady(0) says that the kernel has put commands into the ring since the last time; onReady(errno), once, that the
-// device has been taken away.
+// onReady(0): the kernel has put commands into the ring since the last call. onReady(errno), once: the device was removed.
 //
-//   scatter(iovecs, at, count, bytes, from, length)   bytes[from, from + length) to what the `count` iovecs at
-//                                                     iovecs[at] name: a Uint8Array of the ring, or a copy
-//   gather(iovecs, at, count, bytes, from, length)    and back; both false, with nothing copied, if the iovecs name
-//                                                     less, or something outside the data area, or it is closed
+//   scatter(iovecs, at, count, bytes, from, length)   copies bytes[from, from + length) to the ranges of the `count` iovecs
+//                                                     at iovecs[at], a Uint8Array of the ring or a copy
+//   gather(iovecs, at, count, bytes, from, length)    copies back; both return false, with nothing copied, if the iovecs are
+//                                                     shorter, or name a range outside the data area, or it is closed
 //   kick()                                            tells the kernel that cmd_tail has moved
 //
-// A command's iovecs are of no use once it is completed.
+// A command's iovecs are invalid once the command is completed.
 class Uio : public Napi::ObjectWrap<Uio> {
  public:
   static Napi::Function Class(Napi::Env env);

@@ -9,7 +9,7 @@
 
 namespace {
 
-// More at a time is refused: nobody starts so many devices at once in one thread.
+// Limit for commands in flight. One thread never starts so many devices at once.
 constexpr unsigned kEntries = 256;
 constexpr size_t kCommandBytes = 32;
 constexpr size_t kCommandLengthAt = 6;
@@ -35,7 +35,7 @@ Control::Control(const Napi::CallbackInfo& info)
       env_, this, [](void* self) { static_cast<Control*>(self)->Reap(); },
       [](void* self) { static_cast<Control*>(self)->End(); });
   if (failed == 0) {
-    // Until the environment ends.
+    // Keeps this object until the environment ends.
     Ref();
     failed = ring_.Register(wakeup_.fd());
   }
@@ -62,7 +62,7 @@ void Control::Submit(const Napi::CallbackInfo& info) {
   commands_[token] = kept;
   io_uring_sqe* sqe = ring_.Next();
   sqe->opcode = IORING_OP_URING_CMD;
-  // To a thread of the kernel at once: the driver would refuse to run it in this one.
+  // Has a kernel thread run it: the driver would refuse to run it in this one.
   sqe->flags = IOSQE_ASYNC;
   sqe->fd = fd_;
   sqe->cmd_op = operation;
@@ -73,7 +73,7 @@ void Control::Submit(const Napi::CallbackInfo& info) {
   memcpy(sqe->cmd + kCommandLengthAt, &length, sizeof length);
   memcpy(sqe->cmd + kCommandAddressAt, &address, sizeof address);
   if (commands_.size() == 1) wakeup_.Ref();
-  // What could not be submitted now is with the next: it is not lost, and not given back either.
+  // A command that is not submitted now is submitted with the next one.
   const int failed = ring_.Enter();
   if (failed != 0) throw SystemError(env, "io_uring_enter", -failed);
 }

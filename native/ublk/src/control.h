@@ -1,4 +1,4 @@
-// Control commands of the ublk driver, each of which ends in a callback.
+// Control commands of the ublk driver. Each ends in a callback.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,12 @@
 
 // new Control(path, onDone)
 //
-// `path` is /dev/ublk-control. Commands run in threads of the kernel, since some of them wait for the very thread
-// that gives them: no call here waits, and none takes a thread of libuv's pool. When one ends, onDone(token, result)
-// is called on the loop: the result is 0 or -errno. It must not throw.
+// `path` is /dev/ublk-control. Commands run in kernel threads, since some of them wait for the very thread that sent
+// them: no call here waits, and none uses a thread of libuv's pool. When a command ends, onDone(token, result) is called
+// on the loop: the result is 0 or -errno. onDone must not throw.
 //
-// It is open as long as the thread's environment, and keeps the loop alive while a command is under way. What is under
-// way when the environment ends is cancelled; the memory that the kernel may still write to is left to the process.
+// It is open as long as the thread's environment, and keeps the loop alive while a command is in flight. The end of the
+// environment cancels commands in flight. The memory that the kernel may still write to is not freed.
 class Control : public Napi::ObjectWrap<Control> {
  public:
   static Napi::Function Class(Napi::Env env);
@@ -25,13 +25,13 @@ class Control : public Napi::ObjectWrap<Control> {
 
  private:
   struct Command {
-    // What the kernel reads and writes, in place of the caller's array, which may go away.
+    // The kernel reads and writes this copy, since the caller's array may be freed.
     std::vector<uint8_t> payload;
     Napi::Reference<Napi::Uint8Array> target;
   };
 
   // submit(token, operation, command, payload): `command` is a struct ublksrv_ctrl_cmd without the address of its
-  // payload, which is replaced by what the kernel makes of it.
+  // payload. The kernel's output replaces the content of `payload`.
   void Submit(const Napi::CallbackInfo& info);
   void Reap();
   void End();

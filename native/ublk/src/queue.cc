@@ -37,7 +37,7 @@ struct IoCommand {
 constexpr uint32_t kDepthMax = 4096;
 constexpr double kIoBytesMax = 32 << 20;
 constexpr size_t kReadyColumns = 4;
-// Batches of one device before the loop's other handles have their turn.
+// Batches of one device before the loop serves its other handles.
 constexpr int kTurnsMax = 8;
 constexpr useconds_t kDeathPollMicroseconds = 1000;
 
@@ -46,7 +46,7 @@ size_t RoundUpToPages(size_t bytes) {
   return (bytes + page - 1) / page * page;
 }
 
-// This thread without CAP_SYS_ADMIN, until the end of the block.
+// Takes CAP_SYS_ADMIN from this thread until the end of the block.
 class WithoutAdmin {
  public:
   int Begin() {
@@ -105,7 +105,7 @@ Queue::Queue(const Napi::CallbackInfo& info)
     Close();
     throw SystemError(env, "mmap", number);
   }
-  // Of most tags only the first pages are ever used: not 2 MiB for each.
+  // Most tags only ever use their first pages: a huge page for each would waste 2 MiB.
   madvise(memory, bytes, MADV_NOHUGEPAGE);
   memory_ = static_cast<uint8_t*>(memory);
   auto buffer = Napi::ArrayBuffer::New(
@@ -136,7 +136,8 @@ Queue::Queue(const Napi::CallbackInfo& info)
     failed = Fetch();
   }
   if (failed == 0) {
-    // After the fetch: who dies having mapped and not fetched has made the device useless to those who come after.
+    // After the fetch: a process that dies with the mapping but without the fetch makes the device unusable for the
+    // next one.
     what = "mmap";
     descriptors_bytes_ = RoundUpToPages(depth_ * sizeof(Descriptor));
     void* mapped =
@@ -160,7 +161,7 @@ int Queue::Fetch() {
   for (uint32_t tag = 0; tag < depth_; tag++) Push(kFetch, tag, 0);
   failed = ring_.Enter();
   if (failed != 0) return failed;
-  // There is no request yet: what has ended, has failed.
+  // There is no request yet: a completion is a failure.
   uint64_t tag;
   int32_t result;
   if (ring_.Take(&tag, &result)) return result < 0 ? result : -EPROTO;
@@ -199,7 +200,7 @@ void Queue::Wake() {
   const Napi::Env env(env_);
   for (int turn = 0; turn < kTurnsMax && fd_ >= 0 && !left_; turn++) {
     if (!ring_.HasWork()) {
-      // What comes in between is seen here, and what comes later signals.
+      // Work that arrives before the next line is seen by it, and later work signals.
       wakeup_.Drain();
       if (!ring_.HasWork()) return;
     }
@@ -227,7 +228,7 @@ uint32_t Queue::Gather() {
   int32_t result;
   while (count < depth_ && ring_.Take(&tag, &result)) {
     if (result != 0) {
-      // Stopped (ENODEV), or refused, and then as lost.
+      // Stopped (ENODEV), or refused: the kernel sends no more requests with this tag.
       tags_[tag] = Tag::kGone;
       gone_++;
       continue;
@@ -266,8 +267,8 @@ void Queue::Close() {
   if (fd_ < 0) return;
   ring_.Close();
   close(fd_);
-  // Its pages now, and what they are mapped at when the buffer is collected, which may be much later: of that, V8 sees
-  // how little it is itself.
+  // Frees the pages now. The mapping goes when the buffer is collected, which may be much later: V8 does not account for
+  // this external memory.
   if (memory_ != nullptr) madvise(memory_, depth_ * io_bytes_max_, MADV_DONTNEED);
   LetGo();
 }
@@ -279,7 +280,7 @@ void Queue::CloseAfterThread() {
   LetGo();
   const auto process = getpid();
   const auto thread = static_cast<pid_t>(syscall(SYS_gettid));
-  // If the process ends first, the kernel does the same.
+  // If the process ends first, the kernel closes both.
   std::thread([=] {
     while (syscall(SYS_tgkill, process, thread, 0) == 0) usleep(kDeathPollMicroseconds);
     close(ring);

@@ -1,4 +1,4 @@
-// The one hardware queue of a ublk device, served on the event loop of the thread that made it.
+// The only hardware queue of a ublk device, served on the event loop of the thread that made this object.
 #pragma once
 
 #include <cstdint>
@@ -12,23 +12,24 @@
 // new Queue(path, depth, ioBytesMax, onReady, onStopped)
 //
 // `path` is the device's /dev/ublkcN, which is open until close(); depth and ioBytesMax are the device's own. The
-// kernel's requests are fetched for all tags at once, so that the device may be started from then on; that is done
-// without CAP_SYS_ADMIN, because the driver looks for partitions - reads the device, with its own mutex held, while it is
-// started - only if its server is privileged: a server that dies in between would leave that mutex held for ever.
+// constructor fetches the requests of all tags at once, so that the device can be started afterwards. It does so without
+// CAP_SYS_ADMIN: the driver scans for partitions only if its server is privileged. That scan reads the device, with the
+// driver's mutex held, while it is started, and a server that dies during the scan would leave the mutex held for ever.
 //
-//   memory   ArrayBuffer: tag i has [i * ioBytesMax, (i + 1) * ioBytesMax), for what is read and what is to be written
+//   memory   ArrayBuffer: [i * ioBytesMax, (i + 1) * ioBytesMax) has the data of tag i, for reads and writes
 //   ready    Float64Array: kReadyColumns for each request: tag, op and flags, sectors, first sector
 //   answers  Int32Array: two for each answer: tag, and bytes or -errno
 //
-// onReady(count) says that the first `count` rows of `ready` are requests; they are the callee's to answer, in any order
-// and at any time, with commit(count) of as many rows of `answers`. onStopped() is called once when the kernel has
-// taken the last tag back: the device was stopped.
+// onReady(count): the first `count` rows of `ready` are requests. The callee answers them in any order and at any time,
+// by commit(count) with that many rows of `answers`. onStopped() is called once, when the kernel has taken the last tag
+// back: the device was stopped.
 //
-// leave() answers no more, until resume(); what was handed over is still the callee's to answer then. close() gives up what
-// is unanswered, so that another process, or thread, can have it; then the arrays are of no use. Linux 6.12 loses a
-// request, and with it the device, that arrives in the moment in which it takes the others back, unless the thread which
-// served them is dead. So a queue that others may be using is left, and closed when its thread or its process has ended;
-// only one that is stopped or was never started is closed before. (IORING_SETUP_DEFER_TASKRUN would lose it even when the thread is dead.)
+// leave() stops answering until resume(); the callee still has to answer the requests that it has by then. close() gives
+// up unanswered requests, so that another process or thread can answer them; afterwards the arrays must not be used.
+// Linux 6.12 loses a request that arrives while it takes the others back, and with it the device, unless the thread which
+// served them is dead. So a queue in use is left, and closed when its thread or its process has ended; only a queue that is
+// stopped or was never started is closed earlier. (With IORING_SETUP_DEFER_TASKRUN the request is lost even when the thread
+// is dead.)
 class Queue : public Napi::ObjectWrap<Queue> {
  public:
   static Napi::Function Class(Napi::Env env);

@@ -1,4 +1,4 @@
-// One io_uring, by the system calls themselves: what ublk needs of it is less than a library to install.
+// One io_uring, by system calls: ublk needs so little of it that a library is not worth installing.
 #pragma once
 
 #include <linux/io_uring.h>
@@ -18,14 +18,14 @@ class Ring {
   int Open(unsigned entries, uint32_t flags);
   // Signals `event_fd` when a completion is posted, or could be by Enter().
   int Register(int event_fd);
-  // Commands under way are cancelled by the kernel, on its own time. Idempotent.
+  // The kernel cancels commands in flight, some time later. Idempotent.
   void Close();
-  // Close() but for the descriptor, which is the caller's to close; -1 if it was closed.
+  // Like Close(), but leaves the descriptor open and returns it; -1 if it was closed.
   int Detach();
 
-  // A zeroed submission, which the next Enter() submits. At most `entries` between two of those.
+  // A zeroed submission, which the next Enter() submits. At most `entries` between two calls of Enter().
   io_uring_sqe* Next();
-  // Submits, and runs the kernel's work that was left for this thread. Never waits.
+  // Submits, and runs the kernel's deferred work of this thread. Never waits.
   int Enter();
 
   // Whether Take() has something, or would have after Enter().

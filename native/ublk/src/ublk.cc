@@ -1,10 +1,10 @@
-// The ublk driver of the kernel, which makes block devices that a process serves, by io_uring.
+// The kernel's ublk driver: block devices that a process serves through io_uring.
 //
 // Rules:
-//   - Control gives commands and Queue moves requests: what to do with either is TypeScript's, in src/blockdev/ublk.
-//   - Arguments that make no sense throw, for they are a bug of the caller. What the kernel refuses is an Error in
-//     Node's own shape, { code, errno, syscall }, or the -errno that a command ended with.
-//   - Nothing waits. What is open belongs to a thread, and ends with its environment.
+//   - Control sends commands and Queue moves requests. TypeScript decides, in src/blockdev/ublk.
+//   - Wrong arguments throw: they are a bug of the caller. Errors of the kernel have the shape of Node's own,
+//     { code, errno, syscall }, or are the -errno that a command ended with.
+//   - Nothing waits. An open object belongs to its thread, and is closed with that thread's environment.
 
 #include <napi.h>
 

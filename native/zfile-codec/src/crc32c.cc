@@ -30,12 +30,12 @@ uint32_t WithTable(const uint8_t* bytes, size_t count, uint32_t state) {
   return state;
 }
 
-// What a state becomes when kLaneBytes zeroes follow, as four look-ups: the register is linear in its bits.
+// The state after kLaneBytes zeroes, as four look-ups: the register is linear in its bits.
 constexpr size_t kLaneBytes = 256;
 using Shift = std::array<std::array<uint32_t, 256>, 4>;
 
 constexpr Shift MakeShift() {
-  // Of each single bit first; every other state is a sum of these.
+  // First for each single bit; every other state is a sum of these.
   std::array<uint32_t, 32> of_bit{};
   for (int bit = 0; bit < 32; bit++) {
     uint32_t state = 1u << bit;

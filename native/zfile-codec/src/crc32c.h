@@ -5,5 +5,5 @@
 #include <cstddef>
 #include <cstdint>
 
-// Takes the machine's CRC instruction where there is one (about 8 bytes in a cycle), else a table.
+// Uses the machine's CRC instruction where there is one (about 8 bytes in a cycle), else a table.
 uint32_t RawCrc32c(const uint8_t* bytes, size_t count, uint32_t seed);

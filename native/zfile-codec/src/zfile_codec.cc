@@ -1,8 +1,8 @@
 // Runs of ZFile blocks in memory: find, check and decompress them, or compress and checksum them.
 //
 // Rules:
-//   - Both buffers belong to the caller. Whatever the arguments and the bytes are, nothing outside
-//     them is read or written: types and ranges are checked here as well as in src/zfile/block-codec.ts.
+//   - Both buffers belong to the caller. With any arguments and any bytes, nothing outside them is read or written:
+//     types and ranges are checked here as well as in src/zfile/block-codec.ts.
 //   - Damaged blocks are an answer (the index of the first bad one), not an exception. Wrong arguments
 //     throw a TypeError or RangeError: they are a bug of the caller.
 //   - No state but one zstd context per thread, made at first use and freed when the thread ends.
@@ -36,7 +36,7 @@ struct FreeZstd {
 using DecompressorPointer = std::unique_ptr<ZSTD_DCtx, FreeZstd>;
 using CompressorPointer = std::unique_ptr<ZSTD_CCtx, FreeZstd>;
 
-// This thread's context. Where there was no memory for one, a later call tries again.
+// This thread's context. If there was no memory for it, a later call tries again.
 template <typename Pointer, typename Create>
 auto* ContextOf(Napi::Env env, Pointer& context, Create create) {
   if (!context) context.reset(create());
@@ -77,7 +77,7 @@ Napi::Error OutOfRange(Napi::Env env, const char* what) {
   return Napi::RangeError::New(env, what);
 }
 
-// Decompresses exactly `wanted` bytes, or says no.
+// Decompresses exactly `wanted` bytes; false if the block is damaged.
 bool Decompress(Napi::Env env, uint32_t algorithm, const uint8_t* source, size_t stored,
                 uint8_t* target, size_t wanted) {
   if (algorithm == kLz4) {
