@@ -8,6 +8,7 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { compressSync, uncompressSync } from 'lz4-napi';
 import { compress, decompress } from 'zstd-napi';
+import { loadNativeAddon } from '../io/native-addon.js';
 import {
   type Algorithm,
   Algorithms,
@@ -153,4 +154,42 @@ describe('decodeBlocks()', () => {
   test('counts an empty block as bad', () => {
     assert.equal(call(8, [0, 0], 0, 1, 4096), 0);
   });
+});
+
+test('the add-on refuses arguments of another type', () => {
+  const addon = loadNativeAddon('zfile-codec', 'zfile_codec') as Record<
+    string,
+    (...args: unknown[]) => unknown
+  >;
+  const decode: unknown[] = [
+    1,
+    false,
+    4096,
+    new Uint8Array(8),
+    Uint32Array.of(0, 8),
+    0,
+    1,
+    Buffer.alloc(4096),
+    0,
+    4096,
+  ];
+  const encode: unknown[] = [
+    1,
+    4096,
+    Buffer.alloc(4096),
+    4096,
+    Buffer.alloc(8192),
+    new Uint32Array(1),
+  ];
+  const boundaries: unknown[] = [new Uint8Array(4), new Uint32Array(2), 0, 9];
+  for (const [name, args] of Object.entries({ decode, encode, boundaries })) {
+    assert.doesNotThrow(() => addon[name]?.(...args), name);
+    for (const i of args.keys()) {
+      const wrong = [undefined, 'text', {}, new Float32Array(9)];
+      for (const value of wrong) {
+        assert.throws(() => addon[name]?.(...args.with(i, value)), TypeError, `${name} ${i}`);
+      }
+    }
+    assert.throws(() => addon[name]?.(), TypeError);
+  }
 });
