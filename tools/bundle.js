@@ -153,6 +153,9 @@ function swapIn(target) {
  * @param {string} target
  * @param {string | undefined} previous
  */
+/** A build that is not done by then was killed. */
+const UNFINISHED_MS_MAX = 3_600_000;
+
 function prune(target, previous) {
   const maps = readdirSync('/proc')
     .filter((name) => /^[0-9]+$/.test(name))
@@ -166,6 +169,9 @@ function prune(target, previous) {
   for (const name of readdirSync(DIST)) {
     const path = join(DIST, name);
     if (!name.startsWith(PREFIX) || path === target || name === previous) continue;
+    // Another build may be filling it: package.json comes last.
+    const isComplete = existsSync(join(path, 'package.json'));
+    if (!isComplete && Date.now() - statSync(path).mtimeMs < UNFINISHED_MS_MAX) continue;
     if (!maps.some((text) => text.includes(`${path}/`))) rmSync(path, { recursive: true });
   }
 }

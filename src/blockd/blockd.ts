@@ -16,7 +16,7 @@ import type { Logger } from 'pino';
 import { NbdServer } from '../blockdev/nbd/nbd-server.js';
 import { type DeviceFailure, READ_ONLY } from '../blockdev/transport.js';
 import { makeTransports } from '../blockdev/transports.js';
-import { BlockCache } from '../cache/block-cache.js';
+import { BlockCache, type BlockCacheOptions } from '../cache/block-cache.js';
 import { ErrorCodes, isDiskFull, messageOf, ObdError } from '../errors.js';
 import { GrpcServer } from '../grpc/grpc-server.js';
 import { DockerCredentials } from '../registry/docker-credentials.js';
@@ -99,17 +99,11 @@ export class Blockd {
     };
     const devicesDirectory = join(config.state_dir, 'devices');
     const cacheDirectory = join(config.state_dir, 'cache');
+    // A full disk has no room for it; records lie next to the control socket then.
     await makeDirectory(devicesDirectory);
-    const hasRoom = await makeDirectory(cacheDirectory);
-    if (!hasRoom) {
-      const msg = 'disk full, nothing is cached until it has room and the daemon is restarted';
-      log.warn({ stateDir: config.state_dir }, msg);
-    }
     const throttle = new LogThrottle();
-    // Without room there, the lock lies next to the control socket.
-    const cachePath = hasRoom ? cacheDirectory : join(dirname(config.socket), 'no-cache');
-    const cache = await BlockCache.open(cachePath, {
-      capacityBytes: hasRoom ? config.cache_size : 0,
+    const cache = await this.#openCache(config, cacheDirectory, {
+      capacityBytes: config.cache_size,
       report: (err) => logCacheFault(log, throttle, err),
       reserveBytes: config.cache_reserve,
       reportRoom: () => log.info('cache stores again'),
@@ -185,6 +179,23 @@ export class Blockd {
     this.#closers.push(() => client.close());
   }
 
+  /** Where the disk has no room for a cache, one that stores nothing has its lock next to the control socket. */
+  async #openCache(
+    config: BlockdConfig,
+    directory: string,
+    options: BlockCacheOptions,
+  ): Promise<BlockCache> {
+    try {
+      return await BlockCache.open(directory, options);
+    } catch (error) {
+      if (!(error instanceof ObdError && isDiskFull(error.cause))) throw error;
+    }
+    const msg = 'disk full, nothing is cached until it has room and the daemon is restarted';
+    this.#log.warn({ stateDir: config.state_dir }, msg);
+    const elsewhere = join(dirname(config.socket), 'no-cache');
+    return await BlockCache.open(elsewhere, { ...options, capacityBytes: 0 });
+  }
+
   /** Closes everything, also when a step fails; failures are logged. Idempotent. */
   async stop(): Promise<void> {
     for (let close = this.#closers.pop(); close !== undefined; close = this.#closers.pop()) {
@@ -203,13 +214,12 @@ export class Blockd {
   }
 }
 
-/** Only root may enter: cached images may be private. @returns False if the disk has no room for it. */
-async function makeDirectory(path: string): Promise<boolean> {
+/** Only root may enter: cached images may be private. Does nothing where the disk has no room. */
+async function makeDirectory(path: string): Promise<void> {
   try {
     await mkdir(path, { recursive: true, mode: 0o700 });
-    return true;
   } catch (cause) {
-    if (isDiskFull(cause)) return false;
+    if (isDiskFull(cause)) return;
     const message = `Cannot make the directory "${path}": ${messageOf(cause)}; check state_dir`;
     throw new ObdError(ErrorCodes.Io, message, { path }, cause);
   }
