@@ -6,6 +6,7 @@ import { ErrorCodes, ObdError } from '../errors.js';
 import type { Descriptor } from '../oci/manifest.js';
 import type { Access } from './access.js';
 import type { HttpResponse } from './http-client.js';
+import { contentRange, isContent } from './range-answer.js';
 import type { RegistryExchange } from './registry-exchange.js';
 import type { RegistryLimits } from './registry-limits.js';
 import { RetryBudget } from './retry.js';
@@ -59,10 +60,9 @@ async function bytesToSkip(
   response: HttpResponse,
   received: number,
 ): Promise<number> {
-  if (response.status === 200) return received;
-  const starts = response.header('content-range')?.startsWith(`bytes ${received}-`) === true;
-  if (response.status === 206 && starts) return 0;
-  if (response.status !== 206) throw await exchange.errorOf(response, access);
+  if (!isContent(response)) throw await exchange.errorOf(response, access);
+  const first = contentRange(response)?.first ?? (response.status === 206 ? undefined : 0);
+  if (first !== undefined && first <= received) return received - first;
   response.cutOff();
   const problem = `${response.url.host} sent another part than the one asked for`;
   throw new ObdError(ErrorCodes.Registry, `${response.doing}: ${problem}`);

@@ -19,6 +19,8 @@ const CONNECTIONS_PER_HOST_MAX = 32;
 const KEEP_ALIVE_MS = 15_000;
 /** discard() reads up to this many bytes, to keep the connection; cutting off a longer body costs less. */
 const DISCARD_BYTES_MAX = 64 << 10;
+/** discard() cuts off a body that takes longer: a read may wait for the request that follows. */
+const DISCARD_MS_MAX = 1_000;
 /** Distinct TLS settings with pooled connections; beyond this, the oldest settings lose their pool. */
 const TLS_SETTINGS_MAX = 64;
 /** Google Artifact Registry answers with 21 KB of headers; Node's own limit is 16 KiB. */
@@ -195,9 +197,11 @@ export class HttpResponse {
     return Buffer.concat(pieces, length);
   }
 
-  /** Drops the rest of the body; the connection is reused if little of it was left. */
+  /** Drops the rest of the body, within DISCARD_MS_MAX; the connection is reused if little of it was left. */
   async discard(): Promise<void> {
+    const timer = setTimeout(() => this.cutOff(), DISCARD_MS_MAX);
     await this.#response.body.dump({ limit: DISCARD_BYTES_MAX }).catch(() => {});
+    clearTimeout(timer);
   }
 
   /** Closes the connection without reading on. @param why - The error that pieces() throws. */
