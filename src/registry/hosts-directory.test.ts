@@ -3,7 +3,7 @@
  * Method: files by example, from containerd's, nerdctl's and kubelet's documents.
  */
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -142,6 +142,42 @@ test('an unusable file is named, with the place', () => {
     assert.throws(() => hosts.lookUp(host), refused, host);
   }
   assert.equal(hosts.lookUp('../../etc'), undefined);
+});
+
+test('a mirror at a default port gets a login that names the port', () => {
+  const directory = written({ 'docker.io/hosts.toml': '[host."https://mirror.lan:443"]' });
+  const [mirror] = new RegistryHosts([], {}, directory).endpointsOf('docker.io', 'pull');
+  assert.deepEqual(mirror?.loginHosts, ['mirror.lan', 'mirror.lan:443']);
+});
+
+test('a file that cannot be looked up is an Io error, and a later one changes nothing', async () => {
+  const directory = written({ 'a.lan/hosts.toml': '' });
+  symlinkSync('loop.lan', join(directory, 'loop.lan'));
+  symlinkSync('late.pem', join(directory, 'a.lan/late.pem'));
+  const hosts = new HostsDirectory(directory);
+  assert.throws(() => hosts.lookUp('loop.lan'), { code: ErrorCodes.Io });
+  const before = hosts.lookUp('a.lan');
+  assert.equal(hosts.lookUp('late.lan'), undefined);
+  assert.equal(hosts.lookUp('none.lan'), undefined);
+  writeFileSync(join(directory, 'a.lan/hosts.toml'), 'ca = "late.pem"');
+  symlinkSync('late.lan', join(directory, 'late.lan'));
+  mkdirSync(join(directory, 'none.lan'));
+  writeFileSync(join(directory, 'none.lan/hosts.toml'), 'server = ');
+  await setTimeout(1100);
+  assert.equal(hosts.lookUp('a.lan'), before);
+  assert.equal(hosts.lookUp('late.lan'), undefined);
+  assert.equal(hosts.lookUp('none.lan'), undefined);
+});
+
+test('settingsOf() is short, and changes with a certificate', async () => {
+  const directory = written({ 'a.lan/hosts.toml': 'ca = "ca.pem"', 'a.lan/ca.pem': 'PEM' });
+  const hosts = new RegistryHosts([], {}, directory);
+  const before = hosts.settingsOf('a.lan');
+  writeFileSync(join(directory, 'a.lan/ca.pem'), 'x'.repeat(250_000));
+  writeFileSync(join(directory, 'a.lan/hosts.toml'), 'ca = ["ca.pem"]');
+  await setTimeout(1100);
+  assert.notEqual(hosts.settingsOf('a.lan'), before);
+  assert.ok(hosts.settingsOf('a.lan').length < 100);
 });
 
 test('a change takes effect within a second; an unreadable one keeps the previous settings', async () => {

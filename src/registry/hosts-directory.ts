@@ -7,7 +7,7 @@
  * Source: containerd, docs/hosts.md and core/remotes/docker/config/hosts.go.
  *
  * A file is read at the first look-up of its host, and again after it has changed; changes are checked at most every
- * CHECK_MS. If a changed file cannot be read, the previous settings stay in force.
+ * CHECK_MS. If a new or changed file cannot be read, the previous settings stay in force, also if there were none.
  */
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
@@ -80,30 +80,33 @@ export class HostsDirectory {
    * Returns the configuration of a host; undefined if it has none.
    *
    * @param host - `host` or `host:port`, as in a reference.
-   * @throws {ObdError} `InvalidArgument` for a file that cannot be used and was never read before, `Io`.
+   * @throws {ObdError} `InvalidArgument` for a file that cannot be used, `Io`; neither once a look-up of this host has
+   *   succeeded.
    */
   lookUp(host: string): HostsFile | undefined {
     const before = this.#remembered.get(host);
     const nowMs = performance.now();
     if (before !== undefined && nowMs < before.checkAgainMs) return before.file;
-    const directory = this.#directoryOf(host);
-    const path = directory === undefined ? '' : join(directory, 'hosts.toml');
-    const stamp = `${stampOf(path)} ${directory === undefined ? '' : stampOf(directory)}`;
     const checkAgainMs = nowMs + CHECK_MS;
-    if (before?.path === path && before.stamp === stamp) {
+    try {
+      const found = this.#read(host, before);
+      if (this.#remembered.size >= REMEMBERED_MAX) this.#remembered.clear();
+      this.#remembered.set(host, { ...found, checkAgainMs });
+      return found.file;
+    } catch (thrown) {
+      const error = systemCode(thrown) === undefined ? thrown : unreadable(this.#path, thrown);
+      if (before === undefined || !(error instanceof ObdError)) throw error;
       before.checkAgainMs = checkAgainMs;
       return before.file;
     }
-    let file: HostsFile | undefined;
-    try {
-      if (directory !== undefined) file = readHosts(directory);
-    } catch (error) {
-      if (before?.file === undefined) throw error;
-      file = before.file;
-    }
-    if (this.#remembered.size >= REMEMBERED_MAX) this.#remembered.clear();
-    this.#remembered.set(host, { path, stamp, file, checkAgainMs });
-    return file;
+  }
+
+  #read(host: string, before: Remembered | undefined): Omit<Remembered, 'checkAgainMs'> {
+    const directory = this.#directoryOf(host);
+    const path = directory === undefined ? '' : join(directory, 'hosts.toml');
+    const stamp = `${stampOf(path)} ${directory === undefined ? '' : stampOf(directory)}`;
+    if (before?.path === path && before.stamp === stamp) return before;
+    return { path, stamp, file: directory === undefined ? undefined : readHosts(directory) };
   }
 
   /** Returns the hosts with a port (`name:port`) that have a directory; none if the directory cannot be read. */
@@ -221,9 +224,13 @@ function readText(path: string): string | undefined {
     const system = systemCode(error);
     if (system === undefined) throw error;
     if (system === 'ENOENT' || system === 'ENOTDIR') return undefined;
-    const message = `Cannot read "${path}": ${messageOf(error)}`;
-    throw new ObdError(ErrorCodes.Io, message, { path }, error);
+    throw unreadable(path, error);
   }
+}
+
+function unreadable(path: string, error: unknown): ObdError {
+  const message = `Cannot read "${path}": ${messageOf(error)}`;
+  return new ObdError(ErrorCodes.Io, message, { path }, error);
 }
 
 function refused(path: string, problem: string): ObdError {

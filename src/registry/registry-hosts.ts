@@ -11,6 +11,7 @@
  * HTTP is used for hosts in plain_http, for `http://` addresses of hosts.toml, for hosts on this machine, and for the
  * redirects and token servers of a registry that speaks HTTP (mayGoOn()). All other requests use TLS.
  */
+import { createHash } from 'node:crypto';
 import { isIPv4 } from 'node:net';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { DOCKER_HUB, isHost } from '../oci/reference.js';
@@ -36,6 +37,8 @@ export class RegistryHosts {
   readonly #answering = new Map<string, string>();
   /** By origin, on the clock of performance.now(). */
   readonly #downUntilMs = new Map<string, number>();
+  /** The files hold certificates, so their text is far too long for a key. */
+  readonly #hashes = new WeakMap<HostsFile, string>();
 
   /**
    * @param plainHttpHosts - `host` for all its ports, or `host:port`.
@@ -90,12 +93,17 @@ export class RegistryHosts {
    * @throws {ObdError} as HostsDirectory.lookUp().
    */
   originOf(host: string): string {
-    const address = this.addressOf(host);
-    const { hostname, port } = new URL(`http://${address}`);
-    const local = isLoopback(hostname) && port !== '443';
-    const configured = this.#lookUp(host)?.server?.origin.startsWith('http:') ?? false;
-    const plain = local || configured || this.#isPlain(host, address);
-    return new URL(`${plain ? 'http' : 'https'}://${address}`).origin;
+    return new URL(`${this.#schemeOf(host)}://${this.addressOf(host)}`).origin;
+  }
+
+  /**
+   * `https://registry-1.docker.io/v2/library/debian/blobs`. Unlike originOf(), this keeps an explicit `:80` or `:443`:
+   * logins, certs.d and plain_http name the registry with its port.
+   *
+   * @throws {ObdError} as HostsDirectory.lookUp().
+   */
+  blobsUrlOf(host: string, repository: string): string {
+    return `${this.#schemeOf(host)}://${this.addressOf(host)}/v2/${repository}/blobs`;
   }
 
   /**
@@ -114,7 +122,10 @@ export class RegistryHosts {
   /** Whether data for `from` may be sent to `to`: over TLS, or as unprotected as before, or to a listed host. */
   mayGoOn(from: URL, to: URL): boolean {
     if (to.protocol === 'https:') return true;
-    return to.protocol === 'http:' && (from.protocol === 'http:' || this.isListedPlain(to.host));
+    return (
+      to.protocol === 'http:' &&
+      (from.protocol === 'http:' || this.isListedPlain(registryAddress(to.href)))
+    );
   }
 
   /**
@@ -137,10 +148,16 @@ export class RegistryHosts {
     return inOrder.length > 0 ? inOrder : this.#itself(host, undefined);
   }
 
-  /** Changes when the configuration of this host does. @throws {ObdError} as HostsDirectory.lookUp(). */
+  /**
+   * A short text that changes when the configuration of this host does.
+   *
+   * @throws {ObdError} as HostsDirectory.lookUp().
+   */
   settingsOf(host: string): string {
     const address = this.addressOf(host);
-    return JSON.stringify([address, this.#isPlain(host, address), this.#lookUp(host)]);
+    const file = this.#lookUp(host);
+    const hash = file === undefined ? '' : this.#hashOf(file);
+    return `${address} ${this.#isPlain(host, address)} ${hash}`;
   }
 
   /** Returns the configured hosts `name:port` for a name without a port. */
@@ -188,8 +205,25 @@ export class RegistryHosts {
     return this.#plain.has(lower) || this.#plain.has(lower.replace(/:[0-9]+$/, ''));
   }
 
+  #schemeOf(host: string): 'http' | 'https' {
+    const address = this.addressOf(host);
+    const { hostname, port } = new URL(`http://${address}`);
+    const local = isLoopback(hostname) && port !== '443';
+    const configured = this.#lookUp(host)?.server?.origin.startsWith('http:') ?? false;
+    return local || configured || this.#isPlain(host, address) ? 'http' : 'https';
+  }
+
   #isPlain(host: string, address: string): boolean {
     return this.isListedPlain(host) || this.isListedPlain(address);
+  }
+
+  #hashOf(file: HostsFile): string {
+    let hash = this.#hashes.get(file);
+    if (hash === undefined) {
+      hash = createHash('sha256').update(JSON.stringify(file)).digest('base64url');
+      this.#hashes.set(file, hash);
+    }
+    return hash;
   }
 
   #lookUp(host: string): HostsFile | undefined {
@@ -203,7 +237,9 @@ export class RegistryHosts {
       return { loginHosts: this.loginNames(host), mirrorOf: undefined };
     }
     if (isHostOf(host, at)) return { loginHosts: [host], mirrorOf: undefined };
-    return { loginHosts: [at.host], mirrorOf: host };
+    // A URL drops the default port, which the name of a login may have.
+    const names = new Set([at.host, registryAddress(origin)]);
+    return { loginHosts: [...names], mirrorOf: host };
   }
 
   #itself(host: string, file: HostsFile | undefined): Endpoint[] {

@@ -128,10 +128,13 @@ function kept<T>(map: Map<string, Cached<T>>, key: string): T | undefined {
 }
 
 function keep<T>(map: Map<string, Cached<T>>, key: string, value: T, forMs = ANSWER_MS): void {
+  const nowMs = performance.now();
   map.delete(key);
-  const [oldest] = map.keys();
-  if (map.size >= ANSWERS_MAX && oldest !== undefined) map.delete(oldest);
-  map.set(key, { value, untilMs: performance.now() + forMs });
+  for (const [oldest, { untilMs }] of map) {
+    if (untilMs > nowMs && map.size < ANSWERS_MAX) break;
+    map.delete(oldest);
+  }
+  map.set(key, { value, untilMs: nowMs + forMs });
 }
 
 function tooSlow(where: string, msMax: number, cause: unknown): ObdError {
