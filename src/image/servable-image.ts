@@ -74,7 +74,7 @@ async function fromRegistry(
   try {
     const source = new RememberingSource(client, reference, options);
     const found = await blockLayers(source, kinds, platform);
-    const url = `${hosts.originOf(host)}/v2/${repository}/blobs`;
+    const url = hosts.blobsUrlOf(host, repository);
     return servable(found, url, (lower) => lower);
   } finally {
     await client.close();

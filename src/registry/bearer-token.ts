@@ -9,7 +9,7 @@ import { ErrorCodes, ObdError } from '../errors.js';
 import { basicAuthorization, type Login } from './credentials.js';
 import type { HttpClient } from './http-client.js';
 import { quotable } from './quotable.js';
-import { isLoopback, type RegistryHosts } from './registry-hosts.js';
+import { isLoopback, type RegistryHosts, registryAddress } from './registry-hosts.js';
 import { responseError } from './response-error.js';
 
 /** Most tokens have 1 to 4 KiB; Azure's reach 10 KiB. */
@@ -86,7 +86,8 @@ function realmOf(
   const bothHere = isLoopback(registry.hostname) && isLoopback(realm.hostname);
   // The registry's own origin has plain HTTP only if the operator allowed it.
   const plainHere = registry.protocol === 'http:' && (bothHere || realm.origin === registry.origin);
-  if (realm.protocol === 'http:' && (plainHere || hosts.isListedPlain(realm.host))) return realm;
+  if (realm.protocol === 'http:' && (plainHere || hosts.isListedPlain(registryAddress(realm.href))))
+    return realm;
   throw refuse(
     `its token server ${quotable(realm.protocol)}//${quotable(realm.host)} is not reached by TLS, and no login is sent there; to trust it, list it in plain_http`,
   );

@@ -50,9 +50,13 @@ export class RemoteBlobRanges implements RangedSource {
     this.#endpoint = endpoint;
   }
 
-  /** `host` or `host:port` of the registry, not of the storage that it redirects to. */
+  /**
+   * `host` or `host:port` of the registry, not of the storage that it redirects to. Plain HTTP keeps its `:80`: the
+   * registry at port 443 of the host may be another one.
+   */
   get registry(): string {
-    return this.#endpoint.home.host;
+    const { protocol, host, port } = this.#endpoint.home;
+    return protocol === 'http:' && port === '' ? `${host}:80` : host;
   }
 
   /**

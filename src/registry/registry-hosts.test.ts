@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ErrorCodes } from '../errors.js';
+import { parseBlobUrl } from '../oci/blob-url.js';
 import { RegistryHosts } from './registry-hosts.js';
 
 test('uses TLS, except for this machine and listed hosts', () => {
@@ -27,6 +28,27 @@ test('uses TLS, except for this machine and listed hosts', () => {
     ['one.lan', 'https://one.lan'],
   ] as const) {
     assert.equal(hosts.originOf(host), origin, host);
+  }
+});
+
+test('the URL of blobs keeps a default port, which is part of the name', () => {
+  const hosts = new RegistryHosts(['plain.lan:80', 'plain.lan:443'], { moved: 'moved.lan:443' });
+  for (const [host, url] of [
+    ['docker.io', 'https://registry-1.docker.io'],
+    ['registry.lan', 'https://registry.lan'],
+    ['registry.lan:443', 'https://registry.lan:443'],
+    ['plain.lan:80', 'http://plain.lan:80'],
+    ['plain.lan:443', 'http://plain.lan:443'],
+    ['plain.lan', 'https://plain.lan'],
+    ['localhost:80', 'http://localhost:80'],
+    ['[::1]:443', 'https://[::1]:443'],
+    ['moved', 'https://moved.lan:443'],
+  ] as const) {
+    const found = hosts.blobsUrlOf(host, 'team/app');
+    assert.equal(found, `${url}/v2/team/app/blobs`);
+    const { host: parsed, repository } = parseBlobUrl(found) ?? {};
+    assert.deepEqual([parsed, repository], [host === 'moved' ? 'moved.lan:443' : host, 'team/app']);
+    assert.equal(hosts.originOf(parsed ?? ''), hosts.originOf(host));
   }
 });
 
@@ -73,12 +95,15 @@ test('a login for a name is used on that host only', () => {
 });
 
 test('no redirect leads from TLS to plain HTTP, unless the host is listed', () => {
-  const hosts = new RegistryHosts(['listed.lan']);
+  const hosts = new RegistryHosts(['listed.lan', 'port.lan:80']);
   for (const [from, to, may] of [
     ['https://a.example', 'https://b.example', true],
     ['https://a.example', 'http://a.example', false],
     ['https://a.example', 'http://127.0.0.1:80', false],
     ['https://a.example', 'http://listed.lan:99', true],
+    ['https://a.example', 'http://port.lan', true],
+    ['https://a.example', 'http://port.lan:80', true],
+    ['https://a.example', 'http://port.lan:81', false],
     ['http://a.example', 'http://b.example', true],
     ['http://a.example', 'https://b.example', true],
     ['http://a.example', 'ftp://b.example', false],

@@ -297,7 +297,7 @@ export class ImageLocator {
       } else {
         const found = { digest, host, repository, sizeBytes, ms: msSince(startedMs) };
         log.debug(found, 'registry gives the blob');
-        return `${hosts.originOf(host)}/v2/${repository}/blobs`;
+        return hosts.blobsUrlOf(host, repository);
       }
     }
     return undefined;
