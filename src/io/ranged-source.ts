@@ -60,8 +60,8 @@ export interface RangedSource {
    *
    * The bytes are not verified: only the digest of the whole content would prove them.
    *
-   * @throws {ObdError} `Unavailable` where a retry may help; other codes as the source says; `FailedPrecondition` where
-   *   no retry can help. The signal's reason.
+   * @throws {ObdError} `Unavailable` where a retry may help; `FailedPrecondition` after the source was closed, because
+   *   the daemon stops; other codes as the source documents. The signal's reason. Any other error is a bug.
    */
   attempt(fill: RangeFill, options?: AttemptOptions): Promise<WholeAnswer | undefined>;
 }
