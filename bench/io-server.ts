@@ -49,7 +49,7 @@ function say(answer: Record<string, string>): void {
 
 async function serve(): Promise<void> {
   const transport = await transportOf();
-  const missing = await transport?.missing();
+  const missing = await transport?.unavailableReason();
   if (missing !== undefined) {
     say({ missing });
     return;

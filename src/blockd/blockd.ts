@@ -149,7 +149,7 @@ export class Blockd {
     this.#closers.push(() => host.close());
     this.#observeRequests = () => host.observe(log.isLevelEnabled('debug'));
     this.#observeRequests();
-    // These only look at survivors; each worker thread has its own for the devices it serves.
+    // These only look at orphans; each worker thread has its own for the devices it serves.
     const transports = makeTransports(nbdSocketPath, devicesDirectory);
     const choice = new TransportChoice(config.transport, transports);
     const records = new DeviceRecords(

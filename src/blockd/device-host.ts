@@ -39,6 +39,6 @@ export interface HostedDevice {
 export interface DeviceHost {
   /** Opens the image and attaches it. @throws {ObdError} what either throws; nothing is left behind. */
   attach(id: string, configPath: string, transport: TransportName): Promise<HostedDevice>;
-  /** Opens the image and resumes the survivor. @throws {ObdError} what either throws; the survivor stays as it was. */
+  /** Opens the image and resumes the orphan. @throws {ObdError} what either throws; the orphan stays as it was. */
   resume(id: string, configPath: string, transport: TransportName): Promise<HostedDevice>;
 }

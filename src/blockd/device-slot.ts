@@ -5,7 +5,7 @@ import { messageOf } from '../errors.js';
 import type { DeviceState, HostedDevice } from './device-host.js';
 import type { DeviceRecord } from './device-records.js';
 
-/** Between attempts to serve a survivor again: first, and at most. Each attempt has its own limits. */
+/** Between attempts to serve an orphan again: first, and at most. Each attempt has its own limits. */
 const PAUSE_MS = 100;
 const PAUSE_MS_MAX = 10_000;
 
@@ -38,7 +38,7 @@ export interface DeviceSlot {
   detaching?: Promise<void> | undefined;
 }
 
-/** Serving a survivor again, as often as it takes. */
+/** Serving an orphan again, as often as it takes. */
 export class Recovery {
   readonly path: string;
   /** Why the last attempt failed. */

@@ -1,6 +1,6 @@
 /**
  * Goal: the table keeps its guarantees (idempotent, never overlapping, a busy device unchanged, a record as long as
- * anything exists), failures leave nothing behind, and survivors of an earlier process are served again or cleared.
+ * anything exists), failures leave nothing behind, and orphans of an earlier process are served again or cleared.
  * Method: real images from a loopback registry through cache, layers and NBD server, with the daemon's device threads on
  * this one; in place of the kernel a transport that can be held up and refused, and once the real one.
  */

@@ -23,7 +23,7 @@ import { type DeviceSlot, describeSlot, Recovery, type WholeSurvivor } from './d
 export interface TableSurroundings {
   readonly host: DeviceHost;
   readonly records: DeviceRecords;
-  /** To take away survivors that are not served. */
+  /** To take away orphans that are not served. */
   readonly transports: Readonly<Record<TransportName, Pick<Transport, 'clear' | 'endReads'>>>;
   /** Which transports to try, best first. @throws {ObdError} `Host` if there is none. */
   readonly candidates: () => Promise<readonly TransportName[]>;
@@ -159,7 +159,7 @@ export class DeviceTable {
     try {
       device = await slot.device;
     } catch (error) {
-      // A failed attach made no device, and its caller has the error. A survivor still has to be cleared.
+      // A failed attach made no device, and its caller has the error. An orphan still has to be cleared.
       if (slot.recovery !== undefined) await this.#clear(id, slot, slot.recovery, error);
       return;
     }
@@ -167,7 +167,7 @@ export class DeviceTable {
     await this.#forget(id);
   }
 
-  /** Takes away a survivor that could not be served. If that fails (e.g. it is in use), recovery starts again. */
+  /** Takes away an orphan that could not be served. If that fails (e.g. it is in use), recovery starts again. */
   async #clear(id: string, slot: DeviceSlot, { path }: Recovery, problem: unknown): Promise<void> {
     const { transports } = this.#surroundings;
     const { configPath, transport } = slot;

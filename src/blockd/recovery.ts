@@ -71,7 +71,7 @@ async function hasConfig({ configPath }: DeviceRecord): Promise<boolean> {
 
 async function survivorsOf(name: TransportName, transports: Transports, log: Logger) {
   try {
-    return await transports[name].survivors();
+    return await transports[name].orphans();
   } catch (err) {
     log.error({ transport: name, err }, 'cannot look for devices of an earlier run');
     return [];

@@ -77,7 +77,7 @@ function unmetNeeds(needs: TransportCapabilities, has: TransportCapabilities): s
 
 async function whatLacks(transport: Transport): Promise<string> {
   try {
-    return (await transport.missing()) ?? '';
+    return (await transport.unavailableReason()) ?? '';
   } catch (error) {
     return `it cannot be looked at: ${error}`;
   }

@@ -6,7 +6,7 @@
  *      flight are answered then. Where the kernel lets us set a limit, that is absenceSeconds().
  *   2. The kernel objects of a transport carry the name of their daemon (by the directory it is given) and the id, so
  *      a later process finds its own and touches no others.
- *   3. All methods are called on the thread that serves the device, except missing(), survivors() and clear(), which any
+ *   3. All methods are called on the thread that serves the device, except unavailableReason(), orphans() and clear(), which any
  *      thread and process may call.
  */
 import type { VirtualDisk } from './virtual-disk.js';
@@ -80,7 +80,7 @@ export interface AttachedDevice {
 }
 
 /** A device, or a part of one, that an earlier process attached and this one does not serve. */
-export interface Survivor {
+export interface OrphanedDevice {
   readonly id: string;
   /** The device node, if the device is whole and was or may have been handed out; undefined for an orphaned part. */
   readonly path: string | undefined;
@@ -93,7 +93,7 @@ export interface Transport {
   readonly capabilities: TransportCapabilities;
 
   /** The missing requirement, with the remedy, as the end of the sentence "nbd cannot be used: ..."; undefined if none. */
-  missing(): Promise<string | undefined>;
+  unavailableReason(): Promise<string | undefined>;
 
   /**
    * @param id - Names the device among this daemon's; [A-Za-z0-9_-][A-Za-z0-9._-]{0,63}.
@@ -103,23 +103,23 @@ export interface Transport {
   attach(id: string, disk: VirtualDisk): Promise<AttachedDevice>;
 
   /** The devices, whole and partial, that earlier processes of this daemon left; none of other daemons or programs. */
-  survivors(): Promise<Survivor[]>;
+  orphans(): Promise<OrphanedDevice[]>;
 
   /**
-   * Serves a whole survivor again, from the same disk as before; waiting requests are answered.
+   * Serves a whole orphan again, from the same disk as before; waiting requests are answered.
    * @throws {ObdError} `NotFound` if there is none or only a part, `FailedPrecondition` if the disk has another size, `Io`.
    */
   resume(id: string, disk: VirtualDisk): Promise<AttachedDevice>;
 
   /**
-   * Takes a survivor away, whole or partial. Idempotent. A dead one that is in use goes with its last user.
+   * Takes an orphan away, whole or partial. Idempotent. A dead one that is in use goes with its last user.
    * @throws {ObdError} `Busy` while it is mounted or open, `Io`.
    */
   clear(id: string): Promise<void>;
 
   /**
-   * Fails the reads of an unserved survivor, which wait for a server; it may be dead afterwards. Without this method they
-   * wait until the survivor is served or cleared.
+   * Fails the reads of an unserved orphan, which wait for a server; it may be dead afterwards. Without this method they
+   * wait until the orphan is served or cleared.
    */
   endReads?(id: string): Promise<void>;
 }

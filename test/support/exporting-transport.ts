@@ -6,7 +6,7 @@ import { FuseTransport } from '../../src/blockdev/fuse/fuse-transport.js';
 import type { NbdServer } from '../../src/blockdev/nbd/nbd-server.js';
 import type {
   AttachedDevice,
-  Survivor,
+  OrphanedDevice,
   Transport,
   TransportCapabilities,
 } from '../../src/blockdev/transport.js';
@@ -27,16 +27,16 @@ export class ExportingTransport implements Transport {
     this.capabilities = this.#fuse.capabilities;
   }
 
-  missing(): Promise<string | undefined> {
-    return this.#fuse.missing();
+  unavailableReason(): Promise<string | undefined> {
+    return this.#fuse.unavailableReason();
   }
 
   attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
     return this.#exporting(id, disk, () => this.#fuse.attach(id, disk));
   }
 
-  survivors(): Promise<Survivor[]> {
-    return this.#fuse.survivors();
+  orphans(): Promise<OrphanedDevice[]> {
+    return this.#fuse.orphans();
   }
 
   resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {

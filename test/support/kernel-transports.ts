@@ -39,7 +39,7 @@ function directoryIn(folder: string): string {
 
 /** Why a transport cannot run here. */
 export async function whyNot(name: TransportName): Promise<string | undefined> {
-  return await watchBy(name, '/nowhere').missing();
+  return await watchBy(name, '/nowhere').unavailableReason();
 }
 
 /**

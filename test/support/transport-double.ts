@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import type {
   AttachedDevice,
-  Survivor,
+  OrphanedDevice,
   Transport,
   TransportName,
 } from '../../src/blockdev/transport.js';
@@ -32,7 +32,7 @@ export class TransportDouble implements Transport {
     this.name = name;
   }
 
-  async missing(): Promise<string | undefined> {
+  async unavailableReason(): Promise<string | undefined> {
     return undefined;
   }
 
@@ -42,7 +42,7 @@ export class TransportDouble implements Transport {
     return this.#serve(id, disk);
   }
 
-  async survivors(): Promise<Survivor[]> {
+  async orphans(): Promise<OrphanedDevice[]> {
     return [...this.left].map(([id, path]) => ({ id, path }));
   }
 

@@ -13,7 +13,7 @@ import { createInterface } from 'node:readline';
 import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import type { Survivor, TransportName } from '../../src/blockdev/transport.js';
+import type { OrphanedDevice, TransportName } from '../../src/blockdev/transport.js';
 import { ErrorCodes, hasCode } from '../../src/errors.js';
 import { FioLoad, prepareFile } from './fio-load.js';
 import { kernelObjects, watchBy } from './kernel-transports.js';
@@ -97,16 +97,16 @@ export function killChecks(
     const transport = watchBy(name, folder);
     t.after(async () => {
       // Ends reads of a device whose test failed.
-      for (const { id } of await transport.survivors()) await transport.clear(id);
+      for (const { id } of await transport.orphans()) await transport.clear(id);
     });
     const objects = await kernelObjects(name, folder);
     const nothingLeft = async () => {
-      assert.deepEqual(await transport.survivors(), []);
+      assert.deepEqual(await transport.orphans(), []);
       assert.deepEqual(await kernelObjects(name, folder), objects);
       assert.deepEqual(await readdir(join(folder, 'devices')).catch(() => []), []);
     };
     /** As the next daemon does: a device in use, even if only by a read of the killed process, is served first. */
-    const takeAway = async ({ id, path }: Survivor) => {
+    const takeAway = async ({ id, path }: OrphanedDevice) => {
       assert.equal(id, ID);
       try {
         await transport.clear(id);
@@ -140,7 +140,7 @@ export function killChecks(
     const [ofDevice, ofFile] = sums.stdout.split('\n').map((line) => line.slice(0, 64));
     assert.equal(ofDevice, ofFile);
     await server.kill();
-    assert.deepEqual(await transport.survivors(), [{ id: ID, path }]);
+    assert.deepEqual(await transport.orphans(), [{ id: ID, path }]);
     await transport.clear(ID);
     await nothingLeft();
   });
@@ -192,9 +192,9 @@ export function killChecks(
         assert.equal(await server.says(), when === 'detach' ? 'ends' : 'begins');
         await sleep(Math.random() * MIDWAY_MS);
         await server.kill();
-        for (const survivor of await transport.survivors()) {
-          if (survivor.path !== undefined) whole++;
-          await takeAway(survivor);
+        for (const orphan of await transport.orphans()) {
+          if (orphan.path !== undefined) whole++;
+          await takeAway(orphan);
         }
         await nothingLeft();
       }

@@ -197,8 +197,8 @@ export function transportSuite(
     assert.deepEqual(await leftovers(), []);
   });
 
-  check('where it runs, nothing is missing', async (t) => {
-    assert.equal(await (await start(t)).transport.missing(), undefined);
+  check('unavailableReason() is undefined where the transport runs', async (t) => {
+    assert.equal(await (await start(t)).transport.unavailableReason(), undefined);
   });
 
   check('a size that is not whole sectors is refused, or rounded down', async (t) => {

@@ -33,11 +33,11 @@ export function survivalChecks(check: Check, start: StartTransport): void {
     disk.fail();
     await released;
     const next = again();
-    assert.deepEqual(await next.survivors(), [{ id: 'flight', path: device.path }]);
+    assert.deepEqual(await next.orphans(), [{ id: 'flight', path: device.path }]);
     const resumed = await next.resume('flight', new MemoryDisk(disk.bytes));
     assert.equal(resumed.path, device.path);
     assert.deepEqual(await read, pageOf(disk, 2 << 20));
-    assert.deepEqual(await next.survivors(), []);
+    assert.deepEqual(await next.orphans(), []);
     await resumed.detach();
     assert.deepEqual(await leftovers(), []);
   });
@@ -80,7 +80,7 @@ export function survivalChecks(check: Check, start: StartTransport): void {
     await device.release();
     const next = await transport.resume('twice', disk);
     await device.release();
-    assert.deepEqual(await transport.survivors(), []);
+    assert.deepEqual(await transport.orphans(), []);
     await assert.rejects(transport.clear('twice'), { code: ErrorCodes.Busy });
     await assert.rejects(device.detach(), { code: ErrorCodes.FailedPrecondition });
     assert.deepEqual(await readPage(next.path, 4096), pageOf(disk, 4096));
@@ -88,20 +88,20 @@ export function survivalChecks(check: Check, start: StartTransport): void {
     assert.deepEqual(await leftovers(), []);
   });
 
-  check('a survivor that nobody wants is cleared away', async (t) => {
+  check('clear() removes an orphan that is not in use', async (t) => {
     const { transport, again, leftovers } = await start(t);
     const device = await transport.attach('unwanted', new MemoryDisk(pagesOf(1 << 20)));
     await device.release();
     const next = again();
     await next.clear('unwanted');
     await next.clear('unwanted');
-    assert.deepEqual(await next.survivors(), []);
+    assert.deepEqual(await next.orphans(), []);
     assert.deepEqual(await leftovers(), []);
     await (await next.attach('unwanted', new MemoryDisk(pagesOf(2 << 20)))).detach();
     assert.deepEqual(await leftovers(), []);
   });
 
-  check('a survivor that is open is not cleared away', async (t) => {
+  check('clear() leaves an orphan that is open', async (t) => {
     const { transport, again, leftovers } = await start(t);
     const disk = new MemoryDisk(pagesOf(1 << 20));
     const device = await transport.attach('open', disk);
@@ -142,7 +142,7 @@ export function survivalChecks(check: Check, start: StartTransport): void {
     const disk = new MemoryDisk(pagesOf(1 << 20));
     const device = await one.transport.attach('shared-name', disk);
     await device.release();
-    assert.deepEqual(await other.transport.survivors(), []);
+    assert.deepEqual(await other.transport.orphans(), []);
     await other.transport.clear('shared-name');
     await assert.rejects(other.transport.resume('shared-name', disk), {
       code: ErrorCodes.NotFound,

@@ -21,7 +21,7 @@ import { makeFuseDevice } from './fuse-file.js';
 import { FuseTransport } from './fuse-transport.js';
 
 const run = promisify(execFile);
-const skip = await new FuseTransport('/nowhere', '/nowhere').missing();
+const skip = await new FuseTransport('/nowhere', '/nowhere').unavailableReason();
 const SIZE_BYTES = 4 << 20;
 const bytes = pagesOf(SIZE_BYTES);
 

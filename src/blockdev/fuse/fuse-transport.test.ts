@@ -24,7 +24,7 @@ import { listHolders } from './fuse-file.js';
 import { FuseTransport } from './fuse-transport.js';
 
 const run = promisify(execFile);
-const skip = await new FuseTransport('/nowhere', '/nowhere').missing();
+const skip = await new FuseTransport('/nowhere', '/nowhere').unavailableReason();
 
 interface Scene extends TransportUnderTest {
   readonly transport: ExportingTransport;
@@ -161,14 +161,14 @@ test('fuse: on a disk without room for a directory, devices come, survive and go
     const directory = join(full, 'devices', 'fuse');
     const bytes = pagesOf(1 << 20);
     const first = new ExportingTransport(server, socketPath, directory);
-    assert.deepEqual(await first.survivors(), []);
+    assert.deepEqual(await first.orphans(), []);
     const disk = new MemoryDisk(bytes);
     for (const id of ['one', 'two']) {
       const { path } = await first.attach(id, disk);
       assert.deepEqual(await readPage(path, 4096), bytes.subarray(4096, 8192));
     }
     const next = new FuseTransport(socketPath, directory);
-    const found = (await next.survivors()).map(({ id }) => id).sort();
+    const found = (await next.orphans()).map(({ id }) => id).sort();
     assert.deepEqual(found, ['one', 'two']);
     await assert.rejects(next.attach('one', disk), { code: ErrorCodes.Busy });
     await (await next.resume('one', disk)).detach();
@@ -268,7 +268,7 @@ test('fuse: reads wait for the next server while none is there, however often it
     await daemon.kill();
     const seen = sums.length;
     const successor = new FuseTransport(join(folder, 'nbd.sock'), directory);
-    assert.deepEqual(await successor.survivors(), [{ id: 'orphan', path: device }]);
+    assert.deepEqual(await successor.orphans(), [{ id: 'orphan', path: device }]);
     daemon = await startDaemon(t, folder, 'resume');
     assert.equal(daemon.device, device);
     await eventually('reading goes on', () => sums.length >= seen + 3);
@@ -281,7 +281,7 @@ test('fuse: reads wait for the next server while none is there, however often it
   assert.match(log, /reads wait\n.*The server is back/);
 });
 
-test('fuse: a survivor is cleared away when nobody uses it', { skip }, async (t) => {
+test('fuse: an orphan is cleared away when nobody uses it', { skip }, async (t) => {
   const folder = await fuseFolder(t);
   const directory = join(folder, 'devices');
   const daemon = await startDaemon(t, folder, 'attach');
@@ -289,14 +289,14 @@ test('fuse: a survivor is cleared away when nobody uses it', { skip }, async (t)
   const successor = new FuseTransport(join(folder, 'nbd.sock'), directory);
   const letGo = await hold(t, daemon.device);
   await assert.rejects(successor.clear('orphan'), { code: ErrorCodes.Busy });
-  assert.deepEqual(await successor.survivors(), [{ id: 'orphan', path: daemon.device }]);
+  assert.deepEqual(await successor.orphans(), [{ id: 'orphan', path: daemon.device }]);
   await letGo();
   await successor.clear('orphan');
   await successor.clear('orphan');
   assert.deepEqual(await leftoversIn(directory), []);
 });
 
-test('fuse: a survivor without its holder is dead, and cleared though it is open', {
+test('fuse: an orphan without its holder is dead, and cleared though it is open', {
   skip,
 }, async (t) => {
   const { transport, folder, leftovers } = await start(t);
@@ -305,7 +305,7 @@ test('fuse: a survivor without its holder is dead, and cleared though it is open
   await device.release();
   await killHolder(join(folder, 'devices', 'half', 'disk'));
   const letGo = await hold(t, device.path);
-  assert.deepEqual(await transport.survivors(), [
+  assert.deepEqual(await transport.orphans(), [
     { id: 'half', path: undefined, deadPath: device.path },
   ]);
   await assert.rejects(transport.resume('half', disk), { code: ErrorCodes.NotFound });
@@ -315,7 +315,7 @@ test('fuse: a survivor without its holder is dead, and cleared though it is open
   await assert.rejects(readFile(`/sys/block/${device.path.slice(5)}/loop/backing_file`));
 });
 
-test('fuse: a survivor that is cleared has its waiting reads ended', { skip }, async (t) => {
+test('fuse: an orphan that is cleared has its waiting reads ended', { skip }, async (t) => {
   const folder = await fuseFolder(t);
   const directory = join(folder, 'devices');
   const daemon = await startDaemon(t, folder, 'attach');
@@ -332,7 +332,7 @@ test('fuse: a survivor that is cleared has its waiting reads ended', { skip }, a
   assert.deepEqual(await leftoversIn(directory), []);
 });
 
-test('fuse: a survivor is not resumed with a disk of another size', { skip }, async (t) => {
+test('fuse: an orphan is not resumed with a disk of another size', { skip }, async (t) => {
   const { transport, leftovers } = await start(t);
   const device = await transport.attach('size', new MemoryDisk(pagesOf(1 << 20)));
   await device.release();
@@ -346,14 +346,14 @@ test('fuse: a survivor is not resumed with a disk of another size', { skip }, as
 test('fuse: debris of every kind is listed as such, and cleared', { skip }, async (t) => {
   const { transport, folder, leftovers } = await start(t);
   const directory = join(folder, 'devices');
-  assert.deepEqual(await transport.survivors(), []);
+  assert.deepEqual(await transport.orphans(), []);
   await mkdir(join(directory, 'empty'), { recursive: true });
   await mkdir(join(directory, 'unmounted'));
   await writeFile(join(directory, 'unmounted', 'disk'), '');
   const device = await transport.attach('no-loop', new MemoryDisk(pagesOf(1 << 20)));
   await device.release();
   await run('losetup', ['--detach', device.path]);
-  const found = await transport.survivors();
+  const found = await transport.orphans();
   assert.deepEqual(
     found.sort((a, b) => (a.id < b.id ? -1 : 1)),
     ['empty', 'no-loop', 'unmounted'].map((id) => ({ id, path: undefined })),
@@ -362,11 +362,11 @@ test('fuse: debris of every kind is listed as such, and cleared', { skip }, asyn
   assert.deepEqual(await leftovers(), []);
 });
 
-test('fuse: devices under another directory are no survivors', { skip }, async (t) => {
+test('fuse: devices under another directory are no orphans', { skip }, async (t) => {
   const { transport, folder } = await start(t);
   const device = await transport.attach('mine', new MemoryDisk(pagesOf(1 << 20)));
   const other = new FuseTransport(join(folder, 'nbd.sock'), join(folder, 'others'));
-  assert.deepEqual(await other.survivors(), []);
+  assert.deepEqual(await other.orphans(), []);
   await other.clear('mine');
   await run('sha256sum', [device.path]);
   await device.detach();

@@ -34,7 +34,7 @@ import { ServedDevice } from '../served-device.js';
 import {
   type AttachedDevice,
   absenceSeconds,
-  type Survivor,
+  type OrphanedDevice,
   type Transport,
   type TransportSettings,
 } from '../transport.js';
@@ -88,7 +88,7 @@ export class FuseTransport implements Transport {
     this.#settings = settings;
   }
 
-  async missing(): Promise<string | undefined> {
+  async unavailableReason(): Promise<string | undefined> {
     if (process.getuid?.() !== 0) return 'it takes root';
     if (!(await isThere('/dev/fuse'))) return 'there is no /dev/fuse; `modprobe fuse` brings it';
     if (!(await isThere('/dev/loop-control')))
@@ -99,7 +99,7 @@ export class FuseTransport implements Transport {
 
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
     return await this.#ids.acquire(id, 'attach', async () => {
-      const missing = await this.missing();
+      const missing = await this.unavailableReason();
       if (missing !== undefined) {
         const message = `Cannot attach "${id}": fuse cannot be used: ${missing}`;
         throw new ObdError(ErrorCodes.Host, message);
@@ -123,7 +123,7 @@ export class FuseTransport implements Transport {
     });
   }
 
-  async survivors(): Promise<Survivor[]> {
+  async orphans(): Promise<OrphanedDevice[]> {
     const root = await settledPath(this.#directory);
     const [loops, holders] = await Promise.all([listLoops(), listHolders()]);
     const paths = new Map(loops.map(({ backingFile, path }) => [backingFile, path]));

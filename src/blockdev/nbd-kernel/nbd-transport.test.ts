@@ -88,10 +88,10 @@ test('without the module, it says how to load it', {
   skip: hasModule && 'this kernel has it',
 }, async (t) => {
   const { transport } = await start(t);
-  assert.match((await transport.missing()) ?? '', /modprobe nbd/);
+  assert.match((await transport.unavailableReason()) ?? '', /modprobe nbd/);
   const attach = transport.attach('none', new MemoryDisk(pagesOf(4096)));
   await assert.rejects(attach, { code: ErrorCodes.Host, message: /modprobe nbd/ });
-  assert.deepEqual(await transport.survivors(), []);
+  assert.deepEqual(await transport.orphans(), []);
   await transport.clear('none');
   await assert.rejects(transport.resume('none', new MemoryDisk(pagesOf(4096))), {
     code: ErrorCodes.NotFound,
@@ -116,7 +116,7 @@ test('a device that nobody has read yet, and nobody serves, is cleared within se
   skip,
 }, async (t) => {
   const { transport, directory, leftovers } = await start(t);
-  assert.deepEqual(await transport.survivors(), []);
+  assert.deepEqual(await transport.orphans(), []);
   const [ours, kernels] = openSocketPair();
   const backendIdentifier = `${await prefixOf(directory)}unread`;
   const size = { sizeBytes: 1 << 20, blockSize: 512, serverFlags: 0x3 };
@@ -126,7 +126,7 @@ test('a device that nobody has read yet, and nobody serves, is cleared within se
   await connectDevice({ sockets, clientFlags, backendIdentifier, ...size, ...times });
   closeSocket(kernels);
   closeSocket(ours);
-  assert.deepEqual(await transport.survivors(), [{ id: 'unread', path: '/dev/nbd900' }]);
+  assert.deepEqual(await transport.orphans(), [{ id: 'unread', path: '/dev/nbd900' }]);
   const begun = Date.now();
   await transport.clear('unread');
   assert.ok(Date.now() - begun < 8000);

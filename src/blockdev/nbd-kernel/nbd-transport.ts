@@ -35,7 +35,7 @@ import { ServedDevice } from '../served-device.js';
 import {
   type AttachedDevice,
   absenceSeconds,
-  type Survivor,
+  type OrphanedDevice,
   type Transport,
   type TransportSettings,
 } from '../transport.js';
@@ -93,14 +93,14 @@ export class NbdTransport implements Transport {
     this.#settings = settings;
   }
 
-  async missing(): Promise<string | undefined> {
+  async unavailableReason(): Promise<string | undefined> {
     return await missingForDriver();
   }
 
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
     return await this.#ids.acquire(id, 'attach', async () => {
       const backend = await this.#backendOf(id);
-      const missing = await this.missing();
+      const missing = await this.unavailableReason();
       if (missing !== undefined) {
         const message = `Cannot attach "${id}": nbd cannot be used: ${missing}`;
         throw new ObdError(ErrorCodes.Host, message);
@@ -128,7 +128,7 @@ export class NbdTransport implements Transport {
       try {
         await prepare(index, backend, absenceSeconds(this.#settings));
       } catch (error) {
-        // Why the attach failed matters more. survivors() finds a device that cannot be removed.
+        // Why the attach failed matters more. orphans() finds a device that cannot be removed.
         await abandon(index, backend, transmission).catch(() => {});
         throw error;
       }
@@ -136,7 +136,7 @@ export class NbdTransport implements Transport {
     });
   }
 
-  async survivors(): Promise<Survivor[]> {
+  async orphans(): Promise<OrphanedDevice[]> {
     const prefix = await this.#namePrefix();
     return (await listNamedDevices()).flatMap(({ index, backend }) => {
       const id = backend.slice(prefix.length);

@@ -94,7 +94,7 @@ test('without the modules, it says how to load them', {
   skip: hasModules && 'this kernel has them',
 }, async (t) => {
   const { transport } = await start(t);
-  assert.match((await transport.missing()) ?? '', /scripts\/setup-tcmu\.sh/);
+  assert.match((await transport.unavailableReason()) ?? '', /scripts\/setup-tcmu\.sh/);
   const attach = transport.attach('none', new MemoryDisk(pagesOf(4096)));
   await assert.rejects(attach, { code: ErrorCodes.Host, message: /scripts\/setup-tcmu\.sh/ });
 });
@@ -114,7 +114,7 @@ test('a server killed during the scan leaves debris, which is cleared at once', 
   assert.equal(said, 'about to');
   await sleep(1500);
   await kill(server);
-  assert.deepEqual(await transport.survivors(), [{ id: 'scan', path: undefined }]);
+  assert.deepEqual(await transport.orphans(), [{ id: 'scan', path: undefined }]);
   const resume = transport.resume('scan', new MemoryDisk(Buffer.alloc(1 << 20)));
   await assert.rejects(resume, { code: ErrorCodes.NotFound });
   const begun = performance.now();
@@ -129,7 +129,7 @@ test('a server killed during the search for partitions leaves a disk that can be
   const { transport, directory, leftovers } = await start(t);
   const { server, said } = await serveElsewhere(t, directory, 'silent', 'silent');
   await kill(server);
-  assert.deepEqual(await transport.survivors(), [{ id: 'silent', path: said }]);
+  assert.deepEqual(await transport.orphans(), [{ id: 'silent', path: said }]);
   await transport.clear('silent');
   assert.deepEqual(await leftovers(), []);
 });
@@ -138,7 +138,7 @@ test('a server killed before there is a disk leaves debris', { skip }, async (t)
   const { transport, directory, leftovers } = await start(t);
   const names = targetNames(await instanceOf(directory), 'early');
   await makeCoreDevice(names);
-  assert.deepEqual(await transport.survivors(), [{ id: 'early', path: undefined }]);
+  assert.deepEqual(await transport.orphans(), [{ id: 'early', path: undefined }]);
   const disk = new MemoryDisk(pagesOf(1 << 20));
   await assert.rejects(transport.attach('early', disk), { code: ErrorCodes.Busy });
   await transport.clear('early');
@@ -150,7 +150,7 @@ test('a server killed before there is anything of a device leaves nothing', { sk
   const { transport, directory } = await start(t);
   const { hba } = targetNames(await instanceOf(directory), '');
   await mkdir(hba);
-  assert.deepEqual(await transport.survivors(), []);
+  assert.deepEqual(await transport.orphans(), []);
   assert.equal(existsSync(hba), false);
 });
 
@@ -162,7 +162,7 @@ test('objects of other daemons and programs are none of ours', { skip }, async (
   await mkdir(join(foreign, 'obd-x'));
   const disk = new MemoryDisk(pagesOf(1 << 20));
   const device = await one.transport.attach('same', disk);
-  assert.deepEqual(await other.transport.survivors(), []);
+  assert.deepEqual(await other.transport.orphans(), []);
   await other.transport.clear('same');
   await assert.rejects(other.transport.resume('same', disk), { code: ErrorCodes.NotFound });
   const second = await other.transport.attach('same', disk);

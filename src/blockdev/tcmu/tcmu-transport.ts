@@ -30,7 +30,7 @@ import { ServedDevice } from '../served-device.js';
 import {
   type AttachedDevice,
   absenceSeconds,
-  type Survivor,
+  type OrphanedDevice,
   type Transport,
   type TransportSettings,
 } from '../transport.js';
@@ -79,7 +79,7 @@ export class TcmuTransport implements Transport {
     this.#settings = settings;
   }
 
-  async missing(): Promise<string | undefined> {
+  async unavailableReason(): Promise<string | undefined> {
     return await missingForTargets();
   }
 
@@ -104,16 +104,16 @@ export class TcmuTransport implements Transport {
         await setCommandTimeout(address, absenceSeconds(this.#settings));
         return this.#deviceOf(id, names, path, disk, serving);
       } catch (error) {
-        // Why the attach failed matters more. survivors() finds a device that cannot be removed.
+        // Why the attach failed matters more. orphans() finds a device that cannot be removed.
         await abandon(names, serving).catch(() => {});
         throw error;
       }
     });
   }
 
-  async survivors(): Promise<Survivor[]> {
+  async orphans(): Promise<OrphanedDevice[]> {
     const instance = await daemonKey(this.#directory);
-    const found: Survivor[] = [];
+    const found: OrphanedDevice[] = [];
     for (const id of await listTargets(instance)) {
       if (this.#ids.has(id)) continue;
       found.push({ id, path: await nodeOf(targetNames(instance, id)) });
@@ -161,7 +161,7 @@ export class TcmuTransport implements Transport {
 
   /** Its names in the kernel. @throws {ObdError} `Host` if this one has no TCMU. */
   async #namesFor(id: string, action: string): Promise<TargetNames> {
-    const missing = await this.missing();
+    const missing = await this.unavailableReason();
     if (missing !== undefined) {
       const message = `Cannot ${action} "${id}": tcmu cannot be used: ${missing}`;
       throw new ObdError(ErrorCodes.Host, message);

@@ -42,10 +42,10 @@ transportSuite('ublk', skip, start);
 
 test('without the driver it says what to do', { skip: hasDriver && 'it has it' }, async (t) => {
   const { transport } = await start(t);
-  assert.match((await transport.missing()) ?? '', /modprobe ublk_drv|io_uring|seccomp/);
+  assert.match((await transport.unavailableReason()) ?? '', /modprobe ublk_drv|io_uring|seccomp/);
   const attach = transport.attach('none', new MemoryDisk(pagesOf(4096)));
   await assert.rejects(attach, { code: ErrorCodes.Host, message: /^ublk cannot be used: / });
-  assert.deepEqual(await transport.survivors(), []);
+  assert.deepEqual(await transport.orphans(), []);
 });
 
 /** Adds a device and does not start it; with 'fetch' it could be started. Prints something then. */
@@ -116,7 +116,7 @@ for (const step of ['add', 'fetch']) {
     await firstWords(child);
     await kill(child);
     assert.notDeepEqual(await leftovers(), []);
-    assert.deepEqual(await transport.survivors(), [{ id: 'victim', path: undefined }]);
+    assert.deepEqual(await transport.orphans(), [{ id: 'victim', path: undefined }]);
     await assert.rejects(transport.resume('victim', new MemoryDisk(pagesOf(4096))), {
       code: ErrorCodes.NotFound,
     });
@@ -153,13 +153,13 @@ test(
       new Worker(THREAD, { eval: true, workerData: { self, suffix, directory, step } });
     const first = work('attach');
     const [path] = await once(first, 'message');
-    assert.deepEqual(await transport.survivors(), []);
+    assert.deepEqual(await transport.orphans(), []);
     const file = await open(path);
     const page = Buffer.alloc(4096);
     await file.read(page, 0, 4096, 0);
     assert.deepEqual(page, Buffer.alloc(4096, 7));
     await first.terminate();
-    assert.deepEqual(await transport.survivors(), [{ id: 'threaded', path }]);
+    assert.deepEqual(await transport.orphans(), [{ id: 'threaded', path }]);
     const second = work('resume');
     assert.deepEqual(await once(second, 'message'), [path]);
     await file.read(page, 0, 4096, 8192);

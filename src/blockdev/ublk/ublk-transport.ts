@@ -20,7 +20,7 @@ import { DeviceIdLocks } from '../device-id-locks.js';
 import { claimDevice, type WithoutReads } from '../device-users.js';
 import type { ReportFailure } from '../disk-requests.js';
 import { ServedDevice } from '../served-device.js';
-import type { AttachedDevice, Survivor, Transport, TransportSettings } from '../transport.js';
+import type { AttachedDevice, OrphanedDevice, Transport, TransportSettings } from '../transport.js';
 import { isWritable, type VirtualDisk, withoutLoads } from '../virtual-disk.js';
 import { UblkControl } from './ublk-control.js';
 import { blockPath, characterPath, isServedHere, UblkDevices } from './ublk-devices.js';
@@ -61,7 +61,7 @@ export class UblkTransport implements Transport {
     this.#settings = settings;
   }
 
-  async missing(): Promise<string | undefined> {
+  async unavailableReason(): Promise<string | undefined> {
     let control: UblkControl;
     try {
       control = UblkControl.ofThread();
@@ -113,11 +113,11 @@ export class UblkTransport implements Transport {
     }
   }
 
-  async survivors(): Promise<Survivor[]> {
+  async orphans(): Promise<OrphanedDevice[]> {
     const ids = await this.#devices.ids();
     if (ids.length === 0) return [];
     const devices = await this.#devices.list(await openControl());
-    const survivors: Survivor[] = [];
+    const orphans: OrphanedDevice[] = [];
     for (const id of ids) {
       if (this.#ids.has(id)) continue;
       const info = devices.get(id);
@@ -128,9 +128,9 @@ export class UblkTransport implements Transport {
       ) {
         continue;
       }
-      survivors.push({ id, path: isWhole(info) ? blockPath(info.deviceId) : undefined });
+      orphans.push({ id, path: isWhole(info) ? blockPath(info.deviceId) : undefined });
     }
-    return survivors;
+    return orphans;
   }
 
   async resume(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
