@@ -21,10 +21,13 @@ const PERCENT_MAX = 0.5;
 
 /** Folders whose prose is still to be rewritten: not measured unless named. */
 const NOT_YET: readonly string[] = [
-  'README.md',
   'changelog/',
-  'docs/',
-  'native/',
+  'docs/adr/',
+  'docs/benchmarks.md',
+  'docs/formats/',
+  'docs/glossary.md',
+  'docs/hacking.md',
+  'docs/testing.md',
   'src/blockd/',
   'src/blockdev/',
   'src/cache/',
