@@ -7,7 +7,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { type MountPoint, readMountTable } from '../io/mount-table.js';
-import { describeUsers, usersBelow } from '../io/mount-users.js';
+import { describeUsers, isMountedElsewhere, usersBelow } from '../io/mount-users.js';
 import { blockedIn } from '../io/process-state.js';
 import { type Finished, runProgram } from '../io/run-program.js';
 
@@ -92,7 +92,7 @@ export interface UnmountOptions {
   readonly lazily: boolean;
   /**
    * Fails the reads of the device that wait for a registry. Called only while the kernel keeps the unmount waiting for
-   * them, after the last user of the mount has gone or has been killed.
+   * them, after the last user of the mount has gone or has been killed, and while the device has no other mount.
    */
   readonly endReads?: () => Promise<void>;
 }
@@ -118,10 +118,11 @@ export async function unmountAll(
     if (!/busy/.test(stderr)) {
       throw new ObdError(ErrorCodes.Io, `Cannot unmount "${target}": ${stderr}`, { path: target });
     }
-    const users = await usersBelow(target);
-    // A process that is killed during a read exits when the read ends.
-    if (users.length > 0 && users.every(({ isKilled }) => isKilled)) {
-      if (performance.now() < deadline) {
+    const { users, areKilled } = await usersBelow(target);
+    // A process that is killed during a read exits when the read ends. Another mount may have live readers.
+    if (areKilled && performance.now() < deadline) {
+      const device = (await mountAt(target))?.source;
+      if (device !== undefined && !(await isMountedElsewhere(device, target))) {
         await endReads().catch(() => {});
         await pause(KILLED_TURN_MS);
         continue;

@@ -30,35 +30,98 @@ export interface NamespaceUser extends MountUser {
   readonly target: string;
 }
 
-/** Processes with a file, a directory or their program below the mount point, at most FOUND_MAX. */
-export async function usersBelow(target: string): Promise<FileUser[]> {
+export interface FileUsers {
+  /** At most FOUND_MAX. */
+  readonly users: FileUser[];
+  /** Whether there are users and SIGKILL is pending for every one, those beyond FOUND_MAX included. */
+  readonly areKilled: boolean;
+}
+
+/** Processes with a file, a directory or their program below the mount point. */
+export async function usersBelow(target: string): Promise<FileUsers> {
   const users: FileUser[] = [];
+  let areKilled = true;
   for (const pid of await pids()) {
-    if (users.length === FOUND_MAX) break;
+    if (users.length === FOUND_MAX && !areKilled) break;
     if (!(await usesBelow(pid, target))) continue;
-    users.push({ pid, name: await nameOf(pid), isKilled: await isKilled(pid) });
+    const user = { pid, name: await nameOf(pid), isKilled: await isKilled(pid) };
+    if (users.length < FOUND_MAX) users.push(user);
+    areKilled &&= user.isKilled;
   }
-  return users;
+  return { users, areKilled: areKilled && users.length > 0 };
+}
+
+/**
+ * Whether a block device has another mount than the one at `target`: elsewhere in this mount namespace, or in another
+ * one. Copies that the kernel unmounts together with that mount do not count: they have the same target and a common
+ * peer group.
+ */
+export async function isMountedElsewhere(devicePath: string, target: string): Promise<boolean> {
+  const device = await numbersOf(devicePath);
+  const own = mountsOf(device, await readFile('/proc/self/mountinfo', 'utf8'));
+  const group = own.find((mount) => mount.target === target)?.shared;
+  if (own.some((mount) => mount.target !== target)) return true;
+  for await (const { table } of namespaces()) {
+    const isCopy = (mount: DeviceMountLine) =>
+      mount.target === target && group !== undefined && mount.groups.includes(group);
+    const isOwn = (mount: DeviceMountLine) => own.some(({ id }) => id === mount.id);
+    if (mountsOf(device, table).some((mount) => !isOwn(mount) && !isCopy(mount))) return true;
+  }
+  return false;
 }
 
 /** One process of each mount namespace in which the block device is mounted, at most FOUND_MAX. */
 export async function namespacesWith(devicePath: string): Promise<NamespaceUser[]> {
-  const rdev = BigInt((await stat(devicePath)).rdev);
-  const device = `${(rdev >> MINOR_BITS) & 0xfffn}:${(rdev & 0xffn) | ((rdev >> 12n) & 0xfff00n)}`;
-  const seen = new Set<string>();
+  const device = await numbersOf(devicePath);
   const users: NamespaceUser[] = [];
-  for (const pid of await pids()) {
+  for await (const { pid, table } of namespaces()) {
     if (users.length === FOUND_MAX) break;
+    const [mount] = mountsOf(device, table);
+    if (mount !== undefined) users.push({ pid, name: await nameOf(pid), target: mount.target });
+  }
+  return users;
+}
+
+/** A mount of a block device, as a line of mountinfo has it (proc(5)). */
+interface DeviceMountLine {
+  readonly id: string;
+  readonly target: string;
+  /** The peer group that propagates unmounts from this mount. */
+  readonly shared: string | undefined;
+  /** The peer groups that propagate unmounts to this mount. */
+  readonly groups: readonly string[];
+}
+
+function mountsOf(device: string, table: string): DeviceMountLine[] {
+  return table.split('\n').flatMap((line) => {
+    const [id = '', , numbers, , target = '', , ...optional] =
+      line.split(' - ')[0]?.split(' ') ?? [];
+    if (numbers !== device) return [];
+    const groupsOf = (tag: RegExp) => optional.flatMap((field) => tag.exec(field)?.[1] ?? []);
+    const [shared] = groupsOf(/^shared:(.*)$/);
+    return [
+      { id, target: unescaped(target), shared, groups: groupsOf(/^(?:shared|master):(.*)$/) },
+    ];
+  });
+}
+
+/** `major:minor`, as in mountinfo. */
+async function numbersOf(devicePath: string): Promise<string> {
+  const rdev = BigInt((await stat(devicePath)).rdev);
+  return `${(rdev >> MINOR_BITS) & 0xfffn}:${(rdev & 0xffn) | ((rdev >> 12n) & 0xfff00n)}`;
+}
+
+/** Each mount namespace with one of its processes and its mounts. */
+async function* namespaces(): AsyncGenerator<{ pid: number; table: string }, void, undefined> {
+  const seen = new Set<string>();
+  for (const pid of await pids()) {
     const namespace = await readlink(`/proc/${pid}/ns/mnt`).catch(() => undefined);
     if (namespace === undefined || seen.has(namespace)) continue;
     const table = await readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => undefined);
     if (table === undefined) continue;
     seen.add(namespace);
-    const mount = table.split('\n').find((line) => line.split(' ', 3)[2] === device);
-    if (mount === undefined) continue;
-    users.push({ pid, name: await nameOf(pid), target: unescaped(mount.split(' ', 5)[4] ?? '') });
+    yield { pid, table };
   }
-  return users;
 }
 
 /** e.g. `process 12 (sleep), process 13 (bash)` */
