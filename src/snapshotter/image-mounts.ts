@@ -32,6 +32,8 @@ const RELEASE_DELAY_MS = 5_000;
 /** The daemon takes longer than this to report an unreachable registry, so that error is not retried. */
 const DAEMON_RESTART_MS_MAX = 3_000;
 const DAEMON_RESTART_TURN_MS = 100;
+/** A cached read takes milliseconds. After this, the daemon is asked whether the device waits for its registry. */
+const PROBE_TURN_MS = 2_000;
 
 /** A caller reads these codes as statements about its snapshot; here they are about a blob or a device. */
 const SNAPSHOT_CODES: readonly string[] = [
@@ -193,7 +195,7 @@ export class ImageMounts {
     const about = { snapshotId: id, device: device.path, layers: config.lowers.length };
     this.#log.debug({ ...about, ms: msSince(startedMs) }, 'image device attached');
     const mounted = await mountAt(target);
-    if (mounted?.source === device.path && (await deviceAnswers(device.path))) {
+    if (mounted?.source === device.path && (await this.#isAlive(id, device))) {
       this.#log.debug(about, 'image is mounted and its device answers');
       return target;
     }
@@ -204,8 +206,28 @@ export class ImageMounts {
       this.#log.debug(done, 'image mounted');
       return target;
     } catch (error) {
+      // A mount(8) that timed out may wait in the kernel for the registry, and hold the device. No container has it yet.
+      if (mounted === undefined) await this.#devices.endReads(this.#deviceId(id)).catch(() => {});
       if (!(await this.#unmountAndDetach(id))) this.#sweepSoon();
       throw error;
+    }
+  }
+
+  /** Whether a device answers, or its server holds reads that wait for a registry. */
+  async #isAlive(id: number, { path }: Device): Promise<boolean> {
+    const answering = deviceAnswers(path);
+    // Only the race below handles a rejection.
+    answering.catch(() => {});
+    for (;;) {
+      const turn = pause(PROBE_TURN_MS, undefined, { ref: false });
+      const answers = await Promise.race([answering, turn]);
+      if (answers !== undefined) return answers;
+      const devices = await this.#devices.list().catch(() => []);
+      const device = devices.find((each) => each.id === this.#deviceId(id));
+      if (device?.state !== 'attached' || device.waitingReads === 0) continue;
+      const about = { snapshotId: id, device: path, reason: device.waitingReason };
+      this.#log.info(about, 'image device waits for its registry');
+      return true;
     }
   }
 
@@ -216,7 +238,7 @@ export class ImageMounts {
       'mounting an image anew: its device died',
     );
     await unmountAll(this.#directories.mountPoint(id), { lazily: true });
-    if (await deviceAnswers(device.path)) return device;
+    if (await this.#isAlive(id, device)) return device;
     await this.#devices.detach(this.#deviceId(id));
     return await this.#attach(id, configPath);
   }

@@ -80,6 +80,8 @@ async function attachAndMount(
     undo.push(() => client.detach(deviceId));
     const device = await client.attach(deviceId, configPath, signal);
     signal.throwIfAborted();
+    // A mount(8) that timed out may wait in the kernel for the registry, and hold the device.
+    undo.push(() => client.endReads(deviceId));
     await mountImage(device.path, directory);
     const what = `${device.path}, ${byteText(device.sizeBytes)} in ${device.layers} layers`;
     process.stdout.write(`${directory}: ${what}\n`);
