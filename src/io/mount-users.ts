@@ -20,7 +20,7 @@ export interface MountUser {
   readonly name: string;
 }
 
-export interface FileUser extends MountUser {
+interface FileUser extends MountUser {
   /** Whether SIGKILL is pending: the process ends as soon as the kernel lets it. */
   readonly isKilled: boolean;
 }
