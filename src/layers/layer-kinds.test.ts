@@ -27,9 +27,12 @@ describe('LAYER_KINDS', () => {
     const xfs = annotated({ [`${PREFIX}blob-fs-type`]: 'xfs;-o x;y' });
     assert.deepEqual(describeLayer(LAYER_KINDS, xfs), { ...plain, fileSystem: 'xfs' });
     const trace = annotated({ [`${PREFIX}acceleration-layer`]: 'yes' });
-    assert.deepEqual(describeLayer(LAYER_KINDS, trace), {
-      ...{ holds: 'trace', lower: { ...lower, kind: 'overlaybd-trace' }, fileSystem: 'ext4' },
-    });
+    const ofTurbo = annotated({ ...trace.annotations, [`${PREFIX}version`]: '0.1.0-turbo.ociv1' });
+    for (const description of [trace, ofTurbo]) {
+      assert.deepEqual(describeLayer(LAYER_KINDS, description), {
+        ...{ holds: 'trace', lower: { ...lower, kind: 'overlaybd-trace' }, fileSystem: 'ext4' },
+      });
+    }
   });
 
   test('takes the size of a descriptor that has no annotation of it', () => {

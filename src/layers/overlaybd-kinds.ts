@@ -58,7 +58,7 @@ export const OVERLAYBD_TRACE: LayerKind = {
   holds: 'trace',
   unpackedName: undefined,
   isDescribedBy: (description) =>
-    OVERLAYBD.isDescribedBy(description) &&
+    digestIn(description) !== undefined &&
     description.annotations?.[ACCELERATION_LAYER_ANNOTATION] === 'yes',
   describe: (description) => {
     const { lower, fileSystem } = blobOf(description);
