@@ -31,12 +31,7 @@ const NOT_YET: readonly string[] = [
   'src/blockd/',
   'src/blockdev/',
   'src/cache/',
-  'src/image/',
   'src/io/',
-  'src/layers/',
-  'src/lsmt/',
-  'src/snapshotter/',
-  'src/zfile/',
 ];
 
 const OPENER = /^(Who|Whoever|What|Whatever|Whose|Of|One that|Those|That which)\b/;

@@ -10,7 +10,7 @@ import { hostPlatform, type Platform } from '../oci/platform.js';
 export interface BlockLayers {
   /** Bottom first, at least one of blocks, without traces. */
   readonly layers: readonly DescribedLayer[];
-  /** Of the disk, as the image says it. */
+  /** The disk's, by the image's annotations. */
   readonly fileSystem: string;
 }
 

@@ -1,6 +1,6 @@
 /**
- * What `obdctl mount` leaves for `obdctl umount`: a device whose id says where it is mounted, attached from a config
- * beside the daemon's socket, which is gone after a reboot as mounts are.
+ * The state that `obdctl mount` leaves for `obdctl umount`: a device with an id made from its mount point, and its image
+ * config beside the daemon's socket. A reboot removes both, as it removes the mount.
  */
 import { createHash } from 'node:crypto';
 import { realpath, rm, rmdir } from 'node:fs/promises';
@@ -31,6 +31,6 @@ export async function deviceMountAt(directory: string, blockdSocket: string): Pr
 /** Removes the config, and its directory with the last one. */
 export async function removeConfig({ configPath }: DeviceMount): Promise<void> {
   await rm(configPath, { force: true });
-  // Others' configs are in it, or somebody was faster.
+  // Fails if the directory holds other configs, or if another process has removed it.
   await rmdir(dirname(configPath)).catch(() => {});
 }

@@ -158,7 +158,7 @@ describe('openImage()', () => {
     });
   });
 
-  test('what all layers claim is charged at once, before an index of any is read', async () => {
+  test('charges the tables of all layers together before it reads an index', async () => {
     await withScene(async ({ registry, open }) => {
       const lowers = Array.from({ length: 50 }, (_, i) => {
         const bytes = layer(0, 400, i);
@@ -384,7 +384,7 @@ describe('upstream’s images', { skip: vectorsMissing }, () => {
     });
   });
 
-  test('of TurboOCI take their contents from a local tar', async () => {
+  test('a TurboOCI layer takes its contents from a local tar', async () => {
     await withScene(async ({ open }) => {
       const image = await open({
         lowers: [{ file: vectorPath('turbo/tar.z.tar.commit'), targetFile: vectorPath('l1.tar') }],

@@ -9,7 +9,7 @@ import type { LowerLayer } from './lower-layer.js';
 /** Bytes of the head of a blob that recognise() may look at. */
 export const HEAD_BYTES = 2048;
 
-/** What a manifest, or containerd's labels, say of a layer. */
+/** A layer's description in a manifest, or in containerd's labels. */
 export interface LayerDescription {
   /** Undefined in labels, which do not have it. */
   readonly mediaType?: string | undefined;
@@ -22,7 +22,7 @@ export interface LayerDescription {
 /** A layer of an image, as its kind understands its description. */
 export interface DescribedLayer {
   readonly holds: LayerKind['holds'];
-  /** What an image config says of it. Has at least `digest` and `size`, and `kind` if the blob's first bytes do not tell. */
+  /** The layer in an image config: at least `digest` and `size`, and `kind` if the blob's first bytes do not tell. */
   readonly lower: LowerLayer & { readonly digest: string; readonly size: number };
   /** As described, which may be wrong: mounting goes by the disk's superblock. */
   readonly fileSystem: string;

@@ -62,7 +62,7 @@ describe('upstream layers', { skip: vectorsMissing }, () => {
     assert.equal(await diskSha256(await vector('merged.z')), DISK_SHA256.l1l2);
   });
 
-  test('of TurboOCI take their file contents from the tar', async () => {
+  test('take file contents from the tar, for TurboOCI', async () => {
     const blob = LocalFile.open(vectorPath('turbo/tar.z.tar.commit'));
     const layer = await openLayer(blob, dependencies, { targetFile: vectorPath('l1.tar') });
     assert.equal(await diskSha256(layer), DISK_SHA256.turbo);

@@ -1,6 +1,6 @@
 /**
- * Goal: our wrapper is upstream's byte for byte, theirs and Go's are seen through, and whatever is no
- * tar passes unchanged. Method: upstream's files taken apart and put together, hand-made headers,
+ * Goal: our wrapper is upstream's byte for byte, openTarWindow() unwraps theirs and Go's, and returns a file that is no
+ * tar unchanged. Method: upstream's files taken apart and put together, hand-made headers,
  * every bit of the headers flipped.
  */
 import assert from 'node:assert/strict';

@@ -24,8 +24,8 @@ const CHECKSUM_BYTES = 8;
 const MEMBER_AT = 3 * TAR_BLOCK_BYTES;
 
 /**
- * The member of the tar that `source` is, or `source` itself if it is no tar. What comes back closes
- * `source`; after an error that is still the caller's to do.
+ * The member of the tar that `source` is, or `source` itself if it is no tar. The returned file owns `source`; after an
+ * error the caller still does.
  *
  * @throws {ObdError} `Corrupt`, `Unsupported` for a pax header of more than one block, and what
  *   reading `source` throws.

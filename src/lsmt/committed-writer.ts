@@ -84,7 +84,7 @@ export class CommittedLayerWriter {
     this.#sink.write(bytes);
   }
 
-  /** Says that [offset, offset + length) reads as zeroes, whatever the layers below have there. */
+  /** Makes [offset, offset + length) read as zeroes; this hides the layers below. */
   writeZeroes(offset: number, length: number): void {
     this.#add(offset, length, true);
   }

@@ -49,7 +49,7 @@ const lists = segmentLists(SECTORS).map((list) =>
   })),
 );
 
-/** What the stack's disk has, sector by sector. */
+/** The expected bytes of the stack's disk, computed sector by sector. */
 function naiveDisk(stack: readonly (readonly Segment[])[], sectors = SECTORS): Buffer {
   const disk = Buffer.alloc(sectors * 512);
   for (const [sector, what] of expandSegments(stack.flat(), sectors).entries()) {

@@ -1,7 +1,7 @@
 /** Layers' names: text of 36 characters, upper case where we write it, in dashed groups 8-4-4-4-12. */
 import { ErrorCodes, ObdError } from '../errors.js';
 
-/** What a layer without a name, or without a parent, carries. */
+/** The uuid of a layer without a name, and the parent uuid of one without a parent. */
 export const NULL_UUID = '00000000-0000-0000-0000-000000000000';
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;

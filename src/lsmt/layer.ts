@@ -1,9 +1,9 @@
-/** What a layer is to a stack, whichever of the forms of docs/formats/lsmt.md it is stored in. */
+/** A layer as a stack sees it, in any of the forms of docs/formats/lsmt.md. */
 import type { RandomAccessFile } from '../io/random-access-file.js';
 import type { Segments } from './segments.js';
 
 export interface Layer {
-  /** What to call it in a message. */
+  /** Its name in messages. */
   readonly label: string;
   /** Bytes of the disk it describes; 0 where it leaves that to the layers below. */
   readonly virtualBytes: number;

@@ -1,5 +1,5 @@
 /**
- * Goal: a writable layer reads as its writes leave the disk, whatever its crash cut off, and broken
+ * Goal: a writable layer reads as its writes leave the disk, also after a crash at any byte, and broken
  * ones are refused. Method: random logs against writes to a plain buffer; a file per rule.
  */
 import assert from 'node:assert/strict';

@@ -120,7 +120,7 @@ export class ContentManifests {
   }
 
   /**
-   * What a manifest says of the layer with this chain ID, if it is an overlaybd layer. Chain IDs of plain layers are not
+   * A manifest's description of the layer with this chain ID, if it is an overlaybd layer. Chain IDs of plain layers are not
    * computed: an overlaybd blob's digest is its diff ID, but only the config has the diff ID of a plain layer.
    *
    * @throws {ObdError} containerd's error.

@@ -150,7 +150,7 @@ test('a manifest that could not be read is read again the next time', async () =
   assert.equal(await locate(locator), `http://${origin.host}/v2/team/app/blobs`);
 });
 
-test('what a client says of a layer is asked of the registry too, and content labels after it', async () => {
+test('the registry confirms the reference of a client; content labels are the second choice', async () => {
   stored = [{ bytes: manifestOf(), labels: { [`${SOURCE}127.0.0.1`]: 'other/app', ...ours } }];
   // A new one each time: answers are kept.
   const labels = { 'containerd.io/snapshot/cri.image-ref': `${origin.host}/other/app:1` };

@@ -115,7 +115,7 @@ test('a layer that is prepared without its parent is told from a bottom layer', 
   );
 });
 
-test('what is unpacked has the chain ID of its key, if its parent is proved and no label contradicts', () => {
+test('an unpacked layer has the chain ID of its key, if its parent is proved and no label contradicts', () => {
   const chainId = `sha256:${'1'.repeat(64)}`;
   const other = `sha256:${'2'.repeat(64)}`;
   const parent = layerWith(other);

@@ -72,7 +72,7 @@ async function decide(origin: LayerOrigin, namespace = 'ns', between = true, wan
   return await new LayerSharing(store, between).decide(known, wanted, origin, namespace);
 }
 
-test('a layer that nobody has is fetched from where it is, or downloaded', async () => {
+test('an unknown layer is fetched from its registry, or downloaded', async () => {
   assert.deepEqual(await decide(from(GOOD)), { repoBlobUrl: GOOD });
   assert.ok('download' in (await decide(from(GOOD, { gives: false }))));
 });
@@ -100,7 +100,7 @@ test('a layer that containerd checked is taken over by all, and so is one of sev
   assert.ok('download' in (await decide(from(GOOD))));
 });
 
-test('what is not proved, plain, or of another size is not taken over', async () => {
+test('a layer that is not proved, plain, or of another size is not shared', async () => {
   add('lazy', remote(GOOD));
   assert.ok('download' in (await decide(from(GOOD), 'ns', true, { ...WANTED, sizeBytes: 8 })));
   for (const [layer, chainId] of [

@@ -108,5 +108,5 @@ async function sharingProblem(
   const found = origin.registry === undefined ? await origin.repoBlobUrl() : undefined;
   const registry = found === undefined ? origin.registry : registryAddress(found);
   if (registry === registryAddress(repoBlobUrl)) return undefined;
-  return `is this layer as registry ${registryAddress(repoBlobUrl)} has it, and this pull is from ${registry ?? 'one that is not known'}`;
+  return `is this layer as registry ${registryAddress(repoBlobUrl)} has it, and this pull is from ${registry ?? 'an unknown registry'}`;
 }

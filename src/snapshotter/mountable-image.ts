@@ -22,7 +22,7 @@ export function mountableImage(
 /**
  * A layer may have been pulled with another image, from another repository. If that is at another registry, the topmost
  * layer's repository has the layer too: the registry that first served a lower layer must not decide what other images show.
- * Of an unpacked layer only the file is named: without it, obd-blockd must not read the blob from a registry instead.
+ * The config names only the file of an unpacked layer: obd-blockd must not read the blob from a registry if the file is lost.
  */
 function lowerOf(layer: Layer, repoBlobUrl: string, files: string): LowerLayer {
   if (layer.type !== 'blocks' && layer.type !== 'trace') return {};

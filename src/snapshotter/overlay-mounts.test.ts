@@ -11,7 +11,7 @@ const of = (kind: Kind, ...lowers: string[]) =>
   mountsOf(kind, { files: '/9/fs', work: '/9/work', lowers }, ['index=off']);
 
 describe('mounts', () => {
-  test('of nothing but itself: a bind', () => {
+  test('a snapshot without a parent is a bind of its files', () => {
     const options = (access: string) => [
       { type: 'bind', source: '/9/fs', options: [access, 'rbind'] },
     ];
@@ -19,13 +19,13 @@ describe('mounts', () => {
     assert.deepEqual(of('view'), options('ro'));
   });
 
-  test('of a view of one layer: a bind of that', () => {
+  test('a view of one layer is a bind of that layer', () => {
     assert.deepEqual(of('view', '/1/fs'), [
       { type: 'bind', source: '/1/fs', options: ['ro', 'rbind'] },
     ]);
   });
 
-  test('of all else: an overlay, nearest layer first, and writable only if active', () => {
+  test('any other snapshot is an overlay, nearest layer first, writable only if active', () => {
     const overlay = (...options: string[]) => [
       { type: 'overlay', source: 'overlay', options: ['index=off', ...options] },
     ];
@@ -36,7 +36,7 @@ describe('mounts', () => {
     assert.deepEqual(of('view', '/2/fs', '/1/fs'), overlay('lowerdir=/2/fs:/1/fs'));
   });
 
-  test('what this host needs is a list that mount(8) takes', () => {
+  test('hostOverlayOptions() returns options that mount(8) accepts', () => {
     for (const option of hostOverlayOptions()) assert.match(option, /^(index=off|userxattr)$/);
   });
 });

@@ -19,7 +19,7 @@ export interface Mount {
 export interface Places {
   readonly files: string;
   readonly work: string;
-  /** What it stands on, top first. */
+  /** Directories of the layers below, top first. */
   readonly lowers: readonly string[];
 }
 
@@ -38,7 +38,7 @@ export function mountsOf(kind: Kind, places: Places, hostOptions: readonly strin
 }
 
 /**
- * What overlayfs must be told on this host:
+ * The mount options that overlayfs needs on this host:
  *
  *   index=off   the index would refuse a lower layer that stood under another upper directory before, which is
  *               what image layers do; kernels without it have nothing to switch off

@@ -148,12 +148,12 @@ export class SnapshotDirectories {
     throw new ObdError(ErrorCodes.Io, `Cannot remove "${path}": ${stderr}`, { path });
   }
 
-  /** Names of all directories: of snapshots, of ones being made, and of whatever else there is. */
+  /** Names of all entries: directories of snapshots, unfinished ones, and any others. */
   async names(): Promise<string[]> {
     return await guarded(this.path, async () => await readdir(this.path));
   }
 
-  /** What the files of a snapshot take on the disk; a file with several links counts once. @throws {ObdError} `Io`. */
+  /** Disk space and inodes of a snapshot's files; a file with several links counts once. @throws {ObdError} `Io`. */
   async usage(id: number): Promise<Usage> {
     const path = this.files(id);
     const sizeBytes = await diskUsage(path, '--block-size=1');
@@ -161,12 +161,12 @@ export class SnapshotDirectories {
   }
 }
 
-/** The id that a directory is named by; undefined for whatever else there is. */
+/** The id in the name of a snapshot's directory; undefined for any other name. */
 export function snapshotIdIn(name: string): number | undefined {
   return ID.test(name) ? Number(name) : undefined;
 }
 
-/** Whether a directory of this name was never finished: at a start, nobody is making it. */
+/** Whether a name is that of an unfinished directory. At a start, no call is making one. */
 export function isUnfinished(name: string): boolean {
   return name.startsWith(UNFINISHED);
 }
@@ -192,7 +192,7 @@ async function exists(path: string): Promise<boolean> {
   });
 }
 
-/** Whatever the umask. One that exists stays as it is: an image may be mounted on it, and its device be dead. */
+/** Ignores the umask. Leaves an existing directory as it is: an image with a dead device may be mounted on it. */
 async function mkdirMode(path: string, mode: number): Promise<void> {
   try {
     await mkdir(path);
@@ -220,7 +220,7 @@ async function guarded<T>(path: string, body: () => Promise<T>): Promise<T> {
     if (system === undefined) throw error;
     const full = isDiskFull(error);
     const found = full
-      ? `Cannot write to "${path}": the disk is full; make room, or remove images that nobody needs`
+      ? `Cannot write to "${path}": the disk is full; make room, or remove images that are not needed`
       : `Cannot use "${path}": ${messageOf(error)}`;
     throw new ObdError(full ? ErrorCodes.NoSpace : ErrorCodes.Io, found, { path }, error);
   }

@@ -87,7 +87,7 @@ describe('as in containerd', () => {
     assert.equal(new Set([base, top, view]).size, 3);
   });
 
-  test('what is not there is NotFound', () => {
+  test('calls on a missing snapshot fail with NotFound', () => {
     for (const call of [
       () => store.get('x'),
       () => store.ancestors('x'),
@@ -185,7 +185,7 @@ describe('for this snapshotter', () => {
     assert.equal(store.isInUse(lower), true);
   });
 
-  test('what an image config says of a layer is kept unabridged, also keys of later versions', () => {
+  test('a lower is kept unabridged, also keys of later versions', () => {
     const lower = { digest: DIGEST, size: 5, repoBlobUrl: REPO_BLOB_URL, kind: 'x', later: [1] };
     const trace = { type: 'trace', lower, fileSystem: 'ext4', file: 'trace' } as const;
     const blocks = { type: 'blocks', lower, fileSystem: 'ext4' } as const;

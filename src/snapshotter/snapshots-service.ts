@@ -76,7 +76,7 @@ function namespaceOf(key: string, header: string | undefined): string | undefine
   return header ?? /^([^/]+)\/[0-9]+\//.exec(key)?.[1];
 }
 
-/** What a field mask asks to do with labels; without one, the given ones are all that there shall be. */
+/** The change of labels that a field mask asks for; without a mask, the given labels replace all others. */
 function labelChange(given: Labels, paths: readonly string[]): (labels: Labels) => Labels {
   const refused = paths.find((path) => path !== 'labels' && !path.startsWith('labels.'));
   if (refused !== undefined) {

@@ -40,7 +40,7 @@ root = "/var/lib/obd-ts/snapshotter"
 blockd_socket = "/run/obd-ts/blockd.sock"
 containerd_socket = "/run/containerd/containerd.sock"
 # Whether a layer that one of containerd's namespaces has pulled is served lazily to all others. If not, a namespace needs
-# a login of its own, below, that the registry gives the layer to; without one, containerd downloads the layer.
+# its own login, below, that may read the layer from the registry; without one, containerd downloads the layer.
 share_between_namespaces = true
 ${COMMON_KEYS_EXAMPLE}
 [namespaces.team-a]
@@ -48,7 +48,7 @@ ${COMMON_KEYS_EXAMPLE}
 docker_config = "/etc/obd-ts/team-a.json"
 
 [plugins.overlaybd]
-# The same snapshotter under another name, with a socket and a store of its own. BuildKit, and nerdctl before containerd 2,
+# The same snapshotter under another name, with its own socket and store. BuildKit, and nerdctl before containerd 2,
 # know a lazy snapshotter by the name overlaybd.
 socket = "/run/obd-ts/overlaybd.sock"
 root = "/var/lib/obd-ts/overlaybd"
@@ -83,7 +83,7 @@ export function pluginsOf({
 }
 
 function refused(problem: string): ObdError {
-  const remedy = 'give each a socket and a root of its own';
+  const remedy = 'give each its own socket and root';
   return new ObdError(
     ErrorCodes.InvalidArgument,
     `Cannot use the configuration: ${problem}; ${remedy}`,

@@ -44,7 +44,7 @@ const VERSION_1 = `
   ) STRICT;
   CREATE INDEX snapshot_parent ON snapshot (parent_id);
 `;
-/** What version 2 added. */
+/** The columns that version 2 added. */
 const VERSION_2 = `
   ALTER TABLE snapshot ADD COLUMN chain_id TEXT;
   ALTER TABLE snapshot ADD COLUMN namespaces TEXT NOT NULL DEFAULT '[]';

@@ -9,7 +9,7 @@ import { ErrorCodes, ObdError, systemCode } from '../errors.js';
 import { HEAD_BYTES, type LayerKind } from '../layers/layer-kind.js';
 import type { ImageLayer, Layer, Snapshot } from './snapshot.js';
 
-/** Of a layer that was not announced. */
+/** For a layer that was not announced. */
 const UNDESCRIBED: ImageLayer = { lower: {}, fileSystem: '' };
 
 interface UnpackedLayer {

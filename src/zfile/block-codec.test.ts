@@ -59,7 +59,7 @@ for (const algorithm of ALGORITHMS) {
   const id = Algorithms[algorithm];
 
   describe(`${algorithm} blocks`, () => {
-    test('of encodeBlocks() are checked and read by the reference library', () => {
+    test('from encodeBlocks() decode with the reference library', () => {
       fc.assert(
         fc.property(content, (bytes) => {
           const target = Buffer.alloc(encodedBytesMax(4096, bytes.length));
@@ -79,7 +79,7 @@ for (const algorithm of ALGORITHMS) {
       );
     });
 
-    test('of the reference library are read by decodeBlocks()', () => {
+    test('from the reference library decode with decodeBlocks()', () => {
       fc.assert(
         fc.property(content, fc.boolean(), (bytes, checked) => {
           const count = Math.ceil(bytes.length / 8192);

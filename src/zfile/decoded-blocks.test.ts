@@ -1,5 +1,5 @@
 /**
- * Goal: a block found is the block that was kept under that name, whatever was evicted meanwhile.
+ * Goal: find() returns the block that was kept under that name, or none after an eviction.
  * Method: random operations on few sets, against a map of everything ever kept.
  */
 import assert from 'node:assert/strict';

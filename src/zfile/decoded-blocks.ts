@@ -17,7 +17,7 @@ const WAYS = 8;
 export const BUDGET_BYTES_MIN = SLAB_BYTES * WAYS;
 
 export class DecodedBlocks {
-  /** What find() and reserve() return positions in. */
+  /** The buffer: find() and reserve() return positions in it. */
   readonly bytes: Buffer;
   readonly #files: Float64Array;
   readonly #groups: Float64Array;
@@ -59,7 +59,7 @@ export class DecodedBlocks {
     return slab * SLAB_BYTES + i * blockBytes;
   }
 
-  /** Where to decode the block to. It is not found until keep() is told that this went well. */
+  /** Where to decode the block to. find() does not return it until keep() reports success. */
   reserve(file: number, block: number, blockBytes: number): number {
     const blocksPerSlab = SLAB_BYTES / blockBytes;
     const group = Math.floor(block / blocksPerSlab);

@@ -52,7 +52,7 @@ export interface ZFileLayout extends BlockForm {
   readonly indexCrc: number | undefined;
 }
 
-/** What a ZFile opens with; `layout` only if the header was rewritten when the file was finished. */
+/** The header of a ZFile; `layout` only if the header was rewritten when the file was finished. */
 export interface ParsedHeader {
   readonly layout: ZFileLayout | undefined;
 }

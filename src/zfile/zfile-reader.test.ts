@@ -141,7 +141,7 @@ describe('ZFileReader on damage', () => {
   const forms = fc.constantFrom(...ZFILE_FORMS);
   const runs = { numRuns: Number(process.env['FUZZ_RUNS'] ?? 300) };
 
-  test('of one bit gives an error or the right bytes', async () => {
+  test('a flipped bit gives an error or the right bytes', async () => {
     await fc.assert(
       fc.asyncProperty(forms, layerContent(60_000), fc.nat(), async (form, content, at) => {
         const stored = zfileOf(content, form);
@@ -153,7 +153,7 @@ describe('ZFileReader on damage', () => {
     );
   });
 
-  test('of one bit in header, index or trailer gives an error or the right bytes', async () => {
+  test('a flipped bit in header, index or trailer gives an error or the right bytes', async () => {
     const content = Buffer.alloc(30_000, 'abc');
     const stored = zfileOf(content, LZ4_4K);
     const index = Number(stored.readBigUInt64LE(40));

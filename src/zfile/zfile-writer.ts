@@ -77,7 +77,7 @@ export class ZFileWriter {
 
   /**
    * Takes the next bytes; `chunk` may be reused afterwards.
-   * @throws {ObdError} `Unsupported` if a 64 KiB block does not compress (nobody could read it), or
+   * @throws {ObdError} `Unsupported` if a 64 KiB block does not compress (no reader accepts it), or
    *   if there are more blocks than a reader accepts; and what the sink throws.
    */
   write(chunk: Uint8Array): void {
