@@ -48,7 +48,7 @@ function prepareKernel(): void {
 
 async function testTransport(name: TransportName): Promise<void> {
   const files = [
-    `${DIST}/src/blockdev/${name}/${name}-transport.test.js`,
+    `${DIST}/src/blockdev/${name === 'nbd' ? 'nbd-kernel' : name}/${name}-transport.test.js`,
     `${DIST}/test/transports/${name}.test.js`,
   ];
   for await (const { type, data } of run({ files })) {
