@@ -259,7 +259,7 @@ test('a client that waits for a registry holds up no detaching', { skip: noNbdco
   await assertFree('a');
 });
 
-test('a device that was detached in part is given to nobody', async () => {
+test('attach() completes a partial detach first', async () => {
   await table.attach('a', good);
   kernel.stuck.add('a');
   await assert.rejects(table.detach('a'), { code: ErrorCodes.Busy });
@@ -327,7 +327,7 @@ async function startAgain(): Promise<void> {
   await recoverDevices(table, records, transports, silent);
 }
 
-test('what an earlier process left whole is served again, from where it was', async () => {
+test('serves complete devices of an earlier process again', async () => {
   await records.put({ id: 'a', configPath: good, transport: 'nbd' });
   kernel.left.set('a', '/dev/test-a');
   await startAgain();
@@ -342,7 +342,7 @@ test('what an earlier process left whole is served again, from where it was', as
   await assertFree('a');
 });
 
-test('debris goes, so does a device nobody knows, and a record of nothing', async () => {
+test('removes partial devices, unknown devices, and records without a device', async () => {
   await records.put({ id: 'half', configPath: good, transport: 'nbd' });
   await records.put({ id: 'elsewhere', configPath: good, transport: 'ublk' });
   await records.put({ id: 'nothing', configPath: good, transport: 'nbd' });

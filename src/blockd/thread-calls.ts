@@ -8,7 +8,7 @@ import { deserializedError, type SerializedError, serializedError } from './seri
 type Calls = Record<string, (parameters: never) => unknown>;
 type ParametersOf<F extends Calls[string]> = Parameters<F>[0];
 
-/** What answers the calls of the other side. */
+/** The handlers for calls of the other side. */
 export type Handlers<C extends Calls> = {
   readonly [K in keyof C]: (
     parameters: ParametersOf<C[K]>,

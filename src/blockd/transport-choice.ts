@@ -15,7 +15,7 @@ export type TransportSetting = 'auto' | TransportName;
 
 export interface TransportState {
   readonly name: TransportName;
-  /** What this host lacks for it; empty if nothing. */
+  /** The requirement that this host does not meet; empty if nothing. */
   readonly missing: string;
   /** Whether it is what a device attached now gets. */
   readonly chosen: boolean;

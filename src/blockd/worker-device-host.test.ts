@@ -290,7 +290,7 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 180_000 }, () => {
     await stuck;
   });
 
-  test('what cannot be opened leaves nothing, and says why', async () => {
+  test('a failed open reports its reason and leaves nothing', async () => {
     const image = twoLayers(DISK_BYTES);
     const good = await scene.configOf('good', image);
     const bad = { disk: image.disk, blobs: [image.blobs[0]!.subarray(0, 100_000)] };
@@ -328,7 +328,7 @@ test('without room in the cache every read is answered all the same', { skip: un
   await scene.close();
 });
 
-test('a thread that dies of a bug is told of, and nobody waits for it', async () => {
+test('a thread that dies of a bug is reported, and its calls fail', async () => {
   let died: (error: Error) => void = () => {};
   const death = new Promise<Error>((resolve) => {
     died = resolve;

@@ -77,7 +77,7 @@ test('threads that read and drop the same chunks see the bytes, and the count st
   });
 });
 
-test('what a thread forgets it misses, until it is fetched again', async () => {
+test('an invalidated chunk is a miss until it is fetched again', async () => {
   await withCache(async (cache, directory, faults) => {
     const blob = new BlobDouble(CONTENT);
     await withReadingThreads(
@@ -110,7 +110,7 @@ test('what a thread forgets it misses, until it is fetched again', async () => {
   });
 });
 
-test('what the disk does not give back is fetched again', async () => {
+test('a chunk that the disk cannot read is fetched again', async () => {
   await withCache(async (cache, directory, faults) => {
     const blob = new BlobDouble(CONTENT);
     await withReadingThreads(

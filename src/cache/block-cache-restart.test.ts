@@ -35,7 +35,7 @@ import { CHUNK_BYTES } from './chunk-set.js';
 after(removeCacheDirectories);
 
 describe('restarts', () => {
-  test('what was cached is there again; files and folders are private', async () => {
+  test('keeps cached chunks over a restart; files and folders are private', async () => {
     const directory = cacheDirectory();
     await withCache(
       async (cache) => {

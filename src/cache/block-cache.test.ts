@@ -183,7 +183,7 @@ describe('fetching', () => {
     });
   });
 
-  test('what one registry sends is not read in the name of another', async () => {
+  test('keeps the bytes of each registry separate', async () => {
     const evil = distinctBytes(CONTENT.length, 666);
     for (const options of [ROOM, { capacityBytes: 0, reserveBytes: 0 }]) {
       await withCache(async (cache) => {
@@ -273,7 +273,7 @@ describe('failing registries', () => {
     });
   });
 
-  test('what arrives after the handle was closed is not stored over what came since', async () => {
+  test('does not store late bytes of a closed handle over newer ones', async () => {
     await withCache(async (cache) => {
       const late = new BlobDouble(CONTENT, 'registry.example/late');
       let arrive = () => {};

@@ -7,7 +7,6 @@
  */
 import type { CacheDirectory } from './cache-directory.js';
 import type { DiskSpace } from './disk-space.js';
-import type { SharedBlob } from './shared-blob.js';
 
 /** Each batch of chunks costs three fdatasyncs of its blob. */
 const BATCH_BYTES = 16 << 20;
@@ -19,12 +18,20 @@ const UNASKED_SHARE = 1 / 4;
 /** `later`: everything stored was used a moment ago. `never`: nothing is left to evict. */
 export type RoomAnswer = 'now' | 'later' | 'never';
 
+/** An open blob, as far as its chunks can be evicted. */
+export interface EvictableBlob {
+  readonly storedBytes: number;
+  readonly canEvict: boolean;
+  /** Evicts about `bytes`. @returns How many; 0 if no chunk can be evicted now. */
+  evict(bytes: number): Promise<number>;
+}
+
 export class CacheRoom {
   readonly capacityBytes: number;
   readonly #directory: CacheDirectory;
   readonly #disk: DiskSpace;
   /** Evicted from in this order; a blob that gave chunks moves to the end. */
-  readonly #open: Set<SharedBlob>;
+  readonly #open: Set<EvictableBlob>;
   #reservedBytes = 0;
   #evicting: Promise<number> | undefined;
 
@@ -32,7 +39,7 @@ export class CacheRoom {
     directory: CacheDirectory,
     disk: DiskSpace,
     capacityBytes: number,
-    open: Set<SharedBlob>,
+    open: Set<EvictableBlob>,
   ) {
     this.#directory = directory;
     this.#disk = disk;

@@ -77,7 +77,7 @@ describe('a full disk', { skip: root }, () => {
     });
   });
 
-  test('makes blobs that nobody has open go', async () => {
+  test('evicts blobs that are not open', async () => {
     await onSmallDisk('size=1500k', async (cache, _directory, faults) => {
       await assertReads(cache, CONTENT);
       await assertReads(cache, distinctBytes(1_000_000, 2));

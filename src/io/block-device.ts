@@ -6,10 +6,10 @@
 export interface BlockDevice {
   /** Bytes, a multiple of 4096. */
   readonly sizeBytes: number;
-  /** Fills `target` from `offset` (bytes). What was never written reads as zeroes. */
+  /** Fills `target` from `offset` (bytes). Bytes that were never written read as zeroes. */
   read(target: Uint8Array, offset: number): void;
   /** Keeps the bytes; `source` may be reused afterwards. Offset and length are multiples of 512. */
   write(source: Uint8Array, offset: number): void;
-  /** Says that nobody will read [offset, offset + length) again before writing it. */
+  /** Promises that [offset, offset + length) is not read again before it is written. */
   discard(offset: number, length: number): void;
 }

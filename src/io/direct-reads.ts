@@ -1,5 +1,5 @@
 /**
- * What one thread reads past the page cache: blocks of DIRECT_BLOCK_BYTES, brought by the kernel's aio into a few MiB of
+ * One thread's reads past the page cache: blocks of DIRECT_BLOCK_BYTES, brought by the kernel's aio into a few MiB of
  * memory, where they stay until newer ones need the room.
  *
  *   free -> loading -> unread -> read -> free
@@ -23,7 +23,7 @@ const UNREAD_MS = 1000;
 /** What a file system says that lets a file be opened for direct reads, and then has none. */
 const REFUSALS = [-constants.errno.EINVAL, -constants.errno.EOPNOTSUPP];
 
-/** Whose block it is. */
+/** The owner of the block. */
 export interface BlockOwner {
   readonly fd: number;
   readonly sizeBytes: number;

@@ -20,7 +20,7 @@ test('a held lock is busy, by name of the process; a released one is free', () =
   const lock = DirectoryLock.acquire(directory);
   assert.throws(() => DirectoryLock.acquire(directory), {
     code: ErrorCodes.Busy,
-    message: `Cannot use the cache "${directory}": process ${process.pid} uses it; stop that, or give this one a directory of its own`,
+    message: `Cannot use the cache "${directory}": process ${process.pid} uses it; stop that, or give this one another directory`,
   });
   assert.equal(statSync(join(directory, 'lock')).mode & 0o777, 0o600);
   lock.release();

@@ -109,7 +109,7 @@ function busy(directory: string, holder: string): ObdError {
   const process = pid ? `process ${pid}` : 'another process';
   return new ObdError(
     ErrorCodes.Busy,
-    `Cannot use the cache "${directory}": ${process} uses it; stop that, or give this one a directory of its own`,
+    `Cannot use the cache "${directory}": ${process} uses it; stop that, or give this one another directory`,
     { path: directory },
   );
 }

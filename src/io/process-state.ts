@@ -1,4 +1,4 @@
-/** What a process waits for in the kernel, as proc(5) shows it. */
+/** The kernel function that a process waits in, as proc(5) shows it. */
 import { readFile } from 'node:fs/promises';
 
 /**

@@ -15,7 +15,7 @@ export type Urgency = 'demand' | 'prefetch';
 /** The progress of one range through all attempts at it. */
 export class RangeFill {
   readonly bytes: Uint8Array;
-  /** Of `bytes` in the source, in bytes. */
+  /** Position of `bytes` in the source, in bytes. */
   readonly offset: number;
   /** How many of `bytes` have arrived; bytes from a failed attempt stay valid. */
   filled = 0;

@@ -69,7 +69,7 @@ function droppable(): string | false {
 
 const skip = droppable();
 
-test('what is in the page cache is read at once, at any offset', () => {
+test('reads bytes in the page cache at once, at any offset', () => {
   const { file, close } = opened(fileOf('warm'));
   const target = Buffer.alloc(300_000);
   assert.equal(file.readNow(target, 123_457), true);

@@ -13,7 +13,7 @@ import { outputOf, runProgram } from './run-program.js';
 
 const LONG_MS = 10_000;
 
-test('what it says comes back with its exit status', async () => {
+test('returns its output with its exit status', async () => {
   const found = await runProgram('du', ['/nonexistent'], LONG_MS);
   assert.deepEqual([found.status, found.stdout], [1, '']);
   assert.match(found.stderr, /^du: .*No such file or directory$/);
@@ -27,7 +27,7 @@ test('a failure is its last words, and the command', async () => {
   });
 });
 
-test('one that does not end is ended', async (t) => {
+test('a hanging program is killed', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'obd-run-'));
   t.after(() => rmSync(folder, { recursive: true }));
   const pipe = join(folder, 'pipe');
@@ -38,7 +38,7 @@ test('one that does not end is ended', async (t) => {
   });
 });
 
-test('one that is not there is named with its package', async (t) => {
+test('a missing program is named with its package', async (t) => {
   const path = process.env['PATH'];
   t.after(() => {
     process.env['PATH'] = path;

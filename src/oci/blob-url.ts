@@ -6,7 +6,7 @@
  */
 import { DOCKER_HUB, isHost, isRepository } from './reference.js';
 
-/** What overlaybd's snapshotter writes for `docker.io`. */
+/** The name that overlaybd's snapshotter writes for `docker.io`. */
 const DOCKER_HUB_ADDRESS = `registry-1.${DOCKER_HUB}`;
 
 export interface BlobRepository {
