@@ -1,6 +1,7 @@
 /**
- * `npm run bench`: the daemon on the whole path, compared with qemu-nbd (whole-path.ts); with `-- formats`, the cost of
- * the formats alone (formats.ts). Needs root, and the programs of docs/benchmarks.md.
+ * `npm run bench` compares the daemon on the whole path with qemu-nbd (whole-path.ts). `-- formats` measures the formats
+ * alone (formats.ts), and `-- cold-reads` reads of files that the page cache does not have (cold-reads.ts). Needs root, and
+ * the programs of docs/benchmarks.md.
  */
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -8,6 +9,9 @@ import { ObdError } from '../src/errors.js';
 
 if (process.argv[2] === 'formats') {
   await import('./formats.js');
+} else if (process.argv[2] === 'cold-reads') {
+  const { measureColdReads } = await import('./cold-reads.js');
+  await measureColdReads(process.argv.slice(3));
 } else {
   const { values } = parseArgs({ options: { json: { type: 'string' } } });
   const { figuresTable, measureWholePath } = await import('./whole-path.js');
