@@ -3,9 +3,11 @@
  * Method: real files, processes that are killed, files that are damaged, capacities that are too small.
  */
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import {
+  closeSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   statSync,
@@ -28,11 +30,27 @@ import {
   read,
   withCache,
 } from '../../test/support/cache-scene.js';
-import { ErrorCodes } from '../errors.js';
+import { ErrorCodes, systemCode } from '../errors.js';
 import { BlockCache } from './block-cache.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 
 after(removeCacheDirectories);
+
+/** Uses up the descriptors of this process. @returns What closes them. */
+function takeDescriptors(): () => void {
+  const limit = /open files +(\d+)/.exec(readFileSync('/proc/self/limits', 'latin1'))![1]!;
+  execFileSync('prlimit', ['--pid', `${process.pid}`, '--nofile=64:']);
+  const taken: number[] = [];
+  try {
+    for (;;) taken.push(openSync('/dev/null', 'r'));
+  } catch (error) {
+    assert.equal(systemCode(error), 'EMFILE');
+  }
+  return () => {
+    for (const fd of taken) closeSync(fd);
+    execFileSync('prlimit', ['--pid', `${process.pid}`, `--nofile=${limit}:`]);
+  };
+}
 
 describe('restarts', () => {
   test('keeps cached chunks over a restart; files and folders are private', async () => {
@@ -103,6 +121,33 @@ describe('restarts', () => {
         assert.equal(blob.cachedBytes, 2 * CHUNK_BYTES);
         await assertReads(blob, 0, CONTENT.length);
         assert.deepEqual(faults, []);
+      },
+      ROOM,
+      directory,
+    );
+  });
+
+  test('a process without descriptors cannot open a cached blob, and leaves its file', async () => {
+    const directory = cacheDirectory();
+    await withCache(
+      async (cache) => {
+        const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
+        await assertReads(blob, 0, CONTENT.length);
+      },
+      ROOM,
+      directory,
+    );
+    await withCache(
+      async (cache, _directory, faults) => {
+        const ranges = new BlobDouble(CONTENT);
+        const giveBack = takeDescriptors();
+        try {
+          await assert.rejects(OpenBlob.open(cache, ranges), { code: ErrorCodes.Host });
+        } finally {
+          giveBack();
+        }
+        const blob = await OpenBlob.open(cache, ranges);
+        assert.deepEqual([blob.cachedBytes, faults], [CONTENT.length, []]);
       },
       ROOM,
       directory,

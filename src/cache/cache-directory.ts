@@ -22,6 +22,8 @@ const GONE = '.gone';
 const STAT_BLOCK_BYTES = 512;
 /** A layer of 1 TiB has a bitmap of 2 MiB. No registry takes larger ones. */
 const BLOB_BYTES_MAX = 2 ** 40;
+/** Errors of open() that say nothing about the file: the host lacks something, or the disk fails. */
+const NOT_DAMAGE = ['EMFILE', 'ENFILE', 'ENOMEM', 'EIO'];
 
 export class CacheDirectory {
   readonly path: string;
@@ -118,7 +120,6 @@ export class CacheDirectory {
       throw new ObdError(ErrorCodes.Unsupported, message, { digest });
     }
     const path = this.#pathOf(blob);
-    this.#removeIdle(path);
     try {
       return (await this.#reopen(path, blob)) ?? (await this.#create(path, blob));
     } catch (error) {
@@ -128,8 +129,13 @@ export class CacheDirectory {
     }
   }
 
-  /** @returns Undefined if there is no file, or an unusable one, which it removes. */
+  /**
+   * @returns Undefined if there is no file, or an unusable one, which it removes.
+   * @throws what open() throws for lack of a descriptor or memory, or if the disk fails; the file stays.
+   */
   async #reopen(path: string, blob: BlobKey): Promise<BlobFile | undefined> {
+    const idleBytes = this.#idle.get(path);
+    this.#removeIdle(path);
     let file: DurableFile | undefined;
     let problem: string;
     try {
@@ -138,7 +144,13 @@ export class CacheDirectory {
       if (found instanceof BlobFile) return await withSlots(found);
       problem = found;
     } catch (error) {
-      if (systemCode(error) === 'ENOENT') return undefined;
+      const code = systemCode(error);
+      if (code === 'ENOENT') return undefined;
+      // An open file whose slots cannot be read is damaged: another attempt would fail too.
+      if (file === undefined && code !== undefined && NOT_DAMAGE.includes(code)) {
+        if (idleBytes !== undefined) this.#addIdle(path, idleBytes);
+        throw error;
+      }
       problem = messageOf(error);
     }
     await file?.close();
