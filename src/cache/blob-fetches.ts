@@ -155,11 +155,11 @@ export class BlobFetches implements WaitedFor {
         this.#idle.push(resolve);
       });
     }
-    this.#outages.closed(this.#store.key.origin, this);
   }
 
   #tellIdle(): void {
     if (this.#flights.size > 0 || this.#streaming !== undefined) return;
+    this.#outages.gaveUp(this.#store.key.origin, this);
     for (const resolve of this.#idle.splice(0)) resolve();
   }
 
@@ -302,18 +302,18 @@ export class BlobFetches implements WaitedFor {
   #endAttempt(flight: Flight, fetcher: Fetcher, error: unknown): void {
     if (!flight.isOver) flight.state = 'queued';
     flight.lastError = error;
-    for (const waiter of [...flight.waiters]) {
-      waiter.lastError = error;
-      if (waiter.fetcher !== fetcher) continue;
-      const isEnd = !waiter.isMounted && !hasCode(error, ErrorCodes.Unavailable);
-      if (isEnd || isBug(error)) waiter.fail(error);
-    }
     // Bytes come, and the rest is asked for at once.
     if (error instanceof TooSlow) {
       this.#health.gaveUp(flight);
     } else {
       this.#health.failed(flight, error);
       if (!isClosed(error)) this.#outages.failed(this.#store.key.origin, this, error);
+    }
+    for (const waiter of [...flight.waiters]) {
+      waiter.lastError = error;
+      if (waiter.fetcher !== fetcher) continue;
+      const isEnd = !waiter.isMounted && !hasCode(error, ErrorCodes.Unavailable);
+      if (isEnd || isBug(error)) waiter.fail(error);
     }
     if (flight.waiters.size > 0 || flight.isOver) return;
     const probe = this.#probe;

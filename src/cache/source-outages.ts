@@ -1,10 +1,9 @@
 /**
  * Logs which origins fail: one line when reads of mounted disks begin to wait for an origin, and one when all its
- * failed blobs have succeeded, or the last of them is closed. A flapping origin gets a pair of lines every QUIET_MS at
- * most.
+ * failed blobs have succeeded, or are no longer fetched. A flapping origin gets a pair of lines every QUIET_MS at most.
  *
  * Also limits the rate of attempts at a failing origin, for any number of blobs. An origin is that of a BlobKey: for
- * the daemon, a origin.
+ * the daemon, a registry.
  */
 
 const QUIET_MS = 10_000;
@@ -20,7 +19,7 @@ export interface OutageLog {
     readonly err: unknown;
   }): void;
   recovered(outage: { readonly origin: string; readonly afterMs: number }): void;
-  /** Every failed blob is closed: no read waits, and the state of the origin is unknown. */
+  /** No failed blob is fetched any more: no read waits, and the state of the origin is unknown. */
   left(outage: { readonly origin: string; readonly afterMs: number }): void;
 }
 
@@ -75,8 +74,8 @@ export class SourceOutages {
     this.#without(origin, blob, (outage) => this.#log.recovered(outage));
   }
 
-  /** The blob is closed, so its outcome no longer matters. */
-  closed(origin: string, blob: WaitedFor): void {
+  /** Nothing of the blob is in flight any more, so nothing would show that the origin is back. */
+  gaveUp(origin: string, blob: WaitedFor): void {
     this.#without(origin, blob, (outage) => this.#log.left(outage));
   }
 

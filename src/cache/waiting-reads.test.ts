@@ -242,6 +242,49 @@ test('an outage whose last blob is closed ends with a line of its own', async ()
   assert.deepEqual(lines, ['unavailable', 'left']);
 });
 
+test('a blob that is no longer read does not keep an outage open', async () => {
+  const lines: string[] = [];
+  const outageLog = {
+    unavailable: () => lines.push('unavailable'),
+    recovered: () => lines.push('recovered'),
+    left: () => lines.push('left'),
+  };
+  await withCache(
+    async (cache) => {
+      const [abandoned, read] = [new BlobDouble(CONTENT), new BlobDouble(distinctBytes(1000, 3))];
+      abandoned.before = gone;
+      read.before = gone;
+      const blobs = await Promise.all([abandoned, read].map((each) => OpenBlob.open(cache, each)));
+      const vain = assert.rejects(loadMounted(blobs[0]!, 1, 500));
+      const waits = loadMounted(blobs[1]!, 0, 10_000);
+      await vain;
+      read.before = async () => {};
+      await waits;
+      assert.deepEqual(lines, ['unavailable', 'recovered']);
+    },
+    { capacityBytes: 1 << 30, reserveBytes: 0, outageLog },
+  );
+});
+
+test('an outage whose last reads failed ends, although its blob stays open', async () => {
+  const lines: string[] = [];
+  const outageLog = {
+    unavailable: () => lines.push('unavailable'),
+    recovered: () => lines.push('recovered'),
+    left: () => lines.push('left'),
+  };
+  await withCache(
+    async (cache) => {
+      const ranges = new BlobDouble(CONTENT);
+      ranges.before = gone;
+      const blob = await OpenBlob.open(cache, ranges);
+      await assert.rejects(loadMounted(blob, 1, 500));
+      assert.deepEqual(lines, ['unavailable', 'left']);
+    },
+    { capacityBytes: 1 << 30, reserveBytes: 0, outageLog },
+  );
+});
+
 test('a whole blob sent once by a server that has ranges is refused, and the range asked for again', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
