@@ -407,3 +407,21 @@ test('a stream without a length that is not read to its end leaves nothing', asy
     await assertReads(blob, 0, CONTENT.length);
   });
 });
+
+test('a stream without a length is read to its end where the cache has no room, and keeps what was read', async () => {
+  await withCache(
+    async (cache) => {
+      const ranges = new BlobDouble(CONTENT);
+      const blob = await OpenBlob.open(cache, ranges);
+      await loadMounted(blob, 0, 10_000);
+      let wholes = 0;
+      // The first 200 of a server that has ranges is refused.
+      ranges.whole = () => (wholes++ === 0 ? wholeOf(CONTENT) : wholeOf(CONTENT, 5, false));
+      await assertReads(blob, 20 * CHUNK_BYTES, 100);
+      await sleep(500);
+      await assertReads(blob, 20 * CHUNK_BYTES, 100);
+      assert.equal(wholes, 2);
+    },
+    { capacityBytes: 0, reserveBytes: 0 },
+  );
+});

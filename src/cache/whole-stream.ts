@@ -9,7 +9,8 @@
  *                                 the next stream is stored
  *   no first chunk is cached      as if they differed, unless nothing of the blob is cached and the answer has the
  *                                 blob's length
- *   the answer has no length      as above, and only a verified digest keeps the stored chunks
+ *   the answer has no length      as above, and only a verified digest keeps the stored chunks: it is read to its end, even
+ *                                 if nothing waits for the rest
  *
  * Memory: one buffer of BUFFER_CHUNKS. The source is read no faster than the chunks are stored.
  */
@@ -90,7 +91,8 @@ export class WholeStream {
           filled = await this.#flush(buffer, filled, whole);
         }
       }
-      if (!this.#sink.isUseful()) {
+      // Without a length, only the end of the stream shows that the stored chunks are the blob's.
+      if (whole.sizeKnown && !this.#sink.isUseful()) {
         whole.cutOff();
         return;
       }
