@@ -280,9 +280,13 @@ trustCase(
 function downgrade(path: string, name: string, digest: string | undefined): void {
   const database = new Database(path);
   database
-    .prepare(`UPDATE snapshot SET layer = json_set(layer, '$.digest', ?) WHERE name = ?`)
+    .prepare(`UPDATE snapshot SET layer = json_set(layer, '$.lower.digest', ?) WHERE name = ?`)
     .run(digest, name);
+  // That version recorded layers in another form than the image config's.
   database.exec(`
+    UPDATE snapshot SET layer = json_object('type', 'remote', 'digest', layer ->> '$.lower.digest',
+      'sizeBytes', layer ->> '$.lower.size', 'repoBlobUrl', layer ->> '$.lower.repoBlobUrl',
+      'fileSystem', layer ->> '$.fileSystem') WHERE layer ->> '$.type' = 'blocks';
     ALTER TABLE snapshot DROP COLUMN chain_id;
     ALTER TABLE snapshot DROP COLUMN namespaces;
     PRAGMA user_version = 1;
