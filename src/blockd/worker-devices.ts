@@ -16,6 +16,7 @@ import type { BlobReader } from '../cache/blob-reader.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { readImageConfig } from '../image/image-config.js';
 import { type OpenedImage, openImage } from '../image/open-image.js';
+import { collectGarbageSoon } from '../io/collect-garbage.js';
 import { IndexAccount, type SharedIndexAccount } from '../io/index-budget.js';
 import { LAYER_FORMATS } from '../layers/layer-formats.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
@@ -57,14 +58,15 @@ export class WorkerDevices {
     const attach = (to: Transport, id: string, disk: VirtualDisk) => to.attach(id, disk);
     const resume = (to: Transport, id: string, disk: VirtualDisk) => to.resume(id, disk);
     const handlers: Handlers<WorkerCalls> = {
-      open: ({ id, configPath, memory }) => this.#open(id, configPath, memory),
+      open: ({ id, configPath, memory }) =>
+        this.#open(id, configPath, memory).finally(collectGarbageSoon),
       attach: ({ id, transport }) => this.#connect(id, transport, false, attach),
       resume: ({ id, transport }) => this.#connect(id, transport, true, resume),
       observe: ({ id, isObserved }) => this.#observe(id, isObserved),
       detach: ({ id }) => this.#detach(id),
       endReads: ({ id }) => this.#served.get(id)?.disk.endLoads(),
       release: ({ id }) => this.#served.get(id)?.device?.release(),
-      close: ({ id }) => this.#close(id),
+      close: ({ id }) => this.#close(id).finally(collectGarbageSoon),
       connection: ({ id, fd, structured, allocation, rest }) =>
         this.#takeConnection(id, fd, { structured, allocation }, rest),
       endConnections: ({ id }) => this.#served.get(id)?.connections.end(),

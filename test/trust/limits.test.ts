@@ -377,15 +377,16 @@ function largeIndexConfig(directory: string): string {
     const records = Buffer.alloc(RECORDS_MAX * RECORD_BYTES);
     for (let i = 0; i < RECORDS_MAX; i++) {
       const start = 8 * i + 2 * layer;
-      const record = { start, end: start + 1, moffset: 8, zeroed: true, tag: 0 };
+      const record = { start, end: start + 1, moffset: 8, zeroed: false, tag: 0 };
       encodeRecord(records, i * RECORD_BYTES, record);
     }
     const virtualBytes = RECORDS_MAX * 8 * 512;
-    const trailer = { flags: 6, indexOffset: 4096, indexEntries: RECORDS_MAX, virtualBytes };
+    const data = Buffer.alloc(4096, layer + 1);
+    const trailer = { flags: 6, indexOffset: 8192, indexEntries: RECORDS_MAX, virtualBytes };
     const file = join(directory, `layer-${layer}`);
     writeFileSync(
       file,
-      Buffer.concat([headerBlock({ virtualBytes }), records, headerBlock(trailer)]),
+      Buffer.concat([headerBlock({ virtualBytes }), data, records, headerBlock(trailer)]),
     );
     return { file };
   });
