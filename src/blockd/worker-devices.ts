@@ -83,6 +83,7 @@ export class WorkerDevices {
       decoded: this.#decoded,
       memory: new IndexAccount(memory),
     });
+    for (const blob of image.remote) blob.opened();
     const { layers, remoteBytes, uncheckedLayers } = image;
     const disk = new EndableDisk(image.disk);
     const connections = new DiskConnections(disk, this.#buffers, (error, offset, length) =>

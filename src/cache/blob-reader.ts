@@ -54,6 +54,7 @@ export class BlobReader implements RandomAccessFile {
   readonly #link: BlobLink;
   /** The generation in which every block that #file has in memory was read, or its load began. */
   #generation: number;
+  #isOpening = true;
   #closed = false;
 
   /**
@@ -71,6 +72,11 @@ export class BlobReader implements RandomAccessFile {
     this.#link = link;
   }
 
+  /** The image is open. The chunks needed until now are needed again to open it, and are evicted last. */
+  opened(): void {
+    this.#isOpening = false;
+  }
+
   readLocal(target: Uint8Array, offset: number): boolean {
     this.#check(offset, target.length);
     if (target.length === 0) return true;
@@ -83,6 +89,7 @@ export class BlobReader implements RandomAccessFile {
       else isRead = this.#overflow.isEmpty ? false : this.#readMixed(target, offset, end);
       if (this.#chunks.generation !== this.#generation) continue;
       if (isRead) this.#chunks.touch(first, end);
+      if (isRead && this.#isOpening) this.#chunks.markOpening(first, end);
       return isRead;
     }
   }
@@ -135,6 +142,7 @@ export class BlobReader implements RandomAccessFile {
     this.#enterGeneration();
     const first = Math.floor(offset / CHUNK_BYTES);
     const end = Math.ceil((offset + length) / CHUNK_BYTES);
+    if (this.#isOpening) this.#chunks.markOpening(first, end);
     for (let chunk = first; chunk < end; chunk++) {
       if (this.#chunks.has(chunk) || this.#overflow.find(this.#key, chunk) !== undefined) continue;
       const waitMs = deadlineMs === undefined ? undefined : deadlineMs - performance.now();

@@ -3,7 +3,7 @@
  * fill the disk.
  *
  * Evicts, in this order: whole blobs that are not open, the least recently used first; then chunks of open blobs
- * that were not used lately (eviction.ts). One eviction runs at a time, and all that wait for room wait for it.
+ * that were not used lately, opening chunks last (eviction.ts). One eviction runs at a time, and all that wait for room wait for it.
  */
 import type { CacheDirectory } from './cache-directory.js';
 import type { DiskSpace } from './disk-space.js';
@@ -22,8 +22,14 @@ export type RoomAnswer = 'now' | 'later' | 'never';
 export interface EvictableBlob {
   readonly storedBytes: number;
   readonly canEvict: boolean;
-  /** Evicts about `bytes`. @returns How many; 0 if no chunk can be evicted now. */
-  evict(bytes: number): Promise<number>;
+  /** Whether it holds more than opening chunks. */
+  readonly hasOrdinary: boolean;
+  /**
+   * Evicts about `bytes`.
+   * @param takesOpening - Opening chunks too.
+   * @returns How many; 0 if no chunk can be evicted now.
+   */
+  evict(bytes: number, takesOpening: boolean): Promise<number>;
 }
 
 export class CacheRoom {
@@ -92,13 +98,15 @@ export class CacheRoom {
       return Math.max(1, ofIdle);
     }
     const batch = Math.min(BATCH_BYTES, Math.ceil(this.capacityBytes * BATCH_SHARE));
+    const blobs = [...this.#open];
+    const takesOpening = !blobs.some((blob) => blob.canEvict && blob.hasOrdinary);
     let freed = 0;
-    for (const blob of [...this.#open]) {
+    for (const blob of blobs) {
       const wanted = Math.max(bytes, batch) - freed;
       if (wanted <= 0) break;
       // Closed while others were evicted.
       if (!this.#open.has(blob)) continue;
-      const ofBlob = await blob.evict(wanted);
+      const ofBlob = await blob.evict(wanted, takesOpening);
       if (ofBlob === 0) continue;
       this.#disk.freed(ofBlob);
       freed += ofBlob;

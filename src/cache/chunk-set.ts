@@ -12,7 +12,7 @@
  *
  * The set is in shared memory, so that every thread reads and changes it directly:
  *
- *   u32 count | u32 generation | a bit per chunk: stored | a bit per chunk: used lately
+ *   u32 count | u32 generation | a bit per chunk: stored | a bit per chunk: used lately | a bit per chunk: opening
  *
  * A change of a stored bit is atomic, and the thread that changed it updates the count. A bit is set after its bytes
  * have been written. has() is a plain load, so it may miss a concurrent update.
@@ -29,6 +29,9 @@
  * (blob-file.ts).
  *
  * The used bits are hints, written without atomic operations: a lost one costs a suboptimal eviction.
+ *
+ * An opening chunk is one that a reader needed while its image was opened: stored or not, it keeps the bit until the blob
+ * is closed. Eviction takes opening chunks last (eviction.ts).
  */
 export const CHUNK_BYTES = 64 * 1024;
 
@@ -41,6 +44,7 @@ export class ChunkSet {
   readonly memory: SharedArrayBuffer;
   readonly bits: Uint8Array;
   readonly #used: Uint8Array;
+  readonly #opening: Uint8Array;
   readonly #header: Int32Array;
 
   /** @param memory - Of another set of as many chunks, to share it; by default the set is new and empty. */
@@ -50,12 +54,13 @@ export class ChunkSet {
     this.memory = memory;
     this.bits = new Uint8Array(memory, HEADER_BYTES, bitBytes);
     this.#used = new Uint8Array(memory, HEADER_BYTES + bitBytes, bitBytes);
+    this.#opening = new Uint8Array(memory, HEADER_BYTES + 2 * bitBytes, bitBytes);
     this.#header = new Int32Array(memory, 0, 2);
   }
 
   /** Memory of a set of so many chunks. */
   static memoryBytes(chunks: number): number {
-    return HEADER_BYTES + 2 * Math.ceil(chunks / 8);
+    return HEADER_BYTES + 3 * Math.ceil(chunks / 8);
   }
 
   /** How many chunks are in the set. */
@@ -88,6 +93,26 @@ export class ChunkSet {
     const used = (this.#used[chunk >>> 3]! & bit) !== 0;
     if (used) this.#used[chunk >>> 3]! &= ~bit;
     return used;
+  }
+
+  /** Marks chunks [first, end) as opening chunks. */
+  markOpening(first: number, end: number): void {
+    for (let chunk = first; chunk < end; chunk++) {
+      Atomics.or(this.#opening, chunk >>> 3, 1 << (chunk & 7));
+    }
+  }
+
+  isOpening(chunk: number): boolean {
+    return ((this.#opening[chunk >>> 3]! >>> (chunk & 7)) & 1) === 1;
+  }
+
+  /** Whether chunks other than opening chunks and chunk 0 are in the set. */
+  hasOrdinary(): boolean {
+    for (let i = 0; i < this.bits.length; i++) {
+      const ordinary = this.bits[i]! & ~this.#opening[i]!;
+      if ((i === 0 ? ordinary & ~1 : ordinary) !== 0) return true;
+    }
+    return false;
   }
 
   has(chunk: number): boolean {

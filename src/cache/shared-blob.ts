@@ -64,10 +64,18 @@ export class SharedBlob implements ChunkStore {
     return this.#canPunch && this.#file !== undefined;
   }
 
-  /** Evicts chunks that were not used lately. @returns Bytes given back, `bytes` or more if there are so many. */
-  async evict(bytes: number): Promise<number> {
+  get hasOrdinary(): boolean {
+    return this.stored.hasOrdinary();
+  }
+
+  /**
+   * Evicts chunks that were not used lately.
+   * @param takesOpening - Opening chunks too.
+   * @returns Bytes given back, `bytes` or more if there are so many.
+   */
+  async evict(bytes: number, takesOpening: boolean): Promise<number> {
     if (this.#file === undefined || !this.#canPunch) return 0;
-    const victims = this.#hand.victims(bytes);
+    const victims = this.#hand.victims(bytes, takesOpening);
     if (victims.length === 0) return 0;
     try {
       return (await this.#file.evict(victims)) * CHUNK_BYTES;
