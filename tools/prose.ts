@@ -20,19 +20,7 @@ import type { SourceFile } from './tidy.js';
 const PERCENT_MAX = 0.5;
 
 /** Folders whose prose is still to be rewritten: not measured unless named. */
-const NOT_YET: readonly string[] = [
-  'changelog/',
-  'docs/adr/',
-  'docs/benchmarks.md',
-  'docs/formats/',
-  'docs/glossary.md',
-  'docs/hacking.md',
-  'docs/testing.md',
-  'src/blockd/',
-  'src/blockdev/',
-  'src/cache/',
-  'src/io/',
-];
+const NOT_YET: readonly string[] = ['src/blockdev/', 'src/cache/', 'src/io/'];
 
 const OPENER = /^(Who|Whoever|What|Whatever|Whose|Of|One that|Those|That which)\b/;
 const RIDDLE =

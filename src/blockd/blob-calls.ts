@@ -19,7 +19,7 @@ interface Range {
 }
 
 interface OfBlob {
-  /** As openBlob answered. */
+  /** From the answer of openBlob. */
   readonly blob: number;
 }
 
@@ -32,7 +32,7 @@ export interface BlobRequest {
 /** Calls from a worker to the main thread. */
 export type BlobCalls = {
   openBlob(blob: BlobRequest): OfBlob & { readonly share: BlobShare };
-  /** Answers with the chunks that found no space on the disk; undefined if the blob was closed meanwhile. */
+  /** Answers with the chunks that found no space on the disk; undefined if the blob was closed before. */
   fetch(range: OfBlob & Range & FetchOptions): OverflowCopies | undefined;
   invalidated(range: OfBlob & Range): void;
   unreadable(range: OfBlob & Range & { readonly problem: string }): void;

@@ -149,7 +149,7 @@ async function assertFree(id: string): Promise<void> {
   await exportDisk(nbd, id, kernel.disk as VirtualDisk).remove();
 }
 
-test('a device is the image, with its figures', async () => {
+test('a device reads as its image, and has its figures', async () => {
   const device = await table.attach('a', good);
   assert.deepEqual(
     { ...device, cachedBytes: 0, fetchedBytes: 0, fetchRequests: 0 },
@@ -185,7 +185,7 @@ test('a device is the image, with its figures', async () => {
   assert.equal(await table.detach('a'), false);
 });
 
-test('attached once, however often it is asked for and by however many', async () => {
+test('concurrent and repeated attach() calls of one id attach one device', async () => {
   const devices = await Promise.all(Array.from({ length: 5 }, () => table.attach('a', good)));
   assert.deepEqual(kernel.attached, ['a']);
   assert.equal(new Set(devices.map(({ path }) => path)).size, 1);
@@ -201,7 +201,7 @@ test('attached once, however often it is asked for and by however many', async (
   await table.detach('a');
 });
 
-test('a failure is everybody’s, and the next attempt starts afresh', async () => {
+test('all concurrent attach() calls get the failure, and the next call tries again', async () => {
   kernel.refusal = new ObdError(ErrorCodes.Host, 'Cannot attach: no FUSE');
   const attempts = await Promise.allSettled([table.attach('a', good), table.attach('a', good)]);
   for (const attempt of attempts) {
@@ -217,7 +217,7 @@ test('a failure is everybody’s, and the next attempt starts afresh', async () 
   await assertFree('a');
 });
 
-test('an image that cannot be opened leaves nothing', async () => {
+test('attach() of an image that cannot be opened leaves nothing', async () => {
   await assert.rejects(table.attach('a', broken), { code: ErrorCodes.NotFound });
   await assert.rejects(table.attach('a', join(directory, 'none.json')), {
     code: ErrorCodes.NotFound,
@@ -227,7 +227,7 @@ test('an image that cannot be opened leaves nothing', async () => {
   await table.detach('a');
 });
 
-test('a device in use stays as it was', async () => {
+test('detach() of a busy device fails with Busy and changes nothing', async () => {
   await table.attach('a', good);
   kernel.inUse.add('a');
   await assert.rejects(table.detach('a'), { code: ErrorCodes.Busy });
@@ -238,7 +238,7 @@ test('a device in use stays as it was', async () => {
   await assertFree('a');
 });
 
-test('a client that waits for a registry holds up no detaching', { skip: noNbdcopy }, async () => {
+test('detach() does not wait for a silent registry', { skip: noNbdcopy }, async () => {
   const large = twoLayers(4 * DISK_BYTES);
   const layers = large.blobs.map((blob) => ({
     digest: registry.addBlob(blob),
@@ -284,7 +284,7 @@ test('attaching and detaching one id never overlap', async () => {
   await table.detach('a');
 });
 
-test('closing takes away what is free, leaves what is not for the next process, and refuses more', async () => {
+test('close() detaches idle devices, leaves busy ones to the next process, and refuses new ones', async () => {
   await table.attach('a', good);
   await table.attach('b', other);
   kernel.inUse.add('b');
@@ -297,7 +297,7 @@ test('closing takes away what is free, leaves what is not for the next process, 
   await assertFree('b');
 });
 
-test('there is a record as long as there is anything to recover', async () => {
+test('a record exists as long as there is anything to recover', async () => {
   await table.attach('a', good);
   assert.deepEqual(await recordedIds(), ['a']);
   kernel.inUse.add('a');
@@ -310,7 +310,7 @@ test('there is a record as long as there is anything to recover', async () => {
   assert.deepEqual(await recordedIds(), []);
 });
 
-test('a transport that the host turns out to lack something for gives way to the next', async () => {
+test('attach() tries the next transport when the host lacks something for one', async () => {
   candidates = ['ublk', 'nbd'];
   better.refusal = new ObdError(ErrorCodes.Host, 'Cannot attach: no queue');
   assert.equal((await table.attach('a', good)).transport, 'nbd');
@@ -356,7 +356,7 @@ test('removes partial devices, unknown devices, and records without a device', a
   assert.match(problems.join(), /noise\.json/);
 });
 
-test('a device whose image config is gone goes, unless it is in use', async () => {
+test('recovery clears a device whose image config is gone, unless it is in use', async () => {
   const gone = join(directory, 'gone.json');
   for (const id of ['free', 'used']) {
     await records.put({ id, configPath: gone, transport: 'nbd' });
@@ -373,7 +373,7 @@ test('a device whose image config is gone goes, unless it is in use', async () =
   await table.close();
 });
 
-test('a device that cannot be served yet is shown, waited for, and served when it can be', async () => {
+test('a device that cannot be served yet is listed, attach() waits for it, and it is served later', async () => {
   await records.put({ id: 'a', configPath: good, transport: 'nbd' });
   kernel.left.set('a', '/dev/test-a');
   kernel.refusal = new ObdError(ErrorCodes.Unavailable, 'the registry is away');
@@ -417,7 +417,7 @@ test('a stop leaves a device that cannot be served yet to the next process', asy
   assert.deepEqual([[...kernel.left.keys()], await recordedIds()], [['a'], ['a']]);
 });
 
-test('ids and paths that make no sense', async () => {
+test('attach() refuses invalid ids and relative paths', async () => {
   for (const id of ['', '.', '..', '.a', 'a/b', 'ä', 'a b', 'x'.repeat(65), 'a\n']) {
     await assert.rejects(table.attach(id, good), { code: ErrorCodes.InvalidArgument }, id);
   }
@@ -426,7 +426,7 @@ test('ids and paths that make no sense', async () => {
   await table.detach('x'.repeat(64));
 });
 
-test('through the kernel', { skip: unfit }, async () => {
+test('attach() and detach() through a kernel transport', { skip: unfit }, async () => {
   const devices = join(directory, 'devices');
   candidates = ['fuse'];
   const real = tableOver(makeTransports(nbdSocketPath, devices));

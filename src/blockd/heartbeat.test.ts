@@ -1,5 +1,5 @@
 /**
- * Goal: a thread that stands still is noticed, once; one that is slow, or has ended, is not taken for it.
+ * Goal: a stuck thread is reported, once; a thread that is slow, or has ended, is not.
  * Method: real threads that block for a time they are told, and beats of a few milliseconds.
  */
 import assert from 'node:assert/strict';
@@ -11,7 +11,7 @@ import { Heartbeat } from './heartbeat.js';
 import { ThreadCalls } from './thread-calls.js';
 
 const BEAT_MS = 50;
-/** Answers, after standing still for as long as it is told. */
+/** Answers, after blocking for the time that the call names. */
 const THREAD = `
   const { parentPort } = require('node:worker_threads');
   const cell = new Int32Array(new SharedArrayBuffer(4));
@@ -50,7 +50,7 @@ async function start(t: TestContext): Promise<Scene> {
   return { thread, silences, stand: (ms) => void calls.call('wait', ms).catch(() => {}) };
 }
 
-test('a thread that answers, and one that is slow at times, is left alone', async (t) => {
+test('a thread that answers, at times slowly, is not reported', async (t) => {
   const { silences, stand } = await start(t);
   for (let i = 0; i < 4; i++) {
     stand(BEAT_MS * 8);
@@ -59,7 +59,7 @@ test('a thread that answers, and one that is slow at times, is left alone', asyn
   assert.deepEqual(silences, []);
 });
 
-test('a thread that stands still is told of, once', async (t) => {
+test('a stuck thread is reported once', async (t) => {
   const { silences, stand } = await start(t);
   stand(60_000);
   await sleep(BEAT_MS * 40);
@@ -69,7 +69,7 @@ test('a thread that stands still is told of, once', async (t) => {
   );
 });
 
-test('a thread that has ended is no such thread', async (t) => {
+test('a thread that has ended is not reported as stuck', async (t) => {
   const { thread, silences } = await start(t);
   await thread.terminate();
   await sleep(BEAT_MS * 30);

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { LogThrottle } from './log-throttle.js';
 
-test('the first of a kind is logged, the others are counted', () => {
+test('the first line of a kind is logged, the others are counted', () => {
   const throttle = new LogThrottle();
   const lines: string[] = [];
   for (let i = 0; i < 100; i++) {

@@ -29,7 +29,7 @@ test('a note has the range, the time and the reason of a failure', () => {
   ]);
 });
 
-test('a device sends 100 notes a second, and counts the others', async () => {
+test('a device sends 100 notes a second, and counts the suppressed ones', async () => {
   const sent: RequestNote[] = [];
   const notes = new RequestNotes((note) => sent.push(note));
   for (let i = 0; i < 1000; i++) notes.ended('read', i * 512, 512, 0.01, 'local', undefined);

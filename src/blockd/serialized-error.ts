@@ -3,11 +3,11 @@ import { type ErrorCode, type ErrorDetails, messageOf, ObdError } from '../error
 
 export interface SerializedError {
   readonly message: string;
-  /** What it is if it is no ObdError: a bug, so where it comes from. */
+  /** Set for other errors than ObdError: they are bugs, and the stack shows where. */
   readonly stack: string | undefined;
   readonly code: ErrorCode | undefined;
   readonly details: ErrorDetails;
-  /** Messages: of its cause, of the cause of that, and so on. */
+  /** Messages of the chain of causes, the direct cause first. */
   readonly causes: readonly string[];
 }
 

@@ -1,6 +1,6 @@
 /**
- * Which transport a device gets: the configured one, or of those that work here now the first of TRANSPORT_NAMES. What is
- * missing is looked up each time, which takes a few milliseconds, so that a module loaded later needs no restart.
+ * Chooses the transport of a device: the configured one, or the first of TRANSPORT_NAMES that works here now. Each choice
+ * checks the host again, which takes a few milliseconds, so that a module loaded later needs no restart.
  */
 import {
   TRANSPORT_NAMES,
@@ -17,7 +17,7 @@ export interface TransportState {
   readonly name: TransportName;
   /** The requirement that this host does not meet; empty if nothing. */
   readonly missing: string;
-  /** Whether it is what a device attached now gets. */
+  /** Whether a device that is attached now gets it. */
   readonly chosen: boolean;
 }
 

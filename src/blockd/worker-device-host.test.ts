@@ -171,7 +171,7 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 180_000 }, () => {
   });
   afterEach(async () => await scene.close());
 
-  test('several devices read at once, each its own image, and go again', async () => {
+  test('several devices read at once, each its own image, and can be attached again', async () => {
     const images = [twoLayers(DISK_BYTES), twoLayers(DISK_BYTES / 2), twoLayers(DISK_BYTES * 2)];
     const devices = await Promise.all(
       images.map(async (image, i) => {
@@ -201,7 +201,7 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 180_000 }, () => {
     assert.deepEqual(scene.unchecked, []);
   });
 
-  test('observe() brings the story of each read, hit or loaded, and ends it', async () => {
+  test('observe() notifies of each read, hit or loaded, until it is turned off', async () => {
     const image = twoLayers(DISK_BYTES);
     const device = await scene.attach('d', await scene.configOf('i', image));
     await assertCopies('d', image);
@@ -225,7 +225,7 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 180_000 }, () => {
     await device.detach();
   });
 
-  test('fio over several connections', { skip: noFio }, async () => {
+  test('fio reads over several connections', { skip: noFio }, async () => {
     const device = await scene.attach('d', await scene.configOf('i', twoLayers(DISK_BYTES)));
     const job = ['--name=j', '--ioengine=nbd', `--uri=${uriOf('d')}`, '--rw=randread', '--bs=4k'];
     await run('fio', [...job, '--numjobs=4', '--iodepth=8', `--size=${DISK_BYTES}`]);
@@ -233,7 +233,7 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 180_000 }, () => {
     await device.detach();
   });
 
-  test('damage in the cache is seen in the thread, fetched again and reported', async () => {
+  test('a worker detects damage in the cache, fetches again and reports it', async () => {
     const image = twoLayers(DISK_BYTES);
     const device = await scene.attach('d', await scene.configOf('i', image));
     await assertCopies('d', image);
@@ -247,7 +247,7 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 180_000 }, () => {
     await device.detach();
   });
 
-  test('a registry that is gone is EIO for what is missing, and told here', async () => {
+  test('reads of uncached bytes fail with EIO when the registry is gone, and are reported', async () => {
     await scene.close();
     scene = await Scene.make({ fetchDeadlineMs: 2000 });
     const image = twoLayers(DISK_BYTES);
@@ -271,7 +271,7 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 180_000 }, () => {
     await device.detach();
   });
 
-  test('a device whose registry hangs holds up no other, and can be taken away', async () => {
+  test('a device whose registry hangs delays no other, and can be detached', async () => {
     const [slow, quick] = [twoLayers(DISK_BYTES), twoLayers(DISK_BYTES / 2)];
     const devices = [
       await scene.attach('quick', await scene.configOf('quick', quick)),
@@ -317,7 +317,7 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 180_000 }, () => {
   });
 });
 
-test('without room in the cache every read is answered all the same', { skip: unfit }, async () => {
+test('without room in the cache every read is still answered', { skip: unfit }, async () => {
   const scene = await Scene.make({ capacityBytes: 0 });
   const image = twoLayers(DISK_BYTES);
   const device = await scene.attach('d', await scene.configOf('i', image));
@@ -328,7 +328,7 @@ test('without room in the cache every read is answered all the same', { skip: un
   await scene.close();
 });
 
-test('a thread that dies of a bug is reported, and its calls fail', async () => {
+test('a worker that dies of a bug is reported, and its calls fail', async () => {
   let died: (error: Error) => void = () => {};
   const death = new Promise<Error>((resolve) => {
     died = resolve;

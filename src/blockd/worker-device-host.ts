@@ -23,7 +23,7 @@ import { type DeviceProgram, type PooledWorker, WorkerPool } from './worker-pool
 export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> {
   /** Memory for the indexes of all images together. */
   readonly indexBytes: number;
-  /** Of the threads that serve the devices. */
+  /** Started in each thread that serves devices. */
   readonly program: DeviceProgram;
   readonly cache: BlockCache;
   readonly client: Pick<RegistryClient, 'blobRanges'>;
