@@ -53,16 +53,16 @@ class Blocks implements Reader {
   }
 
   read(target: Uint8Array, offset: number): boolean | Promise<void> {
-    return this.#file.readNow(target, offset) || this.#readLater(target, offset);
+    return this.#file.tryRead(target, offset) || this.#readLater(target, offset);
   }
 
   async #readLater(target: Uint8Array, offset: number): Promise<void> {
     do await this.#file.load(offset, target.length);
-    while (!this.#file.readNow(target, offset));
+    while (!this.#file.tryRead(target, offset));
   }
 
   reset(): void {
-    this.#file.forgetAll();
+    this.#file.invalidateAll();
   }
 }
 

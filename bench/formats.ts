@@ -146,16 +146,16 @@ async function reads(folder: string): Promise<void> {
     ['raw-file', file],
   ] as const) {
     measure(`${name}-4k-random`, 'reads', 1, () => {
-      disk.readLocal(page, random(LAYER_BYTES / BLOCK) * BLOCK);
+      disk.tryRead(page, random(LAYER_BYTES / BLOCK) * BLOCK);
     });
     let at = 0;
     measure(`${name}-1m-sequential`, 'MiB', 1, () => {
-      disk.readLocal(mega, at);
+      disk.tryRead(mega, at);
       at = (at + mega.length) % LAYER_BYTES;
     });
   }
   measure('layer-lz4-4k-random-unaligned', 'reads', 1, () => {
-    stack.readLocal(page, random(LAYER_BYTES / BLOCK - 1) * BLOCK + 512);
+    stack.tryRead(page, random(LAYER_BYTES / BLOCK - 1) * BLOCK + 512);
   });
   stack.close();
   file.close();

@@ -73,7 +73,7 @@ test('tryRead() fills the target from local bytes only', () => {
 
 test('tryRead() leaves an error to read(), which reports it once', async () => {
   const disk = new MemoryDisk(bytes);
-  disk.readLocal = () => {
+  disk.tryRead = () => {
     throw new ObdError(ErrorCodes.Io, 'the disk is broken');
   };
   const { requests, failures } = requestsOf(disk);
@@ -127,7 +127,7 @@ test('a full disk is ENOSPC for changes, and EIO for reads', async () => {
     await new Promise((resolve) => requests.flush(resolve)),
   ];
   assert.deepEqual(answers, [ENOSPC, ENOSPC, ENOSPC]);
-  disk.readLocal = () => false;
+  disk.tryRead = () => false;
   disk.load = () => Promise.reject(disk.failure);
   const read = await new Promise((resolve) => requests.read(Buffer.alloc(8), 0, resolve));
   assert.equal(read, EIO);

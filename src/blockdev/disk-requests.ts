@@ -59,7 +59,7 @@ export class DiskRequests {
     const arrivedMs = observer === undefined ? 0 : performance.now();
     let isLocal = false;
     try {
-      isLocal = this.#disk.readLocal(target, offset);
+      isLocal = this.#disk.tryRead(target, offset);
     } catch {
       // The damage may be curable by a better copy: read() finds out, and reports the error if not.
     }

@@ -11,13 +11,13 @@ test('a read that pauses between refetches of a damaged block ends too', async (
   const disk = new EndableDisk({
     label: 'disk',
     sizeBytes: 512,
-    readLocal: () => {
+    tryRead: () => {
       if (damaged) throw new ObdError(ErrorCodes.Corrupt, 'damaged', {});
       return true;
     },
     load: async () => {},
     extentAt: (_, length) => length,
-    forget: () => true,
+    invalidate: () => true,
     close: () => {},
   });
   disk.readWaitMs = 60_000;

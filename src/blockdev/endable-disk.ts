@@ -24,8 +24,8 @@ export class EndableDisk implements VirtualDisk {
     this.#disk = disk;
   }
 
-  readLocal(target: Uint8Array, offset: number): boolean {
-    return this.#disk.readLocal(target, offset);
+  tryRead(target: Uint8Array, offset: number): boolean {
+    return this.#disk.tryRead(target, offset);
   }
 
   async load(offset: number, length: number, deadlineMs?: number): Promise<void> {
@@ -47,8 +47,8 @@ export class EndableDisk implements VirtualDisk {
     return this.#disk.extentAt(offset, length);
   }
 
-  forget(offset: number, length: number): boolean {
-    return this.#disk.forget(offset, length);
+  invalidate(offset: number, length: number): boolean {
+    return this.#disk.invalidate(offset, length);
   }
 
   close(): void {

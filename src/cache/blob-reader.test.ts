@@ -47,7 +47,7 @@ test('threads that read all of a blob at once fetch each chunk once', async () =
           threads.map((thread) => thread.call('read', { offset: 0, length: CONTENT.length })),
         );
         assert.equal(blob.requestedBytes, CONTENT.length);
-        for (const thread of threads) assert.ok(await thread.call('readLocal', chunkAt(7)));
+        for (const thread of threads) assert.ok(await thread.call('tryRead', chunkAt(7)));
       },
     );
   });
@@ -63,7 +63,7 @@ test('threads that read and drop the same chunks see the bytes, and the count st
       4,
       async (threads) => {
         const busy = threads.map((thread, i) => {
-          const how = { seed: i, reads: 300, forgetShare: 0.1, parallel: 4 };
+          const how = { seed: i, reads: 300, invalidateShare: 0.1, parallel: 4 };
           return thread.call('readAtRandom', how);
         });
         for (let i = 0; i < 50; i++) await assertReads(own, i * 1000, 100_000);
@@ -91,14 +91,17 @@ test('an invalidated chunk is a miss until it is fetched again', async () => {
         closeSync(file);
         await assert.rejects(other!.call('read', chunkAt(5)), /\[327680/);
         const before = blob.requests.length;
-        assert.equal(await one!.call('forget', { offset: 5 * CHUNK_BYTES + 10, length: 1 }), true);
-        assert.equal(await one!.call('readLocal', chunkAt(5)), false);
         assert.equal(
-          await other!.call('readLocal', chunkAt(5)),
+          await one!.call('invalidate', { offset: 5 * CHUNK_BYTES + 10, length: 1 }),
+          true,
+        );
+        assert.equal(await one!.call('tryRead', chunkAt(5)), false);
+        assert.equal(
+          await other!.call('tryRead', chunkAt(5)),
           false,
           'the other one sees that too',
         );
-        assert.ok(await other!.call('readLocal', chunkAt(6)));
+        assert.ok(await other!.call('tryRead', chunkAt(6)));
         await Promise.all([one!.call('read', chunkAt(5)), other!.call('read', chunkAt(5))]);
         assert.equal(blob.requests.length, before + 1);
         assert.deepEqual(
@@ -153,7 +156,7 @@ async function readWhileEvicting(directory: string, readsPerThread: number): Pro
       2,
       async (threads) => {
         let isReading = true;
-        const how = { reads: readsPerThread, forgetShare: 0, parallel: 4 };
+        const how = { reads: readsPerThread, invalidateShare: 0, parallel: 4 };
         const all = Promise.all(
           threads.map((thread, seed) => thread.call('readAtRandom', { ...how, seed })),
         ).finally(() => {
@@ -207,7 +210,7 @@ test('where the cache has no room, threads are served from memory', async () => 
         () => cache.openBlob(blob),
         2,
         async (threads) => {
-          const how = { reads: 60, forgetShare: 0.1, parallel: 2 };
+          const how = { reads: 60, invalidateShare: 0.1, parallel: 2 };
           await Promise.all(
             threads.map((thread, seed) => thread.call('readAtRandom', { ...how, seed })),
           );
@@ -226,11 +229,11 @@ test('where the cache has no room, what one thread forgets no other reads from i
         2,
         async ([one, other]) => {
           await Promise.all([one!.call('load', chunkAt(5)), other!.call('load', chunkAt(5))]);
-          assert.ok(await other!.call('readLocal', chunkAt(5)), 'it is in the memory of both');
-          await one!.call('forget', chunkAt(5));
+          assert.ok(await other!.call('tryRead', chunkAt(5)), 'it is in the memory of both');
+          await one!.call('invalidate', chunkAt(5));
           // After what one has told the cache.
           await one!.call('load', chunkAt(6));
-          assert.equal(await other!.call('readLocal', chunkAt(5)), false);
+          assert.equal(await other!.call('tryRead', chunkAt(5)), false);
           const before = blob.requests.length;
           await other!.call('read', chunkAt(5));
           assert.equal(blob.requests.length, before + 1);

@@ -77,7 +77,7 @@ export class BlobReader implements RandomAccessFile {
     this.#isOpening = false;
   }
 
-  readLocal(target: Uint8Array, offset: number): boolean {
+  tryRead(target: Uint8Array, offset: number): boolean {
     this.#check(offset, target.length);
     if (target.length === 0) return true;
     const first = Math.floor(offset / CHUNK_BYTES);
@@ -102,7 +102,7 @@ export class BlobReader implements RandomAccessFile {
     const { generation } = this.#chunks;
     if (generation === this.#generation) return;
     this.#generation = generation;
-    this.#file?.forgetAll();
+    this.#file?.invalidateAll();
     this.#overflow.deleteAll(this.#key);
   }
 
@@ -123,7 +123,7 @@ export class BlobReader implements RandomAccessFile {
 
   #readFile(target: Uint8Array, offset: number): boolean {
     try {
-      return this.#file!.readNow(target, offset);
+      return this.#file!.tryRead(target, offset);
     } catch (error) {
       this.#invalidateUnreadable(offset, target.length, error);
       return false;
@@ -182,7 +182,7 @@ export class BlobReader implements RandomAccessFile {
   }
 
   /** True: the source has another copy. */
-  forget(offset: number, length: number): boolean {
+  invalidate(offset: number, length: number): boolean {
     this.#check(offset, length);
     if (length === 0) return true;
     this.#invalidate(offset, length);
@@ -198,7 +198,7 @@ export class BlobReader implements RandomAccessFile {
       this.#overflow.delete(this.#key, chunk);
       this.#chunks.delete(chunk);
     }
-    this.#file?.forget(first * CHUNK_BYTES, (end - first) * CHUNK_BYTES);
+    this.#file?.invalidate(first * CHUNK_BYTES, (end - first) * CHUNK_BYTES);
   }
 
   close(): void {

@@ -52,7 +52,7 @@ const steps = fc.array(
         cutBytes: fc.nat(10_000),
       }),
     },
-    { weight: 1, arbitrary: fc.constant({ do: 'forget' as const }) },
+    { weight: 1, arbitrary: fc.constant({ do: 'invalidate' as const }) },
   ),
   { minLength: 1, maxLength: 14 },
 );
@@ -141,8 +141,8 @@ class Scene {
     await this.open();
   }
 
-  forget(): void {
-    for (const handle of this.#handles) handle.forget(1000, 2 * CHUNK_BYTES);
+  invalidate(): void {
+    for (const handle of this.#handles) handle.invalidate(1000, 2 * CHUNK_BYTES);
   }
 }
 
@@ -188,7 +188,7 @@ async function perform(scene: Scene, step: Step): Promise<void> {
       return await scene.crash();
     case 'garble':
       return await scene.garble(step.at, step.cutBytes);
-    case 'forget':
-      return scene.forget();
+    case 'invalidate':
+      return scene.invalidate();
   }
 }

@@ -34,7 +34,7 @@ describe('fetching', () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
       const blob = await OpenBlob.open(cache, ranges);
-      assert.equal(blob.readLocal(Buffer.alloc(10), 5), false);
+      assert.equal(blob.tryRead(Buffer.alloc(10), 5), false);
       await assertReads(blob, 5, 10);
       await assertReads(blob, CHUNK_BYTES - 10, 10);
       assert.deepEqual(ranges.requests, [{ offset: 0, length: CHUNK_BYTES }]);
@@ -200,12 +200,12 @@ describe('fetching', () => {
   test('an empty blob, an empty read and an end beyond the blob', async () => {
     await withCache(async (cache) => {
       const empty = await OpenBlob.open(cache, new BlobDouble(new Uint8Array(0)));
-      assert.ok(empty.readLocal(new Uint8Array(0), 0));
+      assert.ok(empty.tryRead(new Uint8Array(0), 0));
       await empty.load(0, 0);
       assert.equal(empty.cachedBytes, 0);
       const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
-      assert.ok(blob.readLocal(new Uint8Array(0), CONTENT.length));
-      assert.throws(() => blob.readLocal(new Uint8Array(2), CONTENT.length - 1), RangeError);
+      assert.ok(blob.tryRead(new Uint8Array(0), CONTENT.length));
+      assert.throws(() => blob.tryRead(new Uint8Array(2), CONTENT.length - 1), RangeError);
       await assert.rejects(blob.load(-1, 2), RangeError);
     });
   });
@@ -235,7 +235,7 @@ describe('failing registries', () => {
       ]);
       const refused = assert.rejects(read(bad, 0, 10), { code: ErrorCodes.NotFound });
       await good.load(0, 10);
-      assert.ok(good.readLocal(Buffer.alloc(10), 0), 'load() resolved before the bytes were here');
+      assert.ok(good.tryRead(Buffer.alloc(10), 0), 'load() resolved before the bytes were here');
       await refused;
       await assertReads(bad, 0, 10);
     });
@@ -318,8 +318,8 @@ class CheckedFile implements RandomAccessFile {
     this.#file = file;
   }
 
-  readLocal(target: Uint8Array, offset: number): boolean {
-    if (!this.#file.readLocal(target, offset)) return false;
+  tryRead(target: Uint8Array, offset: number): boolean {
+    if (!this.#file.tryRead(target, offset)) return false;
     if (CONTENT.subarray(offset, offset + target.length).equals(target)) return true;
     throw corrupt(this, offset, 'not the bytes that were sent');
   }
@@ -328,8 +328,8 @@ class CheckedFile implements RandomAccessFile {
     return this.#file.load(offset, length);
   }
 
-  forget(offset: number, length: number): boolean {
-    return this.#file.forget(offset, length);
+  invalidate(offset: number, length: number): boolean {
+    return this.#file.invalidate(offset, length);
   }
 
   close(): void {

@@ -92,7 +92,7 @@ test('a file decoded from a local one is decoded once, also over a restart', asy
       async (cache) => {
         const blob = await OpenBlob.open(cache, source);
         assert.ok((await read(blob, 0, blob.sizeBytes)).equals(members.content));
-        assert.ok(blob.readLocal(new Uint8Array(100), 70_000));
+        assert.ok(blob.tryRead(new Uint8Array(100), 70_000));
       },
       ROOM,
       directory,

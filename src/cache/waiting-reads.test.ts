@@ -193,13 +193,13 @@ test('a block that fails its check again and again is shown as a read that waits
       readWaitMs: 20_000,
       label: blob.label,
       sizeBytes: blob.sizeBytes,
-      readLocal: (target, offset) => {
-        if (!blob.readLocal(target, offset)) return false;
+      tryRead: (target, offset) => {
+        if (!blob.tryRead(target, offset)) return false;
         if (isDamaged) throw new ObdError(ErrorCodes.Corrupt, 'Cannot read: damaged');
         return true;
       },
       load: (offset, length, deadlineMs) => blob.load(offset, length, deadlineMs),
-      forget: (offset, length) => blob.forget(offset, length),
+      invalidate: (offset, length) => blob.invalidate(offset, length),
       close: () => {},
     };
     const read = readFully(disk, Buffer.alloc(100), 70_000);

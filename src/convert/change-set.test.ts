@@ -27,7 +27,7 @@ class BufferDisk implements DiskBelow {
   get sizeBytes(): number {
     return this.bytes.length;
   }
-  readLocal(target: Uint8Array, offset: number): boolean {
+  tryRead(target: Uint8Array, offset: number): boolean {
     target.set(this.bytes.subarray(offset, offset + target.length));
     return true;
   }

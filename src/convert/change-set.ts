@@ -24,7 +24,7 @@ const ZEROES = Buffer.alloc(EXT4_BLOCK_BYTES);
 /** The stacked disk of the layers below; all of it on this machine. A LayerStack is one. */
 export interface DiskBelow {
   readonly sizeBytes: number;
-  readLocal(target: Uint8Array, offset: number): boolean;
+  tryRead(target: Uint8Array, offset: number): boolean;
   /** Bytes alike from `offset`: positive for data, negative for zeroes. */
   extentAt(offset: number, length: number): number;
 }
@@ -152,7 +152,7 @@ export class ChangeSet implements BlockDevice {
     target.fill(0, length);
     if (below === undefined || length === 0) return;
     if (below.extentAt(offset, length) === -length) covered.fill(0);
-    else if (!below.readLocal(covered, offset)) {
+    else if (!below.tryRead(covered, offset)) {
       throw new TypeError('a layer below a change set is not all on this machine');
     }
   }

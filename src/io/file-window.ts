@@ -18,9 +18,9 @@ export class FileWindow implements RandomAccessFile {
     this.#start = start;
   }
 
-  readLocal(target: Uint8Array, offset: number): boolean {
+  tryRead(target: Uint8Array, offset: number): boolean {
     this.#checkRange(offset, target.length);
-    return this.#source.readLocal(target, this.#start + offset);
+    return this.#source.tryRead(target, this.#start + offset);
   }
 
   async load(offset: number, length: number, deadlineMs?: number): Promise<void> {
@@ -28,9 +28,9 @@ export class FileWindow implements RandomAccessFile {
     await this.#source.load(this.#start + offset, length, deadlineMs);
   }
 
-  forget(offset: number, length: number): boolean {
+  invalidate(offset: number, length: number): boolean {
     this.#checkRange(offset, length);
-    return this.#source.forget(this.#start + offset, length);
+    return this.#source.invalidate(this.#start + offset, length);
   }
 
   close(): void {

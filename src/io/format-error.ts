@@ -43,7 +43,7 @@ export async function refetchWhileCorrupt<T>(
       return await attempt();
     } catch (error) {
       if (!hasCode(error, ErrorCodes.Corrupt) || refetches >= refetchesMax) throw error;
-      if (!file.forget(offset, length)) throw error;
+      if (!file.invalidate(offset, length)) throw error;
     }
   }
 }

@@ -53,6 +53,6 @@ test('a file that shrinks under us is corrupt, not zeroes', async () => {
 
 test('a range outside the file is a bug of the caller', () => {
   const file = LocalFile.open(fileOf('c', new Uint8Array(10)));
-  assert.throws(() => file.readLocal(new Uint8Array(2), 9), RangeError);
+  assert.throws(() => file.tryRead(new Uint8Array(2), 9), RangeError);
   file.close();
 });

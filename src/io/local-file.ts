@@ -29,7 +29,7 @@ export class LocalFile implements RandomAccessFile {
   }
 
   /**
-   * For a program that has nothing else to do: readLocal() always answers, and waits for the disk where it must.
+   * For a program that has nothing else to do: tryRead() always answers, and waits for the disk where it must.
    * @throws {ObdError} as open() does.
    */
   static openWaiting(path: string): LocalFile {
@@ -58,9 +58,9 @@ export class LocalFile implements RandomAccessFile {
     }
   }
 
-  readLocal(target: Uint8Array, offset: number): boolean {
+  tryRead(target: Uint8Array, offset: number): boolean {
     this.#check(offset, target.length);
-    return this.#bytes.readNow(target, offset);
+    return this.#bytes.tryRead(target, offset);
   }
 
   async load(offset: number, length: number): Promise<void> {
@@ -68,7 +68,7 @@ export class LocalFile implements RandomAccessFile {
     await this.#bytes.load(offset, length);
   }
 
-  forget(): boolean {
+  invalidate(): boolean {
     return false;
   }
 

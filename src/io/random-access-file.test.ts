@@ -22,7 +22,7 @@ class ScriptedFile implements RandomAccessFile {
     this.#refetchable = refetchable;
   }
 
-  readLocal(target: Uint8Array): boolean {
+  tryRead(target: Uint8Array): boolean {
     const answer = this.#next();
     if (answer === 'damaged') throw new ObdError(ErrorCodes.Corrupt, 'Cannot read: damaged');
     if (answer === 'here') target.fill(7);
@@ -33,7 +33,7 @@ class ScriptedFile implements RandomAccessFile {
     this.loads++;
   }
 
-  forget(): boolean {
+  invalidate(): boolean {
     this.forgets++;
     return this.#refetchable;
   }

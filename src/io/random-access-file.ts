@@ -2,11 +2,11 @@
  * The only way this project reads bytes at rest: a local file, a cached remote blob, a decompressed ZFile
  * and a whole stack of layers alike. Formats wrap one of these and are one.
  *
- * Reading is split in two so that the common case costs nothing: readLocal() answers in the same tick, with no promise
+ * Reading is split in two so that the common case costs nothing: tryRead() answers in the same tick, with no promise
  * and no allocation, if it need not wait for a disk or a registry. Otherwise it returns false, and load() brings the bytes into
  * memory. A caller therefore does
  *
- *     while (!file.readLocal(target, offset)) await file.load(offset, target.length);
+ *     while (!file.tryRead(target, offset)) await file.load(offset, target.length);
  *
  * which readFully() does for it, with a bound on the number of turns.
  */
@@ -32,10 +32,10 @@ export interface RandomAccessFile {
    * @throws {ObdError} `Corrupt` where stored bytes fail a check (nothing unchecked is ever returned), `Io`
    *   where the read itself fails. A range outside [0, sizeBytes] is a RangeError: a bug in the caller.
    */
-  readLocal(target: Uint8Array, offset: number): boolean;
+  tryRead(target: Uint8Array, offset: number): boolean;
 
   /**
-   * Resolves once [offset, offset + length) is in memory, so that readLocal() can answer.
+   * Resolves once [offset, offset + length) is in memory, so that tryRead() can answer.
    *
    * @param deadlineMs - Until then, on the clock of performance.now(), every failure to get the bytes is tried again: for
    *   a read that cannot be repeated. Undefined: fails as soon as it is known that asking again is of no use.
@@ -47,7 +47,7 @@ export interface RandomAccessFile {
    * Drops the local copies of the bytes that [offset, offset + length) is made from, because they failed a
    * check further up. Returns false where there is no better copy to be had (a plain local file).
    */
-  forget(offset: number, length: number): boolean;
+  invalidate(offset: number, length: number): boolean;
 
   /** Gives back descriptors and memory. Idempotent; reading afterwards is a bug. */
   close(): void;
@@ -78,7 +78,7 @@ const REFETCH_MS_LASTING = 10_000;
  * bounded number of times; of a disk with a `readWaitMs`, for so long, or REFETCH_MS_LASTING where that was in vain before.
  *
  * @param askedMs - From when that time counts, on the clock of performance.now().
- * @throws {ObdError} what load() and readLocal() throw; `Corrupt` only after {@link REFETCHES_MAX} refetches or that time.
+ * @throws {ObdError} what load() and tryRead() throw; `Corrupt` only after {@link REFETCHES_MAX} refetches or that time.
  */
 export async function readFully(
   file: RandomAccessFile & { readonly readWaitMs?: number | undefined },
@@ -95,7 +95,7 @@ export async function readFully(
       await sleep(EVICTED_PAUSE_MS);
     }
     try {
-      if (file.readLocal(target, offset)) {
+      if (file.tryRead(target, offset)) {
         refetching?.succeeded();
         return;
       }
@@ -104,7 +104,7 @@ export async function readFully(
       if (!corrupt) throw error;
       refetching ??= new Refetching(file, deadlineMs, readWaitMs);
       if (!(await refetching.mayGoOn(blockOf(error, offset)))) throw error;
-      if (!file.forget(offset, target.length)) throw error;
+      if (!file.invalidate(offset, target.length)) throw error;
       refetching.refetches++;
     }
     await file.load(offset, target.length, deadlineMs);

@@ -72,9 +72,9 @@ const skip = droppable();
 test('reads bytes in the page cache at once, at any offset', () => {
   const { file, close } = opened(fileOf('warm'));
   const target = Buffer.alloc(300_000);
-  assert.equal(file.readNow(target, 123_457), true);
+  assert.equal(file.tryRead(target, 123_457), true);
   assert.deepEqual(target, bytes.subarray(123_457, 423_457));
-  assert.equal(file.readNow(target.subarray(0, 777), BYTES - 777), true);
+  assert.equal(file.tryRead(target.subarray(0, 777), BYTES - 777), true);
   assert.deepEqual(target.subarray(0, 777), bytes.subarray(BYTES - 777));
   close();
 });
@@ -91,10 +91,10 @@ test('what is not is not waited for, and there after load()', { skip }, async ()
   ] as const) {
     dropAll(path);
     const target = Buffer.alloc(length);
-    if (length > 100_000) file.forget(0, BYTES);
-    assert.equal(file.readNow(target, offset), false, `${offset}`);
+    if (length > 100_000) file.invalidate(0, BYTES);
+    assert.equal(file.tryRead(target, offset), false, `${offset}`);
     await file.load(offset, length);
-    assert.equal(file.readNow(target, offset), true, `${offset}`);
+    assert.equal(file.tryRead(target, offset), true, `${offset}`);
     assert.deepEqual(target, bytes.subarray(offset, offset + length));
   }
   close();
@@ -109,7 +109,7 @@ test('a range in the page cache but for its middle is read right', { skip }, asy
   await file.load(300_000, 4096);
   await file.load(0, 1 << 20);
   const target = Buffer.alloc(1 << 20);
-  assert.equal(file.readNow(target, 0), true);
+  assert.equal(file.tryRead(target, 0), true);
   assert.deepEqual(target, bytes.subarray(0, 1 << 20));
   close();
 });
@@ -125,7 +125,7 @@ test('many at a time, more than there is room for, are all answered', { skip }, 
         (async () => {
           const target = Buffer.alloc(8192);
           let turns = 0;
-          while (!file.readNow(target, at)) {
+          while (!file.tryRead(target, at)) {
             await file.load(at, target.length);
             assert.ok(++turns < 3, `${turns} turns at ${at}`);
           }
@@ -143,11 +143,11 @@ test('what was forgotten is read again, also if it was on its way', { skip }, as
   drop(path);
   const { file, close } = opened(path);
   const loading = file.load(0, 4096);
-  file.forget(0, 4096);
+  file.invalidate(0, 4096);
   await loading;
   writeFileSync(path, Buffer.alloc(BYTES, 7), { flag: 'r+' });
   const target = Buffer.alloc(4096);
-  assert.equal(file.readNow(target, 0), true);
+  assert.equal(file.tryRead(target, 0), true);
   assert.deepEqual(target, Buffer.alloc(4096, 7));
   close();
 });
@@ -158,7 +158,7 @@ test('a file that was cut short is corrupt, and not zeroes', { skip }, async () 
   truncateSync(path, 100_000);
   drop(path);
   await file.load(90_000, 20_000);
-  assert.throws(() => file.readNow(new Uint8Array(20_000), 90_000), {
+  assert.throws(() => file.tryRead(new Uint8Array(20_000), 90_000), {
     code: ErrorCodes.Corrupt,
     details: { path, offset: 100_000 },
   });
@@ -180,7 +180,7 @@ test('one whose reader may wait always answers', { skip }, () => {
   const fd = openSync(path, 'r');
   const file = new ResidentFile(fd, path, true);
   const target = Buffer.alloc(100_000);
-  assert.equal(file.readNow(target, 1 << 20), true);
+  assert.equal(file.tryRead(target, 1 << 20), true);
   assert.deepEqual(target, bytes.subarray(1 << 20, (1 << 20) + 100_000));
   file.close();
   closeSync(fd);
@@ -194,7 +194,7 @@ test('a file system that is memory is simply read', async () => {
     assert.ok(got === NOWAIT_UNSUPPORTED || got === 10);
     const target = Buffer.alloc(100_000);
     await file.load(0, BYTES);
-    assert.equal(file.readNow(target, 3), true);
+    assert.equal(file.tryRead(target, 3), true);
     assert.deepEqual(target, bytes.subarray(3, 100_003));
     close();
   } finally {

@@ -1,5 +1,5 @@
 /**
- * A local file that is read without waiting for its disk: readNow() reads bytes in memory, load() brings the rest into
+ * A local file that is read without waiting for its disk: tryRead() reads bytes in memory, load() brings the rest into
  * memory while the thread does other work. Implements both halves of RandomAccessFile for local files.
  *
  * Bytes in memory are those in the page cache, and the blocks that this thread has read directly (direct-reads.ts).
@@ -10,7 +10,7 @@
  *      system without direct reads, dirty pages in the way, a full queue, a damaged sector). load() then marks the
  *      blocks as brought, and a read of them may go to the file even if the page cache has dropped them again.
  *
- * So after load(), readNow() of that range succeeds on every file system. File systems that cannot report their page
+ * So after load(), tryRead() of that range succeeds on every file system. File systems that cannot report their page
  * cache (overlayfs, 9p, NFS) always take 2; a file in memory (tmpfs) is read directly.
  */
 import { closeSync, constants, fstatSync, openSync, read, readSync, statfsSync } from 'node:fs';
@@ -59,7 +59,7 @@ export class ResidentFile {
    * @param fd - Open for reading, of a regular file whose size does not change. The caller owns it and closes it after
    *   close(); several ResidentFiles, in several threads, may use it.
    * @param label - Name of the file in errors.
-   * @param mayWait - readNow() always succeeds, and waits for the disk if it must.
+   * @param mayWait - tryRead() always succeeds, and waits for the disk if it must.
    * @throws system errors.
    */
   constructor(fd: number, label: string, mayWait = false) {
@@ -83,14 +83,14 @@ export class ResidentFile {
    *
    * @throws {ObdError} `Corrupt` where the file ends before the range does, `Io` where the read fails.
    */
-  readNow(target: Uint8Array, offset: number): boolean {
+  tryRead(target: Uint8Array, offset: number): boolean {
     if (this.#isPlain) return this.#readFile(target, offset);
     if (this.#here.size > 0) return this.#readBlocks(target, offset);
     return this.#readCached(target, offset);
   }
 
   /**
-   * Brings [offset, offset + length) into memory: the next readNow() of it succeeds, unless it comes much later.
+   * Brings [offset, offset + length) into memory: the next tryRead() of it succeeds, unless it comes much later.
    *
    * @throws {ObdError} `Io` if the disk cannot read it.
    */
@@ -114,7 +114,7 @@ export class ResidentFile {
   }
 
   /** Drops the blocks of that range: the file has, or will have, other bytes there. */
-  forget(offset: number, length: number): void {
+  invalidate(offset: number, length: number): void {
     const end = Math.ceil((offset + length) / DIRECT_BLOCK_BYTES);
     for (let block = Math.floor(offset / DIRECT_BLOCK_BYTES); block < end; block++) {
       this.#loading.delete(block);
@@ -122,8 +122,8 @@ export class ResidentFile {
     }
   }
 
-  /** forget() of the whole file. Blocks in flight are dropped when they arrive. */
-  forgetAll(): void {
+  /** invalidate() of the whole file. Blocks in flight are dropped when they arrive. */
+  invalidateAll(): void {
     this.#loading.clear();
     for (const block of [...this.#here.keys()]) this.#drop(block);
   }
@@ -131,7 +131,7 @@ export class ResidentFile {
   /** Frees memory. Loads in flight end by themselves. Idempotent; reading afterwards is a bug. */
   close(): void {
     this.#closed = true;
-    this.forgetAll();
+    this.invalidateAll();
     this.#closeDirect();
   }
 
@@ -213,7 +213,7 @@ export class ResidentFile {
     for (const [i, block] of blocks.entries()) {
       const slot = slots[i]!;
       if (slot === -1) continue;
-      // forget() during the load has removed it.
+      // invalidate() during the load has removed it.
       if (this.#loading.get(block) === loading) this.#here.set(block, slot);
       else direct.release(slot);
     }
@@ -228,7 +228,7 @@ export class ResidentFile {
     const end = Math.min(endBlock * DIRECT_BLOCK_BYTES, this.#sizeBytes);
     for (let at = first * DIRECT_BLOCK_BYTES; at < end && !this.#closed; ) {
       const got = await this.#readOnPool(poolTarget, Math.min(POOL_BYTES, end - at), at);
-      // The file has been truncated; readNow() reports that.
+      // The file has been truncated; tryRead() reports that.
       if (got === 0) break;
       at += got;
     }

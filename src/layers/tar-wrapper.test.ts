@@ -23,7 +23,7 @@ function wrap(payload: Uint8Array): Buffer {
 async function memberOf(tar: Uint8Array): Promise<Buffer> {
   const window = await openTarWindow(new MemoryFile(tar, 'sample.tar'));
   const member = Buffer.alloc(window.sizeBytes);
-  assert.ok(window.readLocal(member, 0));
+  assert.ok(window.tryRead(member, 0));
   return member;
 }
 
@@ -139,17 +139,17 @@ describe('openTarWindow()', () => {
     }
   });
 
-  test('shifts load() and forget() into the tar', async () => {
+  test('shifts load() and invalidate() into the tar', async () => {
     const source = new ArrivingFile(wrap(PAYLOAD));
     const window = await openTarWindow(source);
     source.loads.length = 0;
-    assert.equal(window.readLocal(Buffer.alloc(4), 100), false);
+    assert.equal(window.tryRead(Buffer.alloc(4), 100), false);
     await window.load(100, 4);
-    assert.ok(window.readLocal(Buffer.alloc(4), 100));
-    assert.ok(window.forget(102, 2));
+    assert.ok(window.tryRead(Buffer.alloc(4), 100));
+    assert.ok(window.invalidate(102, 2));
     assert.deepEqual(source.loads, [{ offset: 1636, length: 4 }]);
     assert.deepEqual(source.forgets, [{ offset: 1638, length: 2 }]);
-    assert.throws(() => window.readLocal(Buffer.alloc(4), 1307), RangeError);
+    assert.throws(() => window.tryRead(Buffer.alloc(4), 1307), RangeError);
   });
 });
 

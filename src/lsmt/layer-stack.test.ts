@@ -73,7 +73,7 @@ describe('LayerStack', () => {
         const disk = naiveDisk(layers);
         for (const { offset, length } of [{ offset: 0, length: disk.length }, ...wanted]) {
           const target = Buffer.alloc(length, 0xee);
-          assert.ok(stack.readLocal(target, offset));
+          assert.ok(stack.tryRead(target, offset));
           assert.ok(target.equals(disk.subarray(offset, offset + length)));
         }
       }),
@@ -114,7 +114,7 @@ describe('LayerStack', () => {
           );
           const target = Buffer.alloc(want.length);
           await stack.load(want.offset, want.length);
-          assert.ok(stack.readLocal(target, want.offset));
+          assert.ok(stack.tryRead(target, want.offset));
           const disk = naiveDisk(all);
           assert.ok(target.equals(disk.subarray(want.offset, want.offset + want.length)));
           let dataBytes = 0;
@@ -142,9 +142,9 @@ describe('LayerStack', () => {
     const stack = new LayerStack([layerOf(list, { sources: [source] })]);
     await stack.load(512, 104 * 512);
     assert.deepEqual(source.loads, [{ offset: 9 * 512, length: 12 * 512 }]);
-    assert.ok(stack.forget(2 * 512, 512));
+    assert.ok(stack.invalidate(2 * 512, 512));
     assert.deepEqual(source.forgets, [{ offset: 10 * 512, length: 512 }]);
-    assert.equal(stack.readLocal(Buffer.alloc(512), 0), false, 'sector 0 was never wanted');
+    assert.equal(stack.tryRead(Buffer.alloc(512), 0), false, 'sector 0 was never wanted');
   });
 
   test('has the size of the topmost layer that states one, and ends there', () => {
@@ -156,9 +156,9 @@ describe('LayerStack', () => {
     assert.equal(stack.sizeBytes, 10 * 512);
     assert.equal(stack.extentAt(0, 10 * 512), 10 * 512);
     const target = Buffer.alloc(10 * 512);
-    assert.ok(stack.readLocal(target, 0));
+    assert.ok(stack.tryRead(target, 0));
     assert.ok(target.equals(naiveDisk([list, [{ ...list[0]!, start: 4, length: 1 }]], 10)));
-    assert.throws(() => stack.readLocal(Buffer.alloc(1), 10 * 512), RangeError);
+    assert.throws(() => stack.tryRead(Buffer.alloc(1), 10 * 512), RangeError);
     assert.throws(() => stack.extentAt(9 * 512, 513), RangeError);
   });
 

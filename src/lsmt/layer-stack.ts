@@ -83,7 +83,7 @@ export class LayerStack implements RandomAccessFile {
     return this.#segments.count * SEGMENT_BYTES + this.#lookup.memoryBytes;
   }
 
-  readLocal(target: Uint8Array, offset: number): boolean {
+  tryRead(target: Uint8Array, offset: number): boolean {
     const end = offset + target.length;
     this.#checkRange(offset, end);
     const { count, starts, ends, moffsets, sources } = this.#segments;
@@ -100,7 +100,7 @@ export class LayerStack implements RandomAccessFile {
       const to = Math.min(ends[i]! * SECTOR_BYTES, end);
       const part = to - at === target.length ? target : target.subarray(at - offset, to - offset);
       const from = moffsets[i]! * SECTOR_BYTES + at - start;
-      if (!this.#sources[sources[i]!]!.readLocal(part, from)) return false;
+      if (!this.#sources[sources[i]!]!.tryRead(part, from)) return false;
       at = to;
       i++;
     }
@@ -116,10 +116,10 @@ export class LayerStack implements RandomAccessFile {
     );
   }
 
-  forget(offset: number, length: number): boolean {
+  invalidate(offset: number, length: number): boolean {
     let dropped = false;
     for (const { source, start, end } of this.#pieces(offset, length)) {
-      if (source.forget(start, end - start)) dropped = true;
+      if (source.invalidate(start, end - start)) dropped = true;
     }
     return dropped;
   }

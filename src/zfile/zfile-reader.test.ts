@@ -19,7 +19,7 @@ const LZ4_4K = { algorithm: 'lz4', blockBytes: 4096 } as const;
 async function contentOf(stored: Uint8Array): Promise<Buffer> {
   const file = await openZFile(new MemoryFile(stored, 'sample.zf'), decoded);
   const content = Buffer.alloc(file.sizeBytes);
-  assert.ok(file.readLocal(content, 0));
+  assert.ok(file.tryRead(content, 0));
   return content;
 }
 
@@ -38,7 +38,7 @@ describe('ZFileReader', () => {
             const offset = Math.floor(where * content.length);
             const length = Math.min(lengthMax, content.length - offset);
             const target = Buffer.alloc(length, 0xee);
-            assert.ok(file.readLocal(target, offset));
+            assert.ok(file.tryRead(target, offset));
             assert.ok(target.equals(content.subarray(offset, offset + length)), `${offset}`);
           }
         },
@@ -55,7 +55,7 @@ describe('ZFileReader', () => {
     for (let at = 1; at < 90_000; at += 2500) {
       for (const [i, file] of files.entries()) {
         const target = Buffer.alloc(10);
-        assert.ok(file.readLocal(target, at));
+        assert.ok(file.tryRead(target, at));
         assert.deepEqual(target, contents[i]!.subarray(at, at + 10));
       }
     }
@@ -63,8 +63,8 @@ describe('ZFileReader', () => {
 
   test('a range outside the file is a bug of the caller', async () => {
     const file = await openZFile(new MemoryFile(zfileOf(Buffer.alloc(9), LZ4_4K)), decoded);
-    assert.throws(() => file.readLocal(Buffer.alloc(10), 0), RangeError);
-    assert.throws(() => file.readLocal(Buffer.alloc(1), -1), RangeError);
+    assert.throws(() => file.tryRead(Buffer.alloc(10), 0), RangeError);
+    assert.throws(() => file.tryRead(Buffer.alloc(1), -1), RangeError);
     await assert.rejects(file.load(0, 10), RangeError);
   });
 });
@@ -78,9 +78,9 @@ describe('ZFileReader on bytes that arrive', () => {
     const file = await openZFile(source, decoded);
     source.loads.length = 0;
     const target = Buffer.alloc(9000);
-    assert.equal(file.readLocal(target, 50_000), false);
+    assert.equal(file.tryRead(target, 50_000), false);
     await file.load(50_000, 9000);
-    assert.ok(file.readLocal(target, 50_000));
+    assert.ok(file.tryRead(target, 50_000));
     assert.ok(target.equals(content.subarray(50_000, 59_000)));
     const { offset, length } = source.loads[0]!;
     assert.equal(source.loads.length, 1);

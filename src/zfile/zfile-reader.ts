@@ -96,7 +96,7 @@ export class ZFileReader implements RandomAccessFile {
     return new ZFileReader(source, layout, table, decoded);
   }
 
-  readLocal(target: Uint8Array, offset: number): boolean {
+  tryRead(target: Uint8Array, offset: number): boolean {
     const end = offset + target.length;
     this.#checkRange(offset, end);
     const { blockBytes } = this.layout;
@@ -135,7 +135,7 @@ export class ZFileReader implements RandomAccessFile {
    * Drops the stored bytes of only the bad blocks in the range. Returns true if it dropped one, and also
    * if all are good by now: in both cases a retry can succeed.
    */
-  forget(offset: number, length: number): boolean {
+  invalidate(offset: number, length: number): boolean {
     this.#checkRange(offset, offset + length);
     const { blockBytes } = this.layout;
     const scratch = Buffer.alloc(blockBytes);
@@ -147,7 +147,7 @@ export class ZFileReader implements RandomAccessFile {
       const start = this.#table.startOf(block);
       if (this.#firstBad(block, 1, scratch, 0, bytes) !== 0) continue;
       bad = true;
-      if (this.#source.forget(start, this.#table.endOf(block) - start)) dropped = true;
+      if (this.#source.invalidate(start, this.#table.endOf(block) - start)) dropped = true;
     }
     return dropped || !bad;
   }
@@ -214,7 +214,7 @@ export class ZFileReader implements RandomAccessFile {
     const boundaries = this.#table.boundariesOf(block);
     const i = block % GROUP_BLOCKS;
     const stored = storedRun.subarray(0, boundaries[i + count]! - boundaries[i]!);
-    if (!this.#source.readLocal(stored, this.#table.startOf(block))) return NOT_LOCAL;
+    if (!this.#source.tryRead(stored, this.#table.startOf(block))) return NOT_LOCAL;
     return decodeBlocks(this.layout, stored, boundaries, i, count, target, targetAt, bytes);
   }
 }

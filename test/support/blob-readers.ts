@@ -17,14 +17,14 @@ export type ReaderCalls = {
   /** Opens the blob. Call it first. */
   open(nothing: undefined): void;
   read(range: Range): void;
-  readLocal(range: Range): boolean;
+  tryRead(range: Range): boolean;
   load(range: Range): void;
-  forget(range: Range): boolean;
+  invalidate(range: Range): boolean;
   readAtRandom(how: {
     readonly seed: number;
     readonly reads: number;
-    /** Share of the reads that forget first. */
-    readonly forgetShare: number;
+    /** Share of the reads that invalidate first. */
+    readonly invalidateShare: number;
     readonly parallel: number;
   }): void;
   close(nothing: undefined): void;

@@ -21,17 +21,17 @@ const main = new ThreadCalls<BlobCalls, ReaderCalls>(parentPort!, {
     content = distinctBytes(blob.sizeBytes);
   },
   read: async ({ offset, length }) => await assertReads(offset, length),
-  readLocal: ({ offset, length }) => blob.readLocal(new Uint8Array(length), offset),
+  tryRead: ({ offset, length }) => blob.tryRead(new Uint8Array(length), offset),
   load: async ({ offset, length }) => await blob.load(offset, length),
-  forget: ({ offset, length }) => blob.forget(offset, length),
-  readAtRandom: async ({ seed, reads, forgetShare, parallel }) => {
+  invalidate: ({ offset, length }) => blob.invalidate(offset, length),
+  readAtRandom: async ({ seed, reads, invalidateShare, parallel }) => {
     const random = seededRandom(seed);
     let left = reads;
     const reader = async () => {
       while (left-- > 0) {
         const length = 1 + Math.floor(random() * 150_000);
         const offset = Math.floor(random() * (content.length - length));
-        if (random() < forgetShare) blob.forget(offset, length);
+        if (random() < invalidateShare) blob.invalidate(offset, length);
         await assertReads(offset, length, mounted());
       }
     };
@@ -46,9 +46,9 @@ function mounted(): Parameters<typeof readFully>[0] {
     label: blob.label,
     sizeBytes: blob.sizeBytes,
     readWaitMs: 30_000,
-    readLocal: (target, offset) => blob.readLocal(target, offset),
+    tryRead: (target, offset) => blob.tryRead(target, offset),
     load: (offset, length, deadlineMs) => blob.load(offset, length, deadlineMs),
-    forget: (offset, length) => blob.forget(offset, length),
+    invalidate: (offset, length) => blob.invalidate(offset, length),
     close: () => blob.close(),
   };
 }

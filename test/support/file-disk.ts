@@ -20,7 +20,7 @@ export class FileDisk implements WritableDisk {
     this.sizeBytes = fstatSync(this.#fd).size;
   }
 
-  readLocal(target: Uint8Array, offset: number): boolean {
+  tryRead(target: Uint8Array, offset: number): boolean {
     this.#checkRange(offset, target.length);
     for (let at = 0; at < target.length; ) {
       at += readSync(this.#fd, target, at, target.length - at, offset + at);
@@ -30,7 +30,7 @@ export class FileDisk implements WritableDisk {
 
   async load(): Promise<void> {}
 
-  forget(): boolean {
+  invalidate(): boolean {
     return false;
   }
 

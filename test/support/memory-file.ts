@@ -1,6 +1,6 @@
 /**
  * RandomAccessFiles for tests: bytes in memory, all here or arriving chunk by chunk as a remote file's
- * do, with every load() and forget() recorded.
+ * do, with every load() and invalidate() recorded.
  */
 import type { RandomAccessFile } from '../../src/io/random-access-file.js';
 
@@ -24,7 +24,7 @@ export class MemoryFile implements RandomAccessFile {
     return this.bytes.length;
   }
 
-  readLocal(target: Uint8Array, offset: number): boolean {
+  tryRead(target: Uint8Array, offset: number): boolean {
     if (!(offset >= 0 && offset + target.length <= this.bytes.length)) {
       throw new RangeError(`[${offset}, ${offset + target.length}) is outside ${this.label}`);
     }
@@ -34,7 +34,7 @@ export class MemoryFile implements RandomAccessFile {
 
   async load(_offset: number, _length: number): Promise<void> {}
 
-  forget(_offset: number, _length: number): boolean {
+  invalidate(_offset: number, _length: number): boolean {
     return false;
   }
 
@@ -58,8 +58,8 @@ export class ArrivingFile extends MemoryFile {
     this.#here = new Uint8Array(bytes.length);
   }
 
-  override readLocal(target: Uint8Array, offset: number): boolean {
-    super.readLocal(target, offset);
+  override tryRead(target: Uint8Array, offset: number): boolean {
+    super.tryRead(target, offset);
     return this.#here.subarray(offset, offset + target.length).every((here) => here === 1);
   }
 
@@ -68,7 +68,7 @@ export class ArrivingFile extends MemoryFile {
     this.#here.fill(1, offset, offset + length);
   }
 
-  override forget(offset: number, length: number): boolean {
+  override invalidate(offset: number, length: number): boolean {
     this.forgets.push({ offset, length });
     this.#here.fill(0, offset, offset + length);
     this.bytes.set(this.#origin.subarray(offset, offset + length), offset);

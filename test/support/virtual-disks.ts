@@ -15,9 +15,9 @@ export class MemoryDisk extends MemoryFile implements VirtualDisk {
   /** Bytes of all reads that could be answered. */
   readBytes = 0;
 
-  override readLocal(target: Uint8Array, offset: number): boolean {
+  override tryRead(target: Uint8Array, offset: number): boolean {
     this.readBytes += target.length;
-    return super.readLocal(target, offset);
+    return super.tryRead(target, offset);
   }
 
   extentAt(offset: number, length: number): number {
@@ -47,9 +47,9 @@ export class WaitingDisk extends MemoryDisk {
     this.#localBytes = localBytes;
   }
 
-  override readLocal(target: Uint8Array, offset: number): boolean {
+  override tryRead(target: Uint8Array, offset: number): boolean {
     if (!this.#arrived && offset + target.length > this.#localBytes) return false;
-    return super.readLocal(target, offset);
+    return super.tryRead(target, offset);
   }
 
   override async load(): Promise<void> {

@@ -159,9 +159,9 @@ test('whatever commands come, and in whatever order they are answered, each gets
       const arrived = new Set<number>();
       const slow = new Set(list.filter((each) => each.slow).map((each) => each.first));
       const disk = new (class extends MemoryDisk {
-        override readLocal(target: Uint8Array, offset: number): boolean {
+        override tryRead(target: Uint8Array, offset: number): boolean {
           if (slow.has(offset / 512) && !arrived.has(offset)) return false;
-          return super.readLocal(target, offset);
+          return super.tryRead(target, offset);
         }
         override async load(offset: number): Promise<void> {
           await new Promise<void>((resolve) => waiting.push(resolve));

@@ -131,7 +131,7 @@ const THREAD = `
   const { parentPort, workerData } = require('node:worker_threads');
   (async () => {
     const { UblkTransport } = await import(workerData.self + '/../ublk-transport' + workerData.suffix);
-    const disk = { label: 'sevens', sizeBytes: 1 << 20, readLocal: (target) => (target.fill(7), true) };
+    const disk = { label: 'sevens', sizeBytes: 1 << 20, tryRead: (target) => (target.fill(7), true) };
     const device = await new UblkTransport(workerData.directory)[workerData.step]('threaded', disk);
     parentPort.postMessage(device.path);
     parentPort.once('message', async () => {
