@@ -28,8 +28,8 @@ import type { Labels } from './snapshot.js';
 
 const MANIFESTS_FILTER = 'labels."containerd.io/gc.ref.content.config"';
 const SOURCE_LABEL = 'containerd.io/distribution.source.';
-/** In manifests. A layer has a few hundred bytes of digests and annotations. */
-const REMEMBERED_MAX = 4096;
+/** Of manifests, as they are stored. A usual one has a few KiB. */
+const REMEMBERED_BYTES_MAX = 32 << 20;
 /** Limit for searching a manifest too large to parse. Registries need not accept more than MANIFEST_BYTES_MAX. */
 const SEARCHED_BYTES_MAX = 16 * MANIFEST_BYTES_MAX;
 
@@ -44,6 +44,11 @@ interface KnownLayer {
 /** The layers of a manifest, or why they are not known. */
 type Contents = readonly KnownLayer[] | 'not parsed' | 'unreadable' | 'gone';
 
+interface RememberedManifest {
+  readonly contents: readonly KnownLayer[] | 'not parsed';
+  readonly sizeBytes: number;
+}
+
 /** A label's claim that a layer belongs to the image at a reference. */
 interface Claim {
   readonly label: string;
@@ -56,8 +61,9 @@ interface Claim {
 export class ContentManifests {
   readonly #containerdSocket: string;
   readonly #log: Log;
-  /** By digest. A manifest never changes. */
-  readonly #remembered = new Map<string, readonly KnownLayer[] | 'not parsed'>();
+  /** By digest, oldest first. A manifest never changes. */
+  readonly #remembered = new Map<string, RememberedManifest>();
+  #rememberedBytes = 0;
 
   constructor(containerdSocket: string, log: Log) {
     this.#containerdSocket = containerdSocket;
@@ -157,7 +163,7 @@ export class ContentManifests {
   async #contents(content: ContentStore, { digest, sizeBytes }: ContentInfo): Promise<Contents> {
     if (sizeBytes > MANIFEST_BYTES_MAX) return 'not parsed';
     const remembered = this.#remembered.get(digest);
-    if (remembered !== undefined) return remembered;
+    if (remembered !== undefined) return remembered.contents;
     const pieces: Uint8Array[] = [];
     try {
       for await (const piece of content.read(digest)) pieces.push(piece);
@@ -168,9 +174,20 @@ export class ContentManifests {
       return 'unreadable';
     }
     const contents = layersIn(Buffer.concat(pieces), digest, this.#log);
-    if (this.#remembered.size >= REMEMBERED_MAX) this.#remembered.clear();
-    this.#remembered.set(digest, contents);
+    this.#remember(digest, { contents, sizeBytes });
     return contents;
+  }
+
+  #remember(digest: string, manifest: RememberedManifest): void {
+    // Another call may have read it at the same time.
+    if (this.#remembered.has(digest)) return;
+    this.#remembered.set(digest, manifest);
+    this.#rememberedBytes += manifest.sizeBytes;
+    for (const [oldest, { sizeBytes }] of this.#remembered) {
+      if (this.#rememberedBytes <= REMEMBERED_BYTES_MAX) return;
+      this.#remembered.delete(oldest);
+      this.#rememberedBytes -= sizeBytes;
+    }
   }
 
   /** Whether the text of a manifest contains a digest. @throws {ObdError} containerd's error. */
