@@ -20,7 +20,7 @@ import type { SourceFile } from './tidy.js';
 const PERCENT_MAX = 0.5;
 
 /** Folders whose prose is still to be rewritten: not measured unless named. */
-const NOT_YET: readonly string[] = ['src/blockdev/', 'src/cache/', 'src/io/'];
+const NOT_YET: readonly string[] = ['src/cache/'];
 
 const OPENER = /^(Who|Whoever|What|Whatever|Whose|Of|One that|Those|That which)\b/;
 const RIDDLE =

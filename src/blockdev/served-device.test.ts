@@ -1,6 +1,6 @@
 /**
- * Goal: steps of a device run once at a time and once in all, whatever the order of the calls; the id is released with
- * the device, and never a second time.
+ * Goal: the steps of a device run once at a time and once in all, in any order of calls; the id is released with the
+ * device, and never a second time.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

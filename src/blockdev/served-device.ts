@@ -1,7 +1,7 @@
 /**
  * A device that this process serves: the life cycle that all transports share. A transport gives the steps.
  *
- *   1. detach() and release() run once at a time; calls meanwhile wait for the same run. One that failed can be repeated.
+ *   1. detach() and release() run once at a time: a call during a run waits for that run. A failed run can be repeated.
  *   2. The node is taken away once. When cleaning up behind it fails, the next detach() continues there.
  *   3. The id is released once, with the device: a later call must not release the id of another device.
  */

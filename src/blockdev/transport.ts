@@ -6,8 +6,8 @@
  *      flight are answered then. Where the kernel lets us set a limit, that is absenceSeconds().
  *   2. The kernel objects of a transport carry the name of their daemon (by the directory it is given) and the id, so
  *      a later process finds its own and touches no others.
- *   3. All methods are called on the thread that serves the device, except unavailableReason(), orphans() and clear(), which any
- *      thread and process may call.
+ *   3. All methods are called on the thread that serves the device, except unavailableReason(), orphans() and clear(),
+ *      which any thread and process may call.
  */
 import type { VirtualDisk } from './virtual-disk.js';
 
@@ -19,7 +19,7 @@ const READ_DEADLINE_MS = 600_000;
 /** The daemon counts from when it takes a request, the kernel from when it queues one, which can be this much earlier. */
 const MARGIN_SECONDS = 60;
 
-/** What the devices of a transport can do beyond reading. A disk that can do less gets a device that does less. */
+/** The operations of a transport's devices beyond reading. A disk that can do less gets a device that does less. */
 export interface TransportCapabilities {
   /** Devices of a WritableDisk can be written. */
   readonly write: boolean;
@@ -29,7 +29,7 @@ export interface TransportCapabilities {
   readonly resize: boolean;
 }
 
-/** What an image needs. */
+/** The capabilities that an image needs. */
 export const READ_ONLY: TransportCapabilities = { write: false, discard: false, resize: false };
 
 export interface TransportSettings {

@@ -1,6 +1,6 @@
 /** Sizes that several rooms share, in bytes. Each is named after the thing that has this size. */
 
-/** Linux's unit for sizes and offsets of block devices, whatever their own blocks are. LSMT counts in it, too. */
+/** Linux's unit for sizes and offsets of all block devices, also those with larger blocks. LSMT counts in it, too. */
 export const SECTOR_BYTES = 512;
 
 /**

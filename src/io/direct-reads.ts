@@ -4,23 +4,23 @@
  *
  *   free -> loading -> unread -> read -> free
  *
- * A block that nobody has read yet is not pushed out for UNREAD_MS: whoever asked for it is about to. Where no slot can
- * be had, or the disk's queue takes no more, the answer is "not brought", and the caller goes another way; so
+ * A block that has not been read yet is not evicted for UNREAD_MS: the caller that asked for it is about to read it. If
+ * no slot is free, or the disk's queue takes no more, the answer is "not brought", and the caller reads another way. So
  * nothing here queues, and nothing grows.
  *
- * A block whose bytes are in the page cache by then is copied from there: of a range of which a part is missing, only
- * that part is read from the disk.
+ * A block whose bytes are in the page cache by then is copied from there. If only a part of a range is missing, only that
+ * part is read from the disk.
  */
 import { constants } from 'node:os';
 import { AioQueue, alignedBytes, type ReadColumns, readNowEach } from './libaio.js';
 
-/** As the chunks of the block cache, so that no block has bytes of a chunk that nobody asked for. */
+/** As the chunks of the block cache, so that no block has bytes of a chunk that was not asked for. */
 export const DIRECT_BLOCK_BYTES = 64 * 1024;
 const SLOTS = 64;
-/** Of direct reads: no disk has larger sectors. */
+/** Alignment of direct reads: no disk has larger sectors. */
 const ALIGNMENT = 4096;
 const UNREAD_MS = 1000;
-/** What a file system says that lets a file be opened for direct reads, and then has none. */
+/** Errors of a file system that lets a file be opened for direct reads, and then has none. */
 const REFUSALS = [-constants.errno.EINVAL, -constants.errno.EOPNOTSUPP];
 
 /** The owner of the block. */
@@ -77,7 +77,7 @@ export class DirectReads {
   /**
    * Brings blocks of a file; resolves when none of them is under way.
    *
-   * @returns The slot of each, or -1 for one that was not brought. What is in a slot is the file's until its
+   * @returns The slot of each, or -1 for one that was not brought. The content of a slot is the file's until its
    *   onEvicted() or release().
    */
   async bring(file: BlockOwner, blocks: readonly number[]): Promise<number[]> {

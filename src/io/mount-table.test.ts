@@ -1,5 +1,5 @@
 /**
- * Goal: mounts are found by their place, whatever characters it has and whatever else the kernel says of them.
+ * Goal: mounts are found by their place, with any characters in it and any other fields in their lines.
  * Method: lines as kernels write them, and this machine's own table.
  */
 import assert from 'node:assert/strict';

@@ -1,4 +1,4 @@
-/** Writing a file so that whoever reads it sees the old content or the new one, also after a crash. */
+/** Replaces a file so that a reader sees the old content or the new one, also after a crash. */
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';

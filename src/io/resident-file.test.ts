@@ -79,7 +79,7 @@ test('reads bytes in the page cache at once, at any offset', () => {
   close();
 });
 
-test('what is not is not waited for, and there after load()', { skip }, async () => {
+test('tryRead() does not wait for other bytes, and reads them after load()', { skip }, async () => {
   const path = fileOf('cold');
   const { file, close } = opened(path);
   for (const [offset, length] of [
@@ -114,7 +114,9 @@ test('a range in the page cache but for its middle is read right', { skip }, asy
   close();
 });
 
-test('many at a time, more than there is room for, are all answered', { skip }, async () => {
+test('concurrent loads are all answered, also more than there are slots for', {
+  skip,
+}, async () => {
   const paths = Array.from({ length: 4 }, (_, i) => fileOf(`many-${i}`));
   for (const path of paths) drop(path);
   const files = paths.map(opened);
@@ -138,7 +140,7 @@ test('many at a time, more than there is room for, are all answered', { skip }, 
   for (const { close } of files) close();
 });
 
-test('what was forgotten is read again, also if it was on its way', { skip }, async () => {
+test('invalidated bytes are read again, also if their load was in flight', { skip }, async () => {
   const path = fileOf('forgotten');
   drop(path);
   const { file, close } = opened(path);
@@ -165,7 +167,7 @@ test('a file that was cut short is corrupt, and not zeroes', { skip }, async () 
   close();
 });
 
-test('closed while it loads, it ends', { skip }, async () => {
+test('a load ends when its file is closed', { skip }, async () => {
   const path = fileOf('closed');
   drop(path);
   const { file, close } = opened(path);
@@ -174,7 +176,7 @@ test('closed while it loads, it ends', { skip }, async () => {
   await loading;
 });
 
-test('one whose reader may wait always answers', { skip }, () => {
+test('tryRead() always answers if its caller may wait', { skip }, () => {
   const path = fileOf('waiting');
   drop(path);
   const fd = openSync(path, 'r');

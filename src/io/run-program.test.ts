@@ -1,6 +1,6 @@
 /**
- * Goal: whatever becomes of a program, its caller hears of it in time, in one line.
- * Method: programs that every host has, among them one that waits for somebody who never comes.
+ * Goal: however a program ends, its caller is told in time, in one line.
+ * Method: programs that every host has, among them one that waits for a writer that never comes.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -20,7 +20,7 @@ test('returns its output with its exit status', async () => {
   assert.match(await outputOf('du', ['--version'], LONG_MS), /^du \(GNU coreutils\)/);
 });
 
-test('a failure is its last words, and the command', async () => {
+test('a failure is reported with the last output and the command', async () => {
   await assert.rejects(outputOf('rm', ['/nonexistent'], LONG_MS), {
     code: ErrorCodes.Io,
     message: /^Cannot run `rm \/nonexistent`: rm: cannot remove .*No such file or directory$/,

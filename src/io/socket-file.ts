@@ -1,11 +1,11 @@
 /**
- * Who may listen at the path of a unix socket, and how it gets there.
+ * Places the unix socket of a server at its path.
  *
  *   1. The socket is made in a directory of mode 0700, gets mode 0600, and only then is renamed to its path: at no
  *      moment can anyone but its owner connect.
- *   2. The rename replaces what a server left that died. A socket that somebody answers at is never replaced.
- *   3. Two servers that start in the same moment may both find nobody there; the later one has the path then. Who
- *      must be alone holds a lock on its state, and not on its socket.
+ *   2. The rename replaces the socket of a server that died, and never a socket that a process answers at.
+ *   3. If two servers start in the same moment, both may find no other server, and the later one gets the path. A server
+ *      that must be alone holds a lock on its state, and not on its socket.
  */
 import { chmod, lstat, mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
@@ -30,7 +30,7 @@ export function checkSocketPath(path: string): void {
  * Has `listen` make its socket at the path it is given, and puts that socket at `path`.
  *
  * @returns Takes the socket away, unless another one has its place.
- * @throws {ObdError} `Busy` if somebody answers at `path`, `AlreadyExists` if there is something else than a socket,
+ * @throws {ObdError} `Busy` if a process answers at `path`, `AlreadyExists` if there is something else than a socket,
  *   `InvalidArgument` for a path that is too long, `Io`.
  */
 export async function placeSocket(

@@ -179,7 +179,7 @@ test('fuse: on a disk without room for a directory, devices come, survive and go
   }
 });
 
-test('fuse: reads that wait end when a device is detached that nobody uses any more', {
+test('fuse: detaching a device that has no user any more ends its waiting reads', {
   skip,
 }, async (t) => {
   const { transport, leftovers } = await start(t);
@@ -281,7 +281,7 @@ test('fuse: reads wait for the next server while none is there, however often it
   assert.match(log, /reads wait\n.*The server is back/);
 });
 
-test('fuse: an orphan is cleared away when nobody uses it', { skip }, async (t) => {
+test('fuse: clear() removes an orphan once it has no user', { skip }, async (t) => {
   const folder = await fuseFolder(t);
   const directory = join(folder, 'devices');
   const daemon = await startDaemon(t, folder, 'attach');
@@ -343,7 +343,9 @@ test('fuse: an orphan is not resumed with a disk of another size', { skip }, asy
   assert.deepEqual(await leftovers(), []);
 });
 
-test('fuse: debris of every kind is listed as such, and cleared', { skip }, async (t) => {
+test('fuse: partial remains of every kind are listed as orphans without a path, and cleared', {
+  skip,
+}, async (t) => {
   const { transport, folder, leftovers } = await start(t);
   const directory = join(folder, 'devices');
   assert.deepEqual(await transport.orphans(), []);

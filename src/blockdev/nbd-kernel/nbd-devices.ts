@@ -13,7 +13,7 @@ const PARAMETERS = '/sys/module/nbd/parameters';
 
 export interface NamedDevice {
   readonly index: number;
-  /** What whoever connected it calls what is behind it. */
+  /** The name of the disk behind it, as given by the process that connected it. */
   readonly backend: string;
 }
 
@@ -21,7 +21,7 @@ export function nodeOf(index: number): string {
   return `/dev/nbd${index}`;
 }
 
-/** Those that are connected, or were and are still open, and have a backend's name. @throws {ObdError} `Io`. */
+/** The devices that are connected, or were and are still open, and have a backend's name. @throws {ObdError} `Io`. */
 export async function listNamedDevices(): Promise<NamedDevice[]> {
   const found: NamedDevice[] = [];
   for (const index of await listIndexes()) {
@@ -43,8 +43,8 @@ export async function sizeBytesOf(index: number): Promise<number | undefined> {
 }
 
 /**
- * After how long, in ms, the kernel looks at a request that is not answered. Whoever writes it waits for what is in
- * flight. Undefined where there is no such device.
+ * After how long, in ms, the kernel looks at a request that is not answered. A write to this attribute waits for the
+ * requests in flight. Undefined where there is no such device.
  * @throws {ObdError} `Io`.
  */
 export async function requestPatienceOf(index: number): Promise<number | undefined> {
@@ -57,8 +57,8 @@ export function requestPatiencePath(index: number): string {
 }
 
 /**
- * Numbers of devices that are not there yet, the lowest first. Those that the module makes when it is loaded are left
- * to whoever names them on a command line.
+ * Numbers of devices that are not there yet, the lowest first. The devices that the module makes when it is loaded are
+ * left out, for programs that name them on a command line.
  * @throws {ObdError} `Io`.
  */
 export async function freeIndexes(countMax: number): Promise<number[]> {

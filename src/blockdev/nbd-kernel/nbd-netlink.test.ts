@@ -1,7 +1,7 @@
 /**
  * Goal: the add-on says no to arguments that make no sense before the kernel sees them, and hands on what the kernel
  * says as a system error; its sockets tell when their peer is gone.
- * Method: the add-on itself, on whatever kernel this is; with nbd, its list of devices as well.
+ * Method: the add-on itself, on any kernel; with nbd, its list of devices as well.
  */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
@@ -79,7 +79,7 @@ test('the kernel lists its devices, and refuses what it does not have', {
   });
 });
 
-test('a socket tells that nobody holds the other end', () => {
+test('isHungUp() tells when the other end of a socket is closed', () => {
   const [ours, theirs] = openSocketPair();
   assert.equal(isHungUp(ours), false);
   closeSocket(theirs);

@@ -2,7 +2,7 @@
  * The kernel's nbd driver, as far as a server of its devices asks for it: typed calls, and errors that say what to do.
  *
  * A call can take as long as the kernel's work does and runs in the thread pool. File descriptors stay the caller's:
- * the kernel takes references of its own to the sockets it accepts.
+ * the kernel takes separate references to the sockets it accepts.
  */
 import { readFile } from 'node:fs/promises';
 import { release } from 'node:os';
@@ -28,7 +28,7 @@ export interface ConnectOptions {
   /** TransmissionFlags. */
   readonly serverFlags: number;
   readonly clientFlags: number;
-  /** Of a request, after which its connection is given up; 0 for never, as long as there is but one connection. */
+  /** How long a request may take before the kernel gives up its connection; 0 for no limit while there is only one. */
   readonly timeoutSeconds: number;
   /** How long requests wait for a connection when all are dead. */
   readonly deadConnTimeoutSeconds: number;
@@ -64,7 +64,7 @@ export async function connectDevice(options: ConnectOptions): Promise<void> {
   try {
     await addon.connect(options);
   } catch (error) {
-    // Of a device that is just going away the kernel says EINVAL, as of options that make no sense.
+    // The kernel says EINVAL both for a device that is just going away and for options that make no sense.
     throw asObdError(error, `Cannot make /dev/nbd${options.index}`, {
       EBUSY: ErrorCodes.Busy,
       EEXIST: ErrorCodes.Busy,
@@ -84,7 +84,10 @@ export async function reconfigureDevice(options: ReconfigureOptions): Promise<vo
   }
 }
 
-/** Returns when no request of it is in flight any more. Whoever has it open still holds it. @throws {ObdError} `Host`, `Io`. */
+/**
+ * Returns when no request of the device is in flight any more. A process that has it open still holds it.
+ * @throws {ObdError} `Host`, `Io`.
+ */
 export async function disconnectDevice(index: number): Promise<void> {
   try {
     await addon.disconnect(index);
@@ -124,12 +127,12 @@ export function closeSocket(fd: number): void {
   addon.close(fd);
 }
 
-/** Whether nobody holds the other end any more. */
+/** Whether no process holds the other end any more. */
 export function isHungUp(fd: number): boolean {
   return addon.isHungUp(fd);
 }
 
-/** What the kernel's answer means to a call, and else. */
+/** @param meanings - What an answer of the kernel means to this call; the rest means the same to all calls. */
 function asObdError(
   cause: unknown,
   action: string,

@@ -75,7 +75,7 @@ async function prefixOf(directory: string): Promise<string> {
 
 transportSuite('nbd', skip, start);
 
-test('numbers of devices: not those of the module, not those in use, none that has no minor', () => {
+test('unusedIndexes() leaves out the numbers of the module, those in use and those without a minor', () => {
   assert.deepEqual(unusedIndexes(new Set([0, 16, 18]), 16, 31, 3), [17, 19, 20]);
   assert.deepEqual(unusedIndexes(new Set(), 0, 0, 2), [0, 1]);
   const all = new Set(Array.from({ length: 4096 }, (_, index) => index));
@@ -84,7 +84,7 @@ test('numbers of devices: not those of the module, not those in use, none that h
   assert.deepEqual(unusedIndexes(all, 16, 255, 2), [4095]);
 });
 
-test('without the module, it says how to load it', {
+test('without the module, attach() says how to load it', {
   skip: hasModule && 'this kernel has it',
 }, async (t) => {
   const { transport } = await start(t);
@@ -98,7 +98,7 @@ test('without the module, it says how to load it', {
   });
 });
 
-test('a read that takes longer than the kernel looks is waited for', { skip }, async (t) => {
+test('the kernel waits for a read that takes longer than its timer', { skip }, async (t) => {
   const { transport, failures } = await start(t);
   const disk = new WaitingDisk(pagesOf(4 << 20), 1 << 20);
   const device = await transport.attach('slow', disk);
@@ -112,7 +112,7 @@ test('a read that takes longer than the kernel looks is waited for', { skip }, a
   await device.detach();
 });
 
-test('a device that nobody has read yet, and nobody serves, is cleared within seconds', {
+test('clear() removes a device that was never read and has no server within seconds', {
   skip,
 }, async (t) => {
   const { transport, directory, leftovers } = await start(t);
@@ -133,7 +133,7 @@ test('a device that nobody has read yet, and nobody serves, is cleared within se
   assert.deepEqual(await leftovers(), []);
 });
 
-test('a device that somebody else disconnected can be detached', { skip }, async (t) => {
+test('a device that another program disconnected can be detached', { skip }, async (t) => {
   const { transport, leftovers } = await start(t);
   const device = await transport.attach('pulled', new MemoryDisk(pagesOf(1 << 20)));
   await disconnectDevice(Number(device.path.slice('/dev/nbd'.length)));

@@ -25,7 +25,7 @@ import { transmissionFlags } from './transmission-flags.js';
 
 const bytes = pagesOf(8 << 20);
 const GREETING_BYTES = 18;
-/** What GO is answered with: size and flags, and that this is all. */
+/** The answer to GO: size and flags, and the acknowledgement that ends it. */
 const GO_REPLY_BYTES = 32 + 20;
 const LISTS = 10_000;
 /** As the server has it. */
@@ -79,7 +79,7 @@ class Client {
     });
   }
 
-  /** One that is past its handshake. */
+  /** Connects a client and finishes its handshake. */
   static async entered(path: string): Promise<Client> {
     const client = new Client(path);
     client.send(CLIENT_FLAGS, option(7, infoData('far')));
@@ -109,7 +109,7 @@ function read(cookie: number, offset: number, length: number): Buffer {
   return request({ command: 0, cookie, offset, length });
 }
 
-test('what a client sends with its GO arrives with the connection', async (t) => {
+test('requests that a client sends with its GO arrive with the connection', async (t) => {
   const { path, taken } = await serving(t);
   const client = new Client(path);
   const reads = Array.from({ length: 40 }, (_, i) => read(i, i * 4096, 4096));
@@ -163,7 +163,7 @@ test('nbdinfo, nbdcopy and fio over several connections at once read the disk', 
   assert.ok(taken.length >= 9);
 });
 
-test('remove() hangs up on them, and waits for what they read', async (t) => {
+test('remove() disconnects the clients and waits for their reads', async (t) => {
   const disk = new WaitingDisk(bytes, 4096);
   const { path, nbdExport, server } = await serving(t, disk);
   const client = await Client.entered(path);
@@ -181,7 +181,7 @@ test('remove() hangs up on them, and waits for what they read', async (t) => {
   await exportDisk(server, 'far', new MemoryDisk(bytes)).remove();
 });
 
-test('connections count until they have ended, wherever they are', async (t) => {
+test('connections count until they have ended, on any thread', async (t) => {
   const { path, taken } = await serving(t);
   const clients: Client[] = [];
   // Not more at once than may wait to be accepted.

@@ -1,7 +1,7 @@
 /**
- * Goal: every option of the handshake is answered as the protocol document says, byte for byte, whatever
- * else a client sends is refused without an end to the talk, and how the bytes are cut changes nothing.
- * Method: bytes in, bytes out, no socket; the property cuts random talks at random places.
+ * Goal: every option of the handshake is answered as the protocol document says, byte for byte; any other option is
+ * refused without ending the handshake; how the bytes are cut changes nothing.
+ * Method: bytes in, bytes out, no socket; the property cuts random handshakes at random places.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -17,14 +17,14 @@ import {
 } from '../../../test/support/nbd-bytes.js';
 import { type Exported, Handshake, type Progress } from './handshake.js';
 
-/** Of a disk that can be read only. */
+/** The flags of a read-only disk. */
 const FLAGS = 0x107;
 const exports = new Map<string, Exported>([
   ['one', { sizeBytes: 1 << 20, flags: FLAGS }],
   ['zwei', { sizeBytes: 1 << 20, flags: FLAGS }],
 ]);
 
-/** What becomes of a talk, and all that was said after the greeting. */
+/** Runs a handshake; returns its progress, and all that the server said after the greeting. */
 function talk(...pieces: Buffer[]): { progress: Progress<Exported>; said: Buffer } {
   const said: Buffer[] = [];
   const handshake = new Handshake<Exported>(exports, (bytes) => said.push(bytes));
@@ -70,7 +70,7 @@ test('GO says size and flags, the block sizes if asked for, and begins', () => {
   });
 });
 
-test('INFO says the same and the talk goes on', () => {
+test('INFO is answered like GO and the handshake continues', () => {
   const { progress, said } = talk(CLIENT_FLAGS, option(6, infoData('one')));
   assert.deepEqual([progress, parseOptionReplies(said).length], ['more', 2]);
 });
@@ -95,7 +95,7 @@ test('LIST names every export', () => {
   );
 });
 
-test('ABORT is acknowledged and ends the talk', () => {
+test('ABORT is acknowledged and ends the handshake', () => {
   const { progress, said } = talk(CLIENT_FLAGS, option(2));
   assert.deepEqual([progress, parseOptionReplies(said)[0]?.type], ['end', 1]);
 });
@@ -126,7 +126,7 @@ test('a context set for another export is not in force', () => {
   assert.equal(progress.agreement.allocation, false);
 });
 
-test('what cannot be granted is refused and the talk goes on', () => {
+test('an option that cannot be granted is refused and the handshake continues', () => {
   const list = option(3);
   const go = (data: Buffer) => typesOf(option(7, data), list).slice(0, -3);
   assert.deepEqual(go(infoData('drei')), [0x80000006]);

@@ -3,10 +3,11 @@
  *
  *   greeting  ->  client flags  ->  option, reply, option, reply, ...  ->  GO or EXPORT_NAME: transmission
  *
- * Bytes go in and out; what they travel on is somebody else's business. However the bytes are cut, the
- * answers are the same. What a client may cost: one option of at most {@link OPTION_BYTES_MAX} is held at a
- * time, longer ones are read past and refused; what is not understood is refused and the haggling goes on,
- * as the protocol wants it, until whoever owns the connection loses patience.
+ * Handshake takes and gives bytes; its caller owns the connection. However the bytes are cut, the answers are the same.
+ *
+ * The cost of a client is limited: one option of at most {@link OPTION_BYTES_MAX} is held at a time, and longer ones
+ * are read past and refused. An option that is not understood is refused and the negotiation continues, as the
+ * protocol requires, until the caller's time limit ends the connection.
  */
 import {
   ALLOCATION_CONTEXT,
@@ -32,13 +33,13 @@ const CLIENT_FLAGS_BYTES = 4;
 /** After the size and the flags in the reply to EXPORT_NAME, unless both agreed to leave them out. */
 const PADDING_BYTES = 124;
 
-/** What clients can choose from. */
+/** The exports that clients can choose from. */
 export interface Exports<E extends Exported> {
   get(name: string): E | undefined;
   keys(): Iterable<string>;
 }
 
-/** What a client is told of a disk. */
+/** The properties of a disk that a client is told. */
 export interface Exported {
   readonly sizeBytes: number;
   /** As transmissionFlags() has them. */

@@ -1,6 +1,6 @@
 /**
- * Goal: the socket is its owner's alone and nobody else's place is taken; real clients read exactly the disk;
- * whatever one client does, the others are served; exports and servers end without leaving anything.
+ * Goal: only its owner can open the socket, and it never replaces that of another server; real clients read exactly the
+ * disk; no client can keep the server from serving others; exports and servers end without leaving anything.
  * Method: real sockets. Clients of the protocol are libnbd's and qemu's programs; hostile ones are bytes.
  */
 import assert from 'node:assert/strict';
@@ -170,7 +170,7 @@ test('remove() ends the connections of that export and of no other', async () =>
   await exportDisk(server, 'short-lived', disk).remove();
 });
 
-test('a client that goes away while its read is loading is waited for by remove()', async () => {
+test('remove() waits for the loading read of a client that went away', async () => {
   const waiting = new WaitingDisk(bytes);
   const nbdExport = exportDisk(server, 'left', waiting);
   const socket = await enter('left');
@@ -188,7 +188,7 @@ test('a client that goes away while its read is loading is waited for by remove(
   await removal;
 });
 
-test('hostile clients are got rid of, and others are served meanwhile', async () => {
+test('the server disconnects hostile clients and serves the others', async () => {
   const garbage = [
     Buffer.alloc(64, 0xff),
     Buffer.concat([CLIENT_FLAGS, Buffer.alloc(64)]),
@@ -212,7 +212,7 @@ test('hostile clients are got rid of, and others are served meanwhile', async ()
   await assertServing();
 });
 
-test('a client that asks for much and takes nothing is alone with that', async () => {
+test('a client that requests much and takes nothing does not affect the others', async () => {
   const greedy = await enter('disk');
   greedy.pause();
   const read = request({ command: 0, cookie: 1, offset: 0, length: 1 << 20 });
@@ -224,7 +224,7 @@ test('a client that asks for much and takes nothing is alone with that', async (
   greedy.destroy();
 });
 
-test('a client that never picks an export is hung up on', async (t) => {
+test('the server disconnects a client that never picks an export', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   const silent = connect(path);
   silent.resume();

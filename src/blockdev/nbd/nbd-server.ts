@@ -19,7 +19,7 @@ import type { NegotiatedOptions } from './protocol.js';
 /** A hundred devices, four connections each, and room for as many again. */
 const CONNECTIONS_MAX = 1024;
 const HANDSHAKE_MS = 10_000;
-/** Of answers to options that a client does not take: more than any list of exports has. */
+/** Limit of queued answers to options, which a client does not take: more than any list of exports has. */
 const HANDSHAKE_QUEUED_BYTES_MAX = 1 << 20;
 /** The protocol's limit of a name. */
 const NAME_BYTES_MAX = 4096;
@@ -166,7 +166,7 @@ export class NbdServer {
     if (served.isRemoved) socket.destroy();
     if (socket.destroyed) return;
     if (socket.writableLength > 0) {
-      // The client has not read its answers yet. What it sends until it has them is kept here.
+      // The client has not read its answers yet. Until it has them, this socket keeps what it sends.
       socket.setTimeout(HANDSHAKE_MS, () => socket.destroy());
       socket.pause();
       socket.write(EMPTY, () => {

@@ -3,7 +3,7 @@
  * Everything on the wire is big-endian; 64-bit magics are given as two halves, because nothing here uses BigInt.
  */
 
-/** What a client and the server have agreed on for the transmission. */
+/** The options that a client and the server have agreed on for the transmission. */
 export interface NegotiatedOptions {
   /** READs must be answered in structured form. */
   readonly structured: boolean;
@@ -78,11 +78,11 @@ export const Commands = {
 } as const;
 
 export const CommandFlags = {
-  /** Of a write: it is on stable storage before it is answered. */
+  /** A write is on stable storage before it is answered. */
   Fua: 1,
-  /** Of a write of zeroes: their room is kept. */
+  /** A write of zeroes keeps their room. */
   NoHole: 2,
-  /** Of a block status request: one extent is enough. */
+  /** A block status request needs only one extent. */
   RequestOne: 8,
 } as const;
 

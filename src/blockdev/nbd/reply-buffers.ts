@@ -6,7 +6,7 @@
 
 /** The largest read that clients make without asking for more, 1 MiB, and headers. */
 export const REPLY_BUFFER_BYTES = (1 << 20) + 4096;
-/** What is kept for the next time; more are made where more are needed, and then let go. */
+/** Free buffers kept for reuse. More are allocated where more are needed, and not kept afterwards. */
 const FREE_MAX = 8;
 
 export class ReplyBuffers {

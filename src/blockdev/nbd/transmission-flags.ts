@@ -1,4 +1,4 @@
-/** What a client may ask of a disk, as the transmission flags that a handshake or the kernel's NBD client is told. */
+/** The requests that a disk allows, as the transmission flags that a handshake or the kernel's NBD client is told. */
 import { isWritable, type VirtualDisk } from '../virtual-disk.js';
 import { TransmissionFlags } from './protocol.js';
 

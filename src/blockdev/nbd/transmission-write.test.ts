@@ -1,6 +1,7 @@
 /**
- * Goal: what a client writes, trims, zeroes and flushes is what the disk gets, in the order the protocol promises; what
- * it may not is refused with the protocol's reason and does no harm; it cannot make the server hold more than its limits.
+ * Goal: the disk gets exactly what a client writes, trims, zeroes and flushes, in the order the protocol promises; a
+ * request that is not allowed is refused with the protocol's reason and does no harm; a client cannot make the server
+ * hold more than its limits.
  * Method: a disk in memory whose changes wait until the test lets them go; real clients (qemu-io, nbdcopy, fio) at a file.
  */
 import assert from 'node:assert/strict';
@@ -93,7 +94,7 @@ test('a WRITE lands where it should, however its data are cut', async () => {
   }
 });
 
-test('a flush comes after the writes that were answered, and FUA brings one of its own', async () => {
+test('a flush follows the answered writes, and a change with FUA causes a separate flush', async () => {
   const disk = new SlowDisk(Buffer.alloc(65536));
   const connection = new Connection(disk);
   const data = Buffer.alloc(512, 1);
@@ -136,7 +137,7 @@ test('a change that waits holds up no read, and is answered when it is done', as
   assert.deepEqual(cookies().sort(), [1, 2, 3]);
 });
 
-test('what cannot be written is refused with its reason, and the next request is understood', async () => {
+test('a change that is not possible is refused with its reason, and the next request is understood', async () => {
   const disk = new SlowDisk(Buffer.alloc(65536));
   const connection = new Connection(disk);
   const data = Buffer.alloc(1024, 7);

@@ -42,7 +42,7 @@ test('a READ is a header and the data, aligned or not', async () => {
   );
 });
 
-test('what a read-only disk does not grant is refused with its reason', async () => {
+test('a request that a read-only disk does not grant is refused with its reason', async () => {
   const simple = (error: number) => hex(`67446698 ${String(error).padStart(8, '0')} `);
   const refused = async (error: string, ...requests: Parameters<typeof request>) => {
     const cookie = '0000000000000007';
@@ -179,7 +179,7 @@ test('DISC answers what is being loaded, takes no more, and ends', async () => {
   assert.equal(connection.stream.writableEnded, true);
 });
 
-test('what is no request ends the connection', async () => {
+test('malformed bytes end the connection', async () => {
   const connection = new Connection(new MemoryDisk(bytes));
   connection.send(Buffer.alloc(28, 0xff));
   await turn();

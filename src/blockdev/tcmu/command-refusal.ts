@@ -1,6 +1,6 @@
 /**
- * Answers every command of a device that is being cleared away with an error, so that nobody in the kernel waits for an
- * answer: least of all whoever is about to make its link, or to remove it.
+ * Answers every command of a device that is being cleared away with an error, so that no process in the kernel waits for
+ * an answer: least of all the process that is about to make its link, or to remove it.
  */
 import { CommandRing } from './command-ring.js';
 import { Senses } from './scsi-sense.js';

@@ -8,9 +8,9 @@
  *
  *   1. cmd_head is read before, and cmd_tail written after, what they let the other side see: Atomics are stronger than
  *      the acquire and the release it takes.
- *   2. Answers need not come in the order of their commands. One goes into the oldest entry that has none, whosever it
- *      is, with the id of its command; the length of the entry stays. So of a command that is not answered as it is
- *      taken, CDB and iovecs have to be copied.
+ *   2. Answers need not come in the order of their commands. An answer goes into the oldest entry without one, which may
+ *      have another command, and gets the id of the answered command; the length of the entry stays. So if a command is
+ *      not answered as it is taken, its CDB and iovecs have to be copied.
  *   3. Every offset and length is checked before it is used: a ring that makes no sense is an `Io` error.
  */
 import { ErrorCodes, ObdError } from '../../errors.js';
@@ -29,7 +29,7 @@ const HEADER_BYTES = 8;
 const IOVECS_AT = 48;
 const IOVEC_BYTES = 16;
 const COMMAND_BYTES_MIN = 112;
-/** Of the answer, which overlays the command. */
+/** Places in the answer, which overlays the command. */
 const STATUS_AT = 8;
 const SENSE_AT = 16;
 const STATUS_GOOD = 0;

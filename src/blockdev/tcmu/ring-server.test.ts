@@ -1,6 +1,6 @@
 /**
- * Goal: every command that Linux sends is answered as SCSI has it, whatever order answers come in and wherever its entry
- * and its data lie; one that makes no sense gets its sense; a ring that makes none ends the serving.
+ * Goal: every command that Linux sends is answered as SCSI has it, in any order of answers and wherever its entry and its
+ * data lie; an invalid command gets its sense; a malformed ring ends the serving.
  * Method: a kernel's side in memory, with a small ring, so that it wraps all the time.
  */
 import assert from 'node:assert/strict';
@@ -119,7 +119,7 @@ test('a read outside the disk, too long, or with too little room fails, and noth
   assert.deepEqual(failures, []);
 });
 
-test('a read that is not local holds up nobody, and one that fails is reported once', async () => {
+test('a read that is not local delays no other command, and a failed read is reported once', async () => {
   const disk = new WaitingDisk(pagesOf(BLOCKS * 512), 4096);
   const { kernel, server, ask, failures } = serve(disk);
   const slow = kernel.queue(read10(100, 2), 1024)!;
@@ -142,7 +142,7 @@ test('a read that is not local holds up nobody, and one that fails is reported o
   assert.equal(failures.length, 0);
 });
 
-test('whatever commands come, and in whatever order they are answered, each gets its own data', async () => {
+test('each command gets its own data, in any order of commands and answers', async () => {
   const bytes = pagesOf(BLOCKS * 512);
   const commands = fc.array(
     fc.record({
@@ -291,7 +291,7 @@ test('data are cut to what is asked for, and the rest of its room is zeroes', as
   assert.deepEqual(outcome(await ask([0x12, 0, 0, 0, 0, 0])), GOOD);
 });
 
-test('what is no command of a disk, or a malformed one, gets its sense', async () => {
+test('a malformed command, or one that is not for disks, gets its sense', async () => {
   const { ask } = serve(new WritableMemory(pagesOf(BLOCKS * 512)));
   assert.deepEqual(outcome(await ask([0xff])), failing(Senses.UnknownCommand));
   assert.deepEqual(outcome(await ask([0x89])), failing(Senses.UnknownCommand));

@@ -4,10 +4,10 @@
  *   1. All commands of one wake-up are taken, and what can be answered at once is, with one kick at the end: reads whose
  *      bytes are local, decoded into a buffer that the thread's devices share and copied once, to where the kernel
  *      wants them. No promise, and no allocation but one view per read.
- *   2. A read that is not local, or fails a check, is loaded beside the others and answered when it is done, out of
- *      order. If it fails, that read is answered with an error and reported once. So are changes.
- *   3. What is under way is bounded by the device's data area: the kernel keeps the rest to itself.
- *   4. What was answered before a flush arrived had been done before the disk was asked to flush.
+ *   2. A read that is not local, or fails a check, is loaded concurrently and answered when it is done, out of order. If
+ *      it fails, that read is answered with an error and reported once. So are changes.
+ *   3. The device's data area bounds the commands in flight: the kernel holds the rest back.
+ *   4. Changes answered before a flush arrived are done before the disk is asked to flush.
  */
 import { constants } from 'node:os';
 import { ObdError } from '../../errors.js';
@@ -27,7 +27,7 @@ import {
 import { type Sense, Senses } from './scsi-sense.js';
 import type { UioDevice } from './uio-device.js';
 
-/** What one READ takes at most: the size of the buffer that a thread's devices share. */
+/** The largest READ: the size of the buffer that a thread's devices share. */
 export const TRANSFER_BYTES_MAX = TRANSFER_BLOCKS_MAX * DEVICE_BLOCK_BYTES;
 /** Looks into the ring before the loop's other handles have their turn. */
 const TURNS_MAX = 8;
@@ -81,7 +81,10 @@ export class RingServer {
     });
   }
 
-  /** Takes no more commands. Resolves when the disk is not used any more: what was taken is answered, or failed. Idempotent. */
+  /**
+   * Takes no more commands. Resolves when each taken command is answered or has failed, and the disk is not used any
+   * more. Idempotent.
+   */
   async stop(): Promise<void> {
     this.#stopped = true;
     await this.#requests.stop();

@@ -39,13 +39,13 @@ export const ServiceActions = {
   ReportSupportedOperationCodes: 0x0c,
 } as const;
 
-/** What an opcode takes besides itself, for those that are many commands. */
+/** The service action that an opcode is used with, for opcodes that stand for many commands. */
 export const SERVICE_ACTION_OF: ReadonlyMap<number, number> = new Map<number, number>([
   [Opcodes.ServiceActionIn16, ServiceActions.ReadCapacity16],
   [Opcodes.MaintenanceIn, ServiceActions.ReportSupportedOperationCodes],
 ]);
 
-/** Of a command's bytes no more is looked at. */
+/** The bytes of a command that are read; the rest is ignored. */
 export const CDB_BYTES = 16;
 
 /** How many bytes a command of this opcode has, by its group. */

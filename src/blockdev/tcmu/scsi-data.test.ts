@@ -1,5 +1,5 @@
 /**
- * Goal: what a disk says about itself is what the standards lay down, byte for byte where Linux looks.
+ * Goal: a disk describes itself as the standards lay down, byte for byte where Linux looks.
  * Method: each page and each form of a command, for a disk that can be written and one that cannot.
  */
 import assert from 'node:assert/strict';

@@ -1,14 +1,14 @@
 /**
- * What a disk says about itself: the data of every SCSI command that reads something other than blocks.
+ * The description of a disk: the data of every SCSI command that reads something other than blocks.
  *
- * Written down so that Linux finds a disk of 512-byte blocks that does not rotate, has a write cache that it flushes
- * where the disk can be written, is write protected where not, and takes UNMAP for a discard.
+ * With these data Linux finds a disk of 512-byte blocks that does not rotate and takes UNMAP for a discard. If the disk
+ * can be written, it has a write cache that Linux flushes; if not, it is write protected.
  */
 import { DEVICE_BLOCK_BYTES } from '../../io/block-sizes.js';
 import { cdbBytesOf, Opcodes, SERVICE_ACTION_OF, ServiceActions } from './scsi-command.js';
 import { SENSE_BYTES, type Sense, Senses, writeSense } from './scsi-sense.js';
 
-/** What the data are about. */
+/** The disk that the data describe. */
 export interface ScsiUnit {
   readonly blocks: number;
   readonly writable: boolean;
@@ -16,9 +16,9 @@ export interface ScsiUnit {
   readonly serial: string;
 }
 
-/** Of one READ or WRITE: what one buffer per thread has room for. */
+/** Limit of one READ or WRITE: one buffer per thread has room for it. */
 export const TRANSFER_BLOCKS_MAX = (1 << 20) / DEVICE_BLOCK_BYTES;
-/** Of one descriptor of UNMAP, and all of them: 1 GiB. */
+/** Limit of one descriptor of UNMAP, and of all of them: 1 GiB. */
 const UNMAP_BLOCKS_MAX = 1 << 21;
 /** One page of parameters. */
 const UNMAP_DESCRIPTORS_MAX = 255;

@@ -1,10 +1,10 @@
 /**
  * Why a SCSI command fails, as a number: sense key, additional code and its qualifier in a byte each; 0 is success.
- * What Linux makes of each is in the comments, for that is who reads it.
+ * The comments say what Linux, the reader, makes of each number.
  */
 export const Senses = {
   None: 0x000000,
-  /** EIO at once: of this one it knows that trying again is useless. */
+  /** EIO at once: this is the number that Linux does not retry. */
   ReadFailed: 0x031100,
   WriteFailed: 0x030c00,
   UnknownCommand: 0x052000,

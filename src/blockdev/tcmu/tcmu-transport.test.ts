@@ -106,7 +106,7 @@ test('a disk without bytes is refused before anything is touched', { skip }, asy
   assert.deepEqual(await leftovers(), []);
 });
 
-test('a server killed during the scan leaves debris, which is cleared at once', {
+test('a server killed during the scan leaves an orphan that is cleared at once', {
   skip,
 }, async (t) => {
   const { transport, directory, leftovers } = await start(t);
@@ -134,7 +134,9 @@ test('a server killed during the search for partitions leaves a disk that can be
   assert.deepEqual(await leftovers(), []);
 });
 
-test('a server killed before there is a disk leaves debris', { skip }, async (t) => {
+test('a server killed before there is a disk leaves an orphan without a path', {
+  skip,
+}, async (t) => {
   const { transport, directory, leftovers } = await start(t);
   const names = targetNames(await instanceOf(directory), 'early');
   await makeCoreDevice(names);
@@ -154,7 +156,7 @@ test('a server killed before there is anything of a device leaves nothing', { sk
   assert.equal(existsSync(hba), false);
 });
 
-test('objects of other daemons and programs are none of ours', { skip }, async (t) => {
+test('objects of other daemons and programs stay untouched', { skip }, async (t) => {
   const one = await start(t);
   const other = await start(t);
   const foreign = join(CORE, 'user_0');
@@ -176,7 +178,7 @@ test('objects of other daemons and programs are none of ours', { skip }, async (
   await rmdir(foreign);
 });
 
-test('a disk that somebody else removed can be detached', { skip }, async (t) => {
+test('a disk that another program removed can be detached', { skip }, async (t) => {
   const { transport, directory, leftovers } = await start(t);
   const device = await transport.attach('pulled', new MemoryDisk(pagesOf(1 << 20)));
   await removeLink(targetNames(await instanceOf(directory), 'pulled'));

@@ -1,9 +1,11 @@
 /**
- * Which ublk devices of this kernel are whose. A device carries two numbers of its server's choice: here a hash of the
- * daemon's directory, and one of the device's id. The ids themselves are names of empty files in that directory:
+ * The owner and the id of each ublk device of this kernel. A device carries two numbers of its server's choice: here a
+ * hash of the daemon's directory, and one of the device's id. The ids themselves are names of empty files in that
+ * directory:
  *
- *   1. A device's file is there before the device is added, and until it is deleted. So whatever a crash leaves has one.
- *   2. Of two ids with the same hash only one can have a file, so that no device is taken for another one.
+ *   1. A device's file is there before the device is added, and until it is deleted. So every device that a crash leaves
+ *      has a file.
+ *   2. If two ids have the same hash, only one of them can have a file, so that no device is taken for another one.
  */
 import { createHash } from 'node:crypto';
 import { mkdir, open, readdir, readlink, realpath, rm } from 'node:fs/promises';
@@ -78,7 +80,7 @@ export class UblkDevices {
     }
   }
 
-  /** Those of this directory, by id. */
+  /** The devices of this directory, by id. */
   async list(control: UblkControl): Promise<Map<string, DeviceInfo>> {
     const found = new Map<string, DeviceInfo>();
     const ids = new Map((await this.ids()).map((id) => [hash(id), id]));

@@ -23,7 +23,7 @@ test('a command names its device, no queue, and carries one number', () => {
   assert.equal(hex(encodeCommand(7, 1234)), expected);
 });
 
-test('what is said of a device when it is added is what is read back', () => {
+test('the information given when a device is added is read back unchanged', () => {
   const info = {
     deviceId: 0xffffffff,
     state: States.Dead,

@@ -29,7 +29,7 @@ export const DEVICE_ID_ANY = 0xffffffff;
 export const States = { Dead: 0, Live: 1, Quiesced: 2 } as const;
 
 export const Requests = { Read: 0, Write: 1, Flush: 2, Discard: 3, WriteZeroes: 5 } as const;
-/** Of the whole word of which the lowest byte is the request. */
+/** A flag in the word whose lowest byte is the request. */
 export const REQUEST_NO_UNMAP = 0x8000;
 
 const COMMAND_BYTES = 32;
@@ -60,7 +60,7 @@ export interface DeviceParameters {
   readonly sizeBytes: number;
   readonly ioBytesMax: number;
   readonly writable: boolean;
-  /** Of a discard, or a write of zeroes. */
+  /** Limit of a discard, and of a write of zeroes. */
   readonly zeroBytesMax: number;
 }
 
@@ -128,7 +128,7 @@ export function encodeParameters(parameters: DeviceParameters): Uint8Array {
   return bytes;
 }
 
-/** What GET_PARAMS wants to be given: how much there is room for. */
+/** The input of GET_PARAMS: how much there is room for. */
 export function emptyParameters(): Uint8Array {
   const bytes = new Uint8Array(PARAMS_BYTES);
   new DataView(bytes.buffer).setUint32(0, PARAMS_BYTES, true);

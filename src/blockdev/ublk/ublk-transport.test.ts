@@ -1,8 +1,8 @@
 /**
- * Goal: UblkTransport is a transport as the suite has it; a device outlives whoever serves it, however that ends and
- * whenever; and what a crash leaves of one is found and taken away. What can be said without the driver is said.
- * Method: real devices, where the kernel has ublk_drv, in a directory of the test's own. Who is to be killed is a child
- * process or a thread.
+ * Goal: UblkTransport is a transport as the suite has it; a device outlives its server, however and whenever that ends;
+ * the remains that a crash leaves of a device are found and taken away. A missing driver is reported.
+ * Method: real devices, where the kernel has ublk_drv, each test with a separate directory. The server to be killed is a
+ * child process or a thread.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
@@ -40,7 +40,9 @@ async function start(t: TestContext): Promise<TransportUnderTest & { transport: 
 
 transportSuite('ublk', skip, start);
 
-test('without the driver it says what to do', { skip: hasDriver && 'it has it' }, async (t) => {
+test('without the driver, attach() says what to do', {
+  skip: hasDriver && 'it has it',
+}, async (t) => {
   const { transport } = await start(t);
   assert.match((await transport.unavailableReason()) ?? '', /modprobe ublk_drv|io_uring|seccomp/);
   const attach = transport.attach('none', new MemoryDisk(pagesOf(4096)));
@@ -110,7 +112,7 @@ test('devices are released under load, again and again', options, async (t) => {
 });
 
 for (const step of ['add', 'fetch']) {
-  test(`killed after ${step}, a device is debris`, options, async (t) => {
+  test(`a server killed after ${step} leaves an orphan without a path`, options, async (t) => {
     const { transport, folder, leftovers } = await start(t);
     const child = startChild(BEGINNER, folder, step);
     await firstWords(child);
@@ -171,12 +173,16 @@ test(
   },
 );
 
-test('a device that somebody else has stopped is gone, and is detached', options, async (t) => {
-  const { transport, again, leftovers } = await start(t);
-  const device = await transport.attach('stopped', new MemoryDisk(pagesOf(1 << 20)));
-  // As another program: this transport has the id.
-  await again().clear('stopped');
-  assert.equal(device.isGone, true);
-  await device.detach();
-  assert.deepEqual(await leftovers(), []);
-});
+test(
+  'a device that another program has stopped is gone, and can be detached',
+  options,
+  async (t) => {
+    const { transport, again, leftovers } = await start(t);
+    const device = await transport.attach('stopped', new MemoryDisk(pagesOf(1 << 20)));
+    // As another program: this transport has the id.
+    await again().clear('stopped');
+    assert.equal(device.isGone, true);
+    await device.detach();
+    assert.deepEqual(await leftovers(), []);
+  },
+);
