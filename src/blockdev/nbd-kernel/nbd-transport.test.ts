@@ -112,7 +112,7 @@ test('the kernel waits for a read that takes longer than its timer', { skip }, a
   await device.detach();
 });
 
-test('clear() removes a device that was never read and has no server within seconds', {
+test('clear() takes only seconds for a device that was never read and has no server', {
   skip,
 }, async (t) => {
   const { transport, directory, leftovers } = await start(t);

@@ -1,6 +1,6 @@
 /**
- * Goal: only its owner can open the socket, and it never replaces that of another server; real clients read exactly the
- * disk; no client can keep the server from serving others; exports and servers end without leaving anything.
+ * Goal: only its owner can open the socket, and it never replaces that of a server that answers; real clients read
+ * exactly the disk; no client can keep the server from serving others; exports and servers end without leaving anything.
  * Method: real sockets. Clients of the protocol are libnbd's and qemu's programs; hostile ones are bytes.
  */
 import assert from 'node:assert/strict';
@@ -94,7 +94,7 @@ test('the socket of a server that died is replaced, and gone after close()', asy
   await assert.rejects(stat(stale), { code: 'ENOENT' });
 });
 
-test('a name is given once, and not twice', () => {
+test('addExport() refuses a taken, empty or too long name', () => {
   assert.throws(() => exportDisk(server, 'disk', disk), { code: ErrorCodes.AlreadyExists });
   assert.throws(() => exportDisk(server, '', disk), { code: ErrorCodes.InvalidArgument });
   assert.throws(() => exportDisk(server, 'x'.repeat(4097), disk), {

@@ -19,7 +19,7 @@ import type { NegotiatedOptions } from './protocol.js';
 /** A hundred devices, four connections each, and room for as many again. */
 const CONNECTIONS_MAX = 1024;
 const HANDSHAKE_MS = 10_000;
-/** Limit of queued answers to options, which a client does not take: more than any list of exports has. */
+/** Limit of the answers to options that wait for a client to take them: more than any list of exports has. */
 const HANDSHAKE_QUEUED_BYTES_MAX = 1 << 20;
 /** The protocol's limit of a name. */
 const NAME_BYTES_MAX = 4096;
