@@ -70,21 +70,27 @@ export class RegistryExchange {
     const failures: string[] = [];
     for (const [i, endpoint] of endpoints.entries()) {
       const isLast = i + 1 === endpoints.length;
+      let hasAnswered = false;
+      const onAnswer = (status: number) => {
+        hasAnswered = true;
+        if (status === 400) this.#hosts.answeredBadRequest(host, endpoint);
+        else this.#hosts.answered(host, endpoint);
+      };
       try {
-        const response = await this.#sendTo(endpoint, { ...request, url: urlAt(endpoint, url) });
+        const sent = { ...request, url: urlAt(endpoint, url) };
+        const response = await this.#sendTo(endpoint, sent, onAnswer);
         const isRefused = response.status >= 400 && endpoint.mirrorOf !== undefined;
-        if (isLast || !isRefused) {
-          // A TLS server answers plain HTTP with 400: the next request tries TLS again.
-          if (response.status === 400) this.#hosts.failed(host, endpoint);
-          else this.#hosts.answered(host, endpoint);
-          return response;
-        }
+        if (isLast || !isRefused) return response;
         failures.push(`${endpoint.origin}: it answered ${response.status}`);
         await response.discard();
       } catch (error) {
         if (signal?.aborted === true || !(error instanceof ObdError)) throw error;
-        if (hasCode(error, ErrorCodes.Unavailable)) this.#hosts.failed(host, endpoint);
-        if (isLast || endsSearch(endpoint, error)) throw withFailures(error, failures);
+        // The target of a redirect, or the token server, failed: not this address.
+        if (hasCode(error, ErrorCodes.Unavailable) && !hasAnswered) {
+          this.#hosts.failed(host, endpoint);
+        }
+        const isFound = hasAnswered && endpoint.mirrorOf === undefined;
+        if (isLast || isFound || endsSearch(endpoint, error)) throw withFailures(error, failures);
         failures.push(`${endpoint.origin}: ${error.message.replace(`${request.doing}: `, '')}`);
       }
     }
@@ -99,6 +105,7 @@ export class RegistryExchange {
   async #sendTo(
     endpoint: Endpoint | undefined,
     { access, body, headers, ...rest }: RegistryRequest,
+    onAnswer: (status: number) => void = () => {},
   ): Promise<HttpResponse> {
     const follows = rest.method === 'GET' || rest.method === 'HEAD';
     let { url } = rest;
@@ -116,6 +123,7 @@ export class RegistryExchange {
         headers: { ...home?.headers, ...headers, ...secret },
         tls: home === undefined ? this.#hosts.tlsFor(access.host, url) : home.tls,
       });
+      if (home !== undefined) onAnswer(response.status);
       const challenge = response.header('www-authenticate');
       const refused = response.status === 401 || response.status === 403;
       if (refused && home !== undefined && !challenged && challenge !== undefined) {

@@ -193,10 +193,20 @@ export class RegistryHosts {
     if (isLoopback(new URL(origin).hostname)) this.#answering.set(host, origin);
   }
 
-  failed(host: string, { origin }: Endpoint): void {
-    this.#answering.delete(host);
+  /**
+   * Asks an address last for a while. An address of a host on this machine that has answered before stays the first: a
+   * server that is away, or answers wrongly, has not changed its protocol.
+   */
+  failed(host: string, { origin, mirrorOf }: Endpoint): void {
+    if (mirrorOf === undefined && this.#answering.get(host) === origin) return;
     if (this.#downUntilMs.size >= LEARNT_MAX) this.#downUntilMs.clear();
     this.#downUntilMs.set(origin, performance.now() + MIRROR_DOWN_MS);
+  }
+
+  /** A TLS server answers plain HTTP with 400: the next request tries TLS first. */
+  answeredBadRequest(host: string, endpoint: Endpoint): void {
+    if (this.#answering.get(host) === endpoint.origin) this.#answering.delete(host);
+    else this.failed(host, endpoint);
   }
 
   /** Whether the operator listed this host as plain HTTP; hosts on this machine do not count by themselves. */
