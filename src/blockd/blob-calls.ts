@@ -32,7 +32,7 @@ export interface BlobRequest {
 /** Calls from a worker to the main thread. */
 export type BlobCalls = {
   openBlob(blob: BlobRequest): OfBlob & { readonly share: BlobShare };
-  /** Answers with the chunks that found no space on the disk; undefined if the blob was closed before. */
+  /** Answers with the chunks that found no space on the disk; undefined if the blob was closed first. */
   fetch(range: OfBlob & Range & FetchOptions): OverflowCopies | undefined;
   invalidated(range: OfBlob & Range): void;
   unreadable(range: OfBlob & Range & { readonly problem: string }): void;

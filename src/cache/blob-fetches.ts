@@ -9,8 +9,8 @@
  *
  *   opening an image   OPENING_MS for a source that is unavailable; any other answer than the bytes ends it at once
  *   mounted disk       until its own deadline, for every kind of wrong answer (blob-health.ts)
- *   ... of a blob      that has given nothing to a read for its whole deadline: DEAD_MS, while one fetch goes on as a
- *                      probe, for PROBE_MS_MAX at most
+ *   ... of a blob      that has given nothing to a read for its whole deadline: DEAD_MS, while one fetch continues as
+ *                      a probe, for PROBE_MS_MAX at most
  *
  * Readahead (readahead.ts) extends the request of the miss. Chunks beyond FETCH_BYTES_MAX become a prefetch, which the
  * scheduler starts after all demand, and which is not retried. A load() of chunks that wait in a prefetch makes it
@@ -34,21 +34,21 @@ const FETCH_BYTES_MAX = 1 << 20;
 const FETCH_CHUNKS_MAX = FETCH_BYTES_MAX / CHUNK_BYTES;
 /** For a source that is unavailable while an image is opened: the caller can retry. */
 const OPENING_MS = 60_000;
-/** The same for one that sends the blob whole, for as long as it comes. Within what an attach may take. */
+/** The same for a source that sends the blob whole, while bytes arrive. Shorter than the limit of an attach. */
 const OPENING_WHOLE_MS = 150_000;
 const DEAD_MS = 10_000;
 const PROBE_MS_MAX = 600_000;
-/** Begins of chunks that are kept from one attempt to the next, of one blob: 4 MiB. */
+/** Incomplete chunks that one blob keeps from one attempt to the next: 4 MiB. */
 const RESTS_MAX = 64;
-/** Loads that have waited less are under way and not waiting. */
+/** A load() counts as waiting after this time. */
 export const WAITING_MS_MIN = 1_000;
 
-/** The blob as one stream, under way. */
+/** The stream of the whole blob in flight. */
 interface Streaming {
   readonly stream: WholeStream;
   readonly fetcher: Fetcher;
   readonly abort: AbortController;
-  /** Flights that go on when it ends, unless it brings their chunks. */
+  /** Flights that resume when the stream ends, unless it brings their chunks. */
   readonly parked: Set<Flight>;
 }
 
@@ -62,10 +62,10 @@ export class BlobFetches implements WaitedFor {
   readonly #stray = new StrayWhole();
   /** Shared by all streams of the whole blob: each begins at the first byte. */
   readonly #streamFloor = new SpeedFloor(Number.POSITIVE_INFINITY);
-  /** Told when nothing is under way. */
+  /** Called when nothing is in flight. */
   readonly #idle: (() => void)[] = [];
   #streaming: Streaming | undefined;
-  /** A flight that continues until then although no read waits for it. */
+  /** A flight that continues until `untilMs` although no read waits for it. */
   #probe: { readonly flight: Flight; readonly untilMs: number } | undefined;
 
   constructor(store: ChunkStore, scheduler: FetchScheduler, outages: SourceOutages) {
@@ -104,10 +104,10 @@ export class BlobFetches implements WaitedFor {
   }
 
   /**
-   * Resolves once chunks [first, end) have been here.
+   * Resolves once chunks [first, end) have been cached.
    *
    * @throws {ObdError} `Unavailable` when the time is up; while opening also what `fetcher.source.attempt()` throws;
-   *   `FailedPrecondition` if it is dismissed.
+   *   `FailedPrecondition` after dismiss().
    */
   async load(
     fetcher: Fetcher,
@@ -134,7 +134,7 @@ export class BlobFetches implements WaitedFor {
     await waiter.done;
   }
 
-  /** Ends what `fetcher` has under way, except what has arrived and is being stored. */
+  /** Aborts the reads and fetches of `fetcher`, except fetches that have arrived and are being stored. */
   dismiss(fetcher: Fetcher): void {
     const { label, key } = fetcher.source;
     const message = `Cannot read ${label}: it was closed meanwhile`;
@@ -148,7 +148,7 @@ export class BlobFetches implements WaitedFor {
     }
   }
 
-  /** Resolves when nothing is under way. */
+  /** Resolves when nothing is in flight. */
   async idle(): Promise<void> {
     while (this.#flights.size > 0 || this.#streaming !== undefined) {
       await new Promise<void>((resolve) => {
@@ -163,7 +163,7 @@ export class BlobFetches implements WaitedFor {
     for (const resolve of this.#idle.splice(0)) resolve();
   }
 
-  /** The flights that bring what is missing of [first, end), new ones and those under way. */
+  /** The flights that bring the missing chunks of [first, end): new ones and those already in flight. */
   #flightsFor(fetcher: Fetcher, first: number, end: number, urgency: Urgency): Flight[] {
     const flights = new Set<Flight>();
     for (let chunk = first; chunk < end; ) {
@@ -192,7 +192,7 @@ export class BlobFetches implements WaitedFor {
     return !this.#store.isCached(chunk) && !this.#flights.has(chunk);
   }
 
-  /** Makes a prefetch demand if a demand waits for it. */
+  /** Promotes a prefetch to demand if a demand waits for it. */
   #raise(flight: Flight, urgency: Urgency): void {
     if (urgency !== 'demand' || flight.urgency === 'demand') return;
     flight.urgency = 'demand';
@@ -206,7 +206,7 @@ export class BlobFetches implements WaitedFor {
     return flight;
   }
 
-  /** Adds chunks [first, end) to a neighbour that has not left yet, if there is one with room. */
+  /** Adds chunks [first, end) to an adjacent queued flight with room, if there is one. */
   #join(owner: Fetcher, first: number, end: number): Flight | undefined {
     for (const flight of [this.#flights.get(first - 1), this.#flights.get(end)]) {
       if (flight?.state !== 'queued' || flight.failures > 0 || flight.owner !== owner) continue;
@@ -219,7 +219,7 @@ export class BlobFetches implements WaitedFor {
     return undefined;
   }
 
-  /** Fetches chunks behind `flight`, which ends with the miss at `first`: with it, as far as they fit. */
+  /** Fetches chunks behind `flight`, which ends with the miss at `first`: in the same request, as far as they fit. */
   #readAhead(flight: Flight, first: number): void {
     if (!this.#store.hasSpace || flight.state !== 'queued') return;
     const count = readaheadChunks(first, (chunk) => this.#isMissing(chunk));
@@ -228,13 +228,13 @@ export class BlobFetches implements WaitedFor {
     while (end < endMax && this.#isMissing(end)) end++;
     const ownEnd = Math.min(end, flight.first + FETCH_CHUNKS_MAX);
     for (; flight.end < ownEnd; flight.end++) this.#flights.set(flight.end, flight);
-    // A failing source has one attempt at a time, for reads.
+    // A failing source gets one attempt at a time, and that is for reads.
     if (ownEnd < end && !this.#health.isFailing) {
       this.#takeOff(flight.owner, ownEnd, end, 'prefetch');
     }
   }
 
-  /** Attempts, until it has landed or a stream of the whole blob is to bring it. */
+  /** Attempts the flight until it has landed, or is left to a stream of the whole blob. */
   async #fly(flight: Flight): Promise<void> {
     while (!flight.isOver && !flight.isParked) {
       if (this.#health.holdsBack(flight)) await this.#health.turn(flight);
@@ -254,7 +254,7 @@ export class BlobFetches implements WaitedFor {
   }
 
   async #attempt(flight: Flight): Promise<void> {
-    // Much may have happened while it waited for its slot.
+    // The state may have changed while the flight waited for its slot.
     if (flight.isOver) return;
     if (this.#health.holdsBack(flight)) {
       if (flight.isOptional) this.#abandon(flight);
@@ -280,7 +280,7 @@ export class BlobFetches implements WaitedFor {
         whole.cutOff();
         throw stray;
       }
-      // Dismissed while it was under way: another flight may be fetching these chunks by now.
+      // Dismissed while in flight: another flight may be fetching these chunks by now.
       if (abort.signal.aborted) return;
       this.#stray.ranged();
       flight.state = 'keeping';
@@ -298,11 +298,11 @@ export class BlobFetches implements WaitedFor {
     if (!flight.isOver) this.#endAttempt(flight, fetcher, error);
   }
 
-  /** The flight may be over, as one that a stream has brought before it broke. */
+  /** The flight may be over already: a stream may have brought its chunks before it broke. */
   #endAttempt(flight: Flight, fetcher: Fetcher, error: unknown): void {
     if (!flight.isOver) flight.state = 'queued';
     flight.lastError = error;
-    // Bytes come, and the rest is asked for at once.
+    // Bytes arrive, so the rest is requested at once.
     if (error instanceof TooSlow) {
       this.#health.gaveUp(flight);
     } else {
@@ -321,7 +321,7 @@ export class BlobFetches implements WaitedFor {
     if (!goesOn || isBug(error) || isClosed(error)) this.#abandon(flight);
   }
 
-  /** Keeps the whole chunks that came before an attempt broke, and remembers the begin of the next one. */
+  /** Keeps the whole chunks that came before an attempt broke, and the beginning of the next one. */
   async #keepPart(flight: Flight, fetcher: Fetcher, { bytes, filled }: RangeFill): Promise<void> {
     const whole = filled - (filled % CHUNK_BYTES);
     if (whole > 0 && !flight.isOver) {
@@ -338,7 +338,7 @@ export class BlobFetches implements WaitedFor {
     if (rests < RESTS_MAX) flight.rest = Uint8Array.from(bytes.subarray(whole, filled));
   }
 
-  /** Takes the blob that was sent in place of the flight's range, unless it comes already. */
+  /** Takes the blob that was sent in place of the flight's range, unless a stream of it is in flight. */
   async #takeWhole(whole: WholeAnswer, flight: Flight, fetcher: Fetcher): Promise<void> {
     if (this.#streaming !== undefined) {
       whole.cutOff();
@@ -440,7 +440,7 @@ export class BlobFetches implements WaitedFor {
     return true;
   }
 
-  /** Its handle is closed in the middle of an attempt: the others that wait begin anew, with their own. */
+  /** The handle was closed during an attempt: the other waiters start a new flight, with their own handles. */
   #replace(flight: Flight): void {
     const { first, end } = flight;
     const waiters = [...flight.waiters];
@@ -476,14 +476,14 @@ export class BlobFetches implements WaitedFor {
     this.#waiters.delete(waiter);
     for (const flight of unfinished) {
       if (flight.isOver) continue;
-      // A read with next to no time left says nothing of the registry.
+      // A read with almost no time left does not prove that the registry fails.
       const isVain = waiter.isMounted && waiter.hasExpired && waiter.waitMs >= WAITING_MS_MIN;
       if (isVain && flight.failures > 0) flight.isDead = true;
       if (flight.waiters.size > 0 || flight.state === 'keeping') continue;
       const isProbed = isVain && (this.#health.isDead || flight.isDead);
       if (isProbed && this.#probe === undefined) {
         if (flight.state === 'fetching') this.#health.grant(flight);
-        // By the way of one who is here still: closing that one ends it.
+        // The probe uses the handle of a caller that is still open: closing that handle ends it.
         if (flight.state === 'queued') flight.lastFetcher = waiter.fetcher;
         this.#probe = { flight, untilMs: performance.now() + PROBE_MS_MAX };
       } else if (this.#probe?.flight !== flight) {

@@ -41,7 +41,7 @@ function assertSound(file: BlobFile, disk: CrashingFile, context: string): void 
 }
 
 describe('BlobFile', () => {
-  test('loses no chunk that a save was told of and a second one came after', async () => {
+  test('loses no chunk of a save that a second save followed', async () => {
     for (let seed = 0; seed < SEEDS; seed++) {
       const random = seededRandom(seed);
       const disk = new CrashingFile(fileBytes, random);
@@ -73,7 +73,7 @@ describe('BlobFile', () => {
     }
   });
 
-  test('is sound after a loss of power in the middle of saves and stores', async () => {
+  test('is sound after a loss of power during saves and stores', async () => {
     for (let seed = 0; seed < SEEDS; seed++) {
       const random = seededRandom(seed + 1e6);
       const disk = new CrashingFile(fileBytes, random);
@@ -131,7 +131,7 @@ describe('BlobFile', () => {
     }
   });
 
-  test('forgets what a failing disk dropped, and is sound from then on', async () => {
+  test('invalidates the chunks that a failing disk dropped, and is sound from then on', async () => {
     for (let seed = 0; seed < SEEDS; seed++) {
       const random = seededRandom(seed + 2e6);
       const disk = new CrashingFile(fileBytes, random);
@@ -158,7 +158,7 @@ describe('BlobFile', () => {
     }
   });
 
-  test('says what is wrong with a file it cannot use', async () => {
+  test('reports why it cannot use a file', async () => {
     const short = new CrashingFile(fileBytes - 4096, () => 0);
     assert.equal(
       BlobFile.reopen(short, BLOB),
@@ -169,7 +169,7 @@ describe('BlobFile', () => {
     assert.equal(BlobFile.reopen(noise, BLOB), 'neither of its two slots is whole');
   });
 
-  test('takes the other slot where one is damaged', async () => {
+  test('uses the other slot where one is damaged', async () => {
     const disk = new CrashingFile(fileBytes, () => 0);
     const file = BlobFile.fresh(disk, BLOB);
     await file.store(0, chunkBytes(0));
@@ -182,7 +182,7 @@ describe('BlobFile', () => {
     assert.deepEqual([found.chunks.has(0), found.chunks.has(1)], [true, false]);
   });
 
-  test('of an empty blob has nothing to say', async () => {
+  test('saves and reopens an empty blob', async () => {
     const empty = { ...BLOB, sizeBytes: 0 };
     const disk = new CrashingFile(BlobFile.fileBytes(0), () => 0);
     await BlobFile.fresh(disk, empty).save();

@@ -62,18 +62,18 @@ export class BlobFile {
     this.#durableBits = chunks.bits.slice();
   }
 
-  /** How long the file of a blob is, all holes included. */
+  /** The length of a blob's file, holes included. */
   static fileBytes(blobBytes: number): number {
     return stateOffset(blobBytes) + 2 * slotBytes(chunkCount(blobBytes));
   }
 
-  /** Memory that an open blob takes, however little of it is cached: its ChunkSet, and two copies of the bits to save. */
+  /** Memory of an open blob, independent of how much is cached: its ChunkSet, and two copies of the bits to save. */
   static memoryBytes(blobBytes: number): number {
     const chunks = chunkCount(blobBytes);
     return ChunkSet.memoryBytes(chunks) + 2 * slotBytes(chunks);
   }
 
-  /** Over a new file of zeroes. */
+  /** Starts with a new file of zeroes. */
   static fresh(file: DurableFile, blob: BlobKey): BlobFile {
     return new BlobFile(file, blob, new ChunkSet(chunkCount(blob.sizeBytes)), 0);
   }

@@ -82,12 +82,12 @@ export class BlobHealth {
     if (!this.isFailing) this.#failures = 1;
   }
 
-  /** Makes the attempt that the flight has in progress the one of the failing blob. */
+  /** Makes the flight's attempt in progress the one attempt of the failing blob. */
   grant(flight: Flight): void {
     this.#granted ??= flight;
   }
 
-  /** The flight's attempt has ended, or the flight has. */
+  /** The attempt has ended, or the whole flight has. */
   gaveUp(flight: Flight): void {
     if (this.#granted === flight) this.#granted = undefined;
     if (flight.isOver) this.#go(flight);
@@ -131,7 +131,7 @@ function pauseMs(failures: number, error: unknown): number {
   return Math.max(full * (0.5 + Math.random() / 2), Math.min(asked, RETRY_AFTER_MS_MAX));
 }
 
-/** Whether it is a bug, so that no retry can help. */
+/** Whether the error is a bug, so that no retry can help. */
 export function isBug(error: unknown): boolean {
   return !(error instanceof ObdError);
 }

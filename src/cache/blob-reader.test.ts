@@ -53,7 +53,7 @@ test('threads that read all of a blob at once fetch each chunk once', async () =
   });
 });
 
-test('threads that read and drop the same chunks see the bytes, and the count stays right', async () => {
+test('threads that read and invalidate the same chunks see the bytes, and the count stays right', async () => {
   await withCache(async (cache) => {
     const blob = new BlobDouble(CONTENT);
     const own = await OpenBlob.open(cache, blob);
@@ -185,7 +185,9 @@ test('threads that read while chunks are evicted and stored again see the bytes'
 
 // On tmpfs fdatasync takes no time, so bits, reads and holes come close to each other.
 const noShm = existsSync('/dev/shm') ? false : 'there is no /dev/shm';
-test('the same on a file system in memory', { skip: noShm }, async () => {
+test('threads that read during eviction from a file system in memory see the bytes', {
+  skip: noShm,
+}, async () => {
   const directory = mkdtempSync('/dev/shm/obd-cache-');
   try {
     await readWhileEvicting(directory, 800);
@@ -198,7 +200,7 @@ async function dropPageCache(path: string): Promise<void> {
   await promisify(execFile)('dd', [`if=${path}`, 'iflag=nocache', 'count=0', 'status=none']);
 }
 
-test('where the cache has no room, threads are served from memory', async () => {
+test('threads are served from memory where the cache has no room', async () => {
   for (const options of [
     { capacityBytes: 0, reserveBytes: 0 },
     { capacityBytes: 10 * CHUNK_BYTES, reserveBytes: 0 },
@@ -220,7 +222,7 @@ test('where the cache has no room, threads are served from memory', async () => 
   }
 });
 
-test('where the cache has no room, what one thread forgets no other reads from its memory', async () => {
+test('a chunk in memory that one thread invalidates is not read by another', async () => {
   await withCache(
     async (cache) => {
       const blob = new BlobDouble(CONTENT);
@@ -231,7 +233,7 @@ test('where the cache has no room, what one thread forgets no other reads from i
           await Promise.all([one!.call('load', chunkAt(5)), other!.call('load', chunkAt(5))]);
           assert.ok(await other!.call('tryRead', chunkAt(5)), 'it is in the memory of both');
           await one!.call('invalidate', chunkAt(5));
-          // After what one has told the cache.
+          // Arrives after the invalidation by `one`.
           await one!.call('load', chunkAt(6));
           assert.equal(await other!.call('tryRead', chunkAt(5)), false);
           const before = blob.requests.length;
@@ -244,7 +246,7 @@ test('where the cache has no room, what one thread forgets no other reads from i
   );
 });
 
-test('an error of the registry arrives as what it is', async () => {
+test('an error of the registry reaches another thread with its code and message', async () => {
   await withCache(async (cache) => {
     const blob = new BlobDouble(CONTENT);
     await withReadingThreads(

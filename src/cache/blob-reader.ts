@@ -32,7 +32,7 @@ export interface BlobLink {
   /**
    * Resolves once the range is in the cache file, or in memory.
    *
-   * @returns Copies of the chunks that are in the cache's memory; undefined if the blob was closed meanwhile.
+   * @returns Copies of the chunks that are in the cache's memory; undefined if the blob was closed first.
    * @throws {ObdError} what fetching throws.
    */
   fetch(offset: number, length: number, options: FetchOptions): Promise<OverflowCopies | undefined>;

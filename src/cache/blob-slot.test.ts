@@ -1,5 +1,5 @@
 /**
- * Goal: a slot says what was written to it, or nothing.
+ * Goal: a slot gives the set that was written to it, or none.
  * Method: random sets there and back; every byte of a slot changed in turn; slots of other blobs.
  */
 import assert from 'node:assert/strict';
@@ -14,7 +14,7 @@ const blobOf = (chunks: number, hex = 'a') => ({
   sizeBytes: chunks * CHUNK_BYTES,
 });
 
-test('a set comes back as it was, with its sequence number', () => {
+test('parseSlot() returns the encoded set and its sequence number', () => {
   const sets = fc.nat(3000).chain((chunks) =>
     fc.record({
       chunks: fc.constant(chunks),
@@ -37,7 +37,7 @@ test('a set comes back as it was, with its sequence number', () => {
   );
 });
 
-test('a slot changed in any byte is none', () => {
+test('parseSlot() rejects a slot with any byte changed', () => {
   const set = new ChunkSet(100);
   set.add(42);
   const slot = encodeSlot(blobOf(100), 7, set.bits);
@@ -51,14 +51,14 @@ test('a slot changed in any byte is none', () => {
   }
 });
 
-test('the slot of another blob, or of another size, is none', () => {
+test('parseSlot() rejects the slot of another blob, or of another size', () => {
   const slot = encodeSlot(blobOf(100), 7, new ChunkSet(100).bits);
   assert.equal(parseSlot(slot, blobOf(100, 'b'), new ChunkSet(100)), undefined);
   const larger = { ...blobOf(100), sizeBytes: 99 * CHUNK_BYTES + 1 };
   assert.equal(parseSlot(slot, larger, new ChunkSet(100)), undefined);
 });
 
-test('a bit past the last chunk makes a slot none, right CRC or not', () => {
+test('parseSlot() rejects a bit past the last chunk, even with a right CRC', () => {
   const bits = new ChunkSet(101).bits;
   bits[12] = 1 << 6;
   assert.equal(

@@ -1,5 +1,5 @@
 /**
- * Goal: what was cached is there after a restart, as far as it is sound, and takes no more room than it may.
+ * Goal: sound cached chunks are there after a restart, and take no more room than the limits allow.
  * Method: real files, processes that are killed, files that are damaged, capacities that are too small.
  */
 import assert from 'node:assert/strict';
@@ -80,7 +80,7 @@ describe('restarts', () => {
     );
   });
 
-  test('a blob closed and opened at once keeps what it has', async () => {
+  test('a blob closed and opened at once keeps its chunks', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
       for (let turn = 0; turn < 10; turn++) {
@@ -95,7 +95,7 @@ describe('restarts', () => {
     });
   });
 
-  test('a killed process loses what it had not saved, and its lock is taken over', async () => {
+  test('a killed process loses its unsaved chunks, and the next one gets its lock', async () => {
     const directory = cacheDirectory();
     const script = `
       import { BlockCache } from ${JSON.stringify(import.meta.resolve('./block-cache.js'))};
@@ -154,7 +154,7 @@ describe('restarts', () => {
     );
   });
 
-  test('a second process is refused', async () => {
+  test('a second process cannot open the directory', async () => {
     await withCache(async (_cache, directory) => {
       await assert.rejects(BlockCache.open(directory, ROOM), { code: ErrorCodes.Busy });
     });
@@ -197,7 +197,7 @@ describe('restarts', () => {
     });
   }
 
-  test('files that are not ours are left alone', async () => {
+  test('the cache leaves files of other names alone', async () => {
     const directory = cacheDirectory();
     await withCache(async () => {}, ROOM, directory);
     writeFileSync(join(directory, 'blobs', 'README'), 'hands off');
@@ -223,7 +223,7 @@ describe('room', () => {
     return ranges.requests.length;
   }
 
-  test('the blob used longest ago makes room, one that is open never', async () => {
+  test('the least recently used blob is evicted, an open one never', async () => {
     await withCache(
       async (cache, directory) => {
         const open = await OpenBlob.open(cache, new BlobDouble(three[0]!));
@@ -239,7 +239,7 @@ describe('room', () => {
     );
   });
 
-  test('less of it than before makes the oldest go at once', async () => {
+  test('a smaller capacity evicts the oldest blobs at once', async () => {
     const directory = cacheDirectory();
     await withCache(
       async (cache) => {
@@ -258,7 +258,7 @@ describe('room', () => {
     );
   });
 
-  test('none at all: everything is read all the same, and reported once', async () => {
+  test('a capacity of 0 fails no read, and is reported once', async () => {
     await withCache(
       async (cache, directory, faults) => {
         const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
@@ -277,7 +277,7 @@ describe('room', () => {
     );
   });
 
-  test('a read half on the disk and half in memory', async () => {
+  test('one read returns chunks of the disk and of memory', async () => {
     await withCache(
       async (cache) => {
         const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));

@@ -58,7 +58,7 @@ describe('fetching', () => {
     });
   });
 
-  test('chunks missed together come in requests of at most 1 MiB', async () => {
+  test('adjacent misses come in requests of at most 1 MiB', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
       const blob = await OpenBlob.open(cache, ranges);
@@ -69,7 +69,7 @@ describe('fetching', () => {
     });
   });
 
-  test('neighbours asked for one by one in one turn come in one request', async () => {
+  test('adjacent chunks read one by one in one turn come in one request', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
       const blob = await OpenBlob.open(cache, ranges);
@@ -100,7 +100,7 @@ describe('fetching', () => {
     });
   });
 
-  test('a sweep is read ahead of, and scattered reads are not', async () => {
+  test('readahead follows a sweep, and not scattered reads', async () => {
     await withCache(async (cache) => {
       const swept = new BlobDouble(CONTENT);
       const sweep = await OpenBlob.open(cache, swept);
@@ -116,7 +116,7 @@ describe('fetching', () => {
     });
   });
 
-  test('readahead ends where chunks are here, and is joined to no other handle’s', async () => {
+  test('readahead ends at a cached chunk, and joins no request of another handle', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
       const blob = await OpenBlob.open(cache, ranges);
@@ -173,7 +173,7 @@ describe('fetching', () => {
     });
   });
 
-  test('no more than eight requests for a blob are under way', async () => {
+  test('at most eight requests for a blob are in flight', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
       const blob = await OpenBlob.open(cache, ranges);
@@ -197,7 +197,7 @@ describe('fetching', () => {
     }
   });
 
-  test('an empty blob, an empty read and an end beyond the blob', async () => {
+  test('an empty blob and an empty read succeed, a read beyond the blob fails', async () => {
     await withCache(async (cache) => {
       const empty = await OpenBlob.open(cache, new BlobDouble(new Uint8Array(0)));
       assert.ok(empty.tryRead(new Uint8Array(0), 0));
@@ -212,7 +212,7 @@ describe('fetching', () => {
 });
 
 describe('failing registries', () => {
-  test('a failed fetch fails its readers alone, and the next read tries again', async () => {
+  test('a failed fetch fails only its readers, and the next read tries again', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
       const blob = await OpenBlob.open(cache, ranges);
@@ -225,7 +225,7 @@ describe('failing registries', () => {
     });
   });
 
-  test('where one handle’s registry fails, another’s own is tried', async () => {
+  test('a handle fetches from its own registry when that of another handle fails', async () => {
     await withCache(async (cache) => {
       const broken = new BlobDouble(CONTENT, 'registry.example/broken');
       broken.before = gone;
@@ -241,7 +241,7 @@ describe('failing registries', () => {
     });
   });
 
-  test('one that hangs delays no other blob, and closing ends the wait', async () => {
+  test('a hanging registry delays no other blob, and close() ends the wait', async () => {
     await withCache(async (cache) => {
       const hanging = new BlobDouble(CONTENT, 'registry.example/hanging');
       hanging.before = stall;
@@ -259,7 +259,7 @@ describe('failing registries', () => {
     });
   });
 
-  test('closing the handle that fetches leaves the others to fetch for themselves', async () => {
+  test('other handles fetch by themselves when the fetching one is closed', async () => {
     await withCache(async (cache) => {
       const hanging = new BlobDouble(CONTENT, 'registry.example/hanging');
       hanging.before = stall;
@@ -273,7 +273,7 @@ describe('failing registries', () => {
     });
   });
 
-  test('does not store late bytes of a closed handle over newer ones', async () => {
+  test('late bytes of a closed handle do not replace newer ones', async () => {
     await withCache(async (cache) => {
       const late = new BlobDouble(CONTENT, 'registry.example/late');
       let arrive = () => {};
@@ -295,7 +295,7 @@ describe('failing registries', () => {
     });
   });
 
-  test('one that does not even heed the abort cannot hold up close()', async () => {
+  test('close() does not wait for a source that ignores the abort', async () => {
     const ranges = new BlobDouble(CONTENT);
     ranges.before = () => new Promise(() => {});
     await withCache(async (cache) => {
@@ -308,7 +308,7 @@ describe('failing registries', () => {
   });
 });
 
-/** Checks every byte as a format does, and accepts only the right ones. */
+/** Checks every byte as a format does, and accepts only right bytes. */
 class CheckedFile implements RandomAccessFile {
   readonly label = 'checked';
   readonly sizeBytes = CONTENT.length;
@@ -338,7 +338,7 @@ class CheckedFile implements RandomAccessFile {
 }
 
 describe('damaged bytes', () => {
-  test('from the registry once are fetched again, and once', async () => {
+  test('from the registry are fetched again once', async () => {
     await withCache(async (cache, _directory, faults) => {
       const ranges = new BlobDouble(CONTENT);
       ranges.damage = (target) => {
@@ -354,7 +354,7 @@ describe('damaged bytes', () => {
     });
   });
 
-  test('that found no room on the disk are fetched again', async () => {
+  test('without room on the disk are fetched again', async () => {
     await withCache(
       async (cache) => {
         const ranges = new BlobDouble(CONTENT);
@@ -368,7 +368,7 @@ describe('damaged bytes', () => {
     );
   });
 
-  test('always are an error after a bounded number of requests', async () => {
+  test('in every answer fail the read after a bounded number of requests', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
       ranges.damage = (target) => target.fill(0);
@@ -389,7 +389,7 @@ describe('damaged bytes', () => {
     });
   });
 
-  test('a cache file cut short under us costs a fetch', async () => {
+  test('in a truncated cache file cost a fetch', async () => {
     await withCache(async (cache, directory, faults) => {
       const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
       await assertReads(blob, 5 * CHUNK_BYTES, 4096);
@@ -418,7 +418,7 @@ describe('openBlob()', () => {
     });
   });
 
-  test('after a crash in another copy, reads right', async () => {
+  test('opens a copy of the directory after a crash, and reads right', async () => {
     await withCache(async (cache, directory) => {
       await assertReads(await OpenBlob.open(cache, new BlobDouble(CONTENT)), 0, 1000);
       const copy = crashedCopy(directory);

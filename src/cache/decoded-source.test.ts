@@ -131,7 +131,7 @@ test('decoded blobs and the blob that they are decoded from stay within the capa
   );
 });
 
-test('the error of a decoder reaches the read as it is', async () => {
+test('the error of a decoder reaches the read unchanged', async () => {
   await withCache(async (cache) => {
     const { key } = new BlobDouble(members.content);
     const attempt = async () => {

@@ -58,7 +58,7 @@ test('an image opens without its registry after its device has read more than th
   }
 });
 
-test('chunks that were needed to open images make room when there are no others', async () => {
+test('opening chunks are evicted when the cache holds no others', async () => {
   await withCache(async (cache) => {
     for (let seed = 2; seed < 5; seed++) {
       const content = distinctBytes(8 * CHUNK_BYTES, seed);

@@ -20,7 +20,7 @@ function controlled(scheduler: FetchScheduler) {
   return { started, ends, run };
 }
 
-test('a lane has eight fetches at a time, in order, and another lane goes past it', async () => {
+test('a lane has eight fetches at a time, in order, and does not block another lane', async () => {
   const { started, ends, run } = controlled(new FetchScheduler());
   const hanging = {};
   const all = Array.from({ length: 10 }, (_, i) => run(hanging, `h${i}`));
@@ -40,7 +40,7 @@ test('a lane has eight fetches at a time, in order, and another lane goes past i
   await Promise.all(all);
 });
 
-test('sixty-four run at a time over all lanes, and one of each lane in any case', async () => {
+test('sixty-four fetches run at a time over all lanes, and at least one of each lane', async () => {
   const { started, ends, run } = controlled(new FetchScheduler());
   const lanes = Array.from({ length: 10 }, () => ({}));
   const all = lanes.flatMap((lane, l) =>

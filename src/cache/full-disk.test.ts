@@ -62,7 +62,7 @@ async function assertReads(cache: BlockCache, content: Buffer): Promise<BlobDoub
 const root = process.getuid?.() === 0 ? false : 'needs root to mount a small tmpfs';
 
 describe('a full disk', { skip: root }, () => {
-  test('is read past, and what fits is kept once there is room again', async () => {
+  test('fails no read, and chunks are stored once there is room again', async () => {
     await onSmallDisk('size=1500k', async (cache, directory, faults) => {
       const ballast = join(directory, 'ballast');
       writeFileSync(ballast, Buffer.alloc(1_000_000));
@@ -86,7 +86,7 @@ describe('a full disk', { skip: root }, () => {
     });
   });
 
-  test('without room even for a new file is read past', async () => {
+  test('without room even for a new file fails no read', async () => {
     await onSmallDisk('nr_inodes=5', async (cache, directory, faults) => {
       writeFileSync(join(directory, 'ballast'), '');
       await assertReads(cache, CONTENT);

@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { CHUNK_BYTES } from './chunk-set.js';
 import { OverflowChunks } from './overflow-chunks.js';
 
-test('add() copies a chunk, and does not keep the answer that it came in', () => {
+test('add() copies a chunk, and does not keep the whole answer in memory', () => {
   const chunks = new OverflowChunks();
   const answer = Buffer.alloc(16 * CHUNK_BYTES, 7);
   const blob = { origin: 'registry.example', digest: 'sha256:a', sizeBytes: 1 << 20 };

@@ -4,7 +4,7 @@
  */
 import { type BlobKey, keyText } from './blob-key.js';
 
-/** 16 MiB: the largest request of a transport, compressed, and another one beside it. */
+/** 16 MiB: the largest compressed request of a transport, and a second one. */
 const OVERFLOW_CHUNKS_MAX = 256;
 
 export interface OverflowChunk {
@@ -14,7 +14,7 @@ export interface OverflowChunk {
 
 /** Chunks that another thread adds to its own. */
 export interface OverflowCopies {
-  /** The ChunkSet's when they were copied. Once it has changed, some of them may be invalid. */
+  /** The generation of the ChunkSet when the chunks were copied. Once it has changed, some of them may be invalid. */
   readonly generation: number;
   readonly chunks: readonly OverflowChunk[];
 }

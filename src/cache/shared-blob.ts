@@ -27,7 +27,7 @@ export interface CacheServices {
   stored(): void;
   /** The blob's set of chunks has unsaved changes. */
   changed(blob: SharedBlob): void;
-  /** A fault that was survived. */
+  /** A fault that the cache survived. */
   report(fault: ObdError): void;
 }
 

@@ -33,7 +33,7 @@ function wholeOf(bytes: Uint8Array, pauseMs = 0, sizeKnown = true): WholeAnswer 
   };
 }
 
-test('answers that are not the bytes are waited out', async () => {
+test('a read waits through answers without the bytes', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
     const blob = await OpenBlob.open(cache, ranges);
@@ -47,7 +47,7 @@ test('answers that are not the bytes are waited out', async () => {
   });
 });
 
-test('a read ends at its deadline, queued or not, with what went wrong; later ones find it well again', async () => {
+test('a read fails at its deadline, queued or not, with the reason, and later reads succeed', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
     const blob = await OpenBlob.open(cache, ranges);
@@ -72,7 +72,7 @@ test('a read ends at its deadline, queued or not, with what went wrong; later on
   });
 });
 
-test('after a deadline in vain a read waits 10 s at most, and a probe goes on', async () => {
+test('after a whole deadline in vain a read waits 10 s at most, while a probe continues', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
     const blob = await OpenBlob.open(cache, ranges);
@@ -87,7 +87,7 @@ test('after a deadline in vain a read waits 10 s at most, and a probe goes on', 
   });
 });
 
-test('a read of a blob given up waits longer than 10 s while the blob comes whole', async () => {
+test('a read of a dead blob waits longer than 10 s while the whole blob arrives', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
     const blob = await OpenBlob.open(cache, ranges);
@@ -101,7 +101,7 @@ test('a read of a blob given up waits longer than 10 s while the blob comes whol
   });
 });
 
-test('a range that always fails keeps no other from being read', async () => {
+test('a range that always fails does not block other ranges', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
     const blob = await OpenBlob.open(cache, ranges);
@@ -114,7 +114,7 @@ test('a range that always fails keeps no other from being read', async () => {
   });
 });
 
-test('a closed handle ends its reads, and another goes on by its own way', async () => {
+test('closing a handle ends its reads, and another handle fetches by itself', async () => {
   await withCache(async (cache) => {
     const broken = new BlobDouble(CONTENT, 'registry.example/broken');
     broken.before = gone;
@@ -131,7 +131,7 @@ test('a closed handle ends its reads, and another goes on by its own way', async
   });
 });
 
-test('a registry is told of once when it fails, and once when it is back', async () => {
+test('a registry is logged once when it fails, and once when it recovers', async () => {
   const lines: string[] = [];
   const outageLog = {
     unavailable: ({ origin, waiting }: { origin: string; waiting: number }) =>
@@ -156,7 +156,7 @@ test('a registry is told of once when it fails, and once when it is back', async
   assert.deepEqual(lines, ['registry.example 1', 'recovered']);
 });
 
-test('hundreds of reads of many blobs ask a dead registry 20 times a second at most', async () => {
+test('hundreds of reads of many blobs send a dead registry at most 20 requests a second', async () => {
   await withCache(async (cache) => {
     const askedMs: number[] = [];
     const blobs = await Promise.all(
@@ -185,7 +185,7 @@ test('hundreds of reads of many blobs ask a dead registry 20 times a second at m
   });
 });
 
-test('a block that fails its check again and again is shown as a read that waits, and why', async () => {
+test('waits() counts a read whose block keeps failing its check, with the reason', async () => {
   await withCache(async (cache) => {
     const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
     let isDamaged = true;
@@ -215,7 +215,7 @@ test('a block that fails its check again and again is shown as a read that waits
   });
 });
 
-test('an outage whose last blob is closed ends with a line of its own', async () => {
+test('an outage whose last blob is closed ends with its own log line', async () => {
   const lines: string[] = [];
   const outageLog = {
     unavailable: () => lines.push('unavailable'),
@@ -285,7 +285,7 @@ test('an outage whose last reads failed ends, although its blob stays open', asy
   );
 });
 
-test('a whole blob sent once by a server that has ranges is refused, and the range asked for again', async () => {
+test('a whole blob sent once by a server that has ranges is refused, and the range requested again', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
     const blob = await OpenBlob.open(cache, ranges);
@@ -301,7 +301,7 @@ test('a whole blob sent once by a server that has ranges is refused, and the ran
   });
 });
 
-test('a stream evicts no more than a share of the cache for what nobody asked for', async () => {
+test('chunks of a stream that no read asked for evict only a share of the cache', async () => {
   await withCache(
     async (cache) => {
       const other = new BlobDouble(distinctBytes(16 * CHUNK_BYTES, 9), 'other.example/app');
@@ -319,7 +319,7 @@ test('a stream evicts no more than a share of the cache for what nobody asked fo
 });
 
 for (const damage of ['cached', 'sent'] as const) {
-  test(`the first chunk here and that of a stream differ, and the ${damage} one is wrong`, async () => {
+  test(`a stream whose first chunk differs from the cached one, and the ${damage} one is wrong`, async () => {
     await withCache(async (cache, _directory, faults) => {
       const ranges = new BlobDouble(CONTENT);
       const blob = await OpenBlob.open(cache, ranges);
@@ -337,7 +337,7 @@ for (const damage of ['cached', 'sent'] as const) {
 }
 
 for (const sizeKnown of [true, false]) {
-  test(`a blob that comes whole is taken once, size ${sizeKnown ? 'known' : 'unknown'}`, async () => {
+  test(`a whole blob is taken in one stream, size ${sizeKnown ? 'known' : 'unknown'}`, async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
       const blob = await OpenBlob.open(cache, ranges);
@@ -354,7 +354,7 @@ for (const sizeKnown of [true, false]) {
   });
 }
 
-test('a stream that breaks leaves what came, and is begun again', async () => {
+test('a stream that breaks leaves its stored chunks, and is started again', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
     const blob = await OpenBlob.open(cache, ranges);
@@ -366,7 +366,7 @@ test('a stream that breaks leaves what came, and is begun again', async () => {
   });
 });
 
-test('a stream that is not the blob leaves nothing', async () => {
+test('a stream with other bytes than the blob leaves nothing', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
     const blob = await OpenBlob.open(cache, ranges);
