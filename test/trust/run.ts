@@ -13,6 +13,8 @@ import { inspect, parseArgs } from 'node:util';
 import { TRUST_LINE, type TrustLine } from '../support/trust-case.js';
 
 const ENDING = '.test.js';
+/** Files at a time. Each has daemons of its own, and most of their time they wait. */
+const CONCURRENCY = 2;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -37,7 +39,7 @@ const counts = { pass: 0, fail: 0, skipped: 0 };
 const failed = new Set<string>();
 process.stdout.write(`seed ${seed}\n`);
 const files = wanted.map((name) => join(import.meta.dirname, name));
-for await (const { type, data } of run({ files, concurrency: 1 })) {
+for await (const { type, data } of run({ files, concurrency: CONCURRENCY })) {
   if (type === 'test:diagnostic' && data.message.startsWith(TRUST_LINE)) {
     const line = JSON.parse(data.message.slice(TRUST_LINE.length)) as TrustLine;
     const title = `${line.item}: ${line.name}`;
