@@ -15,6 +15,7 @@ import { ThreadProgram } from './start-thread.js';
 
 const BYTES = (5 << 20) + 777;
 const DROPS_MAX = 50;
+const TRIES_MAX = 5;
 const directory = mkdtempSync(join(tmpdir(), 'obd-resident-'));
 after(() => rmSync(directory, { recursive: true }));
 
@@ -89,10 +90,15 @@ test('tryRead() does not wait for other bytes, and reads them after load()', { s
     [BYTES - 5000, 5000],
     [0, BYTES],
   ] as const) {
-    dropAll(path);
     const target = Buffer.alloc(length);
-    if (length > 100_000) file.invalidate(0, BYTES);
-    assert.equal(file.tryRead(target, offset), false, `${offset}`);
+    // The read begins readahead, and a fast disk may have the bytes before the kernel looks again.
+    let isRead = true;
+    for (let attempt = 0; isRead && attempt < TRIES_MAX; attempt++) {
+      dropAll(path);
+      if (length > 100_000) file.invalidate(0, BYTES);
+      isRead = file.tryRead(target, offset);
+    }
+    assert.equal(isRead, false, `${offset}`);
     await file.load(offset, length);
     assert.equal(file.tryRead(target, offset), true, `${offset}`);
     assert.deepEqual(target, bytes.subarray(offset, offset + length));
