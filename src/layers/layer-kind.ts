@@ -35,6 +35,8 @@ export interface LayerKind {
   readonly holds: 'blocks' | 'trace';
   /** The one file that containerd unpacks such a blob to; undefined for any name. */
   readonly unpackedName: string | undefined;
+  /** Begin of the annotations of such layers, complete or not; undefined for a kind without annotations. */
+  readonly annotationPrefix: string | undefined;
 
   /** Whether a description is of this kind, by media type and annotations. */
   isDescribedBy(description: LayerDescription): boolean;
@@ -61,6 +63,14 @@ export function kindOf<K extends LayerKind>(
   description: LayerDescription,
 ): K | undefined {
   return kinds.find((kind) => kind.isDescribedBy(description));
+}
+
+/** Whether a layer is, or claims to be, of one of these kinds: a snapshotter that does not know them cannot use it. */
+export function isMarked(kinds: readonly LayerKind[], description: LayerDescription): boolean {
+  const keys = Object.keys(description.annotations ?? {});
+  const isOf = ({ annotationPrefix: prefix }: LayerKind) =>
+    prefix !== undefined && keys.some((key) => key.startsWith(prefix));
+  return kinds.some((kind) => isOf(kind) || kind.isDescribedBy(description));
 }
 
 /** The layer that a description is of; undefined for a plain layer. @throws {ObdError} as LayerKind.describe(). */

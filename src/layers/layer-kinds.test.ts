@@ -8,7 +8,7 @@ import { spawnSync } from 'node:child_process';
 import { describe, test } from 'node:test';
 import { ErrorCodes } from '../errors.js';
 import { ZFILE_MAGIC } from '../zfile/zfile-magic.js';
-import { describeLayer, kindOf } from './layer-kind.js';
+import { describeLayer, isMarked, kindOf } from './layer-kind.js';
 import { LAYER_KINDS } from './layer-kinds.js';
 
 const PREFIX = 'containerd.io/snapshot/overlaybd/';
@@ -46,6 +46,13 @@ describe('LAYER_KINDS', () => {
     for (const description of [{}, { annotations: {} }, other]) {
       assert.equal(kindOf(LAYER_KINDS, description), undefined);
     }
+  });
+
+  test('marks a layer with any annotation of a kind, complete or not', () => {
+    const version = { annotations: { [`${PREFIX}version`]: '0.1.0' } };
+    for (const description of [annotated(), version]) assert.ok(isMarked(LAYER_KINDS, description));
+    const foreign = { annotations: { 'containerd.io/snapshot/remote/x': '1' } };
+    for (const description of [{}, foreign]) assert.ok(!isMarked(LAYER_KINDS, description));
   });
 
   test('refuses annotations that contradict their definition, naming them', () => {

@@ -3,17 +3,18 @@
  * `containerd.io/snapshot/` to the snapshotter as a label.
  */
 
-const PREFIX = 'containerd.io/snapshot/overlaybd/';
+/** All of them begin so. */
+export const OVERLAYBD_PREFIX = 'containerd.io/snapshot/overlaybd/';
 
-export const VERSION_ANNOTATION = `${PREFIX}version`;
+export const VERSION_ANNOTATION = `${OVERLAYBD_PREFIX}version`;
 /** Digest of the blob: the descriptor's own. */
-export const BLOB_DIGEST_ANNOTATION = `${PREFIX}blob-digest`;
+export const BLOB_DIGEST_ANNOTATION = `${OVERLAYBD_PREFIX}blob-digest`;
 /** Size of the blob in bytes, in decimal: the descriptor's own. */
-export const BLOB_SIZE_ANNOTATION = `${PREFIX}blob-size`;
+export const BLOB_SIZE_ANNOTATION = `${OVERLAYBD_PREFIX}blob-size`;
 /** `ext4`; some tools write `type;mountopts;mkfsopts`. */
-export const BLOB_FS_TYPE_ANNOTATION = `${PREFIX}blob-fs-type`;
+export const BLOB_FS_TYPE_ANNOTATION = `${OVERLAYBD_PREFIX}blob-fs-type`;
 /** `yes` on a layer that holds an access trace instead of blocks. */
-export const ACCELERATION_LAYER_ANNOTATION = `${PREFIX}acceleration-layer`;
+export const ACCELERATION_LAYER_ANNOTATION = `${OVERLAYBD_PREFIX}acceleration-layer`;
 
 /** The format of a layer whose blob holds all its blocks. */
 export const NATIVE_VERSION = '0.1.0';

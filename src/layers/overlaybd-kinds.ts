@@ -18,6 +18,7 @@ import {
   BLOB_FS_TYPE_ANNOTATION,
   BLOB_SIZE_ANNOTATION,
   NATIVE_VERSION,
+  OVERLAYBD_PREFIX,
   VERSION_ANNOTATION,
 } from './overlaybd-annotations.js';
 
@@ -31,6 +32,7 @@ export const OVERLAYBD: LayerKind = {
   name: 'overlaybd',
   holds: 'blocks',
   unpackedName: 'overlaybd.commit',
+  annotationPrefix: OVERLAYBD_PREFIX,
   isDescribedBy: (description) =>
     digestIn(description) !== undefined && versionIn(description) === NATIVE_VERSION,
   describe: (description) => ({ holds: 'blocks', ...blobOf(description) }),
@@ -41,6 +43,7 @@ export const OVERLAYBD_TURBO: LayerKind = {
   name: 'overlaybd-turbo',
   holds: 'blocks',
   unpackedName: undefined,
+  annotationPrefix: OVERLAYBD_PREFIX,
   isDescribedBy: (description) =>
     digestIn(description) !== undefined && versionIn(description) !== NATIVE_VERSION,
   describe: (description) => {
@@ -57,6 +60,7 @@ export const OVERLAYBD_TRACE: LayerKind = {
   name: TRACE_NAME,
   holds: 'trace',
   unpackedName: undefined,
+  annotationPrefix: OVERLAYBD_PREFIX,
   isDescribedBy: (description) =>
     digestIn(description) !== undefined &&
     description.annotations?.[ACCELERATION_LAYER_ANNOTATION] === 'yes',

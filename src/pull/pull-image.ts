@@ -17,7 +17,7 @@ import { ImageRecords } from '../containerd/image-records.js';
 import { Leases } from '../containerd/leases.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { GrpcClient } from '../grpc/grpc-client.js';
-import { kindOf, type LayerKind } from '../layers/layer-kind.js';
+import { isMarked, type LayerKind } from '../layers/layer-kind.js';
 import { chainIds } from '../oci/image-identity.js';
 import { type ImageSource, readSmallBlob } from '../oci/image-store.js';
 import { imageFor } from '../oci/index-images.js';
@@ -129,7 +129,7 @@ class Pull {
   /** containerd would unpack such layers like any other, into a file instead of a file system. */
   #checkServable({ manifest }: StoredImage): void {
     const { reference, snapshotter, unfitForOverlaybd, kinds } = this.#image;
-    const isOverlaybd = manifest.layers.some((layer) => kindOf(kinds, layer) !== undefined);
+    const isOverlaybd = manifest.layers.some((layer) => isMarked(kinds, layer));
     if (unfitForOverlaybd === undefined || !isOverlaybd) return;
     throw new ObdError(
       ErrorCodes.FailedPrecondition,

@@ -46,6 +46,7 @@ const RAW_DISK: LayerFormat = {
   name: 'raw-disk',
   holds: 'blocks',
   unpackedName: 'disk.raw',
+  annotationPrefix: undefined,
   isDescribedBy: ({ mediaType, annotations }) =>
     mediaType === MEDIA_TYPE || annotations?.[DIGEST_ANNOTATION] !== undefined,
   describe: ({ digest, size, annotations = {} }) => ({

@@ -44,6 +44,7 @@ const children: ChildProcess[] = [];
 const cgroup = `obd-ts-documented-${process.pid}-${Date.now()}`;
 
 async function main(): Promise<void> {
+  leaveOtherMounts();
   coverDirectories();
   for (const [path, text] of documentedFiles(root, major as '1' | '2')) writeUnder(path, text);
   const config = '/etc/containerd/config.toml';
@@ -153,6 +154,15 @@ async function removeAll(): Promise<void> {
     }
   }
   await until(async () => (await obdctl('devices', '--json')).stdout.trim() === '[]');
+}
+
+/** Unmounts, in this namespace, the disks of tests that run at the same time: it would keep their devices. */
+function leaveOtherMounts(): void {
+  const targets = readFileSync('/proc/self/mounts', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' ')[1] ?? '')
+    .filter((target) => target.startsWith('/var/tmp/obd'));
+  for (const target of targets.reverse()) execFileSync('umount', ['--lazy', target]);
 }
 
 function coverDirectories(): void {

@@ -15,8 +15,6 @@ import { TRUST_LINE, type TrustLine } from '../support/trust-case.js';
 const ENDING = '.test.js';
 /** Files at a time. Each has daemons of its own, and most of their time they wait. */
 const CONCURRENCY = 2;
-/** Files that run alone: they make mount namespaces, which keep the mounts of other files busy. */
-const ALONE = ['devices', 'documented-setup'];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -40,38 +38,27 @@ if (wanted.length === 0) {
 const counts = { pass: 0, fail: 0, skipped: 0 };
 const failed = new Set<string>();
 process.stdout.write(`seed ${seed}\n`);
-const isAlone = (name: string) => ALONE.includes(name.slice(0, -ENDING.length));
-await runFiles(
-  wanted.filter((name) => !isAlone(name)),
-  CONCURRENCY,
-);
-await runFiles(wanted.filter(isAlone), 1);
+const files = wanted.map((name) => join(import.meta.dirname, name));
+for await (const { type, data } of run({ files, concurrency: CONCURRENCY })) {
+  if (type === 'test:diagnostic' && data.message.startsWith(TRUST_LINE)) {
+    const line = JSON.parse(data.message.slice(TRUST_LINE.length)) as TrustLine;
+    const title = `${line.item}: ${line.name}`;
+    const word = failed.has(title) ? 'not ok' : 'ok';
+    process.stdout.write(`${word} ${title} | expected: ${line.expected} | seen: ${line.seen}\n`);
+  }
+  if (type !== 'test:pass' && type !== 'test:fail') continue;
+  if (data.skip !== undefined) {
+    counts.skipped++;
+    process.stdout.write(`skipped ${data.name}: ${data.skip}\n`);
+  } else if (type === 'test:pass') {
+    counts.pass++;
+  } else {
+    counts.fail++;
+    failed.add(data.name);
+    const { cause } = data.details.error;
+    process.stdout.write(`FAILED ${data.name}\n${inspect(cause).replace(/^/gm, '    ')}\n`);
+  }
+}
 // As node:test ends its own reports.
 for (const [name, count] of Object.entries(counts)) process.stdout.write(`# ${name} ${count}\n`);
 if (counts.fail > 0) process.exitCode = 1;
-
-async function runFiles(chosen: readonly string[], concurrency: number): Promise<void> {
-  // run() of no files looks for tests itself.
-  if (chosen.length === 0) return;
-  const files = chosen.map((name) => join(import.meta.dirname, name));
-  for await (const { type, data } of run({ files, concurrency })) {
-    if (type === 'test:diagnostic' && data.message.startsWith(TRUST_LINE)) {
-      const line = JSON.parse(data.message.slice(TRUST_LINE.length)) as TrustLine;
-      const title = `${line.item}: ${line.name}`;
-      const word = failed.has(title) ? 'not ok' : 'ok';
-      process.stdout.write(`${word} ${title} | expected: ${line.expected} | seen: ${line.seen}\n`);
-    }
-    if (type !== 'test:pass' && type !== 'test:fail') continue;
-    if (data.skip !== undefined) {
-      counts.skipped++;
-      process.stdout.write(`skipped ${data.name}: ${data.skip}\n`);
-    } else if (type === 'test:pass') {
-      counts.pass++;
-    } else {
-      counts.fail++;
-      failed.add(data.name);
-      const { cause } = data.details.error;
-      process.stdout.write(`FAILED ${data.name}\n${inspect(cause).replace(/^/gm, '    ')}\n`);
-    }
-  }
-}
