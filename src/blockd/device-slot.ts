@@ -119,7 +119,7 @@ function stateOf(current: HostedDevice | undefined, recovery: Recovery | undefin
 }
 
 /** A device that an earlier process attached, as the table takes it over. */
-export interface WholeSurvivor {
+export interface RecoverableDevice {
   readonly record: DeviceRecord;
   readonly path: string;
 }

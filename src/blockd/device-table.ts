@@ -18,9 +18,9 @@ import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { Device } from './blockd-client.js';
 import type { DeviceHost, HostedDevice } from './device-host.js';
 import type { DeviceRecords } from './device-records.js';
-import { type DeviceSlot, describeSlot, Recovery, type WholeSurvivor } from './device-slot.js';
+import { type DeviceSlot, describeSlot, type RecoverableDevice, Recovery } from './device-slot.js';
 
-export interface TableSurroundings {
+export interface TableDependencies {
   readonly host: DeviceHost;
   readonly records: DeviceRecords;
   /** To take away orphans that are not served. */
@@ -37,12 +37,12 @@ export interface TableSurroundings {
 }
 
 export class DeviceTable {
-  readonly #surroundings: TableSurroundings;
+  readonly #dependencies: TableDependencies;
   readonly #slots = new Map<string, DeviceSlot>();
   #closed = false;
 
-  constructor(surroundings: TableSurroundings) {
-    this.#surroundings = surroundings;
+  constructor(dependencies: TableDependencies) {
+    this.#dependencies = dependencies;
   }
 
   /**
@@ -84,7 +84,7 @@ export class DeviceTable {
     id: string,
     configPath: string,
   ): Promise<readonly [TransportName, HostedDevice]> {
-    const { host, records, candidates, report } = this.#surroundings;
+    const { host, records, candidates, report } = this.#dependencies;
     const names = [...(await candidates())];
     for (;;) {
       const transport = names.shift()!;
@@ -107,9 +107,9 @@ export class DeviceTable {
    *
    * @returns Whether the first attempt to serve it succeeded. If not, it is retried until the device is detached.
    */
-  async recover({ record, path }: WholeSurvivor): Promise<boolean> {
+  async recover({ record, path }: RecoverableDevice): Promise<boolean> {
     const { id, configPath, transport } = record;
-    const { host, report } = this.#surroundings;
+    const { host, report } = this.#dependencies;
     const recovery = new Recovery(
       path,
       () => host.resume(id, configPath, transport),
@@ -149,7 +149,7 @@ export class DeviceTable {
     if (slot === undefined) return;
     if (slot.current !== undefined) await slot.current.endReads();
     else if (slot.recovery !== undefined) {
-      await this.#surroundings.transports[slot.transport!].endReads?.(id);
+      await this.#dependencies.transports[slot.transport!].endReads?.(id);
     }
   }
 
@@ -169,7 +169,7 @@ export class DeviceTable {
 
   /** Takes away an orphan that could not be served. If that fails (e.g. it is in use), recovery starts again. */
   async #clear(id: string, slot: DeviceSlot, { path }: Recovery, problem: unknown): Promise<void> {
-    const { transports } = this.#surroundings;
+    const { transports } = this.#dependencies;
     const { configPath, transport } = slot;
     try {
       await transports[transport!].clear(id);
@@ -185,18 +185,18 @@ export class DeviceTable {
 
   async #forget(id: string): Promise<void> {
     this.#slots.delete(id);
-    await this.#surroundings.records.remove(id);
+    await this.#dependencies.records.remove(id);
   }
 
   /** All devices attached or recovering, without those still attaching. */
   list(): Device[] {
     return [...this.#slots].flatMap(
-      ([id, slot]) => describeSlot(id, slot, this.#surroundings.nbdSocketPath) ?? [],
+      ([id, slot]) => describeSlot(id, slot, this.#dependencies.nbdSocketPath) ?? [],
     );
   }
 
   #describe(id: string, slot: DeviceSlot): Device {
-    return describeSlot(id, slot, this.#surroundings.nbdSocketPath)!;
+    return describeSlot(id, slot, this.#dependencies.nbdSocketPath)!;
   }
 
   /**
@@ -215,7 +215,7 @@ export class DeviceTable {
           kept.set(id, error as Error);
           // The next process finds a half-detached device as well, as an orphan.
           await slot.current?.release().catch((err: unknown) => {
-            this.#surroundings.report({ id, msg: 'cannot leave a device in order', err });
+            this.#dependencies.report({ id, msg: 'cannot leave a device in order', err });
           });
         }
       }),

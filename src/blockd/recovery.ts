@@ -13,7 +13,7 @@ import { TRANSPORT_NAMES, type TransportName } from '../blockdev/transport.js';
 import type { Transports } from '../blockdev/transports.js';
 import { ErrorCodes, hasCode, systemCode } from '../errors.js';
 import type { DeviceRecord, DeviceRecords } from './device-records.js';
-import { DEAD_REMEDY, type WholeSurvivor } from './device-slot.js';
+import { DEAD_REMEDY, type RecoverableDevice } from './device-slot.js';
 import type { DeviceTable } from './device-table.js';
 
 /**
@@ -33,7 +33,7 @@ export async function recoverDevices(
   for (const record of await records.all((err) => log.error({ err }, 'a device is left alone'))) {
     known.set(record.id, record);
   }
-  const wholes: WholeSurvivor[] = [];
+  const recoverable: RecoverableDevice[] = [];
   const cleared: string[] = [];
   await Promise.all(
     TRANSPORT_NAMES.map(async (name) => {
@@ -46,19 +46,19 @@ export async function recoverDevices(
           );
         }
         const whole = path !== undefined && record?.transport === name && { record, path };
-        if (whole && (await hasConfig(record))) wholes.push(whole);
+        if (whole && (await hasConfig(record))) recoverable.push(whole);
         else if (await clear(name, id, transports, log)) cleared.push(id);
-        else if (whole) wholes.push(whole);
+        else if (whole) recoverable.push(whole);
       }
     }),
   );
   if (cleared.length > 0) log.info({ ids: cleared }, 'cleared away what earlier devices left');
-  const survived = new Set(wholes.map(({ record }) => record.id));
+  const survived = new Set(recoverable.map(({ record }) => record.id));
   for (const id of known.keys()) {
     if (survived.has(id)) continue;
     await records.remove(id).catch((err) => log.warn({ id, err }, 'a record stays'));
   }
-  if (wholes.length > 0) void resumeAll(table, wholes, startedMs, log);
+  if (recoverable.length > 0) void resumeAll(table, recoverable, startedMs, log);
 }
 
 /** False only if the config is missing, which no retry cures; any other failure to read it may pass. */
@@ -98,12 +98,12 @@ async function clear(
 
 async function resumeAll(
   table: DeviceTable,
-  wholes: readonly WholeSurvivor[],
+  recoverable: readonly RecoverableDevice[],
   startedMs: number,
   log: Logger,
 ): Promise<void> {
   // Concurrently: a device whose registry is unavailable must not delay the others.
-  const served = await Promise.all(wholes.map((whole) => table.recover(whole)));
+  const served = await Promise.all(recoverable.map((whole) => table.recover(whole)));
   const devices = served.filter(Boolean).length;
   const ms = Math.round(performance.now() - startedMs);
   log.info({ devices, waiting: served.length - devices, ms }, 'devices of an earlier run go on');

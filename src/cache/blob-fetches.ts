@@ -157,7 +157,7 @@ export class BlobFetches implements WaitedFor {
     }
   }
 
-  #tellIdle(): void {
+  #notifyIdle(): void {
     if (this.#flights.size > 0 || this.#streaming !== undefined) return;
     this.#outages.gaveUp(this.#store.key.origin, this);
     for (const resolve of this.#idle.splice(0)) resolve();
@@ -374,7 +374,7 @@ export class BlobFetches implements WaitedFor {
       if (parked.isOptional) this.#abandon(parked);
       else void this.#fly(parked);
     }
-    this.#tellIdle();
+    this.#notifyIdle();
   }
 
   #sinkFor(fetcher: Fetcher): StreamSink {
@@ -420,14 +420,14 @@ export class BlobFetches implements WaitedFor {
   #land(flight: Flight): void {
     if (!this.#over(flight)) return;
     for (const waiter of [...flight.waiters]) waiter.landed(flight);
-    this.#tellIdle();
+    this.#notifyIdle();
   }
 
   /** Ends a flight without waiting reads. */
   #abandon(flight: Flight): void {
     if (!this.#over(flight)) return;
     flight.abort.abort();
-    this.#tellIdle();
+    this.#notifyIdle();
   }
 
   #over(flight: Flight): boolean {

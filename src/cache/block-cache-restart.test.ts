@@ -52,17 +52,23 @@ function takeDescriptors(): () => void {
   };
 }
 
+/** A directory with all of CONTENT in its cache. */
+async function filledDirectory(): Promise<string> {
+  const directory = cacheDirectory();
+  await withCache(
+    async (cache) => {
+      const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
+      await assertReads(blob, 0, CONTENT.length);
+    },
+    ROOM,
+    directory,
+  );
+  return directory;
+}
+
 describe('restarts', () => {
   test('keeps cached chunks over a restart; files and folders are private', async () => {
-    const directory = cacheDirectory();
-    await withCache(
-      async (cache) => {
-        const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
-        await assertReads(blob, 0, CONTENT.length);
-      },
-      ROOM,
-      directory,
-    );
+    const directory = await filledDirectory();
     assert.equal(statSync(join(directory, 'blobs')).mode & 0o777, 0o700);
     for (const path of blobFiles(directory)) assert.equal(statSync(path).mode & 0o777, 0o600);
     assert.equal(readFileSync(join(directory, 'lock'), 'latin1'), '', 'the lock is given back');
@@ -128,15 +134,7 @@ describe('restarts', () => {
   });
 
   test('a process without descriptors cannot open a cached blob, and leaves its file', async () => {
-    const directory = cacheDirectory();
-    await withCache(
-      async (cache) => {
-        const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
-        await assertReads(blob, 0, CONTENT.length);
-      },
-      ROOM,
-      directory,
-    );
+    const directory = await filledDirectory();
     await withCache(
       async (cache, _directory, faults) => {
         const ranges = new BlobDouble(CONTENT);

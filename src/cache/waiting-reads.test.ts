@@ -19,6 +19,17 @@ after(removeCacheDirectories);
 const loadMounted = (blob: OpenBlob, chunk: number, waitMs: number) =>
   blob.handle.fetch(chunk * CHUNK_BYTES, 1, { urgency: 'demand', waitMs });
 
+/** An outage log that keeps its lines. */
+function recordedOutages() {
+  const lines: string[] = [];
+  const outageLog = {
+    unavailable: () => lines.push('unavailable'),
+    recovered: () => lines.push('recovered'),
+    left: () => lines.push('left'),
+  };
+  return { lines, outageLog };
+}
+
 function wholeOf(bytes: Uint8Array, pauseMs = 0, sizeKnown = true): WholeAnswer {
   return {
     host: 'proxy.example',
@@ -216,12 +227,7 @@ test('waits() counts a read whose block keeps failing its check, with the reason
 });
 
 test('an outage whose last blob is closed ends with its own log line', async () => {
-  const lines: string[] = [];
-  const outageLog = {
-    unavailable: () => lines.push('unavailable'),
-    recovered: () => lines.push('recovered'),
-    left: () => lines.push('left'),
-  };
+  const { lines, outageLog } = recordedOutages();
   await withCache(
     async (cache) => {
       const down = new BlobDouble(CONTENT);
@@ -243,12 +249,7 @@ test('an outage whose last blob is closed ends with its own log line', async () 
 });
 
 test('a blob that is no longer read does not keep an outage open', async () => {
-  const lines: string[] = [];
-  const outageLog = {
-    unavailable: () => lines.push('unavailable'),
-    recovered: () => lines.push('recovered'),
-    left: () => lines.push('left'),
-  };
+  const { lines, outageLog } = recordedOutages();
   await withCache(
     async (cache) => {
       const [abandoned, read] = [new BlobDouble(CONTENT), new BlobDouble(distinctBytes(1000, 3))];
@@ -267,12 +268,7 @@ test('a blob that is no longer read does not keep an outage open', async () => {
 });
 
 test('an outage whose last reads failed ends, although its blob stays open', async () => {
-  const lines: string[] = [];
-  const outageLog = {
-    unavailable: () => lines.push('unavailable'),
-    recovered: () => lines.push('recovered'),
-    left: () => lines.push('left'),
-  };
+  const { lines, outageLog } = recordedOutages();
   await withCache(
     async (cache) => {
       const ranges = new BlobDouble(CONTENT);

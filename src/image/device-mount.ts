@@ -1,6 +1,6 @@
 /**
  * The state that `obdctl mount` leaves for `obdctl umount`: a device with an id made from its mount point, and its image
- * config beside the daemon's socket. A reboot removes both, as it removes the mount.
+ * config in the directory of the daemon's socket. A reboot removes both, as it removes the mount.
  */
 import { createHash } from 'node:crypto';
 import { realpath, rm, rmdir } from 'node:fs/promises';

@@ -35,7 +35,7 @@ export async function committedLayer(
     return { type: 'blocks', lower, fileSystem, file: found.file };
   }
   if (layer.type === 'download') {
-    const problem = `snapshot "${name}" has no overlaybd.commit in it: the layer says that it is an overlaybd layer, and is none`;
+    const problem = `snapshot "${name}" has no overlaybd.commit in it: its annotations announce an overlaybd layer, its blob is another one; convert the image again`;
     throw new ObdError(ErrorCodes.FailedPrecondition, problem);
   }
   const announced = layer.type === 'files' ? layer.announces : undefined;

@@ -32,7 +32,7 @@ export interface ConnectOptions {
   readonly timeoutSeconds: number;
   /** How long requests wait for a connection when all are dead. */
   readonly deadConnTimeoutSeconds: number;
-  /** What /sys/block/nbdN/backend says; reconfigure() has to say the same. */
+  /** The content of /sys/block/nbdN/backend; reconfigure() has to give the same. */
   readonly backendIdentifier: string;
   /** Made if it is not there. */
   readonly index: number;
@@ -46,7 +46,7 @@ export interface ReconfigureOptions {
   readonly backendIdentifier: string;
 }
 
-/** What native/nbd-client-napi exports. */
+/** The exports of native/nbd-client-napi. */
 interface Addon {
   connect(options: ConnectOptions): Promise<number>;
   reconfigure(options: ReconfigureOptions): Promise<void>;
@@ -97,13 +97,13 @@ export async function disconnectDevice(index: number): Promise<void> {
 }
 
 /** Whether this process can reach an nbd driver, or what it lacks for that, with the remedy. @throws {ObdError} `Io`. */
-export async function missingForDriver(): Promise<string | undefined> {
+export async function unavailableReason(): Promise<string | undefined> {
   const [major = 0, minor = 0] = release().split('.').map(Number);
   if (major < BACKEND_SINCE[0] || (major === BACKEND_SINCE[0] && minor < BACKEND_SINCE[1])) {
     return `kernel ${release()} does not keep the name of a device: it takes ${BACKEND_SINCE.join('.')} or newer`;
   }
   try {
-    // No more than a question, and about one device, as the answer about all grows with them.
+    // Asks about one device: the answer about all of them grows with their number.
     await addon.status(0);
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return MODULE_MISSING;
@@ -132,7 +132,7 @@ export function isHungUp(fd: number): boolean {
   return addon.isHungUp(fd);
 }
 
-/** @param meanings - What an answer of the kernel means to this call; the rest means the same to all calls. */
+/** @param meanings - The errors that mean something else in this call than in all others. */
 function asObdError(
   cause: unknown,
   action: string,

@@ -56,9 +56,9 @@ import {
   DESTROY_ON_DISCONNECT,
   disconnectDevice,
   isHungUp,
-  missingForDriver,
   openSocketPair,
   reconfigureDevice,
+  unavailableReason,
 } from './nbd-netlink.js';
 
 /** The bytes that the kernel's partition scan reads. */
@@ -94,7 +94,7 @@ export class NbdTransport implements Transport {
   }
 
   async unavailableReason(): Promise<string | undefined> {
-    return await missingForDriver();
+    return await unavailableReason();
   }
 
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {

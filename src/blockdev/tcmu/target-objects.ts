@@ -84,7 +84,7 @@ function devicePrefix(instance: string): string {
 }
 
 /** The missing requirement, as the end of a sentence; undefined if this host has all. */
-export async function missingForTargets(): Promise<string | undefined> {
+export async function unavailableReason(): Promise<string | undefined> {
   const remedy = 'run scripts/setup-tcmu.sh, or';
   if (!(await isThere(CORE))) {
     return `there is no "${CORE}": ${remedy} \`modprobe target_core_mod\` and mount configfs at "${CONFIGFS}"`;

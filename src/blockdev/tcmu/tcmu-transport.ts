@@ -45,7 +45,6 @@ import {
   listTargets,
   makeCoreDevice,
   makeLoopTarget,
-  missingForTargets,
   putAction,
   removeEmptyHba,
   removeLink,
@@ -54,6 +53,7 @@ import {
   sizeBytesOf,
   type TargetNames,
   targetNames,
+  unavailableReason,
 } from './target-objects.js';
 import { openUioDevice, type UioDevice } from './uio-device.js';
 
@@ -80,7 +80,7 @@ export class TcmuTransport implements Transport {
   }
 
   async unavailableReason(): Promise<string | undefined> {
-    return await missingForTargets();
+    return await unavailableReason();
   }
 
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
