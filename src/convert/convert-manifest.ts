@@ -7,7 +7,7 @@
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { LayerFormat } from '../layers/layer-format.js';
-import { kindOf, type LayerKind } from '../layers/layer-kind.js';
+import { isMarked, type LayerKind } from '../layers/layer-kind.js';
 import {
   BLOB_DIGEST_ANNOTATION,
   BLOB_FS_TYPE_ANNOTATION,
@@ -68,9 +68,7 @@ export async function readConvertible(
   if (mediaType !== OCI_CONFIG && mediaType !== DOCKER_CONFIG) {
     throw refuse(`it is not a container image; its config is "${mediaType}"`);
   }
-  const isConverted = ({ mediaType, annotations }: Descriptor) =>
-    kindOf(kinds, { mediaType, annotations }) !== undefined;
-  if (layers.some(isConverted)) {
+  if (layers.some((layer) => isMarked(kinds, layer))) {
     throw refuse('it is an overlaybd image already', ErrorCodes.FailedPrecondition);
   }
   if (layers.length === 0) throw refuse('it has no layers');

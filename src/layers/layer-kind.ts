@@ -57,14 +57,6 @@ export interface LayerKind {
   recognizes(head: Uint8Array, lower: LowerLayer): boolean;
 }
 
-/** The kind of a layer by its description; undefined for a plain layer. The first row that matches counts. */
-export function kindOf<K extends LayerKind>(
-  kinds: readonly K[],
-  description: LayerDescription,
-): K | undefined {
-  return kinds.find((kind) => kind.isDescribedBy(description));
-}
-
 /** Whether a layer is, or claims to be, of one of these kinds: a snapshotter that does not know them cannot use it. */
 export function isMarked(kinds: readonly LayerKind[], description: LayerDescription): boolean {
   const keys = Object.keys(description.annotations ?? {});
@@ -73,10 +65,14 @@ export function isMarked(kinds: readonly LayerKind[], description: LayerDescript
   return kinds.some((kind) => isOf(kind) || kind.isDescribedBy(description));
 }
 
-/** The layer that a description is of; undefined for a plain layer. @throws {ObdError} as LayerKind.describe(). */
+/**
+ * The layer that a description is of, by the first kind that matches; undefined for a plain layer.
+ *
+ * @throws {ObdError} as LayerKind.describe().
+ */
 export function describeLayer(
   kinds: readonly LayerKind[],
   description: LayerDescription,
 ): DescribedLayer | undefined {
-  return kindOf(kinds, description)?.describe(description);
+  return kinds.find((kind) => kind.isDescribedBy(description))?.describe(description);
 }

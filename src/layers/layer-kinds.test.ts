@@ -8,7 +8,7 @@ import { spawnSync } from 'node:child_process';
 import { describe, test } from 'node:test';
 import { ErrorCodes } from '../errors.js';
 import { ZFILE_MAGIC } from '../zfile/zfile-magic.js';
-import { describeLayer, isMarked, kindOf } from './layer-kind.js';
+import { describeLayer, isMarked } from './layer-kind.js';
 import { LAYER_KINDS } from './layer-kinds.js';
 
 const PREFIX = 'containerd.io/snapshot/overlaybd/';
@@ -44,7 +44,7 @@ describe('LAYER_KINDS', () => {
   test('knows no layer without its annotation, or with that of another blob', () => {
     const other = { ...annotated(), digest: `sha256:${'b'.repeat(64)}`, size: 7 };
     for (const description of [{}, { annotations: {} }, other]) {
-      assert.equal(kindOf(LAYER_KINDS, description), undefined);
+      assert.equal(describeLayer(LAYER_KINDS, description), undefined);
     }
   });
 

@@ -242,8 +242,8 @@ export class Snapshotter {
     await this.#images.sweep();
     for (const name of await this.#directories.names()) {
       const id = snapshotIdIn(name);
-      const isDebris = id !== undefined && !this.#store.hasId(id) && !this.#making.has(id);
-      if (isDebris) await this.#removeDirectory(id);
+      const isOrphaned = id !== undefined && !this.#store.hasId(id) && !this.#making.has(id);
+      if (isOrphaned) await this.#removeDirectory(id);
     }
   }
 

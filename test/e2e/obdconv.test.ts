@@ -178,6 +178,12 @@ describe('a wrong source', () => {
     if (existsSync(index)) assert.deepEqual(readJson<{ manifests: [] }>(index).manifests, []);
   }
 
+  test('is an image with any annotation of an overlaybd layer', async () => {
+    const annotations = { 'containerd.io/snapshot/overlaybd/version': '0.1.0' };
+    builder.tag('marked', builder.addImage([{ ...layer, annotations }]));
+    await fails('marked', 1, /it is an overlaybd image already/);
+  });
+
   test('a tag that is not there', async () => {
     await fails('none', 1, /none/);
   });
