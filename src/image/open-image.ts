@@ -211,14 +211,14 @@ async function openLower<B extends RandomAccessFile>(
   const local = openLocal(lower);
   const remote =
     local === undefined ? await openRemote(lower, repoBlobUrl, dependencies) : undefined;
-  const source = (local ?? remote) as RandomAccessFile;
   try {
     if (remote !== undefined) await loadEnds(remote, ENDS_BYTES_MAX / count);
-    return { layer: await beginLayer(source, lower, dependencies), remote };
   } catch (error) {
-    source.close();
+    remote?.close();
     throw error;
   }
+  const source = (local ?? remote) as RandomAccessFile;
+  return { layer: await beginLayer(source, lower, dependencies), remote };
 }
 
 function openLocal({ file, dir }: LowerLayer): LocalFile | undefined {

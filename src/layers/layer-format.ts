@@ -12,29 +12,38 @@ import type { LowerLayer } from './lower-layer.js';
 
 export interface LayerFormat extends LayerKind {
   /**
-   * Reads the headers of a blob of this kind. Undefined for a kind that holds no blocks.
+   * Begins to open a blob of this kind. Undefined for a kind that holds no blocks.
    *
    * @param blob - The opening, and later the layer, owns it. After an error the caller still does.
-   * @param lower - What the image config says of it, such as further files that it needs.
-   * @param decoded - The cache that all files of this thread share.
-   * @throws {ObdError} `Corrupt` naming file, offset and rule, `Unsupported`, and read errors.
+   * @throws {ObdError} `Corrupt` naming file, offset and rule: the head is fetched again if there is a better copy;
+   *   `Unsupported`; `NotFound` and `Io` for another file that the layer needs.
    */
-  readonly begin:
-    | ((blob: RandomAccessFile, lower: LowerLayer, decoded: DecodedBlocks) => Promise<LayerOpening>)
-    | undefined;
+  readonly begin: ((blob: RandomAccessFile, about: LayerBasis) => LayerOpening) | undefined;
 }
 
-/** A layer whose headers have been read. All methods throw as begin() does. */
+/** What is known of a layer before its headers are read. */
+export interface LayerBasis {
+  /** The first HEAD_BYTES of the blob, or all of a smaller one. */
+  readonly head: Buffer;
+  /** What the image config says of the layer, such as further files that it needs. */
+  readonly lower: LowerLayer;
+  /** The cache that all files of this thread share. */
+  readonly decoded: DecodedBlocks;
+}
+
+/** A recognised layer. All methods throw as begin() does, and read errors. */
 export interface LayerOpening {
   readonly label: string;
   /** Whether the bytes of the blob have checksums. */
   readonly isChecked: boolean;
-  /** Memory that loadTable() allocates, in bytes. */
+  /** Memory that loadTable() allocates, in bytes. After loadHeaders(). */
   readonly tableBytes: number;
   /** Memory that loadIndex() allocates, in bytes. After loadTable(). */
   readonly indexBytes: number;
   /** How many segments loadIndex() finds at most. After loadTable(). */
   readonly segmentsMax: number;
+  /** Reads the headers that the head does not hold. */
+  loadHeaders(): Promise<void>;
   /** Reads what is needed to decode the blob. */
   loadTable(): Promise<void>;
   /** Reads the index of the layer, which then owns all files. */

@@ -2,24 +2,19 @@
 import { ErrorCodes, ObdError } from '../errors.js';
 import { LocalFile } from '../io/local-file.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
-import type { DecodedBlocks } from '../zfile/decoded-blocks.js';
-import type { LayerFormat, LayerOpening } from './layer-format.js';
-import type { LowerLayer } from './lower-layer.js';
+import type { LayerBasis, LayerFormat, LayerOpening } from './layer-format.js';
 import { OVERLAYBD, OVERLAYBD_TRACE, OVERLAYBD_TURBO } from './overlaybd-kinds.js';
-import { beginOverlaybd } from './overlaybd-opening.js';
+import { OverlaybdOpening } from './overlaybd-opening.js';
 
 /** In the order of LAYER_KINDS. */
 export const LAYER_FORMATS: readonly LayerFormat[] = [
   { ...OVERLAYBD_TRACE, begin: undefined },
   { ...OVERLAYBD_TURBO, begin: beginTurbo },
-  { ...OVERLAYBD, begin: (blob, _lower, decoded) => beginOverlaybd(blob, undefined, decoded) },
+  { ...OVERLAYBD, begin: (blob, about) => new OverlaybdOpening(blob, about, undefined) },
 ];
 
-async function beginTurbo(
-  blob: RandomAccessFile,
-  { targetFile, gzipIndex }: LowerLayer,
-  decoded: DecodedBlocks,
-): Promise<LayerOpening> {
+function beginTurbo(blob: RandomAccessFile, about: LayerBasis): LayerOpening {
+  const { targetFile, gzipIndex } = about.lower;
   if (gzipIndex || !targetFile) {
     throw new ObdError(
       ErrorCodes.Unsupported,
@@ -28,7 +23,7 @@ async function beginTurbo(
   }
   const target = LocalFile.open(targetFile);
   try {
-    return await beginOverlaybd(blob, target, decoded);
+    return new OverlaybdOpening(blob, about, target);
   } catch (error) {
     target.close();
     throw error;

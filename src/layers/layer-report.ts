@@ -6,8 +6,8 @@ import { type Segments, ZEROES } from '../lsmt/segments.js';
 import { Algorithms } from '../zfile/block-codec.js';
 import { ZFileReader } from '../zfile/zfile-reader.js';
 import { openLayerFile } from './layer-file.js';
-import type { LayerDependencies } from './open-layer.js';
-import { openTarWindow } from './tar-wrapper.js';
+import { type LayerDependencies, readHead } from './open-layer.js';
+import { unwrapTar } from './tar-wrapper.js';
 
 export interface LayerReport {
   readonly file: string;
@@ -62,7 +62,7 @@ export async function reportLayer(
 async function outsideOf(path: string): Promise<Pick<LayerReport, 'fileBytes' | 'tar'>> {
   const file = LocalFile.open(path);
   try {
-    return { fileBytes: file.sizeBytes, tar: (await openTarWindow(file)) !== file };
+    return { fileBytes: file.sizeBytes, tar: unwrapTar(file, await readHead(file)).start > 0 };
   } finally {
     file.close();
   }

@@ -27,21 +27,20 @@ export async function openLayer(
   dependencies: LayerDependencies,
   lower: LowerLayer = {},
 ): Promise<Layer> {
-  let opening: LayerOpening | undefined;
+  const opening = await beginLayer(blob, lower, dependencies);
   try {
-    opening = await beginLayer(blob, lower, dependencies);
     await opening.loadTable();
     return await opening.loadIndex();
   } catch (error) {
-    (opening ?? blob).close();
+    opening.close();
     throw error;
   }
 }
 
 /**
- * Recognises a layer and reads its headers.
+ * Recognises a layer and reads its headers. The head is read once, and fetched again while it is damaged.
  *
- * @param blob - The opening owns it; after an error the caller still does.
+ * @param blob - The opening owns it; after an error it is closed.
  * @throws {ObdError} as openLayer(); `Unsupported` for a kind that has no row in the table.
  */
 export async function beginLayer(
@@ -49,10 +48,29 @@ export async function beginLayer(
   lower: LowerLayer,
   { formats, decoded }: LayerDependencies,
 ): Promise<LayerOpening> {
-  const named = formatNamed(lower.kind, formats);
-  const { begin, name } = named ?? (await recognized(blob, lower, formats));
-  if (begin !== undefined) return await begin(blob, lower, decoded);
-  throw new ObdError(ErrorCodes.Unsupported, `a layer of kind "${name}" holds no blocks`);
+  let opening: LayerOpening | undefined;
+  try {
+    const named = formatNamed(lower.kind, formats);
+    const headBytes = Math.min(HEAD_BYTES, blob.sizeBytes);
+    opening = await refetchWhileCorrupt(blob, 0, headBytes, async () => {
+      const head = await readHead(blob);
+      const { begin, name } = named ?? recognized(blob, head, lower, formats);
+      if (begin !== undefined) return begin(blob, { head, lower, decoded });
+      throw new ObdError(ErrorCodes.Unsupported, `a layer of kind "${name}" holds no blocks`);
+    });
+    await opening.loadHeaders();
+    return opening;
+  } catch (error) {
+    (opening ?? blob).close();
+    throw error;
+  }
+}
+
+/** The first {@link HEAD_BYTES} of a blob, or all of a smaller one. @throws {ObdError} as readFully(). */
+export async function readHead(blob: RandomAccessFile): Promise<Buffer> {
+  const head = Buffer.alloc(Math.min(HEAD_BYTES, blob.sizeBytes));
+  await readFully(blob, head, 0);
+  return head;
 }
 
 /** Whether an image config's layer is no part of the disk. @throws {ObdError} `Unsupported` for an unknown kind. */
@@ -74,23 +92,19 @@ function formatNamed(
   );
 }
 
-/** The format of a blob by its first bytes, which are refetched if they match none. */
-async function recognized(
+/** @throws {ObdError} `Corrupt` for a head of no known kind. */
+function recognized(
   blob: RandomAccessFile,
+  head: Buffer,
   lower: LowerLayer,
   formats: readonly LayerFormat[],
-): Promise<LayerFormat> {
-  const headBytes = Math.min(HEAD_BYTES, blob.sizeBytes);
-  return await refetchWhileCorrupt(blob, 0, headBytes, async () => {
-    const head = Buffer.alloc(headBytes);
-    await readFully(blob, head, 0);
-    const found = formats.find((format) => format.recognizes(head, lower));
-    if (found !== undefined) return found;
-    const known = formats.map(({ name }) => name).join(', ');
-    throw corrupt(
-      blob,
-      0,
-      `neither its first bytes nor its tar's are of a known kind of layer (${known})`,
-    );
-  });
+): LayerFormat {
+  const found = formats.find((format) => format.recognizes(head, lower));
+  if (found !== undefined) return found;
+  const known = formats.map(({ name }) => name).join(', ');
+  throw corrupt(
+    blob,
+    0,
+    `neither its first bytes nor its tar's are of a known kind of layer (${known})`,
+  );
 }

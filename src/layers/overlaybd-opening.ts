@@ -1,65 +1,62 @@
 /** Opens a layer blob of overlaybd in any wrapping: with or without a tar, as a ZFile or plain. */
-import { corrupt, refetchWhileCorrupt } from '../io/format-error.js';
-import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
+import { corrupt } from '../io/format-error.js';
+import type { RandomAccessFile } from '../io/random-access-file.js';
 import { CommittedLayer } from '../lsmt/committed-layer.js';
 import { hasLayerMagic, type LayerHeader } from '../lsmt/layer-header.js';
 import type { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import type { ZFileLayout } from '../zfile/zfile-header.js';
 import { hasZFileMagic } from '../zfile/zfile-magic.js';
 import { ZFileReader } from '../zfile/zfile-reader.js';
-import type { LayerOpening } from './layer-format.js';
-import { HEAD_BYTES } from './layer-kind.js';
-import { openTarWindow } from './tar-wrapper.js';
+import type { LayerBasis, LayerOpening } from './layer-format.js';
+import { unwrapTar } from './tar-wrapper.js';
 
 /** Length of either magic. */
 const MAGIC_BYTES = 24;
 
-/** The blob without its tar. */
-interface Payload {
-  readonly file: RandomAccessFile;
-  /** Undefined for a layer that is not compressed. */
-  readonly layout: ZFileLayout | undefined;
-}
-
-/**
- * LayerFormat.begin() of overlaybd's formats.
- *
- * @param target - The uncompressed tar of the original layer, for a TurboOCI layer. Owned as the blob is.
- */
-export async function beginOverlaybd(
-  blob: RandomAccessFile,
-  target: RandomAccessFile | undefined,
-  decoded: DecodedBlocks,
-): Promise<LayerOpening> {
-  const { file, compressed } = await unwrap(blob);
-  const layout = compressed ? await ZFileReader.readLayout(file) : undefined;
-  return new OverlaybdOpening({ file, layout }, target, decoded);
-}
-
-class OverlaybdOpening implements LayerOpening {
+/** The opening of overlaybd's formats. */
+export class OverlaybdOpening implements LayerOpening {
   readonly label: string;
-  readonly #payload: Payload;
+  readonly isChecked: boolean;
+  /** The blob without its tar. */
+  readonly #payload: RandomAccessFile;
   readonly #target: RandomAccessFile | undefined;
   readonly #decoded: DecodedBlocks;
+  /** Undefined for a layer that is not compressed. */
+  #layout: ZFileLayout | undefined;
   /** The layer: the payload, or the decompressed payload. */
   #inside: RandomAccessFile;
   #trailer: LayerHeader | undefined;
 
-  constructor(payload: Payload, target: RandomAccessFile | undefined, decoded: DecodedBlocks) {
-    this.label = payload.file.label;
+  /**
+   * A damaged tar header looks like no tar, and the bytes behind it then like no layer: only both checks together show
+   * the damage.
+   *
+   * @param target - The uncompressed tar of the original layer, for a TurboOCI layer. Owned as the blob is.
+   * @throws {ObdError} as LayerFormat.begin().
+   */
+  constructor(
+    blob: RandomAccessFile,
+    { head, decoded }: LayerBasis,
+    target: RandomAccessFile | undefined,
+  ) {
+    const { content: payload, start } = unwrapTar(blob, head);
+    if (payload.sizeBytes < MAGIC_BYTES) {
+      throw corrupt(payload, 0, `${payload.sizeBytes} bytes are too few for a layer`);
+    }
+    const magic = head.subarray(start);
+    this.isChecked = hasZFileMagic(magic);
+    if (!this.isChecked && !hasLayerMagic(magic)) {
+      throw corrupt(blob, 0, 'neither a ZFile nor a layer, nor a tar around one');
+    }
+    this.label = payload.label;
     this.#payload = payload;
     this.#target = target;
     this.#decoded = decoded;
-    this.#inside = payload.file;
-  }
-
-  get isChecked(): boolean {
-    return this.#payload.layout !== undefined;
+    this.#inside = payload;
   }
 
   get tableBytes(): number {
-    const { layout } = this.#payload;
-    return layout === undefined ? 0 : ZFileReader.tableBytes(layout);
+    return this.#layout === undefined ? 0 : ZFileReader.tableBytes(this.#layout);
   }
 
   get indexBytes(): number {
@@ -70,10 +67,16 @@ class OverlaybdOpening implements LayerOpening {
     return this.#trailer?.indexEntries ?? 0;
   }
 
+  /** Reads header and trailer of the ZFile. */
+  async loadHeaders(): Promise<void> {
+    if (this.isChecked) this.#layout = await ZFileReader.readLayout(this.#payload);
+  }
+
   /** Reads the index of the ZFile, and then header and trailer of the layer. */
   async loadTable(): Promise<void> {
-    const { file, layout } = this.#payload;
-    if (layout !== undefined) this.#inside = await ZFileReader.load(file, layout, this.#decoded);
+    if (this.#layout !== undefined) {
+      this.#inside = await ZFileReader.load(this.#payload, this.#layout, this.#decoded);
+    }
     this.#trailer = await CommittedLayer.readTrailer(this.#inside);
   }
 
@@ -87,24 +90,4 @@ class OverlaybdOpening implements LayerOpening {
     this.#inside.close();
     this.#target?.close();
   }
-}
-
-/**
- * Finds the content of the tar. A damaged tar header looks like no tar, and the bytes behind it then
- * like no layer, so only the whole opening shows the damage, and all of it is refetched.
- */
-async function unwrap(
-  blob: RandomAccessFile,
-): Promise<{ readonly file: RandomAccessFile; readonly compressed: boolean }> {
-  return await refetchWhileCorrupt(blob, 0, Math.min(HEAD_BYTES, blob.sizeBytes), async () => {
-    const file = await openTarWindow(blob);
-    if (file.sizeBytes < MAGIC_BYTES) {
-      throw corrupt(file, 0, `${file.sizeBytes} bytes are too few for a layer`);
-    }
-    const magic = Buffer.alloc(MAGIC_BYTES);
-    await readFully(file, magic, 0);
-    if (hasZFileMagic(magic)) return { file, compressed: true };
-    if (hasLayerMagic(magic)) return { file, compressed: false };
-    throw corrupt(blob, 0, 'neither a ZFile nor a layer, nor a tar around one');
-  });
 }

@@ -14,8 +14,8 @@
  */
 import { TAR_BLOCK_BYTES } from '../io/block-sizes.js';
 import { FileWindow } from '../io/file-window.js';
-import { corrupt, refetchWhileCorrupt, unsupported } from '../io/format-error.js';
-import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
+import { corrupt, unsupported } from '../io/format-error.js';
+import type { RandomAccessFile } from '../io/random-access-file.js';
 import type { RewritableSink } from '../zfile/zfile-writer.js';
 
 const CHECKSUM_AT = 148;
@@ -23,41 +23,45 @@ const CHECKSUM_BYTES = 8;
 /** Where the member starts behind a pax header of one record block. */
 const MEMBER_AT = 3 * TAR_BLOCK_BYTES;
 
-/**
- * The member of the tar that `source` is, or `source` itself if it is no tar. The returned file owns `source`; after an
- * error the caller still does.
- *
- * @throws {ObdError} `Corrupt`, `Unsupported` for a pax header of more than one block, and what
- *   reading `source` throws.
- */
-export async function openTarWindow(source: RandomAccessFile): Promise<RandomAccessFile> {
-  if (source.sizeBytes < TAR_BLOCK_BYTES) return source;
-  const first = Buffer.alloc(TAR_BLOCK_BYTES);
-  await readFully(source, first, 0);
-  if (!isTarHeader(first)) return source;
-  if (first.toString('latin1', 156, 157) !== 'x') {
-    return windowAt(source, TAR_BLOCK_BYTES, sizeField(first, source, 0), 124);
-  }
-  if (source.sizeBytes < MEMBER_AT) throw corrupt(source, 0, 'a tar that ends in its headers');
-  return await refetchWhileCorrupt(source, 0, MEMBER_AT, async () => {
-    const blocks = Buffer.alloc(MEMBER_AT);
-    await readFully(source, blocks, 0);
-    const recordBytes = sizeField(blocks, source, 0);
-    if (recordBytes > TAR_BLOCK_BYTES) {
-      throw unsupported(source, 124, `a pax header of ${recordBytes} bytes, more than one block`);
-    }
-    const member = blocks.subarray(2 * TAR_BLOCK_BYTES);
-    if (!isTarHeader(member))
-      throw corrupt(source, 2 * TAR_BLOCK_BYTES, 'no ustar header of a member');
-    const records = blocks.toString('latin1', TAR_BLOCK_BYTES, TAR_BLOCK_BYTES + recordBytes);
-    const paxSize = paxSizeOf(records, source);
-    const size = paxSize > 0 ? paxSize : sizeField(member, source, 2 * TAR_BLOCK_BYTES);
-    return windowAt(source, MEMBER_AT, size, TAR_BLOCK_BYTES);
-  });
+/** The content of a file that may be a tar. */
+export interface Unwrapped {
+  /** The member of the tar, or the file itself if it is no tar. It owns the file. */
+  readonly content: RandomAccessFile;
+  /** Where it starts in the file; 0 if that is no tar. */
+  readonly start: number;
 }
 
-function windowAt(source: RandomAccessFile, start: number, size: number, at: number): FileWindow {
-  if (size <= source.sizeBytes - start) return new FileWindow(source, start, size);
+/**
+ * Finds the member of the tar that `source` is, or `source` itself if it is no tar. After an error the caller still owns
+ * `source`.
+ *
+ * @param head - The first HEAD_BYTES of `source`, or all of a smaller one.
+ * @throws {ObdError} `Corrupt`, `Unsupported` for a pax header of more than one block.
+ */
+export function unwrapTar(source: RandomAccessFile, head: Buffer): Unwrapped {
+  if (head.length < TAR_BLOCK_BYTES || !isTarHeader(head)) return { content: source, start: 0 };
+  if (head.toString('latin1', 156, 157) !== 'x') {
+    return windowAt(source, TAR_BLOCK_BYTES, sizeField(head, source, 0), 124);
+  }
+  if (head.length < MEMBER_AT) throw corrupt(source, 0, 'a tar that ends in its headers');
+  const recordBytes = sizeField(head, source, 0);
+  if (recordBytes > TAR_BLOCK_BYTES) {
+    throw unsupported(source, 124, `a pax header of ${recordBytes} bytes, more than one block`);
+  }
+  const member = head.subarray(2 * TAR_BLOCK_BYTES);
+  if (!isTarHeader(member)) {
+    throw corrupt(source, 2 * TAR_BLOCK_BYTES, 'no ustar header of a member');
+  }
+  const records = head.toString('latin1', TAR_BLOCK_BYTES, TAR_BLOCK_BYTES + recordBytes);
+  const paxSize = paxSizeOf(records, source);
+  const size = paxSize > 0 ? paxSize : sizeField(member, source, 2 * TAR_BLOCK_BYTES);
+  return windowAt(source, MEMBER_AT, size, TAR_BLOCK_BYTES);
+}
+
+function windowAt(source: RandomAccessFile, start: number, size: number, at: number): Unwrapped {
+  if (size <= source.sizeBytes - start) {
+    return { content: new FileWindow(source, start, size), start };
+  }
   const found = source.sizeBytes - start;
   throw corrupt(source, at, `the tar's member has ${size} bytes, and only ${found} are there`);
 }

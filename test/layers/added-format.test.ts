@@ -59,7 +59,7 @@ const RAW_DISK: LayerFormat = {
     fileSystem: 'ext4',
   }),
   recognizes: (head) => EXT4_MAGIC.equals(head.subarray(1080, 1082)),
-  begin: async (blob) => new RawDiskOpening(blob),
+  begin: (blob) => new RawDiskOpening(blob),
 };
 
 class RawDiskOpening implements LayerOpening {
@@ -74,6 +74,8 @@ class RawDiskOpening implements LayerOpening {
     this.label = disk.label;
     this.#disk = disk;
   }
+
+  async loadHeaders(): Promise<void> {}
 
   async loadTable(): Promise<void> {}
 
