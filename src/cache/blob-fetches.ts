@@ -23,11 +23,13 @@ import { BlobHealth, isBug, isClosed } from './blob-health.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 import type { ChunkStore } from './chunk-store.js';
 import type { FetchScheduler } from './fetch-scheduler.js';
-import { type Fetcher, type FetchOptions, Flight, Waiter, type Waits } from './flight.js';
+import { type Fetcher, type FetchOptions, Flight, Waiter } from './flight.js';
 import { readaheadChunks } from './readahead.js';
 import type { SourceOutages, WaitedFor } from './source-outages.js';
+import { storingSink } from './storing-sink.js';
 import { StrayWhole } from './stray-whole.js';
-import { type StreamSink, WholeStream } from './whole-stream.js';
+import { WAITING_MS_MIN, WaitingReads, type Waits } from './waiting-reads.js';
+import { WholeStream } from './whole-stream.js';
 
 /** Long enough that a sweep is bound by the network and not by round trips. */
 const FETCH_BYTES_MAX = 1 << 20;
@@ -40,8 +42,6 @@ const DEAD_MS = 10_000;
 const PROBE_MS_MAX = 600_000;
 /** Incomplete chunks that one blob keeps from one attempt to the next: 4 MiB. */
 const RESTS_MAX = 64;
-/** A load() counts as waiting after this time. */
-export const WAITING_MS_MIN = 1_000;
 
 /** The stream of the whole blob in flight. */
 interface Streaming {
@@ -58,7 +58,7 @@ export class BlobFetches implements WaitedFor {
   readonly #outages: SourceOutages;
   readonly #health: BlobHealth;
   readonly #flights = new Map<number, Flight>();
-  readonly #waiters = new Set<Waiter>();
+  readonly #waiting = new WaitingReads();
   readonly #stray = new StrayWhole();
   /** Shared by all streams of the whole blob: each begins at the first byte. */
   readonly #streamFloor = new SpeedFloor(Number.POSITIVE_INFINITY);
@@ -76,31 +76,16 @@ export class BlobFetches implements WaitedFor {
   }
 
   get waitingReads(): number {
-    let reads = 0;
-    for (const { isMounted } of this.#waiters) if (isMounted) reads++;
-    return reads;
+    return this.#waiting.reads;
   }
 
   get waitingMs(): number {
-    let startedMs = performance.now();
-    for (const waiter of this.#waiters) startedMs = Math.min(startedMs, waiter.startedMs);
-    return performance.now() - startedMs;
+    return this.#waiting.ms;
   }
 
   /** The reads of a mounted disk that have waited through `fetcher` for more than a moment. */
   waitsOf(fetcher: Fetcher): Waits {
-    const nowMs = performance.now();
-    let reads = 0;
-    let ms = 0;
-    let error: unknown;
-    for (const waiter of this.#waiters) {
-      const waitedMs = nowMs - waiter.startedMs;
-      if (waiter.fetcher !== fetcher || !waiter.isMounted || waitedMs < WAITING_MS_MIN) continue;
-      reads++;
-      ms = Math.max(ms, waitedMs);
-      error ??= waiter.lastError;
-    }
-    return { reads, ms, error: reads === 0 ? undefined : (error ?? this.#health.lastError) };
+    return this.#waiting.of(fetcher, this.#health.lastError);
   }
 
   /**
@@ -130,7 +115,7 @@ export class BlobFetches implements WaitedFor {
       (expired) => this.#expired(expired, isDead ? waitMs : undefined),
       (left, unfinished) => this.#left(left, unfinished),
     );
-    this.#waiters.add(waiter);
+    this.#waiting.add(waiter);
     await waiter.done;
   }
 
@@ -139,7 +124,7 @@ export class BlobFetches implements WaitedFor {
     const { label, key } = fetcher.source;
     const message = `Cannot read ${label}: it was closed meanwhile`;
     const error = new ObdError(ErrorCodes.FailedPrecondition, message, { digest: key.digest });
-    for (const waiter of this.#waiters) if (waiter.fetcher === fetcher) waiter.fail(error);
+    this.#waiting.fail(fetcher, error);
     if (this.#streaming?.fetcher === fetcher) this.#streaming.abort.abort(error);
     for (const flight of new Set(this.#flights.values())) {
       if (flight.state === 'keeping' || flight.lastFetcher !== fetcher) continue;
@@ -347,7 +332,13 @@ export class BlobFetches implements WaitedFor {
       this.#streaming.parked.add(flight);
       return;
     }
-    const stream = new WholeStream(fetcher.source, this.#sinkFor(fetcher));
+    const sink = storingSink(
+      this.#store,
+      this.#flights,
+      (bytes) => fetcher.onBytes(bytes),
+      (chunk) => this.#landIfHere(this.#flights.get(chunk)),
+    );
+    const stream = new WholeStream(fetcher.source, sink);
     // The stream has the connection from now on: the flight's end does not end it.
     const streaming = { stream, fetcher, abort: flight.abort, parked: new Set([flight]) };
     flight.abort = new AbortController();
@@ -375,31 +366,6 @@ export class BlobFetches implements WaitedFor {
       else void this.#fly(parked);
     }
     this.#notifyIdle();
-  }
-
-  #sinkFor(fetcher: Fetcher): StreamSink {
-    const store = this.#store;
-    let unaskedBytes = store.unaskedBytesMax;
-    const keepsMore = () => store.hasSpace && unaskedBytes > 0;
-    return {
-      sizeBytes: store.sizeBytes,
-      wants: (chunk) => !store.isCached(chunk) && (this.#flights.has(chunk) || keepsMore()),
-      isAwaited: (chunk) => this.#flights.has(chunk),
-      isUseful: () => keepsMore() || this.#flights.size > 0,
-      agrees: (chunk, bytes) => store.agrees(chunk, bytes),
-      isEmpty: () => store.isEmpty(),
-      keep: async (first, bytes) => {
-        fetcher.onBytes(bytes.length);
-        const end = first + Math.ceil(bytes.length / CHUNK_BYTES);
-        for (let chunk = first; chunk < end; chunk++) {
-          if (!this.#flights.has(chunk)) unaskedBytes -= CHUNK_BYTES;
-        }
-        await store.keep(first, bytes);
-        for (let chunk = first; chunk < end; chunk++) this.#landIfHere(this.#flights.get(chunk));
-      },
-      invalidate: (first, end) => store.invalidate(first, end),
-      damaged: (chunk) => store.damaged(chunk),
-    };
   }
 
   #landIfHere(flight: Flight | undefined): void {
@@ -473,7 +439,7 @@ export class BlobFetches implements WaitedFor {
   }
 
   #left(waiter: Waiter, unfinished: ReadonlySet<Flight>): void {
-    this.#waiters.delete(waiter);
+    this.#waiting.delete(waiter);
     for (const flight of unfinished) {
       if (flight.isOver) continue;
       // A read with almost no time left does not prove that the registry fails.

@@ -6,14 +6,14 @@
  * that it caused.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
-import { WAITING_MS_MIN } from './blob-fetches.js';
 import type { BlobLink, BlobShare } from './blob-reader.js';
 import type { BlobSource } from './blob-source.js';
 import { CHUNK_BYTES } from './chunk-set.js';
-import type { Fetcher, FetchOptions, Waits } from './flight.js';
+import type { Fetcher, FetchOptions } from './flight.js';
 import type { OverflowChunk, OverflowChunks, OverflowCopies } from './overflow-chunks.js';
 import { RefetchedRanges } from './refetched-ranges.js';
 import type { SharedBlob } from './shared-blob.js';
+import { WAITING_MS_MIN, type Waits } from './waiting-reads.js';
 
 /** Counters of one handle and its blob. */
 export interface BlobStats {

@@ -97,15 +97,6 @@ export class Flight {
   }
 }
 
-/** The waiting reads of one handle, and their reason. */
-export interface Waits {
-  readonly reads: number;
-  /** How long the oldest has waited. */
-  readonly ms: number;
-  /** Why the last attempt failed; undefined before there was one. */
-  readonly error: unknown;
-}
-
 export class Waiter {
   readonly fetcher: Fetcher;
   /** A read of a mounted disk waits through every failure, other reads only through `Unavailable`. */
