@@ -22,7 +22,7 @@ export function blockdService(
         log.info({ id, configPath, path, transport, layers, ms: since(startedMs) }, 'attached');
         return device;
       } catch (err) {
-        log.warn({ id, configPath, ms: since(startedMs), err }, 'cannot attach');
+        log.warn({ id, configPath, ms: since(startedMs), err }, 'attach failed');
         throw err;
       }
     },
@@ -31,12 +31,12 @@ export function blockdService(
         if (await table.detach(id)) log.info({ id }, 'detached');
         return {};
       } catch (err) {
-        log.warn({ id, err }, 'cannot detach');
+        log.warn({ id, err }, 'detach failed');
         throw err;
       }
     },
     EndReads: async ({ id }) => {
-      log.warn({ id }, 'waiting reads end with EIO: the device is being taken away');
+      log.warn({ id }, 'ending waiting reads with EIO, their device is being removed');
       await table.endReads(id);
       return {};
     },

@@ -163,7 +163,7 @@ export class Blockd {
       transports,
       candidates: () => choice.candidates(READ_ONLY),
       nbdSocketPath,
-      report: ({ id, msg, err }) => log.warn({ id, err }, msg),
+      report: ({ msg, ...about }) => log.warn(about, msg),
     });
     this.#closers.push(() => this.#closeTable(table));
     await recoverDevices(table, records, transports, log);
@@ -202,14 +202,14 @@ export class Blockd {
       try {
         await close();
       } catch (err) {
-        this.#log.error({ err }, 'cannot stop in order');
+        this.#log.error({ err }, 'shutdown step failed, continuing with the next');
       }
     }
   }
 
   async #closeTable(table: DeviceTable): Promise<void> {
     for (const [id, why] of await table.close()) {
-      this.#log.info({ id, why: messageOf(why) }, 'a device waits for the next run');
+      this.#log.info({ id, reason: messageOf(why) }, 'device kept for the next run');
     }
   }
 }
@@ -239,7 +239,7 @@ function logReadFailure(
   { id, offset, length, error: err }: DeviceFailure,
 ): void {
   throttle.log(`EIO ${id}`, (suppressed) =>
-    log.error({ id, offset, length, suppressed, err }, 'a read is answered with EIO'),
+    log.error({ id, offset, length, suppressed, err }, 'read failed, answered EIO'),
   );
 }
 

@@ -121,7 +121,8 @@ function tableOver(used: Transports): DeviceTable {
     transports: used,
     candidates: async () => candidates,
     nbdSocketPath,
-    report: ({ id, msg }) => problems.push(`${id}: ${msg}`),
+    report: ({ id, msg, transport = '', next = '' }) =>
+      problems.push(`${id}: ${msg} ${transport} ${next}`.trimEnd()),
   });
 }
 
@@ -314,7 +315,7 @@ test('attach() tries the next transport when the host lacks something for one', 
   candidates = ['ublk', 'nbd'];
   better.refusal = new ObdError(ErrorCodes.Host, 'Cannot attach: no queue');
   assert.equal((await table.attach('a', good)).transport, 'nbd');
-  assert.deepEqual(problems, ['a: cannot attach by ublk, trying nbd']);
+  assert.deepEqual(problems, ['a: transport failed, trying the next ublk nbd']);
   const [record] = await records.all(() => {});
   assert.equal(record?.transport, 'nbd');
   await table.detach('a');

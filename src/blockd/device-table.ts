@@ -33,6 +33,9 @@ export interface TableDependencies {
     readonly id: string;
     readonly msg: string;
     readonly err: unknown;
+    readonly transport?: TransportName;
+    /** The transport that is tried in its place. */
+    readonly next?: TransportName | undefined;
   }) => void;
 }
 
@@ -97,7 +100,7 @@ export class DeviceTable {
           await records.remove(id).catch(() => {});
           throw err;
         }
-        report({ id, msg: `cannot attach by ${transport}, trying ${names[0]}`, err });
+        report({ id, msg: 'transport failed, trying the next', transport, next: names[0], err });
       }
     }
   }
@@ -113,7 +116,7 @@ export class DeviceTable {
     const recovery = new Recovery(
       path,
       () => host.resume(id, configPath, transport),
-      (err) => report({ id, msg: 'cannot serve a device again yet: reads of it wait', err }),
+      (err) => report({ id, msg: 'device recovery failed, will retry; reads are waiting', err }),
     );
     const slot: DeviceSlot = { configPath, device: recovery.device, transport, recovery };
     this.#slots.set(id, slot);
@@ -215,7 +218,11 @@ export class DeviceTable {
           kept.set(id, error as Error);
           // The next process finds a half-detached device as well, as an orphan.
           await slot.current?.release().catch((err: unknown) => {
-            this.#dependencies.report({ id, msg: 'cannot leave a device in order', err });
+            this.#dependencies.report({
+              id,
+              msg: 'device release failed, the next run removes what is left',
+              err,
+            });
           });
         }
       }),

@@ -30,7 +30,9 @@ export async function recoverDevices(
 ): Promise<void> {
   const startedMs = performance.now();
   const known = new Map<string, DeviceRecord>();
-  for (const record of await records.all((err) => log.error({ err }, 'a device is left alone'))) {
+  for (const record of await records.all((err) =>
+    log.error({ err }, 'device record unusable, its device is not resumed'),
+  )) {
     known.set(record.id, record);
   }
   const recoverable: RecoverableDevice[] = [];
@@ -40,10 +42,7 @@ export async function recoverDevices(
       for (const { id, path, deadPath } of await survivorsOf(name, transports, log)) {
         const record = known.get(id);
         if (deadPath !== undefined) {
-          log.error(
-            { id, path: deadPath, remedy: DEAD_REMEDY },
-            'device is dead, clearing it away',
-          );
+          log.error({ id, path: deadPath, remedy: DEAD_REMEDY }, 'device is dead, removing it');
         }
         const whole = path !== undefined && record?.transport === name && { record, path };
         if (whole && (await hasConfig(record))) recoverable.push(whole);
@@ -52,11 +51,13 @@ export async function recoverDevices(
       }
     }),
   );
-  if (cleared.length > 0) log.info({ ids: cleared }, 'cleared away what earlier devices left');
+  if (cleared.length > 0) log.info({ ids: cleared }, 'orphaned devices removed');
   const survived = new Set(recoverable.map(({ record }) => record.id));
   for (const id of known.keys()) {
     if (survived.has(id)) continue;
-    await records.remove(id).catch((err) => log.warn({ id, err }, 'a record stays'));
+    await records
+      .remove(id)
+      .catch((err) => log.warn({ id, err }, 'device record not removed, the next start retries'));
   }
   if (recoverable.length > 0) void resumeAll(table, recoverable, startedMs, log);
 }
@@ -73,7 +74,10 @@ async function survivorsOf(name: TransportName, transports: Transports, log: Log
   try {
     return await transports[name].orphans();
   } catch (err) {
-    log.error({ transport: name, err }, 'cannot look for devices of an earlier run');
+    log.error(
+      { transport: name, err },
+      'search for devices of an earlier run failed, none of this transport is resumed',
+    );
     return [];
   }
 }
@@ -89,8 +93,8 @@ async function clear(
     return true;
   } catch (err) {
     const msg = hasCode(err, ErrorCodes.Busy)
-      ? 'what is left of a device is in use, and answers errors: unmount it'
-      : 'cannot clear away what is left of a device';
+      ? 'orphaned device in use, its reads fail; unmount it'
+      : 'orphaned device not removed, the next start retries';
     log.warn({ id, transport: name, err }, msg);
     return false;
   }
@@ -106,5 +110,5 @@ async function resumeAll(
   const served = await Promise.all(recoverable.map((whole) => table.recover(whole)));
   const devices = served.filter(Boolean).length;
   const ms = Math.round(performance.now() - startedMs);
-  log.info({ devices, waiting: served.length - devices, ms }, 'devices of an earlier run go on');
+  log.info({ devices, waiting: served.length - devices, ms }, 'devices of an earlier run resumed');
 }

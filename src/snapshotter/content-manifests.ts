@@ -89,7 +89,7 @@ export class ContentManifests {
       const sources = sourcesIn(labels);
       if (sources === undefined) {
         const what =
-          'a manifest with this layer does not say which registry it is from: pull its image again, or remove it';
+          "manifest has no registry, the layer's origin is unknown: pull its image again, or remove it";
         this.#log.warn({ manifestDigest, blobDigest, namespace }, what);
         return undefined;
       }
@@ -169,7 +169,7 @@ export class ContentManifests {
       for await (const piece of content.read(digest)) pieces.push(piece);
     } catch (error) {
       if (hasCode(error, ErrorCodes.NotFound)) return 'gone';
-      const what = 'a manifest cannot be read now';
+      const what = "manifest unreadable, the layer's origin is unknown";
       this.#log.warn({ manifestDigest: digest, reason: messageOf(error) }, what);
       return 'unreadable';
     }
@@ -235,7 +235,10 @@ function layersIn(
       return { digest, chainId, mediaType, annotations };
     });
   } catch (error) {
-    log.info({ manifestDigest, reason: messageOf(error) }, 'a manifest is not as it should be');
+    log.info(
+      { manifestDigest, reason: messageOf(error) },
+      'manifest malformed, searched as text instead',
+    );
     return 'not parsed';
   }
 }

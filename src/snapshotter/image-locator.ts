@@ -155,7 +155,7 @@ export class ImageLocator {
     const [registry] = registries;
     if (registries.size > 1) {
       const what =
-        'images of several registries name this layer, and the client does not say which one it pulls: it is downloaded as a whole';
+        'registry ambiguous, layer is downloaded whole: images of several registries have it, and the client names none';
       this.#dependencies.log.warn({ ...layer, namespace, registries: [...registries] }, what);
     }
     const isOne = registries.size === 1;
@@ -215,7 +215,7 @@ export class ImageLocator {
         namespace !== undefined && (await this.#manifests.confirms(claim, namespace));
       if ((await this.#orUnknown(confirm)) === true) return source;
       const what =
-        "a label names a registry, and containerd has no image from there with this layer, or the label is the image's own: ignoring it";
+        'label ignored: containerd has no image from its registry with this layer, or the image set the label itself';
       this.#dependencies.log.warn({ label, reference: cut(text), chainId, namespace }, what);
     }
     return undefined;
@@ -228,7 +228,7 @@ export class ImageLocator {
       if (!(error instanceof ObdError)) throw error;
       this.#dependencies.log.warn(
         { err: error, label },
-        'a label is no image reference: ignoring it',
+        'label ignored: it is not an image reference',
       );
       return undefined;
     }
@@ -289,11 +289,11 @@ export class ImageLocator {
       const sizeBytes = sizes.find((size) => size !== annotated) ?? annotated;
       if (error !== undefined) {
         const what =
-          'passing over a repository: it must give the blob to the login of docker_config, which obd-blockd has too, and to the one of the namespace; hosts_dir says how to reach it';
+          'repository skipped: it must give the blob to the login of docker_config, which obd-blockd has too, and to the one of the namespace; hosts_dir says how to reach it';
         log.warn({ err: error, digest, host, repository }, what);
       } else if (sizeBytes !== annotated) {
         const found = { digest, host, repository, sizeBytes, annotated };
-        log.warn(found, 'passing over a repository: its blob has not the size that the image says');
+        log.warn(found, 'repository skipped: its blob has another size than the image says');
       } else {
         const found = { digest, host, repository, sizeBytes, ms: msSince(startedMs) };
         log.debug(found, 'registry gives the blob');

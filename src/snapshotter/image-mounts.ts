@@ -166,14 +166,13 @@ export class ImageMounts {
       for (const { configPath } of await this.#devices.list()) this.#addOrphan(ids, configPath);
       this.#sweepFailed = false;
     } catch (error) {
-      const what =
-        'devices without a snapshot cannot be looked for: trying again from time to time';
+      const what = 'search for orphaned devices failed, will retry';
       if (!this.#sweepFailed) this.#log.warn({ err: error }, what);
       this.#sweepFailed = true;
       this.#sweepSoon();
     }
     for (const id of ids) {
-      this.#log.info({ snapshotId: id }, 'taking away a device or mount without a snapshot');
+      this.#log.info({ snapshotId: id }, 'removing orphaned device or mount');
       await this.release(id, () => this.#isKnown(id));
     }
   }
@@ -235,7 +234,7 @@ export class ImageMounts {
   async #replaced(id: number, configPath: string, device: Device): Promise<Device> {
     this.#log.warn(
       { snapshotId: id, device: device.path },
-      'mounting an image anew: its device died',
+      'image device died, mounting the image again',
     );
     await unmountAll(this.#directories.mountPoint(id), { lazily: true });
     if (await this.#isAlive(id, device)) return device;

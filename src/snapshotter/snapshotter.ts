@@ -227,7 +227,9 @@ export class Snapshotter {
   }
 
   list(filter: Filter): Snapshot[] {
-    const all = this.#store.list((err) => this.#log.error({ err }, 'passing over a snapshot'));
+    const all = this.#store.list((err) =>
+      this.#log.error({ err }, 'snapshot record unusable, skipped'),
+    );
     return all.map(shown).filter((snapshot) => filter((path) => fieldOf(snapshot, path)));
   }
 
@@ -269,7 +271,7 @@ export class Snapshotter {
       if (below === undefined && (await this.#isStacked(ref, digest, namespace))) {
         throw rebaseRefused(ref);
       }
-      const what = 'overlaybd layer is not proved to be what it is called: containerd downloads it';
+      const what = 'layer identity not proved, containerd downloads it';
       this.#log.warn({ ref, digest, namespace, problem }, what);
       return await this.#createUnproved(request, described);
     }
@@ -296,7 +298,10 @@ export class Snapshotter {
       return await this.#create('active', request, unpacked);
     } catch (error) {
       if (!(error instanceof ObdError) || isTrace || request.parent === '') throw error;
-      this.#log.warn({ key: request.key, err: error }, 'unpacking a layer without its image below');
+      this.#log.warn(
+        { key: request.key, err: error },
+        'image below not mounted, unpacking the layer without it',
+      );
       return await this.#create('active', request, { type: 'download', ...layer });
     }
   }
@@ -334,7 +339,7 @@ export class Snapshotter {
     if ('existing' in decision) throw alreadyExists(decision.existing);
     if ('download' in decision) {
       const { download: reason } = decision;
-      const what = 'an overlaybd layer is not served lazily: containerd downloads it';
+      const what = 'layer not served lazily, containerd downloads it';
       this.#log.warn({ ref, digest, namespace, reason }, what);
       return await this.#create('active', request, { type: 'download', lower, fileSystem });
     }
@@ -345,7 +350,7 @@ export class Snapshotter {
     const all = { ...labels, [SERVED_LABEL]: servedAs(layer) };
     const snapshot = { name, kind: 'committed', parent, labels: all, layer, chainId: ref } as const;
     await this.#record({ ...snapshot, namespaces: namespacesOf(namespace) }, undefined);
-    this.#log.info({ ref, digest, repoBlobUrl }, 'a layer is served lazily');
+    this.#log.info({ ref, digest, repoBlobUrl }, 'layer served lazily');
     throw alreadyExists(name);
   }
 
@@ -445,7 +450,7 @@ export class Snapshotter {
     try {
       await this.#directories.remove(name);
     } catch (error) {
-      this.#log.warn({ directory: name, err: error }, 'a directory could not be removed yet');
+      this.#log.warn({ directory: name, err: error }, 'directory not removed, will retry');
     }
   }
 
@@ -458,14 +463,14 @@ export class Snapshotter {
     for (const snapshot of this.list(() => true)) {
       const { id, name, layer } = snapshot;
       if (isUnproved(snapshot)) {
-        const what = 'an unproved layer of an earlier version is served to no new container';
+        const what = 'unproved layer of an earlier version, refused to new containers';
         this.#log.error({ snapshotId: id, name, err: refusal(snapshot) }, what);
       }
       if (present.has(id)) continue;
       const isEmpty = layer.type === 'trace' || remoteBlob(layer) !== undefined;
       const problem = isEmpty ? await this.#remade(id) : 'remove the snapshot';
       if (problem === undefined) continue;
-      this.#log.error({ snapshotId: id, name, problem }, 'the directory of a snapshot is missing');
+      this.#log.error({ snapshotId: id, name, problem }, 'snapshot directory missing');
     }
   }
 

@@ -149,7 +149,7 @@ describe('log of a Prepare', { skip: unfit || blockdUnfit, timeout: 180_000 }, (
       'chain ID proved',
       'layer origin looked up',
       'layer decision made',
-      'a layer is served lazily',
+      'layer served lazily',
     ]);
     const decision = lines.find(({ msg, ref }) => msg === 'layer decision made' && ref === top);
     assert.equal(decision?.['outcome'], 'repoBlobUrl');
@@ -177,7 +177,7 @@ describe('log of a Prepare', { skip: unfit || blockdUnfit, timeout: 180_000 }, (
     const snapshotter = await start('');
     await pull(snapshotter);
     await remove(snapshotter);
-    const lines = await linesOf(snapshotter, 'a layer is served lazily', chainIds.length);
+    const lines = await linesOf(snapshotter, 'layer served lazily', chainIds.length);
     const debug = lines.filter(({ level }) => level === 'debug');
     assert.deepEqual(debug, []);
     await snapshotter.stop();

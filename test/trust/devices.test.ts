@@ -139,7 +139,7 @@ trustCase(
     )![1];
     process.kill(pid!, 'SIGKILL');
     await image.daemon.restart();
-    await image.daemon.logged(({ msg }) => msg === 'device is dead, clearing it away');
+    await image.daemon.logged(({ msg }) => msg === 'device is dead, removing it');
     await umountSoon(image);
     assert.equal((await image.mount()).status, 0);
     image.check('c');
