@@ -16,9 +16,14 @@ import { checkDeviceId } from '../blockdev/device-ids.js';
 import type { Transport, TransportName } from '../blockdev/transport.js';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { Device } from './blockd-client.js';
+import {
+  type DeviceEntry,
+  describeEntry,
+  type RecoverableDevice,
+  Recovery,
+} from './device-entry.js';
 import type { DeviceHost, HostedDevice } from './device-host.js';
 import type { DeviceRecords } from './device-records.js';
-import { type DeviceSlot, describeSlot, type RecoverableDevice, Recovery } from './device-slot.js';
 
 export interface TableDependencies {
   readonly host: DeviceHost;
@@ -41,7 +46,7 @@ export interface TableDependencies {
 
 export class DeviceTable {
   readonly #dependencies: TableDependencies;
-  readonly #slots = new Map<string, DeviceSlot>();
+  readonly #entries = new Map<string, DeviceEntry>();
   #closed = false;
 
   constructor(dependencies: TableDependencies) {
@@ -54,31 +59,31 @@ export class DeviceTable {
    */
   async attach(id: string, configPath: string): Promise<Device> {
     checkRequest(id, configPath);
-    for (let slot = this.#slots.get(id); slot !== undefined; slot = this.#slots.get(id)) {
-      if (slot.detaching === undefined) {
-        if (slot.configPath !== configPath) throw otherConfig(id, slot.configPath, configPath);
-        const device = await slot.device;
-        if (!device.isGone && !device.isDead) return this.#describe(id, slot);
+    for (let entry = this.#entries.get(id); entry !== undefined; entry = this.#entries.get(id)) {
+      if (entry.detaching === undefined) {
+        if (entry.configPath !== configPath) throw otherConfig(id, entry.configPath, configPath);
+        const device = await entry.device;
+        if (!device.isGone && !device.isDead) return this.#describe(id, entry);
         await this.detach(id);
         continue;
       }
       // The caller of detach() sees its failure; the next turn sees the resulting state.
-      await slot.detaching.catch(() => {});
+      await entry.detaching.catch(() => {});
     }
     if (this.#closed) throw ending(id);
-    const slot: DeviceSlot = { configPath, device: this.#attach(id, configPath) };
-    this.#slots.set(id, slot);
-    await slot.device;
-    return this.#describe(id, slot);
+    const entry: DeviceEntry = { configPath, device: this.#attach(id, configPath) };
+    this.#entries.set(id, entry);
+    await entry.device;
+    return this.#describe(id, entry);
   }
 
   async #attach(id: string, configPath: string): Promise<HostedDevice> {
     try {
       const [transport, device] = await this.#attachByBest(id, configPath);
-      Object.assign(this.#slots.get(id)!, { transport, current: device });
+      Object.assign(this.#entries.get(id)!, { transport, current: device });
       return device;
     } catch (error) {
-      this.#slots.delete(id);
+      this.#entries.delete(id);
       throw error;
     }
   }
@@ -118,11 +123,11 @@ export class DeviceTable {
       () => host.resume(id, configPath, transport),
       (err) => report({ id, msg: 'device recovery failed, will retry; reads are waiting', err }),
     );
-    const slot: DeviceSlot = { configPath, device: recovery.device, transport, recovery };
-    this.#slots.set(id, slot);
+    const entry: DeviceEntry = { configPath, device: recovery.device, transport, recovery };
+    this.#entries.set(id, entry);
     recovery.device.then(
       (device) => {
-        slot.current = device;
+        entry.current = device;
       },
       () => {},
     );
@@ -134,12 +139,12 @@ export class DeviceTable {
    * @throws {ObdError} `Busy` while the device is in use.
    */
   async detach(id: string): Promise<boolean> {
-    const slot = this.#slots.get(id);
-    if (slot === undefined) return false;
-    slot.detaching ??= this.#detach(id, slot).finally(() => {
-      slot.detaching = undefined;
+    const entry = this.#entries.get(id);
+    if (entry === undefined) return false;
+    entry.detaching ??= this.#detach(id, entry).finally(() => {
+      entry.detaching = undefined;
     });
-    await slot.detaching;
+    await entry.detaching;
     return true;
   }
 
@@ -148,22 +153,22 @@ export class DeviceTable {
    * @throws {ObdError} `Io`.
    */
   async endReads(id: string): Promise<void> {
-    const slot = this.#slots.get(id);
-    if (slot === undefined) return;
-    if (slot.current !== undefined) await slot.current.endReads();
-    else if (slot.recovery !== undefined) {
-      await this.#dependencies.transports[slot.transport!].endReads?.(id);
+    const entry = this.#entries.get(id);
+    if (entry === undefined) return;
+    if (entry.current !== undefined) await entry.current.endReads();
+    else if (entry.recovery !== undefined) {
+      await this.#dependencies.transports[entry.transport!].endReads?.(id);
     }
   }
 
-  async #detach(id: string, slot: DeviceSlot): Promise<void> {
-    slot.recovery?.stop();
+  async #detach(id: string, entry: DeviceEntry): Promise<void> {
+    entry.recovery?.stop();
     let device: HostedDevice;
     try {
-      device = await slot.device;
+      device = await entry.device;
     } catch (error) {
       // A failed attach made no device, and its caller has the error. An orphan still has to be cleared.
-      if (slot.recovery !== undefined) await this.#clear(id, slot, slot.recovery, error);
+      if (entry.recovery !== undefined) await this.#clear(id, entry, entry.recovery, error);
       return;
     }
     await device.detach();
@@ -171,15 +176,20 @@ export class DeviceTable {
   }
 
   /** Takes away an orphan that could not be served. If that fails (e.g. it is in use), recovery starts again. */
-  async #clear(id: string, slot: DeviceSlot, { path }: Recovery, problem: unknown): Promise<void> {
+  async #clear(
+    id: string,
+    entry: DeviceEntry,
+    { path }: Recovery,
+    problem: unknown,
+  ): Promise<void> {
     const { transports } = this.#dependencies;
-    const { configPath, transport } = slot;
+    const { configPath, transport } = entry;
     try {
       await transports[transport!].clear(id);
     } catch (error) {
       if (this.#closed) throw error;
       void this.recover({ record: { id, configPath, transport: transport! }, path });
-      const recovering = this.#slots.get(id)?.recovery;
+      const recovering = this.#entries.get(id)?.recovery;
       if (recovering !== undefined) recovering.problem ||= String(problem);
       throw error;
     }
@@ -187,19 +197,19 @@ export class DeviceTable {
   }
 
   async #forget(id: string): Promise<void> {
-    this.#slots.delete(id);
+    this.#entries.delete(id);
     await this.#dependencies.records.remove(id);
   }
 
   /** All devices attached or recovering, without those still attaching. */
   list(): Device[] {
-    return [...this.#slots].flatMap(
-      ([id, slot]) => describeSlot(id, slot, this.#dependencies.nbdSocketPath) ?? [],
+    return [...this.#entries].flatMap(
+      ([id, entry]) => describeEntry(id, entry, this.#dependencies.nbdSocketPath) ?? [],
     );
   }
 
-  #describe(id: string, slot: DeviceSlot): Device {
-    return describeSlot(id, slot, this.#dependencies.nbdSocketPath)!;
+  #describe(id: string, entry: DeviceEntry): Device {
+    return describeEntry(id, entry, this.#dependencies.nbdSocketPath)!;
   }
 
   /**
@@ -211,13 +221,13 @@ export class DeviceTable {
     this.#closed = true;
     const kept = new Map<string, Error>();
     await Promise.all(
-      [...this.#slots].map(async ([id, slot]) => {
+      [...this.#entries].map(async ([id, entry]) => {
         try {
           await this.detach(id);
         } catch (error) {
           kept.set(id, error as Error);
           // The next process finds a half-detached device as well, as an orphan.
-          await slot.current?.release().catch((err: unknown) => {
+          await entry.current?.release().catch((err: unknown) => {
             this.#dependencies.report({
               id,
               msg: 'device release failed, the next run removes what is left',

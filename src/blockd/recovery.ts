@@ -12,8 +12,8 @@ import type { Logger } from 'pino';
 import { TRANSPORT_NAMES, type TransportName } from '../blockdev/transport.js';
 import type { Transports } from '../blockdev/transports.js';
 import { ErrorCodes, hasCode, systemCode } from '../errors.js';
+import { DEAD_REMEDY, type RecoverableDevice } from './device-entry.js';
 import type { DeviceRecord, DeviceRecords } from './device-records.js';
-import { DEAD_REMEDY, type RecoverableDevice } from './device-slot.js';
 import type { DeviceTable } from './device-table.js';
 
 /**

@@ -26,9 +26,9 @@ const UNKNOWN: DeviceState = {
   waitingReason: '',
 };
 
-export interface DeviceSlot {
+export interface DeviceEntry {
   readonly configPath: string;
-  /** Rejects, and the slot is gone from the table, if there will be no device. */
+  /** Rejects, and the entry is gone from the table, if there will be no device. */
   readonly device: Promise<HostedDevice>;
   /** The same without waiting, once it is there. */
   current?: HostedDevice;
@@ -96,9 +96,9 @@ export class Recovery {
   }
 }
 
-/** The device as clients see it, for a slot that is attached or recovering. */
-export function describeSlot(id: string, slot: DeviceSlot, nbdSocketPath: string) {
-  const { configPath, current, recovery, transport } = slot;
+/** The device as clients see it, for an entry that is attached or recovering. */
+export function describeEntry(id: string, entry: DeviceEntry, nbdSocketPath: string) {
+  const { configPath, current, recovery, transport } = entry;
   const path = current?.path ?? recovery?.path;
   if (path === undefined || transport === undefined) return undefined;
   return {
