@@ -8,11 +8,11 @@
  * no slot is free, or the disk's queue takes no more, the answer is "not brought", and the caller reads another way. So
  * nothing here queues, and nothing grows.
  *
- * A block whose bytes are in the page cache by then is copied from there. If only a part of a range is missing, only that
- * part is read from the disk.
+ * Blocks are read without asking the page cache for them first: the caller has asked, and each such question makes the kernel
+ * read ahead, which reads the disk once more.
  */
 import { constants } from 'node:os';
-import { AioQueue, alignedBytes, type ReadColumns, readNowEach } from './libaio.js';
+import { AioQueue, alignedBytes, type ReadColumns } from './libaio.js';
 
 /** As the chunks of the block cache, so that no block has bytes of a chunk that was not asked for. */
 export const DIRECT_BLOCK_BYTES = 64 * 1024;
@@ -63,7 +63,6 @@ export class DirectReads {
     lengths: new Uint32Array(SLOTS),
   };
   readonly #tags = new Int32Array(SLOTS);
-  readonly #results = new Int32Array(SLOTS);
 
   constructor() {
     try {
@@ -83,10 +82,9 @@ export class DirectReads {
   async bring(file: BlockOwner, blocks: readonly number[]): Promise<number[]> {
     const slots = blocks.map((block) => this.#reserve(file, block));
     const wanted = slots.filter((slot) => slot !== -1);
-    const missing = this.#fromPageCache(file, wanted);
-    if (missing.length > 0) {
+    if (wanted.length > 0) {
       await new Promise<void>((resolve) => {
-        this.#submit(file, missing, { left: missing.length, done: resolve });
+        this.#submit(file, wanted, { left: wanted.length, done: resolve });
       });
     }
     const now = performance.now();
@@ -142,17 +140,6 @@ export class DirectReads {
       if (evictable && (best === -1 || this.#usedAt[slot]! < this.#usedAt[best]!)) best = slot;
     }
     return best;
-  }
-
-  /** @returns Those of the slots whose blocks the page cache does not have. */
-  #fromPageCache(file: BlockOwner, slots: readonly number[]): number[] {
-    if (slots.length === 0) return [];
-    this.#describe(file.fd, slots);
-    readNowEach(slots.length, this.#columns, this.#memory, this.#results);
-    return slots.filter((slot, i) => {
-      this.#bytes[slot] = this.#results[i]!;
-      return this.#results[i]! < this.#bytesWanted(slot);
-    });
   }
 
   #describe(fd: number, slots: readonly number[]): void {

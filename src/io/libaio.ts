@@ -26,15 +26,6 @@ interface NativeQueue {
 
 interface Addon {
   readNow(fd: number, target: Uint8Array, position: number, length: number, offset: number): number;
-  readNowEach(
-    count: number,
-    fds: Int32Array,
-    offsets: Float64Array,
-    positions: Uint32Array,
-    lengths: Uint32Array,
-    target: Uint8Array,
-    results: Int32Array,
-  ): void;
   misalignment(bytes: Uint8Array, unit: number): number;
   AioQueue: new (
     depth: number,
@@ -63,16 +54,6 @@ export function readNow(
   offset: number,
 ): number {
   return addon.readNow(fd, target, position, length, offset);
-}
-
-/** readNow() for the first `count` of `reads`, into one buffer. @param results - Receives what each returns. */
-export function readNowEach(
-  count: number,
-  { fds, offsets, positions, lengths }: ReadColumns,
-  target: Uint8Array,
-  results: Int32Array,
-): void {
-  addon.readNowEach(count, fds, offsets, positions, lengths, target, results);
 }
 
 /** Zeroed memory that starts at a multiple of `unit`, as direct reads want it. */

@@ -8,8 +8,8 @@
 
 #include <napi.h>
 
+#include "addon.h"
 #include "aio_queue.h"
-#include "read_columns.h"
 #include "read_now.h"
 
 namespace {
@@ -24,7 +24,6 @@ Napi::Value Misalignment(const Napi::CallbackInfo& info) {
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("readNow", Napi::Function::New<ReadNow>(env, "readNow"));
-  exports.Set("readNowEach", Napi::Function::New<ReadNowEach>(env, "readNowEach"));
   exports.Set("misalignment", Napi::Function::New<Misalignment>(env, "misalignment"));
   exports.Set("AioQueue", AioQueue::Class(env));
   return exports;

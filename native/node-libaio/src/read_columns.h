@@ -8,7 +8,7 @@ inline bool IsOffset(double value) {
 }
 
 // Many reads into one buffer, as columns: read i copies lengths[i] bytes of fds[i] from offsets[i] to
-// target[positions[i]...]. Its result is results[i].
+// target[positions[i]...].
 struct ReadColumns {
   size_t count;
   const int32_t* fds;

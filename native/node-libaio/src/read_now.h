@@ -5,6 +5,3 @@
 
 // readNow(fd, target, position, length, offset): bytes read, or -errno.
 Napi::Value ReadNow(const Napi::CallbackInfo& info);
-
-// readNowEach(count, fds, offsets, positions, lengths, target, results): `count` such reads in one call.
-void ReadNowEach(const Napi::CallbackInfo& info);
