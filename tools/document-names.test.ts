@@ -124,6 +124,22 @@ describe('names in documents', () => {
     });
   }
 
+  test('docs/hacking.md answers each of its three questions with at most three files', () => {
+    const [, section = ''] = textOf('docs/hacking.md').split('## Three answers\n');
+    const answers = section
+      .split(/^## /m)[0]!
+      .split(/^\*\*.*\?\*\*$/m)
+      .slice(1);
+    assert.equal(answers.length, 3);
+    for (const answer of answers) {
+      const named = [...answer.matchAll(/`([^`]+)`/g)].map(([, token = '']) => token);
+      const files = new Set(
+        named.filter((token) => PATH.test(token) && !token.endsWith('.test.ts')),
+      );
+      assert.ok(files.size >= 1 && files.size <= 3, [...files].join(', '));
+    }
+  });
+
   test('log lines that documents list are logged', () => {
     const code = FILES.filter((file) => /^src\/.*(?<!\.test)\.ts$/.test(file))
       .map(textOf)
