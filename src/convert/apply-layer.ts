@@ -17,6 +17,7 @@
  */
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { Ext4FileSystem, NodeSpec } from '../ext4/ext4-file-system.js';
+import type { Extent } from '../ext4/extent-tree.js';
 import { quoteName, type TarEntry } from '../tar/tar-entry.js';
 import type { TarReader } from '../tar/tar-reader.js';
 import { attributesOf, deviceOf, parentAttributes, xattrsOf } from './entry-attributes.js';
@@ -44,6 +45,14 @@ export interface ApplyOptions {
    */
   readonly warn: (message: string) => void;
   readonly signal?: AbortSignal;
+  /** Called for each file: where its content is, and the inode of its directory. */
+  readonly onContent?: (directory: number, extents: readonly Extent[]) => void;
+}
+
+/** A file without its content. */
+interface EmptyFile {
+  readonly directory: number;
+  readonly inode: number;
 }
 
 /**
@@ -61,16 +70,17 @@ export async function applyLayer(
   const application = new Application(fs, options);
   for (let entry = await tar.next(); entry !== undefined; entry = await tar.next()) {
     options.signal?.throwIfAborted();
-    const inode = application.apply(entry);
-    if (inode === undefined) continue;
-    const writer = fs.writer(inode);
+    const file = application.apply(entry);
+    if (file === undefined) continue;
+    const writer = fs.writer(file.inode);
     const { offset, name } = entry;
     const here = <T>(call: () => T) => application.at(offset, name, call);
     await tar.content({
       write: (chunk) => here(() => writer.write(chunk)),
       hole: (lengthBytes) => here(() => writer.hole(lengthBytes)),
     });
-    here(() => writer.end());
+    const extents = here(() => writer.end());
+    options.onContent?.(file.directory, extents);
   }
   application.finish();
 }
@@ -93,8 +103,8 @@ class Application {
     this.#unpacked.add({ inode: ROOT_INODE, steps: [] }, LOST_AND_FOUND);
   }
 
-  /** Creates the node without its content; returns the inode that needs content. */
-  apply(entry: TarEntry): number | undefined {
+  /** Creates the node without its content; returns the file that needs content. */
+  apply(entry: TarEntry): EmptyFile | undefined {
     return this.at(entry.offset, entry.name, () => this.#apply(entry));
   }
 
@@ -123,7 +133,7 @@ class Application {
     }
   }
 
-  #apply(entry: TarEntry): number | undefined {
+  #apply(entry: TarEntry): EmptyFile | undefined {
     const parts = splitName(entry.name);
     const name = parts.pop();
     if (name === undefined) {
@@ -142,7 +152,7 @@ class Application {
     }
     const inode = this.#place(directory, name, entry);
     this.#unpacked.add(directory, name);
-    return entry.kind === 'file' ? inode : undefined;
+    return entry.kind === 'file' ? { directory: directory.inode, inode } : undefined;
   }
 
   #applyRoot(entry: TarEntry): void {

@@ -5,7 +5,7 @@
  * other blocks are read from below. So memory is one bit per block (2 MiB for 64 GiB) for layers of any size, and the
  * disk space is the size of the layer's writes.
  *
- * commitTo() stores in the layer, per block of 4096 bytes:
+ * commitTo() stores in the layer, in the order that its caller asks for, per block of 4096 bytes:
  *
  *   written, and the same as below ........ nothing      (zeroes over a hole are the same)
  *   written, all zeroes, data below ....... a zeroed segment
@@ -13,6 +13,8 @@
  *   never written, or discarded ........... nothing: lower data may show through, and no file contains it
  */
 import { closeSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs';
+import { clearRun, nextClear, nextSet } from '../ext4/bitmap.js';
+import type { BlockRun } from '../ext4/block-allocator.js';
 import type { BlockDevice } from '../io/block-device.js';
 import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import { guarded } from './work-directory.js';
@@ -29,7 +31,7 @@ export interface DiskBelow {
   extentAt(offset: number, length: number): number;
 }
 
-/** Takes the changes, in ascending order. A CommittedLayerWriter is one. */
+/** Takes the changes. A CommittedLayerWriter is one. */
 export interface SegmentSink {
   write(offset: number, bytes: Uint8Array): void;
   writeZeroes(offset: number, length: number): void;
@@ -102,28 +104,25 @@ export class ChangeSet implements BlockDevice {
     }
   }
 
-  /** Passes every change to `sink`, ascending; yields now and then, so that the event loop can run. */
-  *commitTo(sink: SegmentSink): Generator<void> {
+  /**
+   * Passes the changes of `runs` to `sink`, run by run, and each block once: a block that was passed counts as not written.
+   * Yields now and then, so that the event loop can run.
+   */
+  *commitTo(sink: SegmentSink, runs: Iterable<BlockRun>): Generator<void> {
     const own = Buffer.alloc(RUN_BLOCKS * EXT4_BLOCK_BYTES);
     const below = Buffer.alloc(RUN_BLOCKS * EXT4_BLOCK_BYTES);
-    const blocks = this.sizeBytes / EXT4_BLOCK_BYTES;
-    for (let block = 0; block < blocks; ) {
-      if (this.#written[block >>> 3] === 0) {
-        block = (block | 7) + 1;
-        continue;
+    for (const { start, count } of runs) {
+      const end = Math.min(start + count, this.sizeBytes / EXT4_BLOCK_BYTES);
+      for (let block = nextSet(this.#written, start, end); block < end; ) {
+        const next = nextClear(this.#written, block, Math.min(end, block + RUN_BLOCKS));
+        const length = (next - block) * EXT4_BLOCK_BYTES;
+        this.#readOwn(own.subarray(0, length), block * EXT4_BLOCK_BYTES);
+        this.#readBelow(below.subarray(0, length), block * EXT4_BLOCK_BYTES);
+        emitChanges(sink, block * EXT4_BLOCK_BYTES, own.subarray(0, length), below);
+        clearRun(this.#written, block, next);
+        block = nextSet(this.#written, next, end);
+        yield;
       }
-      if (!this.#isWritten(block)) {
-        block++;
-        continue;
-      }
-      let next = block + 1;
-      while (next < blocks && next - block < RUN_BLOCKS && this.#isWritten(next)) next++;
-      const length = (next - block) * EXT4_BLOCK_BYTES;
-      this.#readOwn(own.subarray(0, length), block * EXT4_BLOCK_BYTES);
-      this.#readBelow(below.subarray(0, length), block * EXT4_BLOCK_BYTES);
-      emitChanges(sink, block * EXT4_BLOCK_BYTES, own.subarray(0, length), below);
-      block = next;
-      yield;
     }
   }
 

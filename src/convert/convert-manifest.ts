@@ -12,6 +12,7 @@ import {
   BLOB_DIGEST_ANNOTATION,
   BLOB_FS_TYPE_ANNOTATION,
   BLOB_SIZE_ANNOTATION,
+  METADATA_BYTES_ANNOTATION,
   NATIVE_VERSION,
   VERSION_ANNOTATION,
 } from '../layers/overlaybd-annotations.js';
@@ -170,7 +171,7 @@ async function send(
   return true;
 }
 
-function descriptorOf({ digest, sizeBytes }: ConvertedLayer): Descriptor {
+function descriptorOf({ digest, sizeBytes, metadataBytes }: ConvertedLayer): Descriptor {
   return {
     mediaType: OCI_LAYER_TAR,
     digest,
@@ -180,6 +181,7 @@ function descriptorOf({ digest, sizeBytes }: ConvertedLayer): Descriptor {
       [BLOB_DIGEST_ANNOTATION]: digest,
       [BLOB_SIZE_ANNOTATION]: String(sizeBytes),
       [BLOB_FS_TYPE_ANNOTATION]: 'ext4',
+      [METADATA_BYTES_ANNOTATION]: String(metadataBytes),
     },
   };
 }

@@ -13,6 +13,8 @@
  */
 import { setImmediate as breathe } from 'node:timers/promises';
 import { Ext4FileSystem } from '../ext4/ext4-file-system.js';
+import type { Extent } from '../ext4/extent-tree.js';
+import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import { LocalFile } from '../io/local-file.js';
 import type { LayerFormat } from '../layers/layer-format.js';
 import { openLayer } from '../layers/open-layer.js';
@@ -28,6 +30,7 @@ import { ZFileWriter } from '../zfile/zfile-writer.js';
 import { applyLayer } from './apply-layer.js';
 import { BlobFile } from './blob-file.js';
 import { ChangeSet } from './change-set.js';
+import { ContentOrder } from './content-order.js';
 import type { WorkDirectory } from './work-directory.js';
 
 /** Metadata blocks of the layers below, decoded: directories and inode tables are read again and again. */
@@ -48,6 +51,8 @@ export interface ConvertedLayer {
   readonly path: string;
   readonly digest: string;
   readonly sizeBytes: number;
+  /** How many bytes of the blob, from its start, hold the file system's metadata. */
+  readonly metadataBytes: number;
 }
 
 export class LayerConverter {
@@ -92,6 +97,7 @@ export class LayerConverter {
     const number = this.#below.length;
     const below = number === 0 ? undefined : new LayerStack(this.#below);
     const { virtualBytes } = this.#format;
+    const order = new ContentOrder();
     const changes = new ChangeSet(this.#work.file(`${number}.changes`), virtualBytes, below);
     try {
       const fs =
@@ -100,12 +106,15 @@ export class LayerConverter {
           : Ext4FileSystem.open(changes);
       const reader = new TarReader(tar, label);
       try {
-        await applyLayer(fs, reader, { label, warn: this.#warn, signal: this.#signal });
+        const onContent = (directory: number, extents: readonly Extent[]) =>
+          order.add(directory, extents);
+        await applyLayer(fs, reader, { label, warn: this.#warn, signal: this.#signal, onContent });
       } finally {
         await reader.close();
       }
       fs.flush();
-      return await this.#commit(changes, this.#work.file(`${number}.layer`), uuidText(chainId));
+      const path = this.#work.file(`${number}.layer`);
+      return await this.#commit(changes, order, path, uuidText(chainId));
     } finally {
       changes.close();
     }
@@ -116,21 +125,26 @@ export class LayerConverter {
     for (const layer of this.#below) layer.close();
   }
 
-  async #commit(changes: ChangeSet, path: string, uuid: string): Promise<ConvertedLayer> {
+  async #commit(
+    changes: ChangeSet,
+    order: ContentOrder,
+    path: string,
+    uuid: string,
+  ): Promise<ConvertedLayer> {
     const blob = new BlobFile(path);
+    let metadataBytes: number;
     try {
       const wrapper = new TarWrapperWriter(blob);
       const { algorithm, blockBytes, virtualBytes } = this.#format;
       const zfile = new ZFileWriter(wrapper, { algorithm, blockBytes });
       const parentUuid = this.#parentUuid;
       const layer = new CommittedLayerWriter(zfile, { virtualBytes, uuid, parentUuid });
-      let runs = 0;
-      for (const _ of changes.commitTo(layer)) {
-        if (++runs % RUNS_PER_TURN === 0) await breathe();
-        this.#signal.throwIfAborted();
-      }
+      await this.#inTurns(changes.commitTo(layer, order.metadata(virtualBytes / EXT4_BLOCK_BYTES)));
+      const metadataEnd = layer.writtenBytes;
+      await this.#inTurns(changes.commitTo(layer, order.contents()));
       layer.finish();
       zfile.finish();
+      metadataBytes = wrapper.headerBytes + zfile.storedBytesOf(metadataEnd);
       wrapper.finish();
     } finally {
       blob.close();
@@ -138,7 +152,16 @@ export class LayerConverter {
     const dependencies = { formats: this.#formats, decoded: this.#decoded };
     this.#below.push(await openLayer(LocalFile.openWaiting(path), dependencies));
     this.#parentUuid = uuid;
-    return { path, digest: await blob.digest(), sizeBytes: blob.sizeBytes };
+    return { path, digest: await blob.digest(), sizeBytes: blob.sizeBytes, metadataBytes };
+  }
+
+  /** Runs `steps` to their end, with turns of the event loop between them. */
+  async #inTurns(steps: Iterable<void>): Promise<void> {
+    let runs = 0;
+    for (const _ of steps) {
+      if (++runs % RUNS_PER_TURN === 0) await breathe();
+      this.#signal.throwIfAborted();
+    }
   }
 }
 

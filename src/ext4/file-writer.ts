@@ -82,13 +82,15 @@ export class FileWriter {
     this.#filled = left;
   }
 
-  end(): void {
+  /** @returns Where the content is. */
+  end(): readonly Extent[] {
     const sizeBytes = this.#block * EXT4_BLOCK_BYTES + this.#filled;
     if (this.#hasContent) {
       this.#buffer.fill(0, this.#filled);
       this.#emit(this.#buffer);
     }
     this.#done(this.#extents, sizeBytes);
+    return this.#extents;
   }
 
   #emitFull(): void {

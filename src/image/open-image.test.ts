@@ -125,6 +125,24 @@ describe('openImage()', () => {
     });
   });
 
+  test('fetches the metadata that the config names with the headers, within limits', async () => {
+    await withScene(async ({ registry, open }) => {
+      const { digest, sizeBytes } = registry.add(layer(0, 2000, 1));
+      const named = await open({ lowers: [{ digest, size: sizeBytes, metadataBytes: 1_000_000 }] });
+      assert.equal(registry.requests, 2);
+      for (let i = 0; i < 400; i++) await assertPage(named, i * 4096, 1);
+      assert.equal(registry.requests, 2);
+      named.close();
+      const larger = registry.add(layer(0, 8000, 2));
+      const claim = { digest: larger.digest, size: larger.sizeBytes, metadataBytes: 999e9 };
+      const before = registry.requestedBytes;
+      const claimed = await open({ lowers: [claim] });
+      const fetched = registry.requestedBytes - before;
+      assert.ok(fetched < larger.sizeBytes / 2, `${fetched} bytes`);
+      claimed.close();
+    });
+  });
+
   test('a second time needs no request, with the registry down', async () => {
     await withScene(async ({ registry, open }) => {
       const blob = registry.add(layer(0, 2000, 1));

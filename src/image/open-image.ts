@@ -5,9 +5,9 @@
  * the blob in the registry. openImage() opens all layers in parallel. If one fails, it closes all layers, aborts the
  * fetches of those still being opened, and throws an error that names the failed layer.
  *
- * Cost of a layer that is remote and not cached: two requests at once, one of the blob's first chunk, which
- * has the headers, and one of its last part, which has the indexes of ZFile and layer. If the indexes are
- * larger than expected, one or two more requests follow, one after the other.
+ * Cost of a layer that is remote and not cached: two requests at once, one of the blob's first part, which has the headers and
+ * the file system's metadata (as far as the config says how long they are), and one of its last part, which has the
+ * indexes of ZFile and layer. If the indexes are larger than expected, one or two more requests follow, one after the other.
  *
  * All layers are at the same step: first all headers, then all tables of compressed blocks, then all indexes of layers.
  * The memory of a step is charged once for all layers before the step begins (src/io/index-budget.ts), so an image that
@@ -32,6 +32,8 @@ const OPENINGS_MAX = 32;
 const LOCAL_NAMES = ['overlaybd.commit', '.commit', 'overlaybd.sealed'] as const;
 /** Headers of tar, ZFile and layer. */
 const HEAD_BYTES = 4096;
+/** Of the file system's metadata, which follow the headers; the rest of more comes as it is read. */
+const METADATA_BYTES_MAX = 4 << 20;
 /**
  * How much of a blob's end is fetched to open it. The ZFile's index has 4 bytes per block, so with blocks of
  * 4 KiB compressed to a half it is a 512th of the blob; the layer's own index is a few KiB before it.
@@ -212,7 +214,7 @@ async function openLower<B extends RandomAccessFile>(
   const remote =
     local === undefined ? await openRemote(lower, repoBlobUrl, dependencies) : undefined;
   try {
-    if (remote !== undefined) await loadEnds(remote, ENDS_BYTES_MAX / count);
+    if (remote !== undefined) await loadEnds(remote, lower, ENDS_BYTES_MAX / count);
   } catch (error) {
     remote?.close();
     throw error;
@@ -256,12 +258,18 @@ async function openRemote<B extends RandomAccessFile>(
 }
 
 /** Loads both ends of the blob in one turn, so that the ends of a small blob share one request. */
-async function loadEnds(blob: RandomAccessFile, bytesMax: number): Promise<void> {
+async function loadEnds(
+  blob: RandomAccessFile,
+  { metadataBytes = 0 }: LowerLayer,
+  bytesMax: number,
+): Promise<void> {
   const { sizeBytes } = blob;
   const wanted = Math.max(TAIL_BYTES_MIN, Math.ceil(sizeBytes * TAIL_SHARE));
   const tailBytes = Math.min(sizeBytes, wanted, TAIL_BYTES_MAX, Math.floor(bytesMax));
+  const spareBytes = Math.floor(bytesMax) - tailBytes;
+  const headBytes = Math.max(HEAD_BYTES, Math.min(metadataBytes, METADATA_BYTES_MAX, spareBytes));
   await Promise.all([
-    blob.load(0, Math.min(HEAD_BYTES, sizeBytes)),
+    blob.load(0, Math.min(headBytes, sizeBytes)),
     blob.load(sizeBytes - tailBytes, tailBytes),
   ]);
 }

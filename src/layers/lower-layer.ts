@@ -40,6 +40,11 @@ const lowerKeys = z.object({
    * overlaybd ignores it.
    */
   kind: z.string().optional(),
+  /**
+   * How many bytes of the blob, from its start, hold the file system's metadata: they are fetched when the image is opened.
+   * A key of obd-ts; overlaybd ignores it.
+   */
+  metadataBytes: z.number().int().nonnegative().optional(),
   /** TurboOCI: the uncompressed tar of the original layer. */
   targetFile: optionalPath,
   targetDigest: digest,

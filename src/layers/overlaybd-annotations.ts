@@ -15,6 +15,11 @@ export const BLOB_SIZE_ANNOTATION = `${OVERLAYBD_PREFIX}blob-size`;
 export const BLOB_FS_TYPE_ANNOTATION = `${OVERLAYBD_PREFIX}blob-fs-type`;
 /** `yes` on a layer that holds an access trace instead of blocks. */
 export const ACCELERATION_LAYER_ANNOTATION = `${OVERLAYBD_PREFIX}acceleration-layer`;
+/**
+ * How many bytes of the blob, from its start, hold the file system's metadata, in decimal. Written by obdconv alone: other
+ * tools store metadata between the files, and ignore it.
+ */
+export const METADATA_BYTES_ANNOTATION = 'containerd.io/snapshot/obd-ts.metadata-bytes';
 
 /** The format of a layer whose blob holds all its blocks. */
 export const NATIVE_VERSION = '0.1.0';

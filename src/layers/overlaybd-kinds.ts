@@ -17,6 +17,7 @@ import {
   BLOB_DIGEST_ANNOTATION,
   BLOB_FS_TYPE_ANNOTATION,
   BLOB_SIZE_ANNOTATION,
+  METADATA_BYTES_ANNOTATION,
   NATIVE_VERSION,
   OVERLAYBD_PREFIX,
   VERSION_ANNOTATION,
@@ -107,7 +108,15 @@ function blobOf(description: LayerDescription): Pick<DescribedLayer, 'lower' | '
   const [fileSystem = ''] = (annotations[BLOB_FS_TYPE_ANNOTATION] ?? DEFAULT_FILE_SYSTEM).split(
     ';',
   );
-  return { lower: { digest, size }, fileSystem };
+  const metadataBytes = metadataBytesIn(annotations);
+  const lower = { digest, size, ...(metadataBytes !== undefined && { metadataBytes }) };
+  return { lower, fileSystem };
+}
+
+/** Undefined for a number that cannot be right: the layer is then fetched as it is read. */
+function metadataBytesIn(annotations: Readonly<Record<string, string>>): number | undefined {
+  const text = annotations[METADATA_BYTES_ANNOTATION] ?? '';
+  return /^[1-9][0-9]{0,11}$/.test(text) ? Number(text) : undefined;
 }
 
 function refused(

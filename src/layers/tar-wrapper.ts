@@ -113,6 +113,8 @@ function paxSizeOf(records: string, source: RandomAccessFile): number {
 
 /** Puts a tar around what is written to it: a sink for a ZFileWriter. Bytes as overlaybd's own. */
 export class TarWrapperWriter implements RewritableSink {
+  /** Bytes in front of what is written. */
+  readonly headerBytes = MEMBER_AT;
   readonly #sink: RewritableSink;
   #memberBytes = 0;
 

@@ -90,10 +90,33 @@ describe('CommittedLayerWriter', () => {
     }
   });
 
-  test('a segment out of order, outside the disk or of half sectors is a bug', () => {
+  test('stores data in the order of its calls, and sorts the index', async () => {
+    const { sink, writer } = write(OPTIONS);
+    for (const sector of [40, 8, 41, 24]) writer.write(sector * 512, Buffer.alloc(512, sector));
+    writer.finish();
+    assert.deepEqual(
+      [...sink.written.subarray(4096, 4096 + 4 * 512)].filter((_, i) => i % 512 === 0),
+      [40, 8, 41, 24],
+    );
+    const layer = await openWritten(sink);
+    assert.deepEqual(listOf(layer.segments), [
+      { start: 8, length: 1, moffset: 9, source: 0 },
+      { start: 24, length: 1, moffset: 11, source: 0 },
+      { start: 40, length: 1, moffset: 8, source: 0 },
+      { start: 41, length: 1, moffset: 10, source: 0 },
+    ]);
+  });
+
+  test('finish() throws if a sector was stored twice', () => {
+    const { writer } = write(OPTIONS);
+    writer.write(512, Buffer.alloc(1024));
+    writer.writeZeroes(1024, 512);
+    assert.throws(() => writer.finish(), RangeError);
+  });
+
+  test('a segment outside the disk or of half sectors is a bug', () => {
     const { writer } = write(OPTIONS);
     writer.write(512, Buffer.alloc(512));
-    assert.throws(() => writer.write(512, Buffer.alloc(512)), RangeError);
     assert.throws(() => writer.write(SECTORS * 512, Buffer.alloc(512)), RangeError);
     assert.throws(() => writer.write(2048, Buffer.alloc(511)), RangeError);
     assert.throws(() => writer.writeZeroes(1025, 512), RangeError);

@@ -49,7 +49,7 @@ export async function readRecords(
     const bytes = piece.subarray(0, Math.min(PIECE_BYTES, end - pieceAt));
     await readFully(source, bytes, pieceAt);
     for (let i = 0; i < bytes.length; i += RECORD_BYTES) {
-      decode(bytes, i, record);
+      decodeRecord(bytes, i, record);
       if (record.start === INVALID_OFFSET) continue;
       if (record.start === record.end) throw corrupt(source, pieceAt + i, 'an empty segment');
       take(record, pieceAt + i);
@@ -57,7 +57,8 @@ export async function readRecords(
   }
 }
 
-function decode(bytes: Buffer, at: number, record: IndexRecord): void {
+/** Reads the record at `at` of `bytes` into `record`. */
+export function decodeRecord(bytes: Buffer, at: number, record: IndexRecord): void {
   const high = bytes.readUInt32LE(at + 4);
   const mhigh = bytes.readUInt32LE(at + 12);
   record.start = bytes.readUInt32LE(at) + (high & OFFSET_HIGH_MASK) * 2 ** 32;

@@ -108,6 +108,12 @@ export class ZFileWriter {
     this.#sink.writeAt(encodeFinalHeader(layout), 0);
   }
 
+  /** After finish(): how many bytes of the file hold the first `bytes` that were written, the header included. */
+  storedBytesOf(bytes: number): number {
+    const blocks = Math.min(Math.ceil(bytes / this.#blockBytes), this.#blocks);
+    return this.#lengths.subarray(0, blocks).reduce((sum, length) => sum + length, HEADER_BYTES);
+  }
+
   #flush(): void {
     if (this.#batched === 0) return;
     const count = Math.ceil(this.#batched / this.#blockBytes);

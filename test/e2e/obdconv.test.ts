@@ -31,6 +31,7 @@ import { tarOf } from '../support/tar-builder.js';
 import { compareTrees, countPaths } from '../support/tree-compare.js';
 
 const OVERLAYBD = 'containerd.io/snapshot/overlaybd/';
+const METADATA_BYTES = 'containerd.io/snapshot/obd-ts.metadata-bytes';
 const TAR = 'application/vnd.oci.image.layer.v1.tar';
 const root = mkdtempSync(join(tmpdir(), 'obd-obdconv-'));
 after(() => rmSync(root, { recursive: true, force: true }));
@@ -87,12 +88,16 @@ describe('a converted image', () => {
     assert.equal(manifest.layers.length, 3);
     for (const { mediaType, digest, size, annotations } of manifest.layers) {
       assert.equal(mediaType, TAR);
+      const metadataBytes = annotations?.[METADATA_BYTES] ?? '';
       assert.deepEqual(annotations, {
         [`${OVERLAYBD}version`]: '0.1.0',
         [`${OVERLAYBD}blob-digest`]: digest,
         [`${OVERLAYBD}blob-size`]: String(size),
         [`${OVERLAYBD}blob-fs-type`]: 'ext4',
+        [METADATA_BYTES]: metadataBytes,
       });
+      assert.match(metadataBytes, /^[1-9][0-9]*$/);
+      assert.ok(Number(metadataBytes) < size);
     }
     const before = readJson<Record<string, unknown>>(
       blobPath(source.directory, manifestOf(source.directory, 'nasty').config.digest),
