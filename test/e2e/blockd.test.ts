@@ -390,7 +390,7 @@ describe('obd-blockd', { skip: unfit, timeout: 600_000 }, () => {
             const [device] = await daemon.client.list();
             assert.deepEqual([device?.path, device?.state], [path, 'attached']);
             if (signal === 'SIGTERM')
-              await daemon.logged(({ msg }) => /waits for the next run/.test(msg));
+              await daemon.logged(({ msg }) => /kept for the next run/.test(msg));
           } finally {
             for (const reader of readers) reader.cancel();
             execFileSync('umount', ['--lazy', target]);
