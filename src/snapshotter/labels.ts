@@ -61,7 +61,8 @@ export const REFUSED_LABEL = 'containerd.io/snapshot/obd-ts.refused';
  * The layer that a description is of; undefined for a plain layer.
  *
  * @param kinds - The kinds of layer to look for.
- * @throws {ObdError} as LayerKind.describe(); `Unsupported` for a file system that this build cannot mount.
+ * @throws {ObdError} `Unsupported` for a kind that this build cannot serve, even from a download; `InvalidArgument` for
+ *   annotations that are no use: the blob may be sound, and only a download shows what it holds.
  */
 export function servableLayer(
   kinds: readonly LayerKind[],
@@ -71,7 +72,7 @@ export function servableLayer(
   if (described === undefined || isMountable(described.fileSystem)) return described;
   const { lower, fileSystem } = described;
   throw new ObdError(
-    ErrorCodes.Unsupported,
+    ErrorCodes.InvalidArgument,
     `Cannot use the overlaybd layer ${lower.digest}: its file system is ${JSON.stringify(fileSystem.slice(0, 100))}, which is not supported`,
   );
 }

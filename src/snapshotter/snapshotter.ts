@@ -15,7 +15,7 @@
  * A layer is served lazily only if its chain ID is proved (layer-identity.ts), and an existing one
  * only to a pull from the same registry (layer-sharing.ts). containerd downloads and checks all other layers.
  */
-import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import type { DescribedLayer, LayerDescription, LayerKind } from '../layers/layer-kind.js';
 import { cut, logged, msSince } from './call-log.js';
 import type { Filter } from './filter.js';
@@ -58,7 +58,7 @@ import {
   stackOf,
 } from './snapshot-stack.js';
 import { type NewSnapshot, SnapshotStore } from './snapshot-store.js';
-import { committedLayer } from './unpacked-layer.js';
+import { committedLayer, UNDESCRIBED } from './unpacked-layer.js';
 
 /** Where a layer can be fetched from, and what its image says of it. */
 export interface Locator {
@@ -149,11 +149,20 @@ export class Snapshotter {
     const { parent, labels } = request;
     const ref = labels[REF_LABEL] || undefined;
     if (ref !== undefined && expectsRebase(ref, parent, labels)) throw rebaseRefused(ref);
-    const described =
-      ref === undefined ? undefined : servableLayer(this.#kinds, { annotations: labels });
-    if (ref !== undefined && described !== undefined) {
-      return await this.#prepareLayer(request, ref, described);
+    if (ref === undefined) {
+      return await this.#create('active', request, await this.#layerToUnpack(request));
     }
+    let described: DescribedLayer | undefined;
+    try {
+      described = servableLayer(this.#kinds, { annotations: labels });
+    } catch (error) {
+      // A download of an unsupported kind would be unpacked as a directory of metadata.
+      if (!hasCode(error, ErrorCodes.InvalidArgument)) throw error;
+      const what = 'overlaybd layer cannot be served by its annotations: containerd downloads it';
+      this.#log.warn({ err: error, ref, namespace: request.namespace }, what);
+      return await this.#createUnproved(request, UNDESCRIBED);
+    }
+    if (described !== undefined) return await this.#prepareLayer(request, ref, described);
     return await this.#create('active', request, await this.#layerToUnpack(request));
   }
 
@@ -273,7 +282,11 @@ export class Snapshotter {
       }
       const what = 'layer identity not proved, containerd downloads it';
       this.#log.warn({ ref, digest, namespace, problem }, what);
-      return await this.#createUnproved(request, described);
+      const layer = imageLayerOf(described);
+      if (described.holds === 'trace') {
+        return await this.#create('active', request, { type: 'files', announces: layer });
+      }
+      return await this.#createUnproved(request, layer);
     }
     this.#log.debug({ ref, digest, holds: described.holds }, 'chain ID proved');
     // Only the content tells a trace from a layer, so containerd downloads and checks it.
@@ -288,20 +301,12 @@ export class Snapshotter {
    * Makes a snapshot to unpack a layer whose annotations may be wrong. A plain layer needs the image below; an overlaybd
    * layer is unpacked without it if it cannot be mounted.
    */
-  async #createUnproved(request: SnapshotRequest, described: DescribedLayer): Promise<Mount[]> {
-    const layer = imageLayerOf(described);
-    const isTrace = described.holds === 'trace';
+  async #createUnproved(request: SnapshotRequest, layer: ImageLayer): Promise<Mount[]> {
     try {
-      const unpacked: Layer = isTrace
-        ? { type: 'files', announces: layer }
-        : await this.#layerToUnpack(request);
-      return await this.#create('active', request, unpacked);
+      return await this.#create('active', request, await this.#layerToUnpack(request));
     } catch (error) {
-      if (!(error instanceof ObdError) || isTrace || request.parent === '') throw error;
-      this.#log.warn(
-        { key: request.key, err: error },
-        'image below not mounted, unpacking the layer without it',
-      );
+      if (!(error instanceof ObdError) || request.parent === '') throw error;
+      this.#log.warn({ key: request.key, err: error }, 'unpacking a layer without its image below');
       return await this.#create('active', request, { type: 'download', ...layer });
     }
   }

@@ -10,7 +10,7 @@ import { HEAD_BYTES, type LayerKind } from '../layers/layer-kind.js';
 import type { ImageLayer, Layer, Snapshot } from './snapshot.js';
 
 /** For a layer that was not announced. */
-const UNDESCRIBED: ImageLayer = { lower: {}, fileSystem: '' };
+export const UNDESCRIBED: ImageLayer = { lower: {}, fileSystem: '' };
 
 interface UnpackedLayer {
   readonly kind: LayerKind;

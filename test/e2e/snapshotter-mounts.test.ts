@@ -458,16 +458,30 @@ describe('snapshots', { skip: unfit }, () => {
     }
   });
 
-  test('annotations that make no sense are refused by name', async () => {
-    for (const [extra, code] of [
-      [{ [`${ANNOTATION}/blob-size`]: '-1' }, ErrorCodes.InvalidArgument],
-      [{ [`${ANNOTATION}/blob-digest`]: 'sha256:../../etc' }, ErrorCodes.InvalidArgument],
-      [{ [`${ANNOTATION}/version`]: '0.1.0-turbo.ociv1' }, ErrorCodes.Unsupported],
-      [{ [`${ANNOTATION}/blob-fs-type`]: 'ntfs' }, ErrorCodes.Unsupported],
-    ] as const) {
+  test('a layer whose annotations make no sense is downloaded', async () => {
+    const upper = `sha256:${'A'.repeat(64)}`;
+    for (const [i, extra] of [
+      { [`${ANNOTATION}/blob-size`]: '-1' },
+      { [`${ANNOTATION}/blob-digest`]: 'sha256:../../etc' },
+      { [`${ANNOTATION}/blob-digest`]: upper },
+      { [`${ANNOTATION}/blob-digest`]: `sha512:${'a'.repeat(128)}` },
+      { [`${ANNOTATION}/blob-fs-type`]: 'btrfs' },
+    ].entries()) {
       const labels = { ...blob('a'), ...extra, [REF_LABEL]: BASE };
-      await rejects(snapshotter.prepare(request('k', '', labels)), code, /overlaybd/);
+      const key = `extract-${i} ${BASE}`;
+      const [mount] = await snapshotter.prepare(request(key, '', labels));
+      assert.equal(mount?.type, 'bind');
+      writeFileSync(join(mount?.source ?? '', 'overlaybd.commit'), ZFILE_MAGIC);
+      await snapshotter.commit(BASE, key, labels);
+      assert.equal(snapshotter.stat(BASE).layer.type, 'blocks');
+      await snapshotter.remove(BASE);
     }
+  });
+
+  test('a kind of layer that no download makes usable is refused by name', async () => {
+    const labels = { ...blob('a'), [`${ANNOTATION}/version`]: '0.1.0-turbo.ociv1' };
+    const asked = request('k', '', { ...labels, [REF_LABEL]: BASE });
+    await rejects(snapshotter.prepare(asked), ErrorCodes.Unsupported, /overlaybd/);
   });
 
   test('a link in a plain layer does not make it an overlaybd layer', async () => {
