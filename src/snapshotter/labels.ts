@@ -14,7 +14,7 @@ import {
   type LayerKind,
 } from '../layers/layer-kind.js';
 import { isDigest } from '../oci/digest.js';
-import type { Labels } from './snapshot.js';
+import type { ImageLayer, Labels } from './snapshot.js';
 
 /** The chain ID of the layer that the client is about to unpack. */
 export const REF_LABEL = 'containerd.io/snapshot.ref';
@@ -75,4 +75,8 @@ export function servableLayer(
     ErrorCodes.InvalidArgument,
     `Cannot use the overlaybd layer ${lower.digest}: its file system is ${JSON.stringify(fileSystem.slice(0, 100))}, which is not supported`,
   );
+}
+
+export function imageLayerOf({ lower, fileSystem }: DescribedLayer): ImageLayer {
+  return { lower, fileSystem };
 }

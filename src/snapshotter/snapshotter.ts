@@ -22,7 +22,7 @@ import type { Filter } from './filter.js';
 import type { LayerOrigin, WantedLayer } from './image-locator.js';
 import { type Devices, ImageMounts } from './image-mounts.js';
 import { KeyedMutex } from './keyed-mutex.js';
-import { REF_LABEL, SERVED_LABEL, servableLayer } from './labels.js';
+import { imageLayerOf, REF_LABEL, SERVED_LABEL, servableLayer } from './labels.js';
 import {
   chainIdIn,
   chainIdToUnpack,
@@ -149,12 +149,9 @@ export class Snapshotter {
     const { parent, labels } = request;
     const ref = labels[REF_LABEL] || undefined;
     if (ref !== undefined && expectsRebase(ref, parent, labels)) throw rebaseRefused(ref);
-    if (ref === undefined) {
-      return await this.#create('active', request, await this.#layerToUnpack(request));
-    }
     let described: DescribedLayer | undefined;
     try {
-      described = servableLayer(this.#kinds, { annotations: labels });
+      if (ref !== undefined) described = servableLayer(this.#kinds, { annotations: labels });
     } catch (error) {
       // A download of an unsupported kind would be unpacked as a directory of metadata.
       if (!hasCode(error, ErrorCodes.InvalidArgument)) throw error;
@@ -162,7 +159,9 @@ export class Snapshotter {
       this.#log.warn({ err: error, ref, namespace: request.namespace }, what);
       return await this.#createUnproved(request, UNDESCRIBED);
     }
-    if (described !== undefined) return await this.#prepareLayer(request, ref, described);
+    if (ref !== undefined && described !== undefined) {
+      return await this.#prepareLayer(request, ref, described);
+    }
     return await this.#create('active', request, await this.#layerToUnpack(request));
   }
 
@@ -488,10 +487,6 @@ export class Snapshotter {
       return messageOf(error);
     }
   }
-}
-
-function imageLayerOf({ lower, fileSystem }: DescribedLayer): ImageLayer {
-  return { lower, fileSystem };
 }
 
 function namespacesOf(namespace: string | undefined): string[] {
