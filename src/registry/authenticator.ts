@@ -49,10 +49,14 @@ export class Authenticator {
 
   /** Returns the header to send; undefined until a registry asked for one. */
   known(access: Access, endpoint: Endpoint): string | undefined {
-    const known = this.#known.get(keyOf(access, endpoint));
-    return known !== undefined && known.goodUntilMs > performance.now()
-      ? known.authorization
-      : undefined;
+    const key = keyOf(access, endpoint);
+    const known = this.#known.get(key);
+    if (known === undefined) return undefined;
+    this.#known.delete(key);
+    if (known.goodUntilMs <= performance.now()) return undefined;
+    // The first key of the map is the one least recently used.
+    this.#known.set(key, known);
+    return known.authorization;
   }
 
   /** Drops the headers for `access` at all addresses of a registry that refuses them. */
@@ -157,7 +161,9 @@ export class Authenticator {
   }
 
   #remember(key: string, known: Known): void {
-    if (this.#known.size >= AUTHORIZATIONS_MAX) this.#known.clear();
+    this.#known.delete(key);
+    const [oldest] = this.#known.keys();
+    if (oldest !== undefined && this.#known.size >= AUTHORIZATIONS_MAX) this.#known.delete(oldest);
     this.#known.set(key, known);
   }
 

@@ -38,7 +38,7 @@ test('mirrors are listed in the order of the file, the registry last', () => {
     'docker.io/hosts.toml': `
       server = "https://registry-1.docker.io"
       [host."http://10.98.0.1:5000"]
-        capabilities = ["pull", "resolve"]
+        capabilities = ["Pull", "resolve", "referrers"]
       [host."https://harbor.lan/v2/hub"]
         override_path = true
       [host."https://version.lan/hub/v2/"]
@@ -123,6 +123,10 @@ test('an unusable file is named, with the place', () => {
     'kind.lan/hosts.toml': 'server = 5',
     'url.lan/hosts.toml': '[host."http://user:password@x"]',
     'ca.lan/hosts.toml': 'ca = "none.pem"',
+    'capability.lan/hosts.toml': '[host."https://m"]\ncapabilities = ["pul"]',
+    'name.lan/hosts.toml': '[host."https://m".header]\n"x y" = "1"',
+    'length.lan/hosts.toml': '[host."https://m".header]\nContent-Length = "1"',
+    'value.lan/hosts.toml': '[host."https://m".header]\nx-a = "1\\n2"',
     'many.lan/hosts.toml': Array.from({ length: 17 }, (_, i) => `[host."https://m${i}"]`).join(
       '\n',
     ),
@@ -133,6 +137,10 @@ test('an unusable file is named, with the place', () => {
     ['kind.lan', '"server"'],
     ['url.lan', 'not the URL'],
     ['ca.lan', 'none.pem'],
+    ['capability.lan', '"pul"'],
+    ['name.lan', '"x y"'],
+    ['length.lan', '"Content-Length"'],
+    ['value.lan', '"x-a"'],
     ['many.lan', '16'],
   ] as const) {
     const refused = (error: Error & { code?: string }) =>
@@ -191,4 +199,16 @@ test('a change takes effect within a second; an unreadable one keeps the previou
   writeFileSync(join(directory, 'a.lan/hosts.toml'), 'server = ');
   await setTimeout(1100);
   assert.equal(origin(), 'http://a.lan:22');
+});
+
+test('at the limit, only the host that was checked longest ago is read again', () => {
+  const directory = written({ 'a.lan/hosts.toml': '', 'b.lan/hosts.toml': '' });
+  const hosts = new HostsDirectory(directory);
+  const kept = [hosts.lookUp('a.lan'), hosts.lookUp('b.lan')][1];
+  for (const host of ['a.lan', 'b.lan']) {
+    writeFileSync(join(directory, host, 'hosts.toml'), 'server = ');
+  }
+  for (let i = 0; i < 255; i++) hosts.lookUp(`h${i}.lan`);
+  assert.equal(hosts.lookUp('b.lan'), kept);
+  assert.throws(() => hosts.lookUp('a.lan'), { code: ErrorCodes.InvalidArgument });
 });

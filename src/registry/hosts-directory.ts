@@ -90,7 +90,12 @@ export class HostsDirectory {
     const checkAgainMs = nowMs + CHECK_MS;
     try {
       const found = this.#read(host, before);
-      if (this.#remembered.size >= REMEMBERED_MAX) this.#remembered.clear();
+      // The first key of the map is the host that was read or checked longest ago.
+      this.#remembered.delete(host);
+      const [oldest] = this.#remembered.keys();
+      if (oldest !== undefined && this.#remembered.size >= REMEMBERED_MAX) {
+        this.#remembered.delete(oldest);
+      }
       this.#remembered.set(host, { ...found, checkAgainMs });
       return found.file;
     } catch (thrown) {
@@ -161,23 +166,54 @@ function readHosts(directory: string): HostsFile | undefined {
   };
 }
 
+/** `resolve` and `referrers` concern containerd alone. */
+const CAPABILITIES: readonly string[] = ['pull', 'resolve', 'push', 'referrers'];
+/** RFC 9110 5.6.2 and 5.5. */
+const HEADER_NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
+/** The HTTP client sets them. */
+const CONNECTION_HEADERS: readonly string[] = [
+  'connection',
+  'content-length',
+  'expect',
+  'keep-alive',
+  'transfer-encoding',
+  'upgrade',
+];
 const ALL_ACTIONS = { actions: ['pull', 'push'] } as const;
 
 function settingsOf(path: string, directory: string, table: HostTable): HostSettings {
   const { capabilities = [], ca: files = [], skip_verify: skipVerify = false } = table;
+  // As in containerd, case does not matter, and a name that it does not know is an error.
+  const names = capabilities.map((name) => name.toLowerCase());
+  const unknown = capabilities.find((_, i) => !CAPABILITIES.includes(names[i] ?? ''));
+  if (unknown !== undefined) {
+    const known = CAPABILITIES.join(', ');
+    throw refused(path, `"capabilities": ${quoted(unknown)} is none of ${known}`);
+  }
   const actions =
-    capabilities.length === 0
+    names.length === 0
       ? ALL_ACTIONS.actions
-      : ALL_ACTIONS.actions.filter((action) => capabilities.includes(action));
+      : ALL_ACTIONS.actions.filter((action) => names.includes(action));
   const ca = files.map((file) => {
     const found = readText(isAbsolute(file) ? file : join(directory, file));
     if (found === undefined) throw refused(path, `"ca": there is no file "${file}"`);
     return found;
   });
-  const headers = Object.entries(table.header ?? {}).map(([name, values]) => [
-    name.toLowerCase(),
-    values.join(', '),
-  ]);
+  const headers = Object.entries(table.header ?? {}).map(([name, values]) => {
+    const value = values.join(', ');
+    if (!HEADER_NAME.test(name) || CONNECTION_HEADERS.includes(name.toLowerCase())) {
+      throw refused(path, `"header": ${quoted(name)} is not the name of a header that may be set`);
+    }
+    // The value may be a secret.
+    if (!HEADER_VALUE.test(value)) {
+      throw refused(
+        path,
+        `"header": the value of ${quoted(name)} has characters that no header has`,
+      );
+    }
+    return [name.toLowerCase(), value];
+  });
   const tls: TlsSettings | undefined = ca.length > 0 || skipVerify ? { ca, skipVerify } : undefined;
   return { actions, tls, headers: Object.fromEntries(headers) };
 }
@@ -191,7 +227,7 @@ function addressIn(
   const full = /^https?:\/\//i.test(text) ? text : `https://${text}`;
   const url = URL.canParse(full) ? new URL(full) : undefined;
   if (url === undefined || url.username !== '' || url.password !== '') {
-    throw refused(path, `${JSON.stringify(text.slice(0, 100))} is not the URL of a host`);
+    throw refused(path, `${quoted(text)} is not the URL of a host`);
   }
   const below = url.pathname.replace(/\/+$/, '');
   const isWhole = overridePath || below.endsWith('/v2');
@@ -226,6 +262,10 @@ function readText(path: string): string | undefined {
     if (system === 'ENOENT' || system === 'ENOTDIR') return undefined;
     throw unreadable(path, error);
   }
+}
+
+function quoted(text: string): string {
+  return JSON.stringify(text.slice(0, 100));
 }
 
 function unreadable(path: string, error: unknown): ObdError {
