@@ -9,6 +9,7 @@ import { layer } from '../cli/obdctl/layer.js';
 import { mount, umount } from '../cli/obdctl/mount.js';
 import { rpull } from '../cli/obdctl/rpull.js';
 import { surviveLostOutput } from '../cli/standard-streams.js';
+import { requireNode } from '../node-version.js';
 
 const PROGRAM = 'obdctl';
 
@@ -17,6 +18,10 @@ surviveLostOutput(PROGRAM);
 try {
   await commandLine(PROGRAM, hideBin(process.argv))
     .usage('$0 COMMAND: lazily loaded container images on this host')
+    // doctor reports an old Node among its other findings.
+    .middleware(({ _: [command] }) => {
+      if (command !== 'doctor') requireNode();
+    })
     .command(rpull)
     .command(devices)
     .command(mount)

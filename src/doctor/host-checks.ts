@@ -37,6 +37,8 @@ export interface HostPaths {
 const CONTAINERD_WANTED = [1, 6] as const;
 const CONNECT_MS_MAX = 2000;
 const PROGRAM_MS_MAX = 5000;
+/** Characters of another program's message. */
+const SAID_MAX = 500;
 /** `containerd config dump` prints some 10 KiB. */
 const OUTPUT_BYTES_MAX = 4 << 20;
 
@@ -80,7 +82,7 @@ async function checkContainerd(paths: HostPaths): Promise<CheckResult[]> {
 }
 
 async function containerdVersion(): Promise<string | undefined> {
-  const output = await outputOf('containerd', ['--version']);
+  const output = await outputOf('containerd', ['--version']).catch(() => undefined);
   return /\b[0-9]+\.[0-9]+\.[0-9]+/.exec(output ?? '')?.[0];
 }
 
@@ -225,19 +227,25 @@ async function findProgram(name: string): Promise<string | undefined> {
   return undefined;
 }
 
-/** The program's output; undefined if it is absent, fails, is too slow or prints too much. */
-async function outputOf(program: string, args: readonly string[]): Promise<string | undefined> {
+/** @throws system errors, and Error with `stderr` if the program fails, is too slow or prints too much. */
+async function outputOf(program: string, args: readonly string[]): Promise<string> {
   const limits = { timeout: PROGRAM_MS_MAX, maxBuffer: OUTPUT_BYTES_MAX };
-  return await promisify(execFile)(program, args, limits).then(
-    ({ stdout }) => stdout,
-    () => undefined,
-  );
+  return (await promisify(execFile)(program, args, limits)).stdout;
 }
 
 /** containerd's effective configuration, or why it is not known. */
 async function containerdConfig(path: string): Promise<Table | string> {
-  const text = await outputOf('containerd', ['--config', path, 'config', 'dump']);
-  if (text === undefined) return `"containerd --config ${path} config dump" fails`;
+  let text: string;
+  try {
+    text = await outputOf('containerd', ['--config', path, 'config', 'dump']);
+  } catch (error) {
+    const said = String(Object(error).stderr ?? '')
+      .trim()
+      .split('\n')
+      .at(-1)
+      ?.slice(0, SAID_MAX);
+    return `"containerd --config ${path} config dump" fails: ${said || messageOf(error)}`;
+  }
   try {
     return parse(text);
   } catch (error) {
