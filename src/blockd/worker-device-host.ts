@@ -8,6 +8,7 @@ import type { DeviceFailure, TransportName } from '../blockdev/transport.js';
 import { BlobFile } from '../cache/blob-file.js';
 import { type BlobHandle, statsOf } from '../cache/blob-handle.js';
 import type { BlockCache } from '../cache/block-cache.js';
+import { ImageReads } from '../cache/image-reads.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { type IndexAccount, IndexBudget } from '../io/index-budget.js';
 import type { RegistryClient } from '../registry/registry-client.js';
@@ -122,7 +123,7 @@ export class WorkerDeviceHost implements DeviceHost {
     const ranges = await client.blobRanges(host, repository, digest, sizeBytes);
     const device = this.#devices.get(id);
     await device?.memory.charge(BlobFile.memoryBytes(ranges.sizeBytes), ranges.label);
-    const handle = await cache.openBlob(registrySource(ranges));
+    const handle = await cache.openBlob(registrySource(ranges), device?.reads);
     device?.blobs.push(handle);
     return handle;
   }
@@ -169,6 +170,7 @@ class WorkerDevice implements HostedDevice {
   readErrors = 0;
   /** The remote blobs of its image. */
   readonly blobs: BlobHandle[] = [];
+  readonly reads = new ImageReads();
   /** Charged by the main thread for what it keeps of the blobs, and by the worker for the indexes. */
   readonly memory: IndexAccount;
   readonly #id: string;

@@ -2,8 +2,8 @@
  * Fetches the missing chunks of one blob from its sources into the cache.
  *
  * Guarantees: a chunk is fetched once for any number of readers and handles. Adjacent chunks that are missed in one turn
- * of the event loop come in one request of up to FETCH_BYTES_MAX. A load() waits for its own chunks only, and ends: with
- * them on the disk or in memory, or with an error.
+ * of the event loop come in one request of up to 1 MiB. A load() waits for its own chunks only, also where their request
+ * brings more, and ends: with them on the disk or in memory, or with an error.
  *
  * How long a load() waits:
  *
@@ -12,36 +12,34 @@
  *   ... of a blob      that has given nothing to a read for its whole deadline: DEAD_MS, while one fetch continues as
  *                      a probe, for PROBE_MS_MAX at most
  *
- * Readahead (readahead.ts) extends the request of the miss. Chunks beyond FETCH_BYTES_MAX become a prefetch, which the
- * scheduler starts after all demand, and which is not retried. A load() of chunks that wait in a prefetch makes it
- * demand.
+ * A miss of a mounted disk brings more than its chunks (fetch-window.ts): what follows them in their request, and windows of
+ * a sweep as prefetches, which the scheduler starts after all demand, and which are not retried. A load() of chunks that wait
+ * in a prefetch makes it demand. Opening an image fetches what it asks for, and small blobs whole.
  */
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
-import type { RangeFill, Urgency, WholeAnswer } from '../io/ranged-source.js';
+import type { Urgency, WholeAnswer } from '../io/ranged-source.js';
 import { SpeedFloor, TooSlow } from '../io/speed-floor.js';
 import { BlobHealth, isBug, isClosed } from './blob-health.js';
-import { CHUNK_BYTES } from './chunk-set.js';
 import type { ChunkStore } from './chunk-store.js';
 import type { FetchScheduler } from './fetch-scheduler.js';
-import { type Fetcher, type FetchOptions, Flight, Waiter } from './flight.js';
-import { readaheadChunks } from './readahead.js';
+import { type Fetcher, type FetchOptions, type Flight, Waiter } from './flight.js';
+import { FlightAttempt } from './flight-attempt.js';
+import { FlightMap } from './flight-map.js';
+import type { Transfer } from './origin-link.js';
+import type { Lane } from './origin-queue.js';
+import { Readahead } from './readahead.js';
 import type { SourceOutages, WaitedFor } from './source-outages.js';
 import { storingSink } from './storing-sink.js';
 import { StrayWhole } from './stray-whole.js';
 import { WAITING_MS_MIN, WaitingReads, type Waits } from './waiting-reads.js';
 import { WholeStream } from './whole-stream.js';
 
-/** Long enough that a sweep is bound by the network and not by round trips. */
-const FETCH_BYTES_MAX = 1 << 20;
-const FETCH_CHUNKS_MAX = FETCH_BYTES_MAX / CHUNK_BYTES;
 /** For a source that is unavailable while an image is opened: the caller can retry. */
 const OPENING_MS = 60_000;
 /** The same for a source that sends the blob whole, while bytes arrive. Shorter than the limit of an attach. */
 const OPENING_WHOLE_MS = 150_000;
 const DEAD_MS = 10_000;
 const PROBE_MS_MAX = 600_000;
-/** Incomplete chunks that one blob keeps from one attempt to the next: 4 MiB. */
-const RESTS_MAX = 64;
 
 /** The stream of the whole blob in flight. */
 interface Streaming {
@@ -52,12 +50,13 @@ interface Streaming {
   readonly parked: Set<Flight>;
 }
 
-export class BlobFetches implements WaitedFor {
+export class BlobFetches implements WaitedFor, Lane {
   readonly #store: ChunkStore;
   readonly #scheduler: FetchScheduler;
   readonly #outages: SourceOutages;
   readonly #health: BlobHealth;
-  readonly #flights = new Map<number, Flight>();
+  readonly #flights: FlightMap;
+  readonly #readahead: Readahead;
   readonly #waiting = new WaitingReads();
   readonly #stray = new StrayWhole();
   /** Shared by all streams of the whole blob: each begins at the first byte. */
@@ -73,6 +72,15 @@ export class BlobFetches implements WaitedFor {
     this.#scheduler = scheduler;
     this.#outages = outages;
     this.#health = new BlobHealth(() => outages.nextSlotMs(store.key.origin));
+    this.#flights = new FlightMap(store);
+    this.#readahead = new Readahead(store, this.#flights, scheduler.linkOf(this), {
+      takesMore: () => store.hasSpace && !this.#health.isFailing && this.#streaming === undefined,
+      fetch: (fetcher, { first, end }, urgency) => this.#takeOff(fetcher, first, end, urgency),
+    });
+  }
+
+  get origin(): string {
+    return this.#store.key.origin;
   }
 
   get waitingReads(): number {
@@ -100,9 +108,9 @@ export class BlobFetches implements WaitedFor {
     end: number,
     { urgency, waitMs }: FetchOptions,
   ): Promise<void> {
-    const flights = this.#flightsFor(fetcher, first, end, urgency);
-    if (flights.length === 0) return;
     const isMounted = waitMs !== undefined;
+    const flights = this.#flightsFor(fetcher, first, end, urgency, isMounted);
+    if (flights.length === 0) return;
     const isDead = isMounted && (this.#health.isDead || flights.some((flight) => flight.isDead));
     const patience = {
       isMounted,
@@ -110,6 +118,7 @@ export class BlobFetches implements WaitedFor {
     };
     const waiter = new Waiter(
       fetcher,
+      { first, end },
       flights,
       patience,
       (expired) => this.#expired(expired, isDead ? waitMs : undefined),
@@ -126,7 +135,8 @@ export class BlobFetches implements WaitedFor {
     const error = new ObdError(ErrorCodes.FailedPrecondition, message, { digest: key.digest });
     this.#waiting.fail(fetcher, error);
     if (this.#streaming?.fetcher === fetcher) this.#streaming.abort.abort(error);
-    for (const flight of new Set(this.#flights.values())) {
+    this.#readahead.dismiss(fetcher);
+    for (const flight of this.#flights.all()) {
       if (flight.state === 'keeping' || flight.lastFetcher !== fetcher) continue;
       if (flight.waiters.size === 0) this.#abandon(flight);
       else if (flight.state === 'fetching') this.#replace(flight);
@@ -149,35 +159,45 @@ export class BlobFetches implements WaitedFor {
   }
 
   /** The flights that bring the missing chunks of [first, end): new ones and those already in flight. */
-  #flightsFor(fetcher: Fetcher, first: number, end: number, urgency: Urgency): Flight[] {
+  #flightsFor(
+    fetcher: Fetcher,
+    first: number,
+    end: number,
+    urgency: Urgency,
+    isMounted: boolean,
+  ): Flight[] {
     const flights = new Set<Flight>();
+    let missed: number | undefined;
     for (let chunk = first; chunk < end; ) {
-      const underWay = this.#flights.get(chunk);
+      const underWay = this.#flights.at(chunk);
       if (underWay !== undefined) {
         flights.add(underWay);
         this.#raise(underWay, urgency);
       }
-      if (underWay !== undefined || this.#store.isCached(chunk)) {
+      const runEnd = this.#flights.runEnd(chunk, end);
+      if (runEnd === chunk) {
         chunk++;
         continue;
       }
-      let runEnd = chunk + 1;
-      while (runEnd < end && runEnd - chunk < FETCH_CHUNKS_MAX && this.#isMissing(runEnd)) runEnd++;
-      const joined = this.#join(fetcher, chunk, runEnd);
+      missed ??= chunk;
+      const joined = this.#flights.join(fetcher, chunk, runEnd);
       if (joined !== undefined) this.#raise(joined, urgency);
-      const flight = joined ?? this.#takeOff(fetcher, chunk, runEnd, urgency);
-      if (runEnd === end && urgency === 'demand') this.#readAhead(flight, chunk);
-      flights.add(flight);
+      flights.add(joined ?? this.#takeOff(fetcher, chunk, runEnd, urgency));
       chunk = runEnd;
     }
+    if (urgency !== 'demand' || flights.size === 0) return [...flights];
+    if (missed === undefined) this.#readahead.advance();
+    else this.#readahead.missed(fetcher, { first: missed, end }, isMounted);
+    fetcher.image?.advance();
     return [...flights];
   }
 
-  #isMissing(chunk: number): boolean {
-    return !this.#store.isCached(chunk) && !this.#flights.has(chunk);
+  /** Fetches some missing chunks in the background, unless enough of such fetches are queued. */
+  stream(fetcher: Fetcher): void {
+    this.#readahead.stream(fetcher);
   }
 
-  /** Promotes a prefetch to demand if a demand waits for it. */
+  /** Makes a fetch demand if a demand waits for it. */
   #raise(flight: Flight, urgency: Urgency): void {
     if (urgency !== 'demand' || flight.urgency === 'demand') return;
     flight.urgency = 'demand';
@@ -185,38 +205,9 @@ export class BlobFetches implements WaitedFor {
   }
 
   #takeOff(owner: Fetcher, first: number, end: number, urgency: Urgency): Flight {
-    const flight = new Flight(owner, first, end, urgency);
-    for (let chunk = first; chunk < end; chunk++) this.#flights.set(chunk, flight);
+    const flight = this.#flights.add(owner, first, end, urgency);
     void this.#fly(flight);
     return flight;
-  }
-
-  /** Adds chunks [first, end) to an adjacent queued flight with room, if there is one. */
-  #join(owner: Fetcher, first: number, end: number): Flight | undefined {
-    for (const flight of [this.#flights.get(first - 1), this.#flights.get(end)]) {
-      if (flight?.state !== 'queued' || flight.failures > 0 || flight.owner !== owner) continue;
-      if (flight.chunks + end - first > FETCH_CHUNKS_MAX) continue;
-      flight.first = Math.min(flight.first, first);
-      flight.end = Math.max(flight.end, end);
-      for (let chunk = first; chunk < end; chunk++) this.#flights.set(chunk, flight);
-      return flight;
-    }
-    return undefined;
-  }
-
-  /** Fetches chunks behind `flight`, which ends with the miss at `first`: in the same request, as far as they fit. */
-  #readAhead(flight: Flight, first: number): void {
-    if (!this.#store.hasSpace || flight.state !== 'queued') return;
-    const count = readaheadChunks(first, (chunk) => this.#isMissing(chunk));
-    let end = flight.end;
-    const endMax = Math.min(end + count, this.#store.chunks);
-    while (end < endMax && this.#isMissing(end)) end++;
-    const ownEnd = Math.min(end, flight.first + FETCH_CHUNKS_MAX);
-    for (; flight.end < ownEnd; flight.end++) this.#flights.set(flight.end, flight);
-    // A failing source gets one attempt at a time, and that is for reads.
-    if (ownEnd < end && !this.#health.isFailing) {
-      this.#takeOff(flight.owner, ownEnd, end, 'prefetch');
-    }
   }
 
   /** Attempts the flight until it has landed, or is left to a stream of the whole blob. */
@@ -224,7 +215,7 @@ export class BlobFetches implements WaitedFor {
     while (!flight.isOver && !flight.isParked) {
       if (this.#health.holdsBack(flight)) await this.#health.turn(flight);
       if (flight.isOver || this.#park(flight)) break;
-      await this.#scheduler.run(this, flight, () => this.#attempt(flight));
+      await this.#scheduler.run(this, flight, (transfer) => this.#attempt(flight, transfer));
     }
     this.#health.gaveUp(flight);
   }
@@ -238,7 +229,7 @@ export class BlobFetches implements WaitedFor {
     return true;
   }
 
-  async #attempt(flight: Flight): Promise<void> {
+  async #attempt(flight: Flight, transfer: Transfer): Promise<void> {
     // The state may have changed while the flight waited for its slot.
     if (flight.isOver) return;
     if (this.#health.holdsBack(flight)) {
@@ -251,6 +242,15 @@ export class BlobFetches implements WaitedFor {
     const abort = new AbortController();
     flight.abort = abort;
     const fill = flight.nextFill(this.#store.sizeBytes);
+    const attempt = new FlightAttempt(flight, fetcher, fill, this.#store, this.#flights);
+    let counted = fill.filled;
+    fill.progressed = () => {
+      transfer.received(fill.filled - counted);
+      counted = fill.filled;
+      if (abort.signal.aborted) return;
+      const stored = attempt.storeArrived();
+      void stored?.then((arrived) => this.#land(arrived));
+    };
     fetcher.onRequest();
     const startedMs = performance.now();
     try {
@@ -259,6 +259,7 @@ export class BlobFetches implements WaitedFor {
       const whole = await fetcher.source.attempt(fill, options);
       if (whole !== undefined) {
         const stray = this.#stray.errorOf(whole, fetcher.source, startedMs);
+        transfer.ended();
         if (stray === undefined && !abort.signal.aborted) {
           return await this.#takeWhole(whole, flight, fetcher);
         }
@@ -268,19 +269,15 @@ export class BlobFetches implements WaitedFor {
       // Dismissed while in flight: another flight may be fetching these chunks by now.
       if (abort.signal.aborted) return;
       this.#stray.ranged();
-      flight.state = 'keeping';
-      fetcher.onBytes(fill.filled);
-      await this.#store.keep(flight.first, fill.bytes);
+      await attempt.storeRest();
       this.#succeeded(flight);
       this.#land(flight);
     } catch (error) {
-      if (!abort.signal.aborted) await this.#failed(flight, fetcher, fill, error);
+      if (abort.signal.aborted) return;
+      const arrived = await attempt.storePart();
+      if (arrived !== undefined) this.#land(arrived);
+      if (!flight.isOver) this.#endAttempt(flight, fetcher, error);
     }
-  }
-
-  async #failed(flight: Flight, fetcher: Fetcher, fill: RangeFill, error: unknown): Promise<void> {
-    await this.#keepPart(flight, fetcher, fill);
-    if (!flight.isOver) this.#endAttempt(flight, fetcher, error);
   }
 
   /** The flight may be over already: a stream may have brought its chunks before it broke. */
@@ -300,27 +297,17 @@ export class BlobFetches implements WaitedFor {
       const isEnd = !waiter.isMounted && !hasCode(error, ErrorCodes.Unavailable);
       if (isEnd || isBug(error)) waiter.fail(error);
     }
-    if (flight.waiters.size > 0 || flight.isOver) return;
+    if (flight.isOver) return;
+    if (flight.waiters.size > 0) {
+      for (const { first, end, waiters } of this.#flights.narrow(flight)) {
+        const other = this.#takeOff(flight.owner, first, end, flight.urgency);
+        for (const waiter of waiters) waiter.add(other);
+      }
+      return;
+    }
     const probe = this.#probe;
     const goesOn = probe?.flight === flight && performance.now() < probe.untilMs;
     if (!goesOn || isBug(error) || isClosed(error)) this.#abandon(flight);
-  }
-
-  /** Keeps the whole chunks that came before an attempt broke, and the beginning of the next one. */
-  async #keepPart(flight: Flight, fetcher: Fetcher, { bytes, filled }: RangeFill): Promise<void> {
-    const whole = filled - (filled % CHUNK_BYTES);
-    if (whole > 0 && !flight.isOver) {
-      flight.state = 'keeping';
-      fetcher.onBytes(whole);
-      await this.#store.keep(flight.first, bytes.subarray(0, whole));
-      for (const end = flight.first + whole / CHUNK_BYTES; flight.first < end; flight.first++) {
-        this.#flights.delete(flight.first);
-      }
-    }
-    if (whole === filled) return;
-    let rests = 0;
-    for (const { rest } of this.#flights.values()) if (rest !== undefined) rests++;
-    if (rests < RESTS_MAX) flight.rest = Uint8Array.from(bytes.subarray(whole, filled));
   }
 
   /** Takes the blob that was sent in place of the flight's range, unless a stream of it is in flight. */
@@ -336,7 +323,7 @@ export class BlobFetches implements WaitedFor {
       this.#store,
       this.#flights,
       (bytes) => fetcher.onBytes(bytes),
-      (chunk) => this.#landIfHere(this.#flights.get(chunk)),
+      (chunk) => this.#landIfHere(this.#flights.at(chunk)),
     );
     const stream = new WholeStream(fetcher.source, sink);
     // The stream has the connection from now on: the flight's end does not end it.
@@ -386,6 +373,8 @@ export class BlobFetches implements WaitedFor {
   #land(flight: Flight): void {
     if (!this.#over(flight)) return;
     for (const waiter of [...flight.waiters]) waiter.landed(flight);
+    this.#readahead.advance();
+    flight.owner.image?.advance();
     this.#notifyIdle();
   }
 
@@ -401,7 +390,7 @@ export class BlobFetches implements WaitedFor {
     flight.state = 'landed';
     if (this.#probe?.flight === flight) this.#probe = undefined;
     this.#streaming?.parked.delete(flight);
-    for (let chunk = flight.first; chunk < flight.end; chunk++) this.#flights.delete(chunk);
+    this.#flights.delete(flight);
     this.#health.gaveUp(flight);
     return true;
   }
@@ -413,7 +402,10 @@ export class BlobFetches implements WaitedFor {
     if (!this.#over(flight)) return;
     flight.abort.abort();
     const by = this.#takeOff(waiters[0]!.fetcher, first, end, flight.urgency);
-    for (const waiter of waiters) waiter.moved(flight, by);
+    for (const waiter of waiters) {
+      waiter.leave(flight);
+      waiter.add(by);
+    }
   }
 
   /**

@@ -128,6 +128,7 @@ export class BlobFile {
     const end = first + Math.ceil(bytes.length / CHUNK_BYTES);
     // Marked as used, so that eviction spares it until the reader that it was fetched for has read it.
     this.chunks.touch(first, end);
+    this.chunks.fetched(first, end);
     for (let chunk = first; chunk < end; chunk++) this.chunks.add(chunk);
   }
 

@@ -10,6 +10,7 @@ import type { BlobLink, BlobShare } from './blob-reader.js';
 import type { BlobSource } from './blob-source.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 import type { Fetcher, FetchOptions } from './flight.js';
+import type { ImageReads, StreamableBlob } from './image-reads.js';
 import type { OverflowChunk, OverflowChunks, OverflowCopies } from './overflow-chunks.js';
 import { RefetchedRanges } from './refetched-ranges.js';
 import type { SharedBlob } from './shared-blob.js';
@@ -35,8 +36,9 @@ export function statsOf(blobs: Iterable<BlobStats>): BlobStats {
   return sum;
 }
 
-export class BlobHandle implements BlobLink, BlobStats, Fetcher {
+export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob {
   readonly source: BlobSource;
+  readonly image: ImageReads | undefined;
   readonly #blob: SharedBlob;
   readonly #overflow: OverflowChunks;
   readonly #onClosed: () => void;
@@ -49,11 +51,14 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher {
     blob: SharedBlob,
     overflow: OverflowChunks,
     source: BlobSource,
+    image: ImageReads | undefined,
     onClosed: () => void,
   ) {
     this.#blob = blob;
     this.#overflow = overflow;
     this.source = source;
+    this.image = image;
+    image?.add(this);
     this.#onClosed = onClosed;
   }
 
@@ -67,6 +72,18 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher {
 
   get fetchRequests(): number {
     return this.#fetchRequests;
+  }
+
+  get fetchedCount(): number {
+    return this.#blob.stored.fetchedCount;
+  }
+
+  get readCount(): number {
+    return this.#blob.stored.readCount;
+  }
+
+  stream(): void {
+    this.#blob.fetches.stream(this);
   }
 
   onRequest(): void {
@@ -126,6 +143,7 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher {
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    this.image?.delete(this);
     this.#blob.fetches.dismiss(this);
     this.#onClosed();
   }

@@ -88,7 +88,7 @@ export class BlobReader implements RandomAccessFile {
       if (this.#chunks.hasAll(first, end)) isRead = this.#readFile(target, offset);
       else isRead = this.#overflow.isEmpty ? false : this.#readMixed(target, offset, end);
       if (this.#chunks.generation !== this.#generation) continue;
-      if (isRead) this.#chunks.touch(first, end);
+      if (isRead) this.#chunks.read(first, end);
       if (isRead && this.#isOpening) this.#chunks.markOpening(first, end);
       return isRead;
     }

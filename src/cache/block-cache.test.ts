@@ -100,86 +100,13 @@ describe('fetching', () => {
     });
   });
 
-  test('readahead follows a sweep, and not scattered reads', async () => {
-    await withCache(async (cache) => {
-      const swept = new BlobDouble(CONTENT);
-      const sweep = await OpenBlob.open(cache, swept);
-      for (let at = 0; at + 4096 <= CONTENT.length; at += 4096) await assertReads(sweep, at, 4096);
-      assert.ok(swept.requests.length <= 12, `${swept.requests.length} requests`);
-      assert.equal(swept.requestedBytes, CONTENT.length);
-    });
-    await withCache(async (cache) => {
-      const scattered = new BlobDouble(CONTENT);
-      const blob = await OpenBlob.open(cache, scattered);
-      for (const chunk of [30, 2, 17, 25, 9]) await assertReads(blob, chunk * CHUNK_BYTES, 4096);
-      assert.equal(scattered.requestedBytes, 5 * CHUNK_BYTES);
-    });
-  });
-
-  test('readahead ends at a cached chunk, and joins no request of another handle', async () => {
-    await withCache(async (cache) => {
-      const ranges = new BlobDouble(CONTENT);
-      const blob = await OpenBlob.open(cache, ranges);
-      for (const chunk of [13, 8, 9, 10, 11, 12]) await assertReads(blob, chunk * CHUNK_BYTES, 1);
-      assert.equal(ranges.requestedBytes, 6 * CHUNK_BYTES);
-      const other = await OpenBlob.open(cache, new BlobDouble(CONTENT));
-      await Promise.all([
-        assertReads(blob, 30 * CHUNK_BYTES, 1),
-        assertReads(other, 32 * CHUNK_BYTES, 1),
-        assertReads(other, 31 * CHUNK_BYTES, 1),
-      ]);
-      assert.deepEqual([blob.fetchedBytes, other.fetchedBytes], [7 * CHUNK_BYTES, 3 * CHUNK_BYTES]);
-    });
-  });
-
-  test('readahead beyond 1 MiB is a prefetch, which a read makes demand', async () => {
-    await withCache(async (cache) => {
-      const ranges = new BlobDouble(CONTENT);
-      const blob = await OpenBlob.open(cache, ranges);
-      await assertReads(blob, 0, 4 * CHUNK_BYTES);
-      const ends: (() => void)[] = [];
-      ranges.before = () => new Promise((resolve) => ends.push(resolve));
-      const reads = [30, 33, 36].map((chunk) => assertReads(blob, chunk * CHUNK_BYTES, 1));
-      reads.push(assertReads(blob, 4 * CHUNK_BYTES, 16 * CHUNK_BYTES));
-      while (ends.length < 4) await sleep(1);
-      await sleep(20);
-      assert.equal(ends.length, 4, 'the prefetch does not start while four requests are in flight');
-      reads.push(assertReads(blob, 21 * CHUNK_BYTES, 10));
-      while (ends.length < 5) await sleep(1);
-      ranges.before = async () => {};
-      for (const end of ends) end();
-      await Promise.all(reads);
-      assert.deepEqual(ranges.requests.at(-1), {
-        offset: 20 * CHUNK_BYTES,
-        length: 4 * CHUNK_BYTES,
-      });
-      assert.deepEqual(new Set(ranges.urgencies), new Set(['demand']));
-    });
-  });
-
-  test('a prefetch that fails is not retried, and fails no read', async () => {
-    await withCache(async (cache) => {
-      const ranges = new BlobDouble(CONTENT);
-      const blob = await OpenBlob.open(cache, ranges);
-      await assertReads(blob, 0, 4 * CHUNK_BYTES);
-      ranges.before = async ({ offset }) => {
-        if (offset === 20 * CHUNK_BYTES) await gone();
-      };
-      await assertReads(blob, 4 * CHUNK_BYTES, 16 * CHUNK_BYTES);
-      await sleep(600);
-      assert.equal(ranges.urgencies.filter((urgency) => urgency === 'prefetch').length, 1);
-      ranges.before = async () => {};
-      await assertReads(blob, 20 * CHUNK_BYTES, 100);
-    });
-  });
-
-  test('at most eight requests for a blob are in flight', async () => {
+  test('at most twelve requests for a blob are in flight', async () => {
     await withCache(async (cache) => {
       const ranges = new BlobDouble(CONTENT);
       const blob = await OpenBlob.open(cache, ranges);
       const chunks = Array.from({ length: 20 }, (_, i) => 2 * i);
       await Promise.all(chunks.map((chunk) => assertReads(blob, chunk * CHUNK_BYTES, 1)));
-      assert.equal(ranges.parallelMax, 8);
+      assert.equal(ranges.parallelMax, 12);
     });
   });
 

@@ -39,6 +39,7 @@ import { CacheRoom } from './cache-room.js';
 import { CHUNK_BYTES } from './chunk-set.js';
 import { DiskSpace, defaultCapacity } from './disk-space.js';
 import { FetchScheduler } from './fetch-scheduler.js';
+import type { ImageReads } from './image-reads.js';
 import { OverflowChunks } from './overflow-chunks.js';
 import { type CacheServices, SharedBlob } from './shared-blob.js';
 import { type OutageLog, SourceOutages } from './source-outages.js';
@@ -139,10 +140,11 @@ export class BlockCache {
    * Opens a blob that is fetched from `source` as it is read. All opens of one key share its cached bytes and its
    * fetches; each fetches from its own source.
    *
+   * @param image - The reads of the image that it is opened for.
    * @throws {ObdError} `InvalidArgument` for an invalid key, or another size than an open handle's;
    *   `Unsupported` for a blob larger than 1 TiB; `Io`.
    */
-  async openBlob(source: BlobSource): Promise<BlobHandle> {
+  async openBlob(source: BlobSource, image?: ImageReads): Promise<BlobHandle> {
     if (this.#closed !== undefined) throw new TypeError('the cache is closed');
     const { key, label } = source;
     const { digest, sizeBytes } = key;
@@ -156,7 +158,7 @@ export class BlockCache {
         throw new ObdError(ErrorCodes.InvalidArgument, message, { digest });
       }
       if (this.#closed !== undefined) throw new TypeError('the cache is closed');
-      const handle = new BlobHandle(blob, this.#services.overflow, source, () => {
+      const handle = new BlobHandle(blob, this.#services.overflow, source, image, () => {
         this.#handles.delete(handle);
         void this.#release(key, entry);
       });

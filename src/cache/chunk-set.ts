@@ -6,13 +6,13 @@
  *
  *     chunks of   16 KiB   32 KiB   64 KiB   128 KiB   256 KiB
  *                 15.5 %   16.7 %   18.4 %   21.3 %    25.0 %
- *                 351      298      242      167       99        and with the readahead of blob-fetches.ts
- *                 17.9 %   18.8 %   20.2 %   23.8 %    26.8 %
- *                 230      193      149      116       79
+ *                 351      298      242      167       99
+ *
+ * A request is for more than a chunk (fetch-window.ts): the chunk is what is counted, evicted and waited for.
  *
  * The set is in shared memory, so that every thread reads and changes it directly:
  *
- *   u32 count | u32 generation | a bit per chunk: stored | a bit per chunk: used lately | a bit per chunk: opening
+ *   u32 count | u32 generation | u32 fetched | u32 read | a bit per chunk: stored | ... used lately | ... opening | ... unread
  *
  * A change of a stored bit is atomic, and the thread that changed it updates the count. A bit is set after its bytes
  * have been written. has() is a plain load, so it may miss a concurrent update.
@@ -30,12 +30,19 @@
  *
  * The used bits are hints, written without atomic operations: a lost one costs a suboptimal eviction.
  *
+ * An unread chunk was fetched and not read since. Readers clear the bit, so that the cache's thread sees how far they are in
+ * what was fetched ahead of them, at no cost for any further read of the chunk.
+ *
  * An opening chunk is one that a reader needed while its image was opened: stored or not, it keeps the bit until the blob
  * is closed. Eviction takes opening chunks last (eviction.ts).
  */
 export const CHUNK_BYTES = 64 * 1024;
 
-const HEADER_BYTES = 8;
+const HEADER_BYTES = 16;
+const PLANES = 4;
+/** Indexes of the header. */
+const FETCHED = 2;
+const READ = 3;
 
 export class ChunkSet {
   /** How many chunks the blob has. */
@@ -45,6 +52,7 @@ export class ChunkSet {
   readonly bits: Uint8Array;
   readonly #used: Uint8Array;
   readonly #opening: Uint8Array;
+  readonly #unread: Uint8Array;
   readonly #header: Int32Array;
 
   /** @param memory - Of another set of as many chunks, to share it; by default the set is new and empty. */
@@ -55,12 +63,13 @@ export class ChunkSet {
     this.bits = new Uint8Array(memory, HEADER_BYTES, bitBytes);
     this.#used = new Uint8Array(memory, HEADER_BYTES + bitBytes, bitBytes);
     this.#opening = new Uint8Array(memory, HEADER_BYTES + 2 * bitBytes, bitBytes);
-    this.#header = new Int32Array(memory, 0, 2);
+    this.#unread = new Uint8Array(memory, HEADER_BYTES + 3 * bitBytes, bitBytes);
+    this.#header = new Int32Array(memory, 0, HEADER_BYTES / 4);
   }
 
   /** Memory of a set of so many chunks. */
   static memoryBytes(chunks: number): number {
-    return HEADER_BYTES + 3 * Math.ceil(chunks / 8);
+    return HEADER_BYTES + PLANES * Math.ceil(chunks / 8);
   }
 
   /** How many chunks are in the set. */
@@ -85,6 +94,41 @@ export class ChunkSet {
       // Checked first, so that threads that read the same chunks do not take the cache line from each other.
       if ((this.#used[chunk >>> 3]! & bit) === 0) this.#used[chunk >>> 3]! |= bit;
     }
+  }
+
+  /** A reader has read chunks [first, end). */
+  read(first: number, end: number): void {
+    this.touch(first, end);
+    for (let chunk = first; chunk < end; chunk++) {
+      const bit = 1 << (chunk & 7);
+      if ((this.#unread[chunk >>> 3]! & bit) === 0) continue;
+      const before = Atomics.and(this.#unread, chunk >>> 3, ~bit);
+      if ((before & bit) !== 0) Atomics.add(this.#header, READ, 1);
+    }
+  }
+
+  /** Chunks [first, end) have been fetched. Call it before they are in the set. */
+  fetched(first: number, end: number): void {
+    for (let chunk = first; chunk < end; chunk++) {
+      const bit = 1 << (chunk & 7);
+      const before = Atomics.or(this.#unread, chunk >>> 3, bit);
+      if ((before & bit) === 0) Atomics.add(this.#header, FETCHED, 1);
+    }
+  }
+
+  /** Whether the chunk is in the set, and was read since it was fetched. */
+  isRead(chunk: number): boolean {
+    return this.has(chunk) && ((this.#unread[chunk >>> 3]! >>> (chunk & 7)) & 1) === 0;
+  }
+
+  /** How many chunks were fetched since the blob was opened. */
+  get fetchedCount(): number {
+    return Atomics.load(this.#header, FETCHED);
+  }
+
+  /** How many of them were read. */
+  get readCount(): number {
+    return Atomics.load(this.#header, READ);
   }
 
   /** @returns Whether the chunk was used since the last call for it. */

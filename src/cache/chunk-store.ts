@@ -9,6 +9,8 @@ export interface ChunkStore extends Omit<StreamSink, 'wants' | 'isAwaited' | 'is
   readonly hasSpace: boolean;
   /** Limit for bytes that no read waits for, of a blob that is sent whole. */
   readonly unaskedBytesMax: number;
+  /** Whether the chunk was read since it was fetched. */
+  isRead(chunk: number): boolean;
   /** Whether the chunk can be read now. */
   isCached(chunk: number): boolean;
   /** Stores whole chunks from `first` on. Never fails: chunks without space on the disk go to memory. */

@@ -5,56 +5,26 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Urgency } from '../io/ranged-source.js';
-import { FetchScheduler, type Prioritized } from './fetch-scheduler.js';
+import { FetchScheduler } from './fetch-scheduler.js';
+import type { Lane } from './origin-queue.js';
 
 const turn = () => new Promise(setImmediate);
+const MIB = 1 << 20;
+
+function laneAt(origin = 'registry.example'): Lane {
+  return { origin };
+}
 
 function controlled(scheduler: FetchScheduler) {
   const started: string[] = [];
   const ends = new Map<string, () => void>();
-  const run = (lane: object, name: string, priority: Prioritized = { urgency: 'demand' }) =>
-    scheduler.run(lane, priority, () => {
+  const run = (lane: Lane, name: string, wanted: { urgency: Urgency } = { urgency: 'demand' }) =>
+    scheduler.run(lane, Object.assign(wanted, { bytes: MIB }), () => {
       started.push(name);
       return new Promise<void>((resolve) => ends.set(name, resolve));
     });
   return { started, ends, run };
 }
-
-test('a lane has eight fetches at a time, in order, and does not block another lane', async () => {
-  const { started, ends, run } = controlled(new FetchScheduler());
-  const hanging = {};
-  const all = Array.from({ length: 10 }, (_, i) => run(hanging, `h${i}`));
-  all.push(run({}, 'other'));
-  assert.deepEqual(started, [], 'nothing starts in the turn in which it is asked for');
-  await turn();
-  assert.deepEqual(started, ['h0', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'h7', 'other']);
-  ends.get('h3')?.();
-  await turn();
-  await turn();
-  assert.equal(started.at(-1), 'h8');
-  for (let i = 0; i < 3; i++) {
-    for (const end of ends.values()) end();
-    await turn();
-    await turn();
-  }
-  await Promise.all(all);
-});
-
-test('sixty-four fetches run at a time over all lanes, and at least one of each lane', async () => {
-  const { started, ends, run } = controlled(new FetchScheduler());
-  const lanes = Array.from({ length: 10 }, () => ({}));
-  const all = lanes.flatMap((lane, l) =>
-    Array.from({ length: 8 }, (_, i) => run(lane, `${l}.${i}`)),
-  );
-  await turn();
-  assert.deepEqual(started.slice(64), ['8.0', '9.0']);
-  for (let i = 0; i < 4; i++) {
-    for (const end of ends.values()) end();
-    await turn();
-    await turn();
-  }
-  await Promise.all(all);
-});
 
 /** Ends fetches as they start, until `all` have ended. */
 async function drain(all: readonly Promise<void>[], ends: Map<string, () => void>): Promise<void> {
@@ -69,45 +39,113 @@ async function drain(all: readonly Promise<void>[], ends: Map<string, () => void
   await done;
 }
 
-test('demand starts before prefetches, which leave half of the places free', async () => {
+test('a lane has twelve fetches at a time, in order, and does not block another lane', async () => {
   const { started, ends, run } = controlled(new FetchScheduler());
-  const lane = {};
-  const all = Array.from({ length: 6 }, (_, i) => run(lane, `p${i}`, { urgency: 'prefetch' }));
-  all.push(run(lane, 'd0'), run(lane, 'd1'));
+  const hanging = laneAt();
+  const all = Array.from({ length: 14 }, (_, i) => run(hanging, `h${i}`));
+  all.push(run(laneAt(), 'other'));
+  assert.equal(started.length, 0, 'nothing starts in the turn in which it is asked for');
   await turn();
-  assert.deepEqual(started, ['d0', 'd1', 'p0', 'p1']);
-  all.push(...Array.from({ length: 5 }, (_, i) => run(lane, `late${i}`)));
-  await turn();
-  assert.deepEqual(started.slice(4), ['late0', 'late1', 'late2', 'late3']);
-  ends.get('p0')?.();
+  assert.equal(started.length, 13);
+  assert.ok(started.includes('h11') && started.includes('other'));
+  ends.get('h3')?.();
   await turn();
   await turn();
-  assert.deepEqual(started.slice(8), ['late4']);
+  assert.equal(started.at(-1), 'h12');
   await drain(all, ends);
-  assert.equal(started.length, all.length);
 });
 
-test('a promoted prefetch starts at once where it waited for a free half', async () => {
+test('an origin has 32 fetches at a time, which its lanes share, and other origins have theirs', async () => {
+  const { started, ends, run } = controlled(new FetchScheduler());
+  const lanes = Array.from({ length: 8 }, () => laneAt());
+  const all = lanes.flatMap((lane, l) =>
+    Array.from({ length: 12 }, (_, i) => run(lane, `${l}.${i}`)),
+  );
+  const others = [1, 2].map((i) => laneAt(`registry${i}.example`));
+  for (const lane of others)
+    for (let i = 0; i < 12; i++) all.push(run(lane, `other ${lane.origin} ${i}`));
+  await turn();
+  const ofFirst = started.filter((name) => !name.startsWith('other'));
+  assert.equal(ofFirst.length, 32);
+  for (const l of lanes.keys()) {
+    assert.equal(ofFirst.filter((name) => name.startsWith(`${l}.`)).length, 4, `lane ${l}`);
+  }
+  assert.equal(started.length, 56);
+  await drain(all, ends);
+});
+
+test('an origin with nothing in flight may always start one fetch', async () => {
+  const { started, ends, run } = controlled(new FetchScheduler());
+  const all: Promise<void>[] = [];
+  for (let o = 0; o < 8; o++) {
+    const lane = laneAt(`registry${o}.example`);
+    for (let i = 0; i < 8; i++) all.push(run(lane, `${o}.${i}`));
+  }
+  await turn();
+  const late = laneAt('late.example');
+  all.push(run(late, 'late0'), run(late, 'late1'));
+  await turn();
+  assert.deepEqual(started.slice(64), ['late0']);
+  await drain(all, ends);
+});
+
+test('demand starts before prefetches, and these before the background', async () => {
+  const { started, ends, run } = controlled(new FetchScheduler());
+  const lane = laneAt();
+  const all = (['background', 'prefetch', 'demand'] as const).map((urgency) =>
+    run(lane, urgency, { urgency }),
+  );
+  await turn();
+  assert.deepEqual(started, ['demand'], 'what is in flight fills a link that is not measured yet');
+  ends.get('demand')?.();
+  await turn();
+  await turn();
+  assert.deepEqual(started, ['demand', 'prefetch']);
+  await drain(all, ends);
+  assert.deepEqual(started, ['demand', 'prefetch', 'background']);
+});
+
+test('a prefetch starts when most of what is in flight has arrived', async () => {
   const scheduler = new FetchScheduler();
   const { started, ends, run } = controlled(scheduler);
-  const lane = {};
-  const all = Array.from({ length: 4 }, (_, i) => run(lane, `d${i}`));
-  const first: { urgency: Urgency } = { urgency: 'prefetch' };
-  all.push(run(lane, 'first', first), run(lane, 'second', { urgency: 'prefetch' }));
+  const lane = laneAt();
+  let arrive = (_bytes: number): void => {};
+  const demand = scheduler.run(lane, { urgency: 'demand', bytes: MIB }, ({ received }) => {
+    arrive = received;
+    return new Promise<void>((resolve) => ends.set('demand', resolve));
+  });
+  const all = [demand, run(lane, 'prefetch', { urgency: 'prefetch' })];
   await turn();
-  assert.equal(started.length, 4);
+  assert.deepEqual(started, []);
+  arrive(MIB / 2);
+  await turn();
+  assert.deepEqual(started, ['prefetch']);
+  await drain(all, ends);
+});
+
+test('prefetches leave places of their lane to demand, and a promoted one is demand', async () => {
+  const scheduler = new FetchScheduler();
+  const { started, ends, run } = controlled(scheduler);
+  const lane = laneAt();
+  const first: { urgency: Urgency } = { urgency: 'prefetch' };
+  const all = [run(lane, 'demand'), run(lane, 'first', first)];
+  all.push(run(lane, 'second', { urgency: 'prefetch' }));
+  await turn();
+  assert.deepEqual(started, ['demand']);
   first.urgency = 'demand';
   scheduler.promoted();
   await turn();
-  assert.deepEqual(started.slice(4), ['first']);
+  assert.deepEqual(started, ['demand', 'first']);
   await drain(all, ends);
 });
 
 test('a failure reaches the caller, and frees the place', async () => {
   const scheduler = new FetchScheduler();
-  const lane = {};
-  const failing = Array.from({ length: 9 }, () =>
-    scheduler.run(lane, { urgency: 'demand' }, () => Promise.reject(new TypeError('as planned'))),
+  const lane = laneAt();
+  const failing = Array.from({ length: 13 }, () =>
+    scheduler.run(lane, { urgency: 'demand', bytes: MIB }, () =>
+      Promise.reject(new TypeError('as planned')),
+    ),
   );
   for (const each of failing) await assert.rejects(each, { message: 'as planned' });
 });

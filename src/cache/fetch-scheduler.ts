@@ -1,12 +1,12 @@
 /**
  * Decides which fetch starts next, and how many are in flight: here all fetches of all blobs compete for the network.
  *
- * Fetches are in lanes, one per blob. Demand goes first, in the order of requests, except that a lane at its limit is
- * passed over, and a lane with no fetch in flight may always start one. So blobs that are read in one sweep, or whose
- * source hangs, delay no others.
+ * Demand goes first, then prefetches, then the background. A fetch that no read waits for starts when no demand can, and only
+ * while the link of its origin carries less than it can (origin-link.ts): it then delays a demand that comes later by little.
+ * Under constant demand such a fetch may wait forever; promoted() makes it demand.
  *
- * A prefetch starts when no demand can, and only while half of the places are free, so that a demand which comes later
- * finds a place at once. Under constant demand a prefetch may wait forever; promoted() makes it demand.
+ * Each origin has its own limits and its own order (origin-queue.ts), and origins take turns. An origin with no fetch in
+ * flight may always start one. So registries that hang delay no others.
  *
  * A fetch starts at the end of the turn of the event loop in which it was requested, so that requests of one turn can be
  * joined first.
@@ -14,48 +14,54 @@
  * Callers bound the queue: each chunk of each open blob waits at most once.
  */
 import type { Urgency } from '../io/ranged-source.js';
+import type { OriginLink, Transfer } from './origin-link.js';
+import { type Lane, OriginQueue, type Waiting, type Wanted } from './origin-queue.js';
 
-/** With requests of up to 1 MiB, and one more for each lane, this bounds the memory in flight. */
+/** With requests of up to 1 MiB, and one more for each origin, this bounds the memory in flight. */
 const FETCHES_MAX = 64;
-/** As many requests as a kernel has in flight on one device when it reads ahead for several readers. */
-const LANE_FETCHES_MAX = 8;
-/** No prefetch starts while so many fetches, of either urgency, are in flight: in all lanes, and in its own. */
-const PREFETCH_FETCHES_MAX = FETCHES_MAX / 2;
-const PREFETCH_LANE_FETCHES_MAX = LANE_FETCHES_MAX / 2;
-
-/** Its urgency may change to demand while it waits: call promoted() then. */
-export interface Prioritized {
-  readonly urgency: Urgency;
-}
-
-interface Waiting {
-  readonly lane: object;
-  readonly priority: Prioritized;
-  readonly start: () => void;
-}
+/** Origins whose measurements are kept while nothing of them is in flight. */
+const ORIGINS_MAX = 256;
+const URGENCIES = ['demand', 'prefetch', 'background'] as const;
 
 export class FetchScheduler {
-  readonly #waiting: Waiting[] = [];
-  readonly #running = new Map<object, number>();
+  /** The least recently used first. */
+  readonly #origins = new Map<string, OriginQueue>();
   #runningTotal = 0;
   #turnScheduled = false;
 
+  linkOf({ origin }: Lane): OriginLink {
+    return this.#queueOf(origin).link;
+  }
+
   /** Runs `fetch` when its turn comes, and settles as it does. */
-  run(lane: object, priority: Prioritized, fetch: () => Promise<void>): Promise<void> {
+  run(lane: Lane, wanted: Wanted, fetch: (transfer: Transfer) => Promise<void>): Promise<void> {
     return new Promise((resolve, reject) => {
-      const start = () => {
-        fetch()
+      const queue = this.#queueOf(lane.origin);
+      const start = (transfer: Transfer) => {
+        fetch(transfer)
           .then(resolve, reject)
-          .finally(() => this.#finished(lane));
+          .finally(() => this.#finished(queue, lane, transfer));
       };
-      this.#waiting.push({ lane, priority, start });
+      queue.push({ lane, wanted, start });
       this.#scheduleTurn();
     });
   }
 
-  /** A waiting prefetch has become demand. */
+  /** A waiting fetch has become more urgent. */
   promoted(): void {
-    if (this.#waiting.length > 0) this.#scheduleTurn();
+    this.#scheduleTurn();
+  }
+
+  #queueOf(origin: string): OriginQueue {
+    const found = this.#origins.get(origin);
+    if (found !== undefined) return found;
+    for (const [name, queue] of this.#origins) {
+      if (this.#origins.size < ORIGINS_MAX) break;
+      if (queue.isIdle) this.#origins.delete(name);
+    }
+    const queue = new OriginQueue();
+    this.#origins.set(origin, queue);
+    return queue;
   }
 
   #scheduleTurn(): void {
@@ -63,38 +69,45 @@ export class FetchScheduler {
     this.#turnScheduled = true;
     setImmediate(() => {
       this.#turnScheduled = false;
-      this.#start('demand');
-      this.#start('prefetch');
+      for (const urgency of URGENCIES) this.#startAll(urgency);
     });
   }
 
-  #start(urgency: Urgency): void {
-    for (let i = 0; i < this.#waiting.length; ) {
-      const { lane, priority, start } = this.#waiting[i]!;
-      if (priority.urgency !== urgency || !this.#mayStart(lane, urgency)) {
-        i++;
-        continue;
+  #startAll(urgency: Urgency): void {
+    for (let hasStarted = true; hasStarted; ) {
+      hasStarted = false;
+      for (const queue of this.#origins.values()) {
+        const next = this.#mayStart(queue, urgency) ? queue.take(urgency) : undefined;
+        if (next === undefined) continue;
+        this.#start(queue, next);
+        hasStarted = true;
       }
-      this.#waiting.splice(i, 1);
-      this.#running.set(lane, (this.#running.get(lane) ?? 0) + 1);
-      this.#runningTotal++;
-      start();
     }
   }
 
-  #mayStart(lane: object, urgency: Urgency): boolean {
-    const running = this.#running.get(lane) ?? 0;
-    if (urgency === 'prefetch') {
-      return running < PREFETCH_LANE_FETCHES_MAX && this.#runningTotal < PREFETCH_FETCHES_MAX;
-    }
-    return running === 0 || (running < LANE_FETCHES_MAX && this.#runningTotal < FETCHES_MAX);
+  #start(queue: OriginQueue, { wanted, start }: Waiting): void {
+    this.#runningTotal++;
+    const { received, ended } = queue.link.started(wanted.bytes);
+    start({
+      received: (bytes) => {
+        received(bytes);
+        // Its link has room again.
+        if (queue.hasWaiting) this.#scheduleTurn();
+      },
+      ended,
+    });
   }
 
-  #finished(lane: object): void {
-    const running = this.#running.get(lane)! - 1;
-    if (running === 0) this.#running.delete(lane);
-    else this.#running.set(lane, running);
+  #mayStart(queue: OriginQueue, urgency: Urgency): boolean {
+    if (!queue.hasWaiting) return false;
+    if (urgency === 'demand') return !queue.hasRunning || this.#runningTotal < FETCHES_MAX;
+    return this.#runningTotal < FETCHES_MAX / 2;
+  }
+
+  #finished(queue: OriginQueue, lane: Lane, transfer: Transfer): void {
+    transfer.ended();
+    queue.finished(lane);
     this.#runningTotal--;
-    if (this.#waiting.length > 0) this.#scheduleTurn();
+    this.#scheduleTurn();
   }
 }

@@ -9,10 +9,13 @@ import { RangeFill, type Urgency } from '../io/ranged-source.js';
 import { SpeedFloor } from '../io/speed-floor.js';
 import type { BlobSource } from './blob-source.js';
 import { CHUNK_BYTES } from './chunk-set.js';
+import type { ImageReads } from './image-reads.js';
 
 /** A handle that requests chunks from its own source. */
 export interface Fetcher {
   readonly source: BlobSource;
+  /** What was read of the image that the handle is for; undefined outside of images. */
+  readonly image: ImageReads | undefined;
   /** Count the requests and bytes that the handle caused. */
   onRequest(): void;
   onBytes(bytes: number): void;
@@ -27,13 +30,13 @@ export interface FetchOptions {
 
 type FlightState = 'queued' | 'fetching' | 'keeping' | 'landed';
 
-/** Chunks [first, end). Only a queued flight grows. */
+/** Chunks [first, end). Only a queued flight grows; a fetching one gives the chunks that have arrived to other flights. */
 export class Flight {
   /** The first requester. Only its own adjacent requests join the flight. */
   readonly owner: Fetcher;
   first: number;
   end: number;
-  /** `prefetch` until a demand waits for it. */
+  /** Becomes `demand` when a demand waits for it. */
   urgency: Urgency;
   state: FlightState = 'queued';
   readonly waiters = new Set<Waiter>();
@@ -70,7 +73,32 @@ export class Flight {
 
   /** Whether no read waits for it, and none has. */
   get isOptional(): boolean {
-    return this.urgency === 'prefetch' && this.waiters.size === 0;
+    return this.urgency !== 'demand' && this.waiters.size === 0;
+  }
+
+  /** How many bytes its next attempt requests; the last chunk counts as a whole one. */
+  get bytes(): number {
+    return this.chunks * CHUNK_BYTES;
+  }
+
+  /** Whether a read waits for a chunk before `end` and for none from there on. */
+  endsAWait(end: number): boolean {
+    for (const waiter of this.waiters) {
+      if (waiter.first < end && Math.min(waiter.end, this.end) <= end) return true;
+    }
+    return false;
+  }
+
+  /** Splits off the chunks before `end`, which have arrived. @returns Their own flight. */
+  split(end: number): Flight {
+    const arrived = new Flight(this.owner, this.first, end, this.urgency);
+    arrived.state = 'keeping';
+    this.first = end;
+    for (const waiter of [...this.waiters]) {
+      if (waiter.first < end) waiter.add(arrived);
+      if (waiter.end <= end) waiter.leave(this);
+    }
+    return arrived;
   }
 
   /** The range for the next attempt, with the bytes of an incomplete chunk that the last attempt left. */
@@ -99,6 +127,9 @@ export class Flight {
 
 export class Waiter {
   readonly fetcher: Fetcher;
+  /** It waits for chunks [first, end), as far as they were missing. */
+  readonly first: number;
+  readonly end: number;
   /** A read of a mounted disk waits through every failure, other reads only through `Unavailable`. */
   readonly isMounted: boolean;
   readonly startedMs = performance.now();
@@ -119,12 +150,15 @@ export class Waiter {
    */
   constructor(
     fetcher: Fetcher,
+    { first, end }: { readonly first: number; readonly end: number },
     flights: readonly Flight[],
     { isMounted, waitMs }: { readonly isMounted: boolean; readonly waitMs: number },
     onExpired: (waiter: Waiter) => number,
     onLeft: (waiter: Waiter, flights: ReadonlySet<Flight>) => void,
   ) {
     this.fetcher = fetcher;
+    this.first = first;
+    this.end = end;
     this.isMounted = isMounted;
     this.waitMs = waitMs;
     this.#flights = new Set(flights);
@@ -144,12 +178,16 @@ export class Waiter {
     if (this.#flights.size === 0) this.#end();
   }
 
-  /** `by` takes over the chunks of `flight`. */
-  moved(flight: Flight, by: Flight): void {
+  /** Waits for `flight` too. */
+  add(flight: Flight): void {
+    this.#flights.add(flight);
+    flight.waiters.add(this);
+  }
+
+  /** Waits for `flight` no more: another one brings its chunks. */
+  leave(flight: Flight): void {
     flight.waiters.delete(this);
     this.#flights.delete(flight);
-    this.#flights.add(by);
-    by.waiters.add(this);
   }
 
   fail(error: unknown): void {

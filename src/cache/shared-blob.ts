@@ -105,6 +105,10 @@ export class SharedBlob implements ChunkStore {
     return this.#hasSpace && this.#file !== undefined;
   }
 
+  isRead(chunk: number): boolean {
+    return this.stored.isRead(chunk);
+  }
+
   isCached(chunk: number): boolean {
     return this.stored.has(chunk) || this.#services.overflow.find(this.key, chunk) !== undefined;
   }

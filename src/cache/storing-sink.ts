@@ -10,7 +10,7 @@ import type { StreamSink } from './whole-stream.js';
  */
 export function storingSink(
   store: ChunkStore,
-  awaited: ReadonlyMap<number, unknown>,
+  awaited: Pick<ReadonlyMap<number, unknown>, 'has' | 'size'>,
   onBytes: (bytes: number) => void,
   onStored: (chunk: number) => void,
 ): StreamSink {

@@ -289,7 +289,7 @@ test('a whole blob sent once by a server that has ranges is refused, and the ran
     let wholes = 1;
     ranges.whole = () => (wholes-- > 0 ? wholeOf(CONTENT) : undefined);
     await loadMounted(blob, 30, 10_000);
-    assert.ok(blob.cachedBytes < 4 * CHUNK_BYTES, `${blob.cachedBytes} bytes are cached`);
+    assert.ok(blob.cachedBytes < 20 * CHUNK_BYTES, `${blob.cachedBytes} bytes are cached`);
     ranges.whole = () => wholeOf(CONTENT);
     await loadMounted(blob, 35, 10_000);
     await assertReads(blob, 0, CONTENT.length);
@@ -319,7 +319,9 @@ for (const damage of ['cached', 'sent'] as const) {
     await withCache(async (cache, _directory, faults) => {
       const ranges = new BlobDouble(CONTENT);
       const blob = await OpenBlob.open(cache, ranges);
-      if (damage === 'cached') ranges.damage = (target) => target.fill(0xee);
+      if (damage === 'cached') {
+        ranges.damage = (target) => target.subarray(0, CHUNK_BYTES).fill(0xee);
+      }
       await loadMounted(blob, 0, 10_000);
       ranges.damage = () => {};
       const wrong = distinctBytes(CONTENT.length, 7);

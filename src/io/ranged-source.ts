@@ -7,10 +7,10 @@
 import { SpeedFloor } from './speed-floor.js';
 
 /**
- * How urgent a range is. `demand`: a read waits for it. `prefetch`: a later read may want it, so it must not delay any
- * demand.
+ * How urgent a range is. `demand`: a read waits for it. `prefetch`: the next reads of a sweep may want it, so it must not
+ * delay any demand. `background`: some later read may want it, so it must not delay either.
  */
-export type Urgency = 'demand' | 'prefetch';
+export type Urgency = 'demand' | 'prefetch' | 'background';
 
 /** The progress of one range through all attempts at it. */
 export class RangeFill {
@@ -19,6 +19,8 @@ export class RangeFill {
   readonly offset: number;
   /** How many of `bytes` have arrived; bytes from a failed attempt stay valid. */
   filled = 0;
+  /** A source may call it each time that `filled` has grown: readers of the first bytes then do not wait for the last. */
+  progressed: () => void = () => {};
   /** Tells a source with connections when to leave a slow one. */
   readonly floor: SpeedFloor;
 

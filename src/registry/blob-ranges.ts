@@ -119,6 +119,7 @@ async function take(fill: RangeFill, response: HttpResponse, part: Part): Promis
     const wanted = piece.subarray(skipped, skipped + until - fill.filled);
     fill.bytes.set(wanted, fill.filled);
     fill.filled += wanted.length;
+    if (wanted.length > 0) fill.progressed();
   }
   if (fill.filled < until) throw incomplete(response.doing, response.url.host, fill);
 }

@@ -5,6 +5,7 @@ import { BlobReader } from '../../src/cache/blob-reader.js';
 import type { BlobSource } from '../../src/cache/blob-source.js';
 import { BlockCache, type BlockCacheOptions } from '../../src/cache/block-cache.js';
 import { CHUNK_BYTES } from '../../src/cache/chunk-set.js';
+import type { ImageReads } from '../../src/cache/image-reads.js';
 import { OverflowChunks } from '../../src/cache/overflow-chunks.js';
 import type { ObdError } from '../../src/errors.js';
 import { type RandomAccessFile, readFully } from '../../src/io/random-access-file.js';
@@ -24,8 +25,8 @@ export class OpenBlob extends BlobReader implements BlobStats {
     this.handle = handle;
   }
 
-  static async open(cache: BlockCache, source: BlobSource): Promise<OpenBlob> {
-    return new OpenBlob(await cache.openBlob(source));
+  static async open(cache: BlockCache, source: BlobSource, image?: ImageReads): Promise<OpenBlob> {
+    return new OpenBlob(await cache.openBlob(source, image));
   }
 
   get cachedBytes(): number {

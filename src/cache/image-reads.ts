@@ -1,0 +1,53 @@
+/**
+ * Tells a start that reads most of an image, and fetches the rest of the image then.
+ *
+ * The measure is what was read of what was fetched, over all blobs of the image. A sparse start reads a third to two
+ * thirds of the granules that its misses bring; one that packs, copies or checks the image reads nearly all of them. Each
+ * blob's missing chunks then come in the background, many requests at once, in the order of the blob, which is that of the
+ * file system. What they bring and is not read lowers the measure, and ends the stream: an image is never fetched to more
+ * than about twice of what was read, and DENSE_BYTES_MIN.
+ */
+import { CHUNK_BYTES } from './chunk-set.js';
+
+/** Before so much was read, the measure says little: the parts that open an image are read whole. */
+const DENSE_BYTES_MIN = 8 << 20;
+const DENSE_SHARE = 0.8;
+/** Ends the stream. Less than DENSE_SHARE, as a reader needs time to use what was streamed. */
+const SPARSE_SHARE = 0.5;
+
+/** A blob of the image. */
+export interface StreamableBlob {
+  /** Chunks that were fetched, and those of them that were read. */
+  readonly fetchedCount: number;
+  readonly readCount: number;
+  /** Fetches some missing chunks in the background, unless enough of such fetches are queued. */
+  stream(): void;
+}
+
+export class ImageReads {
+  readonly #blobs = new Set<StreamableBlob>();
+  #isDense = false;
+
+  add(blob: StreamableBlob): void {
+    this.#blobs.add(blob);
+  }
+
+  delete(blob: StreamableBlob): void {
+    this.#blobs.delete(blob);
+  }
+
+  /** Call it when a fetch of the image begins or ends. */
+  advance(): void {
+    let fetched = 0;
+    let read = 0;
+    for (const { fetchedCount, readCount } of this.#blobs) {
+      fetched += fetchedCount;
+      read += readCount;
+    }
+    const share = read / Math.max(1, fetched);
+    if (share < SPARSE_SHARE) this.#isDense = false;
+    else if (share >= DENSE_SHARE && read * CHUNK_BYTES >= DENSE_BYTES_MIN) this.#isDense = true;
+    if (!this.#isDense) return;
+    for (const blob of this.#blobs) blob.stream();
+  }
+}

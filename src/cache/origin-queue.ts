@@ -1,0 +1,88 @@
+/**
+ * The fetches from one origin: those that wait, those that run, and which starts next.
+ *
+ * Blobs share an origin fairly: of the fetches of one urgency, the one whose blob has the fewest in flight starts first, and
+ * the oldest of these. So an image that is swept delays no other image by more than the requests that are in flight.
+ */
+import type { Urgency } from '../io/ranged-source.js';
+import { OriginLink, type Transfer } from './origin-link.js';
+
+/** As many as there are connections to a host (src/registry/http-client.ts): more would wait there, in their order. */
+const FETCHES_MAX = 32;
+/** More requests than a kernel has in flight on one device when it reads ahead for several readers. */
+const LANE_FETCHES_MAX = 12;
+/** No fetch that no read waits for starts while so many of any kind run: the next demand finds a connection. */
+const UNASKED_FETCHES_MAX = FETCHES_MAX / 2;
+const UNASKED_LANE_FETCHES_MAX = 8;
+
+/** A blob. Its fetches wait for each other, and those of other blobs do not. */
+export interface Lane {
+  readonly origin: string;
+}
+
+/** What one fetch brings. Its urgency may change while it waits: call promoted() of the scheduler then. */
+export interface Wanted {
+  readonly urgency: Urgency;
+  /** When it starts. */
+  readonly bytes: number;
+}
+
+export interface Waiting {
+  readonly lane: Lane;
+  readonly wanted: Wanted;
+  readonly start: (transfer: Transfer) => void;
+}
+
+export class OriginQueue {
+  readonly link = new OriginLink();
+  readonly #waiting: Waiting[] = [];
+  readonly #running = new Map<Lane, number>();
+  #runningTotal = 0;
+
+  get isIdle(): boolean {
+    return this.#runningTotal === 0 && this.#waiting.length === 0;
+  }
+
+  get hasRunning(): boolean {
+    return this.#runningTotal > 0;
+  }
+
+  get hasWaiting(): boolean {
+    return this.#waiting.length > 0;
+  }
+
+  push(waiting: Waiting): void {
+    this.#waiting.push(waiting);
+  }
+
+  /** Removes the next fetch of that urgency that may start, and counts it as running. */
+  take(urgency: Urgency): Waiting | undefined {
+    let best = -1;
+    let bestRunning = urgency === 'demand' ? LANE_FETCHES_MAX : UNASKED_LANE_FETCHES_MAX;
+    if (!this.#mayStart(urgency)) return undefined;
+    for (const [i, { lane, wanted }] of this.#waiting.entries()) {
+      const running = this.#running.get(lane) ?? 0;
+      if (wanted.urgency !== urgency || running >= bestRunning) continue;
+      best = i;
+      bestRunning = running;
+    }
+    const [taken] = best === -1 ? [] : this.#waiting.splice(best, 1);
+    if (taken === undefined) return undefined;
+    this.#running.set(taken.lane, bestRunning + 1);
+    this.#runningTotal++;
+    return taken;
+  }
+
+  finished(lane: Lane): void {
+    const running = this.#running.get(lane)! - 1;
+    if (running === 0) this.#running.delete(lane);
+    else this.#running.set(lane, running);
+    this.#runningTotal--;
+  }
+
+  #mayStart(urgency: Urgency): boolean {
+    if (urgency === 'demand') return this.#runningTotal < FETCHES_MAX;
+    const { inFlightBytes, aheadBytesMax } = this.link;
+    return this.#runningTotal < UNASKED_FETCHES_MAX && inFlightBytes < aheadBytesMax;
+  }
+}
