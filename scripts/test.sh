@@ -9,7 +9,7 @@
 #     npm run test:unit                once more on the other supported Nodes: the oldest, or the one that is brought
 #     npm run test:e2e                 a real containerd, runc, registry and kernel; the quickstart is one of these tests
 #     npm run test:trust -- --quick    attempts to make obd-ts lie, harm or give up
-#     npm run test:vm                  the kernel transports, on the kernels of Debian 12 and 13, in short
+#     npm run test:vm -- --quick       the kernel transports, on the kernels of Debian 12 and 13, in short
 #
 # The scripts themselves are linted first. A part that fails does not stop the others. Skipped tests are listed with
 # their reasons. docs/testing.md has the long forms.
@@ -112,7 +112,7 @@ part trust env --unset=NODE_OPTIONS bash -o pipefail -c \
 if [[ $(uname -m) == x86_64 ]]; then
   # Not fuse, which is the same on any kernel and was tested on this one.
   # shellcheck disable=SC2016 # the inner shell expands it
-  part vm bash -o pipefail -c 'npm run --silent test:vm -- ublk tcmu nbd | sed -uE "$0"' "$VM_REPORT"
+  part vm bash -o pipefail -c 'npm run --silent test:vm -- --quick ublk tcmu nbd | sed -uE "$0"' "$VM_REPORT"
 else
   echo "ok 1 - vm # SKIP its kernels are for x86-64, this is $(uname -m)" >"$REPORTS/vm.tap"
   SKIPPED=$((SKIPPED + 1))
