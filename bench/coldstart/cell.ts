@@ -1,0 +1,206 @@
+/**
+ * One measured start: new daemons with empty state, page cache dropped, then pull and run, and once more warm. Times begin
+ * with the pull's start.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { text } from 'node:stream/consumers';
+import { interruption } from '../../src/cli/interruption.js';
+import { ErrorCodes, ObdError } from '../../src/errors.js';
+import { run } from '../programs.js';
+import { FAR_HOST, type FarRegistry } from './far-registry.js';
+import type { RequestRecord } from './far-server.js';
+import type { Link } from './link.js';
+import type { Programs } from './peer-programs.js';
+import { type CpuTime, Services } from './services.js';
+import type { Way } from './ways.js';
+import type { Workload } from './workloads.js';
+
+/** A start that takes longer has failed. */
+const RUN_MS_MAX = 300_000;
+
+/** Seconds since the start of the pull, unless named otherwise. */
+export interface Measured {
+  readonly pull: number;
+  readonly firstRequest: number;
+  /** Arrival of the first request for a part of a layer. */
+  readonly firstData: number;
+  readonly firstOutput: number;
+  readonly ready: number;
+  /** From `ctr run` to ready, in the second start. */
+  readonly warm: number;
+  readonly bytes: number;
+  readonly requests: number;
+  /** The longest chain of requests one after the other that ended before the pull did; a token is none. */
+  readonly pullChain: number;
+  /** From the start of the pull to ready. */
+  readonly cpu: CpuTime;
+  /** Of the daemons, until they served. */
+  readonly ownStart: CpuTime;
+  /** Per cent of the machine's CPU time, from the start of the pull to ready. */
+  readonly idlePercent: number;
+  readonly stealPercent: number;
+}
+
+export interface CellSetup {
+  readonly way: Way;
+  readonly workload: Workload;
+  readonly repository: string;
+  readonly link: Link;
+  readonly registry: FarRegistry;
+  readonly programs: Programs;
+  readonly expected: string;
+}
+
+const now = (): number => Number(process.hrtime.bigint()) / 1e6;
+
+/** @throws {ObdError} `Io` if a program fails, or the container printed other than `expected`. */
+export async function measureCell(setup: CellSetup): Promise<Measured> {
+  const { way, registry, link, programs } = setup;
+  const services = await Services.make(link.near, programs.path);
+  try {
+    await way.start(services);
+    const reference = `${FAR_HOST}/${setup.repository}:${way.variant?.name ?? 'plain'}`;
+    const ownStart = services.cpuTime();
+    await run('sync', []);
+    writeFileSync('/proc/sys/vm/drop_caches', '3');
+    registry.beginLog();
+    const machine = machineTicks();
+    const begun = now();
+    const seconds = (at: number): number => (at - begun) / 1000;
+    await execute(services, way.pull(services, reference));
+    const pulled = now();
+    const start = await startContainer(setup, services, reference, 'cold');
+    const spent = machineTicks().map((ticks, i) => ticks - machine[i]!);
+    const all = spent.reduce((sum, ticks) => sum + ticks, 0);
+    const requests = await registry.log();
+    const warm = await startContainer(setup, services, reference, 'warm');
+    const data = requests.find(isData);
+    return {
+      pull: seconds(pulled),
+      firstRequest: seconds(requests[0]?.at ?? Number.NaN),
+      firstData: seconds(data?.at ?? Number.NaN),
+      firstOutput: seconds(start.firstOutput),
+      ready: seconds(start.ready),
+      warm: (warm.ready - warm.begun) / 1000,
+      bytes: requests.reduce((sum, { bytes }) => sum + bytes, 0),
+      requests: requests.length,
+      pullChain: chain(requests.filter(({ end, server }) => end <= pulled && server !== 'token')),
+      cpu: {
+        daemons: start.cpu.daemons - ownStart.daemons,
+        containerd: start.cpu.containerd - ownStart.containerd,
+      },
+      ownStart,
+      idlePercent: (100 * (spent[3]! + spent[4]!)) / all,
+      stealPercent: (100 * spent[7]!) / all,
+    };
+  } catch (error) {
+    throw new ObdError(ErrorCodes.Io, `${error}\n${endsOfLogs(services)}`, {}, error);
+  } finally {
+    await services.stop();
+  }
+}
+
+interface Start {
+  /** Milliseconds of now(). */
+  readonly begun: number;
+  readonly firstOutput: number;
+  readonly ready: number;
+  readonly cpu: CpuTime;
+}
+
+async function startContainer(
+  { way, workload, expected }: CellSetup,
+  services: Services,
+  reference: string,
+  id: string,
+): Promise<Start> {
+  const options = ['run', '--rm', '--snapshotter', way.snapshotter, reference, id];
+  const { file, args, env } = services.command(...services.ctr(...options, ...workload.command));
+  const begun = now();
+  const signal = AbortSignal.any([interruption(), AbortSignal.timeout(RUN_MS_MAX)]);
+  const child = spawn(file, args, { env, signal, stdio: ['ignore', 'pipe', 'pipe'] });
+  const ended = once(child, 'close');
+  const problem = text(child.stderr);
+  let output = '';
+  let firstOutput = Number.NaN;
+  let ready = Number.NaN;
+  let cpu: CpuTime | undefined;
+  child.stdout.on('data', (bytes: Buffer) => {
+    const at = now();
+    if (output === '') firstOutput = at;
+    output += bytes.toString('latin1');
+    if (Number.isNaN(ready) && /^ready.*\n/m.test(output)) {
+      ready = at;
+      cpu = services.cpuTime();
+    }
+  });
+  const [status] = await ended;
+  const said = Buffer.from(output, 'latin1').toString();
+  if (status !== 0) {
+    throw new ObdError(ErrorCodes.Io, `The container failed: ${said}${await problem}`);
+  }
+  if (said !== expected) {
+    const message = `Wrong output of ${way.name}: ${JSON.stringify(said)}, not ${JSON.stringify(expected)}`;
+    throw new ObdError(ErrorCodes.Corrupt, message);
+  }
+  return {
+    begun,
+    firstOutput,
+    ready: Number.isNaN(ready) ? firstOutput : ready,
+    cpu: cpu ?? services.cpuTime(),
+  };
+}
+
+async function execute(services: Services, command: readonly string[]): Promise<void> {
+  const { file, args, env } = services.command(...command);
+  const signal = AbortSignal.any([interruption(), AbortSignal.timeout(RUN_MS_MAX)]);
+  const child = spawn(file, args, { env, signal, stdio: ['ignore', 'ignore', 'pipe'] });
+  const ended = once(child, 'close');
+  const problem = await text(child.stderr);
+  const [status] = await ended;
+  if (status !== 0) throw new ObdError(ErrorCodes.Io, `${command.join(' ')} failed: ${problem}`);
+}
+
+/** A part of a layer; what is JSON on the storage is the image's config. */
+function isData({ server, status, bytes }: RequestRecord): boolean {
+  return server === 'storage' && (status === 200 || status === 206) && bytes > CONFIG_BYTES_MAX;
+}
+
+/** Larger than any config here, and smaller than what any way fetches of a layer at once. */
+const CONFIG_BYTES_MAX = 8192;
+
+/** The greatest number of requests of which each began after another had ended. */
+function chain(requests: readonly RequestRecord[]): number {
+  let count = 0;
+  let until = Number.NEGATIVE_INFINITY;
+  for (const { at, end } of requests.toSorted((a, b) => a.end - b.end)) {
+    if (at < until) continue;
+    count += 1;
+    until = end;
+  }
+  return count;
+}
+
+/** user, nice, system, idle, iowait, irq, softirq, steal of all processors. */
+function machineTicks(): number[] {
+  const [line] = readFileSync('/proc/stat', 'latin1').split('\n');
+  return line!.split(/\s+/).slice(1, 9).map(Number);
+}
+
+function endsOfLogs(services: Services): string {
+  const names = ['blockd', 'snapshotter', 'containerd'];
+  return names
+    .flatMap((name) => {
+      try {
+        const lines = readFileSync(services.file(`${name}.log`), 'utf8')
+          .trim()
+          .split('\n');
+        return [`--- end of ${name}.log`, ...lines.slice(-10)];
+      } catch {
+        return [];
+      }
+    })
+    .join('\n');
+}

@@ -1,0 +1,35 @@
+/** The programs of containerd and of the peers: where they are found, and which containerd is the newest. */
+import { existsSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { run } from '../programs.js';
+
+export interface Programs {
+  /** PATH for all services: the folder of the newest containerd first. */
+  readonly path: string;
+  readonly containerd: { readonly version: string; readonly major: number };
+  /** Whether a program is in that PATH. */
+  readonly has: (program: string) => boolean;
+}
+
+/** @param folder - Searched too, and its `bin`. */
+export async function findPrograms(folder: string | undefined): Promise<Programs> {
+  const own = folder === undefined ? [] : [folder, join(folder, 'bin')];
+  const inherited = (process.env['PATH'] ?? '').split(delimiter);
+  const all = [...inherited, '/usr/local/sbin', '/usr/sbin', '/sbin', ...own].filter(existsSync);
+  let newest = { folder: '', version: 'none', major: 0, rank: -1 };
+  for (const each of all) {
+    const program = join(each, 'containerd');
+    if (!existsSync(program)) continue;
+    const [version, major, minor, patch] =
+      /\b([0-9]+)\.([0-9]+)\.([0-9]+)/.exec(await run(program, ['--version'])) ?? [];
+    const rank = Number(major) * 1e6 + Number(minor) * 1e3 + Number(patch);
+    if (rank > newest.rank)
+      newest = { folder: each, version: version ?? '', major: Number(major), rank };
+  }
+  const folders = [newest.folder, ...all];
+  return {
+    path: folders.join(delimiter),
+    containerd: newest,
+    has: (program) => folders.some((each) => existsSync(join(each, program))),
+  };
+}

@@ -1,0 +1,138 @@
+/**
+ * Which start is measured when: rounds, in each the links, in each the images, and then the ways one after the other, each
+ * time in another order.
+ */
+import { type Measured, measureCell } from './cell.js';
+import { FarRegistry } from './far-registry.js';
+import { repositoryOf, storedImages, trimImages } from './image-store.js';
+import { Link, type LinkMeasure, type LinkProfile, measureLink, secondsOfOneGet } from './link.js';
+import type { Programs } from './peer-programs.js';
+import { type Reference, referenceOf } from './reference.js';
+import type { Way } from './ways.js';
+import type { Workload } from './workloads.js';
+
+export interface Plan {
+  readonly workloads: readonly Workload[];
+  readonly links: readonly LinkProfile[];
+  readonly ways: readonly Way[];
+  readonly rounds: number;
+  readonly programs: Programs;
+  readonly say: (step: string) => void;
+  readonly onResult: (result: CellResult) => void;
+}
+
+export interface CellResult {
+  readonly image: string;
+  readonly link: string;
+  readonly way: string;
+  readonly round: number;
+  readonly measured: Measured | undefined;
+  /** Why it has failed. */
+  readonly problem: string | undefined;
+}
+
+/** The least that a start takes on a link, without the container's own time. */
+export interface Limit {
+  readonly image: string;
+  readonly link: string;
+  /** One GET of the touched pages as one zstd stream, and three answers of the registry one after the other. */
+  readonly networkSeconds: number;
+}
+
+export interface PlanMeasures {
+  readonly links: Readonly<Record<string, LinkMeasure>>;
+  readonly references: Readonly<Record<string, Omit<Reference, 'output'>>>;
+  readonly limits: readonly Limit[];
+}
+
+/** Answers that every pull needs one after the other: HEAD or token, manifest, config. */
+const PULL_ANSWERS = 3;
+
+export async function measurePlan(plan: Plan): Promise<PlanMeasures> {
+  const { workloads, links, ways, rounds, say } = plan;
+  const variants = [...new Set(ways.flatMap(({ variant }) => variant ?? []))];
+  const stored = new Map<Workload, string[]>();
+  const references = new Map<Workload, Reference>();
+  for (const workload of workloads) {
+    say(`${workload.name}: its images`);
+    stored.set(workload, await storedImages(workload, variants));
+    references.set(workload, await referenceOf(workload));
+  }
+  await trimImages();
+  const measures: Record<string, LinkMeasure> = {};
+  const limits: Limit[] = [];
+  const link = await Link.make();
+  const undo: (() => Promise<unknown>)[] = [() => link.remove()];
+  try {
+    const registry = await FarRegistry.start(link);
+    undo.push(() => registry.stop());
+    for (let round = 0; round < rounds; round++) {
+      for (const profile of links) {
+        await link.lay(profile);
+        const measure = await measureLink(link, profile);
+        measures[profile.name] ??= measure;
+        const { connectMs, megabytesPerSecond } = measure;
+        say(
+          `${profile.name} (${profile.title}): connects in ${connectMs.toFixed(1)} ms, carries ${megabytesPerSecond.toFixed(1)} MB/s`,
+        );
+        for (const [i, workload] of workloads.entries()) {
+          const reference = references.get(workload)!;
+          if (round === 0) {
+            const seconds = await secondsOfOneGet(link, reference.zstdBytes);
+            const networkSeconds = seconds + (PULL_ANSWERS * connectMs) / 1000;
+            limits.push({ image: workload.name, link: profile.name, networkSeconds });
+          }
+          await registry.clear();
+          for (const folder of stored.get(workload)!) await registry.add(folder);
+          for (const way of rotated(ways, round + i)) {
+            plan.onResult(
+              await measureOne(plan, { workload, way, profile, round, link, registry, reference }),
+            );
+          }
+        }
+      }
+    }
+  } finally {
+    for (const step of undo.reverse()) await step();
+  }
+  const summaries = [...references].map(([{ name }, { touchedBytes, zstdBytes }]) => [
+    name,
+    { touchedBytes, zstdBytes },
+  ]);
+  return { links: measures, references: Object.fromEntries(summaries), limits };
+}
+
+function rotated<T>(all: readonly T[], by: number): T[] {
+  const from = by % Math.max(1, all.length);
+  return [...all.slice(from), ...all.slice(0, from)];
+}
+
+interface One {
+  readonly workload: Workload;
+  readonly way: Way;
+  readonly profile: LinkProfile;
+  readonly round: number;
+  readonly link: Link;
+  readonly registry: FarRegistry;
+  readonly reference: Reference;
+}
+
+async function measureOne(plan: Plan, one: One): Promise<CellResult> {
+  const { workload, way, profile, round } = one;
+  const cell = { image: workload.name, link: profile.name, way: way.name, round };
+  try {
+    const measured = await measureCell({
+      ...{ way, workload, link: one.link, registry: one.registry, programs: plan.programs },
+      repository: await repositoryOf(workload),
+      expected: one.reference.output,
+    });
+    plan.say(
+      `${profile.name} ${workload.name} ${way.name}: ready after ${measured.ready.toFixed(2)} s, ${(measured.bytes / 1e6).toFixed(1)} MB in ${measured.requests} requests`,
+    );
+    return { ...cell, measured, problem: undefined };
+  } catch (error) {
+    const problem = `${error}`;
+    plan.say(`${profile.name} ${workload.name} ${way.name}: failed: ${problem}`);
+    return { ...cell, measured: undefined, problem };
+  }
+}
