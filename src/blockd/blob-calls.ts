@@ -11,6 +11,7 @@ import { type BlobLink, BlobReader, type BlobShare } from '../cache/blob-reader.
 import type { FetchOptions } from '../cache/flight.js';
 import { OverflowChunks, type OverflowCopies } from '../cache/overflow-chunks.js';
 import type { BlobAddress } from '../image/open-image.js';
+import type { DemandWatch } from './demand-watch.js';
 import type { Caller, Handlers } from './thread-calls.js';
 
 interface Range {
@@ -42,9 +43,14 @@ export type BlobCalls = {
 /** The main thread's end of one reader: a BlobHandle. */
 type SharedLink = BlobLink & { share(): BlobShare };
 
-/** The main thread's end of one worker's blobs. */
+/**
+ * The main thread's end of one worker's blobs.
+ *
+ * @param demand - Learns of reads that wait.
+ */
 export function blobHandlers(
   open: (request: BlobRequest) => Promise<SharedLink>,
+  demand: DemandWatch,
 ): Handlers<BlobCalls> {
   const blobs = new Map<number, SharedLink>();
   let last = 0;
@@ -55,8 +61,10 @@ export function blobHandlers(
       blobs.set(blob, link);
       return { blob, share: link.share() };
     },
-    fetch: async ({ blob, offset, length, urgency, waitMs }) =>
-      await blobs.get(blob)?.fetch(offset, length, { urgency, waitMs }),
+    fetch: async ({ blob, offset, length, urgency, waitMs }) => {
+      const fetch = async () => await blobs.get(blob)?.fetch(offset, length, { urgency, waitMs });
+      return await (urgency === 'demand' ? demand.during(fetch) : fetch());
+    },
     invalidated: ({ blob, offset, length }) => blobs.get(blob)?.invalidated(offset, length),
     unreadable: ({ blob, offset, length, problem }) =>
       blobs.get(blob)?.unreadable(offset, length, problem),

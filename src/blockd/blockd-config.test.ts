@@ -13,7 +13,11 @@ test('the example has every key, with its default where there is one', () => {
   const written = parse(BLOCKD_CONFIG_EXAMPLE);
   assert.deepEqual(Object.keys(written).sort(), Object.keys(blockdConfig.shape).sort());
   const example = blockdConfig.parse(written);
-  const { docker_config, registry, cache_size, cache_reserve, ...rest } = example;
+  const { docker_config, registry, cache_size, cache_reserve, ...others } = example;
+  // There is no limit by default.
+  const { rate, ...fill } = others.fill;
+  assert.equal(rate, 20 * 2 ** 20);
+  const rest = { ...others, fill };
   const { registry: empty, ...defaults } = blockdConfig.parse({});
   assert.deepEqual(rest, defaults);
   assert.ok(docker_config !== undefined);

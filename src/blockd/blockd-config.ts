@@ -18,6 +18,20 @@ const READ_DEADLINE_MS_MIN = 1_000;
 const READ_DEADLINE_MS_MAX = 86_400_000;
 const READ_DEADLINE_MS_DEFAULT = 600_000;
 
+/** A day of delay is as good as never. */
+const FILL_DELAY_MS_MAX = 86_400_000;
+const FILL_IDLE_MS_MAX = 3_600_000;
+
+const fillTable = z.strictObject({
+  enabled: z.boolean().default(false),
+  /** In ms. */
+  delay: duration(0, FILL_DELAY_MS_MAX).default(10_000),
+  /** In ms. */
+  idle: duration(0, FILL_IDLE_MS_MAX).default(500),
+  /** Bytes per second. */
+  rate: byteAmount.refine((bytes) => bytes > 0, 'must be more than 0').optional(),
+});
+
 export const blockdConfig = z.strictObject({
   socket: absolutePath.default('/run/obd-ts/blockd.sock'),
   nbd_socket: absolutePath.default('/run/obd-ts/nbd.sock'),
@@ -35,6 +49,7 @@ export const blockdConfig = z.strictObject({
     )
     .default(512 * MIB),
   transport: z.enum(['auto', ...TRANSPORT_NAMES]).default('auto'),
+  fill: fillTable.prefault({}),
   ...commonKeys,
 });
 
@@ -60,4 +75,15 @@ read_deadline = "600 s"
 index_memory = "512 MiB"
 # How devices reach the kernel: auto (the first of these that works here), ublk, tcmu, nbd or fuse.
 transport = "auto"
-${COMMON_KEYS_EXAMPLE}`;
+${COMMON_KEYS_EXAMPLE}
+[fill]
+# Whether the rest of each attached image is fetched in the background, so that its registry is no longer needed. A
+# snapshot label of the image overrides it.
+enabled = false
+# How long after the attach.
+delay = "10 s"
+# How long no read may have waited for a registry before the next range is requested. With "0 s", only the moment counts.
+idle = "500 ms"
+# Bytes per second for all images together. By default there is no limit.
+rate = "20 MiB"
+`;

@@ -22,8 +22,10 @@ import { GrpcServer } from '../grpc/grpc-server.js';
 import { DockerCredentials } from '../registry/docker-credentials.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
+import { BackgroundFill } from './background-fill.js';
 import type { BlockdConfig } from './blockd-config.js';
 import { blockdService } from './blockd-service.js';
+import { DemandWatch } from './demand-watch.js';
 import { DEAD_REMEDY } from './device-entry.js';
 import { DeviceRecords } from './device-records.js';
 import { DeviceTable } from './device-table.js';
@@ -125,8 +127,15 @@ export class Blockd {
     const nbd = await NbdServer.listen(nbdSocketPath);
     this.#closers.push(() => nbd.close());
 
+    const demand = new DemandWatch();
+    const fill = new BackgroundFill(cache, demand, config.fill.rate, log);
+    const { enabled: isEnabled, delay: delayMs, idle: idleMs } = config.fill;
+    this.#closers.push(() => fill.close());
     const host = new WorkerDeviceHost({
       program: DEVICE_PROGRAM,
+      demand,
+      fill,
+      fillImages: { isEnabled, delayMs, idleMs },
       cache,
       client,
       nbd,

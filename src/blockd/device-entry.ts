@@ -24,6 +24,8 @@ const UNKNOWN: DeviceState = {
   waitingReads: 0,
   waitingMs: 0,
   waitingReason: '',
+  fillState: '',
+  fillProblem: '',
 };
 
 export interface DeviceEntry {

@@ -19,6 +19,10 @@ export interface DeviceState {
   readonly waitingReads: number;
   readonly waitingMs: number;
   readonly waitingReason: string;
+  /** As FillState; empty if the rest of the image is not fetched in the background. */
+  readonly fillState: string;
+  /** Why that pauses; else empty. */
+  readonly fillProblem: string;
 }
 
 export interface HostedDevice {

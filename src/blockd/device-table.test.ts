@@ -28,6 +28,8 @@ import { readFully } from '../io/random-access-file.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
+import { BackgroundFill } from './background-fill.js';
+import { DemandWatch } from './demand-watch.js';
 import { DeviceRecords } from './device-records.js';
 import { DeviceTable } from './device-table.js';
 import { recoverDevices } from './recovery.js';
@@ -94,8 +96,12 @@ const silent = pino({ level: 'silent' });
 const hosts: WorkerDeviceHost[] = [];
 
 function hostOver(used: Transports): WorkerDeviceHost {
+  const demand = new DemandWatch();
   const host = new WorkerDeviceHost({
     program: localThreads(used),
+    demand,
+    fill: new BackgroundFill(cache, demand, undefined, silent),
+    fillImages: { isEnabled: false, delayMs: 0, idleMs: 0 },
     cache,
     client,
     nbd,
@@ -169,6 +175,8 @@ test('a device reads as its image, and has its figures', async () => {
       waitingReads: 0,
       waitingMs: 0,
       waitingReason: '',
+      fillState: '',
+      fillProblem: '',
       nbdUri: `nbd+unix:///a?socket=${encodeURIComponent(nbdSocketPath)}`,
       state: 'attached',
       problem: '',

@@ -26,6 +26,8 @@ import { IndexBudget } from '../io/index-budget.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
+import { BackgroundFill } from './background-fill.js';
+import { DemandWatch } from './demand-watch.js';
 import type { HostedDevice } from './device-host.js';
 import type { RequestNote } from './request-notes.js';
 import type { Handlers } from './thread-calls.js';
@@ -53,6 +55,7 @@ class Scene {
   readonly cache: BlockCache;
   readonly nbd: NbdServer;
   readonly host: WorkerDeviceHost;
+  readonly fill: BackgroundFill;
   readonly faults: ObdError[];
   readonly failures: DeviceFailure[] = [];
   readonly notes: RequestNote[] = [];
@@ -74,8 +77,13 @@ class Scene {
     this.cache = cache;
     this.nbd = nbd;
     this.faults = faults;
+    const demand = new DemandWatch();
+    this.fill = new BackgroundFill(cache, demand, undefined, { info: () => {}, warn: () => {} });
     this.host = new WorkerDeviceHost({
       program: DEVICE_PROGRAM,
+      demand,
+      fill: this.fill,
+      fillImages: { isEnabled: false, delayMs: 0, idleMs: 0 },
       cache,
       client,
       nbd,

@@ -12,7 +12,9 @@ import { ImageReads } from '../cache/image-reads.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { type IndexAccount, IndexBudget } from '../io/index-budget.js';
 import type { RegistryClient } from '../registry/registry-client.js';
+import type { BackgroundFill } from './background-fill.js';
 import { type BlobRequest, blobHandlers } from './blob-calls.js';
+import type { DemandWatch } from './demand-watch.js';
 import type { DeviceHost, DeviceState, HostedDevice } from './device-host.js';
 import { registrySource } from './registry-source.js';
 import type { RequestNote } from './request-notes.js';
@@ -29,6 +31,10 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   readonly cache: BlockCache;
   readonly client: Pick<RegistryClient, 'blobRanges'>;
   readonly nbd: NbdServer;
+  readonly demand: DemandWatch;
+  readonly fill: BackgroundFill;
+  /** Whether and when the rest of an image is fetched, unless its config says otherwise. */
+  readonly fillImages: FillImages;
   /** Called once for every read that is answered with an error; the place to log it. */
   readonly onReadError: (failure: DeviceFailure) => void;
   /** Called for requests of devices while they are observed: see observe(). */
@@ -44,6 +50,12 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   readonly onUnchecked: (id: string, layers: number) => void;
   /** No further thread can be started, since the program was replaced; devices share the existing threads. */
   readonly onUnloadable: (error: Error) => void;
+}
+
+interface FillImages {
+  readonly isEnabled: boolean;
+  readonly delayMs: number;
+  readonly idleMs: number;
 }
 
 export class WorkerDeviceHost implements DeviceHost {
@@ -98,10 +110,17 @@ export class WorkerDeviceHost implements DeviceHost {
       throw new ObdError(ErrorCodes.AlreadyExists, `Cannot ${how} "${id}": it is served already`);
     }
     const memory = this.#indexBudget.account(how === 'resume');
-    const device = new WorkerDevice(id, worker, memory, () => {
-      this.#devices.delete(id);
-      this.#pool.release(worker);
-    });
+    const device = new WorkerDevice(
+      id,
+      worker,
+      memory,
+      () => {
+        this.#devices.delete(id);
+        this.#options.fill.remove(id);
+        this.#pool.release(worker);
+      },
+      this.#options.fill,
+    );
     this.#devices.set(id, device);
     try {
       await device.open(configPath, this.#options.nbd);
@@ -110,11 +129,19 @@ export class WorkerDeviceHost implements DeviceHost {
       if (how === 'attach' && device.uncheckedLayers > 0) {
         this.#options.onUnchecked(id, device.uncheckedLayers);
       }
+      this.#fillLater(id, device);
       return device;
     } catch (error) {
       await device.close();
       throw error;
     }
+  }
+
+  #fillLater(id: string, { blobs, fillsImage }: WorkerDevice): void {
+    const { isEnabled, ...times } = this.#options.fillImages;
+    if (!(fillsImage ?? isEnabled)) return;
+    const sources = blobs.map(({ source }) => source);
+    this.#options.fill.add({ id, sources, ...times });
   }
 
   async #openBlob({ id, address }: BlobRequest): Promise<BlobHandle> {
@@ -132,7 +159,7 @@ export class WorkerDeviceHost implements DeviceHost {
   #handlers(): Handlers<MainCalls> {
     const { onReadError, onRequest, onDeviceDeath } = this.#options;
     return {
-      ...blobHandlers((request) => this.#openBlob(request)),
+      ...blobHandlers((request) => this.#openBlob(request), this.#options.demand),
       died: ({ id }) => {
         const device = this.#devices.get(id);
         if (device === undefined) return;
@@ -176,11 +203,19 @@ class WorkerDevice implements HostedDevice {
   readonly #id: string;
   readonly #worker: PooledWorker;
   readonly #onClosed: () => void;
+  readonly #fill: BackgroundFill;
   #disk: OpenedDisk | undefined;
   #export: NbdExport | undefined;
   #closed: Promise<void> | undefined;
 
-  constructor(id: string, worker: PooledWorker, memory: IndexAccount, onClosed: () => void) {
+  constructor(
+    id: string,
+    worker: PooledWorker,
+    memory: IndexAccount,
+    onClosed: () => void,
+    fill: BackgroundFill,
+  ) {
+    this.#fill = fill;
     this.#id = id;
     this.memory = memory;
     this.#worker = worker;
@@ -215,11 +250,26 @@ class WorkerDevice implements HostedDevice {
     return this.#disk?.uncheckedLayers ?? 0;
   }
 
+  /** Whether the image's config wants the rest of the image fetched; undefined if it does not say. */
+  get fillsImage(): boolean | undefined {
+    return this.#disk?.fillsImage;
+  }
+
   state(): DeviceState {
     const { sizeBytes = 0, layers = 0, remoteBytes = 0 } = this.#disk ?? {};
     const { readErrors } = this;
     const stats = statsOf(this.blobs);
-    return { sizeBytes, layers, remoteBytes, ...stats, readErrors, ...waitsOf(this.blobs) };
+    const { state: fillState = '', problem: fillProblem = '' } = this.#fill.stateOf(this.#id) ?? {};
+    const fill = { fillState, fillProblem };
+    return {
+      sizeBytes,
+      layers,
+      remoteBytes,
+      ...stats,
+      readErrors,
+      ...waitsOf(this.blobs),
+      ...fill,
+    };
   }
 
   async endReads(): Promise<void> {

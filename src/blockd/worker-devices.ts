@@ -77,7 +77,8 @@ export class WorkerDevices {
   }
 
   async #open(id: string, configPath: string, memory: SharedIndexAccount): Promise<OpenedDisk> {
-    const image = await openImage(await readImageConfig(configPath), {
+    const config = await readImageConfig(configPath);
+    const image = await openImage(config, {
       openBlob: (address) => this.#blobs.open({ id, address }),
       formats: LAYER_FORMATS,
       decoded: this.#decoded,
@@ -92,7 +93,8 @@ export class WorkerDevices {
     this.#served.set(id, { image, disk, connections, device: undefined });
     const { label, sizeBytes } = disk;
     const flags = transmissionFlags(disk);
-    return { label, sizeBytes, layers, remoteBytes, uncheckedLayers, flags };
+    const fillsImage = config.download?.enable;
+    return { label, sizeBytes, layers, remoteBytes, uncheckedLayers, fillsImage, flags };
   }
 
   #observe(id: string, isObserved: boolean): void {

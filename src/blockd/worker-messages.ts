@@ -41,6 +41,8 @@ export interface OpenedDisk {
   readonly remoteBytes: number;
   /** Remote layers without checksums. */
   readonly uncheckedLayers: number;
+  /** Whether the rest of the image is to be fetched in the background; undefined if its config does not say. */
+  readonly fillsImage: boolean | undefined;
   /** As transmissionFlags() gives them. */
   readonly flags: number;
 }

@@ -118,6 +118,22 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
     return found;
   }
 
+  /** The first range from `offset` on that is not on the disk, of at most `bytesMax`; undefined if there is none. */
+  missingFrom(
+    offset: number,
+    bytesMax: number,
+  ): { readonly offset: number; readonly length: number } | undefined {
+    const { stored, sizeBytes } = this.#blob;
+    let first = Math.floor(offset / CHUNK_BYTES);
+    while (first < stored.chunks && stored.has(first)) first++;
+    if (first === stored.chunks) return undefined;
+    const endMax = Math.min(stored.chunks, first + Math.ceil(bytesMax / CHUNK_BYTES));
+    let end = first + 1;
+    while (end < endMax && !stored.has(end)) end++;
+    const from = first * CHUNK_BYTES;
+    return { offset: from, length: Math.min(end * CHUNK_BYTES, sizeBytes) - from };
+  }
+
   /** How many reads through this handle wait, and for how long. */
   waits(): Waits {
     const fetching = this.#blob.fetches.waitsOf(this);

@@ -241,6 +241,11 @@ export class BlockCache {
     if (this.#closing.get(text) === closing) this.#closing.delete(text);
   }
 
+  /** Whether `bytes` that no read asked for have room without evicting chunks of open blobs. */
+  async fitsUnasked(bytes: number): Promise<boolean> {
+    return await this.#room.fitsUnasked(bytes);
+  }
+
   /** Makes room on the disk for the daemon's own files. @returns Whether it could. */
   async makeRoom(): Promise<boolean> {
     return (await this.#room.evict(CHUNK_BYTES)) > 0 || (await this.#spare.spend());

@@ -58,6 +58,13 @@ export class CacheRoom {
     return Math.max(this.capacityBytes - this.#usedBytes(), this.capacityBytes * UNASKED_SHARE);
   }
 
+  /** Whether `bytes` more have room without evicting chunks of open blobs. */
+  async fitsUnasked(bytes: number): Promise<boolean> {
+    const { idleBytes } = this.#directory;
+    if (this.#usedBytes() - idleBytes + bytes > this.capacityBytes) return false;
+    return (await this.#disk.missing(this.#reservedBytes + bytes)) <= idleBytes;
+  }
+
   /** Makes room for `bytes` more, which count as used until release(). Only after `now` they are reserved. */
   async reserve(bytes: number): Promise<RoomAnswer> {
     this.#reservedBytes += bytes;

@@ -3,7 +3,7 @@
  *
  * The reader tolerates unknown keys, as overlaybd does, and refuses keys of the wrong type, naming file and
  * key. It refuses unsupported keys if ignoring them would show wrong bytes (a writable upper), and ignores
- * those that only cost speed (`download`, traces to replay).
+ * those that only cost speed (traces to replay).
  *
  * Writing replaces the file atomically.
  */
@@ -34,6 +34,8 @@ const configSchema = z.object({
   resultFile: optionalPath,
   /** The topmost lower holds a trace and no blocks. */
   accelerationLayer: z.boolean().optional(),
+  /** Whether the rest of the image is fetched in the background: overrides the daemon's setting. Other keys are ignored. */
+  download: z.object({ enable: z.boolean().optional() }).optional(),
 });
 
 export type ImageConfig = z.infer<typeof configSchema>;
@@ -63,13 +65,13 @@ export async function readImageConfig(path: string): Promise<ImageConfig> {
  * @throws {ObdError} `NoSpace`, `Io`; the file is then unchanged.
  */
 export async function writeImageConfig(path: string, config: ImageConfig): Promise<void> {
-  const { repoBlobUrl, lowers, upper, resultFile, accelerationLayer } = config;
+  const { repoBlobUrl, lowers, upper, resultFile, accelerationLayer, download } = config;
   const value = {
     repoBlobUrl,
     lowers: lowers.map(withoutEmpty),
     upper: withoutEmpty(upper ?? {}),
     resultFile: resultFile ?? '',
-    ...withoutEmpty({ accelerationLayer }),
+    ...withoutEmpty({ accelerationLayer, download }),
   };
   try {
     await replaceFile(path, 0o600, (file) => file.writeFile(JSON.stringify(value)));

@@ -58,6 +58,18 @@ export const REGISTRY_LABEL = 'containerd.io/snapshot/obd-ts.registry';
 export const REFUSED_LABEL = 'containerd.io/snapshot/obd-ts.refused';
 
 /**
+ * Whether the rest of the image is fetched in the background: `true` or `false` on the snapshot of its topmost layer. Any
+ * other value leaves it to obd-blockd's configuration. It counts when the image's device is attached.
+ */
+const FILL_LABEL = 'containerd.io/snapshot/obd-ts.fill';
+
+/** Undefined if the labels do not say. */
+export function fillWanted(labels: Labels): boolean | undefined {
+  const value = labels[FILL_LABEL];
+  return value === 'true' || value === 'false' ? value === 'true' : undefined;
+}
+
+/**
  * The layer that a description is of; undefined for a plain layer.
  *
  * @param kinds - The kinds of layer to look for.

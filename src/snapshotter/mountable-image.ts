@@ -2,6 +2,7 @@
 import type { LowerLayer } from '../layers/lower-layer.js';
 import { registryAddress } from '../registry/registry-hosts.js';
 import type { MountableImage } from './image-mounts.js';
+import { fillWanted } from './labels.js';
 import { type Layer, remoteBlob } from './snapshot.js';
 import type { Image } from './snapshot-stack.js';
 
@@ -16,7 +17,10 @@ export function mountableImage(
   const from = repoBlobUrl === '' ? '' : ` from ${repoBlobUrl.replace(/\/blobs$/, '')}`;
   const description = `the image with top layer "${top.name}" (${lowers.length} layers${from})`;
   const accelerationLayer = top.layer.type === 'trace';
-  return { id: top.id, config: { repoBlobUrl, lowers, accelerationLayer }, description };
+  const enable = fillWanted(top.labels);
+  const download = enable === undefined ? undefined : { enable };
+  const config = { repoBlobUrl, lowers, accelerationLayer, ...(download && { download }) };
+  return { id: top.id, config, description };
 }
 
 /**

@@ -2,6 +2,7 @@
 import { once } from 'node:events';
 import type { Worker } from 'node:worker_threads';
 import { type BlobCalls, blobHandlers } from '../../src/blockd/blob-calls.js';
+import { DemandWatch } from '../../src/blockd/demand-watch.js';
 import { ThreadCalls } from '../../src/blockd/thread-calls.js';
 import { ThreadProgram } from '../../src/io/start-thread.js';
 
@@ -44,7 +45,7 @@ export async function withReadingThreads(
     for (let i = 0; i < count; i++) {
       const worker = readingThread.start({});
       workers.push(worker);
-      const thread: ReadingThread = new ThreadCalls(worker, blobHandlers(open));
+      const thread: ReadingThread = new ThreadCalls(worker, blobHandlers(open, new DemandWatch()));
       threads.push(thread);
       await once(worker, 'online');
       await thread.call('open', undefined);

@@ -58,6 +58,8 @@ export class LoopDevices implements Devices {
       waitingReads: 0,
       waitingMs: 0,
       waitingReason: '',
+      fillState: '',
+      fillProblem: '',
     };
     this.attached.set(id, device);
     return device;

@@ -19,7 +19,7 @@ export const devices: CommandModule<object, Arguments> = {
       .options({ blockd: blockdOption, json: jsonOption })
       .epilogue(
         'A recovering device is left from an earlier run of the daemon; its reads wait. REMOTE is the size of the blobs in the registry, CACHED how much of them is on this disk. FETCHED, REQUESTS ' +
-          'and ERRORS (reads answered with an error) count from when the device was attached. WAITING is how many reads wait for the registry, and how long the first of them has.',
+          'and ERRORS (reads answered with an error) count from when the device was attached. WAITING is how many reads wait for the registry, and how long the first of them has. FILL is the state of fetching the rest of the image in the background.',
       ),
   handler: async ({ blockd, json }) => {
     const { BlockdClient } = await import('../../blockd/blockd-client.js');
@@ -49,6 +49,7 @@ function tableOf(found: readonly Device[]): string {
     { title: 'REQUESTS', right: true },
     { title: 'ERRORS', right: true },
     { title: 'WAITING', right: true },
+    { title: 'FILL' },
   ];
   const rows = found.map((device) => [
     device.id,
@@ -63,6 +64,7 @@ function tableOf(found: readonly Device[]): string {
     String(device.fetchRequests),
     String(device.readErrors),
     waitingText(device),
+    device.fillState || '-',
   ]);
   return textTable(columns, rows);
 }
@@ -75,8 +77,9 @@ function waitingText({ waitingReads, waitingMs }: Device): string {
 /** A line for each device that is not served, or whose reads wait, with the reason. */
 function problemsOf(found: readonly Device[]): string {
   return found
-    .map(({ id, problem, waitingReads, waitingReason }) => {
+    .map(({ id, problem, fillProblem, waitingReads, waitingReason }) => {
       if (problem !== '') return `${id}: ${problem}\n`;
+      if (fillProblem !== '') return `${id}: the rest is not fetched: ${fillProblem}\n`;
       if (waitingReads === 0) return '';
       return `${id}: reads wait: ${waitingReason || 'the registry has not answered yet'}\n`;
     })

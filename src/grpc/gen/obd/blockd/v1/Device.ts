@@ -20,6 +20,8 @@ export interface Device {
   'waitingReads'?: (number);
   'waitingMs'?: (number | string | Long);
   'waitingReason'?: (string);
+  'fillState'?: (string);
+  'fillProblem'?: (string);
 }
 
 export interface Device__Output {
@@ -40,4 +42,6 @@ export interface Device__Output {
   'waitingReads': (number);
   'waitingMs': (number);
   'waitingReason': (string);
+  'fillState': (string);
+  'fillProblem': (string);
 }
