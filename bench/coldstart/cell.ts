@@ -9,6 +9,7 @@ import { text } from 'node:stream/consumers';
 import { interruption } from '../../src/cli/interruption.js';
 import { ErrorCodes, ObdError } from '../../src/errors.js';
 import { run } from '../programs.js';
+import type { CpuShare } from './cpu-share.js';
 import { FAR_HOST, type FarRegistry } from './far-registry.js';
 import type { RequestRecord } from './far-server.js';
 import type { Link } from './link.js';
@@ -32,7 +33,7 @@ export interface Measured {
   readonly warm: number;
   readonly bytes: number;
   readonly requests: number;
-  /** The longest chain of requests one after the other that ended before the pull did; a token is none. */
+  /** The longest chain of isAnswer() requests one after the other that ended before the pull did. */
   readonly pullChain: number;
   /** From the start of the pull to ready. */
   readonly cpu: CpuTime;
@@ -50,6 +51,7 @@ export interface CellSetup {
   readonly link: Link;
   readonly registry: FarRegistry;
   readonly programs: Programs;
+  readonly share: CpuShare;
   readonly expected: string;
 }
 
@@ -86,7 +88,7 @@ export async function measureCell(setup: CellSetup): Promise<Measured> {
       warm: (warm.ready - warm.begun) / 1000,
       bytes: requests.reduce((sum, { bytes }) => sum + bytes, 0),
       requests: requests.length,
-      pullChain: chain(requests.filter(({ end, server }) => end <= pulled && server !== 'token')),
+      pullChain: chain(requests.filter((request) => request.end <= pulled && isAnswer(request))),
       cpu: {
         daemons: start.cpu.daemons - ownStart.daemons,
         containerd: start.cpu.containerd - ownStart.containerd,
@@ -111,12 +113,13 @@ interface Start {
 }
 
 async function startContainer(
-  { way, workload, expected }: CellSetup,
+  { way, workload, share, expected }: CellSetup,
   services: Services,
   reference: string,
   id: string,
 ): Promise<Start> {
-  const options = ['run', '--rm', '--snapshotter', way.snapshotter, reference, id];
+  const group = share.groupOf(services.namespace, id);
+  const options = ['run', '--rm', ...group, '--snapshotter', way.snapshotter, reference, id];
   const { file, args, env } = services.command(...services.ctr(...options, ...workload.command));
   const begun = now();
   const signal = AbortSignal.any([interruption(), AbortSignal.timeout(RUN_MS_MAX)]);
@@ -170,6 +173,15 @@ function isData({ server, status, bytes }: RequestRecord): boolean {
 
 /** Larger than any config here, and smaller than what any way fetches of a layer at once. */
 const CONFIG_BYTES_MAX = 8192;
+
+/**
+ * Something small that a pull may wait for: a manifest, a config, a probe. A request and its redirect, or its refusal
+ * without a token, count once.
+ */
+function isAnswer({ server, status, bytes }: RequestRecord): boolean {
+  const isComplete = status !== 307 && status !== 401;
+  return server !== 'token' && isComplete && (server === 'registry' || bytes <= CONFIG_BYTES_MAX);
+}
 
 /** The greatest number of requests of which each began after another had ended. */
 function chain(requests: readonly RequestRecord[]): number {

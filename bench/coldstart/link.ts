@@ -14,6 +14,9 @@ const MTU_BYTES = 1500;
 /** The least queue of a link; a fast one has as much as fits in one round trip. */
 const QUEUE_BYTES_MIN = 256 << 10;
 
+/** Of the file of the model server that is read whole, which one long transfer over the far link is compared with. */
+export const FILE_BYTES = 200 << 20;
+
 export interface LinkProfile {
   readonly name: 'slow' | 'fast' | 'far';
   readonly title: string;
@@ -38,7 +41,7 @@ export const LINKS: readonly LinkProfile[] = [
     title: '50 ms, no rate limit',
     rate: 0,
     rttMs: 50,
-    calibrationBytes: 100 << 20,
+    calibrationBytes: FILE_BYTES,
   },
 ];
 

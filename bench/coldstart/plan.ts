@@ -2,7 +2,9 @@
  * Which start is measured when: rounds, in each the links, in each the images, and then the ways one after the other, each
  * time in another order.
  */
+import { interruption } from '../../src/cli/interruption.js';
 import { type Measured, measureCell } from './cell.js';
+import type { CpuShare } from './cpu-share.js';
 import { FarRegistry } from './far-registry.js';
 import { repositoryOf, storedImages, trimImages } from './image-store.js';
 import { Link, type LinkMeasure, type LinkProfile, measureLink, secondsOfOneGet } from './link.js';
@@ -17,15 +19,23 @@ export interface Plan {
   readonly ways: readonly Way[];
   readonly rounds: number;
   readonly programs: Programs;
+  readonly share: CpuShare;
+  /** Leaves cells out that would begin later; of performance.now(). */
+  readonly deadline: number;
+  /** Whether an earlier run has the cell already. */
+  readonly isDone: (cell: Cell) => boolean;
   readonly say: (step: string) => void;
   readonly onResult: (result: CellResult) => void;
 }
 
-export interface CellResult {
+export interface Cell {
   readonly image: string;
   readonly link: string;
   readonly way: string;
   readonly round: number;
+}
+
+export interface CellResult extends Cell {
   readonly measured: Measured | undefined;
   /** Why it has failed. */
   readonly problem: string | undefined;
@@ -43,6 +53,8 @@ export interface PlanMeasures {
   readonly links: Readonly<Record<string, LinkMeasure>>;
   readonly references: Readonly<Record<string, Omit<Reference, 'output'>>>;
   readonly limits: readonly Limit[];
+  /** Cells for which the time was too short. */
+  readonly leftOut: number;
 }
 
 /** Answers that every pull needs one after the other: HEAD or token, manifest, config. */
@@ -61,6 +73,7 @@ export async function measurePlan(plan: Plan): Promise<PlanMeasures> {
   await trimImages();
   const measures: Record<string, LinkMeasure> = {};
   const limits: Limit[] = [];
+  let leftOut = 0;
   const link = await Link.make();
   const undo: (() => Promise<unknown>)[] = [() => link.remove()];
   try {
@@ -77,17 +90,27 @@ export async function measurePlan(plan: Plan): Promise<PlanMeasures> {
         );
         for (const [i, workload] of workloads.entries()) {
           const reference = references.get(workload)!;
-          if (round === 0) {
+          const cells = rotated(ways, round + i)
+            .map((way) => ({ way, cell: cellOf(workload, profile, way, round) }))
+            .filter(({ way, cell }) => isRun(way, workload) && !plan.isDone(cell));
+          if (cells.length === 0) continue;
+          if (performance.now() > plan.deadline) {
+            leftOut += cells.length;
+            continue;
+          }
+          if (!limits.some((each) => each.image === workload.name && each.link === profile.name)) {
             const seconds = await secondsOfOneGet(link, reference.zstdBytes);
             const networkSeconds = seconds + (PULL_ANSWERS * connectMs) / 1000;
             limits.push({ image: workload.name, link: profile.name, networkSeconds });
           }
           await registry.clear();
           for (const folder of stored.get(workload)!) await registry.add(folder);
-          for (const way of rotated(ways, round + i)) {
-            plan.onResult(
-              await measureOne(plan, { workload, way, profile, round, link, registry, reference }),
-            );
+          for (const { way, cell } of cells) {
+            if (performance.now() > plan.deadline) leftOut += 1;
+            else
+              plan.onResult(
+                await measureOne(plan, cell, { workload, way, link, registry, reference }),
+              );
           }
         }
       }
@@ -99,7 +122,7 @@ export async function measurePlan(plan: Plan): Promise<PlanMeasures> {
     name,
     { touchedBytes, zstdBytes },
   ]);
-  return { links: measures, references: Object.fromEntries(summaries), limits };
+  return { links: measures, references: Object.fromEntries(summaries), limits, leftOut };
 }
 
 function rotated<T>(all: readonly T[], by: number): T[] {
@@ -107,32 +130,40 @@ function rotated<T>(all: readonly T[], by: number): T[] {
   return [...all.slice(from), ...all.slice(0, from)];
 }
 
-interface One {
+function cellOf(workload: Workload, link: LinkProfile, way: Way, round: number): Cell {
+  return { image: workload.name, link: link.name, way: way.name, round };
+}
+
+/** Some ways run some images only. */
+function isRun(way: Way, { name }: Workload): boolean {
+  return way.images === undefined || way.images.includes(name);
+}
+
+interface Scene {
   readonly workload: Workload;
   readonly way: Way;
-  readonly profile: LinkProfile;
-  readonly round: number;
   readonly link: Link;
   readonly registry: FarRegistry;
   readonly reference: Reference;
 }
 
-async function measureOne(plan: Plan, one: One): Promise<CellResult> {
-  const { workload, way, profile, round } = one;
-  const cell = { image: workload.name, link: profile.name, way: way.name, round };
+async function measureOne(plan: Plan, cell: Cell, scene: Scene): Promise<CellResult> {
+  const { programs, share, say } = plan;
+  const { reference, ...setup } = scene;
+  const name = `${cell.link} ${cell.image} ${cell.way}`;
   try {
-    const measured = await measureCell({
-      ...{ way, workload, link: one.link, registry: one.registry, programs: plan.programs },
-      repository: await repositoryOf(workload),
-      expected: one.reference.output,
-    });
-    plan.say(
-      `${profile.name} ${workload.name} ${way.name}: ready after ${measured.ready.toFixed(2)} s, ${(measured.bytes / 1e6).toFixed(1)} MB in ${measured.requests} requests`,
+    const repository = await repositoryOf(scene.workload);
+    const expected = reference.output;
+    const measured = await measureCell({ ...setup, programs, share, repository, expected });
+    const { ready, bytes, requests } = measured;
+    say(
+      `${name}: ready after ${ready.toFixed(2)} s, ${(bytes / 1e6).toFixed(1)} MB in ${requests} requests`,
     );
     return { ...cell, measured, problem: undefined };
   } catch (error) {
+    interruption().throwIfAborted();
     const problem = `${error}`;
-    plan.say(`${profile.name} ${workload.name} ${way.name}: failed: ${problem}`);
+    say(`${name}: failed: ${problem}`);
     return { ...cell, measured: undefined, problem };
   }
 }

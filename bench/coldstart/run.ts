@@ -2,19 +2,29 @@
  * `npm run bench:coldstart`: seconds from the start of a pull to the first output of a container, over emulated links, with
  * obd-ts and its peers. docs/benchmarks.md says how to read it.
  */
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, release } from 'node:os';
 import { parseArgs } from 'node:util';
 import { ErrorCodes, ObdError } from '../../src/errors.js';
+import { run } from '../programs.js';
+import { judgedAims } from './aims.js';
+import { chart } from './chart.js';
+import { CpuShare } from './cpu-share.js';
+import { cacheFolder } from './folders.js';
+import { OBD } from './image-store.js';
 import { LINKS } from './link.js';
 import { findPrograms } from './peer-programs.js';
 import { type CellResult, measurePlan } from './plan.js';
-import { resultTable } from './table.js';
-import { WAYS } from './ways.js';
+import { medianOf, summaries } from './summary.js';
+import { aimTable, resultTable } from './table.js';
+import { Unfinished } from './unfinished.js';
+import { WAYS, type Way } from './ways.js';
 import { WORKLOADS } from './workloads.js';
 
-const QUICK = { images: ['python', 'dense'], links: ['slow', 'fast'] };
-const ROUNDS = 3;
+const QUICK = { images: 'python,dense', links: 'slow,fast', minutes: 8, rounds: 1 };
+const FULL = { images: undefined, links: undefined, minutes: 100, rounds: 3 };
+/** Kept for the end of a run: the cell under way, and the clean-up. */
+const LAST_CELL_MINUTES = 1;
 
 /** Those of a comma-separated list. */
 function chosen<T extends { readonly name: string }>(
@@ -31,7 +41,18 @@ function chosen<T extends { readonly name: string }>(
   });
 }
 
-async function main(): Promise<void> {
+/** Seconds that Node takes to do nothing, which every `obdctl rpull` takes too. */
+async function measureNode(): Promise<number> {
+  const seconds: number[] = [];
+  for (let i = 0; i < 3; i++) {
+    const begun = performance.now();
+    await run(process.execPath, ['-e', '0']);
+    seconds.push((performance.now() - begun) / 1000);
+  }
+  return medianOf(seconds);
+}
+
+function parseOptions() {
   const { values } = parseArgs({
     options: {
       quick: { type: 'boolean', default: false },
@@ -41,35 +62,72 @@ async function main(): Promise<void> {
       rounds: { type: 'string' },
       'peers-dir': { type: 'string' },
       json: { type: 'string' },
+      svg: { type: 'string' },
     },
   });
+  return values;
+}
+
+async function main(): Promise<void> {
+  const begun = performance.now();
+  const options = parseOptions();
   const say = (step: string) => process.stderr.write(`==> ${step}\n`);
-  const quick = values.quick ? QUICK : undefined;
-  const programs = await findPrograms(values['peers-dir']);
-  const ways = chosen('way', WAYS, values.ways).filter((way) => {
+  const size = options.quick ? QUICK : FULL;
+  const programs = await findPrograms(options['peers-dir']);
+  const fits = (way: Way): boolean => {
     const missing = way.missing(programs);
     if (missing !== undefined) say(`${way.name}: left out, ${missing}`);
     return missing === undefined;
-  });
-  const results: CellResult[] = [];
+  };
+  const ways = chosen('way', WAYS, options.ways).filter(fits);
+  const workloads = chosen('image', WORKLOADS, options.only ?? size.images);
+  const links = chosen('link', LINKS, options.link ?? size.links);
+  const rounds = Number(options.rounds ?? size.rounds);
+  mkdirSync(cacheFolder(), { recursive: true });
+  const names = [ways, workloads, links].map((all) => all.map(({ name }) => name).join());
+  const key = [OBD.key(), programs.containerd.version, `${rounds}`, ...names].join(' ');
+  const isFull = !options.quick && options.only === undefined && options.ways === undefined;
+  const unfinished = isFull ? new Unfinished(key) : undefined;
+  const results: CellResult[] = [...(unfinished?.results ?? [])];
+  if (results.length > 0)
+    say(`goes on after ${results.length} starts of a run that was not finished`);
+
   const load = loadavg()[0]!.toFixed(1);
-  const measured = await measurePlan({
-    workloads: chosen('image', WORKLOADS, values.only ?? quick?.images.join(',')),
-    links: chosen('link', LINKS, values.link ?? quick?.links.join(',')),
-    ways,
-    rounds: Number(values.rounds ?? (values.quick ? 1 : ROUNDS)),
-    programs,
-    say,
-    onResult: (result) => results.push(result),
-  });
-  const machine = `${cpus().length} x ${cpus()[0]?.model}, Linux ${release()}, Node ${process.version}, containerd ${programs.containerd.version}, load ${load} at the start`;
-  const date = new Date().toISOString();
-  process.stdout.write(`${date}, ${machine}\n\n${resultTable(results, measured.limits)}`);
-  if (values.json !== undefined) {
-    const report = { date, machine, ...measured, results };
-    writeFileSync(values.json, `${JSON.stringify(report, undefined, 2)}\n`);
+  const share = CpuShare.take();
+  try {
+    const nodeSeconds = await measureNode();
+    const measured = await measurePlan({
+      ...{ workloads, links, ways, rounds, programs, share, say },
+      deadline: begun + 60_000 * (size.minutes - LAST_CELL_MINUTES),
+      isDone: (cell) => unfinished?.has(cell) ?? false,
+      onResult: (result) => {
+        results.push(result);
+        unfinished?.add(result);
+      },
+    });
+    const found = summaries(results);
+    const aims = judgedAims({ summaries: found, links: measured.links, nodeSeconds });
+    const machine = `${cpus().length} x ${cpus()[0]?.model}, Linux ${release()}, Node ${process.version}, containerd ${programs.containerd.version}, load ${load} at the start`;
+    const date = new Date().toISOString();
+    const tables = `${resultTable(found, measured.limits)}\n${aimTable(aims)}`;
+    process.stdout.write(`${date}, ${machine}\n\n${tables}`);
+    if (options.json !== undefined) {
+      const report = { date, machine, nodeSeconds, ...measured, summaries: found, aims, results };
+      writeFileSync(options.json, `${JSON.stringify(report, undefined, 2)}\n`);
+    }
+    if (options.svg !== undefined) {
+      const titles = new Map(LINKS.map(({ name, title }) => [name as string, title]));
+      writeFileSync(options.svg, chart(found, measured.limits, titles));
+    }
+    const failed = results.filter(({ problem }) => problem !== undefined).length;
+    if (failed > 0) process.exitCode = 1;
+    if (measured.leftOut > 0) {
+      const remedy = unfinished === undefined ? '' : '; the same command goes on with them';
+      say(`${measured.leftOut} starts left out after ${size.minutes} minutes${remedy}`);
+    } else unfinished?.finish();
+  } finally {
+    share.release();
   }
-  if (results.some(({ problem }) => problem !== undefined)) process.exitCode = 1;
 }
 
 try {

@@ -14,6 +14,8 @@ export interface Way {
   /** Undefined for the plain image. */
   readonly variant: Variant | undefined;
   readonly snapshotter: string;
+  /** The images that it runs; undefined for all. */
+  readonly images?: readonly string[];
   /** Why it cannot run here; undefined if it can. */
   readonly missing: (programs: Programs) => string | undefined;
   /** Starts its daemons, containerd included. */
@@ -97,6 +99,18 @@ const ctrPull =
 const needsTransfer = ({ containerd }: Programs): string | undefined =>
   containerd.major >= 2 ? undefined : `containerd ${containerd.version} pulls without annotations`;
 
+/** As containerd's documentation has it. */
+const EROFS = `
+[plugins."io.containerd.service.v1.diff-service"]
+default = ["erofs", "walking"]
+[plugins."io.containerd.differ.v1.erofs"]
+mkfs_options = ["-T0", "--mkfs-time", "--sort=none"]
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+platform = "linux"
+snapshotter = "erofs"
+differ = "erofs"
+`;
+
 export const WAYS: readonly Way[] = [
   {
     name: 'obd',
@@ -131,5 +145,20 @@ export const WAYS: readonly Way[] = [
     missing: () => undefined,
     start: startContainerd,
     pull: ctrPull('overlayfs'),
+  },
+  {
+    name: 'erofs',
+    title: "full pull, containerd's erofs snapshotter",
+    kind: 'full pull',
+    variant: undefined,
+    snapshotter: 'erofs',
+    missing: (programs) =>
+      programs.containerd.major < 2
+        ? `containerd ${programs.containerd.version} has no erofs snapshotter`
+        : programs.has('mkfs.erofs')
+          ? undefined
+          : 'there is no mkfs.erofs',
+    start: async (services) => await startContainerd(services, { more: EROFS }),
+    pull: ctrPull('erofs'),
   },
 ];
