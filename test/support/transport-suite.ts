@@ -22,7 +22,7 @@ import { MemoryDisk, pagesOf, WaitingDisk } from './virtual-disks.js';
 export type { TransportUnderTest } from './transport-under-test.js';
 
 const run = promisify(execFile);
-const CYCLES = 20;
+const CYCLES = Number(process.env['OBD_CYCLES'] ?? 20);
 
 /**
  * @param start - Makes a new transport for one test, and removes it afterwards.
