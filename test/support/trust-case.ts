@@ -15,6 +15,7 @@ export interface TrustLine {
   readonly name: string;
   readonly expected: string;
   readonly seen: string;
+  readonly seconds: number;
 }
 
 export interface TrustOptions {
@@ -47,8 +48,10 @@ export function trustCase(
   const why = skip ?? (slow && isQuick ? 'only in the full run' : undefined);
   const options = why === undefined ? { timeout } : { skip: why };
   test(`${item}: ${name}`, options, async (t) => {
+    const startedMs = performance.now();
     const say = (seen: string) => {
-      const line: TrustLine = { item, name, expected, seen };
+      const seconds = Math.round((performance.now() - startedMs) / 100) / 10;
+      const line: TrustLine = { item, name, expected, seen, seconds };
       t.diagnostic(TRUST_LINE + JSON.stringify(line));
     };
     try {

@@ -44,7 +44,8 @@ for await (const { type, data } of run({ files, concurrency: CONCURRENCY })) {
     const line = JSON.parse(data.message.slice(TRUST_LINE.length)) as TrustLine;
     const title = `${line.item}: ${line.name}`;
     const word = failed.has(title) ? 'not ok' : 'ok';
-    process.stdout.write(`${word} ${title} | expected: ${line.expected} | seen: ${line.seen}\n`);
+    const result = `expected: ${line.expected} | seen: ${line.seen} (${line.seconds} s)`;
+    process.stdout.write(`${word} ${title} | ${result}\n`);
   }
   if (type !== 'test:pass' && type !== 'test:fail') continue;
   if (data.skip !== undefined) {
