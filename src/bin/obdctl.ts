@@ -3,10 +3,12 @@
 import { hideBin } from 'yargs/helpers';
 import { commandLine } from '../cli/command-line.js';
 import { reportFailure } from '../cli/failure.js';
+import { cache } from '../cli/obdctl/cache.js';
 import { devices } from '../cli/obdctl/devices.js';
 import { doctor } from '../cli/obdctl/doctor.js';
 import { layer } from '../cli/obdctl/layer.js';
 import { mount, umount } from '../cli/obdctl/mount.js';
+import { prefetch } from '../cli/obdctl/prefetch.js';
 import { rpull } from '../cli/obdctl/rpull.js';
 import { surviveLostOutput } from '../cli/standard-streams.js';
 import { requireNode } from '../node-version.js';
@@ -24,6 +26,8 @@ try {
     })
     .command(rpull)
     .command(devices)
+    .command(prefetch)
+    .command(cache)
     .command(mount)
     .command(umount)
     .command(layer)

@@ -16,7 +16,7 @@
  * The state is what the cache holds, so a restarted daemon continues where the last one ended.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { BlobHandle } from '../cache/blob-handle.js';
+import { type BlobHandle, statsOf } from '../cache/blob-handle.js';
 import type { BlobSource } from '../cache/blob-source.js';
 import type { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
@@ -33,7 +33,7 @@ const FAILURE_PAUSE_MS = 1_000;
 const FAILURE_PAUSE_MS_MAX = 60_000;
 const FULL_PAUSE_MS = 30_000;
 
-export type FillState = 'waiting' | 'filling' | 'full' | 'failing' | 'complete';
+type FillState = 'waiting' | 'filling' | 'full' | 'failing' | 'complete';
 
 /** The image of a device, or one that is fetched ahead of its first start. */
 export interface FillJob {
@@ -59,6 +59,17 @@ interface Job extends FillJob {
   /** Open while the job is filling. */
   handles: BlobHandle[];
   fetchedBytes: number;
+  /** Of all blobs, when they were last looked at. */
+  cachedBytes: number;
+}
+
+/** A job as clients see it. */
+export interface FillProgress {
+  readonly state: FillState;
+  /** Empty unless the job is full or failing. */
+  readonly problem: string;
+  readonly totalBytes: number;
+  readonly cachedBytes: number;
 }
 
 export class BackgroundFill {
@@ -98,6 +109,7 @@ export class BackgroundFill {
       stop: new AbortController(),
       handles: [],
       fetchedBytes: 0,
+      cachedBytes: 0,
     });
     this.#wake.abort();
     this.#start();
@@ -112,10 +124,13 @@ export class BackgroundFill {
     closeHandles(job);
   }
 
-  /** Undefined for an unknown id. `problem` is empty unless the job is full or failing. */
-  stateOf(id: string): { readonly state: FillState; readonly problem: string } | undefined {
+  /** Undefined for an unknown id. */
+  progressOf(id: string): FillProgress | undefined {
     const job = this.#jobs.get(id);
-    return job === undefined ? undefined : { state: job.state, problem: job.problem };
+    if (job === undefined) return undefined;
+    const { state, problem, sources, cachedBytes } = job;
+    const totalBytes = sources.reduce((sum, { key }) => sum + key.sizeBytes, 0);
+    return { state, problem, totalBytes, cachedBytes };
   }
 
   /** Ends all jobs. */
@@ -166,6 +181,7 @@ export class BackgroundFill {
       await this.#demand.idle(job.idleMs, signal);
       if (job.handles.length === 0) await this.#open(job);
       signal.throwIfAborted();
+      job.cachedBytes = statsOf(job.handles).cachedBytes;
       const found = firstMissing(job.handles, this.#rangeBytes);
       if (found === undefined) this.#complete(job);
       else if (await this.#cache.fitsUnasked(found.length)) await this.#fetch(job, found);

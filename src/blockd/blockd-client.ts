@@ -3,20 +3,31 @@
  *
  * attach() and detach() are idempotent, so a caller that lost an answer can retry.
  */
+
+import type { BlobAddress } from '../grpc/gen/obd/blockd/v1/BlobAddress.js';
 import type { BlockdDefinition } from '../grpc/gen/obd/blockd/v1/Blockd.js';
 import type { Device__Output } from '../grpc/gen/obd/blockd/v1/Device.js';
+import type { ListCacheResponse__Output } from '../grpc/gen/obd/blockd/v1/ListCacheResponse.js';
 import type { ListResponse__Output } from '../grpc/gen/obd/blockd/v1/ListResponse.js';
+import type { PrefetchProgress__Output } from '../grpc/gen/obd/blockd/v1/PrefetchProgress.js';
+import type { PruneCacheResponse__Output } from '../grpc/gen/obd/blockd/v1/PruneCacheResponse.js';
 import { GrpcClient } from '../grpc/grpc-client.js';
 import { loadService } from '../grpc/proto.js';
 
 /** See proto/obd/blockd/v1/blockd.proto. */
 export type Device = Device__Output;
 export type Overview = ListResponse__Output;
+export type Prefetch = PrefetchProgress__Output;
+export type CacheContents = ListCacheResponse__Output;
+type Pruned = PruneCacheResponse__Output;
 
 /** Opening an image asks the registry for each layer's index, and waits a minute for a registry that is away. */
 const ATTACH_MS_MAX = 180_000;
 const DETACH_MS_MAX = 60_000;
 const LIST_MS_MAX = 10_000;
+/** A registry is asked for each size that the manifest does not have. */
+const PREFETCH_MS_MAX = 60_000;
+const PRUNE_MS_MAX = 600_000;
 
 export const blockdMethods = loadService<BlockdDefinition>(
   'obd/blockd/v1/blockd.proto',
@@ -64,6 +75,24 @@ export class BlockdClient {
   /** The devices, and which transports there are for new ones. */
   async overview(): Promise<Overview> {
     return await this.#client.call(blockdMethods.List, {});
+  }
+
+  /**
+   * Begins to fetch blobs into the cache, ahead of the first start of their image.
+   * @throws {ObdError} `Unavailable`, and what asking the registry for a size throws.
+   */
+  async prefetch(name: string, blobs: readonly BlobAddress[]): Promise<Prefetch> {
+    const request = { name, blobs: [...blobs] };
+    return await this.#client.call(blockdMethods.Prefetch, request, { timeoutMs: PREFETCH_MS_MAX });
+  }
+
+  async cache(): Promise<CacheContents> {
+    return await this.#client.call(blockdMethods.ListCache, {});
+  }
+
+  /** Removes the blobs that no device uses. */
+  async pruneCache(): Promise<Pruned> {
+    return await this.#client.call(blockdMethods.PruneCache, {}, { timeoutMs: PRUNE_MS_MAX });
   }
 
   close(): void {

@@ -1,14 +1,18 @@
 /** The control interface of obd-blockd: proto/obd/blockd/v1/blockd.proto over a DeviceTable. */
 import type { Logger } from 'pino';
+import type { BlockCache } from '../cache/block-cache.js';
 import type { BlockdHandlers } from '../grpc/gen/obd/blockd/v1/Blockd.js';
 import { type Service, service } from '../grpc/grpc-server.js';
 import { blockdMethods } from './blockd-client.js';
 import type { DeviceTable } from './device-table.js';
+import type { Prefetches } from './prefetches.js';
 import type { TransportChoice } from './transport-choice.js';
 
 /** @param stateDir - Told to clients. */
 export function blockdService(
   table: DeviceTable,
+  prefetches: Prefetches,
+  cache: Pick<BlockCache, 'list' | 'prune'>,
   choice: TransportChoice,
   stateDir: string,
   log: Logger,
@@ -44,7 +48,15 @@ export function blockdService(
       devices: table.list(),
       transports: await choice.states(),
       stateDir,
+      prefetches: prefetches.list(),
     }),
+    Prefetch: async ({ name, blobs }) => ({ name, ...(await prefetches.start(name, blobs)) }),
+    ListCache: async () => await cache.list(),
+    PruneCache: async () => {
+      const pruned = await cache.prune();
+      log.info(pruned, 'cache pruned');
+      return pruned;
+    },
   });
 }
 

@@ -30,6 +30,7 @@ import { DEAD_REMEDY } from './device-entry.js';
 import { DeviceRecords } from './device-records.js';
 import { DeviceTable } from './device-table.js';
 import { LogThrottle } from './log-throttle.js';
+import { Prefetches } from './prefetches.js';
 import { recoverDevices } from './recovery.js';
 import type { RequestNote } from './request-notes.js';
 import { TransportChoice } from './transport-choice.js';
@@ -180,7 +181,7 @@ export class Blockd {
     await host.loaded();
     const control = await GrpcServer.listen(
       config.socket,
-      [blockdService(table, choice, config.state_dir, log)],
+      [blockdService(table, new Prefetches(fill, client), cache, choice, config.state_dir, log)],
       log,
     );
     this.#closers.push(() => control.close(CALLS_GRACE_MS));

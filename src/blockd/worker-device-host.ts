@@ -259,7 +259,8 @@ class WorkerDevice implements HostedDevice {
     const { sizeBytes = 0, layers = 0, remoteBytes = 0 } = this.#disk ?? {};
     const { readErrors } = this;
     const stats = statsOf(this.blobs);
-    const { state: fillState = '', problem: fillProblem = '' } = this.#fill.stateOf(this.#id) ?? {};
+    const { state: fillState = '', problem: fillProblem = '' } =
+      this.#fill.progressOf(this.#id) ?? {};
     const fill = { fillState, fillProblem };
     return {
       sizeBytes,

@@ -241,6 +241,26 @@ export class BlockCache {
     if (this.#closing.get(text) === closing) this.#closing.delete(text);
   }
 
+  /** The blobs of the cache, those in use first. */
+  async list() {
+    const inUse = [...this.#open].map(({ key, storedBytes }) => {
+      const { origin: registry, digest } = key;
+      return { registry, digest, cachedBytes: storedBytes, inUse: true, usedAtMs: 0 };
+    });
+    const idle = (await this.#directory.idleBlobs()).map((blob) => {
+      const { origin: registry, digest, bytes: cachedBytes, usedAtMs } = blob;
+      return { registry, digest, cachedBytes, inUse: false, usedAtMs: Math.round(usedAtMs) };
+    });
+    const { capacityBytes } = this.#room;
+    const diskFreeBytes = Math.max(0, -(await this.#room.missingBytes()));
+    return { blobs: [...inUse, ...idle.toReversed()], capacityBytes, diskFreeBytes };
+  }
+
+  /** Removes the blobs that are not open. @returns How many, and the bytes they had on the disk. */
+  async prune(): Promise<{ readonly blobs: number; readonly freedBytes: number }> {
+    return await this.#room.evictIdle();
+  }
+
   /** Whether `bytes` that no read asked for have room without evicting chunks of open blobs. */
   async fitsUnasked(bytes: number): Promise<boolean> {
     return await this.#room.fitsUnasked(bytes);

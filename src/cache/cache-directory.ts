@@ -10,7 +10,7 @@
  */
 import { renameSync } from 'node:fs';
 import { chmod, mkdir, readdir, rm, stat, utimes } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 import { DirectoryLock } from '../io/directory-lock.js';
 import { BlobFile } from './blob-file.js';
@@ -24,6 +24,16 @@ const STAT_BLOCK_BYTES = 512;
 const BLOB_BYTES_MAX = 2 ** 40;
 /** Errors of open() that say nothing about the file: the host lacks something, or the disk fails. */
 const NOT_DAMAGE = ['EMFILE', 'ENFILE', 'ENOMEM', 'EIO'];
+
+/** A blob that is not open. */
+export interface IdleBlob {
+  readonly origin: string;
+  readonly digest: string;
+  /** On the disk. */
+  readonly bytes: number;
+  /** When it was last closed. */
+  readonly usedAtMs: number;
+}
 
 export class CacheDirectory {
   readonly path: string;
@@ -217,6 +227,20 @@ export class CacheDirectory {
       this.#report(new ObdError(ErrorCodes.Io, message, { path }, error));
     }
     return bytes;
+  }
+
+  /** The blobs that are not open, least recently used first. */
+  async idleBlobs(): Promise<IdleBlob[]> {
+    return await Promise.all(
+      [...this.#idle].map(async ([path, bytes]) => {
+        const digest = `sha256:${basename(path)}`;
+        const usedAtMs = await stat(path).then(
+          ({ mtimeMs }) => mtimeMs,
+          () => 0,
+        );
+        return { origin: basename(dirname(path)), digest, bytes, usedAtMs };
+      }),
+    );
   }
 
   close(): void {

@@ -58,6 +58,24 @@ export class CacheRoom {
     return Math.max(this.capacityBytes - this.#usedBytes(), this.capacityBytes * UNASKED_SHARE);
   }
 
+  /** How many bytes the file system lacks to the reserve; negative if it has more. */
+  async missingBytes(): Promise<number> {
+    return await this.#disk.missing(this.#reservedBytes);
+  }
+
+  /** Evicts all blobs that are not open. */
+  async evictIdle(): Promise<{ readonly blobs: number; readonly freedBytes: number }> {
+    let blobs = 0;
+    let freedBytes = 0;
+    for (;;) {
+      const bytes = await this.#directory.evictOne();
+      if (bytes === undefined) return { blobs, freedBytes };
+      this.#disk.freed(bytes);
+      blobs++;
+      freedBytes += bytes;
+    }
+  }
+
   /** Whether `bytes` more have room without evicting chunks of open blobs. */
   async fitsUnasked(bytes: number): Promise<boolean> {
     const { idleBytes } = this.#directory;

@@ -1,6 +1,6 @@
 /** `obdctl devices`: lists obd-blockd's devices, and how much it fetched for each. */
 import type { CommandModule } from 'yargs';
-import type { Device, Overview } from '../../blockd/blockd-client.js';
+import type { Device, Overview, Prefetch } from '../../blockd/blockd-client.js';
 import { byteText, percentText } from '../../byte-text.js';
 import { blockdOption } from './blockd-option.js';
 import { jsonOption, printJson } from './json-option.js';
@@ -25,10 +25,12 @@ export const devices: CommandModule<object, Arguments> = {
     const { BlockdClient } = await import('../../blockd/blockd-client.js');
     const client = new BlockdClient(blockd);
     try {
-      const { devices, transports } = await client.overview();
+      const { devices, transports, prefetches } = await client.overview();
       if (json) printJson(devices);
       else
-        process.stdout.write(`${tableOf(devices)}${problemsOf(devices)}\n${choiceOf(transports)}`);
+        process.stdout.write(
+          `${tableOf(devices)}${problemsOf(devices)}${prefetches.map(prefetchText).join('')}\n${choiceOf(transports)}`,
+        );
     } finally {
       client.close();
     }
@@ -84,6 +86,11 @@ function problemsOf(found: readonly Device[]): string {
       return `${id}: reads wait: ${waitingReason || 'the registry has not answered yet'}\n`;
     })
     .join('');
+}
+
+function prefetchText({ name, state, problem, cachedBytes, totalBytes }: Prefetch): string {
+  const why = problem === '' ? '' : `: ${problem}`;
+  return `prefetch of ${name}: ${percentText(cachedBytes, totalBytes)} of ${byteText(totalBytes)}, ${state}${why}\n`;
 }
 
 /** Names the transport of new devices, and why each better one is not used. */

@@ -8,8 +8,14 @@ import type { DetachResponse as _obd_blockd_v1_DetachResponse, DetachResponse__O
 import type { Device as _obd_blockd_v1_Device, Device__Output as _obd_blockd_v1_Device__Output } from '../../../obd/blockd/v1/Device.js';
 import type { EndReadsRequest as _obd_blockd_v1_EndReadsRequest, EndReadsRequest__Output as _obd_blockd_v1_EndReadsRequest__Output } from '../../../obd/blockd/v1/EndReadsRequest.js';
 import type { EndReadsResponse as _obd_blockd_v1_EndReadsResponse, EndReadsResponse__Output as _obd_blockd_v1_EndReadsResponse__Output } from '../../../obd/blockd/v1/EndReadsResponse.js';
+import type { ListCacheRequest as _obd_blockd_v1_ListCacheRequest, ListCacheRequest__Output as _obd_blockd_v1_ListCacheRequest__Output } from '../../../obd/blockd/v1/ListCacheRequest.js';
+import type { ListCacheResponse as _obd_blockd_v1_ListCacheResponse, ListCacheResponse__Output as _obd_blockd_v1_ListCacheResponse__Output } from '../../../obd/blockd/v1/ListCacheResponse.js';
 import type { ListRequest as _obd_blockd_v1_ListRequest, ListRequest__Output as _obd_blockd_v1_ListRequest__Output } from '../../../obd/blockd/v1/ListRequest.js';
 import type { ListResponse as _obd_blockd_v1_ListResponse, ListResponse__Output as _obd_blockd_v1_ListResponse__Output } from '../../../obd/blockd/v1/ListResponse.js';
+import type { PrefetchProgress as _obd_blockd_v1_PrefetchProgress, PrefetchProgress__Output as _obd_blockd_v1_PrefetchProgress__Output } from '../../../obd/blockd/v1/PrefetchProgress.js';
+import type { PrefetchRequest as _obd_blockd_v1_PrefetchRequest, PrefetchRequest__Output as _obd_blockd_v1_PrefetchRequest__Output } from '../../../obd/blockd/v1/PrefetchRequest.js';
+import type { PruneCacheRequest as _obd_blockd_v1_PruneCacheRequest, PruneCacheRequest__Output as _obd_blockd_v1_PruneCacheRequest__Output } from '../../../obd/blockd/v1/PruneCacheRequest.js';
+import type { PruneCacheResponse as _obd_blockd_v1_PruneCacheResponse, PruneCacheResponse__Output as _obd_blockd_v1_PruneCacheResponse__Output } from '../../../obd/blockd/v1/PruneCacheResponse.js';
 
 export interface BlockdClient extends grpc.Client {
   Attach(argument: _obd_blockd_v1_AttachRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_Device__Output>): grpc.ClientUnaryCall;
@@ -48,6 +54,33 @@ export interface BlockdClient extends grpc.Client {
   list(argument: _obd_blockd_v1_ListRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ListResponse__Output>): grpc.ClientUnaryCall;
   list(argument: _obd_blockd_v1_ListRequest, callback: grpc.requestCallback<_obd_blockd_v1_ListResponse__Output>): grpc.ClientUnaryCall;
   
+  ListCache(argument: _obd_blockd_v1_ListCacheRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ListCacheResponse__Output>): grpc.ClientUnaryCall;
+  ListCache(argument: _obd_blockd_v1_ListCacheRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_ListCacheResponse__Output>): grpc.ClientUnaryCall;
+  ListCache(argument: _obd_blockd_v1_ListCacheRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ListCacheResponse__Output>): grpc.ClientUnaryCall;
+  ListCache(argument: _obd_blockd_v1_ListCacheRequest, callback: grpc.requestCallback<_obd_blockd_v1_ListCacheResponse__Output>): grpc.ClientUnaryCall;
+  listCache(argument: _obd_blockd_v1_ListCacheRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ListCacheResponse__Output>): grpc.ClientUnaryCall;
+  listCache(argument: _obd_blockd_v1_ListCacheRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_ListCacheResponse__Output>): grpc.ClientUnaryCall;
+  listCache(argument: _obd_blockd_v1_ListCacheRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ListCacheResponse__Output>): grpc.ClientUnaryCall;
+  listCache(argument: _obd_blockd_v1_ListCacheRequest, callback: grpc.requestCallback<_obd_blockd_v1_ListCacheResponse__Output>): grpc.ClientUnaryCall;
+  
+  Prefetch(argument: _obd_blockd_v1_PrefetchRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_PrefetchProgress__Output>): grpc.ClientUnaryCall;
+  Prefetch(argument: _obd_blockd_v1_PrefetchRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_PrefetchProgress__Output>): grpc.ClientUnaryCall;
+  Prefetch(argument: _obd_blockd_v1_PrefetchRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_PrefetchProgress__Output>): grpc.ClientUnaryCall;
+  Prefetch(argument: _obd_blockd_v1_PrefetchRequest, callback: grpc.requestCallback<_obd_blockd_v1_PrefetchProgress__Output>): grpc.ClientUnaryCall;
+  prefetch(argument: _obd_blockd_v1_PrefetchRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_PrefetchProgress__Output>): grpc.ClientUnaryCall;
+  prefetch(argument: _obd_blockd_v1_PrefetchRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_PrefetchProgress__Output>): grpc.ClientUnaryCall;
+  prefetch(argument: _obd_blockd_v1_PrefetchRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_PrefetchProgress__Output>): grpc.ClientUnaryCall;
+  prefetch(argument: _obd_blockd_v1_PrefetchRequest, callback: grpc.requestCallback<_obd_blockd_v1_PrefetchProgress__Output>): grpc.ClientUnaryCall;
+  
+  PruneCache(argument: _obd_blockd_v1_PruneCacheRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_PruneCacheResponse__Output>): grpc.ClientUnaryCall;
+  PruneCache(argument: _obd_blockd_v1_PruneCacheRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_PruneCacheResponse__Output>): grpc.ClientUnaryCall;
+  PruneCache(argument: _obd_blockd_v1_PruneCacheRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_PruneCacheResponse__Output>): grpc.ClientUnaryCall;
+  PruneCache(argument: _obd_blockd_v1_PruneCacheRequest, callback: grpc.requestCallback<_obd_blockd_v1_PruneCacheResponse__Output>): grpc.ClientUnaryCall;
+  pruneCache(argument: _obd_blockd_v1_PruneCacheRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_PruneCacheResponse__Output>): grpc.ClientUnaryCall;
+  pruneCache(argument: _obd_blockd_v1_PruneCacheRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_PruneCacheResponse__Output>): grpc.ClientUnaryCall;
+  pruneCache(argument: _obd_blockd_v1_PruneCacheRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_PruneCacheResponse__Output>): grpc.ClientUnaryCall;
+  pruneCache(argument: _obd_blockd_v1_PruneCacheRequest, callback: grpc.requestCallback<_obd_blockd_v1_PruneCacheResponse__Output>): grpc.ClientUnaryCall;
+  
 }
 
 export interface BlockdHandlers extends grpc.UntypedServiceImplementation {
@@ -59,6 +92,12 @@ export interface BlockdHandlers extends grpc.UntypedServiceImplementation {
   
   List: grpc.handleUnaryCall<_obd_blockd_v1_ListRequest__Output, _obd_blockd_v1_ListResponse>;
   
+  ListCache: grpc.handleUnaryCall<_obd_blockd_v1_ListCacheRequest__Output, _obd_blockd_v1_ListCacheResponse>;
+  
+  Prefetch: grpc.handleUnaryCall<_obd_blockd_v1_PrefetchRequest__Output, _obd_blockd_v1_PrefetchProgress>;
+  
+  PruneCache: grpc.handleUnaryCall<_obd_blockd_v1_PruneCacheRequest__Output, _obd_blockd_v1_PruneCacheResponse>;
+  
 }
 
 export interface BlockdDefinition extends grpc.ServiceDefinition {
@@ -66,4 +105,7 @@ export interface BlockdDefinition extends grpc.ServiceDefinition {
   Detach: MethodDefinition<_obd_blockd_v1_DetachRequest, _obd_blockd_v1_DetachResponse, _obd_blockd_v1_DetachRequest__Output, _obd_blockd_v1_DetachResponse__Output>
   EndReads: MethodDefinition<_obd_blockd_v1_EndReadsRequest, _obd_blockd_v1_EndReadsResponse, _obd_blockd_v1_EndReadsRequest__Output, _obd_blockd_v1_EndReadsResponse__Output>
   List: MethodDefinition<_obd_blockd_v1_ListRequest, _obd_blockd_v1_ListResponse, _obd_blockd_v1_ListRequest__Output, _obd_blockd_v1_ListResponse__Output>
+  ListCache: MethodDefinition<_obd_blockd_v1_ListCacheRequest, _obd_blockd_v1_ListCacheResponse, _obd_blockd_v1_ListCacheRequest__Output, _obd_blockd_v1_ListCacheResponse__Output>
+  Prefetch: MethodDefinition<_obd_blockd_v1_PrefetchRequest, _obd_blockd_v1_PrefetchProgress, _obd_blockd_v1_PrefetchRequest__Output, _obd_blockd_v1_PrefetchProgress__Output>
+  PruneCache: MethodDefinition<_obd_blockd_v1_PruneCacheRequest, _obd_blockd_v1_PruneCacheResponse, _obd_blockd_v1_PruneCacheRequest__Output, _obd_blockd_v1_PruneCacheResponse__Output>
 }

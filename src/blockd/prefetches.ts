@@ -1,0 +1,83 @@
+/** Images that are fetched into the cache ahead of their first start, by name. */
+import type { BlobSource } from '../cache/blob-source.js';
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { BlobAddress } from '../image/open-image.js';
+import type { RegistryClient } from '../registry/registry-client.js';
+import type { BackgroundFill, FillProgress } from './background-fill.js';
+import { registrySource } from './registry-source.js';
+
+/** The oldest complete one makes room for a further one. */
+const PREFETCHES_MAX = 64;
+/** The layers of the largest image that can be opened. */
+const BLOBS_MAX = 255;
+const NAME_CHARACTERS_MAX = 512;
+
+export class Prefetches {
+  readonly #fill: BackgroundFill;
+  readonly #client: Pick<RegistryClient, 'blobRanges'>;
+  /** Ids of jobs by name, the oldest first. */
+  readonly #ids = new Map<string, string>();
+
+  constructor(fill: BackgroundFill, client: Pick<RegistryClient, 'blobRanges'>) {
+    this.#fill = fill;
+    this.#client = client;
+  }
+
+  /**
+   * Fetches the blobs in the background. While a prefetch of the name is under way, it is that one.
+   *
+   * @throws {ObdError} `InvalidArgument` for no or too many blobs; `FailedPrecondition` while PREFETCHES_MAX are under way;
+   *   what asking the registry for a size throws.
+   */
+  async start(name: string, blobs: readonly BlobAddress[]): Promise<FillProgress> {
+    const before = this.progressOf(name);
+    if (before !== undefined && before.state !== 'complete') return before;
+    const isSound = name !== '' && name.length <= NAME_CHARACTERS_MAX && blobs.length > 0;
+    if (!isSound || blobs.length > BLOBS_MAX) {
+      const message = `Cannot prefetch ${JSON.stringify(name.slice(0, 100))}: a name, and 1 to ${BLOBS_MAX} blobs are needed, not ${blobs.length}`;
+      throw new ObdError(ErrorCodes.InvalidArgument, message);
+    }
+    const sources = new Map<string, BlobSource>();
+    for (const { host, repository, digest, sizeBytes } of blobs) {
+      const ranges = await this.#client.blobRanges(
+        host,
+        repository,
+        digest,
+        sizeBytes || undefined,
+      );
+      sources.set(digest, registrySource(ranges));
+    }
+    this.#makeRoom(name);
+    const id = `prefetch of ${name}`;
+    this.#ids.set(name, id);
+    this.#fill.add({ id, sources: [...sources.values()], delayMs: 0, idleMs: 0 });
+    return this.progressOf(name)!;
+  }
+
+  progressOf(name: string): FillProgress | undefined {
+    const id = this.#ids.get(name);
+    return id === undefined ? undefined : this.#fill.progressOf(id);
+  }
+
+  list(): (FillProgress & { readonly name: string })[] {
+    return [...this.#ids.keys()].map((name) => ({ name, ...this.progressOf(name)! }));
+  }
+
+  #makeRoom(name: string): void {
+    this.#drop(name);
+    if (this.#ids.size < PREFETCHES_MAX) return;
+    const done = this.list().find(({ state }) => state === 'complete');
+    if (done !== undefined) {
+      this.#drop(done.name);
+      return;
+    }
+    const message = `Cannot prefetch ${name}: ${PREFETCHES_MAX} prefetches are under way; wait for one of them`;
+    throw new ObdError(ErrorCodes.FailedPrecondition, message);
+  }
+
+  #drop(name: string): void {
+    const id = this.#ids.get(name);
+    if (id !== undefined) this.#fill.remove(id);
+    this.#ids.delete(name);
+  }
+}

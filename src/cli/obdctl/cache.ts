@@ -1,0 +1,98 @@
+/** `obdctl cache`: what obd-blockd's cache holds, and making room in it. */
+import type { CommandModule } from 'yargs';
+import type { BlockdClient } from '../../blockd/blockd-client.js';
+import { byteText } from '../../byte-text.js';
+import { blockdOption } from './blockd-option.js';
+import { jsonOption, printJson } from './json-option.js';
+import { textTable } from './text-table.js';
+
+interface Arguments {
+  readonly blockd: string;
+  readonly json: boolean;
+}
+
+const options = { blockd: blockdOption, json: jsonOption } as const;
+
+async function withClient(
+  blockd: string,
+  work: (client: BlockdClient) => Promise<void>,
+): Promise<void> {
+  const { BlockdClient } = await import('../../blockd/blockd-client.js');
+  const client = new BlockdClient(blockd);
+  try {
+    await work(client);
+  } finally {
+    client.close();
+  }
+}
+
+const list: CommandModule<object, Arguments> = {
+  command: 'ls',
+  describe: 'List the blobs of the cache, those in use first, then the latest used',
+  builder: (yargs) => yargs.options(options).example('$0 cache ls', ''),
+  handler: async ({ blockd, json }) =>
+    await withClient(blockd, async (client) => {
+      const { blobs } = await client.cache();
+      if (json) return printJson(blobs);
+      const columns = [
+        { title: 'DIGEST' },
+        { title: 'REGISTRY' },
+        { title: 'CACHED', right: true },
+        { title: 'LAST USED' },
+      ];
+      const rows = blobs.map(({ digest, registry, cachedBytes, inUse, usedAtMs }) => {
+        const used = inUse ? 'in use' : new Date(usedAtMs).toISOString();
+        return [digest, registry, byteText(cachedBytes), used];
+      });
+      process.stdout.write(textTable(columns, rows));
+    }),
+};
+
+const usage: CommandModule<object, Arguments> = {
+  command: 'du',
+  describe: 'Show how much of the disk the cache takes, and how much room it has',
+  builder: (yargs) => yargs.options(options).example('$0 cache du --json', 'for programs'),
+  handler: async ({ blockd, json }) =>
+    await withClient(blockd, async (client) => {
+      const { blobs, capacityBytes, diskFreeBytes } = await client.cache();
+      const sum = (inUse: boolean) =>
+        blobs.reduce((bytes, blob) => bytes + (blob.inUse === inUse ? blob.cachedBytes : 0), 0);
+      const found = {
+        blobs: blobs.length,
+        inUseBytes: sum(true),
+        unusedBytes: sum(false),
+        capacityBytes,
+        diskFreeBytes,
+      };
+      if (json) return printJson(found);
+      const rows = [
+        ['blobs', String(found.blobs)],
+        ['in use', byteText(found.inUseBytes)],
+        ['unused', byteText(found.unusedBytes)],
+        ['cache_size', byteText(capacityBytes)],
+        ['disk free above cache_reserve', byteText(diskFreeBytes)],
+      ];
+      process.stdout.write(rows.map(([name, value]) => `${name!.padEnd(31)}${value}\n`).join(''));
+    }),
+};
+
+const prune: CommandModule<object, Arguments> = {
+  command: 'prune',
+  describe: 'Remove the blobs that no device uses',
+  builder: (yargs) => yargs.options(options).example('$0 cache prune', ''),
+  handler: async ({ blockd, json }) =>
+    await withClient(blockd, async (client) => {
+      const pruned = await client.pruneCache();
+      if (json) return printJson(pruned);
+      const what = pruned.blobs === 1 ? 'blob' : 'blobs';
+      process.stdout.write(`Removed ${pruned.blobs} ${what}, ${byteText(pruned.freedBytes)}\n`);
+    }),
+};
+
+export const cache: CommandModule = {
+  command: 'cache',
+  describe: "List, measure or prune obd-blockd's cache",
+  builder: (yargs) =>
+    yargs.command(list).command(usage).command(prune).demandCommand(1, 'Name a command'),
+  handler: () => {},
+};

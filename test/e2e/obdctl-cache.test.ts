@@ -1,0 +1,135 @@
+/**
+ * Goal: `obdctl prefetch` brings a whole image into the cache, so that it is attached and read without its registry;
+ * `obdctl cache` lists, measures and prunes what is there, and leaves what a device uses.
+ * Method: the real daemon and command, a loopback registry, devices of this kernel.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, test } from 'node:test';
+import { layerOf } from '../support/block-image.js';
+import { BlockdProcess, blockdUnfit } from '../support/blockd-process.js';
+import { LoopbackRegistry } from '../support/loopback-registry.js';
+import { obdctl } from '../support/run-obdctl.js';
+import { pagesOf } from '../support/virtual-disks.js';
+
+const DISK_BYTES = 8 << 20;
+const disk = pagesOf(DISK_BYTES);
+const blob = layerOf(disk, () => true);
+
+let registry: LoopbackRegistry;
+
+async function withDaemon(
+  config: string,
+  body: (daemon: BlockdProcess, run: (...args: string[]) => Promise<string>) => Promise<void>,
+): Promise<void> {
+  const daemon = await BlockdProcess.start(config);
+  const run = async (...args: string[]) => {
+    const { status, stdout, stderr } = await obdctl(...args, '--blockd', daemon.socket);
+    assert.equal(status, 0, stderr);
+    return stdout;
+  };
+  try {
+    await body(daemon, run);
+  } catch (error) {
+    await daemon.end('SIGTERM');
+    throw error;
+  }
+  await daemon.stop();
+}
+
+function configIn(daemon: BlockdProcess): string {
+  const path = join(daemon.directory, 'image.json');
+  const repoBlobUrl = `http://${registry.host}/v2/x/y/blobs`;
+  const lowers = [{ digest: registry.addBlob(blob), size: blob.length }];
+  writeFileSync(path, JSON.stringify({ repoBlobUrl, lowers }));
+  return path;
+}
+
+interface Usage {
+  readonly blobs: number;
+  readonly inUseBytes: number;
+  readonly unusedBytes: number;
+  readonly capacityBytes: number;
+}
+
+describe('obdctl', { skip: blockdUnfit, timeout: 120_000 }, () => {
+  beforeEach(async () => {
+    registry = await LoopbackRegistry.start();
+  });
+  afterEach(async () => await registry.close());
+
+  test('prefetch --wait brings an image that is then read without its registry', async () => {
+    await withDaemon('', async (daemon, run) => {
+      const config = configIn(daemon);
+      assert.match(await run('prefetch', '--wait', config), /image\.json: complete, .* of .*\n$/);
+      assert.match(await run('devices'), /prefetch of .*image\.json: 100\.0 % of .*, complete/);
+      await registry.close();
+      const { path } = await daemon.client.attach('d', config);
+      const options = { maxBuffer: 2 * DISK_BYTES };
+      const found = execFileSync(
+        'dd',
+        [`if=${path}`, 'bs=1M', 'iflag=direct', 'status=none'],
+        options,
+      );
+      assert.ok(found.equals(disk));
+      await daemon.client.detach('d');
+    });
+  });
+
+  test('prefetch --wait fails if the cache is too small, and says what to raise', async () => {
+    await withDaemon('cache_size = "2 MiB"\n', async (daemon) => {
+      const config = configIn(daemon);
+      const { status, stderr } = await obdctl(
+        'prefetch',
+        '--wait',
+        config,
+        '--blockd',
+        daemon.socket,
+      );
+      assert.equal(status, 1);
+      assert.match(
+        stderr,
+        /Cannot prefetch all of .*image\.json: the cache is full; raise cache_size/,
+      );
+    });
+  });
+
+  test('prefetch without --wait returns at once, with the progress as JSON', async () => {
+    await withDaemon('[fill]\nrate = "1 MiB"\n', async (daemon, run) => {
+      const found = JSON.parse(await run('prefetch', '--json', configIn(daemon)));
+      assert.match(found.state, /waiting|filling/);
+      assert.equal(found.totalBytes, blob.length);
+    });
+  });
+
+  test('cache ls, du and prune: what a device uses stays', async () => {
+    await withDaemon('cache_size = "100 MiB"\n', async (daemon, run) => {
+      const usage = async (): Promise<Usage> => JSON.parse(await run('cache', 'du', '--json'));
+      assert.equal((await usage()).blobs, 0);
+      const config = configIn(daemon);
+      await run('prefetch', '--wait', config);
+      await daemon.client.attach('d', config);
+      const inUse = await usage();
+      assert.deepEqual(
+        [inUse.blobs, inUse.inUseBytes, inUse.unusedBytes, inUse.capacityBytes],
+        [1, blob.length, 0, 100 << 20],
+      );
+      assert.match(
+        await run('cache', 'ls'),
+        new RegExp(`^DIGEST .*\nsha256:.* ${registry.host} .* in use\n$`),
+      );
+      assert.equal(await run('cache', 'prune'), 'Removed 0 blobs, 0 B\n');
+      await daemon.client.detach('d');
+      assert.equal((await usage()).inUseBytes, 0);
+      assert.match(await run('cache', 'ls'), / \d{4}-\d\d-\d\dT[\d:.]+Z\n$/);
+      assert.match(await run('cache', 'du'), /^blobs +1\nin use +0 B\nunused +[\d.]+ MiB\n/);
+      assert.match(await run('cache', 'prune'), /^Removed 1 blob, [\d.]+ MiB\n$/);
+      assert.equal((await usage()).blobs, 0);
+      const asked = registry.seen.length;
+      await run('prefetch', '--wait', config);
+      assert.ok(registry.seen.length > asked, 'it was fetched again');
+    });
+  });
+});
