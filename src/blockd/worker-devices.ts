@@ -9,6 +9,7 @@ import { DiskConnections } from '../blockdev/nbd/disk-connections.js';
 import type { NegotiatedOptions } from '../blockdev/nbd/protocol.js';
 import { ReplyBuffers } from '../blockdev/nbd/reply-buffers.js';
 import { transmissionFlags } from '../blockdev/nbd/transmission-flags.js';
+import { setReadAhead } from '../blockdev/read-ahead.js';
 import type { AttachedDevice, Transport, TransportName } from '../blockdev/transport.js';
 import type { makeTransports, Transports } from '../blockdev/transports.js';
 import type { VirtualDisk } from '../blockdev/virtual-disk.js';
@@ -116,6 +117,7 @@ export class WorkerDevices {
     if (isOrphaned) disk.readWaitMs = this.#readDeadlineMs;
     served.device = await connect(this.#transports[transport], id, disk);
     disk.readWaitMs = this.#readDeadlineMs;
+    await setReadAhead(served.device.path);
     return served.device.path;
   }
 

@@ -19,10 +19,11 @@ import {
   rm,
   writeFile,
 } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { after, type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { READ_AHEAD_KIB } from '../../src/blockdev/read-ahead.js';
 import type { TransportName } from '../../src/blockdev/transport.js';
 import { layerOf } from '../support/block-image.js';
 import { BlockdProcess } from '../support/blockd-process.js';
@@ -108,6 +109,18 @@ export function daemonKills(name: TransportName, missing: string | undefined): v
     );
     await daemon.client.detach('loaded');
     assert.deepEqual(await kernelObjects(name, daemon.directory), objects);
+  });
+
+  check('readahead of a device is set when it is attached and when it is recovered', async () => {
+    const configPath = await makeImage(daemon, 'ahead', pagesOf(1 << 20));
+    const { path } = await daemon.client.attach('ahead', configPath);
+    const file = `/sys/block/${basename(path)}/queue/read_ahead_kb`;
+    assert.equal(await readFile(file, 'utf8'), `${READ_AHEAD_KIB}\n`);
+    await writeFile(file, '4096');
+    await restart(daemon);
+    await daemon.client.attach('ahead', configPath);
+    assert.equal(await readFile(file, 'utf8'), `${READ_AHEAD_KIB}\n`);
+    await daemon.client.detach('ahead');
   });
 
   for (const when of ['attach', 'detach'] as const) {
