@@ -74,6 +74,10 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
     return this.#fetchRequests;
   }
 
+  get chunks(): number {
+    return this.#blob.chunks;
+  }
+
   get fetchedCount(): number {
     return this.#blob.stored.fetchedCount;
   }

@@ -59,14 +59,14 @@ function randomOf(seed: number): () => number {
   };
 }
 
-test('a lone miss brings one granule from the miss on', () => {
+test('a lone miss brings one granule from the miss on, and a part of one before it', () => {
   const { windows } = new Scene(1000);
   const { together, ahead } = windows.missed(100, 101, GRANULE_BYTES);
-  assert.deepEqual(together, { first: 100, end: 100 + GRANULE });
+  assert.deepEqual(together, { first: 97, end: 100 + GRANULE });
   assert.equal(ahead.first, ahead.end);
   assert.equal(windows.isActive, false);
   const long = windows.missed(500, 520, GRANULE_BYTES);
-  assert.deepEqual(long.together, { first: 500, end: 520 }, 'a read of more is not extended');
+  assert.deepEqual(long.together, { first: 497, end: 520 }, 'a read of more is not extended');
 });
 
 test('a small blob is fetched whole', () => {
@@ -109,15 +109,15 @@ test('a sweep that becomes sparse shrinks its window', () => {
   for (; chunk < 3000; chunk += 8) scene.read(chunk);
   const before = scene.fetched;
   for (; chunk < 4000; chunk += 100) scene.read(chunk);
-  assert.ok(scene.fetched - before <= 11 * GRANULE + WINDOW_MAX / 2, 'one granule a miss again');
+  assert.ok(scene.fetched - before <= 15 * GRANULE + WINDOW_MAX / 2, 'one granule a miss again');
 });
 
 for (const seed of [1, 2, 3, 4, 5]) {
-  test(`scattered reads fetch at most one granule a miss, seed ${seed}`, () => {
+  test(`scattered reads fetch at most one and a half granules a miss, seed ${seed}`, () => {
     const random = randomOf(seed);
     const scene = new Scene(20_000);
     for (let i = 0; i < 300; i++) scene.read(Math.floor(random() * scene.chunks));
-    assert.ok(scene.fetched <= scene.misses * GRANULE * 1.1, `${scene.fetched} chunks`);
+    assert.ok(scene.fetched <= scene.misses * GRANULE * 1.5, `${scene.fetched} chunks`);
   });
 
   test(`files in any order, read whole, fetch at most twice of what is read, seed ${seed}`, () => {
@@ -130,7 +130,7 @@ for (const seed of [1, 2, 3, 4, 5]) {
       for (let chunk = start; chunk < start + length; chunk++) scene.read(chunk);
       read += length;
     }
-    const granules = 40 * GRANULE;
+    const granules = 40 * 1.5 * GRANULE;
     assert.ok(scene.fetched <= 2 * read + granules, `${scene.fetched} fetched, ${read} read`);
   });
 }

@@ -2,8 +2,9 @@
  * What the link to one origin carries, by measurement: its rate, and the time that a request waits for its first byte.
  *
  *   granuleBytes    how much one miss fetches: about what the link carries while the read waits for the first byte anyway
- *   aheadBytesMax   more than so much is not put in flight for reads that have not come: twice the bandwidth-delay product,
- *                   which keeps the link busy, and leaves no more than that before the next demand
+ *   aheadBytesMax   more than so much is not put in flight for reads that have not come. A request on a connection that is
+ *                   new, or was idle, takes about eight round trips until it is as fast as the link (TCP's slow start): so
+ *                   eight bandwidth-delay products keep a far link busy, and delay the next demand by no more than that
  *
  * The rate is the largest seen in windows of WINDOW_MS, the wait is the least seen: requests that wait for each other, for a
  * reader or for this program show less than the link can do. Both forget what is older than two epochs, so that a link that
@@ -24,7 +25,9 @@ const GRANULE_BYTES_FLOOR = 64 * KIB;
 const AHEAD_BYTES_MIN = 1024 * KIB;
 /** Bounds the memory of readahead for each origin. */
 const AHEAD_BYTES_MAX = 16 << 20;
-const AHEAD_PRODUCTS = 2;
+const AHEAD_ROUND_TRIPS = 8;
+/** On a near link, this program's own pauses are longer than its round trips. */
+const AHEAD_MS_MIN = 40;
 
 /** A value that is kept for one or two epochs. */
 class Extreme {
@@ -89,7 +92,9 @@ export class OriginLink {
   }
 
   get aheadBytesMax(): number {
-    return clamp(AHEAD_PRODUCTS * this.#productBytes, AHEAD_BYTES_MIN, AHEAD_BYTES_MAX);
+    const rate = this.#bytesPerMs.value ?? 0;
+    const ms = Math.max(AHEAD_ROUND_TRIPS * (this.#firstByteMs.value ?? 0), AHEAD_MS_MIN);
+    return clamp(rate * ms, AHEAD_BYTES_MIN, AHEAD_BYTES_MAX);
   }
 
   /** @param bytes - How many are requested. */

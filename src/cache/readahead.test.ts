@@ -49,16 +49,16 @@ async function openMounted(...[cache, source, image]: Parameters<typeof OpenBlob
   return blob;
 }
 
-test('a miss brings a granule from its chunk on, and a scattered reader one a miss', async () => {
+test('a miss brings a granule from its chunk on, and a part of one before it', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(LARGE);
     const blob = await openMounted(cache, ranges);
     for (const chunk of [300, 20, 170]) await readMounted(blob, LARGE, chunk * CHUNK_BYTES, 4096);
     await sleep(50);
     assert.deepEqual(chunksOf(ranges), [
-      [300, GRANULE],
-      [20, GRANULE],
-      [170, GRANULE],
+      [297, 3 + GRANULE],
+      [17, 3 + GRANULE],
+      [167, 3 + GRANULE],
     ]);
   });
 });
@@ -81,10 +81,12 @@ test('a granule ends at a cached chunk, and joins no request of another handle',
     const ranges = new BlobDouble(LARGE);
     const blob = await openMounted(cache, ranges);
     await readMounted(blob, LARGE, 100 * CHUNK_BYTES, 1);
-    await readMounted(blob, LARGE, 96 * CHUNK_BYTES, 1);
+    await readMounted(blob, LARGE, 94 * CHUNK_BYTES, 1);
+    await readMounted(blob, LARGE, 109 * CHUNK_BYTES, 1);
     assert.deepEqual(chunksOf(ranges), [
-      [100, GRANULE],
-      [96, 4],
+      [97, 3 + GRANULE],
+      [91, 6],
+      [108, 1 + GRANULE],
     ]);
     const others = new BlobDouble(LARGE);
     const other = await openMounted(cache, others);
@@ -93,8 +95,8 @@ test('a granule ends at a cached chunk, and joins no request of another handle',
       readMounted(other, LARGE, 202 * CHUNK_BYTES, 1),
       readMounted(other, LARGE, 210 * CHUNK_BYTES, 1),
     ]);
-    assert.deepEqual(chunksOf(ranges).at(-1), [200, GRANULE]);
-    assert.deepEqual(chunksOf(others), [[210, GRANULE]]);
+    assert.deepEqual(chunksOf(ranges).at(-1), [197, 3 + GRANULE]);
+    assert.deepEqual(chunksOf(others), [[208, 2 + GRANULE]]);
   });
 });
 
