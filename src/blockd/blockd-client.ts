@@ -11,6 +11,7 @@ import type { ListCacheResponse__Output } from '../grpc/gen/obd/blockd/v1/ListCa
 import type { ListResponse__Output } from '../grpc/gen/obd/blockd/v1/ListResponse.js';
 import type { PrefetchProgress__Output } from '../grpc/gen/obd/blockd/v1/PrefetchProgress.js';
 import type { PruneCacheResponse__Output } from '../grpc/gen/obd/blockd/v1/PruneCacheResponse.js';
+import type { VerifyCacheResponse__Output } from '../grpc/gen/obd/blockd/v1/VerifyCacheResponse.js';
 import { GrpcClient } from '../grpc/grpc-client.js';
 import { loadService } from '../grpc/proto.js';
 
@@ -28,6 +29,8 @@ const LIST_MS_MAX = 10_000;
 /** A registry is asked for each size that the manifest does not have. */
 const PREFETCH_MS_MAX = 60_000;
 const PRUNE_MS_MAX = 600_000;
+/** 1 TiB at 100 MB/s. */
+const VERIFY_MS_MAX = 4 * 3_600_000;
 
 export const blockdMethods = loadService<BlockdDefinition>(
   'obd/blockd/v1/blockd.proto',
@@ -88,6 +91,12 @@ export class BlockdClient {
 
   async cache(): Promise<CacheContents> {
     return await this.#client.call(blockdMethods.ListCache, {});
+  }
+
+  /** Checks a blob of cache(). @throws {ObdError} `NotFound` if it is gone. */
+  async verifyCache(registry: string, digest: string): Promise<VerifyCacheResponse__Output> {
+    const options = { timeoutMs: VERIFY_MS_MAX };
+    return await this.#client.call(blockdMethods.VerifyCache, { registry, digest }, options);
   }
 
   /** Removes the blobs that no device uses. */

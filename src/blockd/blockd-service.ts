@@ -4,6 +4,7 @@ import type { BlockCache } from '../cache/block-cache.js';
 import type { BlockdHandlers } from '../grpc/gen/obd/blockd/v1/Blockd.js';
 import { type Service, service } from '../grpc/grpc-server.js';
 import { blockdMethods } from './blockd-client.js';
+import { checkBlob } from './cache-check.js';
 import type { DeviceTable } from './device-table.js';
 import type { Prefetches } from './prefetches.js';
 import type { TransportChoice } from './transport-choice.js';
@@ -12,7 +13,7 @@ import type { TransportChoice } from './transport-choice.js';
 export function blockdService(
   table: DeviceTable,
   prefetches: Prefetches,
-  cache: Pick<BlockCache, 'list' | 'prune'>,
+  cache: BlockCache,
   choice: TransportChoice,
   stateDir: string,
   log: Logger,
@@ -52,6 +53,13 @@ export function blockdService(
     }),
     Prefetch: async ({ name, blobs }) => ({ name, ...(await prefetches.start(name, blobs)) }),
     ListCache: async () => await cache.list(),
+    VerifyCache: async ({ registry, digest }) => {
+      const checked = await checkBlob(cache, registry, digest);
+      if (checked.droppedBytes > 0) {
+        log.warn({ registry, digest, ...checked }, 'cached blob failed its digest, dropped');
+      }
+      return checked;
+    },
     PruneCache: async () => {
       const pruned = await cache.prune();
       log.info(pruned, 'cache pruned');

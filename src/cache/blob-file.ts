@@ -33,7 +33,14 @@
 
 import { systemCode } from '../errors.js';
 import type { BlobKey } from './blob-key.js';
-import { encodeSlot, PAGE_BYTES, parseSlot, slotBytes } from './blob-slot.js';
+import {
+  blobBytesInSlot,
+  encodeSlot,
+  PAGE_BYTES,
+  parseSlot,
+  SLOT_HEAD_BYTES,
+  slotBytes,
+} from './blob-slot.js';
 import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
 import type { DurableFile } from './durable-file.js';
 
@@ -65,6 +72,30 @@ export class BlobFile {
   /** The length of a blob's file, holes included. */
   static fileBytes(blobBytes: number): number {
     return stateOffset(blobBytes) + 2 * slotBytes(chunkCount(blobBytes));
+  }
+
+  /**
+   * The size of the blob whose file has `fileBytes`, from its slots; undefined if neither slot was ever written.
+   *
+   * @param read - Fills a buffer from an offset of the file.
+   */
+  static async blobBytesOf(
+    fileBytes: number,
+    read: (target: Buffer, offset: number) => Promise<unknown>,
+  ): Promise<number | undefined> {
+    const head = Buffer.alloc(SLOT_HEAD_BYTES);
+    const most = slotBytes(chunkCount(fileBytes));
+    // The blob is a little smaller than its file, so its slots may be one page smaller than those of the file's size.
+    for (const bytes of [most, most - PAGE_BYTES]) {
+      for (const number of [1, 2]) {
+        if (bytes <= 0 || fileBytes < number * bytes) continue;
+        await read(head, fileBytes - number * bytes);
+        const blobBytes = blobBytesInSlot(head);
+        if (blobBytes !== undefined && BlobFile.fileBytes(blobBytes) === fileBytes)
+          return blobBytes;
+      }
+    }
+    return undefined;
   }
 
   /** Memory of an open blob, independent of how much is cached: its ChunkSet, and two copies of the bits to save. */

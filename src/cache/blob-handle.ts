@@ -122,6 +122,22 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
     return found;
   }
 
+  /** Drops the chunks of a range: their bytes failed a check. @returns How many bytes of them were on the disk. */
+  drop(offset: number, length: number): number {
+    const { stored } = this.#blob;
+    let chunks = 0;
+    for (let chunk = Math.floor(offset / CHUNK_BYTES); chunk < endChunk(offset, length); chunk++) {
+      if (stored.delete(chunk)) chunks++;
+    }
+    this.#blob.invalidated(this.source.label, offset, length);
+    return Math.min(chunks * CHUNK_BYTES, this.#blob.sizeBytes);
+  }
+
+  /** Changes when chunks were evicted or dropped: what was read before may have been a hole. */
+  get generation(): number {
+    return this.#blob.stored.generation;
+  }
+
   /** The first range from `offset` on that is not on the disk, of at most `bytesMax`; undefined if there is none. */
   missingFrom(
     offset: number,

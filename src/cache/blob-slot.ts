@@ -20,6 +20,16 @@ const CRC_BYTES = 4;
 /** The unit in which disks and file systems write: a slot shares none with its neighbours. */
 export const PAGE_BYTES = 4096;
 
+/** What blobBytesInSlot() needs of a slot. */
+export const SLOT_HEAD_BYTES = BITMAP_AT;
+
+/** The size that a slot states for its blob; undefined if it is no slot. The slot's CRC is not checked. */
+export function blobBytesInSlot(head: Buffer): number | undefined {
+  if (!head.subarray(0, MAGIC.length).equals(MAGIC)) return undefined;
+  const bytes = head.readBigUInt64LE(16);
+  return bytes <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(bytes) : undefined;
+}
+
 export function slotBytes(chunks: number): number {
   const used = BITMAP_AT + Math.ceil(chunks / 8) + CRC_BYTES;
   return Math.ceil(used / PAGE_BYTES) * PAGE_BYTES;

@@ -256,6 +256,15 @@ export class BlockCache {
     return { blobs: [...inUse, ...idle.toReversed()], capacityBytes, diskFreeBytes };
   }
 
+  /** The key of a blob in the cache; undefined for any other. */
+  async keyOf(origin: string, digest: string): Promise<BlobKey | undefined> {
+    for (const { key } of this.#open) {
+      if (key.origin === origin && key.digest === digest) return key;
+    }
+    const sizeBytes = await this.#directory.sizeOf(origin, digest);
+    return sizeBytes === undefined ? undefined : { origin, digest, sizeBytes };
+  }
+
   /** Removes the blobs that are not open. @returns How many, and the bytes they had on the disk. */
   async prune(): Promise<{ readonly blobs: number; readonly freedBytes: number }> {
     return await this.#room.evictIdle();

@@ -9,7 +9,7 @@
  * touch files of other names. The time of last use is the file's modification time.
  */
 import { renameSync } from 'node:fs';
-import { chmod, mkdir, readdir, rm, stat, utimes } from 'node:fs/promises';
+import { chmod, mkdir, open, readdir, rm, stat, utimes } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 import { DirectoryLock } from '../io/directory-lock.js';
@@ -229,6 +229,21 @@ export class CacheDirectory {
     return bytes;
   }
 
+  /** The size of a blob that has a file here; undefined for any other. */
+  async sizeOf(origin: string, digest: string): Promise<number | undefined> {
+    if (!isOrigin(origin) || !isDigestName(nameOfDigest(digest))) return undefined;
+    const file = await open(this.#pathOf({ origin, digest })).catch(() => undefined);
+    if (file === undefined) return undefined;
+    try {
+      const { size } = await file.stat();
+      return await BlobFile.blobBytesOf(size, (target, offset) =>
+        file.read(target, 0, target.length, offset),
+      );
+    } finally {
+      await file.close();
+    }
+  }
+
   /** The blobs that are not open, least recently used first. */
   async idleBlobs(): Promise<IdleBlob[]> {
     return await Promise.all(
@@ -247,7 +262,7 @@ export class CacheDirectory {
     this.#lock.release();
   }
 
-  #pathOf({ origin, digest }: BlobKey): string {
+  #pathOf({ origin, digest }: Pick<BlobKey, 'origin' | 'digest'>): string {
     return join(this.#blobs, origin, nameOfDigest(digest));
   }
 }

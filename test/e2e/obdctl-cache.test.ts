@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { layerOf } from '../support/block-image.js';
@@ -130,6 +130,24 @@ describe('obdctl', { skip: blockdUnfit, timeout: 120_000 }, () => {
       const asked = registry.seen.length;
       await run('prefetch', '--wait', config);
       assert.ok(registry.seen.length > asked, 'it was fetched again');
+    });
+  });
+
+  test('cache verify drops a damaged blob, which is then fetched again', async () => {
+    await withDaemon('', async (daemon, run) => {
+      const config = configIn(daemon);
+      await run('prefetch', '--wait', config);
+      assert.match(await run('cache', 'verify'), /^Checked [\d.]+ MiB in 1 blobs, 0 failed/);
+      const digest = registry.addBlob(blob);
+      const folder = join(daemon.stateDirectory, 'cache', 'blobs', registry.host);
+      const file = openSync(join(folder, digest.slice('sha256:'.length)), 'r+');
+      writeSync(file, Buffer.of(blob[blob.length / 2]! ^ 1), 0, 1, blob.length / 2);
+      closeSync(file);
+      const { status, stdout } = await obdctl('cache', 'verify', '--blockd', daemon.socket);
+      assert.equal(status, 1);
+      assert.match(stdout, new RegExp(`^${digest}: failed, dropped\nChecked .* 1 failed`));
+      await run('prefetch', '--wait', config);
+      assert.match(await run('cache', 'verify'), / 0 failed/);
     });
   });
 });

@@ -89,10 +89,47 @@ const prune: CommandModule<object, Arguments> = {
     }),
 };
 
+const verify: CommandModule<object, Arguments> = {
+  command: 'verify',
+  describe: 'Check blobs that are here as a whole against their digests, and drop what fails',
+  builder: (yargs) =>
+    yargs
+      .options(options)
+      .example('$0 cache verify', '')
+      .epilogue(
+        'Reads check the blocks of every blob, too. The exit status is 1 if a blob failed: it is fetched again when it is read.',
+      ),
+  handler: async ({ blockd, json }) =>
+    await withClient(blockd, async (client) => {
+      const sum = { blobs: 0, checkedBytes: 0, uncheckedBytes: 0, failed: [] as string[] };
+      for (const { registry, digest } of (await client.cache()).blobs) {
+        const found = await client.verifyCache(registry, digest);
+        sum.blobs++;
+        sum.checkedBytes += found.checkedBytes;
+        sum.uncheckedBytes += found.uncheckedBytes;
+        if (found.droppedBytes > 0) sum.failed.push(digest);
+      }
+      if (json) printJson(sum);
+      else {
+        const failed = sum.failed.map((digest) => `${digest}: failed, dropped\n`).join('');
+        const parts = `${byteText(sum.uncheckedBytes)} are parts of blobs, which reads check`;
+        process.stdout.write(
+          `${failed}Checked ${byteText(sum.checkedBytes)} in ${sum.blobs} blobs, ${sum.failed.length} failed; ${parts}\n`,
+        );
+      }
+      if (sum.failed.length > 0) process.exitCode = 1;
+    }),
+};
+
 export const cache: CommandModule = {
   command: 'cache',
-  describe: "List, measure or prune obd-blockd's cache",
+  describe: "List, measure, prune or verify obd-blockd's cache",
   builder: (yargs) =>
-    yargs.command(list).command(usage).command(prune).demandCommand(1, 'Name a command'),
+    yargs
+      .command(list)
+      .command(usage)
+      .command(prune)
+      .command(verify)
+      .demandCommand(1, 'Name a command'),
   handler: () => {},
 };

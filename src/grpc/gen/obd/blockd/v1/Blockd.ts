@@ -16,6 +16,8 @@ import type { PrefetchProgress as _obd_blockd_v1_PrefetchProgress, PrefetchProgr
 import type { PrefetchRequest as _obd_blockd_v1_PrefetchRequest, PrefetchRequest__Output as _obd_blockd_v1_PrefetchRequest__Output } from '../../../obd/blockd/v1/PrefetchRequest.js';
 import type { PruneCacheRequest as _obd_blockd_v1_PruneCacheRequest, PruneCacheRequest__Output as _obd_blockd_v1_PruneCacheRequest__Output } from '../../../obd/blockd/v1/PruneCacheRequest.js';
 import type { PruneCacheResponse as _obd_blockd_v1_PruneCacheResponse, PruneCacheResponse__Output as _obd_blockd_v1_PruneCacheResponse__Output } from '../../../obd/blockd/v1/PruneCacheResponse.js';
+import type { VerifyCacheRequest as _obd_blockd_v1_VerifyCacheRequest, VerifyCacheRequest__Output as _obd_blockd_v1_VerifyCacheRequest__Output } from '../../../obd/blockd/v1/VerifyCacheRequest.js';
+import type { VerifyCacheResponse as _obd_blockd_v1_VerifyCacheResponse, VerifyCacheResponse__Output as _obd_blockd_v1_VerifyCacheResponse__Output } from '../../../obd/blockd/v1/VerifyCacheResponse.js';
 
 export interface BlockdClient extends grpc.Client {
   Attach(argument: _obd_blockd_v1_AttachRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_Device__Output>): grpc.ClientUnaryCall;
@@ -81,6 +83,15 @@ export interface BlockdClient extends grpc.Client {
   pruneCache(argument: _obd_blockd_v1_PruneCacheRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_PruneCacheResponse__Output>): grpc.ClientUnaryCall;
   pruneCache(argument: _obd_blockd_v1_PruneCacheRequest, callback: grpc.requestCallback<_obd_blockd_v1_PruneCacheResponse__Output>): grpc.ClientUnaryCall;
   
+  VerifyCache(argument: _obd_blockd_v1_VerifyCacheRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_VerifyCacheResponse__Output>): grpc.ClientUnaryCall;
+  VerifyCache(argument: _obd_blockd_v1_VerifyCacheRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_VerifyCacheResponse__Output>): grpc.ClientUnaryCall;
+  VerifyCache(argument: _obd_blockd_v1_VerifyCacheRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_VerifyCacheResponse__Output>): grpc.ClientUnaryCall;
+  VerifyCache(argument: _obd_blockd_v1_VerifyCacheRequest, callback: grpc.requestCallback<_obd_blockd_v1_VerifyCacheResponse__Output>): grpc.ClientUnaryCall;
+  verifyCache(argument: _obd_blockd_v1_VerifyCacheRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_VerifyCacheResponse__Output>): grpc.ClientUnaryCall;
+  verifyCache(argument: _obd_blockd_v1_VerifyCacheRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_VerifyCacheResponse__Output>): grpc.ClientUnaryCall;
+  verifyCache(argument: _obd_blockd_v1_VerifyCacheRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_VerifyCacheResponse__Output>): grpc.ClientUnaryCall;
+  verifyCache(argument: _obd_blockd_v1_VerifyCacheRequest, callback: grpc.requestCallback<_obd_blockd_v1_VerifyCacheResponse__Output>): grpc.ClientUnaryCall;
+  
 }
 
 export interface BlockdHandlers extends grpc.UntypedServiceImplementation {
@@ -98,6 +109,8 @@ export interface BlockdHandlers extends grpc.UntypedServiceImplementation {
   
   PruneCache: grpc.handleUnaryCall<_obd_blockd_v1_PruneCacheRequest__Output, _obd_blockd_v1_PruneCacheResponse>;
   
+  VerifyCache: grpc.handleUnaryCall<_obd_blockd_v1_VerifyCacheRequest__Output, _obd_blockd_v1_VerifyCacheResponse>;
+  
 }
 
 export interface BlockdDefinition extends grpc.ServiceDefinition {
@@ -108,4 +121,5 @@ export interface BlockdDefinition extends grpc.ServiceDefinition {
   ListCache: MethodDefinition<_obd_blockd_v1_ListCacheRequest, _obd_blockd_v1_ListCacheResponse, _obd_blockd_v1_ListCacheRequest__Output, _obd_blockd_v1_ListCacheResponse__Output>
   Prefetch: MethodDefinition<_obd_blockd_v1_PrefetchRequest, _obd_blockd_v1_PrefetchProgress, _obd_blockd_v1_PrefetchRequest__Output, _obd_blockd_v1_PrefetchProgress__Output>
   PruneCache: MethodDefinition<_obd_blockd_v1_PruneCacheRequest, _obd_blockd_v1_PruneCacheResponse, _obd_blockd_v1_PruneCacheRequest__Output, _obd_blockd_v1_PruneCacheResponse__Output>
+  VerifyCache: MethodDefinition<_obd_blockd_v1_VerifyCacheRequest, _obd_blockd_v1_VerifyCacheResponse, _obd_blockd_v1_VerifyCacheRequest__Output, _obd_blockd_v1_VerifyCacheResponse__Output>
 }

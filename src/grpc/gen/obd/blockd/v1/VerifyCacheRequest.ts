@@ -1,0 +1,12 @@
+// Original file: proto/obd/blockd/v1/blockd.proto
+
+
+export interface VerifyCacheRequest {
+  'registry'?: (string);
+  'digest'?: (string);
+}
+
+export interface VerifyCacheRequest__Output {
+  'registry': (string);
+  'digest': (string);
+}
