@@ -36,7 +36,8 @@ export const OBD: Variant = {
 
 /** The repository of a source in every registry. */
 export async function repositoryOf(workload: Workload): Promise<string> {
-  return `bench/${basename((await workload.source()).replace(/:[^:]*$/, ''))}`;
+  const layout = (await workload.source()).replace(/:[^:]*$/, '');
+  return `bench/${basename(layout.replace(/\/layout$/, ''))}`;
 }
 
 /** @returns Storage folders to serve: together they have the plain image and the variants. */

@@ -20,8 +20,8 @@ export interface Plan {
   readonly rounds: number;
   readonly programs: Programs;
   readonly share: CpuShare;
-  /** Leaves cells out that would begin later; of performance.now(). */
-  readonly deadline: number;
+  /** Leaves cells out that would begin later, once all images are made. */
+  readonly milliseconds: number;
   /** Whether an earlier run has the cell already. */
   readonly isDone: (cell: Cell) => boolean;
   readonly say: (step: string) => void;
@@ -74,6 +74,7 @@ export async function measurePlan(plan: Plan): Promise<PlanMeasures> {
   const measures: Record<string, LinkMeasure> = {};
   const limits: Limit[] = [];
   let leftOut = 0;
+  const deadline = performance.now() + plan.milliseconds;
   const link = await Link.make();
   const undo: (() => Promise<unknown>)[] = [() => link.remove()];
   try {
@@ -94,7 +95,7 @@ export async function measurePlan(plan: Plan): Promise<PlanMeasures> {
             .map((way) => ({ way, cell: cellOf(workload, profile, way, round) }))
             .filter(({ way, cell }) => isRun(way, workload) && !plan.isDone(cell));
           if (cells.length === 0) continue;
-          if (performance.now() > plan.deadline) {
+          if (performance.now() > deadline) {
             leftOut += cells.length;
             continue;
           }
@@ -106,7 +107,7 @@ export async function measurePlan(plan: Plan): Promise<PlanMeasures> {
           await registry.clear();
           for (const folder of stored.get(workload)!) await registry.add(folder);
           for (const { way, cell } of cells) {
-            if (performance.now() > plan.deadline) leftOut += 1;
+            if (performance.now() > deadline) leftOut += 1;
             else
               plan.onResult(
                 await measureOne(plan, cell, { workload, way, link, registry, reference }),

@@ -70,8 +70,8 @@ async function makeReference(workload: Workload): Promise<Reference> {
     await run('mount', ['-t', 'overlay', '-o', layers, 'overlay', root!]);
     undo.push(() => run('umount', [root!]));
     const output = await run('unshare', [
-      ...['--mount', '--pid', '--fork', '--kill-child', 'sh', '-c'],
-      'mount -t proc proc "$1/proc"; mount --bind /dev "$1/dev"; shift; exec "$@"',
+      ...['--mount', '--pid', '--net', '--fork', '--kill-child', 'sh', '-c'],
+      'ip link set dev lo up; mount -t proc proc "$1/proc"; mount --bind /dev "$1/dev"; shift; exec "$@"',
       ...['start', root!, 'chroot', root!, '/usr/bin/env', '-i'],
       'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
       ...workload.command,

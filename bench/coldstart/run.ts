@@ -69,7 +69,6 @@ function parseOptions() {
 }
 
 async function main(): Promise<void> {
-  const begun = performance.now();
   const options = parseOptions();
   const say = (step: string) => process.stderr.write(`==> ${step}\n`);
   const size = options.quick ? QUICK : FULL;
@@ -98,7 +97,7 @@ async function main(): Promise<void> {
     const nodeSeconds = await measureNode();
     const measured = await measurePlan({
       ...{ workloads, links, ways, rounds, programs, share, say },
-      deadline: begun + 60_000 * (size.minutes - LAST_CELL_MINUTES),
+      milliseconds: 60_000 * (size.minutes - LAST_CELL_MINUTES),
       isDone: (cell) => unfinished?.has(cell) ?? false,
       onResult: (result) => {
         results.push(result);

@@ -16,6 +16,13 @@ async function sampleImage(): Promise<string> {
   return `${layout.trim()}:sample`;
 }
 
+/** An image of make-image.sh. */
+function madeImage(name: string): Workload {
+  const source = async (): Promise<string> =>
+    (await run('bash', [`${ROOT}/bench/coldstart/make-image.sh`, name])).trim();
+  return { name, command: ['/srv/start'], source };
+}
+
 /** Reads four of five files, and prints a checksum of what it read. */
 const READ_MOST =
   'export LC_ALL=C; find / -xdev -path /proc -prune -o -path /sys -prune -o -path /dev -prune -o -type f -print ' +
@@ -24,4 +31,5 @@ const READ_MOST =
 export const WORKLOADS: readonly Workload[] = [
   { name: 'python', command: ['python3', '/srv/app/app.py'], source: sampleImage },
   { name: 'dense', command: ['sh', '-c', READ_MOST], source: sampleImage },
+  ...['jvm', 'nodejs', 'pandas', 'nginx', 'layers', 'model'].map(madeImage),
 ];
