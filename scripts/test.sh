@@ -11,9 +11,8 @@
 #     npm run test:trust -- --quick    attempts to make obd-ts lie, harm or give up
 #     npm run test:vm -- --quick       the kernel transports, on the kernels of Debian 12 and 13, in short
 #
-# The scripts themselves are linted first. The unit tests on other Nodes run beside test:e2e, which runs one test at a
-# time; their output comes after its. A part that fails does not stop the others. Skipped tests are listed with their
-# reasons. docs/testing.md has the long forms.
+# The scripts themselves are linted first. A part that fails does not stop the others. Skipped tests are listed with
+# their reasons. docs/testing.md has the long forms.
 #
 # The last line is `N passed, N failed, N skipped`; the exit status is 0 only if nothing failed.
 set -euo pipefail
@@ -28,10 +27,7 @@ readonly PART_SECONDS_MAX=3000
 readonly FAILURE_LINES_MAX=25
 
 REPORTS=$(mktemp -d)
-# The part that runs beside others, if there is one.
-BESIDE=
-BESIDE_PID=
-trap '[[ -z $BESIDE_PID ]] || kill "$BESIDE_PID" 2>/dev/null; rm -rf "$REPORTS"' EXIT
+trap 'rm -rf "$REPORTS"' EXIT
 
 # For sed: prints the output of test:vm, in which the kernel precedes each line, and reports it as node:test would.
 readonly VM_REPORT="h
@@ -64,19 +60,15 @@ total() {
   awk -v name="$2" '$1 == "#" && $2 == name { sum += $3 } END { print sum + 0 }' "$report"
 }
 
-# Runs the command of a part. The reporters reach node through the environment, so that the command is exactly the one
-# that people type.
-run() {
-  local name=$1
+# Runs one part. Tests of node:test are counted one by one; any other part counts as one.
+part() {
+  local name=$1 status=0 failed
   shift
+  say "$name: $*"
+  # The reporters reach node through the environment, so that the command is exactly the one that people type.
   NODE_OPTIONS="--test-reporter=spec --test-reporter-destination=stdout \
     --test-reporter=tap --test-reporter-destination=$REPORTS/$name.tap" \
-    exec timeout --kill-after=30 "$PART_SECONDS_MAX" "$@"
-}
-
-# Counts a part that ended with this status. Tests of node:test are counted one by one; any other part counts as one.
-count() {
-  local name=$1 status=$2 failed
+    timeout --kill-after=30 "$PART_SECONDS_MAX" "$@" || status=$?
   failed=$(($(total "$name" fail) + $(total "$name" cancelled)))
   PASSED=$((PASSED + $(total "$name" pass)))
   SKIPPED=$((SKIPPED + $(total "$name" skipped) + $(total "$name" todo)))
@@ -86,33 +78,6 @@ count() {
     FAILED=$((FAILED + (failed > 0 ? failed : 1)))
     FAILURES+=("$name: exit status $status$( ((status != 124)) || echo ', too slow')")
   fi
-}
-
-part() {
-  local status=0
-  say "$1: ${*:2}"
-  (run "$@") || status=$?
-  count "$1" "$status"
-}
-
-# Begins a part that runs beside the next ones, which go before it. There is one such part at a time.
-begin_beside() {
-  end_beside
-  say "$1, beside the next: ${*:2}"
-  BESIDE=$1
-  (run "$1" nice "${@:2}") >"$REPORTS/$1.log" 2>&1 &
-  BESIDE_PID=$!
-}
-
-# Waits for that part, and prints its output.
-end_beside() {
-  local status=0
-  [[ -n $BESIDE_PID ]] || return 0
-  say "$BESIDE:"
-  wait "$BESIDE_PID" || status=$?
-  BESIDE_PID=
-  cat "$REPORTS/$BESIDE.log"
-  count "$BESIDE" "$status"
 }
 
 # Each skipped test with its reason, once.
@@ -138,10 +103,9 @@ part check npm run --silent check
 for folder in tools/node/floor tools/node; do
   OBD_NODE=$(node_package "$folder")/bin/node
   version=$("$OBD_NODE" --version)
-  [[ $version == "$(node --version)" ]] || begin_beside "unit-$version" env OBD_NODE="$OBD_NODE" npm run --silent test:unit
+  [[ $version == "$(node --version)" ]] || part "unit-$version" env OBD_NODE="$OBD_NODE" npm run --silent test:unit
 done
 part e2e npm run --silent test:e2e
-end_beside
 # shellcheck disable=SC2016 # the inner shell expands it
 part trust env --unset=NODE_OPTIONS bash -o pipefail -c \
   'npm run --silent test:trust -- --quick | sed -uE "$0"' "$TRUST_REPORT"
