@@ -144,7 +144,13 @@ describe('the background fill', { skip: blockdUnfit, timeout: 300_000 }, () => {
       registry.faults.push(...Array.from({ length: 10_000 }, () => UNAVAILABLE));
       const at = DISK_BYTES - (1 << 20);
       const reading = read(path, at, PAGE_BYTES);
-      await sleep(500);
+      const deadline = Date.now() + WAIT_MS_MAX;
+      while ((await device(daemon)).waitingReads === 0) {
+        assert.ok(Date.now() < deadline, 'no read waits');
+        await sleep(20);
+      }
+      // The range that was in flight ends.
+      await sleep(1_000);
       const before = requestsOfFirstHalf();
       await sleep(2_000);
       assert.equal(requestsOfFirstHalf(), before, 'requests of the fill while a read waits');
@@ -161,6 +167,8 @@ describe('the background fill', { skip: blockdUnfit, timeout: 300_000 }, () => {
       const full = await reaches(daemon, 'full');
       assert.match(full.fillProblem, /cache_size/);
       assert.ok(full.cachedBytes <= 4 << 20 && full.cachedBytes > 3 << 20, `${full.cachedBytes}`);
+      // The range that was in flight ends.
+      await sleep(1_000);
       const before = requestedBytes();
       await sleep(1_000);
       assert.equal(requestedBytes(), before);
