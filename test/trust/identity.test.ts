@@ -260,7 +260,7 @@ trustCase(
       assert.equal((await client.mounts('running')).length, 1);
       assert.match(snapshotter.log(), /existing container served from an unproved layer/);
       await client.prepare('on the proved one', bottom.ref);
-      assert.ok(snapshotter.log().includes('is served to no new container'));
+      assert.ok(snapshotter.log().includes('refused to new containers'));
       const { stdout } = await obdctl(
         'doctor',
         '--snapshotter',
