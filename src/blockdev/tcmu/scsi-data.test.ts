@@ -57,6 +57,7 @@ test('block limits: what can be unmapped, only of a disk that can be written', (
   const limits = page(WRITABLE, 0xb0);
   assert.equal(limits.length, 64);
   assert.equal(limits.readUInt32BE(8), 2048);
+  assert.equal(limits.readUInt32BE(12), 256, 'half of the readahead, in blocks of 512 bytes');
   assert.equal(limits.readUInt32BE(20), 1 << 21);
   assert.equal(limits.readUInt32BE(24), 255);
   assert.equal(limits.readUInt32BE(40), 1 << 16);

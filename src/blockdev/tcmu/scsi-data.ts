@@ -5,6 +5,7 @@
  * can be written, it has a write cache that Linux flushes; if not, it is write protected.
  */
 import { DEVICE_BLOCK_BYTES } from '../../io/block-sizes.js';
+import { READ_AHEAD_KIB } from '../read-ahead.js';
 import { cdbBytesOf, Opcodes, SERVICE_ACTION_OF, ServiceActions } from './scsi-command.js';
 import { SENSE_BYTES, type Sense, Senses, writeSense } from './scsi-sense.js';
 
@@ -18,6 +19,11 @@ export interface ScsiUnit {
 
 /** Limit of one READ or WRITE: one buffer per thread has room for it. */
 export const TRANSFER_BLOCKS_MAX = (1 << 20) / DEVICE_BLOCK_BYTES;
+/**
+ * Linux reads ahead twice as much (disk_update_readahead() in block/genhd.c). It does so at the end of its probe, which runs
+ * beside an attach, and would put its default over what was set in /sys before.
+ */
+const TRANSFER_BLOCKS_BEST = (READ_AHEAD_KIB * 1024) / 2 / DEVICE_BLOCK_BYTES;
 /** Limit of one descriptor of UNMAP, and of all of them: 1 GiB. */
 const UNMAP_BLOCKS_MAX = 1 << 21;
 /** One page of parameters. */
@@ -170,6 +176,7 @@ function blockLimits(unit: ScsiUnit): Buffer {
   // WRITE SAME of no blocks is none, not all.
   limits[0] = 1;
   limits.writeUInt32BE(TRANSFER_BLOCKS_MAX, 4);
+  limits.writeUInt32BE(TRANSFER_BLOCKS_BEST, 8);
   if (unit.writable) {
     limits.writeUInt32BE(UNMAP_BLOCKS_MAX, 16);
     limits.writeUInt32BE(UNMAP_DESCRIPTORS_MAX, 20);
