@@ -65,8 +65,8 @@ export function judgedAims({ summaries, links, nodeSeconds }: AimInput): Aim[] {
       atMost,
     );
   }
-  // There is no such configuration yet.
-  aim('python, slow: with the background fill to without', undefined, 1.05);
+  const [without, filled] = ['obd', 'obd-fill'].map((way) => at('python', 'slow', way)?.ready);
+  aim('python, slow: with the background fill to without', ratio(filled, without), 1.05);
   for (const { name: link } of LINKS) {
     const nydus = at('python', link, 'nydus')?.cpu.daemons;
     aim(

@@ -23,16 +23,31 @@ export interface Variant {
   readonly make: (repository: string) => Promise<unknown>;
 }
 
-export const OBD: Variant = {
-  name: 'obd',
-  key: converterKey,
-  make: async (repository) =>
-    await run(process.execPath, [
-      join(ROOT, 'dist/bin/obdconv.js'),
-      `docker://${repository}:plain`,
-      `docker://${repository}:obd`,
-    ]),
-};
+/** The image that obdconv makes with these options. */
+function converted(name: string, ...options: string[]): Variant {
+  return {
+    name,
+    key: converterKey,
+    make: async (repository) =>
+      await run(process.execPath, [
+        join(ROOT, 'dist/bin/obdconv.js'),
+        ...options,
+        `docker://${repository}:plain`,
+        `docker://${repository}:${name}`,
+      ]),
+  };
+}
+
+export const OBD = converted('obd');
+
+/** Other compressions than the default, by which the default is chosen. */
+export const COMPRESSIONS: readonly Variant[] = [
+  converted('obd.lz4', '--algorithm', 'lz4', '--bs', '4'),
+  converted('obd.lz16', '--algorithm', 'lz4', '--bs', '16'),
+  converted('obd.z4', '--algorithm', 'zstd', '--bs', '4'),
+  converted('obd.z16', '--algorithm', 'zstd', '--bs', '16'),
+  converted('obd.z32', '--algorithm', 'zstd', '--bs', '32'),
+];
 
 /** The repository of a source in every registry. */
 export async function repositoryOf(workload: Workload): Promise<string> {

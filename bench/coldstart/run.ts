@@ -78,7 +78,10 @@ async function main(): Promise<void> {
     if (missing !== undefined) say(`${way.name}: left out, ${missing}`);
     return missing === undefined;
   };
-  const ways = chosen('way', WAYS, options.ways).filter(fits);
+  const byDefault = WAYS.filter(({ onDemand }) => onDemand !== true);
+  const ways = (options.ways === undefined ? byDefault : chosen('way', WAYS, options.ways)).filter(
+    fits,
+  );
   const workloads = chosen('image', WORKLOADS, options.only ?? size.images);
   const links = chosen('link', LINKS, options.link ?? size.links);
   const rounds = Number(options.rounds ?? size.rounds);

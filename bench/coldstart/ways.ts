@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FAR_HOST } from './far-registry.js';
 import { ROOT } from './folders.js';
-import { OBD, type Variant } from './image-store.js';
+import { COMPRESSIONS, OBD, type Variant } from './image-store.js';
 import type { Programs } from './peer-programs.js';
 import type { Services } from './services.js';
 
@@ -14,6 +14,8 @@ export interface Way {
   /** Undefined for the plain image. */
   readonly variant: Variant | undefined;
   readonly snapshotter: string;
+  /** Runs only if `--ways` names it. */
+  readonly onDemand?: boolean;
   /** The images that it runs; undefined for all. */
   readonly images?: readonly string[];
   /** Why it cannot run here; undefined if it can. */
@@ -63,7 +65,7 @@ ${proxy.join('')}${more}`;
   );
 }
 
-async function startObd(services: Services): Promise<void> {
+async function startObd(services: Services, moreOfBlockd = ''): Promise<void> {
   const registry = `[registry]\nplain_http = ["${FAR_HOST}"]\n`;
   const keys = {
     blockd: {
@@ -83,7 +85,10 @@ async function startObd(services: Services): Promise<void> {
     const lines = Object.entries(values).map(
       ([key, value]) => `${key} = ${JSON.stringify(value)}\n`,
     );
-    await writeFile(services.file(`${name}.toml`), lines.join('') + registry);
+    await writeFile(
+      services.file(`${name}.toml`),
+      lines.join('') + registry + (name === 'blockd' ? moreOfBlockd : ''),
+    );
     const program = join(ROOT, `dist/bin/obd-${name}.js`);
     const command = [process.execPath, program, '--config', services.file(`${name}.toml`)];
     await services.start(name, `test -S "$DIR/${name}.sock"`, ...command);
@@ -111,21 +116,40 @@ snapshotter = "erofs"
 differ = "erofs"
 `;
 
+const RPULL: Way = {
+  name: 'obd',
+  title: 'obd-ts, obdctl rpull',
+  kind: 'ours',
+  variant: OBD,
+  snapshotter: 'obd-ts',
+  missing: () => undefined,
+  start: (services) => startObd(services),
+  pull: (services, reference) => [
+    ...[process.execPath, join(ROOT, 'dist/bin/obdctl.js'), 'rpull', '--plain-http'],
+    ...['--address', services.file('containerd.sock'), '--namespace', services.namespace],
+    reference,
+  ],
+};
+
+/** From the first moment on: with the default delay, most starts have ended before. */
+const FILL = '[fill]\nenabled = true\ndelay = "0 s"\n';
+
 export const WAYS: readonly Way[] = [
+  RPULL,
   {
-    name: 'obd',
-    title: 'obd-ts, obdctl rpull',
-    kind: 'ours',
-    variant: OBD,
-    snapshotter: 'obd-ts',
-    missing: () => undefined,
-    start: startObd,
-    pull: (services, reference) => [
-      ...[process.execPath, join(ROOT, 'dist/bin/obdctl.js'), 'rpull', '--plain-http'],
-      ...['--address', services.file('containerd.sock'), '--namespace', services.namespace],
-      reference,
-    ],
+    ...RPULL,
+    name: 'obd-fill',
+    title: 'obd-ts, obdctl rpull, with the background fill',
+    onDemand: true,
+    start: (services) => startObd(services, FILL),
   },
+  ...COMPRESSIONS.map((variant) => ({
+    ...RPULL,
+    name: variant.name,
+    title: `obd-ts, obdctl rpull, ${variant.name}`,
+    variant,
+    onDemand: true,
+  })),
   {
     name: 'obd-ctr',
     title: 'obd-ts, pulled by containerd',
@@ -133,7 +157,7 @@ export const WAYS: readonly Way[] = [
     variant: OBD,
     snapshotter: 'obd-ts',
     missing: needsTransfer,
-    start: startObd,
+    start: (services) => startObd(services),
     pull: ctrPull('obd-ts'),
   },
   {
