@@ -21,6 +21,7 @@ import { ErrorCodes, isDiskFull, messageOf, ObdError } from '../errors.js';
 import { GrpcServer } from '../grpc/grpc-server.js';
 import { DockerCredentials } from '../registry/docker-credentials.js';
 import { RegistryClient } from '../registry/registry-client.js';
+import { type ReportWrongAnswer, WRONG_ANSWER_EVENT } from '../registry/registry-exchange.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { BackgroundFill } from './background-fill.js';
 import type { BlockdConfig } from './blockd-config.js';
@@ -94,7 +95,9 @@ export class Blockd {
     const { plain_http: plainHttp, hosts: endpoints, hosts_dir: hostsDirectory } = config.registry;
     const hosts = new RegistryHosts(plainHttp, endpoints, hostsDirectory);
     const credentials = new DockerCredentials(config.docker_config);
-    const client = new RegistryClient({ hosts, credentials });
+    const reportWrong: ReportWrongAnswer = (mirror, err) =>
+      log.warn({ mirror, err }, WRONG_ANSWER_EVENT);
+    const client = new RegistryClient({ hosts, credentials, reportWrong });
     this.#reloadRegistries = ({ registry, docker_config }) => {
       hosts.replace(registry.plain_http, registry.hosts, registry.hosts_dir);
       credentials.replace(docker_config);

@@ -8,5 +8,6 @@ export function registrySource(ranges: RemoteBlobRanges): BlobSource {
     key: { origin: registry, digest, sizeBytes },
     label,
     attempt: (fill, options) => ranges.attempt(fill, options),
+    invalidated: (offset, length) => ranges.invalidated(offset, length),
   };
 }

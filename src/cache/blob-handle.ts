@@ -168,6 +168,7 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
 
   invalidated(offset: number, length: number): void {
     this.#refetched.invalidated(offset, length);
+    this.source.invalidated?.(offset, length);
     this.#blob.invalidated(this.source.label, offset, length);
   }
 

@@ -158,9 +158,10 @@ export class WholeStream {
 
   /** Invalidates everything that the stream stored: it is not the blob. */
   #refusal(whole: WholeAnswer, problem: string): ObdError {
-    whole.cutOff();
     this.#invalidateKept();
     const message = `Cannot read ${this.#source.label}: what ${whole.host} sends in place of a range is not the blob: it ${problem}`;
-    return new ObdError(ErrorCodes.Registry, message, { digest: this.#source.key.digest });
+    const error = new ObdError(ErrorCodes.Registry, message, { digest: this.#source.key.digest });
+    whole.refuse(error);
+    return error;
   }
 }

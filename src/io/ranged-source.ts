@@ -4,6 +4,7 @@
  * The caller decides on retries and their deadline. It keeps one RangeFill for all attempts at a range, so that a retry
  * requests only the missing bytes.
  */
+import type { ObdError } from '../errors.js';
 import { SpeedFloor } from './speed-floor.js';
 
 /**
@@ -50,6 +51,8 @@ export interface WholeAnswer {
   pieces(floor: SpeedFloor): AsyncGenerator<Uint8Array, void, undefined>;
   /** Ends the connection. */
   cutOff(): void;
+  /** As cutOff(), because the content is not the source's: later attempts ask another server, if there is one. */
+  refuse(error: ObdError): void;
 }
 
 export interface RangedSource {
@@ -66,4 +69,7 @@ export interface RangedSource {
    *   the daemon stops; other codes as the source documents. The signal's reason. Any other error is a bug.
    */
   attempt(fill: RangeFill, options?: AttemptOptions): Promise<WholeAnswer | undefined>;
+
+  /** Bytes that it brought failed a check. A source with several servers asks another one next. */
+  invalidated?(offset: number, length: number): void;
 }

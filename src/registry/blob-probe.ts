@@ -5,8 +5,10 @@
  * asked once. An error response, or a connection that breaks, is retried once.
  */
 import { setTimeout as pause } from 'node:timers/promises';
-import { ErrorCodes, hasCode, type ObdError, systemCode } from '../errors.js';
+import { ErrorCodes, hasCode, ObdError, systemCode } from '../errors.js';
 import type { Access } from './access.js';
+import type { HttpResponse } from './http-client.js';
+import { contentRange } from './range-answer.js';
 import type { RegistryExchange } from './registry-exchange.js';
 
 /** Includes the first attempt. */
@@ -15,6 +17,12 @@ const PAUSE_MS = 200;
 /** Errors of connections that were made and then broke. */
 const BROKEN: readonly (string | undefined)[] = ['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'];
 
+interface ProbedBlob {
+  readonly digest: string;
+  /** What its image says; undefined if that is unknown. */
+  readonly sizeBytes: number | undefined;
+}
+
 /**
  * @returns The blob's size in bytes; undefined if the registry does not say.
  * @throws {ObdError} `NotFound`, `Unauthorized`, `Unavailable`, `Registry`; the signal's reason.
@@ -22,12 +30,12 @@ const BROKEN: readonly (string | undefined)[] = ['ECONNRESET', 'EPIPE', 'UND_ERR
 export async function probeBlob(
   exchange: RegistryExchange,
   access: Access,
-  digest: string,
+  blob: ProbedBlob,
   signal: AbortSignal,
 ): Promise<number | undefined> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await ask(exchange, access, digest, signal);
+      return await ask(exchange, access, blob, signal);
     } catch (error) {
       if (attempt >= PROBE_ATTEMPTS_MAX || signal.aborted || !mayPass(error)) throw error;
     }
@@ -35,26 +43,36 @@ export async function probeBlob(
   }
 }
 
+/** Asks further addresses while one has the blob in another size than was promised. */
 async function ask(
   exchange: RegistryExchange,
   access: Access,
-  digest: string,
+  { digest, sizeBytes: promised }: ProbedBlob,
   signal: AbortSignal,
 ): Promise<number | undefined> {
-  const response = await exchange.send({
-    access,
-    method: 'GET',
-    url: exchange.urlOf(access, `blobs/${digest}`),
-    headers: { range: 'bytes=0-0', 'accept-encoding': 'identity' },
-    signal,
-    doing: `Cannot find ${digest} at ${access.host}/${access.repository}`,
-  });
+  const url = exchange.urlOf(access, `blobs/${digest}`);
+  const doing = `Cannot find ${digest} at ${access.host}/${access.repository}`;
+  const headers = { range: 'bytes=0-0', 'accept-encoding': 'identity' };
+  for (;;) {
+    const response = await exchange.send({ access, method: 'GET', url, headers, signal, doing });
+    const sizeBytes = await sizeIn(exchange, access, response);
+    if (promised === undefined || sizeBytes === undefined || sizeBytes === promised) {
+      return sizeBytes;
+    }
+    const problem = `${response.url.host} has ${sizeBytes} bytes of it, and ${promised} were promised`;
+    const error = new ObdError(ErrorCodes.Registry, `${doing}: ${problem}`, { digest });
+    if (!exchange.passBy(access, url, response.askedOf, error)) return sizeBytes;
+  }
+}
+
+async function sizeIn(
+  exchange: RegistryExchange,
+  access: Access,
+  response: HttpResponse,
+): Promise<number | undefined> {
   if (response.status === 206) {
     await response.discard();
-    const total = /^bytes\s+\d+-\d+\/(\d{1,15})\s*$/i.exec(
-      response.header('content-range') ?? '',
-    )?.[1];
-    return total === undefined ? undefined : Number(total);
+    return contentRange(response)?.sizeBytes;
   }
   if (response.status !== 200) throw await exchange.errorOf(response, access);
   response.cutOff();

@@ -5,11 +5,16 @@
  * SIGNED_URL_MS, so that a read costs one request and not two, and dropped when an attempt with it fails.
  * It is a secret: no message contains it.
  *
+ * An address that answers with something else than the blob, or breaks off, is passed by for another one, at once; so is
+ * the sender of bytes that fail a check later, which invalidated() reports.
+ *
  * An attempt is one GET. The cache decides on retries and their deadline (src/cache/blob-fetches.ts).
  */
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { AttemptOptions, RangedSource, RangeFill, WholeAnswer } from '../io/ranged-source.js';
+import { TooSlow } from '../io/speed-floor.js';
 import type { Access } from './access.js';
+import { BlobSenders } from './blob-senders.js';
 import type { HttpResponse } from './http-client.js';
 import { contentRange, isContent, type RangeAnswer, rangeAnswer } from './range-answer.js';
 import type { RegistryExchange } from './registry-exchange.js';
@@ -42,6 +47,7 @@ export class RemoteBlobRanges implements RangedSource {
   readonly digest: string;
   readonly sizeBytes: number;
   readonly #endpoint: RangeEndpoint;
+  readonly #senders = new BlobSenders();
 
   private constructor(endpoint: RangeEndpoint, digest: string, sizeBytes: number) {
     this.label = endpoint.label;
@@ -71,7 +77,7 @@ export class RemoteBlobRanges implements RangedSource {
   }
 
   /**
-   * Sends one request, and more only after an answer that is shorter than the range.
+   * Sends one request, and more only after an answer that is shorter than the range, or where another address is left.
    *
    * @throws {ObdError} `Unavailable`, `Unauthorized`, `NotFound`, `Registry`, `FailedPrecondition` if the client is
    *   closed; the signal's reason.
@@ -94,9 +100,15 @@ export class RemoteBlobRanges implements RangedSource {
         const request = { from, end, doing, signal, freshConnection };
         const response = await this.#endpoint.get(request);
         const { digest, sizeBytes } = this;
-        const answer = rangeAnswer(response, { digest, sizeBytes, from, end });
-        if (answer.kind === 'whole') return wholeAnswer(response, answer.sizeKnown);
-        await take(fill, response, answer);
+        try {
+          const answer = rangeAnswer(response, { digest, sizeBytes, from, end });
+          if (answer.kind === 'whole') return this.#wholeAnswer(response, answer.sizeKnown);
+          this.#senders.add(from, from + answer.length, response.askedOf);
+          await take(fill, response, answer);
+        } catch (error) {
+          if (error instanceof TooSlow) throw error;
+          if (!this.#passBy(response.askedOf, signal, error)) throw error;
+        }
       }
       if (fill.filled === bytes.length) return undefined;
       throw incomplete(doing, this.registry, fill);
@@ -104,6 +116,38 @@ export class RemoteBlobRanges implements RangedSource {
       this.#endpoint.forgetSignedUrl();
       throw error;
     }
+  }
+
+  /** The next attempt asks another address than the one that sent these bytes, if there is one. */
+  invalidated(offset: number, length: number): void {
+    const message = `Cannot use bytes ${offset} to ${offset + length} of ${this.label}: they failed a check`;
+    const { digest } = this;
+    const error = new ObdError(ErrorCodes.Unavailable, message, { digest, offset, length });
+    for (const askedOf of this.#senders.of(offset, offset + length)) {
+      if (this.#passBy(askedOf, undefined, error)) this.#senders.endWhole(askedOf, error);
+    }
+  }
+
+  /** @returns Whether another address is asked next. */
+  #passBy(askedOf: string | undefined, signal: AbortSignal | undefined, error: unknown): boolean {
+    if (signal?.aborted === true || !(error instanceof ObdError)) return false;
+    this.#endpoint.forgetSignedUrl();
+    return this.#endpoint.passBy(askedOf, error);
+  }
+
+  #wholeAnswer(response: HttpResponse, sizeKnown: boolean): WholeAnswer {
+    const { askedOf, url } = response;
+    this.#senders.add(0, this.sizeBytes, askedOf);
+    return {
+      host: url.host,
+      sizeKnown,
+      pieces: (floor) => this.#senders.watchWhole(response, floor.watch(response)),
+      cutOff: () => response.cutOff(),
+      refuse: (error) => {
+        response.cutOff();
+        this.#passBy(askedOf, undefined, error);
+      },
+    };
   }
 }
 
@@ -129,15 +173,6 @@ function incomplete(doing: string, host: string, { filled, bytes }: RangeFill): 
   return new ObdError(ErrorCodes.Unavailable, `${doing}: ${problem}`);
 }
 
-function wholeAnswer(response: HttpResponse, sizeKnown: boolean): WholeAnswer {
-  return {
-    host: response.url.host,
-    sizeKnown,
-    pieces: (floor) => floor.watch(response),
-    cutOff: () => response.cutOff(),
-  };
-}
-
 /** One GET of [from, end). */
 interface RangeRequest {
   readonly from: number;
@@ -151,6 +186,8 @@ interface RangeRequest {
 /** Where the registry last redirected to. */
 interface SignedUrl {
   readonly url: URL;
+  /** HttpResponse.askedOf */
+  readonly askedOf: string | undefined;
   readonly goodUntilMs: number;
   /** RegistryExchange.settings at the time of the request; a reload invalidates the URL. */
   readonly settings: number;
@@ -183,7 +220,7 @@ class RangeEndpoint {
     const isGood = signed !== undefined && signed.settings === settings;
     if (isGood && signed.goodUntilMs > performance.now()) {
       // After an error here, only the next attempt asks the registry: a dead storage host must not cost two timeouts.
-      const response = await this.#send(signed.url, request);
+      const response = await this.#send(signed.url, request, signed.askedOf);
       if (isContent(response)) return response;
       await response.discard();
     }
@@ -192,7 +229,8 @@ class RangeEndpoint {
     if (!isContent(response)) throw await this.#exchange.errorOf(response, this.#access, REMEDIES);
     if (!this.#exchange.isHome(this.#access, response.url)) {
       const goodUntilMs = performance.now() + SIGNED_URL_MS;
-      this.#signed = { url: response.url, goodUntilMs, settings };
+      const { url, askedOf } = response;
+      this.#signed = { url, askedOf, goodUntilMs, settings };
     }
     return response;
   }
@@ -201,14 +239,23 @@ class RangeEndpoint {
     this.#signed = undefined;
   }
 
+  passBy(askedOf: string | undefined, error: ObdError): boolean {
+    return this.#exchange.passBy(this.#access, this.home, askedOf, error);
+  }
+
   forgetLogin(): void {
     this.#exchange.forgetLogin(this.#access);
   }
 
-  #send(url: URL, { from, end, ...request }: RangeRequest): Promise<HttpResponse> {
+  #send(
+    url: URL,
+    { from, end, ...request }: RangeRequest,
+    askedOf?: string,
+  ): Promise<HttpResponse> {
     // Storage that compresses would answer with ranges of the compressed bytes.
     const headers = { range: `bytes=${from}-${end - 1}`, 'accept-encoding': 'identity' };
-    return this.#exchange.send({ access: this.#access, method: 'GET', url, headers, ...request });
+    const access = this.#access;
+    return this.#exchange.send({ access, method: 'GET', url, headers, askedOf, ...request });
   }
 }
 

@@ -23,6 +23,11 @@ export interface Endpoint {
   readonly headers: Readonly<Record<string, string>>;
 }
 
+/** Distinguishes the endpoints of a name: one origin may have several. */
+export function addressOf({ origin, prefix }: Endpoint): string {
+  return `${origin}${prefix}`;
+}
+
 /**
  * The address of a resource at an endpoint.
  *

@@ -41,6 +41,8 @@ export interface HttpRequest {
   readonly freshConnection?: boolean | undefined;
   /** For messages: "Cannot read sha256:...". */
   readonly doing: string;
+  /** The registry's address that led to `url`: HttpResponse.askedOf. */
+  readonly askedOf?: string | undefined;
 }
 
 export class HttpClient {
@@ -71,7 +73,7 @@ export class HttpClient {
         ...(headersMs === undefined ? {} : { headersTimeout: headersMs }),
         ...(freshConnection ? { reset: true } : {}),
       });
-      return new HttpResponse(response, url, doing, signal);
+      return new HttpResponse(response, request);
     } catch (error) {
       throw isAbort(error, signal) ? error : transportError(error, doing, url.host);
     }
@@ -128,18 +130,19 @@ export class HttpResponse {
   readonly status: number;
   readonly url: URL;
   readonly doing: string;
+  /** The address of the registry, or of its mirror, that sent this answer or redirected to it. */
+  readonly askedOf: string | undefined;
   readonly #response: Dispatcher.ResponseData;
   readonly #signal: AbortSignal | undefined;
 
   constructor(
     response: Dispatcher.ResponseData,
-    url: URL,
-    doing: string,
-    signal: AbortSignal | undefined,
+    { url, doing, askedOf, signal }: Pick<HttpRequest, 'url' | 'doing' | 'askedOf' | 'signal'>,
   ) {
     this.status = response.statusCode;
     this.url = url;
     this.doing = doing;
+    this.askedOf = askedOf;
     this.#response = response;
     this.#signal = signal;
     // A body that is cut off emits an error; its reader gets that error from the read.

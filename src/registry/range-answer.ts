@@ -103,7 +103,7 @@ function refusal(response: HttpResponse, { digest, from }: AskedRange, problem: 
   return new ObdError(ErrorCodes.Registry, message, { digest, offset: from });
 }
 
-function isHtml(response: HttpResponse): boolean {
+export function isHtml(response: HttpResponse): boolean {
   return /^text\/html\b/i.test((response.header('content-type') ?? '').trim());
 }
 

@@ -17,7 +17,12 @@ import { RemoteBlobRanges } from './blob-ranges.js';
 import { type BlobContent, cancelUpload, type UploadSession, uploadBlob } from './blob-upload.js';
 import type { Credentials } from './credentials.js';
 import type { HttpResponse } from './http-client.js';
-import { RegistryExchange, type RegistryRequest } from './registry-exchange.js';
+import { isHtml } from './range-answer.js';
+import {
+  RegistryExchange,
+  type RegistryRequest,
+  type ReportWrongAnswer,
+} from './registry-exchange.js';
 import type { RegistryHosts } from './registry-hosts.js';
 import { DEFAULT_LIMITS, type RegistryLimits } from './registry-limits.js';
 import type { Remedies } from './response-error.js';
@@ -33,6 +38,8 @@ export interface RegistryClientOptions {
   readonly hosts: RegistryHosts;
   readonly credentials: Credentials;
   readonly limits?: RegistryLimits;
+  /** Called for the first of the wrong answers of an address, if another address is asked instead. */
+  readonly reportWrong?: ReportWrongAnswer;
 }
 
 export interface ManifestBytes {
@@ -45,8 +52,8 @@ export class RegistryClient {
   readonly #exchange: RegistryExchange;
   readonly #limits: RegistryLimits;
 
-  constructor({ hosts, credentials, limits = DEFAULT_LIMITS }: RegistryClientOptions) {
-    this.#exchange = new RegistryExchange(hosts, credentials, limits);
+  constructor({ hosts, credentials, limits = DEFAULT_LIMITS, reportWrong }: RegistryClientOptions) {
+    this.#exchange = new RegistryExchange(hosts, credentials, limits, reportWrong);
     this.#limits = limits;
   }
 
@@ -69,16 +76,20 @@ export class RegistryClient {
     return await RemoteBlobRanges.open(blob, sizeBytes);
   }
 
-  /** @throws {ObdError} as probeBlob(); `InvalidArgument` for an invalid name or digest. */
+  /**
+   * @param sizeBytes - What its image says, if it does: an address with another size is passed by.
+   * @throws {ObdError} as probeBlob(); `InvalidArgument` for an invalid name or digest.
+   */
   async probeBlob(
     host: string,
     repository: string,
     digest: string,
     signal: AbortSignal,
+    sizeBytes?: number,
   ): Promise<number | undefined> {
     const access = accessTo(host, repository, 'pull');
     checkDigest(digest, `a blob of ${host}/${repository}`);
-    return await probeBlob(this.#exchange, access, digest, signal);
+    return await probeBlob(this.#exchange, access, { digest, sizeBytes }, signal);
   }
 
   /**
@@ -108,16 +119,15 @@ export class RegistryClient {
         signal: attemptSignal,
         doing,
       } as const;
-      const response = await this.#expect(request, [200], MANIFEST_REMEDIES);
-      const bytes = await response.readAll(MANIFEST_BYTES_MAX);
-      const promised = isDigest(target) ? target : response.header('docker-content-digest');
-      const digest = sha256Of(bytes);
-      if (promised !== undefined && isDigest(promised) && promised !== digest) {
-        const descriptor = { mediaType: '', digest: promised, size: bytes.length };
-        throw mismatch(`the manifest of ${label}`, descriptor, `its digest is ${digest}`);
+      for (;;) {
+        const response = await this.#expect(request, [200], MANIFEST_REMEDIES);
+        try {
+          return await manifestOf(response, target, `the manifest of ${label}`);
+        } catch (error) {
+          if (attemptSignal.aborted || !(error instanceof ObdError)) throw error;
+          if (!this.#exchange.passBy(access, url, response.askedOf, error)) throw error;
+        }
       }
-      const mediaType = response.header('content-type')?.split(';', 1)[0]?.trim();
-      return { bytes, mediaType };
     });
   }
 
@@ -240,6 +250,28 @@ export class RegistryClient {
     const policy = { attemptsMax, backoffMs, deadlineMs: requestDeadlineMs };
     return retrying(policy, doing, signal, attempt);
   }
+}
+
+/** @throws {ObdError} `Corrupt` if it is not what was asked for, or not a manifest; as HttpResponse.readAll(). */
+async function manifestOf(
+  response: HttpResponse,
+  target: string,
+  label: string,
+): Promise<ManifestBytes> {
+  if (isHtml(response)) {
+    response.cutOff();
+    const problem = `${response.url.host} sent a page of HTML in place of it`;
+    throw new ObdError(ErrorCodes.Registry, `${response.doing}: ${problem}`);
+  }
+  const bytes = await response.readAll(MANIFEST_BYTES_MAX);
+  const promised = isDigest(target) ? target : response.header('docker-content-digest');
+  const digest = sha256Of(bytes);
+  if (promised !== undefined && isDigest(promised) && promised !== digest) {
+    const descriptor = { mediaType: '', digest: promised, size: bytes.length };
+    throw mismatch(label, descriptor, `its digest is ${digest}`);
+  }
+  const mediaType = response.header('content-type')?.split(';', 1)[0]?.trim();
+  return { bytes, mediaType };
 }
 
 function accessTo(host: string, repository: string, action: Access['action']): Access {

@@ -1,6 +1,7 @@
 /**
  * One request to a registry and its final answer. It tries the registry's addresses in order until one has the object,
- * answers at most one challenge at each and follows at most REDIRECTS_MAX redirects. No address is asked twice.
+ * answers at most one challenge at each and follows at most REDIRECTS_MAX redirects. No address is asked twice. An address
+ * that answered with something else before is asked last (wrong-answers.ts).
  *
  * Only the address that asked for Authorization gets it: the first redirect to another origin ends it for the rest of
  * the chain. A redirect from TLS to plain HTTP is refused, unless the target is listed: a registry can neither move
@@ -10,12 +11,14 @@ import { ErrorCodes, hasCode, ObdError, systemCode } from '../errors.js';
 import type { Access } from './access.js';
 import { Authenticator } from './authenticator.js';
 import type { Credentials } from './credentials.js';
-import { type Endpoint, urlAt } from './endpoint.js';
+import { addressOf, type Endpoint, urlAt } from './endpoint.js';
 import { HttpClient, type HttpRequest, type HttpResponse } from './http-client.js';
 import { quotable } from './quotable.js';
+import { isContent } from './range-answer.js';
 import type { RegistryHosts } from './registry-hosts.js';
 import type { RegistryLimits } from './registry-limits.js';
 import { type Remedies, responseError } from './response-error.js';
+import { WrongAnswers } from './wrong-answers.js';
 
 /** Three are common: registry to mirror, mirror to storage, storage to its region. */
 const REDIRECTS_MAX = 6;
@@ -27,12 +30,29 @@ export interface RegistryRequest extends Omit<HttpRequest, 'body'> {
   readonly body?: () => NonNullable<HttpRequest['body']>;
 }
 
+/** For logs. */
+export const WRONG_ANSWER_EVENT = 'wrong answer of a mirror, another address is asked';
+
+/** @param address - A mirror or registry whose answer was wrong, so that another one is asked. */
+export type ReportWrongAnswer = (address: string, error: ObdError) => void;
+
 export class RegistryExchange {
   readonly #http: HttpClient;
   readonly #hosts: RegistryHosts;
   readonly #authenticator: Authenticator;
+  readonly #wrong = new WrongAnswers();
+  readonly #reportWrong: ReportWrongAnswer;
+  /** The `settings` that the marks of #wrong belong to. */
+  #wrongSettings: number;
 
-  constructor(hosts: RegistryHosts, credentials: Credentials, limits: RegistryLimits) {
+  constructor(
+    hosts: RegistryHosts,
+    credentials: Credentials,
+    limits: RegistryLimits,
+    reportWrong: ReportWrongAnswer = () => {},
+  ) {
+    this.#reportWrong = reportWrong;
+    this.#wrongSettings = hosts.version;
     this.#http = new HttpClient(limits);
     this.#hosts = hosts;
     this.#authenticator = new Authenticator(this.#http, hosts, credentials);
@@ -61,12 +81,12 @@ export class RegistryExchange {
    *   `Registry` for a refused redirect.
    */
   async send(request: RegistryRequest): Promise<HttpResponse> {
-    const { access, url, signal } = request;
+    const { access, method, url, signal } = request;
     const { host } = access;
     if (url.origin !== this.#hosts.originOf(host) || !url.pathname.startsWith('/v2/')) {
       return await this.#sendTo(this.#endpointAt(access, url), request);
     }
-    const endpoints = this.#hosts.endpointsOf(host, access.action);
+    const endpoints = this.#endpointsFor(access, url);
     const failures: string[] = [];
     for (const [i, endpoint] of endpoints.entries()) {
       const isLast = i + 1 === endpoints.length;
@@ -79,8 +99,8 @@ export class RegistryExchange {
       try {
         const sent = { ...request, url: urlAt(endpoint, url) };
         const response = await this.#sendTo(endpoint, sent, onAnswer);
-        const isRefused = response.status >= 400 && endpoint.mirrorOf !== undefined;
-        if (isLast || !isRefused) return response;
+        const isRefused = response.status >= 400 || (method === 'GET' && !isContent(response));
+        if (isLast || !isRefused || endpoint.mirrorOf === undefined) return response;
         failures.push(`${endpoint.origin}: it answered ${response.status}`);
         await response.discard();
       } catch (error) {
@@ -97,6 +117,27 @@ export class RegistryExchange {
     throw new TypeError('a registry has an address');
   }
 
+  /**
+   * The answer was not the blob or manifest at `url` of urlOf(): its sender is asked last for a while.
+   *
+   * @param askedOf - HttpResponse.askedOf
+   * @returns Whether the next request for it goes to an address that has not answered wrongly.
+   */
+  passBy(access: Access, url: URL, askedOf: string | undefined, error: ObdError): boolean {
+    if (askedOf === undefined) return false;
+    const isFirst = this.#wrong.add(url.href, askedOf);
+    const endpoints = this.#hosts.endpointsOf(access.host, access.action);
+    const isOtherLeft = endpoints.some((endpoint) => !this.#wrong.has(url.href, endpoint));
+    if (isFirst && isOtherLeft) this.#reportWrong(askedOf, error);
+    return isOtherLeft;
+  }
+
+  #endpointsFor({ host, action }: Access, url: URL): readonly Endpoint[] {
+    if (this.#wrongSettings !== this.settings) this.#wrong.clear();
+    this.#wrongSettings = this.settings;
+    return this.#wrong.inOrder(url.href, this.#hosts.endpointsOf(host, action));
+  }
+
   #endpointAt({ host, action }: Access, url: URL): Endpoint | undefined {
     const endpoints = this.#hosts.endpointsOf(host, action);
     return endpoints.find(({ origin }) => origin === url.origin);
@@ -110,6 +151,7 @@ export class RegistryExchange {
     const follows = rest.method === 'GET' || rest.method === 'HEAD';
     let { url } = rest;
     let home = endpoint;
+    const askedOf = endpoint === undefined ? rest.askedOf : addressOf(endpoint);
     let authorization = home && this.#authenticator.known(access, home);
     let challenged = false;
     for (let redirects = 0; ; ) {
@@ -120,6 +162,7 @@ export class RegistryExchange {
         ...rest,
         ...sent,
         url,
+        askedOf,
         headers: { ...home?.headers, ...headers, ...secret },
         tls: home === undefined ? this.#hosts.tlsFor(access.host, url) : home.tls,
       });

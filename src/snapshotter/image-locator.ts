@@ -167,7 +167,7 @@ export class ImageLocator {
         // Clients prepare one layer after the other, and would wait for each answer in turn.
         for (const digest of followingLayers(labels)) {
           if (digest !== layer.digest) {
-            for (const probes of this.#readersIn(namespace)) void ask(probes, sources, digest);
+            for (const probes of this.#readersIn(namespace)) void ask(probes, sources, { digest });
           }
         }
         const found = await asked;
@@ -265,7 +265,7 @@ export class ImageLocator {
       const addresses = await addressesOf(source, hosts, containerdSocket, namespace ?? '');
       if (addresses.length === 1) return addresses;
       const [probes = this.#probes] = this.#readersIn(namespace);
-      const outcomes = await Promise.all(ask(probes, addresses, layer.digest));
+      const outcomes = await Promise.all(ask(probes, addresses, layer));
       const meant = addresses.filter((_, i) => !isAbsent(outcomes[i]?.error));
       return meant.length > 0 ? meant : addresses.slice(0, 1);
     });
@@ -281,7 +281,7 @@ export class ImageLocator {
     const { hosts, log } = this.#dependencies;
     const { digest, sizeBytes: annotated } = layer;
     const startedMs = performance.now();
-    const asked = this.#readersIn(namespace).map((probes) => ask(probes, sources, digest));
+    const asked = this.#readersIn(namespace).map((probes) => ask(probes, sources, layer));
     for (const [i, { host, repository }] of sources.entries()) {
       const answers = await Promise.all(asked.map((each) => each[i]));
       const error = answers.find((answer) => answer?.error !== undefined)?.error;
@@ -308,10 +308,10 @@ export class ImageLocator {
 function ask(
   probes: RegistryProbes,
   sources: readonly Source[],
-  digest: string,
+  layer: Pick<WantedLayer, 'digest'> & Partial<Pick<WantedLayer, 'sizeBytes'>>,
 ): Promise<{ readonly sizeBytes?: number | undefined; readonly error?: unknown }>[] {
   return sources.map(({ host, repository, isGuess = false }) =>
-    probes.ask({ host, repository, digest }, isGuess).catch((error: unknown) => ({ error })),
+    probes.ask({ ...layer, host, repository }, isGuess).catch((error: unknown) => ({ error })),
   );
 }
 

@@ -27,11 +27,15 @@ export interface ProbedBlob {
   readonly host: string;
   readonly repository: string;
   readonly digest: string;
+  /** What its image says; undefined if that is not known yet. */
+  readonly sizeBytes?: number;
 }
 
 interface Answer {
   /** Bytes; undefined if the registry did not say. */
   readonly sizeBytes: number | undefined;
+  /** The size that was asked for. */
+  readonly promised: number | undefined;
 }
 
 /** The cache keys of an answer: all blobs of a host, all blobs of one repository, one blob. */
@@ -84,7 +88,7 @@ export class RegistryProbes {
       if (refusal !== undefined) throw refusal;
     }
     const answer = kept(this.#answers, key);
-    if (answer !== undefined) return answer;
+    if (answer !== undefined && answers(answer, blob)) return answer;
     let asked = this.#asking.get(key);
     if (asked === undefined) {
       const started = this.#ask(blob, keys, isGuess ? GUESS_MS_MAX : ASK_MS_MAX).finally(() => {
@@ -93,7 +97,9 @@ export class RegistryProbes {
       asked = started;
       this.#asking.set(key, started);
     }
-    return await asked;
+    const found = await asked;
+    // Asked before the size was known, so that an address with another size was not passed by.
+    return answers(found, blob) ? found : await this.#ask(blob, keys, ASK_MS_MAX);
   }
 
   #keysOf({ host, repository, digest }: ProbedBlob): Keys {
@@ -101,12 +107,19 @@ export class RegistryProbes {
     return { host: at, repository: `${at} ${repository}`, blob: `${at} ${repository}@${digest}` };
   }
 
-  async #ask({ host, repository, digest }: ProbedBlob, keys: Keys, msMax: number): Promise<Answer> {
+  async #ask(blob: ProbedBlob, keys: Keys, msMax: number): Promise<Answer> {
+    const { host, repository, digest } = blob;
     const generation = this.#generation;
     const signal = AbortSignal.timeout(msMax);
     try {
-      const sizeBytes = await this.#registry.probeBlob(host, repository, digest, signal);
-      const answer = { sizeBytes };
+      const sizeBytes = await this.#registry.probeBlob(
+        host,
+        repository,
+        digest,
+        signal,
+        blob.sizeBytes,
+      );
+      const answer = { sizeBytes, promised: blob.sizeBytes };
       if (generation === this.#generation) keep(this.#answers, keys.blob, answer);
       return answer;
     } catch (thrown) {
@@ -120,6 +133,11 @@ export class RegistryProbes {
       throw error;
     }
   }
+}
+
+/** Whether the blob was asked for with this size, or another one does not matter. */
+function answers({ sizeBytes, promised }: Answer, blob: ProbedBlob): boolean {
+  return sizeBytes === undefined || [undefined, sizeBytes, promised].includes(blob.sizeBytes);
 }
 
 function kept<T>(map: Map<string, Cached<T>>, key: string): T | undefined {

@@ -97,7 +97,8 @@ export class FaultRegistry {
 
   #serve(request: IncomingMessage, response: ServerResponse): void {
     this.requests++;
-    const blob = this.#blobs.get(request.url?.split('/').at(-1) ?? '');
+    const { pathname } = new URL(request.url ?? '/', 'http://x');
+    const blob = this.#blobs.get(pathname.split('/').at(-1) ?? '');
     if (blob === undefined) return void response.writeHead(404).end();
     const range = /^bytes=([0-9]+)-([0-9]+)$/.exec(request.headers.range ?? '');
     const first = Number(range?.[1] ?? 0);

@@ -6,11 +6,12 @@
  */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { WRONG_ANSWER_EVENT } from '../../src/registry/registry-exchange.js';
 import { layerOf } from '../support/block-image.js';
 import { BlockdProcess, blockdUnfit } from '../support/blockd-process.js';
 import { type FaultKind, FaultRegistry, PASSING_KINDS } from '../support/fault-registry.js';
@@ -204,6 +205,55 @@ trustCase(
     const words = lines.map(({ msg }) => msg);
     assert.deepEqual(words, ['registry unavailable, reads waiting', 'registry recovered']);
     return `0 EIO after ${tookMs} ms, ${registry.requests} requests, "${words.join('", "')}"`;
+  },
+  { skip },
+);
+
+/** Every answer of a mirror that is not the blob's bytes, or none. */
+const MIRROR_KINDS = [...PASSING_KINDS, 'whole-200'] as const;
+
+trustCase(
+  ITEM,
+  'a mirror that always answers wrongly, in every way, before a registry that is right',
+  'attach and reads are right at once, from the registry: no read fails or waits',
+  async (t) => {
+    const hosts = mkdtempSync('/var/tmp/obdh.');
+    const servers: FaultRegistry[] = [];
+    const daemon = await BlockdProcess.start(`[registry]\nhosts_dir = ${JSON.stringify(hosts)}\n`);
+    t.after(async () => {
+      for (const { id } of await daemon.client.list()) await daemon.client.detach(id);
+      await daemon.stop();
+      for (const each of servers) await each.close();
+      rmSync(hosts, { recursive: true });
+    });
+    let [longestMs, faults] = [0, 0];
+    for (const kind of MIRROR_KINDS) {
+      // A pair of each kind's own: a mirror that does not answer is asked last for a minute, whatever the blob.
+      const registry = await FaultRegistry.start(trustSeed);
+      const mirror = await FaultRegistry.start(trustSeed);
+      servers.push(registry, mirror);
+      mkdirSync(join(hosts, registry.host));
+      const toml = `[host."http://${mirror.host}"]\n`;
+      writeFileSync(join(hosts, registry.host, 'hosts.toml'), toml);
+      mirror.share = 1;
+      mirror.kinds = [kind];
+      const { disk, blob } = freshLayer(4 << 20);
+      const digest = registry.add(blob);
+      mirror.add(blob);
+      const startedMs = performance.now();
+      const path = await attach(daemon, registry.host, digest, blob.length);
+      const failed = await readAll({ path, disk, digest }, () => mirror.next());
+      assert.equal(failed, 0, kind);
+      const tookMs = Math.round(performance.now() - startedMs);
+      assert.ok(tookMs < 5_000, `${kind}: ${tookMs} ms`);
+      assert.ok(mirror.faults > 0, `${kind}: the mirror was not asked`);
+      faults += mirror.faults;
+      longestMs = Math.max(longestMs, tookMs);
+    }
+    const words = daemon.log().map(({ msg }) => msg);
+    assert.ok(words.includes(WRONG_ANSWER_EVENT));
+    assert.ok(!words.some((word) => word.startsWith('registry unavailable')), words.join('\n'));
+    return `${MIRROR_KINDS.length} kinds, ${faults} wrong answers, 0 EIO, ${longestMs} ms at most`;
   },
   { skip },
 );

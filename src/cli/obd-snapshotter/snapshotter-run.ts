@@ -9,6 +9,7 @@ import { LAYER_KINDS } from '../../layers/layer-kinds.js';
 import { requireNode } from '../../node-version.js';
 import { DockerCredentials } from '../../registry/docker-credentials.js';
 import { RegistryClient } from '../../registry/registry-client.js';
+import { type ReportWrongAnswer, WRONG_ANSWER_EVENT } from '../../registry/registry-exchange.js';
 import { RegistryHosts } from '../../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../../registry/registry-limits.js';
 import { ImageLocator } from '../../snapshotter/image-locator.js';
@@ -62,8 +63,10 @@ async function serve(configPath: string | undefined, reloading: Reloading): Prom
   const devices = new BlockdClient(config.blockd_socket);
   const credentials = new DockerCredentials(config.docker_config);
   const limits = { ...DEFAULT_LIMITS, connectMs: PROBE_CONNECT_MS };
+  const reportWrong: ReportWrongAnswer = (mirror, err) =>
+    log.warn({ mirror, err }, WRONG_ANSWER_EVENT);
   const clientWith = (logins: DockerCredentials) =>
-    new RegistryClient({ hosts: registryHosts, credentials: logins, limits });
+    new RegistryClient({ hosts: registryHosts, credentials: logins, limits, reportWrong });
   const registry = clientWith(credentials);
   const namespaces = new Map(
     Object.entries(config.namespaces).map(([name, { docker_config }]) => {
