@@ -38,6 +38,7 @@ function checked(toml: string, more: Partial<ContainerdFacts> = {}): Map<string,
     plugins: [{ name: 'obd-ts', problem: undefined, isProxy: true }],
     configPath: '/etc/containerd/config.toml',
     snapshotterSocket: SOCKET,
+    stores: new Map([[SOCKET, '/var/lib/obd-ts/snapshotter']]),
     isStore: (root: string) => root === '/var/lib/obd-ts/snapshotter',
     ...more,
   };
@@ -146,10 +147,70 @@ test('finds the capability rebase, a missing root and a foreign platform, but no
   assertSays(
     checked(PLUGIN + elsewhere),
     'plugin exports',
-    '^warn root "/var/lib/elsewhere" is no snapshotter',
+    '^warn root "/var/lib/elsewhere" is not the snapshotter',
   );
   const rootless = EXPORTS.replace(/root = .*/, 'root = ""');
   assertSays(checked(PLUGIN + rootless), 'plugin exports', '^warn no root');
   const foreign = unpack('overlayfs', 'obd-ts').replace(/"linux"(?!.*overlayfs)/g, '"linux/s390x"');
   assertSays(checked(foreign), 'transfer service', '^warn', 'linux/s390x', '"linux"');
+});
+
+test('checks every name whose address is a socket of the snapshotter', () => {
+  const stores = new Map([
+    [SOCKET, '/var/lib/obd-ts/snapshotter'],
+    ['/run/obd-ts/overlaybd.sock', '/var/lib/obd-ts/overlaybd'],
+  ]);
+  const renamed = (text: string, name: string) => text.replace('obd-ts', name);
+  const plugins = ['lazy', 'overlaybd'].map((name) => ({
+    name,
+    problem: undefined,
+    isProxy: true,
+  }));
+
+  // Under another name alone.
+  const lazy = renamed(PLUGIN, 'lazy');
+  const alone = checked(lazy, { stores, plugins });
+  assertSays(alone, 'containerd plugin', '^ok lazy at');
+  assertSays(alone, 'containerd has loaded it', '^ok');
+  assertSays(alone, 'plugin exports', '^warn', 'proxy_plugins.lazy.exports');
+  assertSays(
+    checked(lazy + renamed(EXPORTS, 'lazy'), { stores, plugins }),
+    'plugin exports',
+    '^ok',
+  );
+  assertSays(
+    checked(cri2().replace('obd-ts', 'lazy') + lazy, { stores, plugins }),
+    'CRI',
+    '^ok pulls into lazy',
+  );
+  assertSays(checked(unpack('overlayfs', 'lazy') + lazy), 'transfer service', '^ok');
+
+  // Besides obd-ts, with a store of its own.
+  const second = renamed(PLUGIN, 'overlaybd').replace('snapshotter.sock', 'overlaybd.sock');
+  const both = PLUGIN + EXPORTS + second;
+  const loaded = [...plugins, { name: 'obd-ts', problem: undefined, isProxy: true }];
+  const found = checked(both, { stores, plugins: loaded });
+  assertSays(found, 'plugin exports', '^ok');
+  assertSays(found, 'containerd plugin (overlaybd)', '^ok overlaybd at');
+  assertSays(found, 'plugin exports (overlaybd)', '^warn', 'no enable_', 'no root');
+  const wrong = renamed(EXPORTS, 'overlaybd');
+  const told = checked(both + wrong, { stores, plugins: loaded });
+  assertSays(told, 'plugin exports (overlaybd)', '^warn root', '/var/lib/obd-ts/overlaybd of');
+  const right = wrong.replace('/snapshotter"', '/overlaybd"');
+  assertSays(checked(both + right, { stores }), 'plugin exports (overlaybd)', '^ok');
+  assertSays(
+    checked(both, { stores, plugins: [] }),
+    'containerd has loaded it (overlaybd)',
+    '^missing .*"overlaybd"',
+  );
+  const content = both.replace(
+    '"snapshot"\n  address = "/run/obd-ts/overlaybd',
+    '"content"\n  address = "/run/obd-ts/overlaybd',
+  );
+  assertSays(
+    checked(content, { stores }),
+    'containerd plugin (overlaybd)',
+    '^missing',
+    'proxy_plugins.overlaybd',
+  );
 });

@@ -2,7 +2,8 @@
  * Checks containerd's effective configuration (`containerd config dump`), of containerd 1.6 to 2.x: version 2 and later, in
  * which CRI's settings have two places.
  *
- * The checks cover the settings of docs/install.md, and the failures without them.
+ * The checks cover the settings of docs/install.md, and the failures without them, for each proxy plugin whose address is a
+ * socket of obd-snapshotter, whatever its name.
  */
 import { realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -23,9 +24,11 @@ export interface ContainerdFacts {
   readonly plugins: readonly SnapshotterPlugin[] | string;
   /** Path of the configuration file, for remedies. */
   readonly configPath: string;
-  /** The socket of obd-snapshotter. */
+  /** The socket of obd-snapshotter that the name obd-ts is for. */
   readonly snapshotterSocket: string;
-  /** Whether a snapshotter has its store in that directory. */
+  /** The store of each of its sockets, as snapshotter.toml has them. */
+  readonly stores: ReadonlyMap<string, string>;
+  /** Whether a snapshotter has its store in that directory; for a socket of unknown store. */
   readonly isStore: (root: string) => boolean;
 }
 
@@ -53,47 +56,65 @@ export function checkContainerdConfig(facts: ContainerdFacts): CheckResult[] {
   const { config, configPath } = facts;
   const remedy = `add [proxy_plugins.${NAME}] to ${configPath} (docs/install.md) ${RESTART}`;
   if (typeof config === 'string') return [result('containerd plugin', 'warn', config, remedy)];
-  return [
-    checkPlugin(facts, config, remedy),
-    checkLoaded(facts),
-    checkDoubles(config),
-    checkExports(facts, config),
-    checkTransferService(config),
-    checkCri(config),
-  ];
+  const names = ourNames(facts, config);
+  const each = names.map((name, i) => {
+    const checks = [
+      checkPlugin(facts, config, name, remedy),
+      checkLoaded(facts, name),
+      checkExports(facts, config, name),
+      checkTransferService(config, name),
+    ];
+    return i === 0 ? checks : checks.map((one) => ({ ...one, what: `${one.what} (${name})` }));
+  });
+  return [...each.flat(), checkDoubles(config), checkCri(config, names)];
 }
 
-/** Checks that the configuration, with its imports, sends "obd-ts" to the snapshotter's socket. */
+/** The proxy plugins that lead to obd-snapshotter, and "obd-ts" if it is configured or no other leads there. */
+function ourNames({ snapshotterSocket, stores }: ContainerdFacts, config: Table): string[] {
+  const sockets = new Set([snapshotterSocket, ...stores.keys()].map(socketPath));
+  const plugins = Object.entries(tableAt(config, 'proxy_plugins') ?? {});
+  const names = plugins
+    .filter(([, plugin]) => isTable(plugin) && sockets.has(socketPath(plugin['address'])))
+    .map(([name]) => name);
+  const isConfigured = plugins.some(([name]) => name === NAME);
+  const others = names.filter((name) => name !== NAME);
+  return isConfigured || others.length === 0 ? [NAME, ...others] : others;
+}
+
+/** Checks that the configuration, with its imports, sends `name` to the snapshotter's socket. */
 function checkPlugin(
-  { snapshotterSocket }: ContainerdFacts,
+  { snapshotterSocket, stores }: ContainerdFacts,
   config: Table,
+  name: string,
   remedy: string,
 ): CheckResult {
   const what = 'containerd plugin';
-  const plugin = tableAt(config, 'proxy_plugins', NAME);
-  if (plugin === undefined) return result(what, 'missing', `no proxy plugin "${NAME}"`, remedy);
+  const plugin = tableAt(config, 'proxy_plugins', name);
+  if (plugin === undefined) return result(what, 'missing', `no proxy plugin "${name}"`, remedy);
   const { type, address } = plugin;
   const rebase = plugin['capabilities'];
   if (Array.isArray(rebase) && rebase.includes('rebase')) {
-    const line = `remove "rebase" from capabilities in [proxy_plugins.${NAME}] ${RESTART}`;
+    const line = `remove "rebase" from capabilities in [proxy_plugins.${name}] ${RESTART}`;
     return result(what, 'missing', 'capability "rebase", which it has not: pulls fail', line);
   }
-  if (type === 'snapshot' && socketPath(address) === socketPath(snapshotterSocket)) {
-    return result(what, 'ok', `${NAME} at ${snapshotterSocket}`);
+  const sockets = name === NAME ? [snapshotterSocket] : [snapshotterSocket, ...stores.keys()];
+  const socket = sockets.find((one) => socketPath(one) === socketPath(address));
+  if (type === 'snapshot' && socket !== undefined) {
+    return result(what, 'ok', `${name} at ${socket}`);
   }
   const found = `type ${JSON.stringify(type)}, address ${JSON.stringify(address)}`;
-  const set = `set type "snapshot", address "${snapshotterSocket}"`;
+  const set = `set type "snapshot", address "${socket ?? snapshotterSocket}" in [proxy_plugins.${name}] ${RESTART}`;
   return result(what, 'missing', found, set);
 }
 
 /** containerd reads its configuration at its start only. */
-function checkLoaded({ plugins }: ContainerdFacts): CheckResult {
+function checkLoaded({ plugins }: ContainerdFacts, name: string): CheckResult {
   const what = 'containerd has loaded it';
   if (typeof plugins === 'string') return result(what, 'warn', plugins);
-  const plugin = plugins.find(({ name }) => name === NAME);
+  const plugin = plugins.find((one) => one.name === name);
   const remedy = 'systemctl restart containerd';
   if (plugin === undefined) {
-    const found = `the containerd that runs has no snapshotter "${NAME}"`;
+    const found = `the containerd that runs has no snapshotter "${name}"`;
     return result(what, 'missing', found, remedy);
   }
   if (plugin.problem === undefined) return result(what, 'ok', 'yes');
@@ -119,26 +140,31 @@ function checkDoubles(config: Table): CheckResult {
 }
 
 function checkExports(
-  { version, configPath, isStore }: ContainerdFacts,
+  { version, configPath, stores, isStore }: ContainerdFacts,
   config: Table,
+  name: string,
 ): CheckResult {
   const what = 'plugin exports';
   if (version === undefined || !isAtLeast(version, ANNOTATIONS_VERSION)) {
     return result(what, 'info', `not used before containerd ${ANNOTATIONS_VERSION.join('.')}`);
   }
-  const exports = tableAt(config, 'proxy_plugins', NAME, 'exports');
+  const exports = tableAt(config, 'proxy_plugins', name, 'exports');
+  const socket = socketPath(tableAt(config, 'proxy_plugins', name)?.['address']);
+  const store = [...stores].find(([each]) => socketPath(each) === socket)?.[1];
   const root = typeof exports?.['root'] === 'string' ? exports['root'] : '';
   const problems = [
     ...(exports?.[ANNOTATIONS] === 'true'
       ? []
       : [`no ${ANNOTATIONS} = "true": images of registries at a port may not be lazy`]),
     ...(root.startsWith('/') ? [] : ['no root: kubelet measures a directory that does not exist']),
-    ...(root.startsWith('/') && !isStore(root)
-      ? [`root "${root}" is no snapshotter's: it has to be the root of snapshotter.toml`]
+    ...(root.startsWith('/') && !(store === undefined ? isStore(root) : isSamePath(root, store))
+      ? [
+          `root "${root}" is not the snapshotter's: it has to be ${store ?? 'that'} of snapshotter.toml`,
+        ]
       : []),
   ];
   if (problems.length === 0) return result(what, 'ok', `root ${root}, references sent`);
-  const remedy = `set both in [proxy_plugins.${NAME}.exports] in ${configPath} ${RESTART}`;
+  const remedy = `set both in [proxy_plugins.${name}.exports] in ${configPath} ${RESTART}`;
   return result(what, 'warn', problems.join('; '), remedy);
 }
 
@@ -146,7 +172,7 @@ function checkExports(
  * The transfer service unpacks only for the snapshotters of `unpack_config`; nerdctl 2.3, ctr 2 and CRI of containerd 2
  * pull through it. A configured list replaces containerd's built-in entry for overlayfs.
  */
-function checkTransferService(config: Table): CheckResult {
+function checkTransferService(config: Table, name: string): CheckResult {
   const what = 'transfer service';
   const transfer = tableAt(config, 'plugins', 'io.containerd.transfer.v1.local');
   if (transfer === undefined) return result(what, 'info', 'this containerd has none configured');
@@ -155,16 +181,16 @@ function checkTransferService(config: Table): CheckResult {
   const told = new Set(
     tables.filter((each) => isForHost(each['platform'])).map((each) => each['snapshotter']),
   );
-  const foreign = tables.find((each) => each['snapshotter'] === NAME);
-  if (!told.has(NAME) && foreign !== undefined) {
-    const found = `unpack_config of ${NAME} is for ${foreign['platform']}, not for this host`;
+  const foreign = tables.find((each) => each['snapshotter'] === name);
+  if (!told.has(name) && foreign !== undefined) {
+    const found = `unpack_config of ${name} is for ${foreign['platform']}, not for this host`;
     return result(what, 'warn', found, `set its platform to "linux" ${RESTART}`);
   }
-  if (!told.has(NAME)) {
-    const remedy = `for nerdctl 2.3 and ctr 2, add an unpack_config for "overlayfs" and one for "${NAME}"`;
-    return result(what, 'warn', `not told of ${NAME}`, remedy);
+  if (!told.has(name)) {
+    const remedy = `for nerdctl 2.3 and ctr 2, add an unpack_config for "overlayfs" and one for "${name}"`;
+    return result(what, 'warn', `not told of ${name}`, remedy);
   }
-  if (told.has('overlayfs')) return result(what, 'ok', `unpacks for overlayfs and ${NAME}`);
+  if (told.has('overlayfs')) return result(what, 'ok', `unpacks for overlayfs and ${name}`);
   const found =
     "unpack_config lacks overlayfs: pulls into containerd's default snapshotter fail on this host";
   const remedy = `add an unpack_config with snapshotter = "overlayfs" ${RESTART}`;
@@ -172,19 +198,20 @@ function checkTransferService(config: Table): CheckResult {
 }
 
 /** Kubernetes and crictl. CRI sends an image's reference only with annotations, or through the transfer service. */
-function checkCri(config: Table): CheckResult {
+function checkCri(config: Table, names: readonly string[]): CheckResult {
   const what = 'CRI';
   const images =
     tableAt(config, 'plugins', 'io.containerd.cri.v1.images') ??
     tableAt(config, 'plugins', 'io.containerd.grpc.v1.cri', 'containerd');
-  if (images?.['snapshotter'] !== NAME) {
+  const name = names.find((one) => one === images?.['snapshotter']);
+  if (images === undefined || name === undefined) {
     const found = `pulls into ${JSON.stringify(images?.['snapshotter'] ?? 'none')}`;
-    return result(what, 'info', found, `for Kubernetes, set its snapshotter to "${NAME}"`);
+    return result(what, 'info', found, `for Kubernetes, set its snapshotter to "${names[0]}"`);
   }
   const isNew = Object.hasOwn(images, 'use_local_image_pull');
   const locally = ['use_local_image_pull', 'image_pull_with_sync_fs'].filter((key) => images[key]);
   if (images['disable_snapshot_annotations'] === false || (isNew && locally.length === 0)) {
-    return result(what, 'ok', `pulls into ${NAME}, references sent`);
+    return result(what, 'ok', `pulls into ${name}, references sent`);
   }
   const why = isNew ? `pulls without the transfer service (${locally.join(', ')}), and ` : '';
   const found = `${why}sends no references: images of registries at a port may not be lazy`;
@@ -194,6 +221,10 @@ function checkCri(config: Table): CheckResult {
 export function isAtLeast(version: string, [major, minor]: readonly [number, number]): boolean {
   const [foundMajor = 0, foundMinor = 0] = version.split('.').map(Number);
   return foundMajor > major || (foundMajor === major && foundMinor >= minor);
+}
+
+function isSamePath(a: string, b: string): boolean {
+  return socketPath(a) === socketPath(b);
 }
 
 /** One spelling for each socket: resolves the symbolic links of its directory, if that exists. */

@@ -15,8 +15,14 @@ import { parse } from 'smol-toml';
 import type { TransportState } from '../blockd/transport-choice.js';
 import { byteText } from '../byte-text.js';
 import { DiskSpace } from '../cache/disk-space.js';
+import { readConfigFile } from '../config/config-file.js';
 import { messageOf } from '../errors.js';
 import { isNodeSupported, NODE_REMEDY } from '../node-version.js';
+import {
+  pluginsOf,
+  SNAPSHOTTER_CONFIG_PATH,
+  snapshotterConfig,
+} from '../snapshotter/snapshotter-config.js';
 import { type CheckResult, result } from './check-result.js';
 import {
   checkContainerdConfig,
@@ -31,6 +37,8 @@ export interface HostPaths {
   readonly containerdConfig: string;
   readonly blockdSocket: string;
   readonly snapshotterSocket: string;
+  /** obd-snapshotter's configuration; undefined for the default one, which may be missing. */
+  readonly snapshotterConfig: string | undefined;
   readonly stateDirectory: string;
 }
 
@@ -64,21 +72,40 @@ export async function checkHost(paths: HostPaths): Promise<CheckResult[]> {
 }
 
 async function checkContainerd(paths: HostPaths): Promise<CheckResult[]> {
-  const [config, version, plugins] = await Promise.all([
+  const [config, version, plugins, stores] = await Promise.all([
     containerdConfig(paths.containerdConfig),
     containerdVersion(),
     loadedPlugins(paths.containerdSocket),
+    snapshotterStores(paths.snapshotterConfig),
   ]);
   const { containerdConfig: configPath, snapshotterSocket } = paths;
   const isStore = (root: string) => existsSync(join(root, 'snapshots'));
-  return checkContainerdConfig({
+  const checks = checkContainerdConfig({
     config,
     version,
     plugins,
     configPath,
     snapshotterSocket,
+    stores: typeof stores === 'string' ? new Map<string, string>() : stores,
     isStore,
   });
+  if (typeof stores !== 'string') return checks;
+  return [result('snapshotter.toml', 'missing', stores, 'mend the file'), ...checks];
+}
+
+/** The store of each socket that obd-snapshotter is configured with, or why they are not known. */
+async function snapshotterStores(path: string | undefined): Promise<Map<string, string> | string> {
+  try {
+    const options = { mayBeMissing: path === undefined };
+    const config = await readConfigFile(
+      path ?? SNAPSHOTTER_CONFIG_PATH,
+      snapshotterConfig,
+      options,
+    );
+    return new Map([...pluginsOf(config).values()].map(({ socket, root }) => [socket, root]));
+  } catch (error) {
+    return messageOf(error);
+  }
 }
 
 async function containerdVersion(): Promise<string | undefined> {

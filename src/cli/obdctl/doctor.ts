@@ -11,6 +11,7 @@ interface Arguments {
   readonly 'containerd-config': string;
   readonly blockd: string;
   readonly snapshotter: string;
+  readonly 'snapshotter-config': string | undefined;
   readonly state: string;
   readonly json: boolean;
 }
@@ -34,6 +35,12 @@ export const doctor: CommandModule<object, Arguments> = {
         default: '/run/obd-ts/snapshotter.sock',
         describe: "obd-snapshotter's socket",
       },
+      'snapshotter-config': {
+        type: 'string',
+        requiresArg: true,
+        defaultDescription: '"/etc/obd-ts/snapshotter.toml"',
+        describe: "obd-snapshotter's configuration",
+      },
       state: {
         type: 'string',
         requiresArg: true,
@@ -49,6 +56,7 @@ export const doctor: CommandModule<object, Arguments> = {
       containerdConfig: rest['containerd-config'],
       blockdSocket: blockd,
       snapshotterSocket: snapshotter,
+      snapshotterConfig: rest['snapshotter-config'],
       stateDirectory: state,
     });
     const columns = [
