@@ -12,10 +12,10 @@ import { after, test } from 'node:test';
 import { type TarMember, tarOf } from '../../test/support/tar-builder.js';
 import { ErrorCodes } from '../errors.js';
 import { Ext4FileSystem } from '../ext4/ext4-file-system.js';
+import { ROOT_INODE } from '../ext4/superblock.js';
 import { TarReader } from '../tar/tar-reader.js';
 import { applyLayer } from './apply-layer.js';
 import { ChangeSet } from './change-set.js';
-import { ROOT_INODE } from './layer-path.js';
 
 const directory = mkdtempSync(join(tmpdir(), 'obd-apply-'));
 after(() => rmSync(directory, { recursive: true }));

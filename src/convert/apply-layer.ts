@@ -16,13 +16,14 @@
  * must be thrown away.
  */
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
-import type { Ext4FileSystem, NodeSpec } from '../ext4/ext4-file-system.js';
+import { type Ext4FileSystem, LOST_AND_FOUND, type NodeSpec } from '../ext4/ext4-file-system.js';
 import type { Extent } from '../ext4/extent-tree.js';
+import { ROOT_INODE } from '../ext4/superblock.js';
 import { quoteName, type TarEntry } from '../tar/tar-entry.js';
 import type { TarReader } from '../tar/tar-reader.js';
 import { attributesOf, deviceOf, parentAttributes, xattrsOf } from './entry-attributes.js';
 import { HardLinks } from './hard-links.js';
-import { type ResolvedDirectory, ROOT_INODE, ScopedTree, splitName } from './layer-path.js';
+import { type ResolvedDirectory, ScopedTree, splitName } from './layer-path.js';
 import { UnpackedNames } from './unpacked-names.js';
 
 /** One page of a terminal. Warnings of one layer usually have one or two reasons. */
@@ -32,7 +33,6 @@ const LINK_BYTES_MAX = 4095;
 const WHITEOUT = Buffer.from('.wh.');
 const WHITEOUT_META = Buffer.from('.wh..wh.');
 const OPAQUE = Buffer.from('.wh..wh..opq');
-const LOST_AND_FOUND = Buffer.from('lost+found');
 const S_IFMT = 0o170000;
 const S_IFSOCK = 0o140000;
 

@@ -12,6 +12,7 @@ import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { tarOf } from '../../test/support/tar-builder.js';
 import { Ext4FileSystem } from '../ext4/ext4-file-system.js';
+import { ROOT_INODE } from '../ext4/superblock.js';
 import { LocalFile } from '../io/local-file.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
 import { LAYER_FORMATS } from '../layers/layer-formats.js';
@@ -21,7 +22,6 @@ import { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { ChangeSet } from './change-set.js';
 import { ContentOrder } from './content-order.js';
 import { LayerConverter } from './layer-converter.js';
-import { ROOT_INODE } from './layer-path.js';
 import { WorkDirectory } from './work-directory.js';
 
 const directory = mkdtempSync(join(tmpdir(), 'obd-content-order-'));

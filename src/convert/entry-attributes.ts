@@ -7,6 +7,7 @@
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { Attributes } from '../ext4/ext4-file-system.js';
+import { SECONDS_MAX, SECONDS_MIN } from '../ext4/inode.js';
 import type { TarEntry, TarTime } from '../tar/tar-entry.js';
 
 /** 2^32 - 1 means "leave it" to chown(2), and the kernel shows no such owner. */
@@ -14,9 +15,6 @@ const ID_MAX = 0xffff_fffe;
 /** Linux device numbers: 12 bits of major, 20 of minor. */
 const MAJOR_MAX = 0xfff;
 const MINOR_MAX = 0xf_ffff;
-/** The range of ext4: 34 bits of seconds, from 1901 to 2446. The kernel clamps as well. */
-const SECONDS_MIN = -(2 ** 31);
-const SECONDS_MAX = 2 ** 34 - 2 ** 31 - 1;
 /** The kernel's form of an ACL: a version, then entries of tag, permissions and id (linux/posix_acl_xattr.h). */
 const ACCESS_ACL = 'system.posix_acl_access';
 const ACL_HEADER_BYTES = 4;
@@ -92,6 +90,7 @@ export function xattrsOf(
   return kept;
 }
 
+/** As the kernel does. */
 function clamp(time: TarTime): TarTime {
   if (time.seconds < SECONDS_MIN) return { seconds: SECONDS_MIN, nanoseconds: 0 };
   if (time.seconds > SECONDS_MAX) return { seconds: SECONDS_MAX, nanoseconds: 0 };

@@ -13,9 +13,9 @@
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { Attributes, Ext4FileSystem } from '../ext4/ext4-file-system.js';
+import { ROOT_INODE } from '../ext4/superblock.js';
 import { quoteName } from '../tar/tar-entry.js';
 
-export const ROOT_INODE = 2;
 /** Limit of ext4 and of every Linux file system. */
 const NAME_BYTES_MAX = 255;
 /** As securejoin has it; the kernel itself gives up after 40. */

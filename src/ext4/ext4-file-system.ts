@@ -28,7 +28,8 @@ const LINK_BYTES_MAX = EXT4_BLOCK_BYTES - 1;
 /** A target shorter than that is in the inode. */
 const SHORT_LINK_BYTES = 60;
 const LINKS_MAX = 65000;
-const LOST_AND_FOUND = Buffer.from('lost+found');
+/** The directory of e2fsck, in every new file system. */
+export const LOST_AND_FOUND = Buffer.from('lost+found');
 const EPOCH: Timestamp = { seconds: 0, nanoseconds: 0 };
 
 /** What to make. */

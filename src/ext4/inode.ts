@@ -40,8 +40,9 @@ export const INDEX_FLAG = 0x1000;
 const EXTRA_BYTES = 32;
 /** The nine bits of permission, and setuid, setgid and sticky. */
 const MODE_BITS = 0o7777;
-const SECONDS_MIN = -(2 ** 31);
-const SECONDS_MAX = 2 ** 34 - 2 ** 31 - 1;
+/** The range of times: 34 bits of seconds, from 1901 to 2446. */
+export const SECONDS_MIN = -(2 ** 31);
+export const SECONDS_MAX = 2 ** 34 - 2 ** 31 - 1;
 const BLOCK_MAP_AT = 0x28;
 const BLOCK_MAP_BYTES = 60;
 
