@@ -12,6 +12,7 @@ import { BlobRegistry } from '../../test/support/blob-registry.js';
 import { cacheDirectory, removeCacheDirectories } from '../../test/support/cache-directories.js';
 import { OpenBlob } from '../../test/support/cache-scene.js';
 import { MemorySink } from '../../test/support/memory-file.js';
+import { UNLIMITED_INDEX_MEMORY } from '../../test/support/unlimited-memory.js';
 import {
   DISK_SHA256,
   sha256OfDisk,
@@ -22,7 +23,7 @@ import {
 import { statsOf } from '../cache/blob-handle.js';
 import { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes } from '../errors.js';
-import { IndexBudget, type IndexMemory, UNLIMITED_INDEX_MEMORY } from '../io/index-budget.js';
+import { IndexBudget, type IndexMemory } from '../io/index-budget.js';
 import { readFully } from '../io/random-access-file.js';
 import { LAYER_FORMATS } from '../layers/layer-formats.js';
 import { TarWrapperWriter } from '../layers/tar-wrapper.js';
@@ -50,14 +51,14 @@ async function withScene(work: (scene: Scene) => Promise<void>): Promise<void> {
     reserveBytes: 0,
   });
   const registry = new BlobRegistry();
-  const surroundings = {
+  const dependencies = {
     openBlob: async ({ host, repository, digest, sizeBytes }: BlobAddress) =>
       await OpenBlob.open(cache, await registry.find(host, repository, digest, sizeBytes)),
     formats: LAYER_FORMATS,
     decoded,
   };
   const open = (config: Partial<ImageConfig>, memory: IndexMemory = UNLIMITED_INDEX_MEMORY) =>
-    openImage({ repoBlobUrl, lowers: [], ...config }, { ...surroundings, memory });
+    openImage({ repoBlobUrl, lowers: [], ...config }, { ...dependencies, memory });
   try {
     await work({ registry, directory, open });
     await cache.close();
@@ -107,7 +108,7 @@ async function assertPage(image: OpenedImage<OpenBlob>, at: number, seed: number
 }
 
 describe('openImage()', () => {
-  test('opens twelve remote layers with two requests each, and reads what they add up to', async () => {
+  test('opens twelve remote layers with two requests each, and reads their sum', async () => {
     await withScene(async ({ registry, open }) => {
       const lowers = Array.from({ length: 12 }, (_, i) => {
         const { digest, sizeBytes } = registry.add(layer(i * 4096 * 10, 400 + 100 * i, i));
@@ -252,7 +253,7 @@ describe('openImage()', () => {
     });
   });
 
-  test('takes the local file first, then what is in the folder, then the registry', async () => {
+  test('takes the local file first, then the file in the folder, then the registry', async () => {
     await withScene(async ({ registry, directory, open }) => {
       const local = (name: string, seed: number) => {
         mkdirSync(join(directory, 'fs'), { recursive: true });
@@ -333,7 +334,7 @@ describe('openImage()', () => {
     await refused;
   });
 
-  test('refuses what it would read wrongly', async () => {
+  test('refuses configs that it would read wrongly', async () => {
     await withScene(async ({ registry, directory, open }) => {
       const { digest } = registry.add(layer(0, 30, 1));
       const unsupported = { code: ErrorCodes.Unsupported };

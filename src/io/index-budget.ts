@@ -34,9 +34,6 @@ export interface IndexMemory {
   release(bytes: number): void;
 }
 
-/** For programs that open one image and end. */
-export const UNLIMITED_INDEX_MEMORY: IndexMemory = { async charge() {}, release() {} };
-
 /** Describes an account to another thread. */
 export interface SharedIndexAccount {
   readonly limitBytes: number;
@@ -103,7 +100,7 @@ export class IndexAccount implements IndexMemory {
   }
 
   release(bytes: number): void {
-    this.#giveBack(unitsOf(bytes));
+    this.#release(unitsOf(bytes));
   }
 
   /** The image is open: what it has charged stays until close(). */
@@ -115,7 +112,7 @@ export class IndexAccount implements IndexMemory {
 
   /** Returns all that the image has charged. Idempotent. */
   close(): void {
-    this.#giveBack(Atomics.load(this.#own, 0));
+    this.#release(Atomics.load(this.#own, 0));
   }
 
   /** Orders its updates so that another thread may mistake a charge for an opening's and wait, never the reverse. */
@@ -133,7 +130,7 @@ export class IndexAccount implements IndexMemory {
     return true;
   }
 
-  #giveBack(units: number): void {
+  #release(units: number): void {
     Atomics.sub(this.#own, 0, units);
     Atomics.sub(this.#counters, USED, units);
     if (this.#isOpening) Atomics.sub(this.#counters, OPENING, units);

@@ -12,7 +12,6 @@ import { readConvertible } from '../../src/convert/convert-manifest.js';
 import { ErrorCodes } from '../../src/errors.js';
 import { blockLayers } from '../../src/image/block-layers.js';
 import { type BlobAddress, openImage } from '../../src/image/open-image.js';
-import { UNLIMITED_INDEX_MEMORY } from '../../src/io/index-budget.js';
 import { LocalFile } from '../../src/io/local-file.js';
 import { type RandomAccessFile, readFully } from '../../src/io/random-access-file.js';
 import type { LayerFormat, LayerOpening } from '../../src/layers/layer-format.js';
@@ -31,6 +30,7 @@ import { committedLayer } from '../../src/snapshotter/unpacked-layer.js';
 import { DecodedBlocks } from '../../src/zfile/decoded-blocks.js';
 import { MemorySink } from '../support/memory-file.js';
 import { LayoutBuilder, sha256 } from '../support/oci-layout-builder.js';
+import { UNLIMITED_INDEX_MEMORY } from '../support/unlimited-memory.js';
 
 const MEDIA_TYPE = 'application/vnd.example.disk.raw';
 const DIGEST_ANNOTATION = 'containerd.io/snapshot/raw-disk.digest';

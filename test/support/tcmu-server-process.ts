@@ -4,8 +4,8 @@
  *     silent           attaches a disk that serves only its first bytes, so that the kernel's search for partitions waits
  *     unanswered       makes the device, prints, and answers nothing: the kernel's scan waits
  */
-import { createHash } from 'node:crypto';
-import { mkdir, realpath } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
+import { daemonKey } from '../../src/blockdev/device-ids.js';
 import {
   enableCoreDevice,
   findUio,
@@ -28,8 +28,7 @@ async function serve(): Promise<string> {
     return (await transport.attach(id, new WaitingDisk(pagesOf(4 << 20), 16384))).path;
   }
   await mkdir(directory, { recursive: true });
-  const hash = createHash('sha256').update(await realpath(directory));
-  const names = targetNames(hash.digest('hex').slice(0, 16), id);
+  const names = targetNames(await daemonKey(directory), id);
   await makeCoreDevice(names);
   await enableCoreDevice(names, 1 << 20, absenceSeconds({}));
   const uio = (await findUio(names))!;
