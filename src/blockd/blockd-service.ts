@@ -52,7 +52,13 @@ export function blockdService(
       prefetches: prefetches.list(),
     }),
     Prefetch: async ({ name, blobs }) => ({ name, ...(await prefetches.start(name, blobs)) }),
-    ListCache: async () => await cache.list(),
+    ListCache: async () => {
+      const { blobs, ...room } = await cache.list();
+      return {
+        ...room,
+        blobs: blobs.map(({ origin, ...blob }) => ({ ...blob, registry: origin })),
+      };
+    },
     VerifyCache: async ({ registry, digest }) => {
       const checked = await checkBlob(cache, registry, digest);
       if (checked.droppedBytes > 0) {

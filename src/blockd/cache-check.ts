@@ -1,11 +1,11 @@
 /**
  * Checks what the cache holds of a blob, without its registry: `obdctl cache verify`.
  *
- * Only the digest proves a blob, so only a blob that is here as a whole is checked. Reads check the blocks of any blob by their
- * CRCs. The file is read piece by piece, so that the daemon serves devices meanwhile.
+ * Only the digest proves a blob, so only a blob that is stored as a whole is checked. Reads check the blocks of any blob by their
+ * CRCs. The file is read piece by piece, so that the daemon continues to serve devices.
  */
 import { createHash } from 'node:crypto';
-import { setImmediate as breathe } from 'node:timers/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { BlobHandle } from '../cache/blob-handle.js';
 import { BlobReader } from '../cache/blob-reader.js';
 import type { BlockCache } from '../cache/block-cache.js';
@@ -33,7 +33,7 @@ export async function checkBlob(
     throw new ObdError(ErrorCodes.NotFound, `Cannot verify ${label}: it is not in the cache`);
   }
   const attempt = async () => {
-    const message = `Cannot verify ${label}: a part of it was evicted meanwhile; run it again`;
+    const message = `Cannot verify ${label}: a part of it was evicted during the check; run it again`;
     throw new ObdError(ErrorCodes.FailedPrecondition, message);
   };
   const handle = await cache.openBlob({ key, label, attempt });
@@ -49,9 +49,9 @@ async function check(handle: BlobHandle): Promise<CacheCheck> {
   const { digest, sizeBytes } = handle.source.key;
   const unchecked = { checkedBytes: 0, uncheckedBytes: cachedBytes, droppedBytes: 0 };
   const found = await digestOf(handle);
-  // Chunks that were evicted meanwhile may have been read as holes.
+  // Chunks that were evicted during the check may have been read as holes.
   if (found === undefined || handle.generation !== generation) return unchecked;
-  const droppedBytes = found === digest ? 0 : handle.drop(0, sizeBytes);
+  const droppedBytes = found === digest ? 0 : handle.invalidate(0, sizeBytes);
   return { checkedBytes: cachedBytes, uncheckedBytes: 0, droppedBytes };
 }
 
@@ -68,7 +68,7 @@ async function digestOf(handle: BlobHandle): Promise<string | undefined> {
     const part = piece.subarray(0, Math.min(PIECE_BYTES, sizeBytes - at));
     await readFully(reader, part, at);
     hash.update(part);
-    await breathe();
+    await nextTurn();
   }
   return `sha256:${hash.digest('hex')}`;
 }

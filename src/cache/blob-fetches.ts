@@ -131,7 +131,7 @@ export class BlobFetches implements WaitedFor, Lane {
   /** Aborts the reads and fetches of `fetcher`, except fetches that have arrived and are being stored. */
   dismiss(fetcher: Fetcher): void {
     const { label, key } = fetcher.source;
-    const message = `Cannot read ${label}: it was closed meanwhile`;
+    const message = `Cannot read ${label}: it was closed during the read`;
     const error = new ObdError(ErrorCodes.FailedPrecondition, message, { digest: key.digest });
     this.#waiting.fail(fetcher, error);
     if (this.#streaming?.fetcher === fetcher) this.#streaming.abort.abort(error);
@@ -434,7 +434,7 @@ export class BlobFetches implements WaitedFor, Lane {
     this.#waiting.delete(waiter);
     for (const flight of unfinished) {
       if (flight.isOver) continue;
-      // A read with almost no time left does not prove that the registry fails.
+      // A read with almost no time left does not prove that the source fails.
       const isVain = waiter.isMounted && waiter.hasExpired && waiter.waitMs >= WAITING_MS_MIN;
       if (isVain && flight.failures > 0) flight.isDead = true;
       if (flight.waiters.size > 0 || flight.state === 'keeping') continue;

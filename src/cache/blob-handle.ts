@@ -122,8 +122,8 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
     return found;
   }
 
-  /** Drops the chunks of a range: their bytes failed a check. @returns How many bytes of them were on the disk. */
-  drop(offset: number, length: number): number {
+  /** Removes the chunks of a range, whose bytes failed a check. @returns How many bytes of them were on the disk. */
+  invalidate(offset: number, length: number): number {
     const { stored } = this.#blob;
     let chunks = 0;
     for (let chunk = Math.floor(offset / CHUNK_BYTES); chunk < endChunk(offset, length); chunk++) {

@@ -244,12 +244,12 @@ export class BlockCache {
   /** The blobs of the cache, those in use first. */
   async list() {
     const inUse = [...this.#open].map(({ key, storedBytes }) => {
-      const { origin: registry, digest } = key;
-      return { registry, digest, cachedBytes: storedBytes, inUse: true, usedAtMs: 0 };
+      const { origin, digest } = key;
+      return { origin, digest, cachedBytes: storedBytes, inUse: true, usedAtMs: 0 };
     });
     const idle = (await this.#directory.idleBlobs()).map((blob) => {
-      const { origin: registry, digest, bytes: cachedBytes, usedAtMs } = blob;
-      return { registry, digest, cachedBytes, inUse: false, usedAtMs: Math.round(usedAtMs) };
+      const { origin, digest, bytes: cachedBytes, usedAtMs } = blob;
+      return { origin, digest, cachedBytes, inUse: false, usedAtMs: Math.round(usedAtMs) };
     });
     const { capacityBytes } = this.#room;
     const diskFreeBytes = Math.max(0, -(await this.#room.missingBytes()));

@@ -6,7 +6,7 @@
  * Under constant demand such a fetch may wait forever; promoted() makes it demand.
  *
  * Each origin has its own limits and its own order (origin-queue.ts), and origins take turns. An origin with no fetch in
- * flight may always start one. So registries that hang delay no others.
+ * flight may always start one. So origins that hang delay no others.
  *
  * A fetch starts at the end of the turn of the event loop in which it was requested, so that requests of one turn can be
  * joined first.
