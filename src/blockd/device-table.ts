@@ -172,7 +172,7 @@ export class DeviceTable {
       return;
     }
     await device.detach();
-    await this.#forget(id);
+    await this.#removeEntry(id);
   }
 
   /** Takes away an orphan that could not be served. If that fails (e.g. it is in use), recovery starts again. */
@@ -193,10 +193,10 @@ export class DeviceTable {
       if (recovering !== undefined) recovering.problem ||= String(problem);
       throw error;
     }
-    await this.#forget(id);
+    await this.#removeEntry(id);
   }
 
-  async #forget(id: string): Promise<void> {
+  async #removeEntry(id: string): Promise<void> {
     this.#entries.delete(id);
     await this.#dependencies.records.remove(id);
   }

@@ -11,7 +11,7 @@
  * Memory does not depend on the size of a layer: pieces of its stream, a bit per 4 KiB of disk, the file
  * system's caches, 16 bytes per changed run. Disk: the layers written, and what the largest one changes.
  */
-import { setImmediate as breathe } from 'node:timers/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Ext4FileSystem } from '../ext4/ext4-file-system.js';
 import type { Extent } from '../ext4/extent-tree.js';
 import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
@@ -159,7 +159,7 @@ export class LayerConverter {
   async #inTurns(steps: Iterable<void>): Promise<void> {
     let runs = 0;
     for (const _ of steps) {
-      if (++runs % RUNS_PER_TURN === 0) await breathe();
+      if (++runs % RUNS_PER_TURN === 0) await nextTurn();
       this.#signal.throwIfAborted();
     }
   }

@@ -33,7 +33,7 @@ export class UnpackedNames {
 
   /** Removes `name` and everything under it. */
   remove(directory: number, name: Uint8Array, inode: number): void {
-    this.#forget(inode);
+    this.#deleteUnder(inode);
     this.#names.get(directory)?.delete(keyOf(name));
     this.#fs.remove(directory, name);
   }
@@ -51,10 +51,10 @@ export class UnpackedNames {
     }
   }
 
-  #forget(inode: number): void {
+  #deleteUnder(inode: number): void {
     if (this.#names.size === 0 || this.#fs.stat(inode).kind !== 'directory') return;
     this.#names.delete(inode);
-    for (const entry of this.#fs.entries(inode)) this.#forget(entry.inode);
+    for (const entry of this.#fs.entries(inode)) this.#deleteUnder(entry.inode);
   }
 }
 

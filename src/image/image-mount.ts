@@ -4,7 +4,7 @@
  * Read-only, and nothing more: the runtime's mount on top restricts set-user-id files and device nodes, exactly as with
  * a layer that is a directory. Only root reaches the files here, as a directory above is closed to other users.
  */
-import { setTimeout as pause } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { type MountPoint, readMountTable } from '../io/mount-table.js';
 import { describeUsers, isMountedElsewhere, usersBelow } from '../io/mount-users.js';
@@ -124,7 +124,7 @@ export async function unmountAll(
       const device = (await mountAt(target))?.source;
       if (device !== undefined && !(await isMountedElsewhere(device, target))) {
         await endReads().catch(() => {});
-        await pause(KILLED_TURN_MS);
+        await sleep(KILLED_TURN_MS);
         continue;
       }
     }
@@ -154,7 +154,7 @@ async function untilUnmounted(
   // Only the race below handles a rejection.
   unmounting.catch(() => {});
   for (let waitMs = STALL_MS; ; waitMs = STALL_TURN_MS) {
-    const timer = pause(waitMs, undefined, { ref: false });
+    const timer = sleep(waitMs, undefined, { ref: false });
     const finished = await Promise.race([unmounting, timer]);
     if (finished !== undefined) return finished;
     const isGone = (await mountAt(target))?.source !== device;

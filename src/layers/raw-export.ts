@@ -6,7 +6,7 @@
  * Memory: one piece of PIECE_BYTES. The event loop runs between pieces, so signals arrive.
  */
 import type { FileHandle } from 'node:fs/promises';
-import { setImmediate } from 'node:timers/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 import { readFully } from '../io/random-access-file.js';
 import { replaceFile } from '../io/replace-file.js';
@@ -47,7 +47,7 @@ async function copyData(
   const buffer = Buffer.alloc(PIECE_BYTES);
   let written = 0;
   for (let at = 0; at < disk.sizeBytes; ) {
-    await setImmediate();
+    await nextTurn();
     signal.throwIfAborted();
     const extent = disk.extentAt(at, disk.sizeBytes - at);
     const length = extent > 0 ? Math.min(extent, PIECE_BYTES) : -extent;

@@ -14,7 +14,7 @@
  * before the device. So a kill at any time leaves only state that ensure() completes or sweep() removes.
  */
 import { createHash } from 'node:crypto';
-import { setTimeout as pause } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Device } from '../blockd/blockd-client.js';
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import { type ImageConfig, writeImageConfig } from '../image/image-config.js';
@@ -144,7 +144,7 @@ export class ImageMounts {
   /** A starting container holds copies of all mounts for a moment, and a killed one may hold the device for longer. */
   async #releaseAgain(id: number, isKept: () => Promise<boolean>): Promise<void> {
     for (const pauseMs of RELEASE_PAUSES_MS) {
-      await pause(pauseMs, undefined, { ref: false });
+      await sleep(pauseMs, undefined, { ref: false });
       if (this.#closed) return;
       const isDone = await this.#locks.withLock(
         id,
@@ -218,7 +218,7 @@ export class ImageMounts {
     // Only the race below handles a rejection.
     answering.catch(() => {});
     for (;;) {
-      const turn = pause(PROBE_TURN_MS, undefined, { ref: false });
+      const turn = sleep(PROBE_TURN_MS, undefined, { ref: false });
       const answers = await Promise.race([answering, turn]);
       if (answers !== undefined) return answers;
       const devices = await this.#devices.list().catch(() => []);
@@ -251,7 +251,7 @@ export class ImageMounts {
       } catch (error) {
         if (!hasCode(error, ErrorCodes.Unavailable) || Date.now() >= deadline) throw error;
         this.#log.debug({ snapshotId: id, err: error }, 'obd-blockd does not answer, will retry');
-        await pause(DAEMON_RESTART_TURN_MS);
+        await sleep(DAEMON_RESTART_TURN_MS);
       }
     }
   }

@@ -17,7 +17,7 @@ export class ReplyBuffers {
     return this.#free.pop() ?? Buffer.alloc(REPLY_BUFFER_BYTES);
   }
 
-  giveBack(buffer: Buffer): void {
+  release(buffer: Buffer): void {
     if (this.#free.length < FREE_MAX) this.#free.push(buffer);
   }
 }

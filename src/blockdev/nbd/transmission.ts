@@ -161,7 +161,7 @@ export class Transmission {
   }
 
   /** Resumes with the waiting bytes, if they need not wait any longer. */
-  #goOn(): void {
+  #resumeIfReady(): void {
     if (!this.#waiting || this.#stream.destroyed || this.#mustWait(this.#rest, 0)) return;
     this.#waiting = false;
     const bytes = this.#rest;
@@ -314,7 +314,7 @@ export class Transmission {
   /** A request that was in flight is answered: others may start. */
   #settled(): void {
     while (this.#queued.length > 0 && !this.#isLoadingMost()) this.#load(this.#queued.shift()!);
-    this.#goOn();
+    this.#resumeIfReady();
     if (this.#leaving && this.#requests.inFlight === 0) this.#stream.end();
   }
 
@@ -405,7 +405,7 @@ export class Transmission {
     this.#written.push(taken ? undefined : pooled);
     if (pooled === undefined) return;
     // The next buffer to be used, while it is still in the CPU's cache.
-    if (taken) this.#options.buffers.giveBack(pooled);
+    if (taken) this.#options.buffers.release(pooled);
     else this.#heldBuffers++;
   }
 
@@ -413,9 +413,9 @@ export class Transmission {
     const pooled = this.#written.shift();
     if (pooled !== undefined) {
       this.#heldBuffers--;
-      this.#options.buffers.giveBack(pooled);
+      this.#options.buffers.release(pooled);
     }
-    this.#goOn();
+    this.#resumeIfReady();
   }
 }
 

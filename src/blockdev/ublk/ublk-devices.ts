@@ -43,7 +43,7 @@ export class UblkDevices {
     const name = hash(id);
     for (const other of await readdir(this.#directory)) {
       if (other === id || hash(other) !== name) continue;
-      await this.forget(id);
+      await this.release(id);
       throw busy(id, join(this.#directory, other), 'has the same hash');
     }
     return { owner: hash(await realpath(this.#directory)), name };
@@ -69,8 +69,8 @@ export class UblkDevices {
     return (await this.ids()).includes(id);
   }
 
-  /** Gives the id back, when its device is deleted. Idempotent. */
-  async forget(id: string): Promise<void> {
+  /** Releases the id of a deleted device. Idempotent. */
+  async release(id: string): Promise<void> {
     const path = join(this.#directory, id);
     try {
       await rm(path, { force: true });

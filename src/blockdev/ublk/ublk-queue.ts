@@ -83,16 +83,16 @@ export class UblkQueue {
   /** After leave() has resolved: continues from another disk of the same bytes, with the unanswered requests first. */
   resume(disk: VirtualDisk, report: ReportFailure): void {
     this.#requests = new DiskRequests(disk, report);
-    this.#goOn();
+    this.#continue();
   }
 
   /** After leave() has resolved: answers everything with an error, the unanswered requests first. */
   refuse(): void {
     this.#refusing = true;
-    this.#goOn();
+    this.#continue();
   }
 
-  #goOn(): void {
+  #continue(): void {
     this.#left = false;
     this.#native.resume();
     const requests = [...this.#unanswered];

@@ -12,7 +12,7 @@
  * UblkDevices knows which devices are ours; UblkQueue answers them.
  */
 import { readFile } from 'node:fs/promises';
-import { setTimeout } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 import { SECTOR_BYTES } from '../../io/block-sizes.js';
 import { readFully } from '../../io/random-access-file.js';
@@ -246,7 +246,7 @@ async function stopUnused(
   }
 }
 
-/** Deletes a device that is stopped or was never started, and gives the id back. Idempotent. */
+/** Deletes a device that is stopped or was never started, and releases its id. Idempotent. */
 async function remove(
   control: UblkControl,
   devices: UblkDevices,
@@ -254,7 +254,7 @@ async function remove(
   deviceId: number | undefined,
 ): Promise<void> {
   if (deviceId !== undefined) await control.remove(deviceId);
-  await devices.forget(id);
+  await devices.release(id);
 }
 
 /** Waits for the last server's end, and makes the device fetchable again. */
@@ -270,7 +270,7 @@ async function startRecovery(control: UblkControl, id: string, deviceId: number)
       const message = `Cannot resume "${id}": "${path}" is still served by process ${server} (${refused})`;
       throw new ObdError(ErrorCodes.Io, message, { path });
     }
-    await setTimeout(DEATH_POLL_MS);
+    await sleep(DEATH_POLL_MS);
   }
 }
 

@@ -1,7 +1,7 @@
 /** `obdctl umount`: removes the file system, then the device, then its description. */
 import { access } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { setTimeout as pause } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { BlockdClient } from '../../blockd/blockd-client.js';
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../../errors.js';
 import { type DeviceMount, deviceMountAt, removeConfig } from '../../image/device-mount.js';
@@ -40,7 +40,7 @@ async function detach(client: BlockdClient, { directory, deviceId }: DeviceMount
     } catch (error) {
       if (!hasCode(error, ErrorCodes.Busy)) throw error;
     }
-    await pause(pauseMs);
+    await sleep(pauseMs);
   }
   try {
     await client.detach(deviceId);
