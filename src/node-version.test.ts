@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { ErrorCodes } from './errors.js';
 import { isNodeSupported, NODE_WANTED, requireNode } from './node-version.js';
 
-test('the floor is that of package.json and of tools/node/floor', () => {
+test('the oldest version is the one of package.json and of tools/node/floor', () => {
   let root = import.meta.dirname;
   while (!existsSync(join(root, 'package.json'))) root = dirname(root);
   const read = (path: string) => JSON.parse(readFileSync(join(root, path), 'utf8'));
@@ -16,7 +16,7 @@ test('the floor is that of package.json and of tools/node/floor', () => {
   assert.deepEqual([...new Set(Object.values(optionalDependencies))], [floor]);
 });
 
-test('requireNode() refuses what is older, and says how to get a newer one', () => {
+test('requireNode() refuses an older Node, and says how to get a newer one', () => {
   for (const version of ['22.20.0', '22.21.3', '23.0.0', '24.21.0', '100.0.0']) {
     assert.ok(isNodeSupported(version), version);
     requireNode(version);

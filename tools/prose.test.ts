@@ -30,6 +30,7 @@ describe('sentencesOf()', () => {
     ["throw new ObdError(Codes.Io, 'cannot open the file');", 'messages'],
     ["const remedy = 'close the other file';", 'messages'],
     ["test('two words', () => {});", 'test titles'],
+    ["check('two words', () => {});", 'test titles'],
     ["import { a } from 'four words in path';", undefined],
   ];
   for (const [code, kind] of strings) {

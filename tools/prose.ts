@@ -33,6 +33,9 @@ export const KINDS = [
 ] as const;
 export type Kind = (typeof KINDS)[number];
 
+/** `check()` is how the suites of the transports declare a test. */
+const TITLE_CALL = /\b(test|it|describe|suite|check)\($/;
+
 /** Shorter pieces of comments and documents are headings and labels, and no sentences. */
 const WORDS_MIN: Readonly<Record<Kind, number>> = {
   comments: 4,
@@ -70,7 +73,7 @@ export function sentencesOf(file: SourceFile): Sentence[] {
 /** Judges a string by the call or the property around it; returns undefined for data of tests and tools. */
 function kindOf(path: string, { calls, before }: StringLiteral): Kind | undefined {
   const inCall = (pattern: RegExp) => calls.some((call) => pattern.test(call));
-  if (inCall(/(^|\.)(test|it|describe|suite)$/) && /(test|it|describe|suite)\($/.test(before))
+  if (inCall(/(^|\.)(test|it|describe|suite|check)$/) && TITLE_CALL.test(before))
     return 'test titles';
   if (inCall(/\blog(ger)?\??\.(trace|debug|info|warn|error|fatal)$/)) return 'log lines';
   if (inCall(/\.(usage|example|epilogu?e?)$/) || /\b(describe|epilogu?e?|usage):$/.test(before))

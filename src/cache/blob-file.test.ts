@@ -73,7 +73,7 @@ describe('BlobFile', () => {
     }
   });
 
-  test('is sound after a loss of power during saves and stores', async () => {
+  test('has no bit over a hole after a loss of power during saves and stores', async () => {
     for (let seed = 0; seed < SEEDS; seed++) {
       const random = seededRandom(seed + 1e6);
       const disk = new CrashingFile(fileBytes, random);
@@ -131,7 +131,7 @@ describe('BlobFile', () => {
     }
   });
 
-  test('invalidates the chunks that a failing disk dropped, and is sound from then on', async () => {
+  test('invalidates the chunks that a failing disk dropped, and loses no saved chunk', async () => {
     for (let seed = 0; seed < SEEDS; seed++) {
       const random = seededRandom(seed + 2e6);
       const disk = new CrashingFile(fileBytes, random);

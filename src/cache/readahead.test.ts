@@ -63,7 +63,7 @@ test('a miss brings a granule from its chunk on, and a part of one before it', a
   });
 });
 
-test('opening an image fetches what it asks for, and a small blob whole', async () => {
+test('opening an image fetches the ranges it reads, and a small blob whole', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(CONTENT);
     const blob = await OpenBlob.open(cache, ranges);
@@ -120,7 +120,7 @@ test('a read returns when its chunk has arrived, and not with the request', asyn
   });
 });
 
-test('a read whose neighbours always fail is not held up by them', async () => {
+test('a read does not wait for neighbours that always fail', async () => {
   await withCache(async (cache) => {
     const ranges = new BlobDouble(LARGE);
     const blob = await openMounted(cache, ranges);

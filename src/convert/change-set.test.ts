@@ -70,7 +70,7 @@ const blocksOf = (disk: Buffer) =>
     disk.subarray(i * EXT4_BLOCK_BYTES, (i + 1) * EXT4_BLOCK_BYTES),
   );
 
-test('agrees with a buffer, and stores only what differs', () => {
+test('agrees with a buffer, and stores only the blocks that differ', () => {
   const sectors = fc.integer({ min: 0, max: BLOCKS * 8 - 1 });
   const step = fc.record({
     kind: fc.constantFrom('write', 'write', 'write', 'discard'),

@@ -159,7 +159,7 @@ describe('calls', () => {
     ]);
   });
 
-  test('carry enums by name, times, masks, and null for what is not there', async () => {
+  test('carry enums by name, times, masks, and null for absent fields', async () => {
     const { info } = await client.call(methods.Stat, { key: 'a' });
     assert.equal(info?.kind, 'COMMITTED');
     assert.deepEqual(info?.createdAt, { seconds: 1_700_000_000, nanos: 5 });
@@ -169,7 +169,7 @@ describe('calls', () => {
     assert.equal(updated.info?.parent, 'labels.a_b.c');
   });
 
-  test('carry integers up to 2^53, and refuse what passes it', async () => {
+  test('carry integers up to 2^53, and refuse larger ones', async () => {
     const size = 2 ** 53 - 1;
     assert.deepEqual(await client.call(methods.Usage, { key: `${size}` }), { size, inodes: -1 });
     await assert.rejects(client.call(methods.Usage, { key: `${2 ** 60}` }), /passes 2\^53/);

@@ -49,7 +49,7 @@ describe('our errors', () => {
     assert.equal(errorOf(received(sent), 'peer').code, ErrorCodes.Io);
   });
 
-  test('long messages and details are cut to what fits into headers', () => {
+  test('long messages and details are cut to the size of headers', () => {
     const long = `${'x'.repeat(100_000)}\ud800`;
     const sent = statusOf(new ObdError(ErrorCodes.Io, long, { path: long }));
     assert.ok(sent.details.length < 2100);

@@ -23,7 +23,7 @@ async function read(content: unknown) {
 }
 
 describe('readImageConfig()', () => {
-  test('reads what overlaybd’s snapshotter writes', async () => {
+  test('reads the configs of overlaybd’s snapshotter', async () => {
     const config = await read({
       repoBlobUrl: 'https://registry.example.com/v2/app/blobs',
       lowers: [
@@ -73,7 +73,7 @@ describe('readImageConfig()', () => {
     });
   }
 
-  test('says so when there is none, when it is no file, and when it is too large', async () => {
+  test('reports a missing file, a directory and a file that is too large', async () => {
     await assert.rejects(readImageConfig(join(folder, 'none')), { code: ErrorCodes.NotFound });
     await assert.rejects(readImageConfig(folder), { code: ErrorCodes.InvalidArgument });
     await assert.rejects(read(' '.repeat((4 << 20) + 1)), { code: ErrorCodes.InvalidArgument });

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileSystemIn } from './image-mount.js';
 
-test('ext4 is found in what mkfs made', () => {
+test('fileSystemIn() finds ext4 in the output of mkfs', () => {
   const directory = mkdtempSync(join(tmpdir(), 'obd-super-'));
   try {
     const disk = join(directory, 'disk');

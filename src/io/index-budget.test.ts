@@ -39,7 +39,7 @@ test('a charge that open images leave no room for is refused at once', async () 
   assert.equal(budget.usedBytes, 0);
 });
 
-test('a charge waits for an opening that another thread makes, and gets what that gives back', async () => {
+test('a charge waits for an opening on another thread, and gets the memory that it releases', async () => {
   const budget = new IndexBudget(100 << 10);
   const first = budget.account(false);
   await new IndexAccount(first.shared).charge(80 << 10, 'first');

@@ -32,7 +32,7 @@ test('reads any range', async () => {
   file.close();
 });
 
-test('refuses what is missing and what is no file', () => {
+test('refuses a missing path and a directory', () => {
   assert.throws(() => LocalFile.open(join(directory, 'none')), { code: ErrorCodes.NotFound });
   assert.throws(() => LocalFile.open(directory), { code: ErrorCodes.InvalidArgument });
   const pipe = join(directory, 'pipe');

@@ -98,7 +98,7 @@ function blob(): Buffer {
 }
 
 describe('openLayer()', () => {
-  test('fetches damaged openings again, of the tar as of what is inside', async () => {
+  test('fetches damaged headers again, of the tar and of the layer in it', async () => {
     const stored = blob();
     for (const spot of [0, 150, 257, 516, 1024 + 200, 1536, 1600]) {
       const damaged = Uint8Array.from(stored);

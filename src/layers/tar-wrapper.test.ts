@@ -96,7 +96,7 @@ describe('unwrapTar()', () => {
     assert.ok(memberOf(tar).equals(PAYLOAD));
   });
 
-  test('passes what is no POSIX tar unchanged', async () => {
+  test('passes any file but a POSIX tar unchanged', async () => {
     const gnu = plainHeader(10, (header) => header.write('ustar  \0', 257, 'latin1'));
     for (const bytes of [Buffer.alloc(0), PAYLOAD, Buffer.alloc(4096), gnu]) {
       const source = new MemoryFile(bytes);

@@ -177,7 +177,7 @@ describe('CommittedLayer with a target', () => {
     assert.ok(found.equals(expected));
   });
 
-  test('rejects what maps past the target, and other tags', async () => {
+  test('rejects segments past the end of the target, and other tags', async () => {
     for (const record of [
       { ...at(4, 4, 17), tag: 1 },
       { ...at(4, 4), tag: 2 },

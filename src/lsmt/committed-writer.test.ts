@@ -24,7 +24,7 @@ function write(options: ConstructorParameters<typeof CommittedLayerWriter>[1]) {
 const openWritten = (sink: MemorySink) => openCommitted(new MemoryFile(sink.written));
 
 describe('CommittedLayerWriter', () => {
-  test('writes what opens as what was meant, in aligned and joined records', async () => {
+  test('writes a layer that opens with the same segments, in aligned and joined records', async () => {
     await fc.assert(
       fc.asyncProperty(segmentLists(SECTORS), async (list) => {
         const { sink, writer } = write(OPTIONS);

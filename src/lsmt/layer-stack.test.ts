@@ -65,7 +65,7 @@ const ranges = fc
   .map(([a, b]) => ({ offset: Math.min(a, b), length: Math.abs(a - b) }));
 
 describe('LayerStack', () => {
-  test('reads what the model has, at any byte', () => {
+  test('reads the bytes of the model, from any byte on', () => {
     const stacks = fc.array(lists, { minLength: 1, maxLength: 6 });
     fc.assert(
       fc.property(stacks, fc.array(ranges, { maxLength: 20 }), (layers, wanted) => {
@@ -81,7 +81,7 @@ describe('LayerStack', () => {
     );
   });
 
-  test('extentAt() separates data from what reads as zeroes', () => {
+  test('extentAt() separates data from zeroes', () => {
     fc.assert(
       fc.property(fc.array(lists, { minLength: 1, maxLength: 4 }), ranges, (layers, wanted) => {
         const stack = new LayerStack(layers.map((list) => layerOf(list)));

@@ -18,7 +18,7 @@ test('host, port and repository', () => {
   }
 });
 
-test('anything else is none', () => {
+test('any other text is no blob URL', () => {
   for (const url of [
     '',
     'ghcr.io/v2/a/blobs',

@@ -281,7 +281,7 @@ test('a hosts.toml that is wrong makes an origin unknown, and nothing fails', as
   await client.close();
 });
 
-test('an address that does not say whether it has the layer may be meant', async () => {
+test('an address without a clear answer leaves the origin unknown', async () => {
   const other = await LoopbackRegistry.start();
   const silent = createServer(() => {}).listen(0, '127.0.0.1');
   await once(silent, 'listening');
@@ -316,7 +316,7 @@ test('an address that does not say whether it has the layer may be meant', async
   }
 });
 
-test('a blob must be given to the login of the namespace and to the one of obd-blockd', async () => {
+test('an origin must give the blob to the login of the namespace and to the login of obd-blockd', async () => {
   const own = { credentials: new DockerCredentials(), registry };
   for (const refused of [0, 1, 2]) {
     const common = new RegistryClient({ hosts, credentials: new DockerCredentials(), limits });

@@ -42,7 +42,7 @@ function below(digests: readonly string[], index: number): Snapshot | undefined 
 const chainOf = (digests: readonly string[]) =>
   digests.reduce((chain, each) => chainIdOn(chain, each), '');
 
-test('every layer of an honest image is proved, with and without what containerd 2.4 says', () => {
+test('every layer of an honest image is proved, with and without the labels of containerd 2.4', () => {
   const images = fc.array(digest, { minLength: 1, maxLength: 8 });
   fc.assert(
     fc.property(images, fc.boolean(), (digests, says) => {

@@ -115,7 +115,7 @@ test('a layer that is not proved, plain, or of another size is not shared', asyn
   }
 });
 
-test('without sharing, a namespace needs a login for what others have', async () => {
+test('without sharing, a namespace needs a login for layers of other namespaces', async () => {
   const decided = (origin: LayerOrigin, namespace: string) => decide(origin, namespace, false);
   assert.deepEqual(await decided(from(GOOD), 'first'), { repoBlobUrl: GOOD });
   add('lazy', remote(GOOD), { namespaces: ['first'] });

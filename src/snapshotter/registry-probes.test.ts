@@ -70,7 +70,7 @@ test('invalidate() drops the answer to a request in flight', async () => {
   assert.equal(registry.seen.length, 2);
 });
 
-test('a blob that is not there says nothing of others, a refused repository does', async () => {
+test('a missing blob decides nothing for other blobs, a refused repository does', async () => {
   const probes = new RegistryProbes(client, hosts);
   const notFound = { code: ErrorCodes.NotFound };
   await assert.rejects(probes.ask(blob(registry.host, 'none'), false), notFound);

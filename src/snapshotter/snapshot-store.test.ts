@@ -117,7 +117,7 @@ describe('as in containerd', () => {
     );
   });
 
-  test('a parent is committed, and only what is active can be', () => {
+  test('a parent must be committed, and commit() takes only an active snapshot', () => {
     add('active', 'a');
     add('committed', 'c');
     add('view', 'v', 'c');
@@ -148,7 +148,7 @@ describe('as in containerd', () => {
     assert.equal(store.has('c'), false);
   });
 
-  test('labels of an active snapshot are not those of its commit, and an empty value is none', () => {
+  test('commit() replaces the labels of the active snapshot, and an empty value removes a label', () => {
     add('active', 'a', '', FILES, { old: 'x', empty: '' });
     assert.deepEqual(store.get('a').labels, { old: 'x' });
     store.commit('a', 'c', { fresh: 'y' }, NO_USAGE, FILES, undefined);
@@ -208,7 +208,7 @@ describe('for this snapshotter', () => {
   });
 });
 
-test('random calls, and closing in between, give what a model gives', () => {
+test('random calls, also across reopening, agree with a model', () => {
   interface Entry {
     kind: Kind;
     parent: string;

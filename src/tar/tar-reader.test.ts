@@ -188,7 +188,7 @@ test('base-256 numbers, positive and negative', async () => {
   assert.equal(entry.mtime.seconds, -86_400);
 });
 
-test('a size beyond what a number holds is refused', async () => {
+test('a size beyond 2^53 and a negative id are refused', async () => {
   const member: TarMember = {
     name: 'a',
     patch: (header) => base256(header, 124, 12, 1n << 60n),

@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { BUDGET_BYTES_MIN, DecodedBlocks } from './decoded-blocks.js';
 
-test('find() answers what was kept, or nothing', () => {
+test('find() returns a kept block, or undefined', () => {
   const access = fc.record({
     file: fc.integer({ min: 1, max: 3 }),
     block: fc.oneof(fc.nat(200), fc.integer({ min: 2 ** 33, max: 2 ** 33 + 50 })),

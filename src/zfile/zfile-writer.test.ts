@@ -72,7 +72,7 @@ describe('ZFileWriter', () => {
     });
   }
 
-  test('refuses a block size that is none', () => {
+  test('refuses an invalid block size', () => {
     for (const blockBytes of [0, 512, 4095, 12288, 131072, Number.NaN]) {
       assert.throws(() => new ZFileWriter(new MemorySink(), { algorithm: 'lz4', blockBytes }), {
         code: ErrorCodes.InvalidArgument,

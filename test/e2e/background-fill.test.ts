@@ -137,7 +137,7 @@ describe('the background fill', { skip: blockdUnfit, timeout: 300_000 }, () => {
     });
   });
 
-  test('requests nothing while a read waits, and goes on afterwards', async () => {
+  test('requests nothing while a read waits, and continues afterwards', async () => {
     await withDaemon(`${FILL}rate = "2 MiB"\n`, async (daemon) => {
       const { path } = await daemon.client.attach('d', configIn(daemon));
       await reaches(daemon, 'filling');

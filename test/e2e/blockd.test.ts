@@ -107,7 +107,7 @@ describe('obd-blockd', { skip: unfit, timeout: 600_000 }, () => {
     });
     after(async () => await daemon.stop());
 
-    test('the bytes of the image, of which it fetches what is read and that once', async () => {
+    test('the bytes of the image, and fetches each chunk that is read once', async () => {
       const { path: config } = await configOf(daemon.directory, 'good', image.blobs);
       const { path, remoteBytes, layers } = await daemon.client.attach('a', config);
       assert.equal(layers, 2);

@@ -85,7 +85,7 @@ describe('obdctl layer export', { skip: vectorsMissing }, () => {
   });
 });
 
-describe('obdctl layer export of what is stored as .xz', { skip: xzMissing() }, () => {
+describe('obdctl layer export of layers stored as .xz', { skip: xzMissing() }, () => {
   let unpacked: string;
   const put = async (name: string, bytes: Uint8Array) => {
     const path = join(unpacked, name);

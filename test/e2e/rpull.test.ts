@@ -154,7 +154,7 @@ describe('obdctl rpull', { skip: unfit, timeout: 120_000 }, () => {
     assert.notDeepEqual(images, before.images);
   });
 
-  test('says what is wrong with what it was asked for', async () => {
+  test('names the invalid argument or the missing image', async () => {
     const { registry } = containerd;
     await fails(rpull('Not A Reference', 'none'), 2, /is no image reference/);
     await fails(rpull(image, 'none', '--platform', 'x'), 2, /"x" is no platform/);
@@ -164,7 +164,7 @@ describe('obdctl rpull', { skip: unfit, timeout: 120_000 }, () => {
     assert.deepEqual(await holdings('none'), nothing);
   });
 
-  test('says who is missing', async () => {
+  test('names a containerd that does not answer, and an unusable snapshotter', async () => {
     const nowhere = join(folder, 'no.sock');
     await fails(
       obdctl('rpull', '--address', nowhere, image),

@@ -298,7 +298,7 @@ describe('snapshots', { skip: unfit }, () => {
     assert.deepEqual(deviceIds(), []);
   });
 
-  test('a start takes away what has no record, and makes again what holds no bytes', async () => {
+  test('a start removes orphans, and makes the directories of lazy layers again', async () => {
     const top = await remoteImage();
     await snapshotter.prepare(request('c', top));
     const [own = ''] = devices.attached.keys();
@@ -319,7 +319,7 @@ describe('snapshots', { skip: unfit }, () => {
     assert.equal(snapshotter.stat('next').id, 10);
   });
 
-  test('a start is not stopped by what cannot be removed, nor misled by names that are no ids', async () => {
+  test('a start continues past orphans that it cannot remove, and ignores names that are no ids', async () => {
     snapshotter.close();
     const strange = ['new-stuck', '9007199254740991', '1e6', '0x7'];
     const paths = strange.map((name) => join(root, 'snapshots', name));
@@ -458,7 +458,7 @@ describe('snapshots', { skip: unfit }, () => {
     }
   });
 
-  test('a layer whose annotations make no sense is downloaded', async () => {
+  test('a layer with unusable annotations is downloaded', async () => {
     const upper = `sha256:${'A'.repeat(64)}`;
     for (const [i, extra] of [
       { [`${ANNOTATION}/blob-size`]: '-1' },

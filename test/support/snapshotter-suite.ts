@@ -84,7 +84,7 @@ export function snapshotterSuite(client: () => SnapshotsClient): void {
     await rejects(client().remove(base), 'ERR_NOT_FOUND');
   });
 
-  test('Stat of what is active, a view and committed', async () => {
+  test('Stat of an active snapshot, a view and a committed one', async () => {
     const base = await layer('', () => {});
     const [active, view] = [unique('active'), unique('view')];
     await client().prepare(active, base);
@@ -167,7 +167,7 @@ export function snapshotterSuite(client: () => SnapshotsClient): void {
     }
   });
 
-  test('Remove of what others stand on fails', async () => {
+  test('Remove of a parent fails', async () => {
     const base = await layer('', () => {});
     const middle = await layer(base, () => {});
     const top = await layer(middle, () => {});
@@ -213,7 +213,7 @@ export function snapshotterSuite(client: () => SnapshotsClient): void {
     await seen(top, (directory) => assert.deepEqual(readdirSync(join(directory, 'dir')), ['new']));
   });
 
-  test('ownership is that of the topmost layer', async () => {
+  test('ownership comes from the topmost layer', async () => {
     const base = await layer('', (directory) => {
       mkdirSync(join(directory, 'opt/a'), { recursive: true });
       write('opt/a/b', 'x')(directory);
@@ -305,7 +305,7 @@ export function snapshotterSuite(client: () => SnapshotsClient): void {
     });
   });
 
-  test('Usage counts what the layer itself takes, each file once', async () => {
+  test('Usage counts the files of the layer alone, each once', async () => {
     const kib = 1 << 10;
     const base = await layer('', (directory) => {
       write('a', 'x'.repeat(100 * kib))(directory);
@@ -323,7 +323,7 @@ export function snapshotterSuite(client: () => SnapshotsClient): void {
     assert.ok(after.size - before.size >= 50 * kib);
   });
 
-  test('128 layers are mounted, and show what all of them hold', async () => {
+  test('128 layers are mounted, and show the files of all', async () => {
     let parent = '';
     for (let i = 1; i <= MANY_LAYERS; i++) {
       parent = await layer(parent, (directory) => {

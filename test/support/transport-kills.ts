@@ -145,7 +145,7 @@ export function killChecks(
     await nothingLeft();
   });
 
-  check('a mounted device whose server was killed is cleared only when unmounted', async (t) => {
+  check('clear() refuses a device of a killed server until it is unmounted', async (t) => {
     const { transport, folder, nothingLeft } = await begin(t);
     await run('mke2fs', ['-q', '-F', '-t', 'ext4', join(folder, 'disk')]);
     const server = new Server(t, name, folder, 'attach');
@@ -165,7 +165,7 @@ export function killChecks(
   });
 
   if (SEES_SERVERS.includes(name)) {
-    check('a device that another process serves is not resumed', async (t) => {
+    check('resume() refuses a device that another process serves', async (t) => {
       const { transport, folder, nothingLeft } = await begin(t);
       const server = new Server(t, name, folder, 'attach');
       await server.saysPath();

@@ -37,16 +37,19 @@ export function transportSuite(
   const options = skip === undefined ? {} : { skip };
   const check: Check = (what, body) => void test(`${name}: ${what}`, options, body);
 
-  check('a device reads exactly as its disk, whose last page need not be whole', async (t) => {
-    const { transport, leftovers } = await start(t);
-    const bytes = pagesOf((3 << 20) + 512);
-    bytes.fill(0, 65536, 1 << 20);
-    const device = await transport.attach('a-disk', new MemoryDisk(bytes));
-    const { stdout } = await run('sha256sum', [device.path]);
-    assert.equal(stdout.slice(0, 64), sha256(bytes));
-    await device.detach();
-    assert.deepEqual(await leftovers(), []);
-  });
+  check(
+    'a device has the bytes of its disk, also where the last page is a part of one',
+    async (t) => {
+      const { transport, leftovers } = await start(t);
+      const bytes = pagesOf((3 << 20) + 512);
+      bytes.fill(0, 65536, 1 << 20);
+      const device = await transport.attach('a-disk', new MemoryDisk(bytes));
+      const { stdout } = await run('sha256sum', [device.path]);
+      assert.equal(stdout.slice(0, 64), sha256(bytes));
+      await device.detach();
+      assert.deepEqual(await leftovers(), []);
+    },
+  );
 
   check('a device is read-only', async (t) => {
     const { transport } = await start(t);
@@ -55,7 +58,7 @@ export function transportSuite(
     await device.detach();
   });
 
-  check('several devices at once are several, and detach in any order', async (t) => {
+  check('several devices are separate, and detach in any order', async (t) => {
     const { transport, leftovers } = await start(t);
     const disks = [1, 2, 3, 4].map((i) => pagesOf(i << 20));
     const devices = await Promise.all(
@@ -71,7 +74,7 @@ export function transportSuite(
     assert.deepEqual(await leftovers(), []);
   });
 
-  check('detach() may be called again, also at once', async (t) => {
+  check('detach() called again, also concurrently, resolves', async (t) => {
     const { transport, leftovers } = await start(t);
     const device = await transport.attach('again', new MemoryDisk(pagesOf(1 << 20)));
     await Promise.all([device.detach(), device.detach()]);
@@ -80,7 +83,7 @@ export function transportSuite(
     await (await transport.attach('again', new MemoryDisk(pagesOf(1 << 20)))).detach();
   });
 
-  check('an id that is attached is Busy, and what is no id is refused', async (t) => {
+  check('attach() refuses an attached id with Busy, and an invalid id', async (t) => {
     const { transport } = await start(t);
     const disk = new MemoryDisk(pagesOf(1 << 20));
     const device = await transport.attach('twice', disk);
@@ -94,14 +97,14 @@ export function transportSuite(
     await device.detach();
   });
 
-  check('the longest id names a device', async (t) => {
+  check('an id of the greatest length names a device', async (t) => {
     const { transport, leftovers } = await start(t);
     const device = await transport.attach('x'.repeat(64), new MemoryDisk(pagesOf(1 << 20)));
     await device.detach();
     assert.deepEqual(await leftovers(), []);
   });
 
-  check('a read that waits for its bytes holds up no other device', async (t) => {
+  check('a read that waits for its bytes delays no other device', async (t) => {
     const { transport, leftovers } = await start(t);
     const slow = new WaitingDisk(pagesOf(4 << 20), 1 << 20);
     const device = await transport.attach('slow', slow);
@@ -116,7 +119,7 @@ export function transportSuite(
     assert.deepEqual(await leftovers(), []);
   });
 
-  check('a device that is mounted stays as it was', async (t) => {
+  check('detach() of a mounted device fails with Busy and changes nothing', async (t) => {
     const { transport, folder, leftovers } = await start(t);
     const image = join(folder, 'ext4');
     const content = join(folder, 'content');
@@ -137,21 +140,24 @@ export function transportSuite(
     assert.deepEqual(await leftovers(), []);
   });
 
-  check('a device that is open in another process stays as it was', async (t) => {
-    const { transport } = await start(t);
-    const device = await transport.attach('open', new MemoryDisk(pagesOf(1 << 20)));
-    const holder = spawn('sh', ['-c', 'exec 3<"$0"; echo; exec sleep 60', device.path]);
-    await once(holder.stdout, 'data');
-    await assert.rejects(device.detach(), { code: ErrorCodes.Busy });
-    const { stdout } = await run('sha256sum', [device.path]);
-    assert.equal(stdout.slice(0, 64), sha256(pagesOf(1 << 20)));
-    holder.kill('SIGKILL');
-    await once(holder, 'exit');
-    await device.detach();
-  });
+  check(
+    'detach() of a device that another process has open fails with Busy and changes nothing',
+    async (t) => {
+      const { transport } = await start(t);
+      const device = await transport.attach('open', new MemoryDisk(pagesOf(1 << 20)));
+      const holder = spawn('sh', ['-c', 'exec 3<"$0"; echo; exec sleep 60', device.path]);
+      await once(holder.stdout, 'data');
+      await assert.rejects(device.detach(), { code: ErrorCodes.Busy });
+      const { stdout } = await run('sha256sum', [device.path]);
+      assert.equal(stdout.slice(0, 64), sha256(pagesOf(1 << 20)));
+      holder.kill('SIGKILL');
+      await once(holder, 'exit');
+      await device.detach();
+    },
+  );
 
   check(
-    'a disk whose first bytes cannot be read is not attached, and leaves nothing',
+    'attach() of a disk whose first bytes cannot be read fails, and leaves nothing',
     async (t) => {
       const { transport, leftovers } = await start(t);
       const disk = new WaitingDisk(pagesOf(1 << 20));
@@ -164,7 +170,7 @@ export function transportSuite(
     },
   );
 
-  check('a read that fails later is EIO, and that device goes on', async (t) => {
+  check('a read that fails later gets EIO, and other reads of the device succeed', async (t) => {
     const { transport } = await start(t);
     const disk = new WaitingDisk(pagesOf(4 << 20), 1 << 20);
     disk.fail();
@@ -178,7 +184,7 @@ export function transportSuite(
     await device.detach();
   });
 
-  check('fio finds in a read-only device what it wrote to the file', async (t) => {
+  check('fio verifies in a read-only device the data that it wrote to the file', async (t) => {
     const { transport, folder, leftovers } = await start(t);
     const verify = [
       '--verify=crc32c',
@@ -201,7 +207,7 @@ export function transportSuite(
     assert.equal(await (await start(t)).transport.unavailableReason(), undefined);
   });
 
-  check('a size that is not whole sectors is refused, or rounded down', async (t) => {
+  check('attach() refuses a size that is no multiple of a sector, or rounds it down', async (t) => {
     const { transport, leftovers } = await start(t);
     try {
       const device = await transport.attach('odd', new MemoryDisk(pagesOf((1 << 20) + 1000)));

@@ -21,7 +21,7 @@ import { MemoryDisk, pagesOf, WaitingDisk } from './virtual-disks.js';
 const ARRIVAL_MS = 500;
 
 export function survivalChecks(check: Check, start: StartTransport): void {
-  check('a read in flight when its device is released is answered by the next', async (t) => {
+  check('the next server answers a read that was in flight at release()', async (t) => {
     const { transport, again, leftovers } = await start(t);
     const disk = new WaitingDisk(pagesOf(4 << 20), 1 << 20);
     const device = await transport.attach('flight', disk);
@@ -42,7 +42,7 @@ export function survivalChecks(check: Check, start: StartTransport): void {
     assert.deepEqual(await leftovers(), []);
   });
 
-  check('a read that begins while nobody serves its device waits', async (t) => {
+  check('a read that begins without a server waits for the next one', async (t) => {
     const { transport, again, leftovers } = await start(t);
     const disk = new MemoryDisk(pagesOf(4 << 20));
     let device = await transport.attach('waits', disk);
@@ -61,7 +61,7 @@ export function survivalChecks(check: Check, start: StartTransport): void {
     assert.deepEqual(await leftovers(), []);
   });
 
-  check('release() may be called again, also when another serves', async (t) => {
+  check('release() called again, also while another server serves, resolves', async (t) => {
     const { transport, again, leftovers } = await start(t);
     const disk = new MemoryDisk(pagesOf(1 << 20));
     const device = await transport.attach('released', disk);
@@ -120,7 +120,7 @@ export function survivalChecks(check: Check, start: StartTransport): void {
     assert.deepEqual(await leftovers(), []);
   });
 
-  check('only what survived, and with the same disk, is resumed', async (t) => {
+  check('resume() refuses an unknown id and a disk of another size', async (t) => {
     const { transport, again, leftovers } = await start(t);
     const disk = new MemoryDisk(pagesOf(1 << 20));
     const device = await transport.attach('same', disk);
@@ -136,7 +136,7 @@ export function survivalChecks(check: Check, start: StartTransport): void {
     assert.deepEqual(await leftovers(), []);
   });
 
-  check('what survives of one daemon is nothing of another', async (t) => {
+  check('a daemon lists, resumes and clears no orphan of another daemon', async (t) => {
     const one = await start(t);
     const other = await start(t);
     const disk = new MemoryDisk(pagesOf(1 << 20));

@@ -23,7 +23,7 @@ const FIO_VERIFY = [
 ];
 
 export function writeChecks(check: Check, start: StartTransport): void {
-  check('what is written and flushed is in the disk', async (t) => {
+  check('data that were written and flushed are in the disk', async (t) => {
     const { transport, folder, leftovers } = await start(t);
     const disk = await fileDisk(t, folder, 0);
     const device = await transport.attach('written', disk);
@@ -42,7 +42,7 @@ export function writeChecks(check: Check, start: StartTransport): void {
   });
 
   for (const [name, args] of Object.entries({ discarded: [], zeroed: ['--zeroout'] })) {
-    check(`what is ${name} is zeroes in the disk`, async (t) => {
+    check(`a ${name} range is zeroes in the disk`, async (t) => {
       const { transport, folder, leftovers } = await start(t);
       const disk = await fileDisk(t, folder, DISK_BYTES);
       const device = await transport.attach(name, disk);
@@ -59,7 +59,7 @@ export function writeChecks(check: Check, start: StartTransport): void {
     });
   }
 
-  check('a file system is made, mounted, written, trimmed, and found again', async (t) => {
+  check('a file system on the device keeps its files, also after a trim', async (t) => {
     const { transport, folder, again, leftovers } = await start(t);
     const disk = await fileDisk(t, folder, 0);
     const device = await transport.attach('ext4', disk);
@@ -94,7 +94,7 @@ export function writeChecks(check: Check, start: StartTransport): void {
 
 /** For a transport whose devices cannot be written. */
 export function writeRefusalChecks(check: Check, start: StartTransport): void {
-  check('a disk that can be written is refused', async (t) => {
+  check('attach() refuses a WritableDisk', async (t) => {
     const { transport, folder, leftovers } = await start(t);
     const disk = await fileDisk(t, folder, 0);
     await assert.rejects(transport.attach('written', disk), { code: ErrorCodes.Unsupported });

@@ -131,7 +131,9 @@ test('a read in flight is answered by the next server', { skip }, async (t) => {
   assert.deepEqual(await reads, [300, 400, 500].map(pageOf));
 });
 
-test('without a server for too long reads are EIO, until there is one', { skip }, async (t) => {
+test('reads get EIO when no server came within the limit, and bytes once there is one', {
+  skip,
+}, async (t) => {
   const scene = await Scene.make(t);
   const first = await scene.serve();
   const device = await scene.makeDevice(3);
@@ -173,7 +175,7 @@ for (const [what, reply] of [
   ['an answer to what was not asked', Buffer.from('67446698000000000000000000000050', 'hex')],
   ['half a reply, and the end', Buffer.from('6744', 'hex')],
 ] as const) {
-  test(`a server that sends ${what} is none, and the limit runs on`, { skip }, async (t) => {
+  test(`a server that sends ${what} counts as absent`, { skip }, async (t) => {
     const scene = await Scene.make(t);
     const first = await scene.serve();
     const device = await scene.makeDevice(2);
@@ -206,7 +208,7 @@ test('an export of another size is not the same, and reads wait for the right on
   assert.deepEqual(await read, pageOf(7));
 });
 
-test('reads of every length and alignment, many at once, are what the disk has', {
+test('concurrent reads of every length and alignment return the bytes of the disk', {
   skip,
 }, async (t) => {
   const scene = await Scene.make(t);
@@ -240,7 +242,7 @@ test('a server that ends before the device has answered a read ends the attach',
   assert.deepEqual(await fuseLeftovers(scene.folder), []);
 });
 
-test('a device whose server ends, or says nothing right, before it is made is none', {
+test('attach fails if the server ends, or answers wrongly, before the device is made', {
   skip,
 }, async (t) => {
   const scene = await Scene.make(t);

@@ -83,7 +83,7 @@ test('fuse: a device reads past the page cache of its file, to which no path lea
   await device.detach();
 });
 
-test('fuse: an export that is not there is named, and nothing is left', { skip }, async (t) => {
+test('fuse: attach() names a missing export, and leaves nothing', { skip }, async (t) => {
   const { folder, leftovers } = await start(t);
   const transport = new FuseTransport(join(folder, 'nbd.sock'), join(folder, 'devices'));
   await assert.rejects(transport.attach('none', new MemoryDisk(pagesOf(1 << 20))), {

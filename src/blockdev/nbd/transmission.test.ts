@@ -160,7 +160,7 @@ test('a read that fails is answered with EIO and reported once', async () => {
   assert.deepEqual(connection.failures, [131072]);
 });
 
-test('DISC answers what is being loaded, takes no more, and ends', async () => {
+test('after DISC the loads in flight are answered, later requests are not, and the connection ends', async () => {
   const disk = new WaitingDisk(bytes);
   const connection = new Connection(disk);
   connection.send(
@@ -215,7 +215,7 @@ test('a client has at most 128 reads loading, and the others when those are done
   assert.equal(parseReplies(connection.received, (cookie) => cookie).length, 300);
 });
 
-test('reads beyond what may be loaded hold up no local read', async () => {
+test('queued loads delay no local read', async () => {
   const large = pagesOf(16 << 20);
   const disk = new WaitingDisk(large, 65536);
   const connection = new Connection(disk);

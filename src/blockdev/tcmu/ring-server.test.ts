@@ -224,7 +224,7 @@ test('writes are written, and flushed where the command says so', async () => {
   );
 });
 
-test('UNMAP and WRITE SAME zero what they name, or write a pattern', async () => {
+test('UNMAP and WRITE SAME zero their ranges, or write a pattern', async () => {
   const disk = new WritableMemory(pagesOf(BLOCKS * 512));
   const { ask } = serve(disk);
   const isZero = (first: number, count: number) =>
@@ -279,7 +279,7 @@ test('a disk that is not writable is write protected, and needs no flush', async
   assert.deepEqual(outcome(await ask([0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0])), GOOD);
 });
 
-test('data are cut to what is asked for, and the rest of its room is zeroes', async () => {
+test('an answer is cut to the length of the request, and zeroes fill a longer buffer', async () => {
   const { ask } = serve(new MemoryDisk(pagesOf(BLOCKS * 512)));
   const { data, ...rest } = await ask([0x12, 0, 0, 0, 255, 0], 96);
   assert.deepEqual(rest, GOOD);
@@ -304,7 +304,7 @@ test('a malformed command, or one that is not for disks, gets its sense', async 
   assert.deepEqual(outcome(await ask([0x1b, 0, 0, 0, 1, 0])), GOOD);
 });
 
-test('MODE SELECT takes what MODE SENSE says, and nothing else', async () => {
+test('MODE SELECT accepts the pages of MODE SENSE alone', async () => {
   const { ask } = serve(new WritableMemory(pagesOf(BLOCKS * 512)));
   const { data } = await ask([0x1a, 0x08, 0x3f, 0, 255, 0], 64);
   const bytes = Buffer.from(data.subarray(0, data[0]! + 1));
@@ -333,7 +333,7 @@ test('any bytes for a command are answered', async () => {
   );
 });
 
-test('a ring that makes no sense is not gone on with, and said', async () => {
+test('a malformed ring stops the server, which reports it', async () => {
   for (const length of [0, 8192]) {
     const { kernel, server, failures } = serve(new MemoryDisk(pagesOf(BLOCKS * 512)));
     kernel.queueOther(1, 112);
@@ -344,7 +344,7 @@ test('a ring that makes no sense is not gone on with, and said', async () => {
   }
 });
 
-test('a ring of another kind is refused', () => {
+test('CommandRing refuses a ring that takes answers in order only', () => {
   const kernel = new TcmuKernel(4096, 4096, 4096);
   Buffer.from(kernel.ring).writeUInt16LE(2, 2);
   assert.throws(() => new CommandRing(kernel.ring), { code: ErrorCodes.Unsupported });
