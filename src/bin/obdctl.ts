@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** `obdctl`: the operator's command. Wiring only; each subcommand is a file of src/cli. */
+/** `obdctl`: the operator's command. Wiring only; each subcommand is a file of src/cli/obdctl. */
 import { hideBin } from 'yargs/helpers';
 import { commandLine } from '../cli/command-line.js';
 import { reportFailure } from '../cli/failure.js';

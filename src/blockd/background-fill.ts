@@ -11,7 +11,7 @@
  *   - No range is requested while a read of a device waits for bytes, or has within `idleMs`. One range is in flight at a
  *     time, for all images; its size follows the link, so that a read that comes now waits for RANGE_MS or so.
  *   - Nothing of an open blob is evicted for it. Blobs that are not open may be, as for any fetch.
- *   - Images are filled in the order in which they came. One that fails, or finds no room, lets the next go first.
+ *   - Images are filled in the order in which they came. An image that fails, or finds no room, goes behind the next one.
  *
  * The state is what the cache holds, so a restarted daemon continues where the last one ended.
  */
@@ -59,7 +59,7 @@ interface Job extends FillJob {
   /** Open while the job is filling. */
   handles: BlobHandle[];
   fetchedBytes: number;
-  /** Of all blobs, when they were last looked at. */
+  /** The cached bytes of all blobs, when they were last looked at. */
   cachedBytes: number;
 }
 

@@ -41,7 +41,7 @@ export interface OpenedDisk {
   readonly remoteBytes: number;
   /** Remote layers without checksums. */
   readonly uncheckedLayers: number;
-  /** Whether the rest of the image is to be fetched in the background; undefined if its config does not say. */
+  /** Whether the background fill fetches the rest of the image; undefined if its config does not say. */
   readonly fillsImage: boolean | undefined;
   /** As transmissionFlags() gives them. */
   readonly flags: number;

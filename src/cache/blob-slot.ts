@@ -20,7 +20,7 @@ const CRC_BYTES = 4;
 /** The unit in which disks and file systems write: a slot shares none with its neighbours. */
 export const PAGE_BYTES = 4096;
 
-/** What blobBytesInSlot() needs of a slot. */
+/** The part of a slot that blobBytesInSlot() reads. */
 export const SLOT_HEAD_BYTES = BITMAP_AT;
 
 /** The size that a slot states for its blob; undefined if it is no slot. The slot's CRC is not checked. */

@@ -3,14 +3,14 @@
  *
  *   lone miss         one granule from the miss on, in the request of the miss, and up to BEFORE_SHARE of one before it: files
  *                     that belong together are read in either direction. The missed chunk waits for that part of the wire
- *   sweep             a miss that follows a granule which was read: a window of two granules behind it, in requests of its own
+ *   sweep             a miss that follows a granule which was read: a window of two granules behind it, in separate requests
  *   ... is used up    the window doubles, up to WINDOW_BYTES_MAX, before the reader has reached its end
  *   ... is not        the window halves, down to none
  *   small blob        all of it, in the request of the first miss
  *
  * Several streams of one blob have their own windows; the longest unused one makes room for another. The first misses of
  * a sweep are reported; later reads find their chunks cached, so the windows look at the bits that readers clear
- * (chunk-set.ts): advance() is to be called while isActive.
+ * (chunk-set.ts): the caller calls advance() while isActive.
  */
 import { CHUNK_BYTES } from './chunk-set.js';
 
@@ -44,9 +44,9 @@ export interface ChunkView {
 }
 
 export interface FetchPlan {
-  /** What to fetch with the missed chunks, in their request. */
+  /** The range of the miss's own request. */
   readonly together: ChunkRange;
-  /** What to fetch after that, in requests of their own. */
+  /** The range to fetch after that, in separate requests. */
   readonly ahead: ChunkRange;
 }
 
@@ -103,7 +103,7 @@ export class FetchWindows {
     };
   }
 
-  /** What sweeps have room for since their readers went on. */
+  /** The next ranges of sweeps whose readers have used up enough of their windows. */
   advance(): ChunkRange[] {
     const found: ChunkRange[] = [];
     for (const stream of this.#streams) {

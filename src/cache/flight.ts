@@ -14,7 +14,7 @@ import type { ImageReads } from './image-reads.js';
 /** A handle that requests chunks from its own source. */
 export interface Fetcher {
   readonly source: BlobSource;
-  /** What was read of the image that the handle is for; undefined outside of images. */
+  /** Counts the reads of the handle's image; undefined for a blob of no image. */
   readonly image: ImageReads | undefined;
   /** Count the requests and bytes that the handle caused. */
   onRequest(): void;

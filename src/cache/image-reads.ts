@@ -3,10 +3,10 @@
  *
  * The measure is what was read of what was fetched, over all blobs of the image. A sparse start reads a third to two
  * thirds of the granules that its misses bring; one that packs, copies or checks the image in order reads nearly all of
- * them. One that does so in another order is only known by what it has read of the image: MOST_SHARE, which no start of a
- * program reached. Each blob's missing chunks then come in the background, many requests at once, in the order of the blob.
+ * them. A start that reads most in another order shows only by its share of the image: MOST_SHARE, which no start of a program
+ * reached. Each blob's missing chunks then come in the background, many requests at once, in the order of the blob.
  *
- * What they bring and is not read lowers the measure, and ends the stream. So an image is fetched to at most about twice of
+ * Chunks that they bring and no read uses lower the measure, and end the stream. So an image is fetched to at most about twice of
  * what was read and DENSE_BYTES_MIN, or to the reciprocal of MOST_SHARE.
  */
 import { CHUNK_BYTES } from './chunk-set.js';

@@ -1,13 +1,13 @@
 /**
- * What the link to one origin carries, by measurement: its rate, and the time that a request waits for its first byte.
+ * Measures the link to one origin: its rate, and the time that a request waits for its first byte.
  *
  *   granuleBytes    how much one miss fetches: about what the link carries while the read waits for the first byte anyway
- *   aheadBytesMax   more than so much is not put in flight for reads that have not come. A request on a connection that is
+ *   aheadBytesMax   limit of the bytes in flight that no read waits for. A request on a connection that is
  *                   new, or was idle, takes about eight round trips until it is as fast as the link (TCP's slow start): so
  *                   eight bandwidth-delay products keep a far link busy, and delay the next demand by no more than that
  *
  * The rate is the largest seen in windows of WINDOW_MS, the wait is the least seen: requests that wait for each other, for a
- * reader or for this program show less than the link can do. Both forget what is older than two epochs, so that a link that
+ * reader or for this program show less than the link can do. Both drop samples older than two epochs, so that a link that
  * becomes ten times slower is known after a few seconds.
  */
 

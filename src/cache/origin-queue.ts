@@ -20,7 +20,7 @@ export interface Lane {
   readonly origin: string;
 }
 
-/** What one fetch brings. Its urgency may change while it waits: call promoted() of the scheduler then. */
+/** The urgency and the size of one fetch. If the urgency changes while the fetch waits, call promoted() of the scheduler. */
 export interface Wanted {
   readonly urgency: Urgency;
   /** When it starts. */

@@ -2,8 +2,8 @@
  * Fetches the chunks of one blob that no read waits for yet: around a miss, ahead of a sweep, and all the rest of the blob for
  * a start that reads most of its image.
  *
- * fetch-window.ts decides about misses and sweeps. A sweep that finds all it reads in the cache says nothing to this thread,
- * so this looks at the chunks' bits each POLL_MS while there is a sweep, and at each arrival.
+ * fetch-window.ts decides about misses and sweeps. A sweep that finds all its chunks in the cache sends no message to this
+ * thread, so Readahead looks at the chunks' bits each POLL_MS while there is a sweep, and at each arrival.
  */
 import type { Urgency } from '../io/ranged-source.js';
 import { CHUNK_BYTES } from './chunk-set.js';
@@ -34,7 +34,7 @@ export class Readahead {
   /** The reader that missed last. */
   #fetcher: Fetcher | undefined;
   #timer: NodeJS.Timeout | undefined;
-  /** Where the stream of the rest goes on. */
+  /** The chunk at which the stream of the rest continues. */
   #streamedTo = 0;
 
   constructor(store: ChunkStore, flights: FlightMap, link: OriginLink, unasked: UnaskedFetches) {

@@ -40,7 +40,7 @@ export class WaitingReads {
   }
 
   /**
-   * Those of a mounted disk that wait through `fetcher`, and have for WAITING_MS_MIN.
+   * The reads of a mounted disk that have waited through `fetcher` for WAITING_MS_MIN or longer.
    *
    * @param lastError - Why the blob failed last, for reads without a failed attempt of their own.
    */

@@ -50,7 +50,7 @@ export class ContentOrder {
     for (const { physical, count } of extents) this.#small.add(place, physical, count);
   }
 
-  /** What is not content of an added file, ascending. @param blocks - Of the disk. */
+  /** The blocks that are not content of an added file, ascending. @param blocks - Of the disk. */
   *metadata(blocks: number): Generator<BlockRun> {
     const small = this.#small.ascending();
     const large = this.#large.ascending();

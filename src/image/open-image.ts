@@ -31,8 +31,8 @@ const OPENINGS_MAX = 32;
 /** In `dir`, in order; old versions of overlaybd's snapshotter wrote the second. */
 const LOCAL_NAMES = ['overlaybd.commit', '.commit', 'overlaybd.sealed'] as const;
 /** Headers of tar, ZFile and layer. */
-const HEAD_BYTES = 4096;
-/** Of the file system's metadata, which follow the headers; the rest of more comes as it is read. */
+const HEADERS_BYTES = 4096;
+/** Limit for fetching the file system's metadata, which follow the headers, at once; the rest is fetched as it is read. */
 const METADATA_BYTES_MAX = 4 << 20;
 /**
  * How much of a blob's end is fetched to open it. The ZFile's index has 4 bytes per block, so with blocks of
@@ -267,7 +267,7 @@ async function loadEnds(
   const wanted = Math.max(TAIL_BYTES_MIN, Math.ceil(sizeBytes * TAIL_SHARE));
   const tailBytes = Math.min(sizeBytes, wanted, TAIL_BYTES_MAX, Math.floor(bytesMax));
   const spareBytes = Math.floor(bytesMax) - tailBytes;
-  const headBytes = Math.max(HEAD_BYTES, Math.min(metadataBytes, METADATA_BYTES_MAX, spareBytes));
+  const headBytes = Math.max(HEADERS_BYTES, Math.min(metadataBytes, METADATA_BYTES_MAX, spareBytes));
   await Promise.all([
     blob.load(0, Math.min(headBytes, sizeBytes)),
     blob.load(sizeBytes - tailBytes, tailBytes),

@@ -21,11 +21,11 @@ export interface LayerFormat extends LayerKind {
   readonly begin: ((blob: RandomAccessFile, about: LayerBasis) => LayerOpening) | undefined;
 }
 
-/** What is known of a layer before its headers are read. */
+/** The facts about a layer that are known before its headers are read. */
 export interface LayerBasis {
   /** The first HEAD_BYTES of the blob, or all of a smaller one. */
   readonly head: Buffer;
-  /** What the image config says of the layer, such as further files that it needs. */
+  /** The layer in the image config, with the further files that it needs. */
   readonly lower: LowerLayer;
   /** The cache that all files of this thread share. */
   readonly decoded: DecodedBlocks;

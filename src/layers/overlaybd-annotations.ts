@@ -1,9 +1,9 @@
 /**
- * Annotations of layer descriptors that mark an overlaybd image. containerd passes every annotation that begins with
+ * Annotations of layer descriptors of an overlaybd image. containerd passes every annotation that begins with
  * `containerd.io/snapshot/` to the snapshotter as a label.
  */
 
-/** All of them begin so. */
+/** The prefix of overlaybd's own annotations, which mark such a layer. */
 export const OVERLAYBD_PREFIX = 'containerd.io/snapshot/overlaybd/';
 
 export const VERSION_ANNOTATION = `${OVERLAYBD_PREFIX}version`;

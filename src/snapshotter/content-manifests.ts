@@ -28,7 +28,7 @@ import type { Labels } from './snapshot.js';
 
 const MANIFESTS_FILTER = 'labels."containerd.io/gc.ref.content.config"';
 const SOURCE_LABEL = 'containerd.io/distribution.source.';
-/** Of manifests, as they are stored. A usual one has a few KiB. */
+/** Limit for remembered manifests, by their stored size. A usual one has a few KiB. */
 const REMEMBERED_BYTES_MAX = 32 << 20;
 /** Limit for searching a manifest too large to parse. Registries need not accept more than MANIFEST_BYTES_MAX. */
 const SEARCHED_BYTES_MAX = 16 * MANIFEST_BYTES_MAX;

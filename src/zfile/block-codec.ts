@@ -68,8 +68,8 @@ export interface BlockForm {
  * @param offsets - offsets[i] is where block i is stored, offsets[i + 1] where it ends; only
  *   differences count. Ascending.
  * @param bytes - count × blockBytes, or less by what the last block lacks.
- * @returns The number of the first bad block, counted from `first`, or -1. What is in the target is
- *   unspecified from that block on.
+ * @returns The number of the first bad block, counted from `first`, or -1. From that block on
+ *   the target's content is unspecified.
  */
 export function decodeBlocks(
   form: BlockForm,

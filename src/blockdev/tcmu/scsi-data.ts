@@ -21,7 +21,7 @@ export interface ScsiUnit {
 export const TRANSFER_BLOCKS_MAX = (1 << 20) / DEVICE_BLOCK_BYTES;
 /**
  * Linux reads ahead twice as much (disk_update_readahead() in block/genhd.c). It does so at the end of its probe, which runs
- * beside an attach, and would put its default over what was set in /sys before.
+ * concurrently with an attach: its default would then replace the value that the attach wrote to /sys.
  */
 const TRANSFER_BLOCKS_BEST = (READ_AHEAD_KIB * 1024) / 2 / DEVICE_BLOCK_BYTES;
 /** Limit of one descriptor of UNMAP, and of all of them: 1 GiB. */

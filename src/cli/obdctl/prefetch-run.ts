@@ -71,7 +71,7 @@ function blobsOf(image: string, { repoBlobUrl, lowers }: ImageConfig) {
 async function progressOf(client: BlockdClient, image: string): Promise<Prefetch> {
   const found = (await client.overview()).prefetches.find(({ name }) => name === image);
   if (found !== undefined) return found;
-  const message = `Cannot wait for the prefetch of ${image}: obd-blockd was restarted meanwhile; run it again`;
+  const message = `Cannot wait for the prefetch of ${image}: obd-blockd has restarted; run the command again`;
   throw new ObdError(ErrorCodes.Unavailable, message);
 }
 
