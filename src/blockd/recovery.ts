@@ -39,7 +39,7 @@ export async function recoverDevices(
   const cleared: string[] = [];
   await Promise.all(
     TRANSPORT_NAMES.map(async (name) => {
-      for (const { id, path, deadPath } of await survivorsOf(name, transports, log)) {
+      for (const { id, path, deadPath } of await orphansOf(name, transports, log)) {
         const record = known.get(id);
         if (deadPath !== undefined) {
           log.error({ id, path: deadPath, remedy: DEAD_REMEDY }, 'device is dead, removing it');
@@ -52,9 +52,9 @@ export async function recoverDevices(
     }),
   );
   if (cleared.length > 0) log.info({ ids: cleared }, 'orphaned devices removed');
-  const survived = new Set(recoverable.map(({ record }) => record.id));
+  const recovering = new Set(recoverable.map(({ record }) => record.id));
   for (const id of known.keys()) {
-    if (survived.has(id)) continue;
+    if (recovering.has(id)) continue;
     await records
       .remove(id)
       .catch((err) => log.warn({ id, err }, 'device record not removed, the next start retries'));
@@ -70,7 +70,7 @@ async function hasConfig({ configPath }: DeviceRecord): Promise<boolean> {
   );
 }
 
-async function survivorsOf(name: TransportName, transports: Transports, log: Logger) {
+async function orphansOf(name: TransportName, transports: Transports, log: Logger) {
   try {
     return await transports[name].orphans();
   } catch (err) {
@@ -107,7 +107,7 @@ async function resumeAll(
   log: Logger,
 ): Promise<void> {
   // Concurrently: a device whose registry is unavailable must not delay the others.
-  const served = await Promise.all(recoverable.map((whole) => table.recover(whole)));
+  const served = await Promise.all(recoverable.map((device) => table.recover(device)));
   const devices = served.filter(Boolean).length;
   const ms = Math.round(performance.now() - startedMs);
   log.info({ devices, waiting: served.length - devices, ms }, 'devices of an earlier run resumed');

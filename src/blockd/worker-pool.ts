@@ -143,13 +143,13 @@ export class WorkerPool {
       heartbeat.stop();
       const why = `the thread ended by itself, with status ${status}`;
       const error = cause instanceof Error ? cause : new Error(why);
-      const goesOn = !isLoaded && worker !== this.#workers[0];
-      if (goesOn) {
+      const continues = !isLoaded && worker !== this.#workers[0];
+      if (continues) {
         this.#workers.splice(this.#workers.indexOf(worker), 1);
         this.#threadsMax = this.#workers.length;
       }
       calls.end(cause === undefined ? why : `the thread failed: ${messageOf(cause)}`);
-      if (!this.#closing) (goesOn ? onUnloadable : onDeath)(error);
+      if (!this.#closing) (continues ? onUnloadable : onDeath)(error);
     });
     this.#workers.push(worker);
     return worker;

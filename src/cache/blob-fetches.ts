@@ -306,8 +306,8 @@ export class BlobFetches implements WaitedFor, Lane {
       return;
     }
     const probe = this.#probe;
-    const goesOn = probe?.flight === flight && performance.now() < probe.untilMs;
-    if (!goesOn || isBug(error) || isClosed(error)) this.#abandon(flight);
+    const continues = probe?.flight === flight && performance.now() < probe.untilMs;
+    if (!continues || isBug(error) || isClosed(error)) this.#abandon(flight);
   }
 
   /** Takes the blob that was sent in place of the flight's range, unless a stream of it is in flight. */
