@@ -4,14 +4,13 @@
  * A call can take as long as the kernel's work does and runs in the thread pool. File descriptors stay the caller's:
  * the kernel takes separate references to the sockets it accepts.
  */
-import { readFile } from 'node:fs/promises';
 import { release } from 'node:os';
 import { type ErrorCode, ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
+import { hasSysAdmin } from '../../io/capabilities.js';
 import { loadNativeAddon } from '../../io/native-addon.js';
 
 /** The first kernel with BACKEND_IDENTIFIER. */
 const BACKEND_SINCE = [5, 14] as const;
-const CAP_SYS_ADMIN = 21n;
 const MODULE_MISSING =
   'the module nbd is not loaded, or not for this network namespace: `modprobe nbd`, and run in the namespace of the host';
 const PRIVILEGE_MISSING = 'it takes CAP_SYS_ADMIN: run as root';
@@ -64,7 +63,7 @@ export async function connectDevice(options: ConnectOptions): Promise<void> {
   try {
     await addon.connect(options);
   } catch (error) {
-    // The kernel says EINVAL both for a device that is just going away and for options that make no sense.
+    // The kernel says EINVAL both for a device that is just going away and for invalid options.
     throw asObdError(error, `Cannot make /dev/nbd${options.index}`, {
       EBUSY: ErrorCodes.Busy,
       EEXIST: ErrorCodes.Busy,
@@ -109,9 +108,7 @@ export async function unavailableReason(): Promise<string | undefined> {
     if (systemCode(error) === 'ENOENT') return MODULE_MISSING;
     throw asObdError(error, 'Cannot ask for an NBD device', {});
   }
-  const capabilities = /^CapEff:\s*([0-9a-f]+)$/m.exec(await readFile('/proc/self/status', 'utf8'));
-  const mayAdminister = (BigInt(`0x${capabilities?.[1] ?? '0'}`) >> CAP_SYS_ADMIN) & 1n;
-  return mayAdminister === 1n ? undefined : PRIVILEGE_MISSING;
+  return (await hasSysAdmin()) ? undefined : PRIVILEGE_MISSING;
 }
 
 /** Both ends of a connection on this host, which no child process inherits. @throws {ObdError} `Io`. */

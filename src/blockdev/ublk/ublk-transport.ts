@@ -15,6 +15,7 @@ import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 import { SECTOR_BYTES } from '../../io/block-sizes.js';
+import { hasSysAdmin } from '../../io/capabilities.js';
 import { readFully } from '../../io/random-access-file.js';
 import { DeviceIdLocks } from '../device-id-locks.js';
 import { claimDevice, type WithoutReads } from '../device-users.js';
@@ -43,7 +44,6 @@ const ZERO_BYTES_MAX = 256 << 20;
 /** A process that was killed is gone in milliseconds; this is for one that dumps core, and for a kernel that is busy. */
 const DEATH_MS_MAX = 20_000;
 const DEATH_POLL_MS = 5;
-const CAP_SYS_ADMIN = 21n;
 
 /** Devices that this thread has released: the last hold on them ends with the process, unless this thread resumes them. */
 const released = new Map<number, UblkQueue>();
@@ -72,10 +72,7 @@ export class UblkTransport implements Transport {
     if (features === undefined || (features & FEATURES) !== FEATURES) {
       return 'the ublk_drv of this kernel has no user recovery: it takes Linux 6.5';
     }
-    const status = await readFile('/proc/thread-self/status', 'utf8');
-    const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0';
-    if ((BigInt(`0x${effective}`) & (1n << CAP_SYS_ADMIN)) === 0n) return 'it takes CAP_SYS_ADMIN';
-    return undefined;
+    return (await hasSysAdmin()) ? undefined : 'it takes CAP_SYS_ADMIN';
   }
 
   async attach(id: string, disk: VirtualDisk): Promise<AttachedDevice> {
