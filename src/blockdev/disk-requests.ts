@@ -53,7 +53,7 @@ export class DiskRequests {
     return this.#heldBytes;
   }
 
-  /** Fills `target` now and returns true, or returns false: then read() finds out what is the matter. */
+  /** Fills `target` now and returns true, or returns false: the caller calls read() then. */
   tryRead(target: Uint8Array, offset: number): boolean {
     const { observer } = this.#disk;
     const arrivedMs = observer === undefined ? 0 : performance.now();

@@ -1,13 +1,13 @@
 /**
- * Tells a start that reads most of an image, and fetches the rest of the image then.
+ * Detects a start that reads most of an image, and fetches the rest of the image then.
  *
- * The measure is what was read of what was fetched, over all blobs of the image. A sparse start reads a third to two
+ * The measure is the share of fetched chunks that were read, over all blobs of the image. A sparse start reads a third to two
  * thirds of the granules that its misses bring; one that packs, copies or checks the image in order reads nearly all of
  * them. A start that reads most in another order shows only by its share of the image: MOST_SHARE, which no start of a program
  * reached. Each blob's missing chunks then come in the background, many requests at once, in the order of the blob.
  *
- * Chunks that they bring and no read uses lower the measure, and end the stream. So an image is fetched to at most about twice of
- * what was read and DENSE_BYTES_MIN, or to the reciprocal of MOST_SHARE.
+ * Chunks that they bring and no read uses lower the measure, and end the stream. So the fetched chunks are at most about
+ * twice the chunks that were read, plus DENSE_BYTES_MIN, or the read chunks divided by MOST_SHARE.
  */
 import { CHUNK_BYTES } from './chunk-set.js';
 

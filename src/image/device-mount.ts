@@ -16,7 +16,7 @@ export interface DeviceMount {
   readonly configPath: string;
 }
 
-/** @throws {ObdError} `InvalidArgument` for what is not there. */
+/** @throws {ObdError} `InvalidArgument` for a missing directory. */
 export async function deviceMountAt(directory: string, blockdSocket: string): Promise<DeviceMount> {
   const real = await realpath(directory).catch((cause: unknown) => {
     const message = `Cannot use "${directory}" to mount on: ${messageOf(cause)}`;

@@ -267,7 +267,10 @@ async function loadEnds(
   const wanted = Math.max(TAIL_BYTES_MIN, Math.ceil(sizeBytes * TAIL_SHARE));
   const tailBytes = Math.min(sizeBytes, wanted, TAIL_BYTES_MAX, Math.floor(bytesMax));
   const spareBytes = Math.floor(bytesMax) - tailBytes;
-  const headBytes = Math.max(HEADERS_BYTES, Math.min(metadataBytes, METADATA_BYTES_MAX, spareBytes));
+  const headBytes = Math.max(
+    HEADERS_BYTES,
+    Math.min(metadataBytes, METADATA_BYTES_MAX, spareBytes),
+  );
   await Promise.all([
     blob.load(0, Math.min(headBytes, sizeBytes)),
     blob.load(sizeBytes - tailBytes, tailBytes),

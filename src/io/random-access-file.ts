@@ -37,15 +37,15 @@ export interface RandomAccessFile {
   /**
    * Resolves once [offset, offset + length) is in memory, so that tryRead() can answer.
    *
-   * @param deadlineMs - Until then, on the clock of performance.now(), every failure to get the bytes is tried again: for
-   *   a read that cannot be repeated. Undefined: fails as soon as it is known that asking again is of no use.
+   * @param deadlineMs - Until then, on the clock of performance.now(), every failure to get the bytes is retried: for a
+   *   read that cannot be repeated. Undefined: fails as soon as a retry cannot help.
    * @throws {ObdError} `Unavailable`, `Unauthorized`, `NotFound`, `Registry`, `NoSpace`.
    */
   load(offset: number, length: number, deadlineMs?: number): Promise<void>;
 
   /**
    * Drops the local copies of the bytes that [offset, offset + length) is made from, because they failed a
-   * check further up. Returns false where there is no better copy to be had (a plain local file).
+   * check further up. Returns false if no better copy exists (a plain local file).
    */
   invalidate(offset: number, length: number): boolean;
 
@@ -59,13 +59,13 @@ export interface RandomAccessFile {
  */
 const LOAD_TURNS_MAX = 8;
 const EVICTED_PAUSE_MS = 20;
-/** Copies that fail their check are refetched this often before the error is believed. */
+/** Copies that fail their check are refetched this often before the read fails with `Corrupt`. */
 export const REFETCHES_MAX = 3;
 /** The same for an index, which can be large, while an image is opened. */
 export const INDEX_REFETCHES_MAX = 1;
 /**
- * Before a refetch that has a deadline: none at first, then doubled, to outlive a server that damages what it sends. Nothing
- * ends a pause, and who takes a device away waits for its reads: hence no longer ones.
+ * Before a refetch that has a deadline: none at first, then doubled, to outlive a server that damages its answers. Nothing
+ * ends a pause, and detach() waits for the device's reads, so pauses stay short.
  */
 const REFETCH_PAUSE_MS = 100;
 const REFETCH_PAUSE_MS_MAX = 1_000;

@@ -110,7 +110,7 @@ export async function listHolders(): Promise<Map<string, number[]>> {
   return holders;
 }
 
-/** Whether the process is a holder: its program may have been replaced or built anew since. A zombie is none. */
+/** Whether the process is a holder, also of a replaced or rebuilt program. False for a zombie. */
 export async function isHolder(pid: number | string): Promise<boolean> {
   const program = await readlink(`/proc/${pid}/exe`).catch(() => '');
   return basename(program).replace(/ \(deleted\)$/, '') === NAME;

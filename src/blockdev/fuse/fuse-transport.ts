@@ -16,8 +16,8 @@
  *   4. Every step has a time limit, so nothing hangs on a kernel or a program that does.
  *   5. A dead device is detached and cleared also while it is in use: the loop device goes with its last user, and
  *      the id can be attached anew at once.
- *   6. The first bytes of the disk are read before there is a device, and through it before it is anyone's. So a disk
- *      that cannot be read fails with its own error and not with EIO, and the limits of 4 are not spent on a registry.
+ *   6. attach() reads the first bytes of the disk before it makes the device, and through the device before it returns. So a
+ *      disk that cannot be read fails with its own error and not with EIO, and no limit of 4 is spent on a registry.
  *
  * Nothing here reads a device from this process: a thread that waits for a device that this process answers
  * could wait for itself.

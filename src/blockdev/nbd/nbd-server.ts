@@ -188,7 +188,7 @@ export class NbdServer {
   }
 }
 
-/** Undefined where there is none to be had: then the client is hung up on, and may come again. */
+/** Undefined if the process has no descriptor left: then the server disconnects the client, which may connect again. */
 function descriptorOf(socket: Socket): number | undefined {
   try {
     return duplicateOf(socket);

@@ -1,5 +1,5 @@
 /**
- * The command ring of a TCMU device: what the kernel wants done, and that it was.
+ * The command ring of a TCMU device: the kernel's commands, and our answers to them.
  *
  *     0  mailbox: version u16, flags u16, ring offset u32, ring bytes u32, cmd_head u32 (the kernel's)
  *    64  cmd_tail u32 (ours)
@@ -11,7 +11,7 @@
  *   2. Answers need not come in the order of their commands. An answer goes into the oldest entry without one, which may
  *      have another command, and gets the id of the answered command; the length of the entry stays. So if a command is
  *      not answered as it is taken, its CDB and iovecs have to be copied.
- *   3. Every offset and length is checked before it is used: a ring that makes no sense is an `Io` error.
+ *   3. Every offset and length is checked before it is used: a malformed ring is an `Io` error.
  */
 import { ErrorCodes, ObdError } from '../../errors.js';
 import { CDB_BYTES } from './scsi-command.js';
@@ -72,7 +72,7 @@ export class CommandRing {
     this.#next = this.#tail;
   }
 
-  /** Goes to the next command, whose fields are then set; false if there is none now. @throws {ObdError} `Io` */
+  /** Takes the next command and sets the fields above; false if the ring has none now. @throws {ObdError} `Io`. */
   next(): boolean {
     for (;;) {
       const head = Atomics.load(this.#words, HEAD_AT / 4);

@@ -31,9 +31,9 @@ import type { UioDevice } from './uio-device.js';
 export const TRANSFER_BYTES_MAX = TRANSFER_BLOCKS_MAX * DEVICE_BLOCK_BYTES;
 /** Looks into the ring before the loop's other handles have their turn. */
 const TURNS_MAX = 8;
-/** Forces what a command writes to stable storage, in the second byte of all but the shortest. */
+/** FUA, a bit of CDB byte 1 that 6-byte CDBs lack (SBC-3): flush before the answer. */
 const FUA = 0x08;
-/** In that of WRITE SAME: the blocks may be unmapped if they are zeroes; and, in the longer, zeroes it writes. */
+/** Bits of CDB byte 1 of WRITE SAME: UNMAP, blocks of zeroes may be unmapped; NDOB, write zeroes without data (16-byte CDB). */
 const MAY_UNMAP = 0x08;
 const NO_DATA = 0x01;
 
@@ -90,7 +90,7 @@ export class RingServer {
     await this.#requests.stop();
   }
 
-  /** Stops serving when the kernel's ring makes no sense: none of it can be answered then. */
+  /** Stops serving when the kernel's ring is malformed: then no command in it can be answered. */
   #whileSound(work: () => void): void {
     try {
       work();
@@ -129,7 +129,7 @@ export class RingServer {
       case Opcodes.Verify10:
       case Opcodes.Verify12:
       case Opcodes.Verify16:
-        // Bytes to compare with would come along.
+        // BYTCHK: the command would bring bytes to compare with.
         if ((cdb[1]! & 0x06) !== 0) this.#complete(ring.id, Senses.InvalidField);
         else this.#complete(ring.id, this.#rangeSense(blockOf(cdb), blockCountOf(cdb)));
         return;
@@ -182,7 +182,7 @@ export class RingServer {
   #dataIn(): Sense {
     const data = dataIn(this.#unit, this.#cdb);
     if (typeof data === 'number') return data;
-    // The kernel hands on as much as was asked for: what there is no answer to must not be what was there before.
+    // The kernel passes on as many bytes as were requested: zeroes replace the buffer's earlier content behind the answer.
     const { bytes, iovecsAt, iovecCount } = this.#ring;
     const length = Math.min(this.#ring.dataBytes(), TRANSFER_BYTES_MAX);
     data.copy(this.#shared.fill(0, 0, length), 0, 0, length);

@@ -70,8 +70,8 @@ export function dataIn(unit: ScsiUnit, cdb: Buffer): Buffer | Sense {
 }
 
 /**
- * Whether the parameters of a MODE SELECT are what MODE SENSE says: nothing here can be changed.
- * @param list - What came with it, of the length that it states.
+ * Checks that the parameters of a MODE SELECT equal those of MODE SENSE: none of them can be changed.
+ * @param list - The command's data, of the length that it states.
  */
 export function checkModeSelect(unit: ScsiUnit, cdb: Buffer, list: Buffer): Sense {
   const short = cdb[0] === Opcodes.ModeSelect6;
@@ -173,7 +173,7 @@ function designators(unit: ScsiUnit): Buffer {
 
 function blockLimits(unit: ScsiUnit): Buffer {
   const limits = Buffer.alloc(60);
-  // WRITE SAME of no blocks is none, not all.
+  // WSNZ: WRITE SAME of 0 blocks is refused; it does not mean all blocks.
   limits[0] = 1;
   limits.writeUInt32BE(TRANSFER_BLOCKS_MAX, 4);
   limits.writeUInt32BE(TRANSFER_BLOCKS_BEST, 8);
@@ -194,7 +194,7 @@ function requestSense(cdb: Buffer): Buffer | Sense {
 }
 
 function modeSense(unit: ScsiUnit, cdb: Buffer): Buffer | Sense {
-  // Changeable values are none; saved ones there are not.
+  // Page control 1, changeable values: none of them. 3, saved values: not supported.
   const control = cdb[2]! >> 6;
   const code = cdb[2]! & 0x3f;
   const subpage = cdb[3]!;

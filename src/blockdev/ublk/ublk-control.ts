@@ -21,7 +21,7 @@ import {
 } from './ublk-protocol.js';
 
 const CONTROL_PATH = '/dev/ublk-control';
-/** STOP_DEV waits for reads in flight, including those for a registry, which has 60 s. */
+/** STOP_DEV waits for the answers to reads in flight; its callers end reads that wait for a registry. */
 const COMMAND_MS_MAX = 90_000;
 const NOTHING = new Uint8Array(0);
 

@@ -41,7 +41,7 @@ const PARAM_DISCARD = 2;
 const ATTRIBUTE_READ_ONLY = 1;
 const ATTRIBUTE_VOLATILE_CACHE = 4;
 const SECTOR_SHIFT = 9;
-/** A page: what ext4 uses, and no read of less is ever asked of a disk without need. */
+/** The I/O sizes that the driver announces: a page of 4 KiB, which is ext4's block. */
 const PAGE_SHIFT = 12;
 
 export interface DeviceInfo {
