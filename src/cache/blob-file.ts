@@ -155,8 +155,11 @@ export class BlobFile {
 
   async #store(first: number, bytes: Uint8Array): Promise<void> {
     await this.reserveSlots();
-    await this.#file.write(bytes, first * CHUNK_BYTES);
     const end = first + Math.ceil(bytes.length / CHUNK_BYTES);
+    for (let chunk = first; chunk < end; chunk++) this.chunks.delete(chunk);
+    this.chunks.nextVersion(first, end);
+    await this.#file.write(bytes, first * CHUNK_BYTES);
+    this.chunks.nextVersion(first, end);
     // Marked as used, so that eviction spares it until the reader that it was fetched for has read it.
     this.chunks.touch(first, end);
     this.chunks.fetched(first, end);

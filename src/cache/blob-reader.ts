@@ -198,7 +198,14 @@ export class BlobReader implements RandomAccessFile {
       this.#overflow.delete(this.#key, chunk);
       this.#chunks.delete(chunk);
     }
+    // Now, not when the cache's thread has the notice: no thread may take a copy in its memory for the bytes fetched next.
+    this.#chunks.nextGeneration();
     this.#file?.invalidate(first * CHUNK_BYTES, (end - first) * CHUNK_BYTES);
+  }
+
+  /** A granule is a chunk. */
+  versionOf(granule: number): number {
+    return this.#chunks.versionOf(granule);
   }
 
   close(): void {

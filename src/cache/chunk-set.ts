@@ -12,7 +12,8 @@
  *
  * The set is in shared memory, so that every thread reads and changes it directly:
  *
- *   u32 count | u32 generation | u32 fetched | u32 read | a bit per chunk: stored | ... used lately | ... opening | ... unread
+ *   u32 count | u32 generation | u32 fetched | u32 read | u32 per chunk: version
+ *   a bit per chunk: stored | ... used lately | ... opening | ... unread
  *
  * A change of a stored bit is atomic, and the thread that changed it updates the count. A bit is set after its bytes
  * have been written. has() is a plain load, so it may miss a concurrent update.
@@ -33,12 +34,19 @@
  * An unread chunk was fetched and not read since. Readers clear the bit, so that the cache's thread sees how far they are in
  * what was fetched ahead of them, at no cost for any further read of the chunk.
  *
+ * Each chunk has a version, which tells a reader whether it has checked these bytes before. It changes before the bytes of
+ * a chunk are written and again after, while the chunk is not in the set. So a reader that loads the same version before
+ * and after a read of a chunk in the set has read that version's bytes, all of them.
+ *
  * An opening chunk is one that a reader needed while its image was opened: stored or not, it keeps the bit until the blob
  * is closed. Eviction takes opening chunks last (eviction.ts).
  */
-export const CHUNK_BYTES = 64 * 1024;
+import { GRANULE_BYTES } from '../io/random-access-file.js';
+
+export const CHUNK_BYTES = GRANULE_BYTES;
 
 const HEADER_BYTES = 16;
+const VERSION_BYTES = 4;
 const PLANES = 4;
 /** Indexes of the header. */
 const FETCHED = 2;
@@ -54,22 +62,28 @@ export class ChunkSet {
   readonly #opening: Uint8Array;
   readonly #unread: Uint8Array;
   readonly #header: Int32Array;
+  readonly #versions: Int32Array;
 
   /** @param memory - Of another set of as many chunks, to share it; by default the set is new and empty. */
   constructor(chunks: number, memory = new SharedArrayBuffer(ChunkSet.memoryBytes(chunks))) {
     const bitBytes = Math.ceil(chunks / 8);
+    const plane = (i: number) => {
+      const at = HEADER_BYTES + chunks * VERSION_BYTES + i * bitBytes;
+      return new Uint8Array(memory, at, bitBytes);
+    };
     this.chunks = chunks;
     this.memory = memory;
-    this.bits = new Uint8Array(memory, HEADER_BYTES, bitBytes);
-    this.#used = new Uint8Array(memory, HEADER_BYTES + bitBytes, bitBytes);
-    this.#opening = new Uint8Array(memory, HEADER_BYTES + 2 * bitBytes, bitBytes);
-    this.#unread = new Uint8Array(memory, HEADER_BYTES + 3 * bitBytes, bitBytes);
+    this.bits = plane(0);
+    this.#used = plane(1);
+    this.#opening = plane(2);
+    this.#unread = plane(3);
     this.#header = new Int32Array(memory, 0, HEADER_BYTES / 4);
+    this.#versions = new Int32Array(memory, HEADER_BYTES, chunks);
   }
 
   /** Memory of a set of so many chunks. */
   static memoryBytes(chunks: number): number {
-    return HEADER_BYTES + PLANES * Math.ceil(chunks / 8);
+    return HEADER_BYTES + chunks * VERSION_BYTES + PLANES * Math.ceil(chunks / 8);
   }
 
   /** How many chunks are in the set. */
@@ -85,6 +99,16 @@ export class ChunkSet {
   /** Call it after clearing the bits of chunks to evict, and before punching their holes. */
   nextGeneration(): void {
     Atomics.add(this.#header, 1, 1);
+  }
+
+  /** Call it before the bytes of chunks [first, end) are written, and again before the chunks are in the set. */
+  nextVersion(first: number, end: number): void {
+    for (let chunk = first; chunk < end; chunk++) Atomics.add(this.#versions, chunk, 1);
+  }
+
+  /** A number that only these bytes of the chunk have; 0 if it is not in the set. */
+  versionOf(chunk: number): number {
+    return this.has(chunk) ? Atomics.load(this.#versions, chunk) + 1 : 0;
   }
 
   /** Marks chunks [first, end) as used lately. */

@@ -19,6 +19,9 @@ import {
   isLastingCorrupt,
 } from './corrupt-blocks.js';
 
+/** Granule i of a file is its bytes [i × GRANULE_BYTES, (i + 1) × GRANULE_BYTES): what a cache stores or evicts at once. */
+export const GRANULE_BYTES = 64 * 1024;
+
 export interface RandomAccessFile {
   /** Its name in error messages: a path, or a digest and its registry. */
   readonly label: string;
@@ -48,6 +51,12 @@ export interface RandomAccessFile {
    * check further up. Returns false if no better copy exists (a plain local file).
    */
   invalidate(offset: number, length: number): boolean;
+
+  /**
+   * A number that is another one after stored bytes of granule `granule` were replaced, for instance evicted and fetched
+   * again; 0 for a granule that is not stored, of which each read may get other bytes. Absent if the bytes never change.
+   */
+  versionOf?(granule: number): number;
 
   /** Gives back descriptors and memory. Idempotent; reading afterwards is a bug. */
   close(): void;
