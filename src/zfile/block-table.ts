@@ -6,11 +6,12 @@
  * That is 4 bytes of memory per block, and a look-up without a search.
  *
  * Checked while loading, so that readers can rely on it: the index's CRC where the file has one, that
- * every length is possible, and that the blocks end where the index starts.
+ * every length is possible, that the blocks end where the index starts, and its hash where a hash tree proves the layer.
  * The index is read one group at a time, into one buffer whose pages the system provides as they are written: memory
  * grows only as bytes really arrive.
  */
 
+import { createHash } from 'node:crypto';
 import { corrupt } from '../io/format-error.js';
 import { freeMemory } from '../io/free-memory.js';
 import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
@@ -22,12 +23,14 @@ const GROUP_SHIFT = 15;
 export const GROUP_BLOCKS = 1 << GROUP_SHIFT;
 
 export class BlockTable {
+  readonly blocks: number;
   readonly #starts: Float64Array;
   /** Boundaries of all groups, one after the other. */
   readonly #memory: ArrayBuffer;
   readonly #boundaries: Uint32Array[] = [];
 
   private constructor(blocks: number) {
+    this.blocks = blocks;
     this.#starts = new Float64Array(groupsOf(blocks));
     this.#memory = new ArrayBuffer(boundaryBytes(blocks));
   }
@@ -37,12 +40,19 @@ export class BlockTable {
     return boundaryBytes(blocks) + groupsOf(blocks) * Float64Array.BYTES_PER_ELEMENT;
   }
 
-  /** @throws {ObdError} `Corrupt`, and read errors of `source`. */
-  static async load(source: RandomAccessFile, layout: ZFileLayout): Promise<BlockTable> {
+  /**
+   * @param indexHash - SHA-256 of the index, if that is known.
+   * @throws {ObdError} `Corrupt`, and read errors of `source`.
+   */
+  static async load(
+    source: RandomAccessFile,
+    layout: ZFileLayout,
+    indexHash?: Buffer,
+  ): Promise<BlockTable> {
     const { blocks } = layout;
     const table = new BlockTable(blocks);
     try {
-      await table.#load(source, layout);
+      await table.#load(source, layout, indexHash);
       return table;
     } catch (error) {
       table.free();
@@ -50,8 +60,13 @@ export class BlockTable {
     }
   }
 
-  async #load(source: RandomAccessFile, layout: ZFileLayout): Promise<void> {
+  async #load(
+    source: RandomAccessFile,
+    layout: ZFileLayout,
+    indexHash: Buffer | undefined,
+  ): Promise<void> {
     const { blocks, indexOffset, indexCrc } = layout;
+    const hash = createHash('sha256');
     const piece = Buffer.alloc(Math.min(blocks, GROUP_BLOCKS) * INDEX_ENTRY_BYTES);
     let crc = 0;
     let end = HEADER_BYTES;
@@ -60,6 +75,7 @@ export class BlockTable {
       const at = indexOffset + first * INDEX_ENTRY_BYTES;
       await readFully(source, bytes, at);
       crc = rawCrc32c(bytes, crc);
+      if (indexHash !== undefined) hash.update(bytes);
       end = this.#addGroup(bytes, end, layout, (i) =>
         corrupt(
           source,
@@ -70,6 +86,9 @@ export class BlockTable {
     }
     if (indexCrc !== undefined && crc !== indexCrc) {
       throw corrupt(source, indexOffset, 'the index fails its CRC');
+    }
+    if (indexHash !== undefined && !hash.digest().equals(indexHash)) {
+      throw corrupt(source, indexOffset, 'the index is another one than its hash tree proves');
     }
     if (end !== indexOffset) {
       throw corrupt(source, indexOffset, `blocks end at ${end}, and the index starts elsewhere`);
@@ -110,6 +129,18 @@ export class BlockTable {
   endOf(block: number): number {
     const group = block >>> GROUP_SHIFT;
     return this.#starts[group]! + this.#boundaries[group]![(block & (GROUP_BLOCKS - 1)) + 1]!;
+  }
+
+  /** The first block that ends behind byte `offset` of the file; `blocks` if there is none. */
+  blockAt(offset: number): number {
+    let low = 0;
+    let high = this.blocks;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.endOf(middle) > offset) high = middle;
+      else low = middle + 1;
+    }
+    return low;
   }
 
   /** Frees the memory. Looking a block up afterwards is a bug. Idempotent. */

@@ -5,7 +5,8 @@
  *
  * Opening checks, once: header, trailer and index (their CRCs, sizes against the size of the file, every
  * stored length). Every read checks: the CRC of each block, before it is decompressed, and that it
- * decompresses to exactly its length.
+ * decompresses to exactly its length. Where a hash tree proves the layer, the first read of a block after each fetch also
+ * checks the decoded block against the tree (proved-blocks.ts), and opening checks header and index.
  *
  * Cost of a read: blocks wanted whole are read and decoded in runs, one source read and one native
  * call per run of up to RUN_BYTES, straight into the caller's buffer; a block wanted in part goes
@@ -14,11 +15,13 @@
  *
  * The buffer for stored bytes is one per thread, so a ZFile cannot be the source of another ZFile.
  */
-import { corrupt, refetchWhileCorrupt } from '../io/format-error.js';
+import { corrupt, refetchWhileCorrupt, unsupported } from '../io/format-error.js';
 import { INDEX_REFETCHES_MAX, type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import { decodeBlocks } from './block-codec.js';
 import { BlockTable, GROUP_BLOCKS } from './block-table.js';
 import type { DecodedBlocks } from './decoded-blocks.js';
+import { type HashTree, NODE_NOT_LOCAL } from './hash-tree.js';
+import { ProvedBlocks } from './proved-blocks.js';
 import {
   HEADER_BYTES,
   INDEX_ENTRY_BYTES,
@@ -31,7 +34,14 @@ import {
 const RUN_BYTES = 128 * 1024;
 const storedRun = new Uint8Array(RUN_BYTES);
 /** Result of #firstBad() besides a block's number and -1. */
-const NOT_LOCAL = -2;
+const NOT_LOCAL = NODE_NOT_LOCAL;
+
+/** What proves a ZFile. */
+export interface ZFileProof {
+  readonly tree: HashTree;
+  /** The byte of the tree's blob where the ZFile begins. */
+  readonly payloadAt: number;
+}
 
 export class ZFileReader implements RandomAccessFile {
   readonly label: string;
@@ -39,6 +49,7 @@ export class ZFileReader implements RandomAccessFile {
   readonly layout: ZFileLayout;
   readonly #source: RandomAccessFile;
   readonly #table: BlockTable;
+  readonly #proofs: ProvedBlocks | undefined;
   readonly #decoded: DecodedBlocks;
   readonly #name: number;
 
@@ -46,6 +57,7 @@ export class ZFileReader implements RandomAccessFile {
     source: RandomAccessFile,
     layout: ZFileLayout,
     table: BlockTable,
+    proofs: ProvedBlocks | undefined,
     decoded: DecodedBlocks,
   ) {
     this.label = source.label;
@@ -53,6 +65,7 @@ export class ZFileReader implements RandomAccessFile {
     this.layout = layout;
     this.#source = source;
     this.#table = table;
+    this.#proofs = proofs;
     this.#decoded = decoded;
     this.#name = decoded.nameFile();
   }
@@ -69,9 +82,21 @@ export class ZFileReader implements RandomAccessFile {
     return await readLayout(source);
   }
 
+  /**
+   * The layout in a header that a hash tree has proved.
+   *
+   * @throws {ObdError} `Corrupt`, `Unsupported`.
+   */
+  static provedLayout(source: RandomAccessFile, header: Buffer): ZFileLayout {
+    const { layout } = parseHeader(header, source);
+    if (layout !== undefined) return layout;
+    throw unsupported(source, 0, 'a hash tree over a ZFile whose header is not final');
+  }
+
   /** Memory that load() allocates. */
-  static tableBytes({ blocks }: ZFileLayout): number {
-    return BlockTable.memoryBytes(blocks);
+  static tableBytes(layout: ZFileLayout, proof?: ZFileProof): number {
+    const proofBytes = proof === undefined ? 0 : ProvedBlocks.memoryBytes(proof.payloadAt, layout);
+    return BlockTable.memoryBytes(layout.blocks) + proofBytes;
   }
 
   /**
@@ -79,21 +104,24 @@ export class ZFileReader implements RandomAccessFile {
    *
    * @param source - The reader owns it: close() closes it. After an error the caller still does.
    * @param decoded - The cache that all files of this thread share.
+   * @param proof - For a file that a hash tree proves.
    * @throws {ObdError} as readLayout().
    */
   static async load(
     source: RandomAccessFile,
     layout: ZFileLayout,
     decoded: DecodedBlocks,
+    proof?: ZFileProof,
   ): Promise<ZFileReader> {
     const table = await refetchWhileCorrupt(
       source,
       layout.indexOffset,
       layout.blocks * INDEX_ENTRY_BYTES,
-      () => BlockTable.load(source, layout),
+      () => BlockTable.load(source, layout, proof?.tree.header.indexHash),
       INDEX_REFETCHES_MAX,
     );
-    return new ZFileReader(source, layout, table, decoded);
+    const proofs = proof && new ProvedBlocks(proof.tree, proof.payloadAt, table, layout);
+    return new ZFileReader(source, layout, table, proofs, decoded);
   }
 
   tryRead(target: Uint8Array, offset: number): boolean {
@@ -126,17 +154,23 @@ export class ZFileReader implements RandomAccessFile {
     this.#checkRange(offset, offset + length);
     if (length === 0) return;
     const { blockBytes } = this.layout;
-    const start = this.#table.startOf(Math.floor(offset / blockBytes));
-    const end = this.#table.endOf(Math.floor((offset + length - 1) / blockBytes));
-    await this.#source.load(start, end - start, deadlineMs);
+    const first = Math.floor(offset / blockBytes);
+    const last = Math.floor((offset + length - 1) / blockBytes);
+    const start = this.#table.startOf(first);
+    const stored = this.#source.load(start, this.#table.endOf(last) - start, deadlineMs);
+    if (this.#proofs === undefined || this.#proofs.areProved(first, last + 1)) return await stored;
+    const from = first * blockBytes;
+    const bytes = Math.min((last + 1) * blockBytes, this.sizeBytes) - from;
+    await Promise.all([stored, this.#proofs.tree.load(from, bytes, deadlineMs)]);
   }
 
   /**
-   * Drops the stored bytes of only the bad blocks in the range. Returns true if it dropped one, and also
-   * if all are good by now: in both cases a retry can succeed.
+   * Drops the stored bytes of only the bad blocks in the range, or those of a bad node of the hash tree. Returns true if it
+   * dropped some, and also if all are good by now: in both cases a retry can succeed.
    */
   invalidate(offset: number, length: number): boolean {
     this.#checkRange(offset, offset + length);
+    if (this.#proofs?.tree.invalidateWrong(offset, length) === true) return true;
     const { blockBytes } = this.layout;
     const scratch = Buffer.alloc(blockBytes);
     let bad = false;
@@ -199,7 +233,9 @@ export class ZFileReader implements RandomAccessFile {
     throw corrupt(
       this.#source,
       this.#table.startOf(block + bad),
-      `block ${block + bad} fails its CRC, or does not decompress to its length`,
+      this.#proofs === undefined
+        ? `block ${block + bad} fails its CRC, or does not decompress to its length`
+        : `block ${block + bad} fails its CRC, its length, or its proof by the hash tree`,
     );
   }
 
@@ -214,8 +250,12 @@ export class ZFileReader implements RandomAccessFile {
     const boundaries = this.#table.boundariesOf(block);
     const i = block % GROUP_BLOCKS;
     const stored = storedRun.subarray(0, boundaries[i + count]! - boundaries[i]!);
-    if (!this.#source.tryRead(stored, this.#table.startOf(block))) return NOT_LOCAL;
-    return decodeBlocks(this.layout, stored, boundaries, i, count, target, targetAt, bytes);
+    const start = this.#table.startOf(block);
+    this.#proofs?.begin(start, start + stored.length);
+    if (!this.#source.tryRead(stored, start)) return NOT_LOCAL;
+    const bad = decodeBlocks(this.layout, stored, boundaries, i, count, target, targetAt, bytes);
+    if (bad !== -1 || this.#proofs === undefined) return bad;
+    return this.#proofs.finish(block, count, target, targetAt, bytes);
   }
 }
 

@@ -24,6 +24,7 @@ import {
   encodeProvisionalHeader,
   encodeTrailer,
   HEADER_BYTES,
+  INDEX_ENTRY_BYTES,
   isBlockSize,
 } from './zfile-header.js';
 
@@ -106,6 +107,11 @@ export class ZFileWriter {
     };
     this.#sink.write(encodeTrailer(layout));
     this.#sink.writeAt(encodeFinalHeader(layout), 0);
+  }
+
+  /** After finish(): where the index lies in the file. */
+  get index(): { readonly offset: number; readonly bytes: number } {
+    return { offset: this.#storedEnd, bytes: this.#blocks * INDEX_ENTRY_BYTES };
   }
 
   /** After finish(): how many bytes of the file hold the first `bytes` that were written, the header included. */

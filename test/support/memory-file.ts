@@ -2,6 +2,7 @@
  * RandomAccessFiles for tests: bytes in memory, all here or arriving chunk by chunk as a remote file's
  * do, with every load() and invalidate() recorded.
  */
+import { createHash } from 'node:crypto';
 import type { RandomAccessFile } from '../../src/io/random-access-file.js';
 
 export interface Range {
@@ -92,6 +93,16 @@ export class MemorySink {
   writeAt(bytes: Uint8Array, offset: number): void {
     if (offset + bytes.length > this.#length) throw new RangeError('writeAt() past the end');
     this.#bytes.set(bytes, offset);
+  }
+
+  get sizeBytes(): number {
+    return this.#length;
+  }
+
+  hashOf(offset: number, bytes: number): Buffer {
+    return createHash('sha256')
+      .update(this.#bytes.subarray(offset, offset + bytes))
+      .digest();
   }
 
   get written(): Buffer {
