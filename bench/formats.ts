@@ -13,10 +13,14 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { compressSync, uncompressSync } from 'lz4-napi';
 import { compress, decompress } from 'zstd-napi';
+import { CHUNK_BYTES, ChunkSet } from '../src/cache/chunk-set.js';
+import { BlobFile } from '../src/convert/blob-file.js';
+import { LayerBlobWriter } from '../src/convert/layer-blob-writer.js';
 import { LocalFile } from '../src/io/local-file.js';
+import type { RandomAccessFile } from '../src/io/random-access-file.js';
 import { LAYER_FORMATS } from '../src/layers/layer-formats.js';
+import type { LowerLayer } from '../src/layers/lower-layer.js';
 import { openLayer } from '../src/layers/open-layer.js';
-import { CommittedLayerWriter } from '../src/lsmt/committed-writer.js';
 import { LayerStack } from '../src/lsmt/layer-stack.js';
 import { SegmentLookup } from '../src/lsmt/segment-lookup.js';
 import { SegmentsBuilder } from '../src/lsmt/segments.js';
@@ -27,7 +31,7 @@ import {
   encodedBytesMax,
 } from '../src/zfile/block-codec.js';
 import { DecodedBlocks } from '../src/zfile/decoded-blocks.js';
-import { ZFileWriter } from '../src/zfile/zfile-writer.js';
+import type { TreeAddress } from '../src/zfile/hash-tree.js';
 
 const BLOCK = 4096;
 const LAYER_BYTES = 256 << 20;
@@ -131,18 +135,22 @@ function codecs(): void {
 async function reads(folder: string): Promise<void> {
   const path = join(folder, 'layer');
   const raw = join(folder, 'raw');
-  writeLayer(path, raw);
-  const stack = new LayerStack([
-    await openLayer(LocalFile.open(path), {
-      formats: LAYER_FORMATS,
-      decoded: new DecodedBlocks(8 << 20),
-    }),
-  ]);
+  const hashTree = writeLayer(path, raw);
+  const stackOf = async (blob: RandomAccessFile, lower: LowerLayer) =>
+    new LayerStack([
+      await openLayer(blob, { formats: LAYER_FORMATS, decoded: new DecodedBlocks(8 << 20) }, lower),
+    ]);
+  const stack = await stackOf(LocalFile.open(path), {});
+  const cached = new CachedFile(path);
+  const proved = await stackOf(cached, { hashTree });
   const file = LocalFile.open(raw);
+  const whole = Buffer.alloc(LAYER_BYTES);
+  proved.tryRead(whole, 0);
   const page = Buffer.alloc(BLOCK);
   const mega = Buffer.alloc(1 << 20);
   for (const [name, disk] of [
     ['layer-lz4', stack],
+    ['layer-lz4-proved', proved],
     ['raw-file', file],
   ] as const) {
     measure(`${name}-4k-random`, 'reads', 1, () => {
@@ -157,33 +165,75 @@ async function reads(folder: string): Promise<void> {
   measure('layer-lz4-4k-random-unaligned', 'reads', 1, () => {
     stack.tryRead(page, random(LAYER_BYTES / BLOCK - 1) * BLOCK + 512);
   });
+  // As if all was fetched again before each read.
+  cached.isStored = false;
+  let first = 0;
+  measure('layer-lz4-proving-1m-sequential', 'MiB', 1, () => {
+    proved.tryRead(mega, first);
+    first = (first + mega.length) % LAYER_BYTES;
+  });
   stack.close();
+  proved.close();
   file.close();
 }
 
-function writeLayer(path: string, raw: string): void {
-  const fds = [openSync(path, 'w'), openSync(raw, 'w')] as const;
-  let stored = 0;
-  const sink = {
-    write: (bytes: Uint8Array) => {
-      stored += writeSync(fds[0], bytes);
-    },
-    writeAt: (bytes: Uint8Array, offset: number) => void writeSync(fds[0], bytes, 0, null, offset),
-  };
-  const zfile = new ZFileWriter(sink, { algorithm: 'lz4', blockBytes: BLOCK });
-  const layer = new CommittedLayerWriter(zfile, { virtualBytes: LAYER_BYTES });
+/** A local file whose chunks have versions, as a cached blob's do. */
+class CachedFile implements RandomAccessFile {
+  isStored = true;
+  readonly #file: LocalFile;
+  readonly #chunks: ChunkSet;
+
+  constructor(path: string) {
+    this.#file = LocalFile.open(path);
+    this.#chunks = new ChunkSet(Math.ceil(this.sizeBytes / CHUNK_BYTES));
+    for (let i = 0; i < this.#chunks.chunks; i++) this.#chunks.add(i);
+  }
+
+  get label(): string {
+    return this.#file.label;
+  }
+
+  get sizeBytes(): number {
+    return this.#file.sizeBytes;
+  }
+
+  tryRead(target: Uint8Array, offset: number): boolean {
+    return this.#file.tryRead(target, offset);
+  }
+
+  async load(): Promise<void> {}
+
+  invalidate(): boolean {
+    return false;
+  }
+
+  versionOf(granule: number): number {
+    return this.isStored ? this.#chunks.versionOf(granule) : 0;
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+}
+
+function writeLayer(path: string, raw: string): TreeAddress {
+  const fd = openSync(raw, 'w');
+  const blob = new BlobFile(path);
+  const form = { algorithm: 'lz4', blockBytes: BLOCK } as const;
+  const writer = new LayerBlobWriter(blob, form, { virtualBytes: LAYER_BYTES });
   const pages = Buffer.alloc(1 << 20);
   for (let i = 0; i < pages.length; i += BLOCK) fillPage(pages.subarray(i, i + BLOCK));
   for (let at = 0; at < LAYER_BYTES; at += pages.length) {
     pages.writeUInt32LE(at, 0);
-    layer.write(at, pages);
-    writeSync(fds[1], pages);
+    writer.layer.write(at, pages);
+    writeSync(fd, pages);
   }
-  layer.finish();
-  zfile.finish();
-  for (const fd of fds) closeSync(fd);
-  const ratio = Number((stored / LAYER_BYTES).toPrecision(3));
+  const hashTree = writer.finish();
+  blob.close();
+  closeSync(fd);
+  const ratio = Number((hashTree.offset / LAYER_BYTES).toPrecision(3));
   process.stdout.write(`${JSON.stringify({ bench: 'formats', name: 'ratio-lz4', ratio })}\n`);
+  return hashTree;
 }
 
 lookups();

@@ -4,12 +4,15 @@
  * The writers finally go back and complete their headers, so the digest takes a second pass over the finished file,
  * which the page cache still holds.
  */
+import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { closeSync, createReadStream, openSync, writeSync } from 'node:fs';
-import type { RewritableSink } from '../zfile/zfile-writer.js';
+import { closeSync, createReadStream, openSync, readSync, writeSync } from 'node:fs';
+import type { BlobSink } from './layer-blob-writer.js';
 import { guarded } from './work-directory.js';
 
-export class BlobFile implements RewritableSink {
+const PIECE_BYTES = 1 << 20;
+
+export class BlobFile implements BlobSink {
   readonly path: string;
   #fd: number | undefined;
   #sizeBytes = 0;
@@ -17,7 +20,7 @@ export class BlobFile implements RewritableSink {
   /** @throws {ObdError} `Io`, `NoSpace`. The file must not exist. */
   constructor(path: string) {
     this.path = path;
-    this.#fd = guarded(path, () => openSync(path, 'wx', 0o600));
+    this.#fd = guarded(path, () => openSync(path, 'wx+', 0o600));
   }
 
   get sizeBytes(): number {
@@ -37,6 +40,22 @@ export class BlobFile implements RewritableSink {
     });
   }
 
+  /** The SHA-256 of written bytes. */
+  hashOf(offset: number, bytes: number): Buffer {
+    const hash = createHash('sha256');
+    const piece = Buffer.alloc(Math.min(bytes, PIECE_BYTES));
+    guarded(this.path, () => {
+      for (let done = 0; done < bytes; ) {
+        const length = Math.min(piece.length, bytes - done);
+        const read = readSync(this.#fd as number, piece, 0, length, offset + done);
+        assert(read > 0, 'only what was written is hashed');
+        hash.update(piece.subarray(0, read));
+        done += read;
+      }
+    });
+    return hash.digest();
+  }
+
   /** Idempotent. */
   close(): void {
     if (this.#fd !== undefined) closeSync(this.#fd);
@@ -46,7 +65,7 @@ export class BlobFile implements RewritableSink {
   /** `sha256:...` of the whole file. */
   async digest(): Promise<string> {
     const hash = createHash('sha256');
-    for await (const piece of createReadStream(this.path, { highWaterMark: 1 << 20 })) {
+    for await (const piece of createReadStream(this.path, { highWaterMark: PIECE_BYTES })) {
       hash.update(piece as Buffer);
     }
     return `sha256:${hash.digest('hex')}`;

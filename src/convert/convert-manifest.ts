@@ -12,6 +12,7 @@ import {
   BLOB_DIGEST_ANNOTATION,
   BLOB_FS_TYPE_ANNOTATION,
   BLOB_SIZE_ANNOTATION,
+  HASH_TREE_ANNOTATION,
   METADATA_BYTES_ANNOTATION,
   NATIVE_VERSION,
   VERSION_ANNOTATION,
@@ -171,7 +172,7 @@ async function send(
   return true;
 }
 
-function descriptorOf({ digest, sizeBytes, metadataBytes }: ConvertedLayer): Descriptor {
+function descriptorOf({ digest, sizeBytes, metadataBytes, hashTree }: ConvertedLayer): Descriptor {
   return {
     mediaType: OCI_LAYER_TAR,
     digest,
@@ -182,6 +183,7 @@ function descriptorOf({ digest, sizeBytes, metadataBytes }: ConvertedLayer): Des
       [BLOB_SIZE_ANNOTATION]: String(sizeBytes),
       [BLOB_FS_TYPE_ANNOTATION]: 'ext4',
       [METADATA_BYTES_ANNOTATION]: String(metadataBytes),
+      [HASH_TREE_ANNOTATION]: `${hashTree.root}@${hashTree.offset}`,
     },
   };
 }

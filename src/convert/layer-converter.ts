@@ -3,13 +3,14 @@
  *
  *     tar -> changes to the ext4 of the layers below (apply-layer) -> changed blocks (change-set)
  *         -> LSMT layer -> ZFile -> tar wrapper -> a file in the work directory, and its digest
+ *                       -> hash tree, behind the tar
  *
  * The same layers give the same bytes: no clock, no random numbers, no host name. The file system's UUID
  * comes from the first layer's chain ID and each layer's from its own (first 32 hex digits, as overlaybd's
  * convertor does), so images that share layers share blobs.
  *
  * Memory does not depend on the size of a layer: pieces of its stream, a bit per 4 KiB of disk, the file
- * system's caches, 16 bytes per changed run. Disk: the layers written, and what the largest one changes.
+ * system's caches, 16 bytes per changed run, 32 bytes per 4 KiB of layer. Disk: the layers written, and what the largest one changes.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Ext4FileSystem } from '../ext4/ext4-file-system.js';
@@ -18,19 +19,18 @@ import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import { LocalFile } from '../io/local-file.js';
 import type { LayerFormat } from '../layers/layer-format.js';
 import { openLayer } from '../layers/open-layer.js';
-import { TarWrapperWriter } from '../layers/tar-wrapper.js';
-import { CommittedLayerWriter } from '../lsmt/committed-writer.js';
 import type { Layer } from '../lsmt/layer.js';
 import { LayerStack } from '../lsmt/layer-stack.js';
 import { NULL_UUID } from '../lsmt/layer-uuid.js';
 import { TarReader } from '../tar/tar-reader.js';
 import type { Algorithm } from '../zfile/block-codec.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
-import { ZFileWriter } from '../zfile/zfile-writer.js';
+import type { TreeAddress } from '../zfile/hash-tree.js';
 import { applyLayer } from './apply-layer.js';
 import { BlobFile } from './blob-file.js';
 import { ChangeSet } from './change-set.js';
 import { ContentOrder } from './content-order.js';
+import { LayerBlobWriter } from './layer-blob-writer.js';
 import type { WorkDirectory } from './work-directory.js';
 
 /** Metadata blocks of the layers below, decoded: directories and inode tables are read again and again. */
@@ -53,6 +53,7 @@ export interface ConvertedLayer {
   readonly sizeBytes: number;
   /** How many bytes of the blob, from its start, hold the file system's metadata. */
   readonly metadataBytes: number;
+  readonly hashTree: TreeAddress;
 }
 
 export class LayerConverter {
@@ -133,26 +134,26 @@ export class LayerConverter {
   ): Promise<ConvertedLayer> {
     const blob = new BlobFile(path);
     let metadataBytes: number;
+    let hashTree: TreeAddress;
     try {
-      const wrapper = new TarWrapperWriter(blob);
       const { algorithm, blockBytes, virtualBytes } = this.#format;
-      const zfile = new ZFileWriter(wrapper, { algorithm, blockBytes });
       const parentUuid = this.#parentUuid;
-      const layer = new CommittedLayerWriter(zfile, { virtualBytes, uuid, parentUuid });
+      const header = { virtualBytes, uuid, parentUuid };
+      const writer = new LayerBlobWriter(blob, { algorithm, blockBytes }, header);
+      const { layer } = writer;
       await this.#inTurns(changes.commitTo(layer, order.metadata(virtualBytes / EXT4_BLOCK_BYTES)));
       const metadataEnd = layer.writtenBytes;
       await this.#inTurns(changes.commitTo(layer, order.contents()));
-      layer.finish();
-      zfile.finish();
-      metadataBytes = wrapper.headerBytes + zfile.storedBytesOf(metadataEnd);
-      wrapper.finish();
+      hashTree = writer.finish();
+      metadataBytes = writer.storedBytesOf(metadataEnd);
     } finally {
       blob.close();
     }
     const dependencies = { formats: this.#formats, decoded: this.#decoded };
     this.#below.push(await openLayer(LocalFile.openWaiting(path), dependencies));
     this.#parentUuid = uuid;
-    return { path, digest: await blob.digest(), sizeBytes: blob.sizeBytes, metadataBytes };
+    const digest = await blob.digest();
+    return { path, digest, sizeBytes: blob.sizeBytes, metadataBytes, hashTree };
   }
 
   /** Runs `steps` to their end, with turns of the event loop between them. */

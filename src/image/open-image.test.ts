@@ -12,6 +12,7 @@ import { BlobRegistry } from '../../test/support/blob-registry.js';
 import { cacheDirectory, removeCacheDirectories } from '../../test/support/cache-directories.js';
 import { OpenBlob } from '../../test/support/cache-scene.js';
 import { MemorySink } from '../../test/support/memory-file.js';
+import { noisyPage, provedLayer } from '../../test/support/proved-layer.js';
 import { UNLIMITED_INDEX_MEMORY } from '../../test/support/unlimited-memory.js';
 import {
   DISK_SHA256,
@@ -141,6 +142,53 @@ describe('openImage()', () => {
       const fetched = registry.requestedBytes - before;
       assert.ok(fetched < larger.sizeBytes / 2, `${fetched} bytes`);
       claimed.close();
+    });
+  });
+
+  test('opens a proved layer with two requests, which also bring the hashes of its metadata', async () => {
+    await withScene(async ({ registry, open }) => {
+      const { blob, hashTree } = provedLayer(12_000, (at) => noisyPage(at, 1));
+      const { digest, sizeBytes } = registry.add(blob);
+      const lower = { digest, size: sizeBytes, hashTree, metadataBytes: 1_000_000 };
+      const image = await open({ lowers: [lower] });
+      assert.equal(registry.requests, 2);
+      assert.equal(image.provedLayers, 1);
+      const page = Buffer.alloc(4096);
+      for (let i = 0; i < 400; i++) {
+        await readFully(image.disk, page, i * 4096);
+        assert.ok(page.equals(noisyPage(i, 1)));
+      }
+      assert.equal(registry.requests, 2);
+      await readFully(image.disk, page, 9000 * 4096);
+      assert.ok(page.equals(noisyPage(9000, 1)));
+      image.close();
+      const untreed = await open({ lowers: [{ digest, size: sizeBytes }] });
+      assert.equal(untreed.provedLayers, 0);
+      await readFully(untreed.disk, page, 100 * 4096);
+      assert.ok(page.equals(noisyPage(100, 1)));
+      untreed.close();
+    });
+  });
+
+  test('fetches damaged headers of a proved layer again, and refuses a root that is not its own', async () => {
+    await withScene(async ({ registry, open }) => {
+      const { blob, hashTree } = provedLayer(100, (at) => noisyPage(at, 1));
+      const source = registry.add(blob);
+      const { digest, sizeBytes } = source;
+      let damaged = 1;
+      source.damage = (target, { offset }) => {
+        // A byte of the tar's header that no check of tar or ZFile covers: the record block's padding.
+        if (offset === 0 && damaged-- > 0) target[1000]! ^= 1;
+      };
+      const image = await open({ lowers: [{ digest, size: sizeBytes, hashTree }] });
+      assert.ok(damaged < 0);
+      image.close();
+      const root = provedLayer(100, (at) => noisyPage(at, 2)).hashTree.root;
+      const claimed = { digest, size: sizeBytes, hashTree: { ...hashTree, root } };
+      await assert.rejects(open({ lowers: [claimed] }), {
+        code: ErrorCodes.Corrupt,
+        message: /root of its hash tree/,
+      });
     });
   });
 

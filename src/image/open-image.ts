@@ -7,7 +7,7 @@
  *
  * Cost of a layer that is remote and not cached: two requests at once, one of the blob's first part, which has the headers and
  * the file system's metadata (as far as the config says how long they are), and one of its last part, which has the
- * indexes of ZFile and layer. If the indexes are larger than expected, one or two more requests follow, one after the other.
+ * indexes of ZFile and layer; or of the part around the beginning of its hash tree, which those precede. If the indexes are larger than expected, one or two more requests follow, one after the other.
  *
  * All layers are at the same step: first all headers, then all tables of compressed blocks, then all indexes of layers.
  * The memory of a step is charged once for all layers before the step begins (src/io/index-budget.ts), so an image that
@@ -21,6 +21,7 @@ import type { RandomAccessFile } from '../io/random-access-file.js';
 import type { LayerOpening } from '../layers/layer-format.js';
 import type { LowerLayer } from '../layers/lower-layer.js';
 import { beginLayer, holdsNoBlocks, type LayerDependencies } from '../layers/open-layer.js';
+import { openingParts } from '../layers/opening-parts.js';
 import type { Layer } from '../lsmt/layer.js';
 import { LayerStack } from '../lsmt/layer-stack.js';
 import { parseBlobUrl } from '../oci/blob-url.js';
@@ -30,18 +31,6 @@ import type { ImageConfig } from './image-config.js';
 const OPENINGS_MAX = 32;
 /** In `dir`, in order; old versions of overlaybd's snapshotter wrote the second. */
 const LOCAL_NAMES = ['overlaybd.commit', '.commit', 'overlaybd.sealed'] as const;
-/** Headers of tar, ZFile and layer. */
-const HEADERS_BYTES = 4096;
-/** Limit for fetching the file system's metadata, which follow the headers, at once; the rest is fetched as it is read. */
-const METADATA_BYTES_MAX = 4 << 20;
-/**
- * How much of a blob's end is fetched to open it. The ZFile's index has 4 bytes per block, so with blocks of
- * 4 KiB compressed to a half it is a 512th of the blob; the layer's own index is a few KiB before it.
- */
-const TAIL_SHARE = 1 / 512;
-const TAIL_BYTES_MIN = 64 * 1024;
-/** The rest of a larger index is fetched after the headers have been read and the memory for it has been charged. */
-const TAIL_BYTES_MAX = 4 << 20;
 /** The limit for all layers together. */
 const ENDS_BYTES_MAX = 64 << 20;
 
@@ -67,6 +56,8 @@ export class OpenedImage<B extends RandomAccessFile> {
   readonly remote: readonly B[];
   /** Remote layers without ZFile, and so without checksums. */
   readonly uncheckedLayers: number;
+  /** Remote layers whose reads are proved by their hash trees. */
+  readonly provedLayers: number;
 
   constructor(disk: LayerStack, opened: readonly Opening<B>[]) {
     this.disk = disk;
@@ -75,6 +66,7 @@ export class OpenedImage<B extends RandomAccessFile> {
     this.uncheckedLayers = opened.filter(
       ({ remote, layer }) => remote !== undefined && !layer.isChecked,
     ).length;
+    this.provedLayers = opened.filter(({ layer }) => layer.isProved).length;
   }
 
   /** Sum of the sizes of the remote blobs. */
@@ -214,13 +206,20 @@ async function openLower<B extends RandomAccessFile>(
   const remote =
     local === undefined ? await openRemote(lower, repoBlobUrl, dependencies) : undefined;
   try {
-    if (remote !== undefined) await loadEnds(remote, lower, ENDS_BYTES_MAX / count);
+    if (remote !== undefined) {
+      // In one turn, so that the parts of a small blob share one request.
+      const parts = openingParts(lower, remote.sizeBytes, Math.floor(ENDS_BYTES_MAX / count));
+      await Promise.all(parts.map(({ offset, length }) => remote.load(offset, length)));
+    }
   } catch (error) {
     remote?.close();
     throw error;
   }
   const source = (local ?? remote) as RandomAccessFile;
-  return { layer: await beginLayer(source, lower, dependencies), remote };
+  // A local file is what containerd unpacked: it checked the digest, and left out the tree, which is behind the tar.
+  const { hashTree, ...untreed } = lower;
+  const described = remote === undefined ? untreed : lower;
+  return { layer: await beginLayer(source, described, dependencies), remote };
 }
 
 function openLocal({ file, dir }: LowerLayer): LocalFile | undefined {
@@ -255,26 +254,6 @@ async function openRemote<B extends RandomAccessFile>(
     );
   }
   return await openBlob({ ...repository, digest, sizeBytes: size || undefined });
-}
-
-/** Loads both ends of the blob in one turn, so that the ends of a small blob share one request. */
-async function loadEnds(
-  blob: RandomAccessFile,
-  { metadataBytes = 0 }: LowerLayer,
-  bytesMax: number,
-): Promise<void> {
-  const { sizeBytes } = blob;
-  const wanted = Math.max(TAIL_BYTES_MIN, Math.ceil(sizeBytes * TAIL_SHARE));
-  const tailBytes = Math.min(sizeBytes, wanted, TAIL_BYTES_MAX, Math.floor(bytesMax));
-  const spareBytes = Math.floor(bytesMax) - tailBytes;
-  const headBytes = Math.max(
-    HEADERS_BYTES,
-    Math.min(metadataBytes, METADATA_BYTES_MAX, spareBytes),
-  );
-  await Promise.all([
-    blob.load(0, Math.min(headBytes, sizeBytes)),
-    blob.load(sizeBytes - tailBytes, tailBytes),
-  ]);
 }
 
 /** Runs `work` on all, OPENINGS_MAX at a time; after a failure starts no more, and throws the first. */

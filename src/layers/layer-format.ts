@@ -7,6 +7,7 @@
 import type { RandomAccessFile } from '../io/random-access-file.js';
 import type { Layer } from '../lsmt/layer.js';
 import type { DecodedBlocks } from '../zfile/decoded-blocks.js';
+import type { HashTree } from '../zfile/hash-tree.js';
 import type { LayerKind } from './layer-kind.js';
 import type { LowerLayer } from './lower-layer.js';
 
@@ -29,6 +30,8 @@ export interface LayerBasis {
   readonly lower: LowerLayer;
   /** The cache that all files of this thread share. */
   readonly decoded: DecodedBlocks;
+  /** Proves the layer, and has proved the head. Undefined for a layer without hash tree. */
+  readonly tree: HashTree | undefined;
 }
 
 /** A recognised layer. All methods throw as begin() does, and read errors. */
@@ -36,6 +39,8 @@ export interface LayerOpening {
   readonly label: string;
   /** Whether the bytes of the blob have checksums. */
   readonly isChecked: boolean;
+  /** Whether every read of the layer is proved by its hash tree. */
+  readonly isProved: boolean;
   /** Memory that loadTable() allocates, in bytes. After loadHeaders(). */
   readonly tableBytes: number;
   /** Memory that loadIndex() allocates, in bytes. After loadTable(). */

@@ -45,6 +45,16 @@ const lowerKeys = z.object({
    * A key of obd-ts; overlaybd ignores it.
    */
   metadataBytes: z.number().int().nonnegative().optional(),
+  /**
+   * The hash tree that proves the bytes of the layer: `sha256:` of its header, and where that begins in the blob. A key of
+   * obd-ts; overlaybd ignores it.
+   */
+  hashTree: z
+    .object({
+      root: z.string().refine(isDigest, 'must be sha256: and 64 hexadecimal digits'),
+      offset: z.number().int().positive(),
+    })
+    .optional(),
   /** TurboOCI: the uncompressed tar of the original layer. */
   targetFile: optionalPath,
   targetDigest: digest,

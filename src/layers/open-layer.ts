@@ -1,9 +1,12 @@
 /** Opens a layer by the table of formats. */
+
+import { createHash } from 'node:crypto';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { corrupt, refetchWhileCorrupt } from '../io/format-error.js';
 import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import type { Layer } from '../lsmt/layer.js';
 import type { DecodedBlocks } from '../zfile/decoded-blocks.js';
+import { HashTree } from '../zfile/hash-tree.js';
 import type { LayerFormat, LayerOpening } from './layer-format.js';
 import { HEAD_BYTES } from './layer-kind.js';
 import type { LowerLayer } from './lower-layer.js';
@@ -38,7 +41,8 @@ export async function openLayer(
 }
 
 /**
- * Recognises a layer and reads its headers. The head is read once, and fetched again while it is damaged.
+ * Recognises a layer and reads its headers. The head is read once, and fetched again while it is damaged. The hash tree of a
+ * layer that has one is opened first, and proves the head.
  *
  * @param blob - The opening owns it; after an error it is closed.
  * @throws {ObdError} as openLayer(); `Unsupported` for a kind that has no row in the table.
@@ -51,11 +55,15 @@ export async function beginLayer(
   let opening: LayerOpening | undefined;
   try {
     const named = formatNamed(lower.kind, formats);
+    const tree = lower.hashTree && (await HashTree.open(blob, lower.hashTree, decoded));
     const headBytes = Math.min(HEAD_BYTES, blob.sizeBytes);
     opening = await refetchWhileCorrupt(blob, 0, headBytes, async () => {
       const head = await readHead(blob);
+      if (tree !== undefined && !isHeadOf(tree, head)) {
+        throw corrupt(blob, 0, 'its headers are other ones than its hash tree proves');
+      }
       const { begin, name } = named ?? recognized(blob, head, lower, formats);
-      if (begin !== undefined) return begin(blob, { head, lower, decoded });
+      if (begin !== undefined) return begin(blob, { head, lower, decoded, tree });
       throw new ObdError(ErrorCodes.Unsupported, `a layer of kind "${name}" holds no blocks`);
     });
     await opening.loadHeaders();
@@ -71,6 +79,10 @@ export async function readHead(blob: RandomAccessFile): Promise<Buffer> {
   const head = Buffer.alloc(Math.min(HEAD_BYTES, blob.sizeBytes));
   await readFully(blob, head, 0);
   return head;
+}
+
+function isHeadOf(tree: HashTree, head: Buffer): boolean {
+  return createHash('sha256').update(head).digest().equals(tree.header.headHash);
 }
 
 /** Whether an image config's layer is no part of the disk. @throws {ObdError} `Unsupported` for an unknown kind. */

@@ -11,8 +11,8 @@ import { firstTreeBytes } from '../zfile/hash-tree-layout.js';
 import type { LowerLayer } from './lower-layer.js';
 
 /** Headers of tar, ZFile and layer. */
-const HEAD_BYTES = 4096;
-/** Of the file system's metadata, which follow the headers; the rest of more comes as it is read. */
+const HEADERS_BYTES = 4096;
+/** Limit for fetching the file system's metadata, which follow the headers, at once; the rest is fetched as it is read. */
 const METADATA_BYTES_MAX = 4 << 20;
 /** How much metadata decompresses to, at most as far as its hashes are concerned: inode tables are half empty. */
 const METADATA_RATIO = 8;
@@ -42,7 +42,10 @@ export function openingParts(
   const indexBytes = Math.max(TAIL_BYTES_MIN, Math.ceil(sizeBytes * TAIL_SHARE));
   const tailBytes = Math.min(end, indexBytes + firstBytes, TAIL_BYTES_MAX, bytesMax);
   const spareBytes = bytesMax - tailBytes;
-  const headBytes = Math.max(HEAD_BYTES, Math.min(metadataBytes, METADATA_BYTES_MAX, spareBytes));
+  const headBytes = Math.max(
+    HEADERS_BYTES,
+    Math.min(metadataBytes, METADATA_BYTES_MAX, spareBytes),
+  );
   return [
     { offset: 0, length: Math.min(headBytes, sizeBytes) },
     { offset: end - tailBytes, length: tailBytes },

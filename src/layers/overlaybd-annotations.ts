@@ -20,6 +20,11 @@ export const ACCELERATION_LAYER_ANNOTATION = `${OVERLAYBD_PREFIX}acceleration-la
  * tools store metadata between the files, and ignore it.
  */
 export const METADATA_BYTES_ANNOTATION = 'containerd.io/snapshot/obd-ts.metadata-bytes';
+/**
+ * The layer's hash tree: `ROOT@OFFSET`, the root as `sha256:...` and the byte of the blob where the tree begins, in decimal.
+ * Written by obdconv alone (docs/formats/hash-tree.md).
+ */
+export const HASH_TREE_ANNOTATION = 'containerd.io/snapshot/obd-ts.hash-tree';
 
 /** The format of a layer whose blob holds all its blocks. */
 export const NATIVE_VERSION = '0.1.0';

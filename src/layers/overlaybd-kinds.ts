@@ -12,11 +12,13 @@ import { hasLayerMagic } from '../lsmt/layer-header.js';
 import { isDigest } from '../oci/digest.js';
 import { hasZFileMagic } from '../zfile/zfile-magic.js';
 import type { DescribedLayer, LayerDescription, LayerKind } from './layer-kind.js';
+import type { LowerLayer } from './lower-layer.js';
 import {
   ACCELERATION_LAYER_ANNOTATION,
   BLOB_DIGEST_ANNOTATION,
   BLOB_FS_TYPE_ANNOTATION,
   BLOB_SIZE_ANNOTATION,
+  HASH_TREE_ANNOTATION,
   METADATA_BYTES_ANNOTATION,
   NATIVE_VERSION,
   OVERLAYBD_PREFIX,
@@ -109,7 +111,13 @@ function blobOf(description: LayerDescription): Pick<DescribedLayer, 'lower' | '
     ';',
   );
   const metadataBytes = metadataBytesIn(annotations);
-  const lower = { digest, size, ...(metadataBytes !== undefined && { metadataBytes }) };
+  const hashTree = hashTreeIn(annotations);
+  const lower = {
+    digest,
+    size,
+    ...(metadataBytes !== undefined && { metadataBytes }),
+    ...(hashTree !== undefined && { hashTree }),
+  };
   return { lower, fileSystem };
 }
 
@@ -117,6 +125,15 @@ function blobOf(description: LayerDescription): Pick<DescribedLayer, 'lower' | '
 function metadataBytesIn(annotations: Readonly<Record<string, string>>): number | undefined {
   const text = annotations[METADATA_BYTES_ANNOTATION] ?? '';
   return /^[1-9][0-9]{0,11}$/.test(text) ? Number(text) : undefined;
+}
+
+/** @throws {ObdError} `InvalidArgument` for an annotation that is no use: without its tree the layer would not be proved. */
+function hashTreeIn(annotations: Readonly<Record<string, string>>): LowerLayer['hashTree'] {
+  const text = annotations[HASH_TREE_ANNOTATION];
+  if (text === undefined) return undefined;
+  const [, root, offset] = /^(sha256:[0-9a-f]{64})@([1-9][0-9]{0,14})$/.exec(text) ?? [];
+  if (root !== undefined && offset !== undefined) return { root, offset: Number(offset) };
+  throw refused(HASH_TREE_ANNOTATION, text, 'it is no sha256 root with an offset');
 }
 
 function refused(

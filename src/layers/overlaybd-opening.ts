@@ -1,12 +1,13 @@
 /** Opens a layer blob of overlaybd in any wrapping: with or without a tar, as a ZFile or plain. */
-import { corrupt } from '../io/format-error.js';
+import { corrupt, unsupported } from '../io/format-error.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
 import { CommittedLayer } from '../lsmt/committed-layer.js';
 import { hasLayerMagic, type LayerHeader } from '../lsmt/layer-header.js';
 import type { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import type { ZFileLayout } from '../zfile/zfile-header.js';
+import { HEADER_BYTES } from '../zfile/zfile-header.js';
 import { hasZFileMagic } from '../zfile/zfile-magic.js';
-import { ZFileReader } from '../zfile/zfile-reader.js';
+import { type ZFileProof, ZFileReader } from '../zfile/zfile-reader.js';
 import type { LayerBasis, LayerOpening } from './layer-format.js';
 import { unwrapTar } from './tar-wrapper.js';
 
@@ -21,6 +22,9 @@ export class OverlaybdOpening implements LayerOpening {
   readonly #payload: RandomAccessFile;
   readonly #target: RandomAccessFile | undefined;
   readonly #decoded: DecodedBlocks;
+  readonly #proof: ZFileProof | undefined;
+  /** The head of the payload. */
+  readonly #head: Buffer;
   /** Undefined for a layer that is not compressed. */
   #layout: ZFileLayout | undefined;
   /** The layer: the payload, or the decompressed payload. */
@@ -36,7 +40,7 @@ export class OverlaybdOpening implements LayerOpening {
    */
   constructor(
     blob: RandomAccessFile,
-    { head, decoded }: LayerBasis,
+    { head, decoded, tree }: LayerBasis,
     target: RandomAccessFile | undefined,
   ) {
     const { content: payload, start } = unwrapTar(blob, head);
@@ -48,15 +52,24 @@ export class OverlaybdOpening implements LayerOpening {
     if (!this.isChecked && !hasLayerMagic(magic)) {
       throw corrupt(blob, 0, 'neither a ZFile nor a layer, nor a tar around one');
     }
+    if (tree !== undefined && !this.isChecked) {
+      throw unsupported(blob, 0, 'a hash tree over a layer that is no ZFile');
+    }
     this.label = payload.label;
     this.#payload = payload;
     this.#target = target;
     this.#decoded = decoded;
+    this.#proof = tree && { tree, payloadAt: start };
+    this.#head = magic;
     this.#inside = payload;
   }
 
+  get isProved(): boolean {
+    return this.#proof !== undefined;
+  }
+
   get tableBytes(): number {
-    return this.#layout === undefined ? 0 : ZFileReader.tableBytes(this.#layout);
+    return this.#layout === undefined ? 0 : ZFileReader.tableBytes(this.#layout, this.#proof);
   }
 
   get indexBytes(): number {
@@ -69,13 +82,27 @@ export class OverlaybdOpening implements LayerOpening {
 
   /** Reads header and trailer of the ZFile. */
   async loadHeaders(): Promise<void> {
-    if (this.isChecked) this.#layout = await ZFileReader.readLayout(this.#payload);
+    if (this.#proof !== undefined) this.#layout = this.#provedLayout(this.#proof);
+    else if (this.isChecked) this.#layout = await ZFileReader.readLayout(this.#payload);
+  }
+
+  /** Not read again, as only the bytes in the head are proved. */
+  #provedLayout({ tree: { header } }: ZFileProof): ZFileLayout {
+    const layout = ZFileReader.provedLayout(this.#payload, this.#head.subarray(0, HEADER_BYTES));
+    if (layout.decompressedBytes === header.leafedBytes) return layout;
+    const found = `its hash tree covers ${header.leafedBytes} bytes, and it has ${layout.decompressedBytes}`;
+    throw corrupt(this.#payload, 0, found);
   }
 
   /** Reads the index of the ZFile, and then header and trailer of the layer. */
   async loadTable(): Promise<void> {
     if (this.#layout !== undefined) {
-      this.#inside = await ZFileReader.load(this.#payload, this.#layout, this.#decoded);
+      this.#inside = await ZFileReader.load(
+        this.#payload,
+        this.#layout,
+        this.#decoded,
+        this.#proof,
+      );
     }
     this.#trailer = await CommittedLayer.readTrailer(this.#inside);
   }

@@ -6,7 +6,15 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -15,6 +23,7 @@ import { compress } from 'zstd-napi';
 import { LAYER_FORMATS } from '../../src/layers/layer-formats.js';
 import { exportRaw } from '../../src/layers/raw-export.js';
 import { openStack } from '../../src/layers/stacked-files.js';
+import { sha256Of } from '../../src/oci/digest.js';
 import { DecodedBlocks } from '../../src/zfile/decoded-blocks.js';
 import { NASTY_LAYERS } from '../support/nasty-layers.js';
 import {
@@ -32,6 +41,7 @@ import { compareTrees, countPaths } from '../support/tree-compare.js';
 
 const OVERLAYBD = 'containerd.io/snapshot/overlaybd/';
 const METADATA_BYTES = 'containerd.io/snapshot/obd-ts.metadata-bytes';
+const HASH_TREE = 'containerd.io/snapshot/obd-ts.hash-tree';
 const TAR = 'application/vnd.oci.image.layer.v1.tar';
 const root = mkdtempSync(join(tmpdir(), 'obd-obdconv-'));
 after(() => rmSync(root, { recursive: true, force: true }));
@@ -89,13 +99,20 @@ describe('a converted image', () => {
     for (const { mediaType, digest, size, annotations } of manifest.layers) {
       assert.equal(mediaType, TAR);
       const metadataBytes = annotations?.[METADATA_BYTES] ?? '';
+      const hashTree = annotations?.[HASH_TREE] ?? '';
       assert.deepEqual(annotations, {
         [`${OVERLAYBD}version`]: '0.1.0',
         [`${OVERLAYBD}blob-digest`]: digest,
         [`${OVERLAYBD}blob-size`]: String(size),
         [`${OVERLAYBD}blob-fs-type`]: 'ext4',
         [METADATA_BYTES]: metadataBytes,
+        [HASH_TREE]: hashTree,
       });
+      const [root, offset] = hashTree.split('@');
+      const blob = readFileSync(blobPath(target, digest));
+      assert.equal(sha256Of(blob.subarray(Number(offset), Number(offset) + 512)), root);
+      // Behind the end of the tar.
+      assert.ok(blob.subarray(Number(offset) - 1024, Number(offset)).every((byte) => byte === 0));
       assert.match(metadataBytes, /^[1-9][0-9]*$/);
       assert.ok(Number(metadataBytes) < size);
     }

@@ -312,7 +312,7 @@ describe('obdctl rpull with obd-ts', { skip: unfit, timeout: 120_000 }, () => {
     const start = (await containerd.requests()).length;
     const run = await rpull(lazy);
     assert.equal(run.status, 0, run.stderr);
-    assert.match(run.stdout, /: 2 layers: 2 lazy; fetched 1\.\d KiB of 3\.0 MiB in /);
+    assert.match(run.stdout, /: 2 layers: 2 lazy; fetched 1\.\d KiB of 3\.1 MiB in /);
     assert.doesNotMatch(run.stderr, /Warning/);
     t.diagnostic(run.stdout.trim());
     const pulled = (await containerd.requests()).slice(start);

@@ -64,6 +64,7 @@ const RAW_DISK: LayerFormat = {
 
 class RawDiskOpening implements LayerOpening {
   readonly label: string;
+  readonly isProved = false;
   readonly isChecked = false;
   readonly tableBytes = 0;
   readonly indexBytes = 0;
