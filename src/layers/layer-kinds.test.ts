@@ -60,13 +60,17 @@ describe('LAYER_KINDS', () => {
       [{ 'blob-digest': 'sha256:../../etc' }, ErrorCodes.InvalidArgument],
       [{ 'blob-size': '0' }, ErrorCodes.InvalidArgument],
       [{ 'blob-size': '1e3' }, ErrorCodes.InvalidArgument],
+      [{ version: '0.2.0' }, ErrorCodes.InvalidArgument],
       [{ version: '0.1.0-turbo.ociv1' }, ErrorCodes.Unsupported],
+      [{ version: '0.1.0-fastoci' }, ErrorCodes.Unsupported],
+      [{ 'turbo-oci/target-digest': DIGEST }, ErrorCodes.Unsupported],
+      [{ 'fastoci/target-digest': DIGEST }, ErrorCodes.Unsupported],
     ] as const) {
       const [[name, value]] = Object.entries(extra) as [[string, string]];
       const description = annotated({ [PREFIX + name]: value });
       assert.throws(() => describeLayer(LAYER_KINDS, description), {
         code,
-        message: new RegExp(`overlaybd/${name}=`),
+        message: new RegExp(`^Cannot use the overlaybd layer .*overlaybd/${name}=`),
       });
     }
   });

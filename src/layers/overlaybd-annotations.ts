@@ -26,5 +26,12 @@ export const METADATA_BYTES_ANNOTATION = 'containerd.io/snapshot/obd-ts.metadata
  */
 export const HASH_TREE_ANNOTATION = 'containerd.io/snapshot/obd-ts.hash-tree';
 
+/** TurboOCI: the digest of the original layer, which has the contents of the files. */
+export const TURBO_TARGET_ANNOTATIONS: readonly string[] = [
+  `${OVERLAYBD_PREFIX}turbo-oci/target-digest`,
+  `${OVERLAYBD_PREFIX}fastoci/target-digest`,
+];
+/** The formats of TurboOCI layers, which were called FastOCI before. */
+export const TURBO_VERSIONS: readonly string[] = ['0.1.0-turbo.ociv1', '0.1.0-fastoci'];
 /** The format of a layer whose blob holds all its blocks. */
 export const NATIVE_VERSION = '0.1.0';

@@ -22,6 +22,8 @@ import {
   METADATA_BYTES_ANNOTATION,
   NATIVE_VERSION,
   OVERLAYBD_PREFIX,
+  TURBO_TARGET_ANNOTATIONS,
+  TURBO_VERSIONS,
   VERSION_ANNOTATION,
 } from './overlaybd-annotations.js';
 
@@ -36,22 +38,29 @@ export const OVERLAYBD: LayerKind = {
   holds: 'blocks',
   unpackedName: 'overlaybd.commit',
   annotationPrefix: OVERLAYBD_PREFIX,
-  isDescribedBy: (description) =>
-    digestIn(description) !== undefined && versionIn(description) === NATIVE_VERSION,
-  describe: (description) => ({ holds: 'blocks', ...blobOf(description) }),
+  isDescribedBy: (description) => digestIn(description) !== undefined,
+  describe: (description) => {
+    const version = description.annotations?.[VERSION_ANNOTATION] ?? NATIVE_VERSION;
+    if (version === NATIVE_VERSION) return { holds: 'blocks', ...blobOf(description) };
+    const problem = `only version ${NATIVE_VERSION} is known here; update obd-ts, or convert the original image with obdconv`;
+    throw refused(description, VERSION_ANNOTATION, version, problem);
+  },
   recognizes: hasBlocks,
 };
+
+const TURBO_PROBLEM =
+  "it is a TurboOCI layer: its blob has the file system's metadata and no file contents; pull the original image, or convert that with obdconv";
 
 export const OVERLAYBD_TURBO: LayerKind = {
   name: 'overlaybd-turbo',
   holds: 'blocks',
   unpackedName: undefined,
   annotationPrefix: OVERLAYBD_PREFIX,
-  isDescribedBy: (description) =>
-    digestIn(description) !== undefined && versionIn(description) !== NATIVE_VERSION,
+  isDescribedBy: (description) => turboAnnotationIn(description) !== undefined,
   describe: (description) => {
-    const problem = `only version ${NATIVE_VERSION} can be served; convert the image with obdconv`;
-    throw refused(VERSION_ANNOTATION, versionIn(description), problem, ErrorCodes.Unsupported);
+    const annotation = turboAnnotationIn(description) ?? VERSION_ANNOTATION;
+    const value = description.annotations?.[annotation] ?? '';
+    throw refused(description, annotation, value, TURBO_PROBLEM, ErrorCodes.Unsupported);
   },
   recognizes: (head, lower) =>
     Boolean(lower.targetFile || lower.targetDigest || lower.gzipIndex) && hasBlocks(head),
@@ -94,18 +103,22 @@ function digestIn({ digest, annotations }: LayerDescription): string | undefined
   return digest === undefined || digest === annotated ? annotated : undefined;
 }
 
-function versionIn({ annotations }: LayerDescription): string {
-  return annotations?.[VERSION_ANNOTATION] ?? NATIVE_VERSION;
+/** The annotation that marks a layer as TurboOCI, of today's name or the one before; undefined for another layer. */
+function turboAnnotationIn({ annotations = {} }: LayerDescription): string | undefined {
+  if (TURBO_VERSIONS.includes(annotations[VERSION_ANNOTATION] ?? '')) return VERSION_ANNOTATION;
+  return TURBO_TARGET_ANNOTATIONS.find((each) => annotations[each] !== undefined);
 }
 
 function blobOf(description: LayerDescription): Pick<DescribedLayer, 'lower' | 'fileSystem'> {
   const { annotations = {} } = description;
   const digest = digestIn(description) ?? '';
-  if (!isDigest(digest)) throw refused(BLOB_DIGEST_ANNOTATION, digest, 'it is no sha256 digest');
+  if (!isDigest(digest)) {
+    throw refused(description, BLOB_DIGEST_ANNOTATION, digest, 'it is no sha256 digest');
+  }
   const text = annotations[BLOB_SIZE_ANNOTATION] ?? String(description.size ?? '');
   const size = /^[1-9][0-9]*$/.test(text) ? Number(text) : 0;
   if (!Number.isSafeInteger(size) || size === 0) {
-    throw refused(BLOB_SIZE_ANNOTATION, text, 'it is no size in bytes');
+    throw refused(description, BLOB_SIZE_ANNOTATION, text, 'it is no size in bytes');
   }
   const [fileSystem = ''] = (annotations[BLOB_FS_TYPE_ANNOTATION] ?? DEFAULT_FILE_SYSTEM).split(
     ';',
@@ -137,14 +150,15 @@ function hashTreeIn(annotations: Readonly<Record<string, string>>): LowerLayer['
 }
 
 function refused(
+  description: LayerDescription,
   annotation: string,
   value: string,
   problem: string,
   code: ObdError['code'] = ErrorCodes.InvalidArgument,
 ): ObdError {
   const shown = JSON.stringify(value.slice(0, 100));
-  return new ObdError(
-    code,
-    `Cannot use the overlaybd layer with ${annotation}=${shown}: ${problem}`,
-  );
+  const digest = description.digest ?? description.annotations?.[BLOB_DIGEST_ANNOTATION] ?? '';
+  const layer = isDigest(digest) ? `layer ${digest}` : 'layer';
+  const message = `Cannot use the overlaybd ${layer} with ${annotation}=${shown}: ${problem}`;
+  return new ObdError(code, message, isDigest(digest) ? { digest } : {});
 }

@@ -155,9 +155,9 @@ export class Snapshotter {
     } catch (error) {
       // A download of an unsupported kind would be unpacked as a directory of metadata.
       if (!hasCode(error, ErrorCodes.InvalidArgument)) throw error;
-      const what = 'overlaybd layer cannot be served by its annotations: containerd downloads it';
+      const what = 'layer annotations unusable, containerd downloads it';
       this.#log.warn({ err: error, ref, namespace: request.namespace }, what);
-      return await this.#createUnproved(request, UNDESCRIBED);
+      return await this.#createUnproved(request, UNDESCRIBED, { type: 'files' });
     }
     if (ref !== undefined && described !== undefined) {
       return await this.#prepareLayer(request, ref, described);
@@ -300,9 +300,9 @@ export class Snapshotter {
    * Makes a snapshot to unpack a layer whose annotations may be wrong. A plain layer needs the image below; an overlaybd
    * layer is unpacked without it if it cannot be mounted.
    */
-  async #createUnproved(request: SnapshotRequest, layer: ImageLayer): Promise<Mount[]> {
+  async #createUnproved(request: SnapshotRequest, layer: ImageLayer, as?: Layer): Promise<Mount[]> {
     try {
-      return await this.#create('active', request, await this.#layerToUnpack(request));
+      return await this.#create('active', request, as ?? (await this.#layerToUnpack(request)));
     } catch (error) {
       if (!(error instanceof ObdError) || request.parent === '') throw error;
       this.#log.warn({ key: request.key, err: error }, 'unpacking a layer without its image below');

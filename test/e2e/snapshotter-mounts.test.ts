@@ -457,39 +457,4 @@ describe('snapshots', { skip: unfit }, () => {
       for (const name of ['c', chainId]) await snapshotter.remove(name);
     }
   });
-
-  test('a layer with unusable annotations is downloaded', async () => {
-    const upper = `sha256:${'A'.repeat(64)}`;
-    for (const [i, extra] of [
-      { [`${ANNOTATION}/blob-size`]: '-1' },
-      { [`${ANNOTATION}/blob-digest`]: 'sha256:../../etc' },
-      { [`${ANNOTATION}/blob-digest`]: upper },
-      { [`${ANNOTATION}/blob-digest`]: `sha512:${'a'.repeat(128)}` },
-      { [`${ANNOTATION}/blob-fs-type`]: 'btrfs' },
-    ].entries()) {
-      const labels = { ...blob('a'), ...extra, [REF_LABEL]: BASE };
-      const key = `extract-${i} ${BASE}`;
-      const [mount] = await snapshotter.prepare(request(key, '', labels));
-      assert.equal(mount?.type, 'bind');
-      writeFileSync(join(mount?.source ?? '', 'overlaybd.commit'), ZFILE_MAGIC);
-      await snapshotter.commit(BASE, key, labels);
-      assert.equal(snapshotter.stat(BASE).layer.type, 'blocks');
-      await snapshotter.remove(BASE);
-    }
-  });
-
-  test('a kind of layer that no download makes usable is refused by name', async () => {
-    const labels = { ...blob('a'), [`${ANNOTATION}/version`]: '0.1.0-turbo.ociv1' };
-    const asked = request('k', '', { ...labels, [REF_LABEL]: BASE });
-    await rejects(snapshotter.prepare(asked), ErrorCodes.Unsupported, /overlaybd/);
-  });
-
-  test('a link in a plain layer does not make it an overlaybd layer', async () => {
-    await snapshotter.prepare(request('k'));
-    const files = join(root, 'snapshots/1/fs');
-    writeFileSync(join(directory, 'elsewhere'), ZFILE_MAGIC);
-    execFileSync('ln', ['-s', join(directory, 'elsewhere'), join(files, 'overlaybd.commit')]);
-    await snapshotter.commit('files', 'k', {});
-    assert.equal(snapshotter.stat('files').layer.type, 'files');
-  });
 });
