@@ -6,7 +6,10 @@
  * the idle timeout.
  */
 import type { Readable } from 'node:stream';
-import { Agent, buildConnector, type Dispatcher } from 'undici';
+import type { Dispatcher } from 'undici';
+import requestBy from 'undici/lib/api/api-request.js';
+import buildConnector from 'undici/lib/core/connect.js';
+import Agent from 'undici/lib/dispatcher/agent.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { TlsSettings } from './endpoint.js';
 import type { RegistryLimits } from './registry-limits.js';
@@ -63,7 +66,7 @@ export class HttpClient {
   async send(request: HttpRequest): Promise<HttpResponse> {
     const { method, url, headers, body, signal, tls, headersMs, freshConnection, doing } = request;
     try {
-      const response = await this.#agentFor(tls, freshConnection === true).request({
+      const response = await requestBy.call(this.#agentFor(tls, freshConnection === true), {
         origin: url.origin,
         path: `${url.pathname}${url.search}`,
         method,
