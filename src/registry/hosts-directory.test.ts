@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { rootCertificates } from 'node:tls';
 import { ErrorCodes } from '../errors.js';
 import { urlAt } from './endpoint.js';
 import { HostsDirectory } from './hosts-directory.js';
@@ -16,6 +17,7 @@ import { RegistryHosts } from './registry-hosts.js';
 const root = mkdtempSync(join(tmpdir(), 'obd-hosts-'));
 after(() => rmSync(root, { recursive: true }));
 let directories = 0;
+const [PEM = '', OTHER_PEM = ''] = rootCertificates;
 
 function written(files: Readonly<Record<string, string>>): string {
   const directory = join(root, String(directories++));
@@ -93,7 +95,7 @@ test('_default applies to every host without a directory', () => {
 
 test('logins, headers and authorities apply to their own host only', () => {
   const directory = written({
-    'docker.io/ca.pem': 'PEM',
+    'docker.io/ca.pem': PEM,
     'docker.io/hosts.toml': `
       header = { x-own = "1" }
       [host."https://mirror.lan:8443"]
@@ -105,16 +107,17 @@ test('logins, headers and authorities apply to their own host only', () => {
   const [mirror, itself] = new RegistryHosts([], {}, directory).endpointsOf('docker.io', 'pull');
   assert.deepEqual(mirror?.loginHosts, ['mirror.lan:8443']);
   assert.deepEqual(mirror?.headers, { 'x-mirror': 'a, b' });
-  assert.deepEqual(mirror?.tls, { ca: ['PEM'], skipVerify: true });
+  assert.deepEqual(mirror?.tls, { ca: [PEM], skipVerify: true });
   assert.deepEqual(itself?.loginHosts, ['docker.io', 'registry-1.docker.io']);
   assert.deepEqual(itself?.headers, { 'x-own': '1' });
   assert.equal(itself?.tls, undefined);
 });
 
 test('certificates in a directory without hosts.toml are trusted', () => {
-  const directory = written({ 'crt.lan/ca.crt': 'PEM', 'crt.lan/client.key': 'KEY' });
+  const bundle = `a comment\n${PEM}\n${OTHER_PEM}\n`;
+  const directory = written({ 'crt.lan/ca.crt': bundle, 'crt.lan/client.key': 'KEY' });
   const [itself] = new RegistryHosts([], {}, directory).endpointsOf('crt.lan', 'pull');
-  assert.deepEqual(itself?.tls, { ca: ['PEM'], skipVerify: false });
+  assert.deepEqual(itself?.tls, { ca: [PEM, OTHER_PEM], skipVerify: false });
 });
 
 test('an unusable file is named, with the place', () => {
@@ -123,6 +126,14 @@ test('an unusable file is named, with the place', () => {
     'kind.lan/hosts.toml': 'server = 5',
     'url.lan/hosts.toml': '[host."http://user:password@x"]',
     'ca.lan/hosts.toml': 'ca = "none.pem"',
+    'key.lan/hosts.toml': '[host."https://m"]\nca = ["good.pem", "key.pem"]',
+    'key.lan/good.pem': PEM,
+    'key.lan/key.pem': PEM.replaceAll('CERTIFICATE', 'PRIVATE KEY'),
+    'broken.lan/hosts.toml': 'ca = "broken.pem"',
+    'broken.lan/broken.pem': PEM.replace(/\n[^-\n]+/, ''),
+    'empty.lan/hosts.toml': 'ca = "empty.pem"',
+    'empty.lan/empty.pem': '',
+    'crt.lan/ca.crt': '<html></html>',
     'capability.lan/hosts.toml': '[host."https://m"]\ncapabilities = ["pul"]',
     'name.lan/hosts.toml': '[host."https://m".header]\n"x y" = "1"',
     'length.lan/hosts.toml': '[host."https://m".header]\nContent-Length = "1"',
@@ -137,6 +148,10 @@ test('an unusable file is named, with the place', () => {
     ['kind.lan', '"server"'],
     ['url.lan', 'not the URL'],
     ['ca.lan', 'none.pem'],
+    ['key.lan', '"ca": "key.pem" has no certificate'],
+    ['broken.lan', '"ca": "broken.pem" has no certificate'],
+    ['empty.lan', '"ca": "empty.pem" has no certificate'],
+    ['crt.lan', 'ca.crt": it has no certificate'],
     ['capability.lan', '"pul"'],
     ['name.lan', '"x y"'],
     ['length.lan', '"Content-Length"'],
@@ -178,10 +193,10 @@ test('a file that cannot be looked up is an Io error, and a later one changes no
 });
 
 test('settingsOf() is short, and changes with a certificate', async () => {
-  const directory = written({ 'a.lan/hosts.toml': 'ca = "ca.pem"', 'a.lan/ca.pem': 'PEM' });
+  const directory = written({ 'a.lan/hosts.toml': 'ca = "ca.pem"', 'a.lan/ca.pem': PEM });
   const hosts = new RegistryHosts([], {}, directory);
   const before = hosts.settingsOf('a.lan');
-  writeFileSync(join(directory, 'a.lan/ca.pem'), 'x'.repeat(250_000));
+  writeFileSync(join(directory, 'a.lan/ca.pem'), rootCertificates.join('\n'));
   writeFileSync(join(directory, 'a.lan/hosts.toml'), 'ca = ["ca.pem"]');
   await setTimeout(1100);
   assert.notEqual(hosts.settingsOf('a.lan'), before);

@@ -16,6 +16,7 @@ import * as z from 'zod';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 import { isHost } from '../oci/reference.js';
 import type { Endpoint, TlsSettings } from './endpoint.js';
+import { pemCertificates } from './pem-certificates.js';
 
 /** The default or conventional directories of containerd, CRI and nerdctl. */
 export const HOSTS_DIRECTORY = '/etc/containerd/certs.d';
@@ -146,7 +147,11 @@ function readHosts(directory: string): HostsFile | undefined {
   const text = readText(path);
   if (text === undefined) {
     const found = listed(directory).filter((name) => name.endsWith('.crt'));
-    const ca = found.flatMap((name) => readText(join(directory, name)) ?? []);
+    const ca = found.flatMap((name) => {
+      const file = join(directory, name);
+      const pem = readText(file);
+      return pem === undefined ? [] : certificatesOf(file, pem, 'it');
+    });
     if (ca.length === 0) return undefined;
     const tls = { ca, skipVerify: false };
     return { mirrors: [], server: undefined, serverSettings: { ...ALL_ACTIONS, tls, headers: {} } };
@@ -195,10 +200,10 @@ function settingsOf(path: string, directory: string, table: HostTable): HostSett
     names.length === 0
       ? ALL_ACTIONS.actions
       : ALL_ACTIONS.actions.filter((action) => names.includes(action));
-  const ca = files.map((file) => {
+  const ca = files.flatMap((file) => {
     const found = readText(isAbsolute(file) ? file : join(directory, file));
     if (found === undefined) throw refused(path, `"ca": there is no file "${file}"`);
-    return found;
+    return certificatesOf(path, found, `"ca": "${file}"`);
   });
   const headers = Object.entries(table.header ?? {}).map(([name, values]) => {
     const value = values.join(', ');
@@ -216,6 +221,13 @@ function settingsOf(path: string, directory: string, table: HostTable): HostSett
   });
   const tls: TlsSettings | undefined = ca.length > 0 || skipVerify ? { ca, skipVerify } : undefined;
   return { actions, tls, headers: Object.fromEntries(headers) };
+}
+
+/** Without this check, an authority that was never read would fail each connection as an unknown one. */
+function certificatesOf(path: string, text: string, file: string): string[] {
+  const found = pemCertificates(text);
+  if (found.length > 0) return found;
+  throw refused(path, `${file} has no certificate in PEM in it ("-----BEGIN CERTIFICATE-----")`);
 }
 
 /** `/v2` is appended to a path that lacks it, unless `override_path` says otherwise. */

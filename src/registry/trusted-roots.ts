@@ -9,6 +9,7 @@
 import { readFileSync } from 'node:fs';
 import { createSecureContext, rootCertificates, type SecureContext } from 'node:tls';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
+import { pemCertificates } from './pem-certificates.js';
 
 const SYSTEM_BUNDLE = '/etc/ssl/certs/ca-certificates.crt';
 
@@ -32,11 +33,14 @@ export function trustedRoots(extra: readonly string[]): SecureContext {
 }
 
 function readBundle(path: string): string {
+  let text: string;
   try {
-    return readFileSync(path, 'utf8');
+    text = readFileSync(path, 'utf8');
   } catch (error) {
     throw unreadable(path, error);
   }
+  if (pemCertificates(text).length > 0) return text;
+  throw unreadable(path, new Error('it has no certificate in PEM in it'));
 }
 
 function readSystemBundle(): string {
