@@ -82,6 +82,7 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
     'src/image/image-mount.ts',
     'src/layers/layer-kind.ts',
     'src/layers/lower-layer.ts',
+    'src/layers/opening-parts.ts',
     'src/layers/overlaybd-annotations.ts',
   ],
   pull: ['src/layers/layer-kind.ts', 'src/snapshotter/labels.ts'],

@@ -5,6 +5,7 @@
  */
 
 import type { BlobAddress } from '../grpc/gen/obd/blockd/v1/BlobAddress.js';
+import type { BlobPart } from '../grpc/gen/obd/blockd/v1/BlobPart.js';
 import type { BlockdDefinition } from '../grpc/gen/obd/blockd/v1/Blockd.js';
 import type { Device__Output } from '../grpc/gen/obd/blockd/v1/Device.js';
 import type { ListCacheResponse__Output } from '../grpc/gen/obd/blockd/v1/ListCacheResponse.js';
@@ -87,6 +88,17 @@ export class BlockdClient {
   async prefetch(name: string, blobs: readonly BlobAddress[]): Promise<Prefetch> {
     const request = { name, blobs: [...blobs] };
     return await this.#client.call(blockdMethods.Prefetch, request, { timeoutMs: PREFETCH_MS_MAX });
+  }
+
+  /**
+   * Asks the registry for a blob by fetching parts of it into the cache. Resolves when the first bytes have come.
+   *
+   * @param parts - Within the blob's size, of 64 MiB at most together.
+   * @throws {ObdError} `NotFound`, `Unauthorized`, `Unavailable`, `Registry`; also `Unavailable` for a daemon that cannot be
+   *   reached, `Unsupported` for one of a version before; the signal's reason.
+   */
+  async probe(blob: BlobAddress, parts: readonly BlobPart[], signal: AbortSignal): Promise<void> {
+    await this.#client.call(blockdMethods.Probe, { blob, parts: [...parts] }, { signal });
   }
 
   async cache(): Promise<CacheContents> {

@@ -3,6 +3,7 @@ import type { Logger } from 'pino';
 import type { BlockCache } from '../cache/block-cache.js';
 import type { BlockdHandlers } from '../grpc/gen/obd/blockd/v1/Blockd.js';
 import { type Service, service } from '../grpc/grpc-server.js';
+import type { BlobProbes } from './blob-probes.js';
 import { blockdMethods } from './blockd-client.js';
 import { checkBlob } from './cache-check.js';
 import type { DeviceTable } from './device-table.js';
@@ -13,6 +14,7 @@ import type { TransportChoice } from './transport-choice.js';
 export function blockdService(
   table: DeviceTable,
   prefetches: Prefetches,
+  probes: BlobProbes,
   cache: BlockCache,
   choice: TransportChoice,
   stateDir: string,
@@ -52,6 +54,11 @@ export function blockdService(
       prefetches: prefetches.list(),
     }),
     Prefetch: async ({ name, blobs }) => ({ name, ...(await prefetches.start(name, blobs)) }),
+    Probe: async ({ blob, parts }, { signal }) => {
+      const none = { host: '', repository: '', digest: '', sizeBytes: undefined };
+      await probes.probe(blob ?? none, parts, signal);
+      return {};
+    },
     ListCache: async () => {
       const { blobs, ...room } = await cache.list();
       return {

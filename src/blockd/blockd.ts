@@ -24,6 +24,7 @@ import { RegistryClient } from '../registry/registry-client.js';
 import { type ReportWrongAnswer, WRONG_ANSWER_EVENT } from '../registry/registry-exchange.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { BackgroundFill } from './background-fill.js';
+import { BlobProbes } from './blob-probes.js';
 import type { BlockdConfig } from './blockd-config.js';
 import { blockdService } from './blockd-service.js';
 import { DemandWatch } from './demand-watch.js';
@@ -184,7 +185,17 @@ export class Blockd {
     await host.loaded();
     const control = await GrpcServer.listen(
       config.socket,
-      [blockdService(table, new Prefetches(fill, client), cache, choice, config.state_dir, log)],
+      [
+        blockdService(
+          table,
+          new Prefetches(fill, client),
+          new BlobProbes(cache, client),
+          cache,
+          choice,
+          config.state_dir,
+          log,
+        ),
+      ],
       log,
     );
     this.#closers.push(() => control.close(CALLS_GRACE_MS));

@@ -23,6 +23,8 @@ export interface ContentInfo {
   readonly digest: string;
   readonly sizeBytes: number;
   readonly labels: Labels;
+  /** Unix time in ms of the last change of its labels; 0 if containerd does not say. */
+  readonly updatedMs: number;
 }
 
 export interface ContentDescriptor {
@@ -134,7 +136,9 @@ export class ContentStore {
 function contentInfo(info: Info__Output | null): ContentInfo {
   if (info === null)
     throw new ObdError(ErrorCodes.Io, 'Cannot use an answer of containerd: no info');
-  return { digest: info.digest, sizeBytes: info.size, labels: info.labels };
+  const { digest, size: sizeBytes, labels, updatedAt } = info;
+  const updatedMs = updatedAt === null ? 0 : updatedAt.seconds * 1000 + updatedAt.nanos / 1e6;
+  return { digest, sizeBytes, labels, updatedMs };
 }
 
 /** The same bytes in pieces of `bytes`, the last one shorter. */

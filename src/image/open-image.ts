@@ -11,7 +11,7 @@
  *
  * All layers are at the same step: first all headers, then all tables of compressed blocks, then all indexes of layers.
  * The memory of a step is charged once for all layers before the step begins (src/io/index-budget.ts), so an image that
- * claims too much is refused after ENDS_BYTES_MAX, for any number of layers.
+ * claims too much is refused after the parts of opening-parts.ts, whose sum has a limit for any number of layers.
  */
 import { join } from 'node:path';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
@@ -31,9 +31,6 @@ import type { ImageConfig } from './image-config.js';
 const OPENINGS_MAX = 32;
 /** In `dir`, in order; old versions of overlaybd's snapshotter wrote the second. */
 const LOCAL_NAMES = ['overlaybd.commit', '.commit', 'overlaybd.sealed'] as const;
-/** The limit for all layers together. */
-const ENDS_BYTES_MAX = 64 << 20;
-
 /** A blob of a registry, with its size if known. */
 export interface BlobAddress {
   readonly host: string;
@@ -208,7 +205,7 @@ async function openLower<B extends RandomAccessFile>(
   try {
     if (remote !== undefined) {
       // In one turn, so that the parts of a small blob share one request.
-      const parts = openingParts(lower, remote.sizeBytes, Math.floor(ENDS_BYTES_MAX / count));
+      const parts = openingParts(lower, remote.sizeBytes, count);
       await Promise.all(parts.map(({ offset, length }) => remote.load(offset, length)));
     }
   } catch (error) {

@@ -25,17 +25,24 @@ const TAIL_BYTES_MIN = 64 * 1024;
 /** The rest of a larger index is fetched after the headers have been read and the memory for it has been charged. */
 const TAIL_BYTES_MAX = 4 << 20;
 
+/** The limit for all layers of an image together. */
+export const OPENING_BYTES_MAX = 64 << 20;
+
 export interface BlobPart {
   readonly offset: number;
   readonly length: number;
 }
 
-/** @param bytesMax - The limit for both parts together, a whole number. */
+/**
+ * @param sizeBytes - Of the blob.
+ * @param layers - How many the image has.
+ */
 export function openingParts(
   { metadataBytes = 0, hashTree }: LowerLayer,
   sizeBytes: number,
-  bytesMax: number,
+  layers: number,
 ): readonly BlobPart[] {
+  const bytesMax = Math.floor(OPENING_BYTES_MAX / layers);
   const treeBytes = Math.max(0, sizeBytes - (hashTree?.offset ?? sizeBytes));
   const firstBytes = treeBytes && firstTreeBytes(treeBytes, metadataBytes * METADATA_RATIO);
   const end = sizeBytes - treeBytes + firstBytes;

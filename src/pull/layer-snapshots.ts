@@ -76,12 +76,13 @@ export class LayerSnapshots {
     const found = await this.#find(layer.chainId);
     if (found !== undefined) this.#checkRegistry(found);
     // Prepare even if present: this puts the snapshot under our lease.
-    const active = await this.#prepare(layer);
-    if (active !== undefined) {
+    const prepared = await this.#prepare(layer);
+    const isActive = 'mounts' in prepared;
+    if (isActive) {
       this.#warnOfDownload(number);
-      await this.#fill(layer, active);
-    } else await this.#noteRefused(layer);
-    const fate = active !== undefined ? 'unpacked' : found !== undefined ? 'present' : 'lazy';
+      await this.#fill(layer, prepared);
+    } else this.#noteRefused(layer, prepared);
+    const fate = isActive ? 'unpacked' : found !== undefined ? 'present' : 'lazy';
     this.#progress.layerDone(fate, size);
   }
 
@@ -95,14 +96,13 @@ export class LayerSnapshots {
     );
   }
 
-  async #noteRefused({ descriptor, chainId }: ChainedLayer): Promise<void> {
-    const { labels } = await this.#snapshots.stat(chainId);
+  #noteRefused({ descriptor }: ChainedLayer, { labels }: SnapshotInfo): void {
     if (labels[SERVED_LABEL] !== 'refused') return;
     this.#refused.push(`layer ${descriptor.digest} (${labels[REFUSED_LABEL] ?? 'unproved'})`);
   }
 
-  /** A snapshot to unpack the layer into; undefined if the layer already has its snapshot. */
-  async #prepare(layer: ChainedLayer): Promise<ActiveSnapshot | undefined> {
+  /** A snapshot to unpack the layer into, or the layer's own if it already has one. */
+  async #prepare(layer: ChainedLayer): Promise<ActiveSnapshot | SnapshotInfo> {
     const labels = prepareLabels(layer, this.#image.reference);
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const key = `extract-${Date.now()}-${randomBytes(6).toString('base64url')} ${layer.chainId}`;
@@ -114,7 +114,8 @@ export class LayerSnapshots {
           throw error;
         }
       }
-      if ((await this.#find(layer.chainId)) !== undefined) return undefined;
+      const existing = await this.#find(layer.chainId);
+      if (existing !== undefined) return existing;
     }
     throw new ObdError(
       ErrorCodes.FailedPrecondition,

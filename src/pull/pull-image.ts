@@ -28,6 +28,7 @@ import {
   type ImageManifest,
   parseImageConfig,
   type StoredImage,
+  type StoredManifest,
 } from '../oci/manifest.js';
 import { formatPlatform, matchesPlatform, type Platform } from '../oci/platform.js';
 import type { ImageReference } from '../oci/reference.js';
@@ -40,6 +41,8 @@ const LEASE_MS = 24 * 3600 * 1000;
 
 export interface WantedImage {
   readonly source: ImageSource;
+  /** `source.resolve()`, which may be under way while containerd is asked what it can do. */
+  readonly top: Promise<StoredManifest>;
   readonly reference: ImageReference;
   /** The address that registryAddress() gives for the reference. */
   readonly registry: string;
@@ -104,7 +107,7 @@ class Pull {
 
   async run(): Promise<PulledImage> {
     const { source, reference, platform, snapshotter } = this.#image;
-    const top = await source.resolve();
+    const top = await this.#image.top;
     const stored = top.kind === 'image' ? top : await imageFor(source, top.index, platform);
     this.#checkServable(stored);
     if (top.kind === 'index') {

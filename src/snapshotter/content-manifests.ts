@@ -33,11 +33,12 @@ const REMEMBERED_BYTES_MAX = 32 << 20;
 /** Limit for searching a manifest too large to parse. Registries need not accept more than MANIFEST_BYTES_MAX. */
 const SEARCHED_BYTES_MAX = 16 * MANIFEST_BYTES_MAX;
 
-interface KnownLayer {
+export interface KnownLayer {
   readonly digest: string;
   /** Right if this layer and those below it are overlaybd layers. */
   readonly chainId: string;
   readonly mediaType: string;
+  readonly size: number;
   readonly annotations: Labels;
 }
 
@@ -142,6 +143,23 @@ export class ContentManifests {
     return undefined;
   }
 
+  /**
+   * All layers of the image with this layer, bottom first; of several such images the one that a pull has labelled last.
+   *
+   * @throws {ObdError} containerd's error.
+   */
+  async layersWith(chainId: string, namespace: string): Promise<readonly KnownLayer[]> {
+    let latest: { readonly layers: readonly KnownLayer[]; readonly updatedMs: number } | undefined;
+    for await (const { info, contents } of this.#all(namespace)) {
+      if (typeof contents === 'string') continue;
+      if (!contents.some((layer) => layer.chainId === chainId)) continue;
+      const { updatedMs } = info;
+      if (latest === undefined || updatedMs > latest.updatedMs)
+        latest = { layers: contents, updatedMs };
+    }
+    return latest?.layers ?? [];
+  }
+
   async *#all(
     namespace: string,
   ): AsyncGenerator<
@@ -230,9 +248,9 @@ function layersIn(
     const parsed = parseManifest(manifest, undefined, `manifest ${manifestDigest}`);
     if (parsed.kind !== 'image') return [];
     let chainId = '';
-    return parsed.manifest.layers.map(({ digest, mediaType, annotations = {} }) => {
+    return parsed.manifest.layers.map(({ digest, mediaType, size, annotations = {} }) => {
       chainId = chainIdOn(chainId, digest);
-      return { digest, chainId, mediaType, annotations };
+      return { digest, chainId, mediaType, size, annotations };
     });
   } catch (error) {
     log.info(

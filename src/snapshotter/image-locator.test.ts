@@ -11,7 +11,6 @@ import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
-import { setTimeout } from 'node:timers/promises';
 import { LoopbackRegistry } from '../../test/support/loopback-registry.js';
 import { type ErrorCode, ErrorCodes, ObdError } from '../errors.js';
 import type {
@@ -20,6 +19,7 @@ import type {
 } from '../grpc/gen/containerd/services/content/v1/Content.js';
 import { GrpcServer, type Implementation, service } from '../grpc/grpc-server.js';
 import { loadService } from '../grpc/proto.js';
+import type { LayerKind } from '../layers/layer-kind.js';
 import { sha256Of } from '../oci/digest.js';
 import { OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST } from '../oci/media-types.js';
 import { DockerCredentials } from '../registry/docker-credentials.js';
@@ -27,6 +27,7 @@ import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
 import { ImageLocator } from './image-locator.js';
+import type { ProbingDaemon } from './registry-probes.js';
 
 const LAYER = sha256Of(Buffer.from('layer'));
 
@@ -115,9 +116,38 @@ afterEach(() => {
   failure = ErrorCodes.Unavailable;
 });
 
-const WANTED = { chainId: LAYER, digest: LAYER, sizeBytes: 'layer'.length };
+const WANTED = { chainId: LAYER, digest: LAYER, sizeBytes: 'layer'.length, lower: {} };
+/** Of a version before: the snapshotter asks the registry itself. */
+const daemon = {
+  probe: async () => {
+    throw new ObdError(ErrorCodes.Unsupported, 'no such call');
+  },
+};
+const kinds: readonly LayerKind[] = [
+  {
+    name: 'blocks',
+    holds: 'blocks',
+    unpackedName: undefined,
+    annotationPrefix: undefined,
+    isDescribedBy: ({ annotations }) => annotations?.['blocks'] !== undefined,
+    describe: ({ digest = '', size = 0 }) => ({
+      holds: 'blocks',
+      lower: { digest, size },
+      fileSystem: 'ext4',
+    }),
+    recognizes: () => false,
+  },
+];
 const newLocator = () =>
-  new ImageLocator({ containerdSocket, hosts, registry, namespaces: new Map(), log });
+  new ImageLocator({
+    containerdSocket,
+    hosts,
+    daemon,
+    kinds,
+    registry,
+    namespaces: new Map(),
+    log,
+  });
 const locate = async (
   locator: ImageLocator,
   labels: Record<string, string> = {},
@@ -203,19 +233,57 @@ test('an image does not choose its registry by a label', async () => {
   }
 });
 
-test('the layers that follow are asked for at the same time', async () => {
-  const next = origin.addBlob(Buffer.from('next'));
-  const locator = newLocator();
-  stored = [{ bytes: manifestOf(), labels: { [`${SOURCE}127.0.0.1`]: 'team/app' } }];
-  const labels = {
-    'containerd.io/snapshot/cri.image-ref': `${origin.host}/team/app:1`,
-    'containerd.io/snapshot/cri.image-layers': `${LAYER},${next}`,
+/** A manifest of layers that can be served lazily. */
+function blocksManifest(layers: readonly (readonly [digest: string, size: number])[]): Buffer {
+  const manifest = JSON.parse(manifestOf().toString());
+  manifest.layers = layers.map(([digest, size]) => ({
+    ...{ mediaType: OCI_LAYER_TAR, digest, size },
+    annotations: { blocks: '' },
+  }));
+  return Buffer.from(JSON.stringify(manifest));
+}
+
+test('all layers of the image are asked for at the same time, by the daemon', async () => {
+  const others = ['next', 'another', 'the last'].map((text) => origin.addBlob(Buffer.from(text)));
+  const plain = sha256Of(Buffer.from('plain'));
+  const sizes = ['next', 'another', 'the last'].map((text) => text.length);
+  const layers = [[LAYER, 5] as const, ...others.map((each, i) => [each, sizes[i]!] as const)];
+  const mixed = JSON.parse(blocksManifest(layers).toString());
+  mixed.layers.push({ mediaType: OCI_LAYER_TAR, digest: plain, size: 1 });
+  stored = [{ bytes: Buffer.from(JSON.stringify(mixed)), labels: ours }];
+  const asked: [string, number][] = [];
+  const probe: ProbingDaemon['probe'] = async ({ digest, sizeBytes }, parts) => {
+    assert.deepEqual(parts[0], { offset: 0, length: sizeBytes }, 'all of a small blob');
+    asked.push([digest, sizeBytes]);
   };
+  const parts = { containerdSocket, hosts, daemon: { probe }, kinds };
+  const locator = new ImageLocator({ ...parts, registry, namespaces: new Map(), log });
   origin.seen.length = 0;
-  await locate(locator, labels);
-  while (origin.seen.length < 2) await setTimeout(10);
-  const asked = origin.seen.map(({ path }) => path.slice('/v2/team/app/blobs/'.length));
-  assert.deepEqual(asked, [LAYER, next]);
+  const labels = { 'containerd.io/snapshot/cri.image-ref': 'localhost/team/app:1' };
+  for (const round of [1, 2]) {
+    assert.equal(await locate(locator, labels), `http://${origin.host}/v2/team/app/blobs`);
+    const all = layers.map(([digest, size]) => [digest, size]);
+    assert.deepEqual(asked.toSorted(), all.toSorted(), `each once, in call ${round}`);
+  }
+  assert.equal(origin.seen.length, 0, 'the daemon asks, not the snapshotter');
+});
+
+test('what the daemon says of the registry counts, and the registry is asked without it', async () => {
+  const registryUrl = `http://${origin.host}/v2/team/app/blobs`;
+  for (const [code, found] of [
+    [ErrorCodes.NotFound, undefined],
+    [ErrorCodes.Unauthorized, undefined],
+    [ErrorCodes.Registry, undefined],
+    [ErrorCodes.Unavailable, registryUrl],
+    [ErrorCodes.Unsupported, registryUrl],
+  ] as const) {
+    const probe = async () => {
+      throw new ObdError(code, 'no');
+    };
+    const parts = { containerdSocket, hosts, daemon: { probe }, kinds };
+    const locator = new ImageLocator({ ...parts, registry, namespaces: new Map(), log });
+    assert.equal(await locate(locator), found, code);
+  }
 });
 
 test('a manifest with the layer that does not say where it is from leaves no registry', async () => {
@@ -269,7 +337,10 @@ test('a hosts.toml that is wrong makes an origin unknown, and nothing fails', as
   writeFileSync(join(certs, '_default', 'hosts.toml'), 'server = [');
   const wrong = new RegistryHosts([], {}, certs);
   const client = new RegistryClient({ hosts: wrong, credentials: new DockerCredentials(), limits });
-  const parts = { containerdSocket, hosts: wrong, registry: client, namespaces: new Map(), log };
+  const parts = {
+    ...{ containerdSocket, hosts: wrong, daemon, kinds },
+    ...{ registry: client, namespaces: new Map(), log },
+  };
   const locator = new ImageLocator(parts);
   const named = { 'containerd.io/snapshot/image-ref': `${origin.host}/team/app:1` };
   for (const labels of [{}, named]) {
@@ -294,7 +365,10 @@ test('an address without a clear answer leaves the origin unknown', async () => 
     const found = new RegistryHosts([], {}, certs);
     const settings = { hosts: found, credentials: new DockerCredentials(), limits };
     const client = new RegistryClient(settings);
-    const parts = { containerdSocket, hosts: found, registry: client, namespaces: new Map(), log };
+    const parts = {
+      ...{ containerdSocket, hosts: found, daemon, kinds },
+      ...{ registry: client, namespaces: new Map(), log },
+    };
     try {
       return await (await new ImageLocator(parts).origin(WANTED, {}, 'default')).repoBlobUrl();
     } finally {
@@ -324,6 +398,8 @@ test('an origin must give the blob to the login of the namespace and to the logi
     const locator = new ImageLocator({
       containerdSocket,
       hosts,
+      daemon,
+      kinds,
       registry: common,
       namespaces,
       log,

@@ -21,26 +21,33 @@
  * The content service may be called while containerd waits for us. The snapshots service may not: garbage collection may
  * hold its locks, and wait for us too.
  *
- * Cost: one request for each layer to each address that may have it, all at once (registry-probes.ts), and a pass over
- * the namespace's manifests (content-manifests.ts).
+ * Cost: one request for each layer to each address that may have it, and a pass over the namespace's manifests
+ * (content-manifests.ts). A client prepares one layer after the other, and would wait for each answer in turn: so the first
+ * layer of an image asks for all others too.
  */
 import { ErrorCodes, hasCode, ObdError, systemCode } from '../errors.js';
-import type { LayerDescription } from '../layers/layer-kind.js';
+import type { DescribedLayer, LayerDescription, LayerKind } from '../layers/layer-kind.js';
+import type { LowerLayer } from '../layers/lower-layer.js';
+import { openingParts } from '../layers/opening-parts.js';
 import { parseReference } from '../oci/reference.js';
 import type { Credentials } from '../registry/credentials.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import { type RegistryHosts, registryAddress } from '../registry/registry-hosts.js';
 import { cut, msSince } from './call-log.js';
 import { addressesOf, type Source } from './candidate-addresses.js';
-import { ContentManifests } from './content-manifests.js';
-import { followingLayers, IMAGE_REF_LABELS } from './labels.js';
+import { ContentManifests, type KnownLayer } from './content-manifests.js';
+import { IMAGE_REF_LABELS, servableLayer } from './labels.js';
 import type { Log } from './log.js';
-import { RegistryProbes } from './registry-probes.js';
+import { type ProbedBlob, type ProbingDaemon, RegistryProbes } from './registry-probes.js';
 import type { Labels } from './snapshot.js';
 
 /** No registry answers at such an address. A timeout or other error may pass, and proves nothing about the address. */
 const UNREACHABLE: readonly (string | undefined)[] = ['ECONNREFUSED', 'ENOTFOUND'];
 
+/** A pull prepares all layers of an image within this time, and the registry's answers are kept as long. */
+const IMAGE_MS = 60_000;
+/** Many times the layers that a machine pulls in a minute. */
+const IMAGE_LAYERS_MAX = 4096;
 /** Repositories of one layer in the log. */
 const SHOWN_SOURCES_MAX = 8;
 
@@ -53,6 +60,9 @@ const UNKNOWN_ORIGIN: LayerOrigin = {
 export interface ImageLocatorDependencies {
   readonly containerdSocket: string;
   readonly hosts: RegistryHosts;
+  readonly daemon: ProbingDaemon;
+  /** The kinds of layer that devices can serve. */
+  readonly kinds: readonly LayerKind[];
   /** With the same hosts, and with limits for requests that a pull waits for. */
   readonly registry: RegistryClient;
   /** For the namespaces of containerd that have logins of their own. */
@@ -71,6 +81,21 @@ export interface WantedLayer {
   readonly chainId: string;
   readonly digest: string;
   readonly sizeBytes: number;
+  /** In an image config. */
+  readonly lower: LowerLayer;
+}
+
+export function wantedLayer(chainId: string, { lower }: DescribedLayer): WantedLayer {
+  const { digest, size: sizeBytes } = lower;
+  return { chainId, digest, sizeBytes, lower };
+}
+
+/** What the registry is asked for. */
+type WantedBlob = Pick<ProbedBlob, 'digest' | 'sizeBytes' | 'parts'>;
+
+/** @param layers - How many the image has. */
+function blobOf({ digest, sizeBytes, lower }: WantedLayer, layers: number): WantedBlob {
+  return { digest, sizeBytes, parts: openingParts(lower, sizeBytes, layers) };
 }
 
 /** Where the image with a layer was pulled from. */
@@ -93,10 +118,16 @@ export class ImageLocator {
   readonly #probes: RegistryProbes;
   readonly #namespaceProbes: ReadonlyMap<string, RegistryProbes>;
   readonly #manifests: ContentManifests;
+  /** By namespace and chain ID, oldest first: layers whose image was asked for. */
+  readonly #imageLayers = new Map<string, { readonly layers: number; readonly untilMs: number }>();
 
   constructor(dependencies: ImageLocatorDependencies) {
     this.#dependencies = dependencies;
-    this.#probes = new RegistryProbes(dependencies.registry, dependencies.hosts);
+    this.#probes = new RegistryProbes(
+      dependencies.registry,
+      dependencies.hosts,
+      dependencies.daemon,
+    );
     this.#namespaceProbes = new Map(
       [...dependencies.namespaces].map(([name, { registry }]) => [
         name,
@@ -109,6 +140,7 @@ export class ImageLocator {
   /** Invalidates the registries' answers, for instance after logins or addresses have changed. */
   invalidate(): void {
     for (const probes of [this.#probes, ...this.#namespaceProbes.values()]) probes.invalidate();
+    this.#imageLayers.clear();
   }
 
   /**
@@ -163,22 +195,58 @@ export class ImageLocator {
       registry: isOne ? registry : undefined,
       repoBlobUrl: async () => {
         if (!isOne) return undefined;
-        const asked = this.#firstWithBlob(sources, layer, namespace);
-        // Clients prepare one layer after the other, and would wait for each answer in turn.
-        for (const digest of followingLayers(labels)) {
-          if (digest !== layer.digest) {
-            for (const probes of this.#readersIn(namespace)) void ask(probes, sources, { digest });
-          }
-        }
-        const found = await asked;
+        const layers = await this.#askForImage(layer, sources, namespace);
+        const found = await this.#firstWithBlob(sources, blobOf(layer, layers), namespace);
         if (found !== undefined || named === undefined) return found;
-        const others = await listed();
-        const same = others.filter((source) => this.#addressOf(source) === registry);
-        return await this.#firstWithBlob(same, layer, namespace);
+        const same = (await listed()).filter((source) => this.#addressOf(source) === registry);
+        return await this.#firstWithBlob(same, blobOf(layer, layers), namespace);
       },
       hasNamespaceLogin: async () =>
         isOne && (await this.#hasLogin(sources[0]?.host ?? '', namespace)),
     };
+  }
+
+  /**
+   * Asks for the image's other layers that can be served lazily, if no layer of it has done so lately.
+   *
+   * @returns How many layers the image has; 1 if containerd fails.
+   */
+  async #askForImage(
+    { chainId, digest }: WantedLayer,
+    sources: readonly Source[],
+    namespace: string | undefined,
+  ): Promise<number> {
+    if (namespace === undefined) return 1;
+    const key = (chain: string) => `${namespace} ${chain}`;
+    const known = this.#imageLayers.get(key(chainId));
+    if (known !== undefined && known.untilMs > performance.now()) return known.layers;
+    const find = () => this.#manifests.layersWith(chainId, namespace);
+    const all = (await this.#orUnknown(find)) ?? [];
+    const layers = Math.max(1, all.length);
+    const untilMs = performance.now() + IMAGE_MS;
+    for (const layer of all) {
+      this.#imageLayers.delete(key(layer.chainId));
+      this.#imageLayers.set(key(layer.chainId), { layers, untilMs });
+      const wanted = layer.digest === digest ? undefined : this.#lazily(layer);
+      if (wanted === undefined) continue;
+      for (const probes of this.#readersIn(namespace))
+        void ask(probes, sources, blobOf(wanted, layers));
+    }
+    for (const oldest of this.#imageLayers.keys()) {
+      if (this.#imageLayers.size <= IMAGE_LAYERS_MAX) break;
+      this.#imageLayers.delete(oldest);
+    }
+    return layers;
+  }
+
+  #lazily(layer: KnownLayer): WantedLayer | undefined {
+    try {
+      const described = servableLayer(this.#dependencies.kinds, layer);
+      return described?.holds === 'blocks' ? wantedLayer(layer.chainId, described) : undefined;
+    } catch {
+      // Its own Prepare logs why.
+      return undefined;
+    }
   }
 
   /** The logins that must be able to read a blob: the namespace's, if it has one, and obd-blockd's. */
@@ -265,7 +333,7 @@ export class ImageLocator {
       const addresses = await addressesOf(source, hosts, containerdSocket, namespace ?? '');
       if (addresses.length === 1) return addresses;
       const [probes = this.#probes] = this.#readersIn(namespace);
-      const outcomes = await Promise.all(ask(probes, addresses, layer));
+      const outcomes = await Promise.all(ask(probes, addresses, blobOf(layer, 1)));
       const meant = addresses.filter((_, i) => !isAbsent(outcomes[i]?.error));
       return meant.length > 0 ? meant : addresses.slice(0, 1);
     });
@@ -275,7 +343,7 @@ export class ImageLocator {
   /** The URL of the first source that gives the blob to every reader's login. All are asked at once. */
   async #firstWithBlob(
     sources: readonly Source[],
-    layer: WantedLayer,
+    layer: WantedBlob,
     namespace: string | undefined,
   ): Promise<string | undefined> {
     const { hosts, log } = this.#dependencies;
@@ -308,10 +376,10 @@ export class ImageLocator {
 function ask(
   probes: RegistryProbes,
   sources: readonly Source[],
-  layer: Pick<WantedLayer, 'digest'> & Partial<Pick<WantedLayer, 'sizeBytes'>>,
+  blob: WantedBlob,
 ): Promise<{ readonly sizeBytes?: number | undefined; readonly error?: unknown }>[] {
   return sources.map(({ host, repository, isGuess = false }) =>
-    probes.ask({ ...layer, host, repository }, isGuess).catch((error: unknown) => ({ error })),
+    probes.ask({ ...blob, host, repository }, isGuess).catch((error: unknown) => ({ error })),
   );
 }
 

@@ -13,7 +13,6 @@ import {
   type LayerDescription,
   type LayerKind,
 } from '../layers/layer-kind.js';
-import { isDigest } from '../oci/digest.js';
 import type { ImageLayer, Labels } from './snapshot.js';
 
 /** The chain ID of the layer that the client is about to unpack. */
@@ -28,17 +27,6 @@ export const IMAGE_REF_LABELS = [
   'containerd.io/snapshot/cri.image-ref',
   'containerd.io/snapshot/image-ref',
 ];
-
-/** The digests of this layer and the layers above it, comma-separated: from CRI and from the transfer service. */
-const IMAGE_LAYERS_LABEL = 'containerd.io/snapshot/cri.image-layers';
-/** All are asked for at once. */
-const FOLLOWING_MAX = 16;
-
-/** The layers needed next, as the client or the image says. Only the registry of this layer is asked for them. */
-export function followingLayers(labels: Labels): string[] {
-  const digests = (labels[IMAGE_LAYERS_LABEL] ?? '').split(',', FOLLOWING_MAX);
-  return digests.filter(isDigest);
-}
 
 /**
  * How a snapshot is served:

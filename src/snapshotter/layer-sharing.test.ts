@@ -16,7 +16,7 @@ import { SnapshotStore } from './snapshot-store.js';
 
 const REF = 'ref';
 const DIGEST = `sha256:${'a'.repeat(64)}`;
-const WANTED = { chainId: DIGEST, digest: DIGEST, sizeBytes: 7 };
+const WANTED = { chainId: DIGEST, digest: DIGEST, sizeBytes: 7, lower: {} };
 const GOOD = 'https://good.example/v2/app/blobs';
 const EVIL = 'https://evil.example/v2/app/blobs';
 const remote = (repoBlobUrl: string): Layer => ({

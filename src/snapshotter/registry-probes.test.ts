@@ -39,6 +39,7 @@ const blob = (host: string, text: string | Buffer, repository = 'team/app') => (
   host,
   repository,
   digest: sha256Of(Buffer.from(text)),
+  ...{ sizeBytes: text.length, parts: [{ offset: 0, length: text.length }] },
 });
 
 async function timed(body: () => Promise<unknown>): Promise<number> {

@@ -8,8 +8,12 @@
  *   - A changed configuration (hosts.toml, a reload) invalidates the registry's answers, and a refused login is kept only
  *     for LOGIN_MS: the operator fixes either, and pulls again.
  *   - A request is bounded by ASK_MS_MAX, and for a guessed address by GUESS_MS_MAX.
+ *
+ * The daemon asks where it is the one that will read, as it fetches what opening the image needs with the same request. It is
+ * not told to go to guessed addresses.
  */
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
+import type { BlobPart } from '../layers/opening-parts.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import type { RegistryHosts } from '../registry/registry-hosts.js';
 
@@ -27,15 +31,31 @@ export interface ProbedBlob {
   readonly host: string;
   readonly repository: string;
   readonly digest: string;
-  /** What its image says; undefined if that is not known yet. */
-  readonly sizeBytes?: number;
+  /** As its image says. */
+  readonly sizeBytes: number;
+  /** What opening it needs. */
+  readonly parts: readonly BlobPart[];
+}
+
+/** The call of obd-blockd's client that is used here. */
+export interface ProbingDaemon {
+  probe(
+    blob: {
+      readonly host: string;
+      readonly repository: string;
+      readonly digest: string;
+      readonly sizeBytes: number;
+    },
+    parts: readonly BlobPart[],
+    signal: AbortSignal,
+  ): Promise<void>;
 }
 
 interface Answer {
   /** Bytes; undefined if the registry did not say. */
   readonly sizeBytes: number | undefined;
   /** The size that was asked for. */
-  readonly promised: number | undefined;
+  readonly promised: number;
 }
 
 /** The cache keys of an answer: all blobs of a host, all blobs of one repository, one blob. */
@@ -53,6 +73,7 @@ interface Cached<T> {
 export class RegistryProbes {
   readonly #registry: RegistryClient;
   readonly #hosts: RegistryHosts;
+  readonly #daemon: ProbingDaemon | undefined;
   readonly #asking = new Map<string, Promise<Answer>>();
   readonly #answers = new Map<string, Cached<Answer>>();
   /** Why each is not asked, by host, by host and repository, and by blob. */
@@ -60,10 +81,14 @@ export class RegistryProbes {
   /** Counts invalidate() calls: the answer to a request in flight during such a call is not kept. */
   #generation = 0;
 
-  /** @param hosts - The hosts of `registry`. */
-  constructor(registry: RegistryClient, hosts: RegistryHosts) {
+  /**
+   * @param hosts - The hosts of `registry`.
+   * @param daemon - Asks in place of `registry`, where it has the same logins.
+   */
+  constructor(registry: RegistryClient, hosts: RegistryHosts, daemon?: ProbingDaemon) {
     this.#registry = registry;
     this.#hosts = hosts;
+    this.#daemon = daemon;
   }
 
   /** Invalidates all answers, also of requests in flight, for instance after logins have changed. */
@@ -91,15 +116,15 @@ export class RegistryProbes {
     if (answer !== undefined && answers(answer, blob)) return answer;
     let asked = this.#asking.get(key);
     if (asked === undefined) {
-      const started = this.#ask(blob, keys, isGuess ? GUESS_MS_MAX : ASK_MS_MAX).finally(() => {
+      const started = this.#ask(blob, keys, isGuess).finally(() => {
         if (this.#asking.get(key) === started) this.#asking.delete(key);
       });
       asked = started;
       this.#asking.set(key, started);
     }
     const found = await asked;
-    // Asked before the size was known, so that an address with another size was not passed by.
-    return answers(found, blob) ? found : await this.#ask(blob, keys, ASK_MS_MAX);
+    // Another image says another size, so that an address with this one may have been passed by.
+    return answers(found, blob) ? found : await this.#ask(blob, keys, isGuess);
   }
 
   #keysOf({ host, repository, digest }: ProbedBlob): Keys {
@@ -107,37 +132,52 @@ export class RegistryProbes {
     return { host: at, repository: `${at} ${repository}`, blob: `${at} ${repository}@${digest}` };
   }
 
-  async #ask(blob: ProbedBlob, keys: Keys, msMax: number): Promise<Answer> {
-    const { host, repository, digest } = blob;
+  async #ask(blob: ProbedBlob, keys: Keys, isGuess: boolean): Promise<Answer> {
+    const { host, repository } = blob;
     const generation = this.#generation;
+    const msMax = isGuess ? GUESS_MS_MAX : ASK_MS_MAX;
     const signal = AbortSignal.timeout(msMax);
     try {
-      const sizeBytes = await this.#registry.probeBlob(
-        host,
-        repository,
-        digest,
-        signal,
-        blob.sizeBytes,
-      );
+      const sizeBytes = await this.#sizeOf(blob, isGuess, signal);
       const answer = { sizeBytes, promised: blob.sizeBytes };
       if (generation === this.#generation) keep(this.#answers, keys.blob, answer);
       return answer;
     } catch (thrown) {
       const error = signal.aborted ? tooSlow(`${host}/${repository}`, msMax, thrown) : thrown;
       if (!(error instanceof ObdError) || generation !== this.#generation) throw error;
-      if (hasCode(error, ErrorCodes.NotFound)) keep(this.#refusals, keys.blob, error);
-      else if (hasCode(error, ErrorCodes.Unavailable)) keep(this.#refusals, keys.host, error);
+      if (hasCode(error, ErrorCodes.Unavailable)) keep(this.#refusals, keys.host, error);
       else if (hasCode(error, ErrorCodes.Unauthorized)) {
         keep(this.#refusals, keys.repository, error, LOGIN_MS);
-      } else keep(this.#refusals, keys.repository, error);
+      } else keep(this.#refusals, keys.blob, error);
       throw error;
     }
+  }
+
+  async #sizeOf(
+    { host, repository, digest, sizeBytes, parts }: ProbedBlob,
+    isGuess: boolean,
+    signal: AbortSignal,
+  ): Promise<number | undefined> {
+    if (this.#daemon !== undefined && !isGuess) {
+      try {
+        const blob = { host, repository, digest, sizeBytes };
+        await this.#daemon.probe(blob, parts, signal);
+        return sizeBytes;
+      } catch (error) {
+        // The daemon may be away, or of a version before. If it is the registry, this says so for the wait of a pull.
+        const mayBeDaemon = [ErrorCodes.Unavailable, ErrorCodes.Unsupported].some((code) =>
+          hasCode(error, code),
+        );
+        if (!mayBeDaemon) throw error;
+      }
+    }
+    return await this.#registry.probeBlob(host, repository, digest, signal, sizeBytes);
   }
 }
 
 /** Whether the blob was asked for with this size, or another one does not matter. */
 function answers({ sizeBytes, promised }: Answer, blob: ProbedBlob): boolean {
-  return sizeBytes === undefined || [undefined, sizeBytes, promised].includes(blob.sizeBytes);
+  return sizeBytes === undefined || [sizeBytes, promised].includes(blob.sizeBytes);
 }
 
 function kept<T>(map: Map<string, Cached<T>>, key: string): T | undefined {

@@ -19,7 +19,7 @@ import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import type { DescribedLayer, LayerDescription, LayerKind } from '../layers/layer-kind.js';
 import { cut, logged, msSince } from './call-log.js';
 import type { Filter } from './filter.js';
-import type { LayerOrigin, WantedLayer } from './image-locator.js';
+import { type LayerOrigin, type WantedLayer, wantedLayer } from './image-locator.js';
 import { type Devices, ImageMounts } from './image-mounts.js';
 import { KeyedMutex } from './keyed-mutex.js';
 import { imageLayerOf, REF_LABEL, SERVED_LABEL, servableLayer } from './labels.js';
@@ -316,8 +316,7 @@ export class Snapshotter {
     ref: string,
     described: DescribedLayer,
   ): Promise<ImageLayer> {
-    const { digest, size: sizeBytes } = described.lower;
-    const wanted = { chainId: ref, digest, sizeBytes };
+    const wanted = wantedLayer(ref, described);
     const origin = await this.#locator.origin(wanted, labels, namespace);
     const repoBlobUrl = await origin.repoBlobUrl();
     const layer = imageLayerOf(described);
@@ -331,8 +330,8 @@ export class Snapshotter {
   ): Promise<Mount[]> {
     const { key, parent, labels, namespace } = request;
     const { lower, fileSystem } = imageLayerOf(described);
-    const { digest, size: sizeBytes } = described.lower;
-    const wanted = { chainId: ref, digest, sizeBytes };
+    const { digest } = lower;
+    const wanted = wantedLayer(ref, described);
     const startedMs = performance.now();
     const origin = await this.#locator.origin(wanted, labels, namespace);
     const known = this.#store.committedWithLabel(parent, REF_LABEL, ref);

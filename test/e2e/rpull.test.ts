@@ -316,21 +316,26 @@ describe('obdctl rpull with obd-ts', { skip: unfit, timeout: 120_000 }, () => {
     assert.doesNotMatch(run.stderr, /Warning/);
     t.diagnostic(run.stdout.trim());
     const pulled = (await containerd.requests()).slice(start);
-    // Manifest and config; then the snapshotter asks for a byte of each layer, as obd-blockd will for more.
-    assert.equal(pulled.length, 2 + LAYERS, pulled.join('\n'));
-    const asked = pulled.filter((line) => / 206 1 /.test(line) && /blobs/.test(line));
-    assert.equal(asked.length, LAYERS, pulled.join('\n'));
+    // Manifest and config; then obd-blockd fetches the ends of each layer, which opening it needs: all of a small one.
+    const asked = pulled.filter((line) => / 206 /.test(line) && /blobs/.test(line));
+    assert.equal(pulled.length, 2 + asked.length, pulled.join('\n'));
+    assert.ok(asked.length >= LAYERS && asked.length <= 2 * LAYERS, pulled.join('\n'));
 
     await withRoot(await topSnapshot(), async (root) => {
       assert.equal(readFileSync(join(root, 'etc/b'), 'utf8'), 'two');
       assert.throws(() => readFileSync(join(root, 'etc/a')), { code: 'ENOENT' });
+      assert.equal(readFileSync(join(root, 'big')).length, LAYER_BYTES);
       const read = (await containerd.requests()).slice(start + pulled.length);
       assert.ok(read.length > 0);
       assert.ok(
         read.every((line) => / (?:206|200) /.test(line) && /blobs/.test(line)),
         read.join('\n'),
       );
-      assert.equal(readFileSync(join(root, 'big')).length, LAYER_BYTES);
+      const blobs = [...asked, ...read].map((line) => /blobs\/sha256:[0-9a-f]+/.exec(line)?.[0]);
+      const requests = [...new Set(blobs)].map(
+        (blob) => blobs.filter((each) => each === blob).length,
+      );
+      assert.equal(Math.min(...requests), 1, 'what the pull fetched is not fetched again');
     });
   });
 

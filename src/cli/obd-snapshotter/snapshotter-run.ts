@@ -78,6 +78,8 @@ async function serve(configPath: string | undefined, reloading: Reloading): Prom
   const locator = new ImageLocator({
     containerdSocket,
     hosts: registryHosts,
+    daemon: devices,
+    kinds: LAYER_KINDS,
     registry,
     namespaces,
     log,

@@ -44,13 +44,16 @@ export async function runRpull(options: RpullOptions): Promise<void> {
   const containerd = connectContainerd(options.address, options.namespace);
   const client = new RegistryClient({ hosts, credentials: new DockerCredentials() });
   const progress = new RpullProgress();
+  const source = new RegistrySource(client, reference, signal);
+  const top = source.resolve();
+  // Whoever awaits it reports its failure.
+  top.catch(() => {});
   try {
     const plugin = await usableSnapshotter(containerd, options.snapshotter);
     const unfitForOverlaybd = overlaybdProblem(plugin);
-    const source = new RegistrySource(client, reference, signal);
     const { snapshotter } = options;
     const registry = registryAddress(hosts.originOf(reference.host));
-    const wanted = { source, reference, registry, platform, snapshotter };
+    const wanted = { source, top, reference, registry, platform, snapshotter };
     const image = { ...wanted, unfitForOverlaybd, kinds: LAYER_KINDS };
     const pulled = await pullImage(containerd, image, progress, signal);
     const seconds = ((performance.now() - started) / 1000).toFixed(1);

@@ -14,6 +14,8 @@ import type { ListRequest as _obd_blockd_v1_ListRequest, ListRequest__Output as 
 import type { ListResponse as _obd_blockd_v1_ListResponse, ListResponse__Output as _obd_blockd_v1_ListResponse__Output } from '../../../obd/blockd/v1/ListResponse.js';
 import type { PrefetchProgress as _obd_blockd_v1_PrefetchProgress, PrefetchProgress__Output as _obd_blockd_v1_PrefetchProgress__Output } from '../../../obd/blockd/v1/PrefetchProgress.js';
 import type { PrefetchRequest as _obd_blockd_v1_PrefetchRequest, PrefetchRequest__Output as _obd_blockd_v1_PrefetchRequest__Output } from '../../../obd/blockd/v1/PrefetchRequest.js';
+import type { ProbeRequest as _obd_blockd_v1_ProbeRequest, ProbeRequest__Output as _obd_blockd_v1_ProbeRequest__Output } from '../../../obd/blockd/v1/ProbeRequest.js';
+import type { ProbeResponse as _obd_blockd_v1_ProbeResponse, ProbeResponse__Output as _obd_blockd_v1_ProbeResponse__Output } from '../../../obd/blockd/v1/ProbeResponse.js';
 import type { PruneCacheRequest as _obd_blockd_v1_PruneCacheRequest, PruneCacheRequest__Output as _obd_blockd_v1_PruneCacheRequest__Output } from '../../../obd/blockd/v1/PruneCacheRequest.js';
 import type { PruneCacheResponse as _obd_blockd_v1_PruneCacheResponse, PruneCacheResponse__Output as _obd_blockd_v1_PruneCacheResponse__Output } from '../../../obd/blockd/v1/PruneCacheResponse.js';
 import type { VerifyCacheRequest as _obd_blockd_v1_VerifyCacheRequest, VerifyCacheRequest__Output as _obd_blockd_v1_VerifyCacheRequest__Output } from '../../../obd/blockd/v1/VerifyCacheRequest.js';
@@ -74,6 +76,15 @@ export interface BlockdClient extends grpc.Client {
   prefetch(argument: _obd_blockd_v1_PrefetchRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_PrefetchProgress__Output>): grpc.ClientUnaryCall;
   prefetch(argument: _obd_blockd_v1_PrefetchRequest, callback: grpc.requestCallback<_obd_blockd_v1_PrefetchProgress__Output>): grpc.ClientUnaryCall;
   
+  Probe(argument: _obd_blockd_v1_ProbeRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ProbeResponse__Output>): grpc.ClientUnaryCall;
+  Probe(argument: _obd_blockd_v1_ProbeRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_ProbeResponse__Output>): grpc.ClientUnaryCall;
+  Probe(argument: _obd_blockd_v1_ProbeRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ProbeResponse__Output>): grpc.ClientUnaryCall;
+  Probe(argument: _obd_blockd_v1_ProbeRequest, callback: grpc.requestCallback<_obd_blockd_v1_ProbeResponse__Output>): grpc.ClientUnaryCall;
+  probe(argument: _obd_blockd_v1_ProbeRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ProbeResponse__Output>): grpc.ClientUnaryCall;
+  probe(argument: _obd_blockd_v1_ProbeRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_ProbeResponse__Output>): grpc.ClientUnaryCall;
+  probe(argument: _obd_blockd_v1_ProbeRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ProbeResponse__Output>): grpc.ClientUnaryCall;
+  probe(argument: _obd_blockd_v1_ProbeRequest, callback: grpc.requestCallback<_obd_blockd_v1_ProbeResponse__Output>): grpc.ClientUnaryCall;
+  
   PruneCache(argument: _obd_blockd_v1_PruneCacheRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_PruneCacheResponse__Output>): grpc.ClientUnaryCall;
   PruneCache(argument: _obd_blockd_v1_PruneCacheRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_PruneCacheResponse__Output>): grpc.ClientUnaryCall;
   PruneCache(argument: _obd_blockd_v1_PruneCacheRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_PruneCacheResponse__Output>): grpc.ClientUnaryCall;
@@ -107,6 +118,8 @@ export interface BlockdHandlers extends grpc.UntypedServiceImplementation {
   
   Prefetch: grpc.handleUnaryCall<_obd_blockd_v1_PrefetchRequest__Output, _obd_blockd_v1_PrefetchProgress>;
   
+  Probe: grpc.handleUnaryCall<_obd_blockd_v1_ProbeRequest__Output, _obd_blockd_v1_ProbeResponse>;
+  
   PruneCache: grpc.handleUnaryCall<_obd_blockd_v1_PruneCacheRequest__Output, _obd_blockd_v1_PruneCacheResponse>;
   
   VerifyCache: grpc.handleUnaryCall<_obd_blockd_v1_VerifyCacheRequest__Output, _obd_blockd_v1_VerifyCacheResponse>;
@@ -120,6 +133,7 @@ export interface BlockdDefinition extends grpc.ServiceDefinition {
   List: MethodDefinition<_obd_blockd_v1_ListRequest, _obd_blockd_v1_ListResponse, _obd_blockd_v1_ListRequest__Output, _obd_blockd_v1_ListResponse__Output>
   ListCache: MethodDefinition<_obd_blockd_v1_ListCacheRequest, _obd_blockd_v1_ListCacheResponse, _obd_blockd_v1_ListCacheRequest__Output, _obd_blockd_v1_ListCacheResponse__Output>
   Prefetch: MethodDefinition<_obd_blockd_v1_PrefetchRequest, _obd_blockd_v1_PrefetchProgress, _obd_blockd_v1_PrefetchRequest__Output, _obd_blockd_v1_PrefetchProgress__Output>
+  Probe: MethodDefinition<_obd_blockd_v1_ProbeRequest, _obd_blockd_v1_ProbeResponse, _obd_blockd_v1_ProbeRequest__Output, _obd_blockd_v1_ProbeResponse__Output>
   PruneCache: MethodDefinition<_obd_blockd_v1_PruneCacheRequest, _obd_blockd_v1_PruneCacheResponse, _obd_blockd_v1_PruneCacheRequest__Output, _obd_blockd_v1_PruneCacheResponse__Output>
   VerifyCache: MethodDefinition<_obd_blockd_v1_VerifyCacheRequest, _obd_blockd_v1_VerifyCacheResponse, _obd_blockd_v1_VerifyCacheRequest__Output, _obd_blockd_v1_VerifyCacheResponse__Output>
 }

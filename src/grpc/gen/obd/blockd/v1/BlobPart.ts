@@ -1,0 +1,13 @@
+// Original file: proto/obd/blockd/v1/blockd.proto
+
+import type { Long } from '@grpc/proto-loader';
+
+export interface BlobPart {
+  'offset'?: (number | string | Long);
+  'length'?: (number | string | Long);
+}
+
+export interface BlobPart__Output {
+  'offset': (number);
+  'length': (number);
+}
