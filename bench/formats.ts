@@ -32,6 +32,7 @@ import {
 } from '../src/zfile/block-codec.js';
 import { DecodedBlocks } from '../src/zfile/decoded-blocks.js';
 import type { TreeAddress } from '../src/zfile/hash-tree.js';
+import type { ZFileOptions } from '../src/zfile/zfile-writer.js';
 
 const BLOCK = 4096;
 const LAYER_BYTES = 256 << 20;
@@ -132,49 +133,61 @@ function codecs(): void {
   }
 }
 
+/** Compressions that obdconv offers. */
+const COMPRESSIONS = [
+  ['lz4', 4],
+  ['zstd', 4],
+  ['zstd', 16],
+  ['zstd', 32],
+] as const;
+
 async function reads(folder: string): Promise<void> {
-  const path = join(folder, 'layer');
   const raw = join(folder, 'raw');
-  const hashTree = writeLayer(path, raw);
   const stackOf = async (blob: RandomAccessFile, lower: LowerLayer) =>
     new LayerStack([
       await openLayer(blob, { formats: LAYER_FORMATS, decoded: new DecodedBlocks(8 << 20) }, lower),
     ]);
-  const stack = await stackOf(LocalFile.open(path), {});
-  const cached = new CachedFile(path);
-  const proved = await stackOf(cached, { hashTree });
-  const file = LocalFile.open(raw);
-  const whole = Buffer.alloc(LAYER_BYTES);
-  proved.tryRead(whole, 0);
-  const page = Buffer.alloc(BLOCK);
-  const mega = Buffer.alloc(1 << 20);
-  for (const [name, disk] of [
-    ['layer-lz4', stack],
-    ['layer-lz4-proved', proved],
-    ['raw-file', file],
-  ] as const) {
-    measure(`${name}-4k-random`, 'reads', 1, () => {
-      disk.tryRead(page, random(LAYER_BYTES / BLOCK) * BLOCK);
-    });
-    let at = 0;
-    measure(`${name}-1m-sequential`, 'MiB', 1, () => {
-      disk.tryRead(mega, at);
-      at = (at + mega.length) % LAYER_BYTES;
-    });
+  for (const [algorithm, kib] of COMPRESSIONS) {
+    const name = `layer-${algorithm}-${kib}k`;
+    const path = join(folder, name);
+    const hashTree = writeLayer(path, raw, { algorithm, blockBytes: kib * 1024 });
+    const stack = await stackOf(LocalFile.open(path), {});
+    const cached = new CachedFile(path);
+    const proved = await stackOf(cached, { hashTree });
+    proved.tryRead(Buffer.alloc(LAYER_BYTES), 0);
+    readsOf(name, stack);
+    readsOf(`${name}-proved`, proved);
+    // As if all was fetched again before each read.
+    cached.isStored = false;
+    readInOrder(`${name}-proving`, proved);
+    stack.close();
+    proved.close();
   }
-  measure('layer-lz4-4k-random-unaligned', 'reads', 1, () => {
-    stack.tryRead(page, random(LAYER_BYTES / BLOCK - 1) * BLOCK + 512);
-  });
-  // As if all was fetched again before each read.
-  cached.isStored = false;
-  let first = 0;
-  measure('layer-lz4-proving-1m-sequential', 'MiB', 1, () => {
-    proved.tryRead(mega, first);
-    first = (first + mega.length) % LAYER_BYTES;
-  });
-  stack.close();
-  proved.close();
+  const file = LocalFile.open(raw);
+  readsOf('raw-file', file);
   file.close();
+}
+
+type Disk = Pick<LocalFile, 'tryRead'>;
+
+function readsOf(name: string, disk: Disk): void {
+  const page = Buffer.alloc(BLOCK);
+  measure(`${name}-4k-random`, 'reads', 1, () => {
+    disk.tryRead(page, random(LAYER_BYTES / BLOCK) * BLOCK);
+  });
+  measure(`${name}-4k-random-unaligned`, 'reads', 1, () => {
+    disk.tryRead(page, random(LAYER_BYTES / BLOCK - 1) * BLOCK + 512);
+  });
+  readInOrder(name, disk);
+}
+
+function readInOrder(name: string, disk: Disk): void {
+  const mega = Buffer.alloc(1 << 20);
+  let at = 0;
+  measure(`${name}-1m-sequential`, 'MiB', 1, () => {
+    disk.tryRead(mega, at);
+    at = (at + mega.length) % LAYER_BYTES;
+  });
 }
 
 /** A local file whose chunks have versions, as a cached blob's do. */
@@ -216,10 +229,9 @@ class CachedFile implements RandomAccessFile {
   }
 }
 
-function writeLayer(path: string, raw: string): TreeAddress {
+function writeLayer(path: string, raw: string, form: ZFileOptions): TreeAddress {
   const fd = openSync(raw, 'w');
   const blob = new BlobFile(path);
-  const form = { algorithm: 'lz4', blockBytes: BLOCK } as const;
   const writer = new LayerBlobWriter(blob, form, { virtualBytes: LAYER_BYTES });
   const pages = Buffer.alloc(1 << 20);
   for (let i = 0; i < pages.length; i += BLOCK) fillPage(pages.subarray(i, i + BLOCK));
@@ -232,7 +244,8 @@ function writeLayer(path: string, raw: string): TreeAddress {
   blob.close();
   closeSync(fd);
   const ratio = Number((hashTree.offset / LAYER_BYTES).toPrecision(3));
-  process.stdout.write(`${JSON.stringify({ bench: 'formats', name: 'ratio-lz4', ratio })}\n`);
+  const name = `ratio-${form.algorithm}-${form.blockBytes / 1024}k`;
+  process.stdout.write(`${JSON.stringify({ bench: 'formats', name, ratio })}\n`);
   return hashTree;
 }
 

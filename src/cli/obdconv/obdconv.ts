@@ -112,13 +112,13 @@ const OPTIONS = {
   },
   algorithm: {
     choices: ['lz4', 'zstd'] as const,
-    default: 'lz4' as const,
-    describe: 'Compression of blocks; zstd is smaller and slower to read',
+    default: 'zstd' as const,
+    describe: 'Compression of blocks; lz4 is larger, and faster to read from this disk',
   },
   bs: {
     type: 'number',
     choices: BLOCK_KIB,
-    default: 4,
+    default: 16,
     describe: 'Block size in KiB; larger blocks compress better but read more than needed',
   },
   vsize: {
