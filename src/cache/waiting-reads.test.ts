@@ -35,7 +35,7 @@ function wholeOf(bytes: Uint8Array, pauseMs = 0, sizeKnown = true): WholeAnswer 
     host: 'proxy.example',
     sizeKnown,
     cutOff: () => {},
-    refuse: () => {},
+    refuse: () => false,
     pieces: async function* () {
       for (let at = 0; at < bytes.length; at += 100_000) {
         if (pauseMs > 0) await sleep(pauseMs);

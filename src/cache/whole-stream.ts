@@ -61,7 +61,10 @@ export class WholeStream {
     this.#sink = sink;
   }
 
-  /** @throws {ObdError} `Registry` if it is not the blob, `Unavailable` if it ends early; what pieces() throws. */
+  /**
+   * @throws {ObdError} `Registry` if it is not the blob, `Unavailable` if it ends early or another server is asked next;
+   *   what pieces() throws.
+   */
   async take(whole: WholeAnswer, floor: SpeedFloor): Promise<void> {
     try {
       await this.#take(whole, floor);
@@ -160,8 +163,10 @@ export class WholeStream {
   #refusal(whole: WholeAnswer, problem: string): ObdError {
     this.#invalidateKept();
     const message = `Cannot read ${this.#source.label}: what ${whole.host} sends in place of a range is not the blob: it ${problem}`;
-    const error = new ObdError(ErrorCodes.Registry, message, { digest: this.#source.key.digest });
-    whole.refuse(error);
-    return error;
+    const details = { digest: this.#source.key.digest };
+    const error = new ObdError(ErrorCodes.Registry, message, details);
+    if (!whole.refuse(error)) return error;
+    const next = `${message}; asking another host`;
+    return new ObdError(ErrorCodes.Unavailable, next, details, error);
   }
 }

@@ -70,8 +70,8 @@ const LOAD_TURNS_MAX = 8;
 const EVICTED_PAUSE_MS = 20;
 /** Copies that fail their check are refetched this often before the read fails with `Corrupt`. */
 export const REFETCHES_MAX = 3;
-/** The same for an index, which can be large, while an image is opened. */
-export const INDEX_REFETCHES_MAX = 1;
+/** The same for an index, which can be large, while an image is opened: enough to leave two bad mirrors. */
+export const INDEX_REFETCHES_MAX = 2;
 /**
  * Before a refetch that has a deadline: none at first, then doubled, to outlive a server that damages its answers. Nothing
  * ends a pause, and detach() waits for the device's reads, so pauses stay short.

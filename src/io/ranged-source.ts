@@ -51,8 +51,12 @@ export interface WholeAnswer {
   pieces(floor: SpeedFloor): AsyncGenerator<Uint8Array, void, undefined>;
   /** Ends the connection. */
   cutOff(): void;
-  /** As cutOff(), because the content is not the source's: later attempts ask another server, if there is one. */
-  refuse(error: ObdError): void;
+  /**
+   * As cutOff(), because the content is not the source's.
+   *
+   * @returns Whether the next attempt asks another server.
+   */
+  refuse(error: ObdError): boolean;
 }
 
 export interface RangedSource {

@@ -145,7 +145,7 @@ export class RemoteBlobRanges implements RangedSource {
       cutOff: () => response.cutOff(),
       refuse: (error) => {
         response.cutOff();
-        this.#passBy(askedOf, undefined, error);
+        return this.#passBy(askedOf, undefined, error);
       },
     };
   }

@@ -185,7 +185,8 @@ test('a mirror that sends another blob whole is passed by', async (t) => {
     await blob.attempt(new RangeFill(new Uint8Array(100), 0));
   const refused = await attempt();
   assert.ok(refused !== undefined);
-  refused.refuse(new ObdError(ErrorCodes.Registry, 'Cannot read: its digest is wrong'));
+  const why = new ObdError(ErrorCodes.Registry, 'Cannot read: its digest is wrong');
+  assert.ok(refused.refuse(why), 'another address is asked next');
   const second = await attempt();
   assert.ok(second !== undefined);
   second.cutOff();

@@ -214,7 +214,7 @@ const MIRROR_KINDS = [...PASSING_KINDS, 'whole-200'] as const;
 
 trustCase(
   ITEM,
-  'a mirror that always answers wrongly, in every way, before a registry that is right',
+  'two mirrors with every odd or wrong answer, always, before a registry that is right',
   'attach and reads are right at once, from the registry: no read fails or waits',
   async (t) => {
     const hosts = mkdtempSync('/var/tmp/obdh.');
@@ -228,26 +228,29 @@ trustCase(
     });
     let [longestMs, faults] = [0, 0];
     for (const kind of MIRROR_KINDS) {
-      // A pair of each kind's own: a mirror that does not answer is asked last for a minute, whatever the blob.
+      // Servers of each kind's own: a mirror that does not answer is asked last for a minute, whatever the blob.
       const registry = await FaultRegistry.start(trustSeed);
-      const mirror = await FaultRegistry.start(trustSeed);
-      servers.push(registry, mirror);
+      const mirrors = [await FaultRegistry.start(trustSeed), await FaultRegistry.start(trustSeed)];
+      servers.push(registry, ...mirrors);
       mkdirSync(join(hosts, registry.host));
-      const toml = `[host."http://${mirror.host}"]\n`;
+      const toml = mirrors.map(({ host }) => `[host."http://${host}"]\n`).join('');
       writeFileSync(join(hosts, registry.host, 'hosts.toml'), toml);
-      mirror.share = 1;
-      mirror.kinds = [kind];
       const { disk, blob } = freshLayer(4 << 20);
       const digest = registry.add(blob);
-      mirror.add(blob);
+      for (const mirror of mirrors) {
+        mirror.add(blob);
+        mirror.share = 1;
+        mirror.kinds = [kind];
+      }
       const startedMs = performance.now();
       const path = await attach(daemon, registry.host, digest, blob.length);
-      const failed = await readAll({ path, disk, digest }, () => mirror.next());
+      const failed = await readAll({ path, disk, digest }, () => registry.next());
       assert.equal(failed, 0, kind);
       const tookMs = Math.round(performance.now() - startedMs);
       assert.ok(tookMs < 5_000, `${kind}: ${tookMs} ms`);
-      assert.ok(mirror.faults > 0, `${kind}: the mirror was not asked`);
-      faults += mirror.faults;
+      // Some kinds are legal answers, and the second mirror is not needed then.
+      assert.ok(mirrors[0]!.faults > 0, `${kind}: the first mirror was not asked`);
+      for (const mirror of mirrors) faults += mirror.faults;
       longestMs = Math.max(longestMs, tookMs);
     }
     const words = daemon.log().map(({ msg }) => msg);
