@@ -12,10 +12,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { LoopbackRegistry } from '../../test/support/loopback-registry.js';
 import { BlockCache } from '../cache/block-cache.js';
 import { type ErrorCode, ErrorCodes, hasCode } from '../errors.js';
-import { openingParts } from '../layers/opening-parts.js';
+import { type BlobPart, openingParts } from '../layers/opening-parts.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
+import { rootOf } from '../zfile/hash-tree-layout.js';
 import { BlobProbes } from './blob-probes.js';
 
 /** Too large to be fetched whole. */
@@ -50,9 +51,18 @@ after(async () => {
 });
 
 async function probe(digest: string, sizeBytes = BYTES, signal?: AbortSignal): Promise<void> {
-  const address = { host: registry.host, repository: 'team/app', digest, sizeBytes };
   const parts = openingParts({ metadataBytes: METADATA_BYTES }, sizeBytes, 1);
-  await new BlobProbes(cache, client).probe(address, parts, signal ?? AbortSignal.timeout(10_000));
+  await probeParts(digest, parts, sizeBytes, signal);
+}
+
+async function probeParts(
+  digest: string,
+  parts: readonly BlobPart[],
+  sizeBytes = BYTES,
+  signal = AbortSignal.timeout(10_000),
+): Promise<void> {
+  const address = { host: registry.host, repository: 'team/app', digest, sizeBytes };
+  await new BlobProbes(cache, client).probe(address, parts, signal);
 }
 
 /** Waits until no probe has a blob open. @returns Bytes of the blob in the cache. */
@@ -96,6 +106,23 @@ test('the first failure ends it, and the blob is not held', async () => {
   }
   const missing = `sha256:${'0'.repeat(64)}`;
   await assert.rejects(probe(missing), (error) => hasCode(error, ErrorCodes.NotFound));
+});
+
+test('a part with a digest is waited for, and fetched again while it has another', async () => {
+  const bytes = blobOf('part');
+  const digest = registry.addBlob(bytes);
+  const offset = BYTES - 70_000;
+  const part = { offset, length: 512, digest: rootOf(bytes.subarray(offset, offset + 512)) };
+  await probeParts(digest, [{ offset: 0, length: 4096 }, part]);
+  while ((await cachedBytes(digest)) === 0) await sleep(5);
+  const other = { ...part, digest: rootOf(Buffer.from('other')) };
+  await assert.rejects(probeParts(digest, [other]), {
+    code: ErrorCodes.Corrupt,
+    message: new RegExp(`${part.digest}, and the image names ${other.digest}`),
+  });
+  registry.seen.length = 0;
+  await probeParts(digest, [part]);
+  assert.ok(registry.seen.length > 0);
 });
 
 test('a blob of another size than its image says is refused', async () => {

@@ -2,13 +2,18 @@
  * Asks registries for the blobs of layers that are about to be recorded, by fetching what opening an image of them needs: so
  * the requests that a pull waits for are those that an attach would make, and are not made twice.
  */
+import { BlobReader } from '../cache/blob-reader.js';
 import type { BlobSource } from '../cache/blob-source.js';
 import type { BlockCache } from '../cache/block-cache.js';
 import { CHUNK_BYTES } from '../cache/chunk-set.js';
+import { OverflowChunks } from '../cache/overflow-chunks.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { BlobAddress } from '../image/open-image.js';
+import { corrupt, refetchWhileCorrupt } from '../io/format-error.js';
+import { readFully } from '../io/random-access-file.js';
 import { type BlobPart, OPENING_BYTES_MAX } from '../layers/opening-parts.js';
 import type { RegistryClient } from '../registry/registry-client.js';
+import { rootOf } from '../zfile/hash-tree-layout.js';
 import { registrySource } from './registry-source.js';
 
 /** While an image is opened, an answer other than the bytes ends the read: see FetchOptions. */
@@ -30,11 +35,11 @@ export class BlobProbes {
   }
 
   /**
-   * Resolves when the first bytes of the blob have come; the rest of the parts comes in the background. At least one
-   * request is made, also if all of them are cached.
+   * Resolves when the first bytes of the blob have come, and all of the parts that have digests; the rest comes in the
+   * background. At least one request is made, also if all of them are cached.
    *
    * @throws {ObdError} the registry's first failure: `NotFound`, `Unauthorized`, `Unavailable`, `Registry`; `InvalidArgument`
-   *   for an address or for parts that are none; the signal's reason.
+   *   for an address or for parts that are none; `Corrupt` if no source has a part with its digest; the signal's reason.
    */
   async probe(
     { host, repository, digest, sizeBytes = 0 }: BlobAddress,
@@ -47,10 +52,9 @@ export class BlobProbes {
     const blob = await this.#cache.openBlob(source);
     // All in one turn, so that the parts of a small blob share one request.
     const all = Promise.all(parts.map(({ offset, length }) => blob.fetch(offset, length, OPENING)));
-    void all.then(
-      () => blob.close(),
-      () => blob.close(),
-    );
+    const reader = new BlobReader(blob.share(), new OverflowChunks(), blob);
+    const proved = Promise.all(parts.map((part) => checkDigest(reader, part)));
+    void Promise.allSettled([all, proved]).then(() => reader.close());
     const first = parts.map(({ offset, length }) =>
       blob.fetch(offset, Math.min(CHUNK_BYTES, length), OPENING),
     );
@@ -61,15 +65,32 @@ export class BlobProbes {
     try {
       signal.throwIfAborted();
       await Promise.race([...first, failure, aborted]);
+      await Promise.race([proved, aborted]);
     } catch (error) {
-      blob.close();
+      reader.close();
       throw error;
     } finally {
       for (const each of first) each.catch(() => {});
     }
     if (blob.fetchRequests > 0) return;
-    await this.#client.probeBlob(host, repository, digest, signal, sizeBytes);
+    await this.#client.probeBlob(host, repository, digest, signal, { sizeBytes });
   }
+}
+
+/** Bytes that have another digest are fetched again, from another source if there is one. @throws {ObdError} `Corrupt`. */
+async function checkDigest(
+  reader: BlobReader,
+  { offset, length, digest }: BlobPart,
+): Promise<void> {
+  if (!digest) return;
+  const bytes = Buffer.alloc(length);
+  await refetchWhileCorrupt(reader, offset, length, async () => {
+    await readFully(reader, bytes, offset);
+    const found = rootOf(bytes);
+    if (found === digest) return;
+    const rule = `these ${length} bytes have the digest ${found}, and the image names ${digest}`;
+    throw corrupt(reader, offset, rule);
+  });
 }
 
 /** @throws {ObdError} `InvalidArgument`. */

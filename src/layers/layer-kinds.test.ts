@@ -75,6 +75,19 @@ describe('LAYER_KINDS', () => {
     }
   });
 
+  test('describes the hash tree of a layer, and refuses one that is no use', () => {
+    const key = 'containerd.io/snapshot/obd-ts.hash-tree';
+    const described = (text: string) =>
+      describeLayer(LAYER_KINDS, { annotations: { ...annotated().annotations, [key]: text } });
+    assert.deepEqual(described(`${DIGEST}@6`)?.lower.hashTree, { root: DIGEST, offset: 6 });
+    for (const text of ['', DIGEST, `${DIGEST}@`, `${DIGEST}@0`, `${DIGEST}@7`, 'sha256:a@6']) {
+      assert.throws(() => described(text), {
+        code: ErrorCodes.InvalidArgument,
+        message: /obd-ts\.hash-tree=/,
+      });
+    }
+  });
+
   test('recognises a blob by its first bytes, in either tar or without one', () => {
     const trace = Buffer.from('2018efc2', 'hex');
     const recognized = (head: Uint8Array, lower = {}) =>

@@ -5,9 +5,10 @@
  *   the end          the indexes of ZFile and layer; where there is a hash tree, which is behind them, also the part of it that
  *                    proves both parts
  *
+ * The header of the tree, in that part, is also given on its own: the image names its digest.
  * The rest of what is larger is read later.
  */
-import { firstTreeBytes } from '../zfile/hash-tree-layout.js';
+import { firstTreeBytes, TREE_HEADER_BYTES } from '../zfile/hash-tree-layout.js';
 import type { LowerLayer } from './lower-layer.js';
 
 /** Headers of tar, ZFile and layer. */
@@ -31,6 +32,8 @@ export const OPENING_BYTES_MAX = 64 << 20;
 export interface BlobPart {
   readonly offset: number;
   readonly length: number;
+  /** `sha256:...` of these bytes, if the image names it. */
+  readonly digest?: string;
 }
 
 /**
@@ -56,5 +59,8 @@ export function openingParts(
   return [
     { offset: 0, length: Math.min(headBytes, sizeBytes) },
     { offset: end - tailBytes, length: tailBytes },
+    ...(hashTree === undefined || treeBytes < TREE_HEADER_BYTES
+      ? []
+      : [{ offset: hashTree.offset, length: TREE_HEADER_BYTES, digest: hashTree.root }]),
   ];
 }

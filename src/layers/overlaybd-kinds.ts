@@ -124,7 +124,7 @@ function blobOf(description: LayerDescription): Pick<DescribedLayer, 'lower' | '
     ';',
   );
   const metadataBytes = metadataBytesIn(annotations);
-  const hashTree = hashTreeIn(description);
+  const hashTree = hashTreeIn(description, size);
   const lower = {
     digest,
     size,
@@ -141,12 +141,13 @@ function metadataBytesIn(annotations: Readonly<Record<string, string>>): number 
 }
 
 /** @throws {ObdError} `InvalidArgument` for an annotation that is no use: without its tree the layer would not be proved. */
-function hashTreeIn(description: LayerDescription): LowerLayer['hashTree'] {
+function hashTreeIn(description: LayerDescription, size: number): LowerLayer['hashTree'] {
   const text = description.annotations?.[HASH_TREE_ANNOTATION];
   if (text === undefined) return undefined;
   const [, root, offset] = /^(sha256:[0-9a-f]{64})@([1-9][0-9]{0,14})$/.exec(text) ?? [];
-  if (root !== undefined && offset !== undefined) return { root, offset: Number(offset) };
-  throw refused(description, HASH_TREE_ANNOTATION, text, 'it is no sha256 root with an offset');
+  if (root !== undefined && Number(offset) < size) return { root, offset: Number(offset) };
+  const problem = 'it is no sha256 root with an offset in the blob';
+  throw refused(description, HASH_TREE_ANNOTATION, text, problem);
 }
 
 function refused(

@@ -1,11 +1,12 @@
 /**
- * Checks whether a registry serves a blob to us, by a GET of its first byte.
+ * Checks whether a registry serves a blob to us, by a GET of its first byte, or of a part whose digest the image names.
  *
  * A pull waits for the answer. So an address that refuses connections, does not resolve or does not answer in time is
  * asked once. An error response, or a connection that breaks, is retried once.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { ErrorCodes, hasCode, ObdError, systemCode } from '../errors.js';
+import { sha256Of } from '../oci/digest.js';
 import type { Access } from './access.js';
 import type { HttpResponse } from './http-client.js';
 import { contentRange } from './range-answer.js';
@@ -17,14 +18,45 @@ const PAUSE_MS = 200;
 /** Errors of connections that were made and then broke. */
 const BROKEN: readonly (string | undefined)[] = ['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'];
 
-interface ProbedBlob {
+/** Bytes of a blob whose digest its image names. */
+interface BlobPart {
+  readonly offset: number;
+  readonly length: number;
+  /** `sha256:...` */
   readonly digest: string;
-  /** What its image says; undefined if that is unknown. */
+}
+
+/** What an image says of a blob, as far as that is known. */
+export interface BlobPromise {
+  readonly sizeBytes?: number | undefined;
+  readonly part?: BlobPart | undefined;
+}
+
+/** What a registry says of a blob: undefined where it does not. */
+export interface BlobFacts {
   readonly sizeBytes: number | undefined;
+  /** The part that was asked for, with the digest of the bytes that it sent. */
+  readonly part: BlobPart | undefined;
+}
+
+interface ProbedBlob extends BlobPromise {
+  readonly digest: string;
+}
+
+/** How a registry's blob is another one than its image promises; undefined if it is not known to be. */
+export function brokenPromise(
+  { sizeBytes, part: found }: BlobFacts,
+  { sizeBytes: promised, part }: BlobPromise,
+): string | undefined {
+  if (promised !== undefined && sizeBytes !== undefined && sizeBytes !== promised) {
+    return `it has ${sizeBytes} bytes, and ${promised} were promised`;
+  }
+  if (part === undefined || found === undefined || found.digest === part.digest) return undefined;
+  if (found.offset !== part.offset || found.length !== part.length) return undefined;
+  return `its ${part.length} bytes at ${part.offset} have the digest ${found.digest}, and ${part.digest} was promised`;
 }
 
 /**
- * @returns The blob's size in bytes; undefined if the registry does not say.
  * @throws {ObdError} `NotFound`, `Unauthorized`, `Unavailable`, `Registry`; the signal's reason.
  */
 export async function probeBlob(
@@ -32,7 +64,7 @@ export async function probeBlob(
   access: Access,
   blob: ProbedBlob,
   signal: AbortSignal,
-): Promise<number | undefined> {
+): Promise<BlobFacts> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await ask(exchange, access, blob, signal);
@@ -43,40 +75,59 @@ export async function probeBlob(
   }
 }
 
-/** Asks further addresses while one has the blob in another size than was promised. */
+/** Asks further addresses while one has another blob than was promised. */
 async function ask(
   exchange: RegistryExchange,
   access: Access,
-  { digest, sizeBytes: promised }: ProbedBlob,
+  { digest, ...promise }: ProbedBlob,
   signal: AbortSignal,
-): Promise<number | undefined> {
+): Promise<BlobFacts> {
+  const { part = { offset: 0, length: 1 } } = promise;
   const url = exchange.urlOf(access, `blobs/${digest}`);
   const doing = `Cannot find ${digest} at ${access.host}/${access.repository}`;
-  const headers = { range: 'bytes=0-0', 'accept-encoding': 'identity' };
+  const headers = {
+    range: `bytes=${part.offset}-${endOf(part) - 1}`,
+    'accept-encoding': 'identity',
+  };
   for (;;) {
     const response = await exchange.send({ access, method: 'GET', url, headers, signal, doing });
-    const sizeBytes = await sizeIn(exchange, access, response);
-    if (promised === undefined || sizeBytes === undefined || sizeBytes === promised) {
-      return sizeBytes;
-    }
-    const problem = `${response.url.host} has ${sizeBytes} bytes of it, and ${promised} were promised`;
-    const error = new ObdError(ErrorCodes.Registry, `${doing}: ${problem}`, { digest });
-    if (!exchange.passBy(access, url, response.askedOf, error)) return sizeBytes;
+    const found = await factsIn(exchange, access, response, promise.part);
+    const problem = brokenPromise(found, promise);
+    if (problem === undefined) return found;
+    const message = `${doing}: ${response.url.host} has another blob: ${problem}`;
+    const error = new ObdError(ErrorCodes.Registry, message, { digest });
+    if (!exchange.passBy(access, url, response.askedOf, error)) return found;
   }
 }
 
-async function sizeIn(
+async function factsIn(
   exchange: RegistryExchange,
   access: Access,
   response: HttpResponse,
-): Promise<number | undefined> {
+  part: BlobPart | undefined,
+): Promise<BlobFacts> {
   if (response.status === 206) {
+    const range = contentRange(response);
+    const sizeBytes = range?.sizeBytes;
+    if (part !== undefined && range?.first === part.offset && range.last === endOf(part) - 1) {
+      const digest = sha256Of(await response.readAll(part.length));
+      return { sizeBytes, part: { ...part, digest } };
+    }
     await response.discard();
-    return contentRange(response)?.sizeBytes;
+    return { sizeBytes, part: undefined };
+  }
+  if (response.status === 416 && part !== undefined) {
+    // The blob ends before the part. An error would count against the whole repository.
+    await response.discard();
+    return { sizeBytes: undefined, part: { ...part, digest: sha256Of(Buffer.alloc(0)) } };
   }
   if (response.status !== 200) throw await exchange.errorOf(response, access);
   response.cutOff();
-  return response.contentLength;
+  return { sizeBytes: response.contentLength, part: undefined };
+}
+
+function endOf({ offset, length }: Pick<BlobPart, 'offset' | 'length'>): number {
+  return offset + length;
 }
 
 function mayPass(error: unknown): boolean {

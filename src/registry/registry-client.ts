@@ -12,7 +12,7 @@ import { IMAGE_MANIFEST_TYPES, INDEX_TYPES, SCHEMA1_TYPES } from '../oci/media-t
 import { isHost, isRepository, isTag } from '../oci/reference.js';
 import type { Access } from './access.js';
 import { downloadBlob } from './blob-download.js';
-import { probeBlob } from './blob-probe.js';
+import { type BlobFacts, type BlobPromise, probeBlob } from './blob-probe.js';
 import { RemoteBlobRanges } from './blob-ranges.js';
 import { type BlobContent, cancelUpload, type UploadSession, uploadBlob } from './blob-upload.js';
 import type { Credentials } from './credentials.js';
@@ -85,11 +85,11 @@ export class RegistryClient {
     repository: string,
     digest: string,
     signal: AbortSignal,
-    sizeBytes?: number,
-  ): Promise<number | undefined> {
+    promise: BlobPromise = {},
+  ): Promise<BlobFacts> {
     const access = accessTo(host, repository, 'pull');
     checkDigest(digest, `a blob of ${host}/${repository}`);
-    return await probeBlob(this.#exchange, access, { digest, sizeBytes }, signal);
+    return await probeBlob(this.#exchange, access, { digest, ...promise }, signal);
   }
 
   /**

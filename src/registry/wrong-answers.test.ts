@@ -101,10 +101,14 @@ async function reads(blob: RemoteBlobRanges, offset: number): Promise<Uint8Array
 function part(
   { headers: { range } }: IncomingMessage,
   response: ServerResponse,
-  { body, sizeBytes = BLOB.length }: { body?: Buffer; sizeBytes?: number } = {},
+  {
+    blob = BLOB,
+    body,
+    sizeBytes = BLOB.length,
+  }: { blob?: Buffer; body?: Buffer; sizeBytes?: number } = {},
 ): void {
   const [first, last] = (range ?? '').slice('bytes='.length).split('-').map(Number);
-  const sent = body ?? BLOB.subarray(first, last! + 1);
+  const sent = body ?? blob.subarray(first, last! + 1);
   response.writeHead(206, { 'content-range': `bytes ${first}-${last}/${sizeBytes}` }).end(sent);
 }
 
@@ -251,11 +255,38 @@ test('a probe passes a mirror by whose blob has another size', async (t) => {
   mirrors[1].answer = (_request, response) =>
     void response.writeHead(200, { 'content-length': HTML.length }).end(HTML);
   const signal = new AbortController().signal;
-  const probed = (sizeBytes?: number) =>
-    client.probeBlob(registry.host, 'x/y', DIGEST, signal, sizeBytes);
+  const probed = async (sizeBytes?: number) =>
+    (await client.probeBlob(registry.host, 'x/y', DIGEST, signal, { sizeBytes })).sizeBytes;
   assert.equal(await probed(), 1);
   assert.equal(await probed(BLOB.length), BLOB.length);
   assert.equal(await probed(7), BLOB.length, 'where all have another size, the image is wrong');
+});
+
+test('a probe passes a mirror by whose part of the blob has another digest', async (t) => {
+  const { client, registry, mirrors } = await scene(t);
+  const other = Buffer.from(BLOB);
+  other[1000]! ^= 1;
+  for (const mirror of mirrors) {
+    mirror.answer = (request, response) => part(request, response, { blob: other });
+  }
+  const signal = new AbortController().signal;
+  const probed = (offset: number, bytes: Buffer) => {
+    const digest = sha256Of(bytes.subarray(offset, offset + 512));
+    const promise = { sizeBytes: BLOB.length, part: { offset, length: 512, digest } };
+    return client.probeBlob(registry.host, 'x/y', DIGEST, signal, promise);
+  };
+  for (const offset of [0, 900, BLOB.length - 512]) {
+    const digest = sha256Of(BLOB.subarray(offset, offset + 512));
+    const found = { sizeBytes: BLOB.length, part: { offset, length: 512, digest } };
+    assert.deepEqual(await probed(offset, BLOB), found);
+  }
+  for (const mirror of mirrors) {
+    mirror.answer = (_request, response) => void response.writeHead(416).end();
+  }
+  assert.equal((await probed(0, BLOB)).sizeBytes, BLOB.length);
+  const { part: found } = await probed(900, Buffer.alloc(BLOB.length));
+  const digest = sha256Of(BLOB.subarray(900, 1412));
+  assert.equal(found?.digest, digest, 'where no address has it, the image is wrong');
 });
 
 test('a small blob is read whole from the next host if its digest is wrong', async (t) => {

@@ -355,7 +355,10 @@ export class ImageLocator {
       const error = answers.find((answer) => answer?.error !== undefined)?.error;
       const sizes = answers.map((answer) => answer?.sizeBytes ?? annotated);
       const sizeBytes = sizes.find((size) => size !== annotated) ?? annotated;
-      if (error !== undefined) {
+      if (hasCode(error, ErrorCodes.Corrupt)) {
+        const what = 'repository skipped: its blob has another hash tree than the image says';
+        log.warn({ err: error, digest, host, repository }, what);
+      } else if (error !== undefined) {
         const what =
           'repository skipped: it must give the blob to the login of docker_config, which obd-blockd has too, and to the one of the namespace; hosts_dir says how to reach it';
         log.warn({ err: error, digest, host, repository }, what);

@@ -9,14 +9,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { registryAddress } from '../registry/registry-hosts.js';
-import type { LayerOrigin } from './image-locator.js';
+import type { LayerOrigin, WantedLayer } from './image-locator.js';
 import { LayerSharing } from './layer-sharing.js';
 import type { Layer } from './snapshot.js';
 import { SnapshotStore } from './snapshot-store.js';
 
 const REF = 'ref';
 const DIGEST = `sha256:${'a'.repeat(64)}`;
-const WANTED = { chainId: DIGEST, digest: DIGEST, sizeBytes: 7, lower: {} };
+const WANTED: WantedLayer = { chainId: DIGEST, digest: DIGEST, sizeBytes: 7, lower: {} };
 const GOOD = 'https://good.example/v2/app/blobs';
 const EVIL = 'https://evil.example/v2/app/blobs';
 const remote = (repoBlobUrl: string): Layer => ({
@@ -75,6 +75,27 @@ async function decide(origin: LayerOrigin, namespace = 'ns', between = true, wan
 test('an unknown layer is fetched from its registry, or downloaded', async () => {
   assert.deepEqual(await decide(from(GOOD)), { repoBlobUrl: GOOD });
   assert.ok('download' in (await decide(from(GOOD, { gives: false }))));
+});
+
+test('a lazy layer keeps its hash tree, and is not taken over by a pull that names another', async () => {
+  const [first, second] = ['b', 'c'].map((digit) => `sha256:${digit.repeat(64)}`) as [
+    string,
+    string,
+  ];
+  const layer = remote(GOOD);
+  assert.ok(layer.type === 'blocks');
+  const lower = { ...layer.lower, hashTree: { root: first, offset: 4096 } };
+  add('proved', { ...layer, lower });
+  const wants = (root: string) => ({ ...WANTED, lower: { hashTree: { root, offset: 4096 } } });
+  assert.deepEqual(await decide(from(GOOD), 'ns', true, wants(first)), { existing: 'proved' });
+  assert.deepEqual(await decide(from(GOOD)), { existing: 'proved' });
+  const decision = await decide(from(GOOD), 'ns', true, wants(second));
+  assert.ok('download' in decision);
+  assert.match(
+    decision.download,
+    new RegExp(`"proved" is .* ${first}, which it keeps, .* ${second}`),
+  );
+  assert.deepEqual(store.get('proved').layer, { ...layer, lower });
 });
 
 test('a lazy layer is taken over by pulls from its registry alone', async () => {

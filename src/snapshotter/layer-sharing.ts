@@ -2,8 +2,9 @@
  * Decides which layers one pull may take over from another. The type of a layer with a proved chain ID decides:
  *
  *   unpacked       for every pull: containerd unpacked it and checked its digest; so a trace
- *   remote         only for pulls from the same registry with the same size: its bytes are not checked against the
- *                  digest, so they depend on the registry
+ *   remote         only for pulls from the same registry with the same size and, if both images name one, the same hash
+ *                  tree: its bytes are not checked against the digest, so they depend on the registry. The tree of the first
+ *                  pull stays: it was the one in the registry's blob, and another image must not be able to change it
  *
  * A remote layer is fetched from the repository of the latest pull that could read it.
  *
@@ -105,6 +106,11 @@ async function sharingProblem(
   const { digest, sizeBytes, repoBlobUrl } = remote;
   const isSame = digest === wanted.digest && sizeBytes === wanted.sizeBytes;
   if (!isSame) return 'is this layer with another size';
+  const root = layer.type === 'blocks' ? layer.lower.hashTree?.root : undefined;
+  const wantedRoot = wanted.lower.hashTree?.root;
+  if (root !== undefined && wantedRoot !== undefined && root !== wantedRoot) {
+    return `is this layer with the hash tree ${root}, which it keeps, and this image names ${wantedRoot}`;
+  }
   const found = origin.registry === undefined ? await origin.repoBlobUrl() : undefined;
   const registry = found === undefined ? origin.registry : registryAddress(found);
   if (registry === registryAddress(repoBlobUrl)) return undefined;

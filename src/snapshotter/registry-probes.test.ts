@@ -60,6 +60,20 @@ test('each blob is asked for once, by calls at one time and by later ones', asyn
   assert.equal(registry.seen.length, LAYERS.length);
 });
 
+test('a hash tree that the blob does not have is refused, and the right one is not', async () => {
+  const probes = new RegistryProbes(client, hosts);
+  const [layer = Buffer.of()] = LAYERS;
+  const { parts, ...wanted } = blob(registry.host, layer);
+  const ask = (digest: string) =>
+    probes.ask({ ...wanted, parts: [...parts, { offset: 0, length: 1, digest }] }, false);
+  const wrong = sha256Of(Buffer.from('another'));
+  for (let i = 0; i < 2; i++) {
+    await assert.rejects(ask(wrong), { code: ErrorCodes.Corrupt, message: new RegExp(wrong) });
+    assert.equal((await ask(wanted.digest)).sizeBytes, 1);
+    assert.equal((await probes.ask({ ...wanted, parts }, false)).sizeBytes, 1);
+  }
+});
+
 test('invalidate() drops the answer to a request in flight', async () => {
   const probes = new RegistryProbes(client, hosts);
   registry.seen.length = 0;

@@ -14,6 +14,7 @@
  */
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import type { BlobPart } from '../layers/opening-parts.js';
+import { brokenPromise } from '../registry/blob-probe.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import type { RegistryHosts } from '../registry/registry-hosts.js';
 
@@ -56,6 +57,8 @@ interface Answer {
   readonly sizeBytes: number | undefined;
   /** The size that was asked for. */
   readonly promised: number;
+  /** The header of the hash tree that was asked for, and found. */
+  readonly header: BlobPart | undefined;
 }
 
 /** The cache keys of an answer: all blobs of a host, all blobs of one repository, one blob. */
@@ -139,7 +142,7 @@ export class RegistryProbes {
     const signal = AbortSignal.timeout(msMax);
     try {
       const sizeBytes = await this.#sizeOf(blob, isGuess, signal);
-      const answer = { sizeBytes, promised: blob.sizeBytes };
+      const answer = { sizeBytes, promised: blob.sizeBytes, header: headerIn(blob) };
       if (generation === this.#generation) keep(this.#answers, keys.blob, answer);
       return answer;
     } catch (thrown) {
@@ -148,20 +151,22 @@ export class RegistryProbes {
       if (hasCode(error, ErrorCodes.Unavailable)) keep(this.#refusals, keys.host, error);
       else if (hasCode(error, ErrorCodes.Unauthorized)) {
         keep(this.#refusals, keys.repository, error, LOGIN_MS);
-      } else keep(this.#refusals, keys.blob, error);
+      } else if (!hasCode(error, ErrorCodes.Corrupt)) keep(this.#refusals, keys.blob, error);
+      // The digest of a part is wrong in this image: others that have the blob may name the right one.
       throw error;
     }
   }
 
   async #sizeOf(
-    { host, repository, digest, sizeBytes, parts }: ProbedBlob,
+    blob: ProbedBlob,
     isGuess: boolean,
     signal: AbortSignal,
   ): Promise<number | undefined> {
+    const { host, repository, digest, sizeBytes } = blob;
     if (this.#daemon !== undefined && !isGuess) {
       try {
-        const blob = { host, repository, digest, sizeBytes };
-        await this.#daemon.probe(blob, parts, signal);
+        const address = { host, repository, digest, sizeBytes };
+        await this.#daemon.probe(address, blob.parts, signal);
         return sizeBytes;
       } catch (error) {
         // The daemon may be away, or of a version before. If it is the registry, this says so for the wait of a pull.
@@ -171,13 +176,29 @@ export class RegistryProbes {
         if (!mayBeDaemon) throw error;
       }
     }
-    return await this.#registry.probeBlob(host, repository, digest, signal, sizeBytes);
+    const promise = { sizeBytes, part: headerIn(blob) };
+    const found = await this.#registry.probeBlob(host, repository, digest, signal, promise);
+    const problem = brokenPromise({ ...found, sizeBytes }, promise);
+    if (problem === undefined) return found.sizeBytes;
+    const message = `Cannot use ${digest} of ${host}/${repository}: ${problem}`;
+    throw new ObdError(ErrorCodes.Corrupt, message, { digest });
   }
 }
 
 /** Whether the blob was asked for with this size, or another one does not matter. */
-function answers({ sizeBytes, promised }: Answer, blob: ProbedBlob): boolean {
-  return sizeBytes === undefined || [sizeBytes, promised].includes(blob.sizeBytes);
+function answers({ sizeBytes, promised, header }: Answer, blob: ProbedBlob): boolean {
+  const isSized = sizeBytes === undefined || [sizeBytes, promised].includes(blob.sizeBytes);
+  const wanted = headerIn(blob);
+  const { offset, digest } = wanted ?? {};
+  return (
+    isSized && (wanted === undefined || (offset === header?.offset && digest === header?.digest))
+  );
+}
+
+/** The part whose digest the image names: the header of the layer's hash tree. */
+function headerIn({ parts }: ProbedBlob): (BlobPart & { readonly digest: string }) | undefined {
+  for (const { digest, ...part } of parts) if (digest !== undefined) return { ...part, digest };
+  return undefined;
 }
 
 function kept<T>(map: Map<string, Cached<T>>, key: string): T | undefined {

@@ -4,6 +4,7 @@
  *
  *   victim     a shell, then /hello with "good"
  *   other      the same shell, then another /hello, as many bytes compressed: an honest image
+ *   untreed    `victim` without the annotations that name its hash trees: an honest image, as old tools write it
  *   pause      `other`, with a long-running command: for pods
  *   config     the layers of `other`, under a config with the diff IDs of `victim`
  *   bottom     the evil layer alone, as the bottom layer of `victim`
@@ -13,6 +14,7 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { HASH_TREE_ANNOTATION } from '../../src/layers/overlaybd-annotations.js';
 import { chainIdOn } from '../../src/oci/chain-id.js';
 import {
   blobPath,
@@ -83,6 +85,9 @@ export class ForgedImages {
     }
     assert.notEqual(images.evil, '', `no blob has the victim's size: ${[...sizes.values()]}`);
     for (const forgery of FORGERIES) images.#forge(forgery);
+    const victim = images.manifest('victim').layers.map(withoutTree);
+    const own = victim.map(({ digest }) => digest);
+    images.#tag('untreed', victim, own);
     const { layers } = images.manifest('other');
     images.#tag(
       'pause',
@@ -169,4 +174,9 @@ export class ForgedImages {
     writeFileSync(blobPath(this.directory, digest), bytes);
     return { mediaType, digest, size: bytes.length };
   }
+}
+
+function withoutTree({ annotations = {}, ...layer }: Descriptor): Descriptor {
+  const { [HASH_TREE_ANNOTATION]: _, ...others } = annotations;
+  return { ...layer, annotations: others };
 }

@@ -53,7 +53,7 @@ after(async () => {
 
 /** Pushes every image to the registry of this containerd. */
 async function pushAll(to: PrivateContainerd): Promise<void> {
-  for (const tag of ['victim', 'other', ...FORGERIES]) {
+  for (const tag of ['victim', 'other', 'untreed', ...FORGERIES]) {
     await to.push(`${images.directory}:${tag}`, `${tag}:1`, '--preserve-digests');
   }
 }
@@ -104,37 +104,64 @@ trustCase(
   { skip },
 );
 
+/** A registry that has an image under its own digests, with the bytes of the blobs of `other`. */
+async function posingRegistry(tag: string): Promise<LoopbackRegistry> {
+  const evil = await LoopbackRegistry.start();
+  const { layers, config } = images.manifest(tag);
+  const other = images.manifest('other').layers;
+  layers.forEach(({ digest, size }, i) => {
+    const bytes = images.blob(other[i]?.digest ?? '');
+    assert.equal(bytes.length, size, 'as long as the blob that it poses as');
+    evil.blobs.set(digest, bytes);
+  });
+  evil.addBlob(images.blob(config.digest));
+  const manifest = taggedManifest(images.directory, tag);
+  const stored = { mediaType: manifest.mediaType, bytes: images.blob(manifest.digest) };
+  evil.manifests.set(`${tag}/1`, stored);
+  evil.manifests.set(`${tag}/${manifest.digest}`, stored);
+  return evil;
+}
+
 trustCase(
   'identity',
-  'a registry that serves other bytes under the right digests',
-  'its layers serve its own pulls alone; one from the true registry is refused where they are, and else downloads and is right',
+  'a registry that serves other bytes under the right digests, for an image with hash trees',
+  'its layers are not lazy, and containerd refuses them; from the true registry they are lazy and right',
   async () => {
-    const { layers, config } = images.manifest('victim');
-    const evil = await LoopbackRegistry.start();
+    const evil = await posingRegistry('victim');
     try {
-      const other = images.manifest('other').layers;
-      layers.forEach(({ digest, size }, i) => {
-        const bytes = images.blob(other[i]?.digest ?? '');
-        assert.equal(bytes.length, size, 'as long as the blob that it poses as');
-        evil.blobs.set(digest, bytes);
-      });
-      evil.addBlob(images.blob(config.digest));
-      const manifest = taggedManifest(images.directory, 'victim');
-      const stored = { mediaType: manifest.mediaType, bytes: images.blob(manifest.digest) };
-      evil.manifests.set('victim/1', stored);
-      evil.manifests.set(`victim/${manifest.digest}`, stored);
-      assert.match((await rpull('w1', 'victim', evil.host)).stdout, /2 layers: 2 lazy/);
-      assert.equal(await run('w1', 'victim', evil.host), images.evil);
-      const refused = await rpull('w1', 'victim');
+      const refused = await rpull('w1', 'victim', evil.host);
       assert.notEqual(refused.status, 0, refused.stdout);
-      assert.match(refused.stderr, new RegExp(`from the registry ${evil.host}.*images remove`));
-      const pulled = await rpull('w2', 'victim');
-      // The bottom layer is downloaded and verified; the next one is lazy from its own registry.
-      assert.match(pulled.stdout, /2 layers: 1 lazy, 1 downloaded/, pulled.stderr);
-      assert.equal(await run('w2', 'victim'), GOOD);
-      await clear('w1', 'w2');
+      assert.match(refused.stderr, /sha256/);
       assert.match((await rpull('w2', 'victim')).stdout, /2 layers: 2 lazy/);
       assert.equal(await run('w2', 'victim'), GOOD);
+      await clear('w1', 'w2');
+      return 'refused; lazy and good from the true registry';
+    } finally {
+      await evil.close();
+    }
+  },
+  { skip },
+);
+
+trustCase(
+  'identity',
+  'a registry that serves other bytes under the right digests, for an image without hash trees',
+  'its layers serve its own pulls alone; one from the true registry is refused where they are, and else downloads and is right',
+  async () => {
+    const evil = await posingRegistry('untreed');
+    try {
+      assert.match((await rpull('w1', 'untreed', evil.host)).stdout, /2 layers: 2 lazy/);
+      assert.equal(await run('w1', 'untreed', evil.host), images.evil);
+      const refused = await rpull('w1', 'untreed');
+      assert.notEqual(refused.status, 0, refused.stdout);
+      assert.match(refused.stderr, new RegExp(`from the registry ${evil.host}.*images remove`));
+      const pulled = await rpull('w2', 'untreed');
+      // The bottom layer is downloaded and verified; the next one is lazy from its own registry.
+      assert.match(pulled.stdout, /2 layers: 1 lazy, 1 downloaded/, pulled.stderr);
+      assert.equal(await run('w2', 'untreed'), GOOD);
+      await clear('w1', 'w2');
+      assert.match((await rpull('w2', 'untreed')).stdout, /2 layers: 2 lazy/);
+      assert.equal(await run('w2', 'untreed'), GOOD);
       await clear('w2');
       return 'downloaded and good; lazy again when the other was removed';
     } finally {
@@ -206,6 +233,37 @@ trustCase(
         await client.remove(key);
       }
       return 'lazy and mounted, first with the wrong annotation and then with the right one';
+    }),
+  { skip },
+);
+
+trustCase(
+  'identity',
+  'an annotation that names another hash tree than the layer has',
+  'containerd downloads the layer; pulls that annotate it rightly stay lazy, and keep their tree',
+  async () =>
+    await withSnapshotter('', async (snapshotter) => {
+      const { client } = snapshotter;
+      const key = 'containerd.io/snapshot/obd-ts.hash-tree';
+      const [bottom, top] = claims('victim');
+      const [, other] = claims('other');
+      assert.ok(bottom !== undefined && top !== undefined && other !== undefined);
+      const [root, offset] = (top.labels[key] ?? '').split('@');
+      const [otherRoot] = (other.labels[key] ?? '').split('@');
+      const forged = [`${otherRoot}@${offset}`, `${root}@512`, `${root}@999999999999`, 'sha256:@1'];
+      assert.equal(await client.prepareLayer(bottom.ref, bottom.parent, bottom.labels), true);
+      const { ref, parent, labels } = top;
+      const isLazy = async (tree: string) =>
+        await client.prepareLayer(ref, parent, { ...labels, [key]: tree });
+      for (const tree of forged) assert.equal(await isLazy(tree), false, tree);
+      assert.equal(await isLazy(labels[key] ?? ''), true);
+      for (const tree of forged.slice(0, 1)) assert.equal(await isLazy(tree), false, tree);
+      assert.match(snapshotter.log(), new RegExp(`with the hash tree ${root}, which it keeps`));
+      assert.equal(await isLazy(labels[key] ?? ''), true);
+      const [mount] = await client.view('view', ref);
+      assert.equal(readFileSync(join(mount?.source ?? '', 'hello'), 'utf8'), GOOD);
+      await client.remove('view');
+      return 'not lazy with forged trees, before and after the right one';
     }),
   { skip },
 );
