@@ -25,7 +25,7 @@ import { statsOf } from '../cache/blob-handle.js';
 import { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes } from '../errors.js';
 import { IndexBudget, type IndexMemory } from '../io/index-budget.js';
-import { readFully } from '../io/random-access-file.js';
+import { INDEX_REFETCHES_MAX, readFully } from '../io/random-access-file.js';
 import { LAYER_FORMATS } from '../layers/layer-formats.js';
 import { TarWrapperWriter } from '../layers/tar-wrapper.js';
 import { CommittedLayerWriter } from '../lsmt/committed-writer.js';
@@ -276,7 +276,7 @@ describe('openImage()', () => {
     });
   });
 
-  test('an index that is wrong at the registry is fetched twice, not more', async () => {
+  test('an index that is wrong at the registry is fetched as often as its limit says', async () => {
     await withScene(async ({ registry, open }) => {
       const bytes = layer(0, 400, 1);
       const { digest } = registry.add(bytes);
@@ -288,7 +288,8 @@ describe('openImage()', () => {
       await assert.rejects(open({ lowers: [{ digest: registry.add(bad).digest }] }), {
         code: ErrorCodes.Corrupt,
       });
-      assert.ok(registry.requests <= 2 * before + 1, `${registry.requests} requests, ${before}`);
+      const requests = registry.requests - before;
+      assert.ok(requests <= before + 1 + INDEX_REFETCHES_MAX, `${requests} requests, ${before}`);
     });
   });
 
