@@ -61,8 +61,9 @@ describe("containerd's services", { skip: unfit, timeout: 60_000 }, () => {
           await content.write(descriptorOf(blob), labels, pieces(blob, pieceBytes)),
           true,
         );
-        const info = await content.info(sha256(blob));
+        const { updatedMs, ...info } = await content.info(sha256(blob));
         assert.deepEqual(info, { digest: sha256(blob), sizeBytes: bytes, labels });
+        assert.ok(Math.abs(updatedMs - Date.now()) < 60_000, `updated at ${updatedMs} ms`);
         assert.ok(blob.equals(await readAll(sha256(blob))));
       });
     }
