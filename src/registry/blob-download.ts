@@ -38,6 +38,7 @@ export async function* downloadBlob(
   const url = exchange.urlOf(access, `blobs/${digest}`);
   // No limit for the whole: the limits on idle connections bound each piece.
   const policy = { attemptsMax, backoffMs, deadlineMs: undefined };
+  const passedBy = new Set<string>();
   let received = 0;
   for (let budget = new RetryBudget(policy); ; ) {
     try {
@@ -47,7 +48,9 @@ export async function* downloadBlob(
       const response = await exchange.send(request);
       let skip = await bytesToSkip(exchange, access, response, received);
       const wrong = wrongAnswer(response, size, label);
-      if (wrong !== undefined && exchange.passBy(access, url, response.askedOf, wrong)) {
+      const passes = (error: ObdError) =>
+        exchange.passBy(access, url, response.askedOf, error, passedBy);
+      if (wrong !== undefined && passes(wrong)) {
         response.cutOff();
         continue;
       }
@@ -67,7 +70,7 @@ export async function* downloadBlob(
         const bytes = Buffer.concat(checked.splice(0));
         const found = sha256Of(bytes);
         const error = mismatch(label, descriptor, `its digest is ${found}, not ${digest}`);
-        if (found !== digest && exchange.passBy(access, url, response.askedOf, error)) {
+        if (found !== digest && passes(error)) {
           received = 0;
           continue;
         }

@@ -89,6 +89,7 @@ async function ask(
     range: `bytes=${part.offset}-${endOf(part) - 1}`,
     'accept-encoding': 'identity',
   };
+  const passedBy = new Set<string>();
   for (;;) {
     const response = await exchange.send({ access, method: 'GET', url, headers, signal, doing });
     const found = await factsIn(exchange, access, response, promise.part);
@@ -96,7 +97,7 @@ async function ask(
     if (problem === undefined) return found;
     const message = `${doing}: ${response.url.host} has another blob: ${problem}`;
     const error = new ObdError(ErrorCodes.Registry, message, { digest });
-    if (!exchange.passBy(access, url, response.askedOf, error)) return found;
+    if (!exchange.passBy(access, url, response.askedOf, error, passedBy)) return found;
   }
 }
 

@@ -93,6 +93,7 @@ export class RemoteBlobRanges implements RangedSource {
     }
     if (hasCode(after, ErrorCodes.Unauthorized)) this.#endpoint.forgetLogin();
     const doing = `Cannot read ${this.label} at ${offset}`;
+    const passedBy = new Set<string>();
     try {
       for (let parts = 0; fill.filled < bytes.length && parts < PARTS_MAX; parts++) {
         const from = offset + fill.filled;
@@ -107,7 +108,7 @@ export class RemoteBlobRanges implements RangedSource {
           await take(fill, response, answer);
         } catch (error) {
           if (error instanceof TooSlow) throw error;
-          if (!this.#passBy(response.askedOf, signal, error)) throw error;
+          if (!this.#passBy(response.askedOf, signal, error, passedBy)) throw error;
         }
       }
       if (fill.filled === bytes.length) return undefined;
@@ -129,10 +130,15 @@ export class RemoteBlobRanges implements RangedSource {
   }
 
   /** @returns Whether another address is asked next. */
-  #passBy(askedOf: string | undefined, signal: AbortSignal | undefined, error: unknown): boolean {
+  #passBy(
+    askedOf: string | undefined,
+    signal: AbortSignal | undefined,
+    error: unknown,
+    passedBy?: Set<string>,
+  ): boolean {
     if (signal?.aborted === true || !(error instanceof ObdError)) return false;
     this.#endpoint.forgetSignedUrl();
-    return this.#endpoint.passBy(askedOf, error);
+    return this.#endpoint.passBy(askedOf, error, passedBy);
   }
 
   #wholeAnswer(response: HttpResponse, sizeKnown: boolean): WholeAnswer {
@@ -239,8 +245,8 @@ class RangeEndpoint {
     this.#signed = undefined;
   }
 
-  passBy(askedOf: string | undefined, error: ObdError): boolean {
-    return this.#exchange.passBy(this.#access, this.home, askedOf, error);
+  passBy(askedOf: string | undefined, error: ObdError, passedBy?: Set<string>): boolean {
+    return this.#exchange.passBy(this.#access, this.home, askedOf, error, passedBy);
   }
 
   forgetLogin(): void {

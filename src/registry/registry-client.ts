@@ -119,13 +119,15 @@ export class RegistryClient {
         signal: attemptSignal,
         doing,
       } as const;
+      const passedBy = new Set<string>();
       for (;;) {
         const response = await this.#expect(request, [200], MANIFEST_REMEDIES);
         try {
           return await manifestOf(response, target, `the manifest of ${label}`);
         } catch (error) {
           if (attemptSignal.aborted || !(error instanceof ObdError)) throw error;
-          if (!this.#exchange.passBy(access, url, response.askedOf, error)) throw error;
+          const { askedOf } = response;
+          if (!this.#exchange.passBy(access, url, askedOf, error, passedBy)) throw error;
         }
       }
     });

@@ -121,10 +121,19 @@ export class RegistryExchange {
    * The answer was not the blob or manifest at `url` of urlOf(): its sender is asked last for a while.
    *
    * @param askedOf - HttpResponse.askedOf
+   * @param passedBy - The senders that one operation has passed by already. It ends with the second wrong answer of one: then
+   *   the addresses that are asked before it do not answer at all.
    * @returns Whether the next request for it goes to an address that has not answered wrongly.
    */
-  passBy(access: Access, url: URL, askedOf: string | undefined, error: ObdError): boolean {
-    if (askedOf === undefined) return false;
+  passBy(
+    access: Access,
+    url: URL,
+    askedOf: string | undefined,
+    error: ObdError,
+    passedBy: Set<string> = new Set(),
+  ): boolean {
+    if (askedOf === undefined || passedBy.has(askedOf)) return false;
+    passedBy.add(askedOf);
     const isFirst = this.#wrong.add(url.href, askedOf);
     const endpoints = this.#hosts.endpointsOf(access.host, access.action);
     const isOtherLeft = endpoints.some((endpoint) => !this.#wrong.has(url.href, endpoint));

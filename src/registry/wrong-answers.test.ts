@@ -304,6 +304,37 @@ test('a small blob is read whole from the next host if its digest is wrong', asy
   assert.deepEqual([mirrors[0].requests, mirrors[1].requests], [1, 1]);
 });
 
+test('a request asks a wrong mirror twice at most while the registry is away', async (t) => {
+  const { client, registry, mirrors } = await scene(t);
+  const { host } = registry;
+  await registry.close();
+  const signal = AbortSignal.timeout(10_000);
+  /** The second request of the first mirror comes after the registry's refused connection. */
+  const asksLittle = async (ask: () => Promise<unknown>) => {
+    for (const each of mirrors) each.requests = 0;
+    await ask().catch((error: unknown) => assert.ok(error instanceof ObdError));
+    assert.deepEqual([mirrors[0].requests, mirrors[1].requests], [2, 1]);
+    assert.ok(!signal.aborted);
+  };
+
+  for (const each of mirrors) each.answer = WRONG['a whole blob of another size']!;
+  const blob = await client.blobRanges(host, 'x/y', DIGEST, BLOB.length);
+  await asksLittle(() => blob.attempt(new RangeFill(new Uint8Array(100), 0)));
+  await asksLittle(() =>
+    client.probeBlob(host, 'x/probed', DIGEST, signal, { sizeBytes: BLOB.length }),
+  );
+
+  for (const each of mirrors) {
+    each.answer = (_request, response) => void response.writeHead(200).end('{}');
+  }
+  await asksLittle(() => client.getManifest(host, 'x/y', DIGEST, signal));
+  const reference = { host, repository: 'x/small', target: 'v1' };
+  const source = new RegistrySource(client, reference as never);
+  await asksLittle(async () => {
+    for await (const _ of source.readBlob({ mediaType: '', digest: DIGEST, size: 2 }));
+  });
+});
+
 test('marks and senders are bounded, and the newest ones count', () => {
   const endpoint = (origin: string) => ({ origin, prefix: '/v2' }) as Endpoint;
   const wrong = new WrongAnswers();
