@@ -18,6 +18,7 @@ import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
 import { rootOf } from '../zfile/hash-tree-layout.js';
 import { BlobProbes } from './blob-probes.js';
+import { registrySource } from './registry-source.js';
 
 /** Too large to be fetched whole. */
 const BYTES = 3 << 20;
@@ -130,6 +131,47 @@ test('a blob of another size than its image says is refused', async () => {
   for (const sizeBytes of [BYTES - 70_000, BYTES + 70_000]) {
     await assert.rejects(probe(digest, sizeBytes), (error) => hasCode(error, ErrorCodes.Registry));
   }
+});
+
+test('an image with a wrong size removes nothing from the cache', async () => {
+  const digest = registry.addBlob(blobOf('kept'));
+  await probe(digest);
+  while ((await cachedBytes(digest)) === 0) await sleep(5);
+  const before = await cachedBytes(digest);
+  const wrong = probe(digest, BYTES + 70_000);
+  await assert.rejects(wrong, (error) => hasCode(error, ErrorCodes.Registry));
+  assert.equal(await cachedBytes(digest), before);
+});
+
+test('a blob that claims a terabyte is not opened', async () => {
+  const digest = registry.addBlob(blobOf('large'));
+  registry.seen.length = 0;
+  await assert.rejects(probe(digest, 2 ** 40), (error) => hasCode(error, ErrorCodes.Registry));
+  assert.deepEqual(
+    registry.seen.map(({ range }) => range),
+    ['bytes=0-0'],
+  );
+  const { blobs } = await cache.list();
+  assert.ok(!blobs.some((blob) => blob.digest === digest));
+});
+
+test('bytes that came from another repository are no answer of this one', async () => {
+  const digest = registry.addBlob(blobOf('joined'));
+  const joining = {
+    keyOf: async () => undefined,
+    openBlob: async () => {
+      const other = await client.blobRanges(registry.host, 'team/app', digest, BYTES);
+      const handle = await cache.openBlob(registrySource(other));
+      await handle.fetch(0, 100, { urgency: 'demand', waitMs: undefined });
+      assert.equal(handle.fetchRequests, 1);
+      registry.faults.push({ status: 404 });
+      return handle;
+    },
+  };
+  const address = { host: registry.host, repository: 'team/other', digest, sizeBytes: BYTES };
+  const parts = [{ offset: 0, length: 100 }];
+  const asked = new BlobProbes(joining, client).probe(address, parts, AbortSignal.timeout(5000));
+  await assert.rejects(asked, (error) => hasCode(error, ErrorCodes.NotFound));
 });
 
 test('a caller that leaves ends it', async () => {

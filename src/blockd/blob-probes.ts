@@ -2,6 +2,8 @@
  * Asks registries for the blobs of layers that are about to be recorded, by fetching what opening an image of them needs: so
  * the requests that a pull waits for are those that an attach would make, and are not made twice.
  */
+
+import type { BlobKey } from '../cache/blob-key.js';
 import { BlobReader } from '../cache/blob-reader.js';
 import type { BlobSource } from '../cache/blob-source.js';
 import type { BlockCache } from '../cache/block-cache.js';
@@ -12,6 +14,7 @@ import type { BlobAddress } from '../image/open-image.js';
 import { corrupt, refetchWhileCorrupt } from '../io/format-error.js';
 import { readFully } from '../io/random-access-file.js';
 import { type BlobPart, OPENING_BYTES_MAX } from '../layers/opening-parts.js';
+import { brokenPromise } from '../registry/blob-probe.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import { rootOf } from '../zfile/hash-tree-layout.js';
 import { registrySource } from './registry-source.js';
@@ -21,13 +24,18 @@ const OPENING = { urgency: 'demand', waitMs: undefined } as const;
 
 /** Parts that one probe fetches. */
 const PARTS_MAX = 8;
+/**
+ * For a larger blob, one byte is requested and nothing is cached. Its size is what an image says, and an open blob has
+ * memory and room on the disk by its size, which only an attach charges: 300 KB for this one, 79 MB for 1 TiB.
+ */
+const CACHED_BLOB_BYTES_MAX = 4 * 2 ** 30;
 
 export class BlobProbes {
-  readonly #cache: Pick<BlockCache, 'openBlob'>;
+  readonly #cache: Pick<BlockCache, 'openBlob' | 'keyOf'>;
   readonly #client: Pick<RegistryClient, 'blobRanges' | 'probeBlob'>;
 
   constructor(
-    cache: Pick<BlockCache, 'openBlob'>,
+    cache: Pick<BlockCache, 'openBlob' | 'keyOf'>,
     client: Pick<RegistryClient, 'blobRanges' | 'probeBlob'>,
   ) {
     this.#cache = cache;
@@ -35,20 +43,37 @@ export class BlobProbes {
   }
 
   /**
-   * Resolves when the first bytes of the blob have come, and all of the parts that have digests; the rest comes in the
-   * background. At least one request is made, also if all of them are cached.
+   * Resolves when the repository itself has given bytes of the blob, and all of the parts that have digests have come; the
+   * rest comes in the background. What is cached, or comes from another repository, says nothing of this one.
    *
    * @throws {ObdError} the registry's first failure: `NotFound`, `Unauthorized`, `Unavailable`, `Registry`; `InvalidArgument`
    *   for an address or for parts that are none; `Corrupt` if no source has a part with its digest; the signal's reason.
    */
   async probe(
-    { host, repository, digest, sizeBytes = 0 }: BlobAddress,
+    address: BlobAddress,
     parts: readonly BlobPart[],
     signal: AbortSignal,
   ): Promise<void> {
+    const { host, repository, digest, sizeBytes = 0 } = address;
     checkParts(parts, sizeBytes, digest);
     const ranges = await this.#client.blobRanges(host, repository, digest, sizeBytes);
-    const { source, failure } = failingOnce(registrySource(ranges));
+    const watched = watch(registrySource(ranges));
+    if (await this.#mayOpen(watched.source.key)) await this.#fetch(watched, parts, signal);
+    if (!watched.hasGiven()) await this.#ask(address, parts, signal);
+  }
+
+  /** Opening a blob whose cached size is another one would remove it from the cache: the image may be wrong. */
+  async #mayOpen({ origin, digest, sizeBytes }: BlobKey): Promise<boolean> {
+    if (sizeBytes > CACHED_BLOB_BYTES_MAX) return false;
+    const cached = await this.#cache.keyOf(origin, digest);
+    return cached === undefined || cached.sizeBytes === sizeBytes;
+  }
+
+  async #fetch(
+    { source, failure }: WatchedSource,
+    parts: readonly BlobPart[],
+    signal: AbortSignal,
+  ): Promise<void> {
     const blob = await this.#cache.openBlob(source);
     // All in one turn, so that the parts of a small blob share one request.
     const all = Promise.all(parts.map(({ offset, length }) => blob.fetch(offset, length, OPENING)));
@@ -65,16 +90,39 @@ export class BlobProbes {
     try {
       signal.throwIfAborted();
       await Promise.race([...first, failure, aborted]);
-      await Promise.race([proved, aborted]);
+      await Promise.race([proved, failure, aborted]);
     } catch (error) {
       reader.close();
       throw error;
     } finally {
       for (const each of first) each.catch(() => {});
     }
-    if (blob.fetchRequests > 0) return;
-    await this.#client.probeBlob(host, repository, digest, signal, { sizeBytes });
   }
+
+  /**
+   * Asks for one byte, or for a part with a digest.
+   *
+   * @throws {ObdError} `Registry` for another size than its image says, `Corrupt` for another digest; as RegistryClient.probeBlob().
+   */
+  async #ask(
+    { host, repository, digest, sizeBytes }: BlobAddress,
+    parts: readonly BlobPart[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const promise = { sizeBytes, part: parts.find(hasDigest) };
+    const found = await this.#client.probeBlob(host, repository, digest, signal, promise);
+    const problem = brokenPromise(found, promise);
+    if (problem === undefined) return;
+    const isSize = found.sizeBytes !== undefined && found.sizeBytes !== sizeBytes;
+    const code = isSize ? ErrorCodes.Registry : ErrorCodes.Corrupt;
+    const message = `Cannot use ${digest} of ${host}/${repository}: ${problem}`;
+    throw new ObdError(code, message, { digest });
+  }
+}
+
+function hasDigest(part: BlobPart): part is BlobPart & { readonly digest: string } {
+  // Protocol buffers have an empty text where there is none.
+  return Boolean(part.digest);
 }
 
 /** Bytes that have another digest are fetched again, from another source if there is one. @throws {ObdError} `Corrupt`. */
@@ -104,20 +152,35 @@ function checkParts(parts: readonly BlobPart[], sizeBytes: number, digest: strin
   throw new ObdError(ErrorCodes.InvalidArgument, message, { digest });
 }
 
-/** The source, and a promise that rejects with its first failure: the cache would ask an unavailable registry again. */
-function failingOnce(source: BlobSource): { source: BlobSource; failure: Promise<never> } {
+interface WatchedSource {
+  readonly source: BlobSource;
+  /** Rejects with the first failure: the cache would ask an unavailable registry again. */
+  readonly failure: Promise<never>;
+  /** Whether any bytes have come. */
+  hasGiven(): boolean;
+}
+
+function watch(source: BlobSource): WatchedSource {
+  let hasGiven = false;
   let reject: (error: unknown) => void = () => {};
   const failure = new Promise<never>((_, fail) => {
     reject = fail;
   });
   failure.catch(() => {});
   const attempt: BlobSource['attempt'] = async (fill, options) => {
+    const { progressed } = fill;
+    fill.progressed = () => {
+      hasGiven = true;
+      progressed();
+    };
     try {
-      return await source.attempt(fill, options);
+      const whole = await source.attempt(fill, options);
+      hasGiven = true;
+      return whole;
     } catch (error) {
       reject(error);
       throw error;
     }
   };
-  return { source: { ...source, attempt }, failure };
+  return { source: { ...source, attempt }, failure, hasGiven: () => hasGiven };
 }
