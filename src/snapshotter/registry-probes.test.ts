@@ -135,6 +135,35 @@ test('a host that accepts and is silent costs one wait for all layers', async ()
   server.close();
 });
 
+test('a daemon that is busy with other layers delays no answer and is not left', async () => {
+  let isLeft = false;
+  const busy = {
+    probe: (_blob: unknown, _parts: unknown, signal: AbortSignal) =>
+      new Promise<never>((_, reject) => {
+        signal.addEventListener('abort', () => {
+          isLeft = true;
+          reject(signal.reason);
+        });
+      }),
+  };
+  const probes = new RegistryProbes(client, hosts, busy);
+  registry.seen.length = 0;
+  const spentMs = await timed(() => probes.ask(blob(registry.host, 'a', 'busy/app'), false));
+  assert.ok(spentMs < 2_500, `${spentMs} ms`);
+  assert.equal(registry.seen.length, 1);
+  assert.ok(!isLeft, 'what it fetches is needed by an attach');
+});
+
+test('an address that does not answer costs its connect time-out also where the daemon asks', async () => {
+  const away = { probe: () => new Promise<never>(() => {}) };
+  const probes = new RegistryProbes(client, hosts, away);
+  const spentMs = await timed(async () => {
+    const asked = probes.ask(blob('127.0.0.1:1', 'a'), false);
+    await assert.rejects(asked, { code: ErrorCodes.Unavailable });
+  });
+  assert.ok(spentMs < 2_500, `${spentMs} ms`);
+});
+
 test('a failure that a registry answers with is tried again once', async () => {
   const probes = new RegistryProbes(client, hosts);
   registry.faults.push({ status: 503 });

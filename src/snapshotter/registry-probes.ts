@@ -10,8 +10,10 @@
  *   - A request is bounded by ASK_MS_MAX, and for a guessed address by GUESS_MS_MAX.
  *
  * The daemon asks where it is the one that will read, as it fetches what opening the image needs with the same request. It is
- * not told to go to guessed addresses.
+ * not told to go to guessed addresses. Where it has no answer within HEAD_START_MS, a request for one byte is sent beside
+ * it: on a slow link, the ends of many layers take longer than a pull may wait, and a dead host is found sooner.
  */
+import { setTimeout as pause } from 'node:timers/promises';
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import type { BlobPart } from '../layers/opening-parts.js';
 import { brokenPromise } from '../registry/blob-probe.js';
@@ -25,6 +27,8 @@ const LOGIN_MS = 10_000;
 const ASK_MS_MAX = 5_000;
 /** For a guessed address, whose host may never answer. */
 const GUESS_MS_MAX = 1_500;
+/** In this time the daemon gets its answers from most registries, for all layers of an image. */
+const HEAD_START_MS = 1_000;
 /** Many times the layers that a machine pulls in a minute. */
 const ANSWERS_MAX = 4096;
 
@@ -162,27 +166,46 @@ export class RegistryProbes {
     isGuess: boolean,
     signal: AbortSignal,
   ): Promise<number | undefined> {
+    if (this.#daemon === undefined || isGuess)
+      return (await this.#askItself(blob, signal)).sizeBytes;
+    const { host, repository, digest, sizeBytes, parts } = blob;
+    const address = { host, repository, digest, sizeBytes };
+    const byDaemon = this.#daemon.probe(address, parts, signal).then(
+      () => ({ sizeBytes }),
+      (error: unknown) => {
+        if (!mayBeDaemon(error)) throw error;
+        return undefined;
+      },
+    );
+    const early = await Promise.race([byDaemon, pause(HEAD_START_MS)]);
+    if (early !== undefined) return early.sizeBytes;
+    const asked = this.#askItself(blob, signal);
+    // The daemon can compare a header also where the registry sends no parts of blobs.
+    const proved = asked.then(async (found) => (found.isProved ? found : await byDaemon) ?? found);
+    const late = byDaemon.then(async (answer) => answer ?? (await asked));
+    return (await Promise.race([proved, late])).sizeBytes;
+  }
+
+  async #askItself(
+    blob: ProbedBlob,
+    signal: AbortSignal,
+  ): Promise<{ readonly sizeBytes: number | undefined; readonly isProved: boolean }> {
     const { host, repository, digest, sizeBytes } = blob;
-    if (this.#daemon !== undefined && !isGuess) {
-      try {
-        const address = { host, repository, digest, sizeBytes };
-        await this.#daemon.probe(address, blob.parts, signal);
-        return sizeBytes;
-      } catch (error) {
-        // The daemon may be away, or of a version before. If it is the registry, this says so for the wait of a pull.
-        const mayBeDaemon = [ErrorCodes.Unavailable, ErrorCodes.Unsupported].some((code) =>
-          hasCode(error, code),
-        );
-        if (!mayBeDaemon) throw error;
-      }
-    }
     const promise = { sizeBytes, part: headerIn(blob) };
     const found = await this.#registry.probeBlob(host, repository, digest, signal, promise);
     const problem = brokenPromise({ ...found, sizeBytes }, promise);
-    if (problem === undefined) return found.sizeBytes;
-    const message = `Cannot use ${digest} of ${host}/${repository}: ${problem}`;
-    throw new ObdError(ErrorCodes.Corrupt, message, { digest });
+    if (problem !== undefined) {
+      const message = `Cannot use ${digest} of ${host}/${repository}: ${problem}`;
+      throw new ObdError(ErrorCodes.Corrupt, message, { digest });
+    }
+    const isProved = promise.part === undefined || found.part !== undefined;
+    return { sizeBytes: found.sizeBytes, isProved };
   }
+}
+
+/** The daemon may be away, or of a version before. If it is the registry, asking it shows this. */
+function mayBeDaemon(error: unknown): boolean {
+  return [ErrorCodes.Unavailable, ErrorCodes.Unsupported].some((code) => hasCode(error, code));
 }
 
 /** Whether the blob was asked for with this size, or another one does not matter. */
