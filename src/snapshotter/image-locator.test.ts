@@ -264,6 +264,7 @@ test('all layers of the image are asked for at the same time, by the daemon', as
     assert.equal(await locate(locator, labels), `http://${origin.host}/v2/team/app/blobs`);
     const all = layers.map(([digest, size]) => [digest, size]);
     assert.deepEqual(asked.toSorted(), all.toSorted(), `each once, in call ${round}`);
+    assert.deepEqual(asked[0], all[0], 'the one that is waited for is the first in the queue');
   }
   assert.equal(origin.seen.length, 0, 'the daemon asks, not the snapshotter');
 });

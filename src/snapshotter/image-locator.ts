@@ -207,30 +207,34 @@ export class ImageLocator {
   }
 
   /**
-   * Asks for the image's other layers that can be served lazily, if no layer of it has done so lately.
+   * Asks for the layer, whose Prepare waits, and then for the image's other layers that can be served lazily, if no layer of
+   * it has done so lately.
    *
    * @returns How many layers the image has; 1 if containerd fails.
    */
   async #askForImage(
-    { chainId, digest }: WantedLayer,
+    first: WantedLayer,
     sources: readonly Source[],
     namespace: string | undefined,
   ): Promise<number> {
     if (namespace === undefined) return 1;
     const key = (chain: string) => `${namespace} ${chain}`;
-    const known = this.#imageLayers.get(key(chainId));
+    const known = this.#imageLayers.get(key(first.chainId));
     if (known !== undefined && known.untilMs > performance.now()) return known.layers;
-    const find = () => this.#manifests.layersWith(chainId, namespace);
+    const find = () => this.#manifests.layersWith(first.chainId, namespace);
     const all = (await this.#orUnknown(find)) ?? [];
     const layers = Math.max(1, all.length);
     const untilMs = performance.now() + IMAGE_MS;
+    const askAhead = (wanted: WantedLayer) => {
+      const blob = blobOf(wanted, layers);
+      for (const probes of this.#readersIn(namespace)) void ask(probes, sources, blob);
+    };
+    askAhead(first);
     for (const layer of all) {
       this.#imageLayers.delete(key(layer.chainId));
       this.#imageLayers.set(key(layer.chainId), { layers, untilMs });
-      const wanted = layer.digest === digest ? undefined : this.#lazily(layer);
-      if (wanted === undefined) continue;
-      for (const probes of this.#readersIn(namespace))
-        void ask(probes, sources, blobOf(wanted, layers));
+      const wanted = layer.digest === first.digest ? undefined : this.#lazily(layer);
+      if (wanted !== undefined) askAhead(wanted);
     }
     for (const oldest of this.#imageLayers.keys()) {
       if (this.#imageLayers.size <= IMAGE_LAYERS_MAX) break;
