@@ -143,6 +143,25 @@ test('an image with a wrong size removes nothing from the cache', async () => {
   assert.equal(await cachedBytes(digest), before);
 });
 
+test('an image with a wrong size fails no open of the blob with its right one', async () => {
+  const bytes = blobOf('raced');
+  const digest = registry.addBlob(bytes);
+  registry.faults.push('silence', 'silence');
+  const wrong = probe(digest, BYTES + 70_000, AbortSignal.timeout(300));
+  const refused = assert.rejects(wrong, { name: 'TimeoutError' });
+  while (registry.seen.length === 0) await sleep(5);
+  const ranges = await client.blobRanges(registry.host, 'team/app', digest, BYTES);
+  const blob = await cache.openBlob(registrySource(ranges));
+  await blob.fetch(0, 100, { urgency: 'demand', waitMs: undefined });
+  const again = await client.blobRanges(registry.host, 'team/app', digest, BYTES + 1);
+  await assert.rejects(cache.openBlob(registrySource(again)), {
+    code: ErrorCodes.InvalidArgument,
+    message: new RegExp(`${BYTES + 1} bytes here and ${BYTES} where`),
+  });
+  blob.close();
+  await refused;
+});
+
 test('a blob that claims a terabyte is not opened', async () => {
   const digest = registry.addBlob(blobOf('large'));
   registry.seen.length = 0;

@@ -29,6 +29,7 @@
  * killed process refetches the chunks of that time, a loss of power costs a little more.
  */
 import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import type { BlobFile } from './blob-file.js';
 import { BlobHandle } from './blob-handle.js';
@@ -49,6 +50,13 @@ import { SpareSpace } from './spare-space.js';
 const SAVE_DELAY_MS = 1000;
 /** How soon the cache makes room for others that fill the disk. */
 const SHRINK_MS = 2000;
+
+/**
+ * How long a blob that is open with another size is waited for: an image with a wrong size is being probed, and the registry
+ * will refuse it.
+ */
+const OTHER_SIZE_MS = 2_000;
+const OTHER_SIZE_PAUSE_MS = 50;
 
 const SILENT: OutageLog = { unavailable: () => {}, recovered: () => {}, left: () => {} };
 
@@ -141,21 +149,38 @@ export class BlockCache {
    * fetches; each fetches from its own source.
    *
    * @param image - The reads of the image that it is opened for.
-   * @throws {ObdError} `InvalidArgument` for an invalid key, or another size than an open handle's;
+   * @throws {ObdError} `InvalidArgument` for an invalid key, or another size than that of handles that stay open;
    *   `Unsupported` for a blob larger than 1 TiB; `Io`.
    */
   async openBlob(source: BlobSource, image?: ImageReads): Promise<BlobHandle> {
+    for (const untilMs = performance.now() + OTHER_SIZE_MS; ; ) {
+      const opened = await this.#openHandle(source, image);
+      if (opened instanceof BlobHandle) return opened;
+      if (performance.now() >= untilMs) {
+        const { digest, sizeBytes } = source.key;
+        const message = `Cannot open ${source.label}: it has ${sizeBytes} bytes here and ${opened.otherBytes} where it is open already`;
+        throw new ObdError(ErrorCodes.InvalidArgument, message, { digest });
+      }
+      await pause(OTHER_SIZE_PAUSE_MS);
+    }
+  }
+
+  /** @returns The handle, or the size of the blob as it is open. @throws {ObdError} as openBlob(). */
+  async #openHandle(
+    source: BlobSource,
+    image: ImageReads | undefined,
+  ): Promise<BlobHandle | { readonly otherBytes: number }> {
     if (this.#closed !== undefined) throw new TypeError('the cache is closed');
     const { key, label } = source;
-    const { digest, sizeBytes } = key;
     checkKey(key, label);
     const entry = this.#entryOf(key);
     entry.handles++;
     try {
       const blob = await entry.opened;
-      if (blob.sizeBytes !== sizeBytes) {
-        const message = `Cannot open ${label}: it has ${sizeBytes} bytes here and ${blob.sizeBytes} where it is open already`;
-        throw new ObdError(ErrorCodes.InvalidArgument, message, { digest });
+      if (blob.sizeBytes !== key.sizeBytes) {
+        // Waits for the fetches of the other handles, and closes the blob if they were closed meanwhile.
+        await this.#release(key, entry);
+        return { otherBytes: blob.sizeBytes };
       }
       if (this.#closed !== undefined) throw new TypeError('the cache is closed');
       const handle = new BlobHandle(blob, this.#services.overflow, source, image, () => {
