@@ -17,6 +17,8 @@ const UNKNOWN: DeviceState = {
   sizeBytes: 0,
   layers: 0,
   remoteBytes: 0,
+  remoteLayers: 0,
+  provedLayers: 0,
   cachedBytes: 0,
   fetchedBytes: 0,
   fetchRequests: 0,

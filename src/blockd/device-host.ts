@@ -8,6 +8,9 @@ export interface DeviceState {
   readonly layers: number;
   /** Sum of the sizes of the remote blobs. */
   readonly remoteBytes: number;
+  /** How many layers are remote, and of how many of those the reads are proved by hash trees. */
+  readonly remoteLayers: number;
+  readonly provedLayers: number;
   /** The part of remoteBytes that is on this disk. */
   readonly cachedBytes: number;
   /** Bytes that this device made the cache fetch. */

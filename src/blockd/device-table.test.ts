@@ -168,6 +168,8 @@ test('a device reads as its image, and has its figures', async () => {
       sizeBytes: DISK_BYTES,
       layers: 2,
       remoteBytes: image.blobs.reduce((sum, { length }) => sum + length, 0),
+      remoteLayers: image.blobs.length,
+      provedLayers: 0,
       cachedBytes: 0,
       fetchedBytes: 0,
       fetchRequests: 0,

@@ -257,6 +257,7 @@ class WorkerDevice implements HostedDevice {
 
   state(): DeviceState {
     const { sizeBytes = 0, layers = 0, remoteBytes = 0 } = this.#disk ?? {};
+    const { remoteLayers = 0, provedLayers = 0 } = this.#disk ?? {};
     const { readErrors } = this;
     const stats = statsOf(this.blobs);
     const { state: fillState = '', problem: fillProblem = '' } =
@@ -266,6 +267,8 @@ class WorkerDevice implements HostedDevice {
       sizeBytes,
       layers,
       remoteBytes,
+      remoteLayers,
+      provedLayers,
       ...stats,
       readErrors,
       ...waitsOf(this.blobs),

@@ -86,7 +86,8 @@ export class WorkerDevices {
       memory: new IndexAccount(memory),
     });
     for (const blob of image.remote) blob.opened();
-    const { layers, remoteBytes, uncheckedLayers } = image;
+    const { layers, remoteBytes, uncheckedLayers, provedLayers } = image;
+    const remoteLayers = image.remote.length;
     const disk = new EndableDisk(image.disk);
     const connections = new DiskConnections(disk, this.#buffers, (error, offset, length) =>
       this.#notifyReadError(id, error, offset, length),
@@ -95,7 +96,8 @@ export class WorkerDevices {
     const { label, sizeBytes } = disk;
     const flags = transmissionFlags(disk);
     const fillsImage = config.download?.enable;
-    return { label, sizeBytes, layers, remoteBytes, uncheckedLayers, fillsImage, flags };
+    const counts = { layers, remoteLayers, uncheckedLayers, provedLayers };
+    return { label, sizeBytes, ...counts, remoteBytes, fillsImage, flags };
   }
 
   #observe(id: string, isObserved: boolean): void {

@@ -41,6 +41,9 @@ export interface OpenedDisk {
   readonly remoteBytes: number;
   /** Remote layers without checksums. */
   readonly uncheckedLayers: number;
+  /** How many layers are remote, and of how many of those the reads are proved by hash trees. */
+  readonly remoteLayers: number;
+  readonly provedLayers: number;
   /** Whether the background fill fetches the rest of the image; undefined if its config does not say. */
   readonly fillsImage: boolean | undefined;
   /** As transmissionFlags() gives them. */

@@ -66,6 +66,11 @@ function windowAt(source: RandomAccessFile, start: number, size: number, at: num
   throw corrupt(source, at, `the tar's member has ${size} bytes, and only ${found} are there`);
 }
 
+/** Where a tar ends whose member ends at byte `end`: behind the padding and two blocks of zeroes. */
+export function tarEnd(end: number): number {
+  return end + (-end & (TAR_BLOCK_BYTES - 1)) + 2 * TAR_BLOCK_BYTES;
+}
+
 /** POSIX ustar with a right checksum. GNU headers are not overlaybd's, and it refuses them too. */
 function isTarHeader(block: Buffer): boolean {
   if (block.toString('latin1', 257, 262) !== 'ustar') return false;

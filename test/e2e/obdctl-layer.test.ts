@@ -21,6 +21,7 @@ import {
   FLAG_SPARSE,
   HEADER_BYTES,
 } from '../../src/lsmt/layer-header.js';
+import { noisyPage, provedLayer } from '../support/proved-layer.js';
 import { obdctl, startObdctl } from '../support/run-obdctl.js';
 import {
   DISK_SHA256,
@@ -215,6 +216,18 @@ describe('obdctl layer inspect', { skip: vectorsMissing }, () => {
     ]);
     assert.equal(reports[0].uuid, '11111111-2222-3333-4444-555555555555');
     assert.equal(reports[2].compression.blockBytes, 16384);
+  });
+
+  test('finds the hash tree behind the tar', async () => {
+    const { blob, hashTree } = provedLayer(20, (page) => noisyPage(page, 1));
+    const path = join(folder, 'proved.layer');
+    await writeFile(path, blob);
+    const { stdout } = await obdctl('layer', 'inspect', '--json', path, vectorPath(LZ4));
+    const found = JSON.parse(stdout).map((report: { hashTree: unknown }) => report.hashTree);
+    assert.deepEqual(found, [hashTree, null]);
+    const text = await obdctl('layer', 'inspect', path, vectorPath(LZ4));
+    assert.match(text.stdout, new RegExp(`hash tree +${hashTree.root}`));
+    assert.match(text.stdout, /hash tree +none/);
   });
 
   test('prints text for people', async () => {

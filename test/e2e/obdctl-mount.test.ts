@@ -120,7 +120,9 @@ describe('obdctl mount', { skip: unfit, timeout: 120_000 }, () => {
     assert.match(table.stdout, new RegExp(`^New devices use ${device.transport}\\.$`, 'm'));
     assert.match(
       table.stdout,
-      new RegExp(`${device.id} +${device.path} +${device.transport} +attached +32\\.0 MiB +1 `),
+      new RegExp(
+        `${device.id} +${device.path} +${device.transport} +attached +32\\.0 MiB +1 +0 of 1 `,
+      ),
     );
     const again = await mount(`${registry.host}/test/image:obd`);
     assert.deepEqual([again.status, /is mounted there/.test(again.stderr)], [1, true]);

@@ -323,6 +323,9 @@ describe('obdctl rpull with obd-ts', { skip: unfit, timeout: 120_000 }, () => {
 
     await withRoot(await topSnapshot(), async (root) => {
       assert.equal(readFileSync(join(root, 'etc/b'), 'utf8'), 'two');
+      const blockd = ['--blockd', join(containerd.directory, 'blockd.sock')];
+      const [device] = JSON.parse((await obdctl('devices', ...blockd, '--json')).stdout);
+      assert.deepEqual([device.remoteLayers, device.provedLayers], [LAYERS, LAYERS]);
       assert.throws(() => readFileSync(join(root, 'etc/a')), { code: 'ENOENT' });
       assert.equal(readFileSync(join(root, 'big')).length, LAYER_BYTES);
       const read = (await containerd.requests()).slice(start + pulled.length);

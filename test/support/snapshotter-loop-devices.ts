@@ -48,6 +48,8 @@ export class LoopDevices implements Devices {
       sizeBytes: 4 << 20,
       layers: 1,
       remoteBytes: 0,
+      remoteLayers: 0,
+      provedLayers: 0,
       cachedBytes: 0,
       fetchedBytes: 0,
       fetchRequests: 0,

@@ -18,7 +18,7 @@ export const devices: CommandModule<object, Arguments> = {
     yargs
       .options({ blockd: blockdOption, json: jsonOption })
       .epilogue(
-        'A recovering device is left from an earlier run of the daemon; its reads wait. REMOTE is the size of the blobs in the registry, CACHED how much of them is on this disk. FETCHED, REQUESTS ' +
+        'A recovering device is left from an earlier run of the daemon; its reads wait. PROVED is how many of the layers in a registry have hash trees, which prove every block that is read; blocks of the others have checksums. REMOTE is the size of the blobs in the registry, CACHED how much of them is on this disk. FETCHED, REQUESTS ' +
           'and ERRORS (reads answered with an error) count from when the device was attached. WAITING is how many reads wait for the registry, and how long the first of them has. FILL is the state of fetching the rest of the image in the background.',
       ),
   handler: async ({ blockd, json }) => {
@@ -45,6 +45,7 @@ function tableOf(found: readonly Device[]): string {
     { title: 'STATE' },
     { title: 'SIZE', right: true },
     { title: 'LAYERS', right: true },
+    { title: 'PROVED', right: true },
     { title: 'REMOTE', right: true },
     { title: 'CACHED', right: true },
     { title: 'FETCHED', right: true },
@@ -60,6 +61,7 @@ function tableOf(found: readonly Device[]): string {
     device.state,
     byteText(device.sizeBytes),
     String(device.layers),
+    provedText(device),
     byteText(device.remoteBytes),
     percentText(device.cachedBytes, device.remoteBytes),
     byteText(device.fetchedBytes),
@@ -69,6 +71,11 @@ function tableOf(found: readonly Device[]): string {
     device.fillState || '-',
   ]);
   return textTable(columns, rows);
+}
+
+/** How many of the remote layers have hash trees. */
+function provedText({ remoteLayers, provedLayers }: Device): string {
+  return remoteLayers === 0 ? '-' : `${provedLayers} of ${remoteLayers}`;
 }
 
 /** How many reads wait, and how long the first one has waited. */

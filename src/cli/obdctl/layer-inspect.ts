@@ -29,6 +29,10 @@ function textOf(report: LayerReport): string {
     ['form', `${report.form}${report.tar ? ', in a tar' : ''}`],
     ['file size', byteText(report.fileBytes)],
     ['compression', compression === null ? 'none' : compressionText(compression, report.fileBytes)],
+    [
+      'hash tree',
+      report.hashTree === null ? 'none' : `${report.hashTree.root}, which proves its blocks`,
+    ],
     ['uuid', report.uuid],
     ['parent uuid', report.parentUuid],
     ['virtual size', byteText(report.virtualBytes)],

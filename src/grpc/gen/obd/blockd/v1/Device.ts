@@ -22,6 +22,8 @@ export interface Device {
   'waitingReason'?: (string);
   'fillState'?: (string);
   'fillProblem'?: (string);
+  'remoteLayers'?: (number);
+  'provedLayers'?: (number);
 }
 
 export interface Device__Output {
@@ -44,4 +46,6 @@ export interface Device__Output {
   'waitingReason': (string);
   'fillState': (string);
   'fillProblem': (string);
+  'remoteLayers': (number);
+  'provedLayers': (number);
 }
