@@ -335,6 +335,21 @@ test('a request asks a wrong mirror twice at most while the registry is away', a
   });
 });
 
+test('one line is logged of each mirror though a block is damaged everywhere', async (t) => {
+  const { client, registry, mirrors, reported } = await scene(t);
+  for (const each of mirrors) each.answer = flipped;
+  const blob = await client.blobRanges(registry.host, 'x/y', DIGEST, BLOB.length);
+  for (let i = 0; i < 30; i++) {
+    await reads(blob, 0);
+    blob.invalidated(0, 100);
+  }
+  assert.equal(mirrors[0].requests, 10, 'each is asked in turn');
+  assert.deepEqual(
+    reported,
+    mirrors.map(({ origin }) => `${origin}/v2`),
+  );
+});
+
 test('marks and senders are bounded, and the newest ones count', () => {
   const endpoint = (origin: string) => ({ origin, prefix: '/v2' }) as Endpoint;
   const wrong = new WrongAnswers();

@@ -10,36 +10,27 @@ const WRONG_MS = 300_000;
 /** Far more than are wrong at once; the oldest mark is dropped. */
 const MARKS_MAX = 1024;
 
-interface Mark {
-  readonly address: string;
-  readonly untilMs: number;
-}
-
 export class WrongAnswers {
-  readonly #marks = new Map<string, Mark>();
+  /** When each mark ends, by address and resource. */
+  readonly #marks = new Map<string, number>();
+  /** When the next wrong answer of each address is worth a log line. Dropping the marks of one blob does not change it. */
+  readonly #quietUntilMs = new Map<string, number>();
 
   /**
    * @param resource - The URL of the blob or manifest at the registry itself.
    * @param address - addressOf() an endpoint.
-   * @returns Whether it is the only mark of the address: the first of many wrong answers is worth a log line.
+   * @returns Whether it is the first wrong answer of the address within WRONG_MS: it is worth a log line.
    */
   add(resource: string, address: string): boolean {
-    const nowMs = performance.now();
-    const key = `${address} ${resource}`;
-    let isFirst = true;
-    for (const [each, mark] of this.#marks) {
-      if (mark.untilMs <= nowMs || each === key) this.#marks.delete(each);
-      if (mark.untilMs > nowMs && mark.address === address) isFirst = false;
-    }
-    const [oldest] = this.#marks.keys();
-    if (oldest !== undefined && this.#marks.size >= MARKS_MAX) this.#marks.delete(oldest);
-    this.#marks.set(key, { address, untilMs: nowMs + WRONG_MS });
-    return isFirst;
+    put(this.#marks, `${address} ${resource}`);
+    if ((this.#quietUntilMs.get(address) ?? 0) > performance.now()) return false;
+    put(this.#quietUntilMs, address);
+    return true;
   }
 
   has(resource: string, endpoint: Endpoint): boolean {
-    const mark = this.#marks.get(`${addressOf(endpoint)} ${resource}`);
-    return mark !== undefined && mark.untilMs > performance.now();
+    const untilMs = this.#marks.get(`${addressOf(endpoint)} ${resource}`) ?? 0;
+    return untilMs > performance.now();
   }
 
   /** The endpoints in the order in which they are asked for the resource. */
@@ -54,5 +45,17 @@ export class WrongAnswers {
 
   clear(): void {
     this.#marks.clear();
+    this.#quietUntilMs.clear();
   }
+}
+
+/** Keeps the key for WRONG_MS. All are kept for as long, so the first is the oldest. */
+function put(untilMs: Map<string, number>, key: string): void {
+  const nowMs = performance.now();
+  untilMs.delete(key);
+  for (const [oldest, endMs] of untilMs) {
+    if (endMs > nowMs && untilMs.size < MARKS_MAX) break;
+    untilMs.delete(oldest);
+  }
+  untilMs.set(key, nowMs + WRONG_MS);
 }
