@@ -115,6 +115,9 @@ export class HttpClient {
   }
 }
 
+/** One connection for each request in flight: a stream that is cut off, or too slow, holds up no other. */
+const HTTP1 = { allowH2: false };
+
 function newAgent(
   { connectMs, headersMs, bodyIdleMs }: RegistryLimits,
   tls: TlsSettings | undefined,
@@ -126,6 +129,7 @@ function newAgent(
     keepAliveTimeout: KEEP_ALIVE_MS,
     connections: CONNECTIONS_PER_HOST_MAX,
     maxHeaderSize: HEADER_BYTES_MAX,
+    ...HTTP1,
   });
 }
 
@@ -223,7 +227,7 @@ function isAbort(error: unknown, signal: AbortSignal | undefined): boolean {
 }
 
 function lazyConnector(timeout: number, tls?: TlsSettings): buildConnector.connector {
-  const plain = buildConnector({ timeout });
+  const plain = buildConnector({ timeout, ...HTTP1 });
   let secure: buildConnector.connector | undefined;
   return (options, callback) => {
     if (options.protocol !== 'https:') return plain(options, callback);
@@ -232,6 +236,7 @@ function lazyConnector(timeout: number, tls?: TlsSettings): buildConnector.conne
         timeout,
         secureContext: trustedRoots(tls?.ca ?? []),
         rejectUnauthorized: tls?.skipVerify !== true,
+        ...HTTP1,
       });
     } catch (error) {
       return callback(error as Error, null);
