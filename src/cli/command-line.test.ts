@@ -34,10 +34,10 @@ async function program(args: readonly string[]) {
 
 for (const [line, problem] of [
   ['', 'Name a command'],
-  ['do', 'Not enough non-option arguments'],
+  ['do', 'Too few arguments: 0 of 1'],
   ['do a b', 'Unknown argument: b'],
   ['do a --two', 'Unknown argument: two'],
-  ['do a --one', 'Not enough arguments following: one'],
+  ['do a --one', '"one" has no value'],
   ['do a --one=', '"one" has no value'],
   ['do a --one b --one c', '"one" is given twice'],
   ['do a --number 1 -n 2', 'given twice'],

@@ -25,8 +25,18 @@ export function commandLine(program: string, args: readonly string[]): Argv {
     .fail((message, error: unknown) => {
       // yargs gives a message for most mistakes, and throws an error for others.
       const isOwn = error === undefined || (error instanceof Error && error.name === 'YError');
-      throw isOwn ? misused(program, message) : error;
+      throw isOwn ? misused(program, plainly(message)) : error;
     });
+}
+
+/** yargs' messages about missing values, in our words. */
+function plainly(message: string): string {
+  return message
+    .replace(
+      /^Not enough non-option arguments: got (\d+), need at least (\d+)$/,
+      'Too few arguments: $1 of $2',
+    )
+    .replace(/^Not enough arguments following: (.+)$/, '"$1" has no value');
 }
 
 function misused(program: string, problem: string): ObdError {

@@ -186,7 +186,7 @@ export class GrpcClient {
       error.details.startsWith('No connection established')
     ) {
       const found = error.details
-        .replace(/^.*?Last error: /, '')
+        .replace(/^.*?Last error: (?:Error: )?/, '')
         .replace(/\. Resolution note:.*$/, '');
       return new ObdError(
         ErrorCodes.Unavailable,

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { realpath, rm, rmdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { ErrorCodes, messageOf, ObdError, systemCode } from '../errors.js';
 
 const ID_HASH_DIGITS = 24;
 
@@ -19,7 +19,9 @@ export interface DeviceMount {
 /** @throws {ObdError} `InvalidArgument` for a missing directory. */
 export async function deviceMountAt(directory: string, blockdSocket: string): Promise<DeviceMount> {
   const real = await realpath(directory).catch((cause: unknown) => {
-    const message = `Cannot use "${directory}" to mount on: ${messageOf(cause)}`;
+    const isMissing = systemCode(cause) === 'ENOENT';
+    const problem = isMissing ? 'there is no such directory' : messageOf(cause);
+    const message = `Cannot use "${directory}" as a mount point: ${problem}`;
     throw new ObdError(ErrorCodes.InvalidArgument, message, { path: directory }, cause);
   });
   const digits = createHash('sha256').update(real).digest('hex').slice(0, ID_HASH_DIGITS);

@@ -30,6 +30,8 @@ export async function runBlockd(reloading: Reloading): Promise<void> {
       .epilogue(
         `${BLOCKD_CONFIG_PATH} is read if it exists. For example:\n\n${BLOCKD_CONFIG_EXAMPLE}`,
       )
+      // Wrapped lines of the example would not be TOML.
+      .wrap(null)
       .parseAsync();
     const file = {
       path: path ?? BLOCKD_CONFIG_PATH,

@@ -133,6 +133,7 @@ export async function runSnapshotter(reloading: Reloading): Promise<void> {
         },
       })
       .epilogue(EPILOGUE)
+      // Wrapped lines of the example would not be TOML.
       .wrap(null)
       .parseAsync();
     await serve(config, reloading);
