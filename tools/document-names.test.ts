@@ -86,14 +86,25 @@ function hasWords(path: string, words: readonly string[]): boolean {
   return words.every((word) => new RegExp(`(?<![\\w$])${word}(?![\\w$])`).test(text));
 }
 
+/** The anchors of a document's headings, as GitHub makes them. */
+function anchorsOf(text: string): string[] {
+  return [...text.matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) => {
+    const words = heading.replace(/\]\([^)]*\)/g, '').toLowerCase();
+    return `#${words.replace(/[^\w\- ]/g, '').replaceAll(' ', '-')}`;
+  });
+}
+
 /** Lists the names in a document that lead nowhere, one line each. */
 function problemsOf(path: string, text: string, withSymbols: boolean): string[] {
   const problems: string[] = [];
   for (const block of blocksOf(text)) {
     const report = (what: string) => problems.push(`${path}:${block.line}: ${what}`);
-    for (const [, target = ''] of block.text.matchAll(/\]\(([^)#\s]+)[^)]*\)/g)) {
+    for (const [, target = '', anchor] of block.text.matchAll(/\]\(([^)#\s]*)(#[^)\s]*)?\)/g)) {
       if (/^[a-z]+:/.test(target)) continue;
-      if (!existsSync(join(ROOT, normalize(join(dirname(path), target))))) report(`no ${target}`);
+      const found = target === '' ? path : normalize(join(dirname(path), target));
+      if (!existsSync(join(ROOT, found))) report(`no ${target}`);
+      else if (anchor !== undefined && !anchorsOf(textOf(found)).includes(anchor))
+        report(`no ${target}${anchor}`);
     }
     const named = [...block.text.matchAll(/`([^`]+)`/g)].map(([, token = '']) => token);
     const sources: string[] = [];
@@ -186,7 +197,7 @@ describe('names in documents', () => {
       '* `src/errors.ts`: `ObdError`, `NoSuchThing`',
       '* `src/errors.ts`: `LayerStack`',
       '* `LayerStack` and `NoSuchThing`',
-      '* [gone](gone.md), [here](hacking.md)',
+      '* [gone](gone.md), [here](hacking.md), [gone](#attic), [here](testing.md#transports)',
       '    `src/code.ts` in a code block',
       '* `src/blockdev/NAME/NAME-transport.ts`',
     ].join('\n');
@@ -196,6 +207,7 @@ describe('names in documents', () => {
       'docs/hacking.md:3: no LayerStack in src/errors.ts',
       'docs/hacking.md:4: no NoSuchThing in any source file',
       'docs/hacking.md:5: no gone.md',
+      'docs/hacking.md:5: no #attic',
     ]);
   });
 });
