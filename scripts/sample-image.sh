@@ -68,7 +68,7 @@ cached_layout() {
 }
 
 main() {
-  [[ $# -eq 1 ]] || fail "usage: scripts/sample-image.sh DIR | --cached"
+  [[ $# -eq 1 && ($1 == --cached || $1 != -*) ]] || fail "usage: scripts/sample-image.sh DIR | --cached"
   if [[ $1 == --cached ]]; then
     local layout
     layout=$(cached_layout)

@@ -17,6 +17,7 @@
 #
 # The last line is `N passed, N failed, N skipped`; the exit status is 0 only if nothing failed.
 set -euo pipefail
+[[ $# -eq 0 ]] || { echo 'test: usage: scripts/test.sh, without arguments; single tests: docs/hacking.md' >&2 && exit 2; }
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/node-env.sh
 . scripts/node-env.sh
