@@ -53,6 +53,28 @@ test('threads that read all of a blob at once fetch each chunk once', async () =
   });
 });
 
+test('a granule has another version after each fetch, for all readers, and none while it is not cached', async () => {
+  await withCache(async (cache) => {
+    const blob = new BlobDouble(CONTENT);
+    const [one, two] = [await OpenBlob.open(cache, blob), await OpenBlob.open(cache, blob)];
+    const seen = new Set<number>();
+    for (let round = 0; round < 3; round++) {
+      assert.deepEqual([one.versionOf(3), two.versionOf(3)], [0, 0]);
+      await assertReads(one, 3 * CHUNK_BYTES, 100);
+      const version = one.versionOf(3);
+      assert.ok(version !== 0 && !seen.has(version), `${version}`);
+      seen.add(version);
+      await assertReads(two, 3 * CHUNK_BYTES, 100);
+      assert.deepEqual([one.versionOf(3), two.versionOf(3)], [version, version]);
+      const other = one.versionOf(4);
+      two.invalidate(3 * CHUNK_BYTES, 10);
+      assert.equal(one.versionOf(4), other);
+    }
+    one.close();
+    two.close();
+  });
+});
+
 test('threads that read and invalidate the same chunks see the bytes, and the count stays right', async () => {
   await withCache(async (cache) => {
     const blob = new BlobDouble(CONTENT);

@@ -48,6 +48,8 @@ export class RemoteBlobRanges implements RangedSource {
   readonly sizeBytes: number;
   readonly #endpoint: RangeEndpoint;
   readonly #senders = new BlobSenders();
+  /** Bytes failed a check, and nothing was asked for since. */
+  #hasFailedCheck = false;
 
   private constructor(endpoint: RangeEndpoint, digest: string, sizeBytes: number) {
     this.label = endpoint.label;
@@ -97,7 +99,8 @@ export class RemoteBlobRanges implements RangedSource {
     try {
       for (let parts = 0; fill.filled < bytes.length && parts < PARTS_MAX; parts++) {
         const from = offset + fill.filled;
-        const freshConnection = after !== undefined && parts === 0;
+        const freshConnection = (after !== undefined || this.#hasFailedCheck) && parts === 0;
+        this.#hasFailedCheck = false;
         const request = { from, end, doing, signal, freshConnection };
         const response = await this.#endpoint.get(request);
         const { digest, sizeBytes } = this;
@@ -119,8 +122,9 @@ export class RemoteBlobRanges implements RangedSource {
     }
   }
 
-  /** The next attempt asks another address than the one that sent these bytes, if there is one. */
+  /** The next attempt uses a new connection, and another address than the one that sent these bytes if there is one. */
   invalidated(offset: number, length: number): void {
+    this.#hasFailedCheck = true;
     const message = `Cannot use bytes ${offset} to ${offset + length} of ${this.label}: they failed a check`;
     const { digest } = this;
     const error = new ObdError(ErrorCodes.Unavailable, message, { digest, offset, length });

@@ -12,6 +12,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { LoopbackRegistry } from '../../test/support/loopback-registry.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { RangeFill, type WholeAnswer } from '../io/ranged-source.js';
@@ -247,6 +248,28 @@ test('a manifest that is wrong everywhere fails and names the last host', async 
     code: ErrorCodes.Corrupt,
     message: new RegExp(`its digest is ${sha256Of(other.bytes)}`),
   });
+});
+
+test('after bytes that failed a check, the only host is asked on a new connection', async (t) => {
+  const { client, mirrors } = await scene(t);
+  const [only] = mirrors;
+  const ports: (number | undefined)[] = [];
+  only.answer = (request, response) => {
+    ports.push(request.socket.remotePort);
+    part(request, response);
+  };
+  const host = only.origin.slice('http://'.length);
+  const blob = await client.blobRanges(host, 'x/y', DIGEST, BLOB.length);
+  const readOnce = async () => {
+    await reads(blob, 0);
+    // The connection is free again when its answer has ended on both sides.
+    await sleep(50);
+  };
+  for (let i = 0; i < 3; i++) await readOnce();
+  blob.invalidated(0, 100);
+  await readOnce();
+  assert.equal(new Set(ports.slice(0, 3)).size, 1, ports.join());
+  assert.ok(!ports.slice(0, 3).includes(ports[3]), ports.join());
 });
 
 test('a probe passes a mirror by whose blob has another size', async (t) => {
