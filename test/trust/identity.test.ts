@@ -12,6 +12,7 @@ import { after, before } from 'node:test';
 import Database from 'better-sqlite3';
 import { chainIdOn } from '../../src/oci/chain-id.js';
 import { AstrayRegistry } from '../support/astray-registry.js';
+import { BlockdProcess } from '../support/blockd-process.js';
 import { PrivateContainerd, unfit } from '../support/containerd-private.js';
 import { FORGERIES, ForgedImages, GOOD } from '../support/forged-image.js';
 import { LoopbackRegistry } from '../support/loopback-registry.js';
@@ -171,13 +172,14 @@ trustCase(
   { skip },
 );
 
-/** Runs `body` with a new snapshotter, next to the shared containerd, blockd and registry. */
+/** Runs `body` with a new snapshotter, next to the shared containerd and registry, and the shared or another blockd. */
 async function withSnapshotter<T>(
   more: string,
   body: (snapshotter: SnapshotterProcess) => Promise<T>,
+  blockdSocket = join(containerd.directory, 'blockd.sock'),
 ): Promise<T> {
   const snapshotter = await SnapshotterProcess.start({
-    blockdSocket: join(containerd.directory, 'blockd.sock'),
+    blockdSocket,
     containerdSocket: containerd.socket,
     more,
   });
@@ -382,10 +384,11 @@ trustCase(
 trustCase(
   'identity',
   'sharing between namespaces turned off',
-  'another namespace is lazy only with a login of its own that the registry takes',
+  'another namespace is lazy only with a login of its own that the registry takes, and none if obd-blockd has no login',
   async () => {
     const registry = await LoopbackRegistry.start();
     const folder = mkdtempSync('/var/tmp/obdl.');
+    let blockd: BlockdProcess | undefined;
     try {
       registry.login = { kind: 'basic', username: 'ann', password: 'secret' };
       for (const { digest } of images.manifest('victim').layers) {
@@ -399,20 +402,32 @@ trustCase(
         const setting = `docker_config = ${JSON.stringify(path)}\n`;
         return i === 0 ? `share_between_namespaces = false\n${setting}` : `${key}\n${setting}`;
       });
-      return await withSnapshotter(lines.join(''), async ({ client, socket }) => {
-        const [bottom] = claims('victim', registry.host);
-        assert.ok(bottom !== undefined);
+      const [bottom] = claims('victim', registry.host);
+      assert.ok(bottom !== undefined);
+      const lazyIn = async (socket: string) => {
         const lazy: string[] = [];
         for (const namespace of [...SHARERS, 'first']) {
           const own = new SnapshotsClient(socket, namespace);
           if (await own.prepareLayer(bottom.ref, '', bottom.labels)) lazy.push(namespace);
           own.close();
         }
-        assert.deepEqual(lazy, ['first', 'second', 'first']);
+        return lazy;
+      };
+      const settings = lines.join('');
+      await withSnapshotter(settings, async ({ socket }) => {
+        assert.deepEqual(await lazyIn(socket), [], 'obd-blockd could not read it');
+      });
+      blockd = await BlockdProcess.start(
+        `docker_config = ${JSON.stringify(join(folder, '0.json'))}\n`,
+      );
+      const body = async ({ client, socket }: SnapshotterProcess) => {
+        assert.deepEqual(await lazyIn(socket), ['first', 'second', 'first']);
         assert.equal((await client.list(`kind==committed`)).length, 1);
         return 'lazy where it was pulled first and with a good login; downloaded without and with a wrong one';
-      });
+      };
+      return await withSnapshotter(settings, body, blockd.socket);
     } finally {
+      await blockd?.stop();
       await registry.close();
       rmSync(folder, { recursive: true });
     }
