@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { type AddressInfo, createServer } from 'node:net';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { after, afterEach, test } from 'node:test';
 import { type Fault, LoopbackRegistry } from '../../test/support/loopback-registry.js';
 import { readRange } from '../../test/support/read-range.js';
@@ -329,21 +329,37 @@ test('equal Content-Range headers count as one, different ones as none', async (
 });
 
 test('an unexpected 100 Continue is named in the error and is retryable', async () => {
+  const answer = (socket: Socket) => socket.write('HTTP/1.1 100 Continue\r\n\r\n');
+  await rejectsAnswer(answer, /it sent "100 Continue", which no request asks for/);
+});
+
+test('interim answers without an end are given up like silence', async () => {
+  const answer = (socket: Socket) => {
+    const timer = setInterval(() => socket.write('HTTP/1.1 103 Early Hints\r\n\r\n'), 20);
+    socket.on('close', () => clearInterval(timer));
+  };
+  await rejectsAnswer(answer, /it sends interim answers, such as 103, and no final one/);
+});
+
+/** Requires a read to fail with a retryable error, when a server answers its request with `answer`. */
+async function rejectsAnswer(answer: (socket: Socket) => void, message: RegExp): Promise<void> {
   const server = createServer((socket) => {
     socket.on('error', () => {});
-    socket.once('data', () => socket.write('HTTP/1.1 100 Continue\r\n\r\n'));
+    socket.once('data', () => answer(socket));
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const host = `localhost:${(server.address() as AddressInfo).port}`;
+  const hosts = new RegistryHosts([host]);
+  const plain = new RegistryClient({ hosts, credentials, limits: { ...limits, headersMs: 400 } });
   try {
-    const host = `localhost:${(server.address() as AddressInfo).port}`;
-    const plain = new RegistryClient({ hosts: new RegistryHosts([host]), credentials, limits });
     const blob = await plain.blobRanges(host, 'x/y', digest, bytes.length);
-    await assert.rejects(blob.attempt(new RangeFill(new Uint8Array(4), 0)), {
+    const signal = AbortSignal.timeout(10_000);
+    await assert.rejects(blob.attempt(new RangeFill(new Uint8Array(4), 0), { signal }), {
       code: ErrorCodes.Unavailable,
-      message: /it sent "100 Continue", which no request asks for/,
+      message,
     });
-    await plain.close();
   } finally {
+    await plain.close();
     server.close();
   }
-});
+}

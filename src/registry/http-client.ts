@@ -38,7 +38,7 @@ export interface HttpRequest {
   readonly signal: AbortSignal | undefined;
   /** Undefined trusts the system's authorities. */
   readonly tls?: TlsSettings | undefined;
-  /** Replaces `headersMs` for slow answers. */
+  /** Replaces `headersMs` for slow answers. Interim answers may take as long. */
   readonly headersMs?: number | undefined;
   /** Uses a new connection and closes it after the answer: the pooled ones may all lead to one bad server. */
   readonly freshConnection?: boolean | undefined;
@@ -64,7 +64,17 @@ export class HttpClient {
 
   /** @throws {ObdError} errors of transportError(); the signal's reason. */
   async send(request: HttpRequest): Promise<HttpResponse> {
-    const { method, url, headers, body, signal, tls, headersMs, freshConnection, doing } = request;
+    const { method, url, headers, body, signal, tls, freshConnection, doing } = request;
+    const headersMs = request.headersMs ?? this.#limits.headersMs;
+    let interimSinceMs: number | undefined;
+    // undici's timer starts again after each interim answer.
+    const onInfo = () => {
+      const nowMs = performance.now();
+      interimSinceMs ??= nowMs;
+      if (nowMs - interimSinceMs <= headersMs) return;
+      const problem = 'it sends interim answers, such as 103, and no final one';
+      throw new ObdError(ErrorCodes.Unavailable, `${doing}: ${url.host}: ${problem}`);
+    };
     try {
       const response = await requestBy.call(this.#agentFor(tls, freshConnection === true), {
         origin: url.origin,
@@ -73,7 +83,8 @@ export class HttpClient {
         headers: { 'user-agent': USER_AGENT, ...headers },
         body: body ?? null,
         ...(signal === undefined ? {} : { signal }),
-        ...(headersMs === undefined ? {} : { headersTimeout: headersMs }),
+        headersTimeout: headersMs,
+        onInfo,
         ...(freshConnection ? { reset: true } : {}),
       });
       return new HttpResponse(response, request);
