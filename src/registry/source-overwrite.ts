@@ -2,11 +2,13 @@
  * Detects a destination name that already names the source image: `obdconv X X`, in any spelling.
  *
  *   references   the same registry (default port, spellings of this machine, names with one address), repository and tag.
- *                A digest is the same as a tag that stands for it, or for an index that lists it
+ *                A digest is the same as a tag that stands for it, or for an index that lists it. Another registry counts
+ *                as the same if it has the very image under that repository and tag: it may be another name of it
  *   layouts      the same directory, by any path, and the same tag. Without a tag the source is its only image
  */
 import { stat } from 'node:fs/promises';
-import { ErrorCodes, hasCode } from '../errors.js';
+import { ErrorCodes, hasCode, ObdError } from '../errors.js';
+import type { StoredManifest } from '../oci/manifest.js';
 import { ImageReference } from '../oci/reference.js';
 import { isMissing, REF_NAME_ANNOTATION, readIndex } from './oci-layout.js';
 import { type ImageName, imageNameOf, type LayoutName } from './open-image-store.js';
@@ -21,7 +23,7 @@ export interface OverwriteOptions {
 }
 
 /**
- * Sends a request only to compare a digest with a tag.
+ * Sends requests only to compare with a digest, or with another registry.
  *
  * @throws {ObdError} `InvalidArgument` for an invalid name; errors of reading the destination.
  */
@@ -48,19 +50,26 @@ async function isSameReference(
   destination: ImageReference,
   { client, hosts, signal }: OverwriteOptions,
 ): Promise<boolean> {
-  const isSamePlace =
-    source.repository === destination.repository &&
-    placeOf(source, hosts) === placeOf(destination, hosts);
-  if (!isSamePlace) return false;
-  const { digest } = source;
-  if (digest === undefined) return source.tag === destination.tag;
+  if (source.repository !== destination.repository) return false;
+  const isSamePlace = placeOf(source, hosts) === placeOf(destination, hosts);
+  if (source.digest === undefined) {
+    if (source.tag !== destination.tag) return false;
+    if (isSamePlace) return true;
+  }
   try {
-    const found = await new RegistrySource(client, destination, signal).resolve();
+    const digest = source.digest ?? (await resolve(source)).descriptor.digest;
+    const found = await resolve(destination);
     const listed = found.kind === 'index' ? found.index.manifests : [];
     return [found.descriptor, ...listed].some((each) => each.digest === digest);
   } catch (error) {
+    // Many registries refuse to read what is not there yet; a registry that fails is named by the conversion.
     if (hasCode(error, ErrorCodes.NotFound)) return false;
+    if (!isSamePlace && error instanceof ObdError) return false;
     throw error;
+  }
+
+  async function resolve(reference: ImageReference): Promise<StoredManifest> {
+    return await new RegistrySource(client, reference, signal).resolve();
   }
 }
 

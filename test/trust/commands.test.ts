@@ -167,6 +167,16 @@ trustCase(
           assert.equal(status, 2, `${source} ${destination}: ${stderr}`);
           assert.match(stderr, /--force/);
         }
+        // Other names of the same registry, which only its answer tells apart from other registries.
+        const others = [`[::ffff:127.0.0.1]:${port}`, `0.0.0.0:${port}`];
+        for (const other of others) {
+          const ends = [reference, `${other}/app:latest`];
+          for (const [from = '', to = ''] of [ends, [...ends].reverse()]) {
+            const { status, stderr } = await runObdconv(['--plain-http', other, from, to]);
+            assert.equal(status, 2, `${from} ${to}: ${stderr}`);
+            assert.match(stderr, /--force/);
+          }
+        }
         const requests = await containerd.requests();
         assert.ok(!requests.some((line) => /"GET \S+blobs/.test(line)), 'a blob was read');
         const converted = await runObdconv([name, `${name}:obd`]);
@@ -190,7 +200,7 @@ trustCase(
         assert.equal(content.trim(), '');
         const plain = await pull(name, 'overlayfs');
         assert.equal(plain.status, 0, plain.stderr);
-        return `${spellings.length} spellings refused; ${2 * images.length} pulls refused`;
+        return `${spellings.length + 2 * others.length} spellings refused; ${2 * images.length} pulls refused`;
       });
     } finally {
       await containerd.stop();
