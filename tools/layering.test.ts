@@ -28,6 +28,8 @@ describe('layeringProblems()', () => {
       /a.ts:3: .*may not/,
     ],
     ['a resolved path', 'src/zfile/a.ts', "import.meta.resolve('../blockd/a.js')", /may not/],
+    ['a require', 'src/zfile/a.ts', "createRequire(import.meta.url)('../blockd/a.js')", /may not/],
+    ['a URL', 'src/zfile/a.ts', "new URL('../blockd/a.js', import.meta.url)", /may not/],
     [
       'the module of a thread',
       'src/zfile/a.ts',

@@ -4,8 +4,8 @@
  * Formats know no network and no device; transports know no registry and not each other; the snapshotter knows the
  * daemon only through its client; programs do not import each other. The check fails on
  *
- *   1. an import that the table does not permit, be it by `from`, `import()` or `import.meta.resolve()`, as the
- *      module of a thread, or for side effects or types only;
+ *   1. an import that the table does not permit, be it by `from`, `import()`, `import.meta.resolve()`, `require()` or
+ *      `new URL()`, as the module of a thread, or for side effects or types only;
  *   2. a permission or a door that no production file uses;
  *   3. a circle of files, even one of types;
  *   4. a room without a row here, and a row of docs/architecture.md that differs from this table.
@@ -106,7 +106,7 @@ const TESTS_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 
 /** Matches the code before a module path, in all forms in which one module names another. */
 const NAMES_A_MODULE =
-  /(?:\b(?:from|import) ?\(?|\bimport\.meta\.resolve\(|\bimport\.meta\.url,) ?$/;
+  /(?:\b(?:from|import) ?\(?|\bimport\.meta\.resolve\(|\bimport\.meta\.url,|\brequire\(|\bcreateRequire\([\w.]*\)\(|\bnew URL\() ?$/;
 
 interface Import {
   readonly path: string;
