@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import { after, before, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { LoopbackRegistry } from '../../test/support/loopback-registry.js';
 import { ErrorCodes } from '../errors.js';
 import { sha256Of } from '../oci/digest.js';
@@ -152,6 +153,24 @@ test('a daemon that is busy with other layers delays no answer and is not left',
   assert.ok(spentMs < 2_500, `${spentMs} ms`);
   assert.equal(registry.seen.length, 1);
   assert.ok(!isLeft, 'what it fetches is needed by an attach');
+});
+
+test('a daemon that answers for one layer after the other is waited for', async () => {
+  let turn = Promise.resolve();
+  const steady = {
+    probe: async () => {
+      turn = turn.then(() => setTimeout(400));
+      await turn;
+    },
+  };
+  const probes = new RegistryProbes(client, hosts, steady);
+  registry.seen.length = 0;
+  const asked = ['a', 'b', 'c', 'd', 'e', 'f'].map((text) =>
+    probes.ask(blob(registry.host, text, 'steady/app'), false),
+  );
+  const spentMs = await timed(() => Promise.all(asked));
+  assert.ok(spentMs > 2_300, `${spentMs} ms`);
+  assert.equal(registry.seen.length, 0);
 });
 
 test('an address that does not answer costs its connect time-out also where the daemon asks', async () => {

@@ -10,8 +10,8 @@
  *   - A request is bounded by ASK_MS_MAX, and for a guessed address by GUESS_MS_MAX.
  *
  * The daemon asks where it is the one that will read, as it fetches what opening the image needs with the same request. It is
- * not told to go to guessed addresses. Where it has no answer within HEAD_START_MS, a request for one byte is sent beside
- * it: on a slow link, the ends of many layers take longer than a pull may wait, and a dead host is found sooner.
+ * not told to go to guessed addresses. Where it has had no answer from the host for HEAD_START_MS, a request for one byte is
+ * sent beside it: a dead host is found sooner. While it has, layers wait for their turn: many of them take a while on a slow link.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
@@ -27,8 +27,10 @@ const LOGIN_MS = 10_000;
 const ASK_MS_MAX = 5_000;
 /** For a guessed address, whose host may never answer. */
 const GUESS_MS_MAX = 1_500;
-/** In this time the daemon gets its answers from most registries, for all layers of an image. */
+/** In this time the daemon gets an answer from most registries. */
 const HEAD_START_MS = 1_000;
+/** For one layer, also while the daemon has answers for others. */
+const WAIT_MS_MAX = 60_000;
 /** Many times the layers that a machine pulls in a minute. */
 const ANSWERS_MAX = 4096;
 
@@ -85,6 +87,8 @@ export class RegistryProbes {
   readonly #answers = new Map<string, Cached<Answer>>();
   /** Why each is not asked, by host, by host and repository, and by blob. */
   readonly #refusals = new Map<string, Cached<ObdError>>();
+  /** When the daemon has last had an answer, on the clock of performance.now(), by host. */
+  readonly #daemonAnswersMs = new Map<string, Cached<number>>();
   /** Counts invalidate() calls: the answer to a request in flight during such a call is not kept. */
   #generation = 0;
 
@@ -143,9 +147,10 @@ export class RegistryProbes {
     const { host, repository } = blob;
     const generation = this.#generation;
     const msMax = isGuess ? GUESS_MS_MAX : ASK_MS_MAX;
-    const signal = AbortSignal.timeout(msMax);
+    const startedMs = performance.now();
+    const { signal, end } = this.#limit(host, startedMs, msMax);
     try {
-      const sizeBytes = await this.#sizeOf(blob, isGuess, signal);
+      const sizeBytes = await this.#sizeOf(blob, isGuess, startedMs, signal);
       const answer = { sizeBytes, promised: blob.sizeBytes, header: headerIn(blob) };
       if (generation === this.#generation) keep(this.#answers, keys.blob, answer);
       return answer;
@@ -158,12 +163,39 @@ export class RegistryProbes {
       } else if (!hasCode(error, ErrorCodes.Corrupt)) keep(this.#refusals, keys.blob, error);
       // The digest of a part is wrong in this image: others that have the blob may name the right one.
       throw error;
+    } finally {
+      end();
     }
+  }
+
+  /** A signal that is aborted when the daemon has had no answer from the host for `msMax`. `end` releases its timer. */
+  #limit(
+    host: string,
+    startedMs: number,
+    msMax: number,
+  ): { readonly signal: AbortSignal; readonly end: () => void } {
+    const controller = new AbortController();
+    let timer: NodeJS.Timeout | undefined;
+    const look = () => {
+      const leftMs = this.#leftMs(host, startedMs, msMax);
+      if (leftMs > 0) timer = setTimeout(look, leftMs);
+      else controller.abort(new DOMException('no answer in time', 'TimeoutError'));
+    };
+    look();
+    return { signal: controller.signal, end: () => clearTimeout(timer) };
+  }
+
+  /** What is left of `msMax` since the daemon's last answer from the host, or since the start. */
+  #leftMs(host: string, startedMs: number, msMax: number): number {
+    const answeredMs = kept(this.#daemonAnswersMs, host) ?? 0;
+    const untilMs = Math.max(startedMs, answeredMs) + msMax;
+    return Math.min(untilMs, startedMs + WAIT_MS_MAX) - performance.now();
   }
 
   async #sizeOf(
     blob: ProbedBlob,
     isGuess: boolean,
+    startedMs: number,
     signal: AbortSignal,
   ): Promise<number | undefined> {
     if (this.#daemon === undefined || isGuess)
@@ -171,14 +203,21 @@ export class RegistryProbes {
     const { host, repository, digest, sizeBytes, parts } = blob;
     const address = { host, repository, digest, sizeBytes };
     const byDaemon = this.#daemon.probe(address, parts, signal).then(
-      () => ({ sizeBytes }),
+      () => {
+        keep(this.#daemonAnswersMs, host, performance.now());
+        return { sizeBytes };
+      },
       (error: unknown) => {
         if (!mayBeDaemon(error)) throw error;
         return undefined;
       },
     );
-    const early = await Promise.race([byDaemon, pause(HEAD_START_MS)]);
-    if (early !== undefined) return early.sizeBytes;
+    for (let leftMs = HEAD_START_MS; leftMs > 0; ) {
+      const answered = byDaemon.then((answer) => ({ answer }));
+      const early = await Promise.race([answered, pause(leftMs)]);
+      if (early?.answer !== undefined) return early.answer.sizeBytes;
+      leftMs = early === undefined ? this.#leftMs(host, startedMs, HEAD_START_MS) : 0;
+    }
     const asked = this.#askItself(blob, signal);
     // The daemon can compare a header also where the registry sends no parts of blobs.
     const proved = asked.then(async (found) => (found.isProved ? found : await byDaemon) ?? found);
