@@ -220,8 +220,8 @@ class CachedFile implements RandomAccessFile {
     return false;
   }
 
-  versionOf(granule: number): number {
-    return this.isStored ? this.#chunks.versionOf(granule) : 0;
+  versionOf(chunk: number): number {
+    return this.isStored ? this.#chunks.versionOf(chunk) : 0;
   }
 
   close(): void {

@@ -53,7 +53,7 @@ test('threads that read all of a blob at once fetch each chunk once', async () =
   });
 });
 
-test('a granule has another version after each fetch, for all readers, and none while it is not cached', async () => {
+test('a chunk has another version after each fetch, for all readers, and none while it is not cached', async () => {
   await withCache(async (cache) => {
     const blob = new BlobDouble(CONTENT);
     const [one, two] = [await OpenBlob.open(cache, blob), await OpenBlob.open(cache, blob)];

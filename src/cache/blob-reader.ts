@@ -203,9 +203,8 @@ export class BlobReader implements RandomAccessFile {
     this.#file?.invalidate(first * CHUNK_BYTES, (end - first) * CHUNK_BYTES);
   }
 
-  /** A granule is a chunk. */
-  versionOf(granule: number): number {
-    return this.#chunks.versionOf(granule);
+  versionOf(chunk: number): number {
+    return this.#chunks.versionOf(chunk);
   }
 
   close(): void {

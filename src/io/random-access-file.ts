@@ -19,8 +19,8 @@ import {
   isLastingCorrupt,
 } from './corrupt-blocks.js';
 
-/** Granule i of a file is its bytes [i × GRANULE_BYTES, (i + 1) × GRANULE_BYTES): what a cache stores or evicts at once. */
-export const GRANULE_BYTES = 64 * 1024;
+/** Chunk i of a file is its bytes [i × CHUNK_BYTES, (i + 1) × CHUNK_BYTES): what a cache stores or evicts at once. */
+export const CHUNK_BYTES = 64 * 1024;
 
 export interface RandomAccessFile {
   /** Its name in error messages: a path, or a digest and its registry. */
@@ -53,10 +53,10 @@ export interface RandomAccessFile {
   invalidate(offset: number, length: number): boolean;
 
   /**
-   * A number that is another one after stored bytes of granule `granule` were replaced, for instance evicted and fetched
-   * again; 0 for a granule that is not stored, of which each read may get other bytes. Absent if the bytes never change.
+   * A number that is another one after stored bytes of chunk `chunk` were replaced, for instance evicted and fetched
+   * again; 0 for a chunk that is not stored, of which each read may get other bytes. Absent if the bytes never change.
    */
-  versionOf?(granule: number): number;
+  versionOf?(chunk: number): number;
 
   /** Gives back descriptors and memory. Idempotent; reading afterwards is a bug. */
   close(): void;

@@ -1,17 +1,17 @@
 /**
  * Which blocks of a ZFile a hash tree has proved, so that the next read of the same stored bytes checks only their CRC.
  *
- * A bit per block, and for each granule of the blob the version of its stored bytes (RandomAccessFile.versionOf) that the
- * bits are about. Where a granule has another version, because it was evicted and fetched again, the bits of all blocks
+ * A bit per block, and for each chunk of the blob the version of its stored bytes (RandomAccessFile.versionOf) that the
+ * bits are about. Where a chunk has another version, because it was evicted and fetched again, the bits of all blocks
  * that touch it are cleared. Bytes without a version, which found no space on the disk, are proved by every read. Nothing
  * is written to the disk: after a restart every block is proved by its first read.
  *
  * A version is loaded before the bytes are read and again after: only if both are the same are the bytes that version's.
  *
- * Cost of a read of proved blocks: two look-ups of a version per granule, and a bit per block. Memory: a bit per block,
- * 4 bytes per granule.
+ * Cost of a read of proved blocks: two look-ups of a version per chunk, and a bit per block. Memory: a bit per block,
+ * 4 bytes per chunk.
  */
-import { GRANULE_BYTES, type RandomAccessFile } from '../io/random-access-file.js';
+import { CHUNK_BYTES, type RandomAccessFile } from '../io/random-access-file.js';
 import type { BlockTable } from './block-table.js';
 import { type HashTree, NODE_NOT_LOCAL } from './hash-tree.js';
 import { HEADER_BYTES, type ZFileLayout } from './zfile-header.js';
@@ -24,7 +24,7 @@ export class ProvedBlocks {
   readonly #blockBytes: number;
   readonly #bits: Uint8Array;
   readonly #versions: Int32Array;
-  /** Of the run between begin() and finish(): its granules, and whether all have versions. Reads do not interleave. */
+  /** Of the run between begin() and finish(): its chunks, and whether all have versions. Reads do not interleave. */
   #first = 0;
   #end = 0;
   #isVersioned = false;
@@ -37,24 +37,24 @@ export class ProvedBlocks {
     this.#table = table;
     this.#blockBytes = layout.blockBytes;
     this.#bits = new Uint8Array(Math.ceil(layout.blocks / 8));
-    this.#versions = new Int32Array(granulesOf(payloadAt, layout));
+    this.#versions = new Int32Array(chunksOf(payloadAt, layout));
   }
 
   static memoryBytes(payloadAt: number, layout: ZFileLayout): number {
-    return Math.ceil(layout.blocks / 8) + 4 * granulesOf(payloadAt, layout);
+    return Math.ceil(layout.blocks / 8) + 4 * chunksOf(payloadAt, layout);
   }
 
   /** Call it before a run of blocks, which is stored in [start, end) of the ZFile, is read. */
   begin(start: number, end: number): void {
-    this.#first = Math.floor((this.#payloadAt + start) / GRANULE_BYTES);
-    this.#end = Math.ceil((this.#payloadAt + end) / GRANULE_BYTES);
+    this.#first = Math.floor((this.#payloadAt + start) / CHUNK_BYTES);
+    this.#end = Math.ceil((this.#payloadAt + end) / CHUNK_BYTES);
     this.#isVersioned = true;
-    for (let granule = this.#first; granule < this.#end; granule++) {
-      const version = this.#versionOf(granule);
+    for (let chunk = this.#first; chunk < this.#end; chunk++) {
+      const version = this.#versionOf(chunk);
       if (version === 0) this.#isVersioned = false;
-      if (version === this.#versions[granule]) continue;
-      this.#versions[granule] = version;
-      this.#clear(granule);
+      if (version === this.#versions[chunk]) continue;
+      this.#versions[chunk] = version;
+      this.#clear(chunk);
     }
   }
 
@@ -102,15 +102,15 @@ export class ProvedBlocks {
   }
 
   #isUnchanged(): boolean {
-    for (let granule = this.#first; granule < this.#end; granule++) {
-      if (this.#versionOf(granule) !== this.#versions[granule]) return false;
+    for (let chunk = this.#first; chunk < this.#end; chunk++) {
+      if (this.#versionOf(chunk) !== this.#versions[chunk]) return false;
     }
     return true;
   }
 
-  #clear(granule: number): void {
-    const start = granule * GRANULE_BYTES - this.#payloadAt;
-    const end = start + GRANULE_BYTES;
+  #clear(chunk: number): void {
+    const start = chunk * CHUNK_BYTES - this.#payloadAt;
+    const end = start + CHUNK_BYTES;
     const blocks = this.#table.blocks;
     for (let block = this.#table.blockAt(start); block < blocks; block++) {
       if (this.#table.startOf(block) >= end) return;
@@ -126,12 +126,12 @@ export class ProvedBlocks {
     this.#bits[block >>> 3]! |= 1 << (block & 7);
   }
 
-  #versionOf(granule: number): number {
-    return this.#blob.versionOf?.(granule) ?? 1;
+  #versionOf(chunk: number): number {
+    return this.#blob.versionOf?.(chunk) ?? 1;
   }
 }
 
-/** How many granules hold the blocks, and what is before them. */
-function granulesOf(payloadAt: number, { indexOffset }: ZFileLayout): number {
-  return Math.ceil((payloadAt + Math.max(indexOffset, HEADER_BYTES)) / GRANULE_BYTES);
+/** How many chunks hold the blocks, and what is before them. */
+function chunksOf(payloadAt: number, { indexOffset }: ZFileLayout): number {
+  return Math.ceil((payloadAt + Math.max(indexOffset, HEADER_BYTES)) / CHUNK_BYTES);
 }
