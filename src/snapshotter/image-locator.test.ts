@@ -277,6 +277,9 @@ test('what the daemon says of the registry counts, and the registry is asked wit
     [ErrorCodes.Registry, undefined],
     [ErrorCodes.Unavailable, registryUrl],
     [ErrorCodes.Unsupported, registryUrl],
+    [ErrorCodes.FailedPrecondition, registryUrl],
+    [ErrorCodes.Host, registryUrl],
+    [ErrorCodes.Io, registryUrl],
   ] as const) {
     const probe = async () => {
       throw new ObdError(code, 'no');

@@ -14,7 +14,7 @@
  * sent beside it: a dead host is found sooner. While it has, layers wait for their turn: many of them take a while on a slow link.
  */
 import { setTimeout as pause } from 'node:timers/promises';
-import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
+import { type ErrorCode, ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import type { BlobPart } from '../layers/opening-parts.js';
 import { brokenPromise } from '../registry/blob-probe.js';
 import type { RegistryClient } from '../registry/registry-client.js';
@@ -34,6 +34,14 @@ const GUESS_MS_MAX = 1_500;
 const HEAD_START_MS = 500;
 /** For one layer, also while the daemon has answers for others. */
 const WAIT_MS_MAX = 60_000;
+/** What only a registry, or its comparison with what an image says, comes to. */
+const ANSWERS: readonly ErrorCode[] = [
+  ErrorCodes.NotFound,
+  ErrorCodes.Unauthorized,
+  ErrorCodes.Registry,
+  ErrorCodes.Corrupt,
+  ErrorCodes.InvalidArgument,
+];
 /** Many times the layers that a machine pulls in a minute. */
 const ANSWERS_MAX = 4096;
 
@@ -245,9 +253,12 @@ export class RegistryProbes {
   }
 }
 
-/** The daemon may be away, or of a version before. If it is the registry, asking it shows this. */
+/**
+ * Whether an error may say more of the daemon than of the registry: it is away, stops, is of a version before, or has no
+ * descriptor left. If it is the registry, asking it shows this.
+ */
 function mayBeDaemon(error: unknown): boolean {
-  return [ErrorCodes.Unavailable, ErrorCodes.Unsupported].some((code) => hasCode(error, code));
+  return error instanceof ObdError && !ANSWERS.includes(error.code);
 }
 
 /** Whether the blob was asked for with this size, or another one does not matter. */
