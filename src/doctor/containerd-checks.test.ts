@@ -4,6 +4,9 @@
  * Method: configurations as `containerd config dump` prints them.
  */
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { parse } from 'smol-toml';
 import { type ContainerdFacts, checkContainerdConfig } from './containerd-checks.js';
@@ -93,6 +96,17 @@ test('finds two names at one socket, in any spelling of the address', () => {
   );
   const own = second.replace('snapshotter.sock', 'overlaybd.sock');
   assertSays(checked(PLUGIN + own), 'plugin names', '^ok');
+});
+
+test('finds two names at one socket through a symbolic link to it', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'obd-doctor-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const [socket, link] = [join(folder, 'socket'), join(folder, 'link')];
+  writeFileSync(socket, '');
+  symlinkSync(socket, link);
+  const one = PLUGIN.replace(SOCKET, socket);
+  const two = PLUGIN.replace('obd-ts]', 'overlaybd]').replace(SOCKET, link);
+  assertSays(checked(one + two), 'plugin names', '^missing', 'overlaybd');
 });
 
 test('asks for exports only if this containerd uses them', () => {

@@ -227,14 +227,17 @@ function isSamePath(a: string, b: string): boolean {
   return socketPath(a) === socketPath(b);
 }
 
-/** One spelling for each socket: resolves the symbolic links of its directory, if that exists. */
+/** One spelling for each socket: resolves symbolic links, of its directory if it does not exist. */
 function socketPath(address: unknown): string {
   const path = resolve(String(address).replace(/^unix:\/\//, ''));
-  try {
-    return join(realpathSync(dirname(path)), basename(path));
-  } catch {
-    return path.replace(/^\/var\/run\//, '/run/');
+  for (const [above, below] of [[path], [dirname(path), basename(path)]] as const) {
+    try {
+      return join(realpathSync(above), below ?? '');
+    } catch {
+      // It does not exist.
+    }
   }
+  return path.replace(/^\/var\/run\//, '/run/');
 }
 
 /** "linux", "linux/amd64" or "linux/arm64/v8", as containerd writes platforms; an empty one means this host's. */
