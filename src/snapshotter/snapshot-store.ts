@@ -10,15 +10,18 @@
  *      and a new snapshot must not take over orphaned ones.
  *   4. One process at a time (locking_mode=EXCLUSIVE, a lock that dies with its holder): a second is told `Busy`.
  *
+ *   5. A snapshot can be removed on a full disk, so that containerd can free it: see #onFullDisk().
+ *
  * Errors match containerd's metadata store in each case, as its clients tell them apart.
  * An unreadable record (a newer layer type, a damaged field) fails calls about it with `Corrupt`. list() reports and
  * omits it, and so do searches, without a report: the other snapshots are served.
  *
  * Cost: calls are synchronous; reads are one indexed look-up (list: a scan), changes one fsync.
  */
+import { statSync, truncateSync, writeFileSync } from 'node:fs';
 import Database from 'better-sqlite3';
 import * as z from 'zod';
-import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import {
   KINDS,
   type Kind,
@@ -29,6 +32,9 @@ import {
   type Usage,
 } from './snapshot.js';
 import { migrate } from './store-schema.js';
+
+/** Room for the pages of a few removals in the log, which keeps it. */
+const SPARE_BYTES = 256 << 10;
 
 const SELECT = `SELECT s.*, coalesce(p.name, '') AS parent FROM snapshot s LEFT JOIN snapshot p ON p.id = s.parent_id`;
 
@@ -86,6 +92,7 @@ export class SnapshotStore {
       database.pragma('synchronous = FULL');
       database.pragma('foreign_keys = ON');
       migrate(database, path);
+      fillSpare(sparePath(path));
       return new SnapshotStore(database);
     } catch (error) {
       database?.close();
@@ -278,6 +285,10 @@ export class SnapshotStore {
 
   /** @returns Its id. @throws {ObdError} `NotFound`, `FailedPrecondition` while something stands on it. */
   remove(name: string): number {
+    return this.#onFullDisk(() => this.#remove(name));
+  }
+
+  #remove(name: string): number {
     return this.#transaction(() => {
       const row = this.#row(name);
       if (row === undefined) throw notFound(name, 'snapshot');
@@ -309,6 +320,8 @@ export class SnapshotStore {
   /** Idempotent. */
   close(): void {
     this.#database.close();
+    // The log is gone, and its space free.
+    fillSpare(sparePath(this.#database.name));
   }
 
   #row(name: string): Row | undefined {
@@ -332,6 +345,24 @@ export class SnapshotStore {
       this.#statements.set(sql, statement);
     }
     return statement;
+  }
+
+  /** Runs a change that frees space. On a full disk it gets the log's own space, and then that of the spare file. */
+  #onFullDisk<T>(change: () => T): T {
+    for (const makeRoom of [() => {}, () => truncateSync(sparePath(this.#database.name))]) {
+      try {
+        return change();
+      } catch (error) {
+        if (!hasCode(error, ErrorCodes.NoSpace)) throw error;
+      }
+      try {
+        makeRoom();
+        this.#database.pragma('wal_checkpoint(RESTART)');
+      } catch {
+        // The change fails again, and says why.
+      }
+    }
+    return change();
   }
 
   #transaction<T>(body: () => T): T {
@@ -382,6 +413,19 @@ function textOfLabels(labels: Labels): string {
 
 function notFound(name: string, what: string): ObdError {
   return new ObdError(ErrorCodes.NotFound, `${what} "${name}" does not exist`);
+}
+
+function sparePath(path: string): string {
+  return `${path}.spare`;
+}
+
+function fillSpare(path: string): void {
+  try {
+    if (statSync(path, { throwIfNoEntry: false })?.size === SPARE_BYTES) return;
+    writeFileSync(path, Buffer.alloc(SPARE_BYTES), { mode: 0o600 });
+  } catch {
+    // A full disk: the next start tries again.
+  }
 }
 
 function alreadyExists(name: string): ObdError {

@@ -33,6 +33,7 @@ import { HostileRegistry } from '../support/hostile-registry.js';
 import { headerBlock } from '../support/layer-samples.js';
 import { LoopbackRegistry } from '../support/loopback-registry.js';
 import { programArguments } from '../support/program.js';
+import { SnapshotterProcess } from '../support/snapshotter-process.js';
 import { trustCase } from '../support/trust-case.js';
 import { pagesOf } from '../support/virtual-disks.js';
 
@@ -193,6 +194,44 @@ trustCase(
       return `started, two images right, with ${bavail} blocks free; then ${cached} bytes cached`;
     }),
   { skip, timeout: 150_000 },
+);
+
+trustCase(
+  'limits',
+  'a disk of the snapshotter that others fill to the last byte',
+  'every snapshot can be removed, before and after a restart, so that containerd can free the disk',
+  async () => {
+    const snapshotter = await SnapshotterProcess.start();
+    const { client, root } = snapshotter;
+    await snapshotter.end('SIGTERM');
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', root]);
+    try {
+      await snapshotter.restart();
+      const chain = ['a', 'b', 'c', 'd', 'e', 'f'];
+      for (const [i, name] of chain.entries()) {
+        await client.prepare('key', chain[i - 1] ?? '');
+        await client.commit(name, 'key');
+      }
+      let count = 0;
+      const full = () => fill(join(root, `ballast-${count++}`));
+      for (const [i, name] of chain.reverse().entries()) {
+        if (i === 3) {
+          await snapshotter.end('SIGTERM');
+          full();
+          await snapshotter.restart();
+        }
+        full();
+        await client.remove(name);
+      }
+      assert.deepEqual(await client.list(), []);
+      return `${chain.length} snapshots removed`;
+    } finally {
+      await snapshotter.end('SIGTERM');
+      execFileSync('umount', [root]);
+      rmSync(snapshotter.directory, { recursive: true });
+    }
+  },
+  { skip, timeout: 60_000 },
 );
 
 trustCase(
