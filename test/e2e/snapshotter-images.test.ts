@@ -12,7 +12,8 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
-import { connectContainerd } from '../../src/containerd/connect.js';
+import { connectContainerd, underLease } from '../../src/containerd/connect.js';
+import { Leases } from '../../src/containerd/leases.js';
 import { Snapshots } from '../../src/containerd/snapshots.js';
 import { chainIdOn } from '../../src/oci/chain-id.js';
 import { BlockdProcess, blockdUnfit } from '../support/blockd-process.js';
@@ -233,8 +234,11 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
     // nerdctl fetches the documents, and prepares each layer with its annotations and chain ID only.
     await containerd.ctr('content', 'fetch', '--plain-http', converted);
     const connection = connectContainerd(containerd.socket, containerd.namespace);
+    const leases = new Leases(connection);
+    // Else garbage collection may remove a layer before the next one is put on it.
+    const lease = await leases.create(60_000);
     try {
-      const snapshots = new Snapshots(connection, 'obd-ts');
+      const snapshots = new Snapshots(underLease(connection, lease), 'obd-ts');
       const { layers } = await manifestOf(converted);
       let parent = '';
       for (const { digest, annotations } of layers) {
@@ -252,6 +256,7 @@ describe('images', { skip: unfit || blockdUnfit, timeout: 300_000 }, () => {
       const [device] = await blockd.client.list();
       assert.ok((device?.fetchedBytes ?? Infinity) < BALLAST_BYTES);
     } finally {
+      await leases.remove(lease, false);
       connection.close();
     }
     await remove(converted);
