@@ -7,8 +7,8 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { distinctBytes } from '../../test/support/blob-double.js';
 import { CrashingFile, seededRandom } from '../../test/support/cache-crashing-file.js';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 import { BlobFile } from './blob-file.js';
-import { CHUNK_BYTES } from './chunk-set.js';
 
 const CHUNKS = 5;
 const BYTES = distinctBytes((CHUNKS - 1) * CHUNK_BYTES + 1000);

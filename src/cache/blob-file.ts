@@ -32,6 +32,7 @@
  */
 
 import { systemCode } from '../errors.js';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 import type { BlobKey } from './blob-key.js';
 import {
   blobBytesInSlot,
@@ -41,7 +42,7 @@ import {
   SLOT_HEAD_BYTES,
   slotBytes,
 } from './blob-slot.js';
-import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
+import { ChunkSet } from './chunk-set.js';
 import type { DurableFile } from './durable-file.js';
 
 export class BlobFile {

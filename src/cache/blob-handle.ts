@@ -6,9 +6,9 @@
  * that it caused.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 import type { BlobLink, BlobShare } from './blob-reader.js';
 import type { BlobSource } from './blob-source.js';
-import { CHUNK_BYTES } from './chunk-set.js';
 import type { Fetcher, FetchOptions } from './flight.js';
 import type { ImageReads, StreamableBlob } from './image-reads.js';
 import type { OverflowChunk, OverflowChunks, OverflowCopies } from './overflow-chunks.js';

@@ -27,8 +27,9 @@ import {
 } from '../../test/support/cache-directories.js';
 import { assertReads, CONTENT, OpenBlob, ROOM, withCache } from '../../test/support/cache-scene.js';
 import { ErrorCodes } from '../errors.js';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 import { BlobFile } from './blob-file.js';
-import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
+import { ChunkSet } from './chunk-set.js';
 import { LocalDurableFile } from './durable-file.js';
 
 after(removeCacheDirectories);

@@ -9,10 +9,10 @@
  * eviction start over (chunk-set.ts).
  */
 import { messageOf } from '../errors.js';
-import type { RandomAccessFile } from '../io/random-access-file.js';
+import { CHUNK_BYTES, type RandomAccessFile } from '../io/random-access-file.js';
 import { ResidentFile } from '../io/resident-file.js';
 import type { BlobKey } from './blob-key.js';
-import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
+import { ChunkSet } from './chunk-set.js';
 import type { FetchOptions } from './flight.js';
 import type { OverflowChunks, OverflowCopies } from './overflow-chunks.js';
 

@@ -2,11 +2,13 @@
  * Goal: a slot gives the set that was written to it, or none.
  * Method: random sets there and back; every byte of a slot changed in turn; slots of other blobs.
  */
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 import { encodeSlot, PAGE_BYTES, parseSlot, slotBytes } from './blob-slot.js';
-import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
+import { ChunkSet } from './chunk-set.js';
 
 const blobOf = (chunks: number, hex = 'a') => ({
   origin: 'registry.example',

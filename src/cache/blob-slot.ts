@@ -7,9 +7,11 @@
  *
  * docs/formats/block-cache.md has the file around it.
  */
+
 import { crc32c } from '@node-rs/crc32';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 import { type BlobKey, nameOfDigest } from './blob-key.js';
-import { CHUNK_BYTES, type ChunkSet } from './chunk-set.js';
+import type { ChunkSet } from './chunk-set.js';
 
 const MAGIC = Buffer.from('obdcache', 'latin1');
 const VERSION = 1;

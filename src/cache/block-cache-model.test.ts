@@ -16,9 +16,8 @@ import {
 } from '../../test/support/cache-directories.js';
 import { OpenBlob } from '../../test/support/cache-scene.js';
 import { ErrorCodes, hasCode } from '../errors.js';
-import { readFully } from '../io/random-access-file.js';
+import { CHUNK_BYTES, readFully } from '../io/random-access-file.js';
 import { BlockCache } from './block-cache.js';
-import { CHUNK_BYTES } from './chunk-set.js';
 
 after(removeCacheDirectories);
 

@@ -2,6 +2,7 @@
  * Goal: sound cached chunks are there after a restart, and take no more room than the limits allow.
  * Method: real files, processes that are killed, files that are damaged, capacities that are too small.
  */
+
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
@@ -31,8 +32,8 @@ import {
   withCache,
 } from '../../test/support/cache-scene.js';
 import { ErrorCodes, systemCode } from '../errors.js';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 import { BlockCache } from './block-cache.js';
-import { CHUNK_BYTES } from './chunk-set.js';
 
 after(removeCacheDirectories);
 

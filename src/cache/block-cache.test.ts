@@ -23,9 +23,8 @@ import {
 } from '../../test/support/cache-scene.js';
 import { ErrorCodes } from '../errors.js';
 import { corrupt } from '../io/format-error.js';
-import { type RandomAccessFile, REFETCHES_MAX } from '../io/random-access-file.js';
+import { CHUNK_BYTES, type RandomAccessFile, REFETCHES_MAX } from '../io/random-access-file.js';
 import type { BlobKey } from './blob-key.js';
-import { CHUNK_BYTES } from './chunk-set.js';
 
 after(removeCacheDirectories);
 

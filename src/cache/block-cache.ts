@@ -28,16 +28,17 @@
  * State is saved SAVE_DELAY_MS after the first change, one blob at a time, and when a blob is closed: a
  * killed process refetches the chunks of that time, a loss of power costs a little more.
  */
+
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 import type { BlobFile } from './blob-file.js';
 import { BlobHandle } from './blob-handle.js';
 import { type BlobKey, checkKey, keyText } from './blob-key.js';
 import type { BlobSource } from './blob-source.js';
 import { CacheDirectory } from './cache-directory.js';
 import { CacheRoom } from './cache-room.js';
-import { CHUNK_BYTES } from './chunk-set.js';
 import { DiskSpace, defaultCapacity } from './disk-space.js';
 import { FetchScheduler } from './fetch-scheduler.js';
 import type { ImageReads } from './image-reads.js';

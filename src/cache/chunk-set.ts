@@ -41,7 +41,6 @@
  * An opening chunk is one that a reader needed while its image was opened: stored or not, it keeps the bit until the blob
  * is closed. Eviction takes opening chunks last (eviction.ts).
  */
-export { CHUNK_BYTES } from '../io/random-access-file.js';
 
 const HEADER_BYTES = 16;
 const VERSION_BYTES = 4;

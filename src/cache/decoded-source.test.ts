@@ -19,11 +19,10 @@ import {
 import { OpenBlob, ROOM, read, withCache } from '../../test/support/cache-scene.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { LocalFile } from '../io/local-file.js';
-import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
+import { CHUNK_BYTES, type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import type { AttemptOptions, RangeFill } from '../io/ranged-source.js';
 import type { BlobKey } from './blob-key.js';
 import type { BlobSource } from './blob-source.js';
-import { CHUNK_BYTES } from './chunk-set.js';
 
 after(removeCacheDirectories);
 

@@ -2,13 +2,14 @@
  * Goal: eviction leaves what an image needs to open, as long as the cache holds anything else.
  * Method: a cache that is much smaller than its blob, swept by reads, and restarted while the registry is away.
  */
+
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BlobDouble, distinctBytes, gone } from '../../test/support/blob-double.js';
 import { cacheDirectory, removeCacheDirectories } from '../../test/support/cache-directories.js';
 import { assertReads, CONTENT, OpenBlob, withCache } from '../../test/support/cache-scene.js';
-import { CHUNK_BYTES } from './chunk-set.js';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 
 after(removeCacheDirectories);
 

@@ -10,7 +10,8 @@
  *
  * Cost: one look at each chunk a round.
  */
-import { CHUNK_BYTES, type ChunkSet } from './chunk-set.js';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
+import type { ChunkSet } from './chunk-set.js';
 
 const ROUND_MS = 1000;
 /** Chunk 0 stays: a blob that is sent whole is compared with it (whole-stream.ts). */

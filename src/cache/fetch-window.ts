@@ -12,7 +12,7 @@
  * a sweep are reported; later reads find their chunks cached, so the windows look at the bits that readers clear
  * (chunk-set.ts): the caller calls advance() while isActive.
  */
-import { CHUNK_BYTES } from './chunk-set.js';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 
 const WINDOW_BYTES_MAX = 8 << 20;
 const WINDOW_CHUNKS_MAX = WINDOW_BYTES_MAX / CHUNK_BYTES;

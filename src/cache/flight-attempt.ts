@@ -4,8 +4,8 @@
  * Chunks that have arrived get a flight of their own, which only has to be stored: nothing that becomes of the attempt
  * affects them any more.
  */
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 import type { RangeFill } from '../io/ranged-source.js';
-import { CHUNK_BYTES } from './chunk-set.js';
 import type { ChunkStore } from './chunk-store.js';
 import type { Fetcher, Flight } from './flight.js';
 import type { FlightMap } from './flight-map.js';

@@ -2,8 +2,8 @@
  * The flights of one blob, by chunk: a chunk is in one flight at most, and in none once it is cached.
  */
 
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 import type { Urgency } from '../io/ranged-source.js';
-import { CHUNK_BYTES } from './chunk-set.js';
 import type { ChunkStore } from './chunk-store.js';
 import { type Fetcher, Flight, type Waiter } from './flight.js';
 

@@ -4,11 +4,12 @@
  * A Waiter is one load(): it waits for one or more flights, until its own deadline and no longer. A flight retries after
  * any answer for as long as a Waiter waits for it; each attempt goes through the handle of one of its Waiters.
  */
+
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 import { RangeFill, type Urgency } from '../io/ranged-source.js';
 import { SpeedFloor } from '../io/speed-floor.js';
 import type { BlobSource } from './blob-source.js';
-import { CHUNK_BYTES } from './chunk-set.js';
 import type { ImageReads } from './image-reads.js';
 
 /** A handle that requests chunks from its own source. */

@@ -9,7 +9,7 @@
  * Chunks that they bring and no read uses lower the measure, and end the stream. So the fetched chunks are at most about
  * twice the chunks that were read, plus DENSE_BYTES_MIN, or the read chunks divided by MOST_SHARE.
  */
-import { CHUNK_BYTES } from './chunk-set.js';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 
 /** Before so much was read, the measure says little: the parts that open an image are read whole. */
 const DENSE_BYTES_MIN = 4 << 20;

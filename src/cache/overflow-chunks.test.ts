@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { CHUNK_BYTES } from './chunk-set.js';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 import { OverflowChunks } from './overflow-chunks.js';
 
 test('add() copies a chunk, and does not keep the whole answer in memory', () => {

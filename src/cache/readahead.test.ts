@@ -9,8 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { BlobDouble, distinctBytes, gone } from '../../test/support/blob-double.js';
 import { removeCacheDirectories } from '../../test/support/cache-directories.js';
 import { CONTENT, OpenBlob, ROOM, withCache } from '../../test/support/cache-scene.js';
-import { readFully } from '../io/random-access-file.js';
-import { CHUNK_BYTES } from './chunk-set.js';
+import { CHUNK_BYTES, readFully } from '../io/random-access-file.js';
 import { ImageReads } from './image-reads.js';
 
 after(removeCacheDirectories);

@@ -5,8 +5,8 @@
  * fetch-window.ts decides about misses and sweeps. A sweep that finds all its chunks in the cache sends no message to this
  * thread, so Readahead looks at the chunks' bits each POLL_MS while there is a sweep, and at each arrival.
  */
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 import type { Urgency } from '../io/ranged-source.js';
-import { CHUNK_BYTES } from './chunk-set.js';
 import type { ChunkStore } from './chunk-store.js';
 import { type ChunkRange, FetchWindows } from './fetch-window.js';
 import type { Fetcher } from './flight.js';

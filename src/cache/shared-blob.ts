@@ -2,13 +2,15 @@
  * The state of a cached blob that all its handles share: the file on disk, the fetches in flight, and the
  * chunks that found no room. BlobReaders (blob-reader.ts) read it, on this thread and on others.
  */
+
 import { readSync } from 'node:fs';
 import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 import { BlobFetches } from './blob-fetches.js';
 import type { BlobFile } from './blob-file.js';
 import type { BlobKey } from './blob-key.js';
 import type { CacheRoom } from './cache-room.js';
-import { CHUNK_BYTES, ChunkSet } from './chunk-set.js';
+import { ChunkSet } from './chunk-set.js';
 import type { ChunkStore } from './chunk-store.js';
 import { ClockHand } from './eviction.js';
 import type { FetchScheduler } from './fetch-scheduler.js';

@@ -1,5 +1,5 @@
 /** Stores the chunks of a blob that is sent whole: those that reads wait for, and others while the disk has room. */
-import { CHUNK_BYTES } from './chunk-set.js';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 import type { ChunkStore } from './chunk-store.js';
 import type { StreamSink } from './whole-stream.js';
 

@@ -10,9 +10,8 @@ import { BlobDouble, distinctBytes, gone, stall } from '../../test/support/blob-
 import { removeCacheDirectories } from '../../test/support/cache-directories.js';
 import { assertReads, CONTENT, OpenBlob, withCache } from '../../test/support/cache-scene.js';
 import { ErrorCodes, ObdError } from '../errors.js';
-import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
+import { CHUNK_BYTES, type RandomAccessFile, readFully } from '../io/random-access-file.js';
 import type { WholeAnswer } from '../io/ranged-source.js';
-import { CHUNK_BYTES } from './chunk-set.js';
 
 after(removeCacheDirectories);
 

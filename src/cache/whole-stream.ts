@@ -14,12 +14,13 @@
  *
  * Memory: one buffer of BUFFER_CHUNKS. The source is read no faster than the chunks are stored.
  */
+
 import { createHash } from 'node:crypto';
 import { ErrorCodes, ObdError } from '../errors.js';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
 import type { WholeAnswer } from '../io/ranged-source.js';
 import type { SpeedFloor } from '../io/speed-floor.js';
 import type { BlobSource } from './blob-source.js';
-import { CHUNK_BYTES } from './chunk-set.js';
 
 const BUFFER_CHUNKS = 16;
 

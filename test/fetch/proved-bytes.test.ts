@@ -10,10 +10,9 @@
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
 import { BlockCache } from '../../src/cache/block-cache.js';
-import { CHUNK_BYTES } from '../../src/cache/chunk-set.js';
 import { ErrorCodes, hasCode } from '../../src/errors.js';
 import { type OpenedImage, openImage } from '../../src/image/open-image.js';
-import { readFully } from '../../src/io/random-access-file.js';
+import { CHUNK_BYTES, readFully } from '../../src/io/random-access-file.js';
 import { LAYER_FORMATS } from '../../src/layers/layer-formats.js';
 import { sha256Of } from '../../src/oci/digest.js';
 import { DecodedBlocks } from '../../src/zfile/decoded-blocks.js';

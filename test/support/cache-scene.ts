@@ -4,11 +4,10 @@ import type { BlobHandle, BlobStats } from '../../src/cache/blob-handle.js';
 import { BlobReader } from '../../src/cache/blob-reader.js';
 import type { BlobSource } from '../../src/cache/blob-source.js';
 import { BlockCache, type BlockCacheOptions } from '../../src/cache/block-cache.js';
-import { CHUNK_BYTES } from '../../src/cache/chunk-set.js';
 import type { ImageReads } from '../../src/cache/image-reads.js';
 import { OverflowChunks } from '../../src/cache/overflow-chunks.js';
 import type { ObdError } from '../../src/errors.js';
-import { type RandomAccessFile, readFully } from '../../src/io/random-access-file.js';
+import { CHUNK_BYTES, type RandomAccessFile, readFully } from '../../src/io/random-access-file.js';
 import { distinctBytes } from './blob-double.js';
 import { cacheDirectory } from './cache-directories.js';
 

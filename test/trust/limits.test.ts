@@ -23,8 +23,8 @@ import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { CHUNK_BYTES } from '../../src/cache/chunk-set.js';
 import { systemCode } from '../../src/errors.js';
+import { CHUNK_BYTES } from '../../src/io/random-access-file.js';
 import { RECORDS_MAX } from '../../src/lsmt/committed-layer.js';
 import { encodeRecord, RECORD_BYTES } from '../../src/lsmt/index-records.js';
 import { layerOf } from '../support/block-image.js';
@@ -212,15 +212,13 @@ trustCase(
         await client.prepare('key', chain[i - 1] ?? '');
         await client.commit(name, 'key');
       }
-      let count = 0;
-      const full = () => fill(join(root, `ballast-${count++}`));
       for (const [i, name] of chain.reverse().entries()) {
         if (i === 3) {
           await snapshotter.end('SIGTERM');
-          full();
+          fill(join(root, 'ballast'));
           await snapshotter.restart();
         }
-        full();
+        fill(join(root, `ballast-${i}`));
         await client.remove(name);
       }
       assert.deepEqual(await client.list(), []);
