@@ -14,7 +14,7 @@ import { parseArgs } from 'node:util';
 import { compressSync, uncompressSync } from 'lz4-napi';
 import { compress, decompress } from 'zstd-napi';
 import { ChunkSet } from '../src/cache/chunk-set.js';
-import { BlobFile } from '../src/convert/blob-file.js';
+import { HashingFile } from '../src/convert/hashing-file.js';
 import { LayerBlobWriter } from '../src/convert/layer-blob-writer.js';
 import { LocalFile } from '../src/io/local-file.js';
 import { CHUNK_BYTES, type RandomAccessFile } from '../src/io/random-access-file.js';
@@ -231,7 +231,7 @@ class CachedFile implements RandomAccessFile {
 
 function writeLayer(path: string, raw: string, form: ZFileOptions): TreeAddress {
   const fd = openSync(raw, 'w');
-  const blob = new BlobFile(path);
+  const blob = new HashingFile(path);
   const writer = new LayerBlobWriter(blob, form, { virtualBytes: LAYER_BYTES });
   const pages = Buffer.alloc(1 << 20);
   for (let i = 0; i < pages.length; i += BLOCK) fillPage(pages.subarray(i, i + BLOCK));

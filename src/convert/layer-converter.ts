@@ -27,9 +27,9 @@ import type { Algorithm } from '../zfile/block-codec.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import type { TreeAddress } from '../zfile/hash-tree.js';
 import { applyLayer } from './apply-layer.js';
-import { BlobFile } from './blob-file.js';
 import { ChangeSet } from './change-set.js';
 import { ContentOrder } from './content-order.js';
+import { HashingFile } from './hashing-file.js';
 import { LayerBlobWriter } from './layer-blob-writer.js';
 import type { WorkDirectory } from './work-directory.js';
 
@@ -132,7 +132,7 @@ export class LayerConverter {
     path: string,
     uuid: string,
   ): Promise<ConvertedLayer> {
-    const blob = new BlobFile(path);
+    const blob = new HashingFile(path);
     let metadataBytes: number;
     let hashTree: TreeAddress;
     try {

@@ -19,7 +19,7 @@ const PAUSE_MS = 200;
 const BROKEN: readonly (string | undefined)[] = ['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'];
 
 /** Bytes of a blob whose digest its image names. */
-interface BlobPart {
+interface HashedPart {
   readonly offset: number;
   readonly length: number;
   /** `sha256:...` */
@@ -29,17 +29,17 @@ interface BlobPart {
 /** What an image says of a blob, as far as that is known. */
 export interface BlobPromise {
   readonly sizeBytes?: number | undefined;
-  readonly part?: BlobPart | undefined;
+  readonly part?: HashedPart | undefined;
 }
 
 /** What a registry says of a blob: undefined where it does not. */
 export interface BlobFacts {
   readonly sizeBytes: number | undefined;
   /** The part that was asked for, with the digest of the bytes that it sent. */
-  readonly part: BlobPart | undefined;
+  readonly part: HashedPart | undefined;
 }
 
-interface ProbedBlob extends BlobPromise {
+interface ExpectedBlob extends BlobPromise {
   readonly digest: string;
 }
 
@@ -62,7 +62,7 @@ export function brokenPromise(
 export async function probeBlob(
   exchange: RegistryExchange,
   access: Access,
-  blob: ProbedBlob,
+  blob: ExpectedBlob,
   signal: AbortSignal,
 ): Promise<BlobFacts> {
   for (let attempt = 1; ; attempt++) {
@@ -79,7 +79,7 @@ export async function probeBlob(
 async function ask(
   exchange: RegistryExchange,
   access: Access,
-  { digest, ...promise }: ProbedBlob,
+  { digest, ...promise }: ExpectedBlob,
   signal: AbortSignal,
 ): Promise<BlobFacts> {
   const { part = { offset: 0, length: 1 } } = promise;
@@ -105,7 +105,7 @@ async function factsIn(
   exchange: RegistryExchange,
   access: Access,
   response: HttpResponse,
-  part: BlobPart | undefined,
+  part: HashedPart | undefined,
 ): Promise<BlobFacts> {
   if (response.status === 206) {
     const range = contentRange(response);
@@ -127,7 +127,7 @@ async function factsIn(
   return { sizeBytes: response.contentLength, part: undefined };
 }
 
-function endOf({ offset, length }: Pick<BlobPart, 'offset' | 'length'>): number {
+function endOf({ offset, length }: Pick<HashedPart, 'offset' | 'length'>): number {
   return offset + length;
 }
 

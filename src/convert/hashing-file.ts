@@ -12,7 +12,7 @@ import { guarded } from './work-directory.js';
 
 const PIECE_BYTES = 1 << 20;
 
-export class BlobFile implements BlobSink {
+export class HashingFile implements BlobSink {
   readonly path: string;
   #fd: number | undefined;
   #sizeBytes = 0;
