@@ -183,6 +183,17 @@ test('an address that does not answer costs its connect time-out also where the 
   assert.ok(spentMs < 2_500, `${spentMs} ms`);
 });
 
+test('an unavailable registry takes back no answer that it gave', async () => {
+  const probes = new RegistryProbes(client, hosts);
+  const given = blob(registry.host, 'a', 'given/app');
+  await probes.ask(given, false);
+  registry.faults.push({ status: 503 }, { status: 503 });
+  const next = blob(registry.host, 'b', 'given/app');
+  await assert.rejects(probes.ask(next, false), { code: ErrorCodes.Unavailable });
+  assert.equal((await probes.ask(given, false)).sizeBytes, 1);
+  await assert.rejects(probes.ask(blob(registry.host, 'c', 'given/app'), false));
+});
+
 test('a failure that a registry answers with is tried again once', async () => {
   const probes = new RegistryProbes(client, hosts);
   registry.faults.push({ status: 503 });

@@ -130,12 +130,13 @@ export class RegistryProbes {
   async ask(blob: ProbedBlob, isGuess: boolean): Promise<Answer> {
     const keys = this.#keysOf(blob);
     const key = keys.blob;
+    // A registry that has become unavailable has given this blob within the minute, and reads of it wait for the registry.
+    const answer = kept(this.#answers, key);
+    if (answer !== undefined && answers(answer, blob)) return answer;
     for (const each of Object.values(keys)) {
       const refusal = kept(this.#refusals, each);
       if (refusal !== undefined) throw refusal;
     }
-    const answer = kept(this.#answers, key);
-    if (answer !== undefined && answers(answer, blob)) return answer;
     let asked = this.#asking.get(key);
     if (asked === undefined) {
       const started = this.#ask(blob, keys, isGuess).finally(() => {
