@@ -122,3 +122,15 @@ test('refuses text that is not a host', () => {
     });
   }
 });
+
+test('the answer of a mirror on this machine leaves the protocol of the registry known', () => {
+  const hosts = new RegistryHosts([]);
+  const host = '127.0.0.1:5000';
+  const plain = hosts.endpointsOf(host, 'pull').find(({ origin }) => origin === `http://${host}`);
+  hosts.answered(host, plain!);
+  hosts.answered(host, { ...plain!, origin: 'http://127.0.0.1:6000', mirrorOf: host });
+  assert.deepEqual(
+    hosts.endpointsOf(host, 'pull').map(({ origin }) => origin),
+    [`http://${host}`],
+  );
+});

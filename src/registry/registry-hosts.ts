@@ -186,9 +186,10 @@ export class RegistryHosts {
     return isLoopback(url.hostname) ? UNCHECKED : undefined;
   }
 
-  /** Remembers the address of a host on this machine that answered. */
-  answered(host: string, { origin }: Endpoint): void {
+  /** Remembers the address of a host on this machine that answered; a mirror's answer says nothing of it. */
+  answered(host: string, { origin, mirrorOf }: Endpoint): void {
     this.#downUntilMs.delete(origin);
+    if (mirrorOf !== undefined) return;
     if (this.#answering.size >= LEARNT_MAX) this.#answering.clear();
     if (isLoopback(new URL(origin).hostname)) this.#answering.set(host, origin);
   }

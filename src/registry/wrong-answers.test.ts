@@ -390,3 +390,26 @@ test('marks and senders are bounded, and the newest ones count', () => {
   senders.add(0, 20_000, 'all');
   assert.deepEqual([...senders.of(15, 35)], ['all']);
 });
+
+test('marked addresses are asked in turn, though one that never answers is not marked', () => {
+  const wrong = new WrongAnswers();
+  const endpointAt = (origin: string): Endpoint => {
+    const made = { origin, prefix: '/v2', actions: ['pull'], tls: undefined, headers: {} } as const;
+    return { ...made, loginHosts: [], mirrorOf: undefined };
+  };
+  const silent = endpointAt('https://registry.example');
+  const answering = ['http://a.example', 'http://b.example', 'http://registry.example'].map(
+    endpointAt,
+  );
+  // The registry's mark is a mistake.
+  for (const { origin } of [answering[2]!, ...answering]) wrong.add('blob', `${origin}/v2`);
+  wrong.add('blob', `${answering[2]!.origin}/v2`);
+  const asked = new Set<Endpoint>();
+  for (let turn = 0; turn < 3; turn++) {
+    const [first, second] = wrong.inOrder('blob', [...answering, silent]);
+    assert.equal(first, silent);
+    asked.add(second!);
+    wrong.add('blob', `${second!.origin}/v2`);
+  }
+  assert.equal(asked.size, answering.length);
+});

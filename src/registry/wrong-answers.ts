@@ -1,7 +1,9 @@
 /**
  * Which addresses answered a request for a blob or manifest with something else: a mirror with damaged bytes, a page of
- * HTML, another size. For WRONG_MS, such an address is asked last for that blob or manifest. Once all its addresses are
- * marked, the marks are dropped and the search begins anew with the first.
+ * HTML, another size. For WRONG_MS, such an address is asked last for that blob or manifest.
+ *
+ * Of the marked ones, the one that was marked first is asked first, and a further wrong answer puts it behind the others. So each
+ * is asked in turn, also where a mark is wrong: bytes may fail their check when newer ones of another sender are here already.
  */
 import { addressOf, type Endpoint } from './endpoint.js';
 
@@ -13,7 +15,7 @@ const MARKS_MAX = 1024;
 export class WrongAnswers {
   /** When each mark ends, by address and resource. */
   readonly #marks = new Map<string, number>();
-  /** When the next wrong answer of each address is worth a log line. Dropping the marks of one blob does not change it. */
+  /** When the next wrong answer of each address is worth a log line. */
   readonly #quietUntilMs = new Map<string, number>();
 
   /**
@@ -33,14 +35,15 @@ export class WrongAnswers {
     return untilMs > performance.now();
   }
 
-  /** The endpoints in the order in which they are asked for the resource. */
+  /** The endpoints in the order in which they are asked for the resource: unmarked ones, then those that were marked first. */
   inOrder(resource: string, endpoints: readonly Endpoint[]): readonly Endpoint[] {
     if (this.#marks.size === 0) return endpoints;
     const right = endpoints.filter((endpoint) => !this.has(resource, endpoint));
     if (right.length === endpoints.length) return endpoints;
-    if (right.length > 0) return [...right, ...endpoints.filter((each) => !right.includes(each))];
-    for (const endpoint of endpoints) this.#marks.delete(`${addressOf(endpoint)} ${resource}`);
-    return endpoints;
+    const untilMs = (endpoint: Endpoint) =>
+      this.#marks.get(`${addressOf(endpoint)} ${resource}`) ?? 0;
+    const wrong = endpoints.filter((endpoint) => !right.includes(endpoint));
+    return [...right, ...wrong.toSorted((a, b) => untilMs(a) - untilMs(b))];
   }
 
   clear(): void {
