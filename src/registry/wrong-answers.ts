@@ -2,8 +2,8 @@
  * Which addresses answered a request for a blob or manifest with something else: a mirror with damaged bytes, a page of
  * HTML, another size. For WRONG_MS, such an address is asked last for that blob or manifest.
  *
- * Of the marked ones, the one that was marked first is asked first, and a further wrong answer puts it behind the others. So each
- * is asked in turn, also where a mark is wrong: bytes may fail their check when newer ones of another sender are here already.
+ * Marked addresses are asked in the order of their marks, and a further wrong answer puts an address behind the others. So each is
+ * asked in turn, also one that was marked by mistake: bytes may fail their check when newer ones of another sender have come.
  */
 import { addressOf, type Endpoint } from './endpoint.js';
 
@@ -31,19 +31,20 @@ export class WrongAnswers {
   }
 
   has(resource: string, endpoint: Endpoint): boolean {
-    const untilMs = this.#marks.get(`${addressOf(endpoint)} ${resource}`) ?? 0;
-    return untilMs > performance.now();
+    return this.#untilMs(resource, endpoint) > 0;
   }
 
   /** The endpoints in the order in which they are asked for the resource: unmarked ones, then those that were marked first. */
   inOrder(resource: string, endpoints: readonly Endpoint[]): readonly Endpoint[] {
     if (this.#marks.size === 0) return endpoints;
-    const right = endpoints.filter((endpoint) => !this.has(resource, endpoint));
-    if (right.length === endpoints.length) return endpoints;
-    const untilMs = (endpoint: Endpoint) =>
-      this.#marks.get(`${addressOf(endpoint)} ${resource}`) ?? 0;
-    const wrong = endpoints.filter((endpoint) => !right.includes(endpoint));
-    return [...right, ...wrong.toSorted((a, b) => untilMs(a) - untilMs(b))];
+    const untilMs = (endpoint: Endpoint) => this.#untilMs(resource, endpoint);
+    return endpoints.toSorted((a, b) => untilMs(a) - untilMs(b));
+  }
+
+  /** When its mark ends, on the clock of performance.now(); 0 for none. */
+  #untilMs(resource: string, endpoint: Endpoint): number {
+    const untilMs = this.#marks.get(`${addressOf(endpoint)} ${resource}`) ?? 0;
+    return untilMs > performance.now() ? untilMs : 0;
   }
 
   clear(): void {
