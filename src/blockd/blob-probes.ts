@@ -2,7 +2,6 @@
  * Asks registries for the blobs of layers that are about to be recorded, by fetching what opening an image of them needs: so
  * the requests that a pull waits for are those that an attach would make, and are not made twice.
  */
-
 import type { BlobKey } from '../cache/blob-key.js';
 import { BlobReader } from '../cache/blob-reader.js';
 import type { BlobSource } from '../cache/blob-source.js';
@@ -43,7 +42,7 @@ export class BlobProbes {
 
   /**
    * Resolves when the repository itself has given bytes of the blob, and all of the parts that have digests have come; the
-   * rest comes in the background. What is cached, or comes from another repository, says nothing of this one.
+   * rest comes in the background. Cached bytes, and those of another repository, do not count.
    *
    * @throws {ObdError} the registry's first failure: `NotFound`, `Unauthorized`, `Unavailable`, `Registry`; `InvalidArgument`
    *   for an address or for parts that are none; `Corrupt` if no source has a part with its digest; the signal's reason.

@@ -3,7 +3,6 @@
  *
  * attach() and detach() are idempotent, so a caller that lost an answer can retry.
  */
-
 import type { BlobAddress } from '../grpc/gen/obd/blockd/v1/BlobAddress.js';
 import type { BlobPart } from '../grpc/gen/obd/blockd/v1/BlobPart.js';
 import type { BlockdDefinition } from '../grpc/gen/obd/blockd/v1/Blockd.js';

@@ -30,7 +30,6 @@
  * Chunks refetched after a failed check are written in place under a bit that may be on disk. A crash
  * then leaves a mix of the two copies, which fails the same check.
  */
-
 import { systemCode } from '../errors.js';
 import { CHUNK_BYTES } from '../io/random-access-file.js';
 import type { BlobKey } from './blob-key.js';

@@ -2,7 +2,6 @@
  * Goal: a slot gives the set that was written to it, or none.
  * Method: random sets there and back; every byte of a slot changed in turn; slots of other blobs.
  */
-
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';

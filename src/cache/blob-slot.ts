@@ -7,7 +7,6 @@
  *
  * docs/formats/block-cache.md has the file around it.
  */
-
 import { crc32c } from '@node-rs/crc32';
 import { CHUNK_BYTES } from '../io/random-access-file.js';
 import { type BlobKey, nameOfDigest } from './blob-key.js';

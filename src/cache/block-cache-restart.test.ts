@@ -2,7 +2,6 @@
  * Goal: sound cached chunks are there after a restart, and take no more room than the limits allow.
  * Method: real files, processes that are killed, files that are damaged, capacities that are too small.
  */
-
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import {

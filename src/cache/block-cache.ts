@@ -28,9 +28,8 @@
  * State is saved SAVE_DELAY_MS after the first change, one blob at a time, and when a blob is closed: a
  * killed process refetches the chunks of that time, a loss of power costs a little more.
  */
-
 import { join } from 'node:path';
-import { setTimeout as pause } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import { CHUNK_BYTES } from '../io/random-access-file.js';
 import type { BlobFile } from './blob-file.js';
@@ -162,7 +161,7 @@ export class BlockCache {
         const message = `Cannot open ${source.label}: it has ${sizeBytes} bytes here and ${opened.otherBytes} where it is open already`;
         throw new ObdError(ErrorCodes.InvalidArgument, message, { digest });
       }
-      await pause(OTHER_SIZE_PAUSE_MS);
+      await sleep(OTHER_SIZE_PAUSE_MS);
     }
   }
 
@@ -179,7 +178,7 @@ export class BlockCache {
     try {
       const blob = await entry.opened;
       if (blob.sizeBytes !== key.sizeBytes) {
-        // Waits for the fetches of the other handles, and closes the blob if they were closed meanwhile.
+        // Waits for the fetches of the other handles, and closes the blob if none of them is open any more.
         await this.#release(key, entry);
         return { otherBytes: blob.sizeBytes };
       }

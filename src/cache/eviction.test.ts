@@ -2,7 +2,6 @@
  * Goal: eviction leaves what an image needs to open, as long as the cache holds anything else.
  * Method: a cache that is much smaller than its blob, swept by reads, and restarted while the registry is away.
  */
-
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';

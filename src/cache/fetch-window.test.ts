@@ -2,7 +2,6 @@
  * Goal: windows grow with sweeps, shrink with waste, and cost a scattered reader one granule a miss.
  * Method: patterns of reads, seeded where they are random, on a set of chunks that arrives at once.
  */
-
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CHUNK_BYTES } from '../io/random-access-file.js';

@@ -1,7 +1,6 @@
 /**
  * The flights of one blob, by chunk: a chunk is in one flight at most, and in none once it is cached.
  */
-
 import { CHUNK_BYTES } from '../io/random-access-file.js';
 import type { Urgency } from '../io/ranged-source.js';
 import type { ChunkStore } from './chunk-store.js';

@@ -4,7 +4,6 @@
  * A Waiter is one load(): it waits for one or more flights, until its own deadline and no longer. A flight retries after
  * any answer for as long as a Waiter waits for it; each attempt goes through the handle of one of its Waiters.
  */
-
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import { CHUNK_BYTES } from '../io/random-access-file.js';
 import { RangeFill, type Urgency } from '../io/ranged-source.js';

@@ -2,7 +2,6 @@
  * The state of a cached blob that all its handles share: the file on disk, the fetches in flight, and the
  * chunks that found no room. BlobReaders (blob-reader.ts) read it, on this thread and on others.
  */
-
 import { readSync } from 'node:fs';
 import { ErrorCodes, isDiskFull, messageOf, ObdError, systemCode } from '../errors.js';
 import { CHUNK_BYTES } from '../io/random-access-file.js';

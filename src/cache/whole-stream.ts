@@ -14,7 +14,6 @@
  *
  * Memory: one buffer of BUFFER_CHUNKS. The source is read no faster than the chunks are stored.
  */
-
 import { createHash } from 'node:crypto';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { CHUNK_BYTES } from '../io/random-access-file.js';

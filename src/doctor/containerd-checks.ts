@@ -2,8 +2,8 @@
  * Checks containerd's effective configuration (`containerd config dump`), of containerd 1.6 to 2.x: version 2 and later, in
  * which CRI's settings have two places.
  *
- * The checks cover the settings of docs/install.md, and the failures without them, for each proxy plugin whose address is a
- * socket of obd-snapshotter, whatever its name.
+ * They cover the settings of docs/install.md, and the failures without them, for each proxy plugin at a socket of
+ * obd-snapshotter. The plugin's name does not matter.
  */
 import { realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';

@@ -5,9 +5,10 @@
  * the blob in the registry. openImage() opens all layers in parallel. If one fails, it closes all layers, aborts the
  * fetches of those still being opened, and throws an error that names the failed layer.
  *
- * Cost of a layer that is remote and not cached: two requests at once, one of the blob's first part, which has the headers and
- * the file system's metadata (as far as the config says how long they are), and one of its last part, which has the
- * indexes of ZFile and layer; or of the part around the beginning of its hash tree, which those precede. If the indexes are larger than expected, one or two more requests follow, one after the other.
+ * Cost of a layer that is remote and not cached: two requests at once. One is for the blob's first part, which has the headers and
+ * the file system's metadata as far as the config says how long they are. The other is for the last part, which has the indexes
+ * of ZFile and layer; a hash tree follows these, and its beginning comes with them. If the indexes are larger than expected, one
+ * or two more requests follow, one after the other.
  *
  * All layers are at the same step: first all headers, then all tables of compressed blocks, then all indexes of layers.
  * The memory of a step is charged once for all layers before the step begins (src/io/index-budget.ts), so an image that

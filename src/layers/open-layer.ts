@@ -1,5 +1,4 @@
 /** Opens a layer by the table of formats. */
-
 import { createHash } from 'node:crypto';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { corrupt, refetchWhileCorrupt } from '../io/format-error.js';

@@ -32,7 +32,7 @@ export interface BlobPromise {
   readonly part?: HashedPart | undefined;
 }
 
-/** What a registry says of a blob: undefined where it does not. */
+/** A registry's answer about a blob. A fact that the answer lacks is undefined. */
 export interface BlobFacts {
   readonly sizeBytes: number | undefined;
   /** The part that was asked for, with the digest of the bytes that it sent. */

@@ -77,7 +77,7 @@ export class RegistryClient {
   }
 
   /**
-   * @param sizeBytes - What its image says, if it does: an address with another size is passed by.
+   * @param promise - The image's description of the blob. An address with another blob is passed by.
    * @throws {ObdError} as probeBlob(); `InvalidArgument` for an invalid name or digest.
    */
   async probeBlob(

@@ -13,7 +13,7 @@ declare module 'undici/lib/core/connect.js' {
 declare module 'undici/lib/api/api-request.js' {
   import type { Dispatcher } from 'undici';
 
-  /** What the index makes the method `request` of all dispatchers. */
+  /** The index of undici makes it the method `request` of all dispatchers. */
   function request(
     this: Dispatcher,
     options: Dispatcher.RequestOptions,

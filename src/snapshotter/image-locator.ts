@@ -90,7 +90,7 @@ export function wantedLayer(chainId: string, { lower }: DescribedLayer): WantedL
   return { chainId, digest, sizeBytes, lower };
 }
 
-/** What the registry is asked for. */
+/** The blob of a layer, and the parts that opening the layer needs. */
 type WantedBlob = Pick<ProbedBlob, 'digest' | 'sizeBytes' | 'parts'>;
 
 /** @param layers - How many the image has. */

@@ -13,7 +13,7 @@
  * not told to go to guessed addresses. Where it has had no answer from the host for HEAD_START_MS, a request for one byte is
  * sent beside it: a dead host is found sooner. While it has, layers wait for their turn: many of them take a while on a slow link.
  */
-import { setTimeout as pause } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type ErrorCode, ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import type { BlobPart } from '../layers/opening-parts.js';
 import { brokenPromise } from '../registry/blob-probe.js';
@@ -226,7 +226,7 @@ export class RegistryProbes {
     );
     for (let leftMs = HEAD_START_MS; leftMs > 0; ) {
       const answered = byDaemon.then((answer) => ({ answer }));
-      const early = await Promise.race([answered, pause(leftMs)]);
+      const early = await Promise.race([answered, sleep(leftMs)]);
       if (early?.answer !== undefined) return early.answer.sizeBytes;
       leftMs = early === undefined ? this.#leftMs(host, startedMs, HEAD_START_MS) : 0;
     }

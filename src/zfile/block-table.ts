@@ -10,7 +10,6 @@
  * The index is read one group at a time, into one buffer whose pages the system provides as they are written: memory
  * grows only as bytes really arrive.
  */
-
 import { createHash } from 'node:crypto';
 import { corrupt } from '../io/format-error.js';
 import { freeMemory } from '../io/free-memory.js';

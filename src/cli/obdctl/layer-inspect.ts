@@ -1,5 +1,4 @@
 /** `obdctl layer inspect`: prints a report of each layer file. */
-
 import { byteText } from '../../byte-text.js';
 import { LAYER_FORMATS } from '../../layers/layer-formats.js';
 import { type LayerReport, reportLayer } from '../../layers/layer-report.js';

@@ -1,5 +1,4 @@
 /** One run of `obdctl rpull`: connections, progress on stderr, one line of result on stdout. */
-
 import { byteText } from '../../byte-text.js';
 import { connectContainerd } from '../../containerd/connect.js';
 import { type SnapshotterPlugin, snapshotterPlugins } from '../../containerd/daemon-info.js';
@@ -46,7 +45,7 @@ export async function runRpull(options: RpullOptions): Promise<void> {
   const progress = new RpullProgress();
   const source = new RegistrySource(client, reference, signal);
   const top = source.resolve();
-  // Whoever awaits it reports its failure.
+  // pullImage() reports its failure.
   top.catch(() => {});
   try {
     const plugin = await usableSnapshotter(containerd, options.snapshotter);
