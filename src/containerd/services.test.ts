@@ -173,13 +173,18 @@ describe("containerd's services", { skip: unfit, timeout: 60_000 }, () => {
     await assert.rejects(snapshots.stat('layer'), { code: ErrorCodes.NotFound });
   });
 
-  test('prepare() names a proxy plugin that does not run', async () => {
+  test('prepare() names a proxy plugin that does not run, and reaches one that has just started', async () => {
     const away = new Snapshots(leased, 'obd-ts');
     await assert.rejects(away.stat('x'), { code: ErrorCodes.NotFound });
     await assert.rejects(away.prepare('x', '', {}), {
       code: ErrorCodes.Unavailable,
       message: /^Cannot use the snapshotter "obd-ts": containerd does not reach it; /,
     });
+
+    // It started a moment ago, and containerd has not noticed.
+    await containerd.startObd();
+    await away.prepare('x', '', {});
+    await away.remove('x');
   });
 
   test('snapshotterPlugins() lists the snapshotters and those that did not start', async () => {

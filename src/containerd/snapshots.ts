@@ -1,4 +1,5 @@
 /** Client of one of containerd's snapshotters, through containerd, which maps callers' snapshot names by namespace. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { SnapshotsDefinition } from '../grpc/gen/containerd/services/snapshots/v1/Snapshots.js';
 import type { Mount__Output } from '../grpc/gen/containerd/types/Mount.js';
@@ -13,6 +14,13 @@ const methods = loadService<SnapshotsDefinition>(
 
 /** A snapshotter may have to query a registry, attach a device or delete many files. */
 const TIMEOUT_MS = 120_000;
+
+/**
+ * For how long a plugin that containerd does not reach is asked again. After a failed connection containerd waits for
+ * at most 3 s before it tries the next (`MaxDelay` of its proxy plugins), although the plugin may have started.
+ */
+const RECONNECT_MS_MAX = 4_000;
+const RECONNECT_POLL_MS = 250;
 
 export interface SnapshotInfo {
   readonly name: string;
@@ -66,19 +74,25 @@ export class Snapshots {
     request: Request,
   ): Promise<Response> {
     const named = { ...request, snapshotter: this.#snapshotter };
-    try {
-      return await this.#client.call(method, named, { timeoutMs: TIMEOUT_MS });
-    } catch (error) {
-      // containerd answers on behalf of an unreachable plugin; only the message tells which of the two is down.
-      if (!hasCode(error, ErrorCodes.Unavailable) || !/dial(?:ing)? .*unix/.test(error.message)) {
-        throw error;
+    const deadline = Date.now() + RECONNECT_MS_MAX;
+    for (;;) {
+      try {
+        return await this.#client.call(method, named, { timeoutMs: TIMEOUT_MS });
+      } catch (error) {
+        // containerd answers on behalf of an unreachable plugin; only the message tells which of the two is down.
+        if (!hasCode(error, ErrorCodes.Unavailable) || !/dial(?:ing)? .*unix/.test(error.message)) {
+          throw error;
+        }
+        if (Date.now() >= deadline) {
+          throw new ObdError(
+            ErrorCodes.Unavailable,
+            `Cannot use the snapshotter "${this.#snapshotter}": containerd does not reach it; start it, and check its address among containerd's proxy_plugins`,
+            {},
+            error,
+          );
+        }
       }
-      throw new ObdError(
-        ErrorCodes.Unavailable,
-        `Cannot use the snapshotter "${this.#snapshotter}": containerd does not reach it; start it, and check its address among containerd's proxy_plugins`,
-        {},
-        error,
-      );
+      await sleep(RECONNECT_POLL_MS);
     }
   }
 }
