@@ -12,10 +12,10 @@ import { run } from '../programs.js';
 import type { CpuShare } from './cpu-share.js';
 import { FAR_HOST, type FarRegistry } from './far-registry.js';
 import type { RequestRecord } from './far-server.js';
-import type { Link } from './link.js';
+import { inNamespace, type Link } from './link.js';
 import type { Programs } from './peer-programs.js';
 import { type CpuTime, Services } from './services.js';
-import type { Way } from './ways.js';
+import type { Way } from './way.js';
 import type { Workload } from './workloads.js';
 
 /** A start that takes longer has failed. */
@@ -60,7 +60,7 @@ const now = (): number => Number(process.hrtime.bigint()) / 1e6;
 /** @throws {ObdError} `Io` if a program fails, or the container printed other than `expected`. */
 export async function measureCell(setup: CellSetup): Promise<Measured> {
   const { way, registry, link, programs } = setup;
-  const services = await Services.make(link.near, programs.path);
+  const services = await Services.make(inNamespace(link.near), programs.path);
   try {
     await way.start(services);
     const reference = `${FAR_HOST}/${setup.repository}:${way.variant?.name ?? 'plain'}`;
@@ -71,7 +71,7 @@ export async function measureCell(setup: CellSetup): Promise<Measured> {
     const machine = machineTicks();
     const begun = now();
     const seconds = (at: number): number => (at - begun) / 1000;
-    await execute(services, way.pull(services, reference));
+    await services.run(way.pull(services, reference), limitedTime());
     const pulled = now();
     const start = await startContainer(setup, services, reference, 'cold');
     const spent = machineTicks().map((ticks, i) => ticks - machine[i]!);
@@ -104,6 +104,10 @@ export async function measureCell(setup: CellSetup): Promise<Measured> {
   }
 }
 
+function limitedTime(): AbortSignal {
+  return AbortSignal.any([interruption(), AbortSignal.timeout(RUN_MS_MAX)]);
+}
+
 interface Start {
   /** Milliseconds of now(). */
   readonly begun: number;
@@ -122,7 +126,7 @@ async function startContainer(
   const options = ['run', '--rm', ...group, '--snapshotter', way.snapshotter, reference, id];
   const { file, args, env } = services.command(...services.ctr(...options, ...workload.command));
   const begun = now();
-  const signal = AbortSignal.any([interruption(), AbortSignal.timeout(RUN_MS_MAX)]);
+  const signal = limitedTime();
   const child = spawn(file, args, { env, signal, stdio: ['ignore', 'pipe', 'pipe'] });
   const ended = once(child, 'close');
   const problem = text(child.stderr);
@@ -154,16 +158,6 @@ async function startContainer(
     ready: Number.isNaN(ready) ? firstOutput : ready,
     cpu: cpu ?? services.cpuTime(),
   };
-}
-
-async function execute(services: Services, command: readonly string[]): Promise<void> {
-  const { file, args, env } = services.command(...command);
-  const signal = AbortSignal.any([interruption(), AbortSignal.timeout(RUN_MS_MAX)]);
-  const child = spawn(file, args, { env, signal, stdio: ['ignore', 'ignore', 'pipe'] });
-  const ended = once(child, 'close');
-  const problem = await text(child.stderr);
-  const [status] = await ended;
-  if (status !== 0) throw new ObdError(ErrorCodes.Io, `${command.join(' ')} failed: ${problem}`);
 }
 
 /** A part of a layer; what is JSON on the storage is the image's config. */

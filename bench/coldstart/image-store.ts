@@ -2,52 +2,33 @@
  * The images of the benchmark in the cache directory: for each a docker-registry's storage folder with the plain image,
  * and further folders with what the ways need of it, such as the image that obdconv makes. Each is made once.
  */
-import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { mkdir, mkdtemp, rename, rm, utimes } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { LocalRegistry } from '../local-registry.js';
 import { run } from '../programs.js';
-import { cacheFolder, ROOT } from './folders.js';
+import { cacheFolder } from './folders.js';
+import type { Programs } from './peer-programs.js';
 import type { Workload } from './workloads.js';
 
 /** All images together; those used last are kept. */
 const IMAGES_BYTES_MAX = 24 * 2 ** 30;
 
+/** What a form of an image is made of and with. */
+export interface Making {
+  readonly workload: Workload;
+  readonly programs: Programs;
+}
+
 /** A form of an image that a way pulls, under the tag of its name. */
 export interface Variant {
+  /** Without a dash, which ends it in the name of a folder. */
   readonly name: string;
   /** Of whatever makes it: another key, another image. */
-  readonly key: () => string;
+  readonly key: (making: Making) => string | Promise<string>;
   /** Makes it of `REPOSITORY:plain` at a registry on loopback, as `REPOSITORY:NAME` there. */
-  readonly make: (repository: string) => Promise<unknown>;
+  readonly make: (repository: string, making: Making) => Promise<unknown>;
 }
-
-/** The image that obdconv makes with these options. */
-function converted(name: string, ...options: string[]): Variant {
-  return {
-    name,
-    key: converterKey,
-    make: async (repository) =>
-      await run(process.execPath, [
-        join(ROOT, 'dist/bin/obdconv.js'),
-        ...options,
-        `docker://${repository}:plain`,
-        `docker://${repository}:${name}`,
-      ]),
-  };
-}
-
-export const OBD = converted('obd');
-
-/** Other compressions than the default, by which the default is chosen. */
-export const COMPRESSIONS: readonly Variant[] = [
-  converted('obd.lz4', '--algorithm', 'lz4', '--bs', '4'),
-  converted('obd.lz16', '--algorithm', 'lz4', '--bs', '16'),
-  converted('obd.z4', '--algorithm', 'zstd', '--bs', '4'),
-  converted('obd.z16', '--algorithm', 'zstd', '--bs', '16'),
-  converted('obd.z32', '--algorithm', 'zstd', '--bs', '32'),
-];
 
 /** The repository of a source in every registry. */
 export async function repositoryOf(workload: Workload): Promise<string> {
@@ -57,9 +38,10 @@ export async function repositoryOf(workload: Workload): Promise<string> {
 
 /** @returns Storage folders to serve: together they have the plain image and the variants. */
 export async function storedImages(
-  workload: Workload,
+  making: Making,
   variants: readonly Variant[],
 ): Promise<string[]> {
+  const { workload } = making;
   const source = await workload.source();
   const repository = await repositoryOf(workload);
   const home = join(cacheFolder(), 'images', basename(repository));
@@ -72,12 +54,16 @@ export async function storedImages(
   });
   const folders = [plain];
   for (const variant of variants) {
-    const folder = join(home, `${variant.name}-${variant.key()}`);
+    const folder = join(home, `${variant.name}-${await variant.key(making)}`);
     for (const name of readdirSync(home)) {
       const isOld = name.startsWith(`${variant.name}-`) && name !== basename(folder);
       if (isOld) await rm(join(home, name), { recursive: true });
     }
-    await makeOnce(folder, plain, async (host) => await variant.make(`${host}/${repository}`));
+    await makeOnce(
+      folder,
+      plain,
+      async (host) => await variant.make(`${host}/${repository}`, making),
+    );
     folders.push(folder);
   }
   await utimes(home, new Date(), new Date());
@@ -124,16 +110,4 @@ export async function trimImages(): Promise<void> {
     if (used <= IMAGES_BYTES_MAX) return;
     await rm(line.slice(line.indexOf(' ') + 1), { recursive: true });
   }
-}
-
-/** Changes with each build of obdconv. */
-function converterKey(): string {
-  const folder = join(ROOT, 'dist/bin');
-  const hash = createHash('sha256');
-  for (const name of readdirSync(folder).toSorted()) {
-    if (/^(obdconv|.*-[A-Z0-9]{8})\.js$|codec.*\.node$/.test(name)) {
-      hash.update(name).update(readFileSync(join(folder, name)));
-    }
-  }
-  return hash.digest('hex').slice(0, 16);
 }

@@ -7,8 +7,10 @@ export interface Programs {
   /** PATH for all services: the folder of the newest containerd first. */
   readonly path: string;
   readonly containerd: { readonly version: string; readonly major: number };
-  /** Whether a program is in that PATH. */
-  readonly has: (program: string) => boolean;
+  /** The path of a program, if it is in that PATH. */
+  readonly find: (program: string) => string | undefined;
+  /** Which of these are not there; undefined if all are. */
+  readonly missing: (...programs: readonly string[]) => string | undefined;
 }
 
 /** @param folder - Searched too, and its `bin`. */
@@ -27,9 +29,15 @@ export async function findPrograms(folder: string | undefined): Promise<Programs
       newest = { folder: each, version: version ?? '', major: Number(major), rank };
   }
   const folders = [newest.folder, ...all];
+  const find = (program: string) =>
+    folders.map((each) => join(each, program)).find((path) => existsSync(path));
   return {
     path: folders.join(delimiter),
     containerd: newest,
-    has: (program) => folders.some((each) => existsSync(join(each, program))),
+    find,
+    missing: (...programs) => {
+      const absent = programs.filter((program) => find(program) === undefined);
+      return absent.length === 0 ? undefined : `there is no ${absent.join(', ')}`;
+    },
   };
 }

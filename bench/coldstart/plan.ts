@@ -10,7 +10,7 @@ import { repositoryOf, storedImages, trimImages } from './image-store.js';
 import { Link, type LinkMeasure, type LinkProfile, measureLink, secondsOfOneGet } from './link.js';
 import type { Programs } from './peer-programs.js';
 import { type Reference, referenceOf } from './reference.js';
-import type { Way } from './ways.js';
+import type { Way } from './way.js';
 import type { Workload } from './workloads.js';
 
 export interface Plan {
@@ -61,13 +61,15 @@ export interface PlanMeasures {
 const PULL_ANSWERS = 3;
 
 export async function measurePlan(plan: Plan): Promise<PlanMeasures> {
-  const { workloads, links, ways, rounds, say } = plan;
-  const variants = [...new Set(ways.flatMap(({ variant }) => variant ?? []))];
+  const { workloads, links, ways, rounds, programs, say } = plan;
   const stored = new Map<Workload, string[]>();
   const references = new Map<Workload, Reference>();
   for (const workload of workloads) {
     say(`${workload.name}: its images`);
-    stored.set(workload, await storedImages(workload, variants));
+    const needed = ways
+      .filter((way) => isRun(way, workload))
+      .flatMap(({ variant }) => variant ?? []);
+    stored.set(workload, await storedImages({ workload, programs }, [...new Set(needed)]));
     references.set(workload, await referenceOf(workload));
   }
   await trimImages();

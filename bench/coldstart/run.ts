@@ -11,14 +11,15 @@ import { judgedAims } from './aims.js';
 import { chart } from './chart.js';
 import { CpuShare } from './cpu-share.js';
 import { cacheFolder } from './folders.js';
-import { OBD } from './image-store.js';
 import { LINKS } from './link.js';
+import { obdconvKey } from './obd-images.js';
 import { findPrograms } from './peer-programs.js';
 import { type CellResult, measurePlan } from './plan.js';
 import { medianOf, summaries } from './summary.js';
 import { aimTable, resultTable } from './table.js';
 import { Unfinished } from './unfinished.js';
-import { WAYS, type Way } from './ways.js';
+import type { Way } from './way.js';
+import { WAYS } from './ways.js';
 import { WORKLOADS } from './workloads.js';
 
 const QUICK = { images: 'python,dense', links: 'slow,fast', minutes: 8, rounds: 1 };
@@ -39,6 +40,10 @@ function chosen<T extends { readonly name: string }>(
     const names = all.map((each) => each.name).join(', ');
     throw new ObdError(ErrorCodes.InvalidArgument, `No ${what} "${name}": there are ${names}`);
   });
+}
+
+function inQuickRun(way: Way): Way {
+  return way.quickImages === undefined ? way : { ...way, images: way.quickImages };
 }
 
 /** Seconds that Node takes to do nothing, which every `obdctl rpull` takes too. */
@@ -78,7 +83,9 @@ async function main(): Promise<void> {
     if (missing !== undefined) say(`${way.name}: left out, ${missing}`);
     return missing === undefined;
   };
-  const byDefault = WAYS.filter(({ onDemand }) => onDemand !== true);
+  const byDefault = WAYS.filter(({ onDemand }) => onDemand !== true).map((way) =>
+    options.quick ? inQuickRun(way) : way,
+  );
   const ways = (options.ways === undefined ? byDefault : chosen('way', WAYS, options.ways)).filter(
     fits,
   );
@@ -87,7 +94,7 @@ async function main(): Promise<void> {
   const rounds = Number(options.rounds ?? size.rounds);
   mkdirSync(cacheFolder(), { recursive: true });
   const names = [ways, workloads, links].map((all) => all.map(({ name }) => name).join());
-  const key = [OBD.key(), programs.containerd.version, `${rounds}`, ...names].join(' ');
+  const key = [obdconvKey(), programs.containerd.version, `${rounds}`, ...names].join(' ');
   const isFull = !options.quick && options.only === undefined && options.ways === undefined;
   const unfinished = isFull ? new Unfinished(key) : undefined;
   const results: CellResult[] = [...(unfinished?.results ?? [])];

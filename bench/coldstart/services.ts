@@ -2,14 +2,16 @@
  * The daemons of one run, at the near end of the link, with all their state in one new folder. They are started and ended by
  * the functions of scripts/private-services.sh; whatever remains after stop() is an error.
  */
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { promisify } from 'node:util';
+import { interruption } from '../../src/cli/interruption.js';
 import { ErrorCodes, ObdError } from '../../src/errors.js';
 import { ROOT } from './folders.js';
-import { inNamespace } from './link.js';
 
 const TICKS_PER_SECOND = 100;
 const OUTPUT_BYTES_MAX = 16 << 20;
@@ -26,19 +28,19 @@ export class Services {
   readonly directory: string;
   /** containerd's, for ctr. */
   readonly namespace: string;
-  readonly #netns: string;
+  readonly #where: readonly string[];
   readonly #path: string;
 
-  private constructor(directory: string, netns: string, path: string) {
+  private constructor(directory: string, where: readonly string[], path: string) {
     this.directory = directory;
     this.namespace = `obd-ts-${basename(directory).replace(/^.*\./, '')}`;
-    this.#netns = netns;
+    this.#where = where;
     this.#path = path;
   }
 
-  /** @param path - Where its programs are searched: PATH. */
-  static async make(netns: string, path: string): Promise<Services> {
-    return new Services(await mkdtemp('/var/tmp/obdcs.'), netns, path);
+  /** @param where - Options of nsenter. @param path - Where its programs are searched: PATH. */
+  static async make(where: readonly string[], path: string): Promise<Services> {
+    return new Services(await mkdtemp('/var/tmp/obdcs.'), where, path);
   }
 
   file(name: string): string {
@@ -48,19 +50,28 @@ export class Services {
   /** How to run a program where the services run. */
   command(...command: readonly string[]): { file: string; args: string[]; env: NodeJS.ProcessEnv } {
     const env = { ...process.env, PATH: this.#path };
-    return { file: 'nsenter', args: [...inNamespace(this.#netns), ...command], env };
+    return { file: 'nsenter', args: [...this.#where, ...command], env };
   }
 
   /** `ctr` with the address and namespace of this containerd. */
   ctr(...args: readonly string[]): string[] {
-    return [
-      'ctr',
-      '--address',
-      this.file('containerd.sock'),
-      '--namespace',
-      this.namespace,
-      ...args,
-    ];
+    return this.client('ctr', ...args);
+  }
+
+  /** A program that takes both as `ctr` does. */
+  client(program: string, ...args: readonly string[]): string[] {
+    const address = ['--address', this.file('containerd.sock')];
+    return [program, ...address, '--namespace', this.namespace, ...args];
+  }
+
+  /** Runs a program to its end. @throws {ObdError} `Io` if it fails. */
+  async run(command: readonly string[], signal = interruption()): Promise<void> {
+    const { file, args, env } = this.command(...command);
+    const child = spawn(file, args, { env, signal, stdio: ['ignore', 'ignore', 'pipe'] });
+    const ended = once(child, 'close');
+    const problem = await text(child.stderr);
+    const [status] = await ended;
+    if (status !== 0) throw new ObdError(ErrorCodes.Io, `${command.join(' ')} failed: ${problem}`);
   }
 
   /** Starts a program that serves once `ready`, a shell command, succeeds. */

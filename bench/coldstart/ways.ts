@@ -1,69 +1,13 @@
 /** The ways to start an image that are compared: which daemons each takes, which form of the image, and how it pulls. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { ctrPull, needsTransfer, startContainerd } from './containerd.js';
 import { FAR_HOST } from './far-registry.js';
 import { ROOT } from './folders.js';
-import { COMPRESSIONS, OBD, type Variant } from './image-store.js';
-import type { Programs } from './peer-programs.js';
+import { COMPRESSIONS, OBD } from './obd-images.js';
+import { STARGZ } from './peers/stargz.js';
 import type { Services } from './services.js';
-
-export interface Way {
-  readonly name: string;
-  readonly title: string;
-  readonly kind: 'ours' | 'full pull' | 'peer';
-  /** Undefined for the plain image. */
-  readonly variant: Variant | undefined;
-  readonly snapshotter: string;
-  /** Runs only if `--ways` names it. */
-  readonly onDemand?: boolean;
-  /** The images that it runs; undefined for all. */
-  readonly images?: readonly string[];
-  /** Why it cannot run here; undefined if it can. */
-  readonly missing: (programs: Programs) => string | undefined;
-  /** Starts its daemons, containerd included. */
-  readonly start: (services: Services) => Promise<void>;
-  readonly pull: (services: Services, reference: string) => string[];
-}
-
-interface ContainerdPlugins {
-  /** Of a snapshotter's socket, by the snapshotter's name. */
-  readonly proxies?: Readonly<Record<string, string>>;
-  readonly more?: string;
-}
-
-async function startContainerd(services: Services, plugins: ContainerdPlugins = {}): Promise<void> {
-  const { proxies = {}, more = '' } = plugins;
-  const proxy = Object.entries(proxies).map(
-    ([name, socket]) => `
-[proxy_plugins.${name}]
-type = "snapshot"
-address = "${services.file(socket)}"
-[proxy_plugins.${name}.exports]
-enable_remote_snapshot_annotations = "true"
-[[plugins."io.containerd.transfer.v1.local".unpack_config]]
-platform = "linux"
-snapshotter = "${name}"
-`,
-  );
-  const config = `version = 2
-root = "${services.file('containerd')}"
-state = "${services.file('containerd-state')}"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-address = "${services.file('containerd.sock')}"
-[plugins."io.containerd.internal.v1.opt"]
-path = "${services.file('opt')}"
-${proxy.join('')}${more}`;
-  await writeFile(services.file('containerd.toml'), config);
-  const ready = 'ctr_in "$DIR" version';
-  await services.start(
-    'containerd',
-    ready,
-    'containerd',
-    '--config',
-    services.file('containerd.toml'),
-  );
-}
+import type { Way } from './way.js';
 
 async function startObd(services: Services, moreOfBlockd = ''): Promise<void> {
   const registry = `[registry]\nplain_http = ["${FAR_HOST}"]\n`;
@@ -95,14 +39,6 @@ async function startObd(services: Services, moreOfBlockd = ''): Promise<void> {
   }
   await startContainerd(services, { proxies: { 'obd-ts': 'snapshotter.sock' } });
 }
-
-const ctrPull =
-  (snapshotter: string) =>
-  (services: Services, reference: string): string[] =>
-    services.ctr('images', 'pull', '--plain-http', '--snapshotter', snapshotter, reference);
-
-const needsTransfer = ({ containerd }: Programs): string | undefined =>
-  containerd.major >= 2 ? undefined : `containerd ${containerd.version} pulls without annotations`;
 
 /** As containerd's documentation has it. */
 const EROFS = `
@@ -179,10 +115,9 @@ export const WAYS: readonly Way[] = [
     missing: (programs) =>
       programs.containerd.major < 2
         ? `containerd ${programs.containerd.version} has no erofs snapshotter`
-        : programs.has('mkfs.erofs')
-          ? undefined
-          : 'there is no mkfs.erofs',
+        : programs.missing('mkfs.erofs'),
     start: async (services) => await startContainerd(services, { more: EROFS }),
     pull: ctrPull('erofs'),
   },
+  STARGZ,
 ];
