@@ -5,6 +5,7 @@ import { ctrPull, needsTransfer, startContainerd } from './containerd.js';
 import { FAR_HOST } from './far-registry.js';
 import { ROOT } from './folders.js';
 import { COMPRESSIONS, OBD } from './obd-images.js';
+import { SOCI } from './peers/soci.js';
 import { STARGZ } from './peers/stargz.js';
 import type { Services } from './services.js';
 import type { Way } from './way.js';
@@ -119,5 +120,6 @@ export const WAYS: readonly Way[] = [
     start: async (services) => await startContainerd(services, { more: EROFS }),
     pull: ctrPull('erofs'),
   },
+  SOCI,
   STARGZ,
 ];
