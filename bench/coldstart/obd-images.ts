@@ -37,7 +37,7 @@ export function obdconvKey(): string {
   const folder = join(ROOT, 'dist/bin');
   const hash = createHash('sha256');
   for (const name of readdirSync(folder).toSorted()) {
-    if (/^(obdconv|.*-[A-Z0-9]{8})\.js$|codec.*\.node$/.test(name)) {
+    if (/^(obdconv-main|.*-[A-Z0-9]{8})\.js$|codec.*\.node$/.test(name)) {
       hash.update(name).update(readFileSync(join(folder, name)));
     }
   }
