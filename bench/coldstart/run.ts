@@ -4,7 +4,7 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, release } from 'node:os';
-import { parseArgs } from 'node:util';
+import { commandLine } from '../../src/cli/command-line.js';
 import { ErrorCodes, ObdError } from '../../src/errors.js';
 import { run } from '../programs.js';
 import { judgedAims } from './aims.js';
@@ -57,27 +57,42 @@ async function measureNode(): Promise<number> {
   return medianOf(seconds);
 }
 
-function parseOptions() {
-  const { values } = parseArgs({
-    options: {
-      quick: { type: 'boolean', default: false },
-      only: { type: 'string' },
-      link: { type: 'string' },
-      ways: { type: 'string' },
-      rounds: { type: 'string' },
-      'peers-dir': { type: 'string' },
-      json: { type: 'string' },
-      svg: { type: 'string' },
-    },
-  });
-  return values;
+/** @throws {ObdError} `InvalidArgument`. */
+async function parseOptions() {
+  const listOf = (all: readonly { readonly name: string }[]) =>
+    all.map(({ name }) => name).join(', ');
+  return await commandLine('bench:coldstart', process.argv.slice(2))
+    .usage('Seconds from the start of a pull to the first output of a container, over slow links')
+    .option('quick', {
+      type: 'boolean',
+      default: false,
+      describe: 'python and dense on two links, one round, at most 8 minutes',
+    })
+    .option('only', { type: 'string', describe: `Images, with commas: ${listOf(WORKLOADS)}` })
+    .option('link', { type: 'string', describe: `Links, with commas: ${listOf(LINKS)}` })
+    .option('ways', { type: 'string', describe: `Ways, with commas: ${listOf(WAYS)}` })
+    .option('rounds', { type: 'number', describe: 'How often each start is measured' })
+    .option('peers-dir', { type: 'string', describe: 'Where programs are looked for, beside PATH' })
+    .option('json', { type: 'string', describe: 'Write all measurements to this file' })
+    .option('svg', { type: 'string', describe: 'Write the chart to this file' })
+    .example('npm run bench:coldstart -- --quick', 'a first impression')
+    .example(
+      'npm run bench:coldstart -- --only jvm --link slow --ways obd,overlayfs --rounds 3',
+      'Tomcat over 100 Mbit/s, three times each',
+    )
+    .epilogue(
+      'A full run takes up to 100 minutes; the same command goes on with one that was ended.',
+    )
+    .version(false)
+    .strictCommands()
+    .parseAsync();
 }
 
 async function main(): Promise<void> {
-  const options = parseOptions();
+  const options = await parseOptions();
   const say = (step: string) => process.stderr.write(`==> ${step}\n`);
   const size = options.quick ? QUICK : FULL;
-  const programs = await findPrograms(options['peers-dir']);
+  const programs = await findPrograms(options.peersDir);
   const fits = (way: Way): boolean => {
     const missing = way.missing(programs);
     if (missing !== undefined) say(`${way.name}: left out, ${missing}`);
@@ -91,7 +106,10 @@ async function main(): Promise<void> {
   );
   const workloads = chosen('image', WORKLOADS, options.only ?? size.images);
   const links = chosen('link', LINKS, options.link ?? size.links);
-  const rounds = Number(options.rounds ?? size.rounds);
+  const rounds = options.rounds ?? size.rounds;
+  if (!(Number.isInteger(rounds) && rounds > 0)) {
+    throw new ObdError(ErrorCodes.InvalidArgument, `--rounds is no count of rounds: ${rounds}`);
+  }
   mkdirSync(cacheFolder(), { recursive: true });
   const names = [ways, workloads, links].map((all) => all.map(({ name }) => name).join());
   const key = [obdconvKey(), programs.containerd.version, `${rounds}`, ...names].join(' ');
