@@ -72,7 +72,7 @@ async function parseOptions() {
     .option('link', { type: 'string', describe: `Links, with commas: ${listOf(LINKS)}` })
     .option('ways', { type: 'string', describe: `Ways, with commas: ${listOf(WAYS)}` })
     .option('rounds', { type: 'number', describe: 'How often each start is measured' })
-    .option('peers-dir', { type: 'string', describe: 'Where programs are looked for, beside PATH' })
+    .option('peers-dir', { type: 'string', describe: 'A folder with programs of the peers' })
     .option('json', { type: 'string', describe: 'Write all measurements to this file' })
     .option('svg', { type: 'string', describe: 'Write the chart to this file' })
     .example('npm run bench:coldstart -- --quick', 'a first impression')
@@ -81,7 +81,7 @@ async function parseOptions() {
       'Tomcat over 100 Mbit/s, three times each',
     )
     .epilogue(
-      'A full run takes up to 100 minutes; the same command goes on with one that was ended.',
+      'A full run takes up to 100 minutes. To continue an interrupted run, repeat the command.',
     )
     .version(false)
     .strictCommands()
