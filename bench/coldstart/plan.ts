@@ -51,7 +51,7 @@ export interface Limit {
 
 export interface PlanMeasures {
   readonly links: Readonly<Record<string, LinkMeasure>>;
-  readonly references: Readonly<Record<string, Omit<Reference, 'output'>>>;
+  readonly references: Readonly<Record<string, Pick<Reference, 'touchedBytes' | 'zstdBytes'>>>;
   readonly limits: readonly Limit[];
   /** Cells for which the time was too short. */
   readonly leftOut: number;

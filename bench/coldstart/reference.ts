@@ -8,7 +8,7 @@ import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { constants as zlib, zstdCompressSync } from 'node:zlib';
 import { run } from '../programs.js';
@@ -28,12 +28,15 @@ export interface Reference {
   readonly touchedBytes: number;
   /** The same as one zstd stream. */
   readonly zstdBytes: number;
+  /** Those with such pages, as absolute paths in the image. */
+  readonly files: readonly string[];
 }
 
 export async function referenceOf(workload: Workload): Promise<Reference> {
   const folder = join(cacheFolder(), 'references');
+  const program = basename(await compiled('touched-pages'));
   const key = createHash('sha256')
-    .update(JSON.stringify([await repositoryOf(workload), workload.command]))
+    .update(JSON.stringify([await repositoryOf(workload), workload.command, program]))
     .digest('hex')
     .slice(0, 16);
   const path = join(folder, `${workload.name}-${key}.json`);
@@ -86,6 +89,7 @@ async function makeReference(workload: Workload): Promise<Reference> {
       output,
       touchedBytes: pages.length,
       zstdBytes: zstdCompressSync(pages, { params }).length,
+      files: touched.stderr.toString().trim().split('\n'),
     };
   } finally {
     for (const step of undo.reverse()) await step();

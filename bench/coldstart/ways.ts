@@ -5,6 +5,7 @@ import { ctrPull, needsTransfer, startContainerd } from './containerd.js';
 import { FAR_HOST } from './far-registry.js';
 import { ROOT } from './folders.js';
 import { COMPRESSIONS, OBD } from './obd-images.js';
+import { NYDUS_WAYS } from './peers/nydus.js';
 import { SOCI } from './peers/soci.js';
 import { STARGZ } from './peers/stargz.js';
 import type { Services } from './services.js';
@@ -120,6 +121,7 @@ export const WAYS: readonly Way[] = [
     start: async (services) => await startContainerd(services, { more: EROFS }),
     pull: ctrPull('erofs'),
   },
+  ...NYDUS_WAYS,
   SOCI,
   STARGZ,
 ];
