@@ -8,6 +8,7 @@ import { devices } from '../cli/obdctl/devices.js';
 import { doctor } from '../cli/obdctl/doctor.js';
 import { layer } from '../cli/obdctl/layer.js';
 import { mount, umount } from '../cli/obdctl/mount.js';
+import { predict } from '../cli/obdctl/predict.js';
 import { prefetch } from '../cli/obdctl/prefetch.js';
 import { rpull } from '../cli/obdctl/rpull.js';
 import { surviveLostOutput } from '../cli/standard-streams.js';
@@ -31,6 +32,7 @@ try {
     .command(mount)
     .command(umount)
     .command(layer)
+    .command(predict)
     .command(doctor)
     .demandCommand(1, 'Name a command')
     .recommendCommands()

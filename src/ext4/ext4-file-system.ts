@@ -28,6 +28,8 @@ const LINK_BYTES_MAX = EXT4_BLOCK_BYTES - 1;
 /** A target shorter than that is in the inode. */
 const SHORT_LINK_BYTES = 60;
 const LINKS_MAX = 65000;
+/** Of blocks, and of inodes. */
+const BITMAPS_PER_GROUP = 2;
 /** The directory of e2fsck, in every new file system. */
 export const LOST_AND_FOUND = Buffer.from('lost+found');
 const EPOCH: Timestamp = { seconds: 0, nanoseconds: 0 };
@@ -102,6 +104,14 @@ export class Ext4FileSystem {
    */
   static open(device: BlockDevice): Ext4FileSystem {
     return new Ext4FileSystem(Volume.open(device));
+  }
+
+  /** Bytes of blocks that its files, directories and links take: all but the tables that every empty one of the size has. */
+  get contentBytes(): number {
+    const { blocks, freeBlocks, groups, inodeTableBlocks, descriptorBlocks } =
+      this.#volume.superblock;
+    const tables = 1 + descriptorBlocks + groups * (inodeTableBlocks + BITMAPS_PER_GROUP);
+    return Math.max(0, blocks - freeBlocks - tables) * EXT4_BLOCK_BYTES;
   }
 
   lookup(directory: number, name: Uint8Array): number | undefined {

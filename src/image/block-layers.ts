@@ -12,6 +12,8 @@ export interface BlockLayers {
   readonly layers: readonly DescribedLayer[];
   /** The disk's, by the image's annotations. */
   readonly fileSystem: string;
+  /** Of the image's config. */
+  readonly config: Descriptor;
 }
 
 /**
@@ -30,14 +32,14 @@ export async function blockLayers(
     stored.kind === 'image'
       ? stored
       : await imageFor(source, stored.index, platform ?? hostPlatform());
-  const { layers } = found.manifest;
+  const { layers, config } = found.manifest;
   const described = layers.map((layer, i) => {
     const which = `layer ${i + 1} of ${layers.length}, ${layer.digest},`;
     return blocksOrTrace(source, kinds, layer, which);
   });
   const blocks = described.filter(({ holds }) => holds === 'blocks');
   const top = blocks.at(-1);
-  if (top !== undefined) return { layers: blocks, fileSystem: top.fileSystem };
+  if (top !== undefined) return { layers: blocks, fileSystem: top.fileSystem, config };
   const message = `Cannot use ${source.label}: it has no layers`;
   throw new ObdError(ErrorCodes.FailedPrecondition, message);
 }

@@ -1,0 +1,45 @@
+/** A program as the image will start it: the input of every rule. */
+import type { ImageFile, ImageFiles } from './image-files.js';
+
+export interface Program {
+  /** What the kernel executes. */
+  readonly file: ImageFile;
+  /** As the caller named it, absolute; its symlinks may choose what it does, as those of busybox. */
+  readonly path: string;
+  /** As the program gets it: `argv[0]` first. */
+  readonly argv: readonly string[];
+  readonly env: ReadonlyMap<string, string>;
+  /** Absolute. */
+  readonly cwd: string;
+  /** How many programs lead to it; 0 for the image's entry point. */
+  readonly depth: number;
+}
+
+/** What execvp() and the shells use where there is no PATH. */
+const PATH_DEFAULT = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+/** The last part of the path by which it was started, which tells programs of one file apart. */
+export function nameOf({ path }: Pick<Program, 'path'>): string {
+  return path.slice(path.lastIndexOf('/') + 1);
+}
+
+/** A path in the working directory of a program, or an absolute one. */
+export function absolutePath(path: string, cwd: string): string {
+  return path.startsWith('/') ? path : `${cwd === '/' ? '' : cwd}/${path.replace(/^(\.\/)+/, '')}`;
+}
+
+/** The file that a command of a program starts, by PATH if it has no slash. */
+export async function findProgram(
+  command: string,
+  { env, cwd }: Pick<Program, 'env' | 'cwd'>,
+  image: ImageFiles,
+): Promise<Pick<Program, 'file' | 'path'> | undefined> {
+  const directories = (env.get('PATH') ?? PATH_DEFAULT).split(':').map((path) => path || '.');
+  const paths = command.includes('/') ? [command] : directories.map((path) => `${path}/${command}`);
+  for (const each of paths) {
+    const path = absolutePath(each, cwd);
+    const file = await image.findFile(path);
+    if (file?.isExecutable === true) return { file, path };
+  }
+  return undefined;
+}
