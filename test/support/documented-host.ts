@@ -80,8 +80,7 @@ async function look(images: Readonly<Record<string, string>>): Promise<Record<st
   await new CriClient(CONTAINERD, `/${cgroup}`).pull(image('cri'));
   seen['CRI'] = await newlyServed();
   if (major === '2') {
-    const hosts = ['--hosts-dir', '/etc/containerd/certs.d'];
-    await run('ctr', ['images', 'pull', ...hosts, '--snapshotter', 'obd-ts', image('ctr')]);
+    await pullByCtr(image('ctr'), 'obd-ts');
     seen['ctr'] = await newlyServed();
   }
   await run('ctr', ['images', 'pull', '--plain-http', image('plain')]);
@@ -108,8 +107,12 @@ async function otherName(image: string, firstImage: string): Promise<string> {
       .filter(({ kind, name }) => kind === 'COMMITTED' || name.endsWith(RUNNING))
       .map(({ name }) => name);
   const before = await lasting();
-  const pulled = await obdctl('rpull', '--snapshotter', 'overlaybd', image);
-  assert.equal(pulled.status, 0, pulled.stderr);
+  if (major === '2') {
+    await pullByCtr(image, 'overlaybd');
+  } else {
+    const pulled = await obdctl('rpull', '--snapshotter', 'overlaybd', image);
+    assert.equal(pulled.status, 0, pulled.stderr);
+  }
   const second = new SnapshotsClient('/run/obd-ts/overlaybd.sock');
   assert.ok((await second.list()).every(({ labels }) => labels[SERVED] === 'lazy'));
   const output = await runs(image, 'overlaybd');
@@ -135,6 +138,12 @@ async function newlyServed(): Promise<string> {
   for (const { name } of fresh) known.add(name);
   assert.ok(fresh.length > 0, 'no snapshot came');
   return fresh.map(({ labels }) => labels[SERVED] ?? 'unknown').join(' ');
+}
+
+/** Through the transfer service of containerd 2. */
+async function pullByCtr(image: string, snapshotter: string): Promise<void> {
+  const hosts = ['--hosts-dir', '/etc/containerd/certs.d'];
+  await run('ctr', ['images', 'pull', ...hosts, '--snapshotter', snapshotter, image]);
 }
 
 async function runs(image: string, snapshotter: string): Promise<string> {
