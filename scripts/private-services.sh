@@ -147,15 +147,25 @@ loops_on() {
   losetup --noheadings --raw --list --output NAME,BACK-FILE | grep -F -- "$1/" | cut -d' ' -f1 || true
 }
 
+# await_end PID...: waits until these processes have ended; fails after STOP_SECONDS_MAX. A zombie has no command line.
+await_end() {
+  local pid deadline=$((SECONDS + STOP_SECONDS_MAX))
+  for pid in "$@"; do
+    while grep -qs . "/proc/$pid/cmdline"; do
+      ((SECONDS < deadline)) || return 1
+      sleep 0.1
+    done
+  done
+}
+
 stop_service() {
-  local file=$1/pids/$2 pid deadline=$((SECONDS + STOP_SECONDS_MAX))
+  local file=$1/pids/$2 pid
   [[ -f $file ]] || return 0
   pid=$(<"$file")
   # The id may be another process's by now.
-  if pids_on "$1" | grep -qx -- "$pid"; then
+  if grep -qsF -e "$1/" "/proc/$pid/cmdline"; then
     kill -TERM "$pid" 2>/dev/null || true
-    while kill -0 "$pid" 2>/dev/null && ((SECONDS < deadline)); do sleep 0.1; done
-    kill -KILL "$pid" 2>/dev/null || true
+    await_end "$pid" || kill -KILL "$pid" 2>/dev/null || true
   fi
   rm -f "$file"
 }
@@ -184,12 +194,14 @@ stop_services() {
 
 # Removes what a dead daemon left: mounts (twice: a busy one may free another), loops, processes.
 force_away() {
-  local dir=$1 each turn
+  local dir=$1 each turn pids
   for turn in 1 2; do
-    for each in $(pids_on "$dir"); do
+    mapfile -t pids < <(pids_on "$dir")
+    for each in "${pids[@]}"; do
       echo "killing $each: $(tr '\0' ' ' <"/proc/$each/cmdline" 2>/dev/null)"
       kill -KILL "$each" 2>/dev/null || true
     done
+    await_end "${pids[@]}" || true
     for each in $(mounts_on "$dir"); do umount "$each" || ((turn < 2)) || umount --lazy "$each" || true; done
     for each in $(loops_on "$dir"); do losetup --detach "$each" || true; done
   done
