@@ -15,6 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
+import { TREE_HEADER_BYTES } from '../../src/zfile/hash-tree-layout.js';
 import { PrivateContainerd, unfit } from '../support/containerd-private.js';
 import { type LayerSource, LayoutBuilder, sha256 } from '../support/oci-layout-builder.js';
 import { runObdconv } from '../support/run-obdconv.js';
@@ -321,8 +322,12 @@ describe('obdctl rpull with obd-ts', { skip: unfit, timeout: 120_000 }, () => {
     t.diagnostic(run.stdout.trim());
     const pulled = (await containerd.requests()).slice(start);
     // Manifest and config; then obd-blockd fetches the ends of each layer, which opening it needs: all of a small one.
-    const asked = pulled.filter((line) => / 206 /.test(line) && /blobs/.test(line));
-    assert.equal(pulled.length, 2 + asked.length, pulled.join('\n'));
+    const ranges = pulled.filter((line) => / 206 /.test(line) && /blobs/.test(line));
+    assert.equal(pulled.length, 2 + ranges.length, pulled.join('\n'));
+    // If that takes half a second, the snapshotter itself asks for the header of the layer's hash tree.
+    const header = ` 206 ${TREE_HEADER_BYTES} `;
+    const asked = ranges.filter((line) => !line.includes(header));
+    assert.ok(ranges.length - asked.length <= LAYERS, pulled.join('\n'));
     assert.ok(asked.length >= LAYERS && asked.length <= 2 * LAYERS, pulled.join('\n'));
 
     await withRoot(await topSnapshot(), async (root) => {
