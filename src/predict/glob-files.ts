@@ -2,7 +2,7 @@
 import type { ImageFiles } from './image-files.js';
 import { absolutePath } from './program.js';
 
-/** Matches of one pattern. */
+/** Matches of one pattern, as a rule. */
 const MATCHES_MAX = 60;
 const PATTERN_CHARACTERS_MAX = 256;
 
@@ -11,6 +11,7 @@ export async function filesMatching(
   pattern: string,
   directory: string,
   image: ImageFiles,
+  matchesMax = MATCHES_MAX,
 ): Promise<string[]> {
   const path = absolutePath(pattern, directory);
   if (path.length > PATTERN_CHARACTERS_MAX) return [];
@@ -23,9 +24,9 @@ export async function filesMatching(
         const names = await image.list(above === '' ? '/' : above);
         const matching = names.filter((name) => !name.startsWith('.') && matches(name, step));
         next.push(...matching.map((name) => `${above}/${name}`));
-        if (next.length >= MATCHES_MAX) break;
+        if (next.length >= matchesMax) break;
       }
-      found = next.slice(0, MATCHES_MAX);
+      found = next.slice(0, matchesMax);
     }
   }
   return found;

@@ -2,12 +2,22 @@
 import { dirname } from 'node:path';
 import { readElf } from './elf-file.js';
 import { filesMatching } from './glob-files.js';
+import { classPathOf } from './jar-class-path.js';
 import { absolutePath, nameOf, type Program } from './program.js';
 import type { Finds, Rule } from './rule.js';
 
 const JVM_LIBRARY = 'server/libjvm';
 /** Loaded by every JVM, in this order; the last ones when sockets and files are first used. */
-const LIBRARIES = ['libjli', JVM_LIBRARY, 'libjava', 'libjimage', 'libzip', 'libnio', 'libnet'];
+const LIBRARIES = [
+  'libjli',
+  JVM_LIBRARY,
+  'libjava',
+  'libjimage',
+  'libzip',
+  'libnio',
+  'libnet',
+  'libextnet',
+];
 const SETTINGS = [
   'lib/jvm.cfg',
   'conf/security/java.security',
@@ -21,7 +31,14 @@ const MODULES_LIKELY_BYTES = 1_300_000;
 /** Class data that is mapped, not read; some 15 % of its pages are touched. */
 const ARCHIVE = 'server/classes.jsa';
 const JARS_MAX = 200;
-const CONFIG_MATCHES = ['*.xml', '*.properties', '*.policy'];
+/** Read by containers of applications: their settings, and the first page. */
+const HOME_FILES = [
+  'conf/*.xml',
+  'conf/*.properties',
+  'webapps/*/META-INF/context.xml',
+  'webapps/*/WEB-INF/web.xml',
+  'webapps/ROOT/index.*',
+];
 /** Containers of applications keep their jars and settings below these. */
 const HOMES = ['CATALINA_HOME', 'CATALINA_BASE', 'JETTY_HOME', 'JETTY_BASE'];
 const VALUED_OPTIONS = new Set([
@@ -55,56 +72,77 @@ export const JVM: Rule = {
       ranges: [{ start: 0, end: MODULES_LIKELY_BYTES }],
     });
     await addAt(`lib/${ARCHIVE}`, 'archive of loaded classes', { tier: 2 });
-    await addJars(program, finds);
-    await addHomes(program, finds);
+    const jars = new Jars(finds);
+    await addJars(program, jars);
+    await addHomes(program, finds, jars);
   },
 };
 
-/** The jars that the arguments and CLASSPATH name. */
-async function addJars({ argv, env, cwd }: Program, finds: Finds): Promise<void> {
-  const paths: string[] = [];
-  const named = new Map([['CLASSPATH', env.get('CLASSPATH') ?? '']]);
+/** The jars that the arguments and CLASSPATH name, and those that the jars name. */
+async function addJars({ argv, env, cwd }: Program, jars: Jars): Promise<void> {
+  let list = env.get('CLASSPATH') ?? '';
   for (let at = 1; at < argv.length; at++) {
     const arg = argv[at]!;
     const agent = /^-javaagent:([^=]+)/.exec(arg)?.[1];
-    if (agent !== undefined) paths.push(agent);
+    if (agent !== undefined) await jars.add(absolutePath(agent, cwd), 'agent');
     if (arg === '-jar') {
-      paths.push(argv[at + 1] ?? '');
       // It replaces every other class path.
-      named.clear();
+      list = argv[at + 1] ?? '';
       break;
     }
-    if (arg === '-cp' || arg === '-classpath' || arg === '--class-path')
-      named.set('CLASSPATH', argv[++at] ?? '');
+    if (arg === '-cp' || arg === '-classpath' || arg === '--class-path') list = argv[++at] ?? '';
     else if (VALUED_OPTIONS.has(arg)) at++;
     else if (arg !== '' && !arg.startsWith('-')) break;
   }
-  for (const list of named.values()) paths.push(...list.split(':'));
-  let jars = 0;
-  for (const path of paths.filter((each) => each !== '')) {
-    const found = path.endsWith('*')
-      ? await filesMatching(`${path}.jar`, cwd, finds.image)
-      : [absolutePath(path, cwd)];
-    for (const jar of found) {
-      const file = await finds.image.findFile(jar);
-      if (file !== undefined && ++jars <= JARS_MAX) finds.add(file, 'class path', { tier: 2 });
+  for (const path of list.split(':').filter((each) => each !== '')) {
+    if (path.endsWith('*')) await jars.addMatching(`${path}.jar`, cwd, 'class path');
+    else await jars.add(absolutePath(path, cwd), 'class path');
+  }
+}
+
+async function addHomes({ env }: Program, finds: Finds, jars: Jars): Promise<void> {
+  for (const variable of HOMES) {
+    const home = env.get(variable);
+    if (!home?.startsWith('/')) continue;
+    await jars.addMatching('bin/*.jar', home, `in ${variable}`);
+    await jars.addMatching('lib/*.jar', home, `in ${variable}`);
+    for (const pattern of HOME_FILES) {
+      for (const path of await filesMatching(pattern, home, finds.image)) {
+        const file = await finds.image.findFile(path);
+        if (file !== undefined) finds.add(file, `in ${variable}`, { tier: 2 });
+      }
     }
   }
 }
 
-async function addHomes({ env }: Program, finds: Finds): Promise<void> {
-  for (const variable of HOMES) {
-    const home = env.get(variable);
-    if (!home?.startsWith('/')) continue;
-    const patterns = [
-      'bin/*.jar',
-      'lib/*.jar',
-      ...CONFIG_MATCHES.map((pattern) => `conf/${pattern}`),
-    ];
-    for (const pattern of patterns) {
-      for (const path of await filesMatching(`${home}/${pattern}`, '/', finds.image)) {
-        const file = await finds.image.findFile(path);
-        if (file !== undefined) finds.add(file, `in ${variable}`, { tier: 2 });
+class Jars {
+  readonly #finds: Finds;
+  readonly #seen = new Set<number>();
+
+  constructor(finds: Finds) {
+    this.#finds = finds;
+  }
+
+  async addMatching(pattern: string, directory: string, reason: string): Promise<void> {
+    for (const path of await filesMatching(pattern, directory, this.#finds.image)) {
+      await this.add(path, reason);
+    }
+  }
+
+  /** Adds a jar, and those of its manifest. */
+  async add(first: string, reason: string): Promise<void> {
+    const open = [{ path: first, reason }];
+    for (let next = open.pop(); next !== undefined; next = open.pop()) {
+      const { path } = next;
+      const file = await this.#finds.image.findFile(path);
+      if (file === undefined || this.#seen.has(file.inode) || this.#seen.size >= JARS_MAX) continue;
+      this.#seen.add(file.inode);
+      this.#finds.add(file, next.reason, { tier: 2 });
+      for (const name of await classPathOf(this.#finds.image, file)) {
+        // A link may be named or its target, whose directory is another one.
+        for (const from of [path, file.path]) {
+          open.push({ path: absolutePath(name, dirname(from)), reason: `class path of ${path}` });
+        }
       }
     }
   }

@@ -13,7 +13,13 @@ const BY_ALL = [
   '/etc/host.conf',
 ];
 /** Programs that set the locale whatever the environment says. */
-const LOCALIZED = /^(?:python|perl|ruby)/;
+const LOCALIZED = /^(?:python|perl|ruby|postgres|initdb|mariadbd|mysqld)/;
+/** Those that set every category, and not only that of characters. */
+const SETS_ALL = /^(?:perl|ruby|postgres|initdb|mariadbd|mysqld)/;
+const CATEGORIES =
+  'LC_IDENTIFICATION LC_MEASUREMENT LC_TELEPHONE LC_ADDRESS LC_NAME LC_PAPER LC_MESSAGES/SYS_LC_MESSAGES LC_MONETARY LC_COLLATE LC_TIME LC_NUMERIC'.split(
+    ' ',
+  );
 const LOCALE_VARIABLES = ['LC_ALL', 'LC_CTYPE', 'LANG'] as const;
 
 export const LIBC_DATA: Rule = {
@@ -31,8 +37,11 @@ export const LIBC_DATA: Rule = {
     for (const path of BY_ALL) await add(path, 'C library');
     const locale = LOCALE_VARIABLES.map((name) => program.env.get(name)).find(Boolean);
     if (locale === undefined && !LOCALIZED.test(nameOf(program))) return;
+    const categories = SETS_ALL.test(nameOf(program)) || locale !== undefined ? CATEGORIES : [];
     for (const name of localeDirectories(locale ?? 'C.utf8')) {
-      await add(`/usr/lib/locale/${name}/LC_CTYPE`, 'locale');
+      for (const each of ['LC_CTYPE', ...categories]) {
+        await add(`/usr/lib/locale/${name}/${each}`, 'locale');
+      }
     }
     if (elf.triplet !== undefined) {
       await add(`/usr/lib/${elf.triplet}/gconv/gconv-modules.cache`, 'locale');

@@ -5,15 +5,18 @@
  * same image gives the same prediction: no clock, no random numbers, and bounds are counts of work and bytes.
  */
 import { AUTHOR_FILES } from './author-files.js';
+import { DATABASES } from './databases.js';
 import { ELF_PROGRAM, loadLibrary } from './elf-program.js';
 import { type ImageFile, ImageFiles } from './image-files.js';
 import type { ImageTree } from './image-tree.js';
 import { JVM } from './jvm.js';
 import { LIBC_DATA } from './libc-data.js';
 import { NODE } from './node-modules.js';
-import { FoundFiles, type PredictedFile, type PredictionLimits } from './prediction.js';
+import { PERL } from './perl.js';
+import { FoundFiles, type PredictedFile, type PredictionLimits, type Tier } from './prediction.js';
 import { findProgram, type Program } from './program.js';
 import { PYTHON } from './python-modules.js';
+import { RUBY } from './ruby.js';
 import type { AddOptions, Finds, Origin, Rule } from './rule.js';
 import { SHEBANG } from './shebang.js';
 import { SHELL } from './shell-script.js';
@@ -31,7 +34,10 @@ const RULES: readonly Rule[] = [
   PYTHON,
   NODE,
   JVM,
+  RUBY,
+  PERL,
   WEB_SERVERS,
+  DATABASES,
   AUTHOR_FILES,
 ];
 
@@ -61,7 +67,7 @@ export async function predictStart(tree: ImageTree, command: StartCommand): Prom
   const found = new FoundFiles();
   const walk = new Walk(image, found);
   const { argv, env, cwd } = command;
-  await walk.start(argv, { env, cwd, depth: -1 }, 'entry point of the image', 'argv');
+  await walk.start(argv, { env, cwd, depth: -1, tier: 1 }, 'entry point of the image', 'argv');
   const share = Math.floor(image.contentBytes * SHARE_OF_IMAGE_MAX);
   const limits: PredictionLimits = {
     bytesMax: Math.min(BYTES_MAX, Math.max(BYTES_ALWAYS, share)),
@@ -77,7 +83,7 @@ class Walk {
   readonly image: ImageFiles;
   readonly found: FoundFiles;
   readonly #started = new Set<string>();
-  readonly #loaded = new Set<number>();
+  readonly #loaded = new Set<string>();
 
   constructor(image: ImageFiles, found: FoundFiles) {
     this.image = image;
@@ -90,7 +96,7 @@ class Walk {
 
   async start(
     argv: readonly string[],
-    { env, cwd, depth }: Origin,
+    { env, cwd, depth, tier }: Origin,
     reason: string,
     rule: string,
   ): Promise<void> {
@@ -98,34 +104,38 @@ class Walk {
     if (command === undefined || command === '' || depth >= DEPTH_MAX || this.isFull) return;
     const program = await findProgram(command, { env, cwd }, this.image);
     if (program === undefined) return;
-    const key = JSON.stringify([program.path, argv, cwd]);
+    const key = JSON.stringify([program.path, argv, cwd, tier]);
     if (this.#started.has(key)) return;
     this.#started.add(key);
-    await this.#applyAll({ ...program, argv, env, cwd, depth: depth + 1 }, reason, rule);
+    await this.#applyAll({ ...program, argv, env, cwd, tier, depth: depth + 1 }, reason, rule);
   }
 
   async load(file: ImageFile, reason: string, program: Program, rule: string): Promise<void> {
-    if (this.#loaded.has(file.inode)) return;
-    this.#loaded.add(file.inode);
-    await loadLibrary(file, reason, program, new RuleFinds(this, rule));
+    const key = `${file.inode} ${program.tier}`;
+    if (this.#loaded.has(key)) return;
+    this.#loaded.add(key);
+    await loadLibrary(file, reason, program, new RuleFinds(this, rule, program.tier));
   }
 
   async #applyAll(program: Program, reason: string, rule: string): Promise<void> {
     // The first page is what the kernel reads to tell scripts from ELF files.
     const ranges = [{ start: 0, end: 1 }];
-    this.found.add({ file: program.file, ranges, tier: 1, rule, reason });
-    for (const each of RULES) await each.apply(program, new RuleFinds(this, each.name));
+    this.found.add({ file: program.file, ranges, tier: program.tier, rule, reason });
+    for (const each of RULES)
+      await each.apply(program, new RuleFinds(this, each.name, program.tier));
   }
 }
 
-/** Adds the name of the rule to what it finds. */
+/** Adds to what a rule finds its name and the tier of its program. */
 class RuleFinds implements Finds {
   readonly #walk: Walk;
   readonly #rule: string;
+  readonly #tier: Tier;
 
-  constructor(walk: Walk, rule: string) {
+  constructor(walk: Walk, rule: string, tier: Tier) {
     this.#walk = walk;
     this.#rule = rule;
+    this.#tier = tier;
   }
 
   get image(): ImageFiles {
@@ -136,7 +146,8 @@ class RuleFinds implements Finds {
     return this.#walk.isFull;
   }
 
-  add(file: ImageFile, reason: string, { tier = 1, ranges }: AddOptions = {}): void {
+  add(file: ImageFile, reason: string, { tier: own = 1, ranges }: AddOptions = {}): void {
+    const tier = own > this.#tier ? own : this.#tier;
     const whole = [{ start: 0, end: file.sizeBytes }];
     this.#walk.found.add({ file, ranges: ranges ?? whole, tier, rule: this.#rule, reason });
   }

@@ -1,5 +1,6 @@
 /** A program as the image will start it: the input of every rule. */
 import type { ImageFile, ImageFiles } from './image-files.js';
+import type { Tier } from './prediction.js';
 
 export interface Program {
   /** What the kernel executes. */
@@ -13,6 +14,8 @@ export interface Program {
   readonly cwd: string;
   /** How many programs lead to it; 0 for the image's entry point. */
   readonly depth: number;
+  /** 1, or 2 for a command that a script may skip: nothing that it reads is more certain. */
+  readonly tier: Tier;
 }
 
 /** What execvp() and the shells use where there is no PATH. */

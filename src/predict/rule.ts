@@ -33,4 +33,4 @@ export interface AddOptions {
 }
 
 /** Where a program is started: the environment that it inherits. */
-export type Origin = Pick<Program, 'env' | 'cwd' | 'depth'>;
+export type Origin = Pick<Program, 'env' | 'cwd' | 'depth' | 'tier'>;

@@ -138,22 +138,23 @@ class Script {
         await this.#loop(node.name.value, node.wordlist ?? [], node.body, inside);
         return;
       case 'If':
-      case 'Case':
       case 'While':
       case 'AndOr':
-        await this.#children(node, inside);
+      case 'Case':
+        await this.#children(node, place, inside);
         return;
       default:
         await this.#children(node, place);
     }
   }
 
-  async #children(node: SyntaxNode, place: Place): Promise<void> {
+  /** @param rest - Of all children but the first, which is the condition. */
+  async #children(node: SyntaxNode, place: Place, rest = place): Promise<void> {
     const children: SyntaxNode[] = [];
     forEachChild(node, (child) => {
       children.push(child);
     });
-    for (const child of children) await this.#visit(child, place);
+    for (const [i, child] of children.entries()) await this.#visit(child, i === 0 ? place : rest);
   }
 
   async #loop(name: string, words: readonly Word[], body: SyntaxNode, place: Place) {
@@ -191,11 +192,16 @@ class Script {
       }
     }
     if (isAllParameters(command.name)) {
-      for (const parameters of this.#parameters) await this.#call(parameters.slice(1), own, place);
+      for (const parameters of this.#parameters) {
+        await this.#call(parameters.slice(1), own, { ...place, isConditional: false });
+      }
     } else if (name === 'exec' && isAllParameters(firstOperand(command))) {
       for (const parameters of this.#parameters) {
         const rest = args.slice(this.#parameters[0]!.length - 1);
-        await this.#call([...parameters.slice(1), ...rest], own, place);
+        await this.#call([...parameters.slice(1), ...rest], own, {
+          ...place,
+          isConditional: false,
+        });
       }
     } else if (name === undefined || name === '') this.#hasUnknownCommand = true;
     else await this.#call([name, ...more, ...args], own, place);
@@ -207,10 +213,14 @@ class Script {
     switch (name) {
       case 'exec':
       case 'command':
-      case 'builtin':
-      case 'nohup':
-        await this.#call(args.slice(args.findIndex((arg) => !arg.startsWith('-'))), env, place);
+      case 'builtin': {
+        // A script ends in one of its `exec`, whatever the conditions are.
+        const isCertain = name === 'exec';
+        const at = args.findIndex((arg) => !arg.startsWith('-'));
+        const here = isCertain ? { ...place, isConditional: false } : place;
+        if (at !== -1) await this.#call(args.slice(at), env, here);
         return;
+      }
       case '.':
       case 'source':
         await this.source(first, `sourced by ${this.#parameters[0]![0]}`, place.nesting + 1);
@@ -238,17 +248,19 @@ class Script {
       default:
         if (name === '') this.#hasUnknownCommand = true;
         if (name === '' || BUILTINS.has(name) || this.#functions.has(name)) return;
-        await this.#start(argv, `command of ${this.#parameters[0]![0]}`, env);
+        await this.#start(argv, `command of ${this.#parameters[0]![0]}`, env, place);
     }
   }
 
   async #start(
     argv: readonly string[],
     reason: string,
-    env = this.#variables as ReadonlyMap<string, string>,
-  ) {
-    const { depth } = this.#program;
-    await this.#finds.start(argv, { env, cwd: this.#cwd, depth }, reason);
+    env: ReadonlyMap<string, string> = this.#variables,
+    { isConditional }: Pick<Place, 'isConditional'> = { isConditional: false },
+  ): Promise<void> {
+    const { depth, tier } = this.#program;
+    const from = { env, cwd: this.#cwd, depth, tier: isConditional ? (2 as const) : tier };
+    await this.#finds.start(argv, from, reason);
   }
 
   #assign(name: string, value: string, appends: boolean, { isConditional }: Place): void {

@@ -98,6 +98,8 @@ fill_py() {
   install_in "$ROOTFS" python3
   quietly python3 -m pip install --no-cache-dir --python-version 3.11 --only-binary :all: --target "$target" numpy==2.4.* pandas==3.1.*
   write srv/app/main.py <<'PYTHON'
+import http.server
+
 import numpy
 import pandas
 
