@@ -146,11 +146,17 @@ export class Blockd {
       nbd,
       nbdSocketPath,
       directory: devicesDirectory,
+      tracesDirectory: join(config.state_dir, 'traces'),
       readDeadlineMs: config.read_deadline,
       indexBytes: config.index_memory,
       onReadError: (failure) => logReadFailure(log, throttle, failure),
       onRequest: (id, note) => logRequest(log, id, note),
       onDeviceDeath: (id, path) => log.error({ id, path, remedy: DEAD_REMEDY }, 'device is dead'),
+      onReplay: (id, { ended, fetchedBytes }, ms) =>
+        log.info({ id, ended, fetchedBytes, ms }, 'trace replayed'),
+      onReplayFailure: (id, err) =>
+        log.warn({ id, err }, 'trace not replayed, reads fetch what they need'),
+      onTraceUnkept: (id, err) => log.warn({ id, err }, 'trace of the start not kept'),
       onDeath: (err) => this.#onBroken(err),
       onUnchecked: (id, uncheckedLayers) =>
         log.warn(

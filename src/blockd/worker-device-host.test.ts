@@ -7,8 +7,8 @@
 import assert from 'node:assert/strict';
 import { execFile, spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { openSync, readdirSync, statSync, writeSync } from 'node:fs';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { openSync, readdirSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import { mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, beforeEach, describe, test } from 'node:test';
@@ -29,6 +29,7 @@ import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
 import { BackgroundFill } from './background-fill.js';
 import { DemandWatch } from './demand-watch.js';
 import type { HostedDevice } from './device-host.js';
+import type { ReplayResult } from './replay.js';
 import type { RequestNote } from './request-notes.js';
 import type { Handlers } from './thread-calls.js';
 import { WorkerDeviceHost } from './worker-device-host.js';
@@ -59,6 +60,8 @@ class Scene {
   readonly faults: ObdError[];
   readonly failures: DeviceFailure[] = [];
   readonly notes: RequestNote[] = [];
+  readonly replays: ReplayResult[] = [];
+  readonly replayFailures: unknown[] = [];
   readonly deaths: Error[] = [];
   readonly unchecked: number[] = [];
   readonly #devices: HostedDevice[] = [];
@@ -94,6 +97,10 @@ class Scene {
       indexBytes: 512 * 2 ** 20,
       onReadError: (failure) => this.failures.push(failure),
       onRequest: (_id, note) => this.notes.push(note),
+      tracesDirectory: join(own, 'traces'),
+      onTraceUnkept: assert.fail,
+      onReplay: (_id, result) => this.replays.push(result),
+      onReplayFailure: (_id, error) => this.replayFailures.push(error),
       onDeath: (error) => this.deaths.push(error),
       onUnchecked: (_id, layers) => this.unchecked.push(layers),
       onUnloadable: (error) => this.deaths.push(error),
@@ -233,6 +240,62 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 180_000 }, () => {
     await device.detach();
   });
 
+  /** A trace is written after its device is gone. */
+  async function keptTraces(): Promise<string[]> {
+    for (;;) {
+      const names = await readdir(join(scene.directory, 'traces')).catch(() => []);
+      const kept = names.filter((name) => name.endsWith('.trace'));
+      if (kept.length > 0) return kept;
+      await sleep(10);
+    }
+  }
+
+  test('a start is recorded, and the next one is fetched ahead of its reads', async () => {
+    const image = twoLayers(DISK_BYTES);
+    const config = await scene.configOf('i', image);
+    const first = await scene.attach('d', config);
+    const parts = [1 << 20, 3 << 20, 98_304];
+    const readParts = async (path: string) => {
+      const file = await open(path);
+      for (const at of parts) {
+        const { buffer } = await file.read(Buffer.alloc(8192), 0, 8192, at);
+        assert.ok(buffer.equals(image.disk.subarray(at, at + buffer.length)));
+      }
+      await file.close();
+    };
+    await readParts(first.path);
+    await first.detach();
+    assert.equal(scene.replays.length, 0, 'nothing was known of the first start');
+    await keptTraces();
+    await scene.cache.prune();
+
+    const second = await scene.attach('d', config);
+    for (let i = 0; scene.replays.length === 0 && i < 500; i++) await sleep(20);
+    const [replay] = scene.replays;
+    assert.equal(replay?.ended, 'complete');
+    assert.ok(replay.fetchedBytes > 0);
+    const { fetchRequests } = second.state();
+    await readParts(second.path);
+    assert.equal(second.state().fetchRequests, fetchRequests, 'all of it was here');
+    await second.detach();
+    assert.deepEqual(scene.replayFailures, []);
+  });
+
+  test('a damaged trace of an earlier start is set aside, and the image read right', async () => {
+    const image = twoLayers(DISK_BYTES);
+    const config = await scene.configOf('i', image);
+    await (await scene.attach('d', config)).detach();
+    const [name] = await keptTraces();
+    const path = join(scene.directory, 'traces', name!);
+    writeFileSync(path, readFileSync(path).fill(0xee, 30));
+    const device = await scene.attach('d', config);
+    await assertCopies('d', image);
+    assert.equal(scene.replayFailures.length, 1);
+    assert.ok(hasCode(scene.replayFailures[0], ErrorCodes.Corrupt));
+    assert.deepEqual(scene.replays, []);
+    await device.detach();
+  });
+
   test('fio reads over several connections', { skip: noFio }, async () => {
     const device = await scene.attach('d', await scene.configOf('i', twoLayers(DISK_BYTES)));
     const job = ['--name=j', '--ioengine=nbd', `--uri=${uriOf('d')}`, '--rw=randread', '--bs=4k'];
@@ -346,6 +409,7 @@ test('a worker that dies of a bug is reported, and its calls fail', async () => 
     settings: {
       nbdSocketPath,
       directory,
+      tracesDirectory: join(directory, 'traces'),
       readDeadlineMs: 3_000,
     },
     handlers: () => ({}) as Handlers<MainCalls>,
@@ -373,6 +437,7 @@ test('a thread is started for each device, up to one per core', async () => {
     settings: {
       nbdSocketPath,
       directory,
+      tracesDirectory: join(directory, 'traces'),
       readDeadlineMs: 3_000,
     },
     handlers: () => ({}) as Handlers<MainCalls>,

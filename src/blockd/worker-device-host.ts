@@ -10,6 +10,7 @@ import { type BlobHandle, statsOf } from '../cache/blob-handle.js';
 import type { BlockCache } from '../cache/block-cache.js';
 import { ImageReads } from '../cache/image-reads.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import type { FetchOrder } from '../image/fetch-order.js';
 import { type IndexAccount, IndexBudget } from '../io/index-budget.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import type { BackgroundFill } from './background-fill.js';
@@ -17,8 +18,9 @@ import { type BlobRequest, blobHandlers } from './blob-calls.js';
 import type { DemandWatch } from './demand-watch.js';
 import type { DeviceHost, DeviceState, HostedDevice } from './device-host.js';
 import { registrySource } from './registry-source.js';
+import { Replay, type ReplayResult } from './replay.js';
 import type { RequestNote } from './request-notes.js';
-import { deserializedError } from './serialized-error.js';
+import { deserializedError, type SerializedError } from './serialized-error.js';
 import type { Handlers } from './thread-calls.js';
 import type { MainCalls, OpenedDisk, WorkerSettings } from './worker-messages.js';
 import { type DeviceProgram, type PooledWorker, WorkerPool } from './worker-pool.js';
@@ -46,6 +48,12 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
    * end.
    */
   readonly onDeath: (error: Error) => void;
+  /** How the replay of a trace ended, and after how long. */
+  readonly onReplay: (id: string, result: ReplayResult, ms: number) => void;
+  /** The trace of an image is unusable, or its replay failed. */
+  readonly onReplayFailure: (id: string, error: unknown) => void;
+  /** The trace of a start could not be kept. */
+  readonly onTraceUnkept: (id: string, error: unknown) => void;
   /** An attached image has so many remote layers without checksums. */
   readonly onUnchecked: (id: string, layers: number) => void;
   /** No further thread can be started, since the program was replaced; devices share the existing threads. */
@@ -67,9 +75,10 @@ export class WorkerDeviceHost implements DeviceHost {
 
   constructor(options: WorkerHostOptions) {
     this.#options = options;
-    const { program, nbdSocketPath, directory, readDeadlineMs, onDeath, onUnloadable } = options;
+    const { program, nbdSocketPath, directory, tracesDirectory, readDeadlineMs } = options;
+    const { onDeath, onUnloadable } = options;
     this.#indexBudget = new IndexBudget(options.indexBytes);
-    const settings = { nbdSocketPath, directory, readDeadlineMs };
+    const settings = { nbdSocketPath, directory, tracesDirectory, readDeadlineMs };
     const handlers = () => this.#handlers();
     this.#pool = new WorkerPool({ program, settings, handlers, onDeath, onUnloadable });
   }
@@ -125,6 +134,7 @@ export class WorkerDeviceHost implements DeviceHost {
     try {
       await device.open(configPath, this.#options.nbd);
       device.observe(this.#isObserved);
+      if (how === 'attach') this.#replay(id, device);
       await device.connect(how, transport);
       if (how === 'attach' && device.uncheckedLayers > 0) {
         this.#options.onUnchecked(id, device.uncheckedLayers);
@@ -135,6 +145,23 @@ export class WorkerDeviceHost implements DeviceHost {
       await device.close();
       throw error;
     }
+  }
+
+  #replay(id: string, device: WorkerDevice): void {
+    const { cache, onReplay, onReplayFailure } = this.#options;
+    const { order, traceProblem } = device;
+    if (traceProblem !== undefined) onReplayFailure(id, deserializedError(traceProblem));
+    if (order === undefined) return;
+    const blobOf = new Map(device.blobs.map((blob) => [blob.source.key.digest, blob]));
+    const blobs = order.digests.map((digest) => blobOf.get(digest)!);
+    const startedMs = performance.now();
+    device.reads.isKnown = true;
+    const replay = new Replay(order, blobs, cache);
+    device.replay = replay;
+    replay.done.then(
+      (result) => onReplay(id, result, Math.round(performance.now() - startedMs)),
+      (error: unknown) => onReplayFailure(id, error),
+    );
   }
 
   #fillLater(id: string, { blobs, fillsImage }: WorkerDevice): void {
@@ -157,7 +184,7 @@ export class WorkerDeviceHost implements DeviceHost {
 
   /** The calls that one worker may make. */
   #handlers(): Handlers<MainCalls> {
-    const { onReadError, onRequest, onDeviceDeath } = this.#options;
+    const { onReadError, onRequest, onTraceUnkept, onDeviceDeath } = this.#options;
     return {
       ...blobHandlers((request) => this.#openBlob(request), this.#options.demand),
       died: ({ id }) => {
@@ -167,6 +194,7 @@ export class WorkerDeviceHost implements DeviceHost {
         onDeviceDeath(id, device.path);
       },
       request: ({ id, note }) => onRequest(id, note),
+      unkept: ({ id, error }) => onTraceUnkept(id, deserializedError(error)),
       readError: ({ id, offset, length, error }) => {
         const device = this.#devices.get(id);
         if (device !== undefined) device.readErrors++;
@@ -197,6 +225,7 @@ class WorkerDevice implements HostedDevice {
   readErrors = 0;
   /** The remote blobs of its image. */
   readonly blobs: BlobHandle[] = [];
+  replay: Replay | undefined;
   readonly reads = new ImageReads();
   /** Charged by the main thread for what it keeps of the blobs, and by the worker for the indexes. */
   readonly memory: IndexAccount;
@@ -250,6 +279,14 @@ class WorkerDevice implements HostedDevice {
     return this.#disk?.uncheckedLayers ?? 0;
   }
 
+  get order(): FetchOrder | undefined {
+    return this.#disk?.order;
+  }
+
+  get traceProblem(): SerializedError | undefined {
+    return this.#disk?.traceProblem;
+  }
+
   /** Whether the image's config wants the rest of the image fetched; undefined if it does not say. */
   get fillsImage(): boolean | undefined {
     return this.#disk?.fillsImage;
@@ -301,6 +338,7 @@ class WorkerDevice implements HostedDevice {
   }
 
   async #close(): Promise<void> {
+    this.replay?.stop();
     try {
       // Concurrently: closing the image ends the reads that its connections wait for.
       const removed = this.#export?.remove();

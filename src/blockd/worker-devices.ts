@@ -10,18 +10,23 @@ import type { NegotiatedOptions } from '../blockdev/nbd/protocol.js';
 import { ReplyBuffers } from '../blockdev/nbd/reply-buffers.js';
 import { transmissionFlags } from '../blockdev/nbd/transmission-flags.js';
 import { setReadAhead } from '../blockdev/read-ahead.js';
+import { SeveralObservers } from '../blockdev/several-observers.js';
 import type { AttachedDevice, Transport, TransportName } from '../blockdev/transport.js';
 import type { makeTransports, Transports } from '../blockdev/transports.js';
 import type { VirtualDisk } from '../blockdev/virtual-disk.js';
 import type { BlobReader } from '../cache/blob-reader.js';
-import { ErrorCodes, ObdError } from '../errors.js';
+import { ErrorCodes, hasCode, ObdError } from '../errors.js';
+import { fetchOrder } from '../image/fetch-order.js';
 import { readImageConfig } from '../image/image-config.js';
+import { tracedRanges, traceOf } from '../image/image-trace.js';
 import { type OpenedImage, openImage } from '../image/open-image.js';
 import { collectGarbageSoon } from '../io/collect-garbage.js';
 import { IndexAccount, type SharedIndexAccount } from '../io/index-budget.js';
 import { LAYER_FORMATS } from '../layers/layer-formats.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { RemoteBlobs } from './blob-calls.js';
+import { ReadRecorder } from './read-recorder.js';
+import { RecordedTraces } from './recorded-traces.js';
 import { type RequestNote, RequestNotes } from './request-notes.js';
 import { serializedError } from './serialized-error.js';
 import { type Handlers, ThreadCalls } from './thread-calls.js';
@@ -32,6 +37,12 @@ interface ServedImage {
   /** Of the image. */
   readonly disk: EndableDisk;
   readonly connections: DiskConnections;
+  /** The file for the trace of its starts. Undefined for an image with its own trace, and for one that is all on this machine. */
+  readonly recorded: string | undefined;
+  recorder: ReadRecorder | undefined;
+  /** Settles when the recorded trace is kept, or cannot be. */
+  keeping: Promise<void> | undefined;
+  notes: RequestNotes | undefined;
   /** Once it is attached. */
   device: AttachedDevice | undefined;
 }
@@ -44,10 +55,12 @@ export class WorkerDevices {
   readonly #buffers = new ReplyBuffers();
   readonly #served = new Map<string, ServedImage>();
   readonly #readDeadlineMs: number;
+  readonly #traces: RecordedTraces;
 
   /** @param transportsOf - Makes the transports of this thread. */
   constructor(port: MessagePort, settings: WorkerSettings, transportsOf: typeof makeTransports) {
-    const { nbdSocketPath, directory, readDeadlineMs, decodedBytes } = settings;
+    const { nbdSocketPath, directory, tracesDirectory, readDeadlineMs, decodedBytes } = settings;
+    this.#traces = new RecordedTraces(tracesDirectory);
     this.#readDeadlineMs = readDeadlineMs;
     this.#decoded = new DecodedBlocks(decodedBytes);
     this.#transports = transportsOf(nbdSocketPath, directory, {
@@ -86,25 +99,56 @@ export class WorkerDevices {
       memory: new IndexAccount(memory),
     });
     for (const blob of image.remote) blob.opened();
+    const recorded = this.#pathOfTrace(image);
+    const advice = await adviceOf(image, recorded);
     const { layers, remoteBytes, uncheckedLayers, provedLayers } = image;
     const remoteLayers = image.remote.length;
     const disk = new EndableDisk(image.disk);
     const connections = new DiskConnections(disk, this.#buffers, (error, offset, length) =>
       this.#notifyReadError(id, error, offset, length),
     );
-    this.#served.set(id, { image, disk, connections, device: undefined });
+    this.#served.set(id, {
+      image,
+      disk,
+      connections,
+      recorded,
+      recorder: undefined,
+      keeping: undefined,
+      notes: undefined,
+      device: undefined,
+    });
     const { label, sizeBytes } = disk;
     const flags = transmissionFlags(disk);
     const fillsImage = config.download?.enable;
     const counts = { layers, remoteLayers, uncheckedLayers, provedLayers };
-    return { label, sizeBytes, ...counts, remoteBytes, fillsImage, flags };
+    return { label, sizeBytes, ...counts, remoteBytes, fillsImage, flags, ...advice };
   }
 
   #observe(id: string, isObserved: boolean): void {
-    const disk = this.#served.get(id)?.disk;
-    if (disk === undefined || (disk.observer !== undefined) === isObserved) return;
+    const served = this.#served.get(id);
+    if (served === undefined || (served.notes !== undefined) === isObserved) return;
     const send = (note: RequestNote) => this.#main.notify('request', { id, note });
-    disk.observer = isObserved ? new RequestNotes(send) : undefined;
+    served.notes = isObserved ? new RequestNotes(send) : undefined;
+    setObservers(served);
+  }
+
+  #pathOfTrace({ trace, remote, layers }: OpenedImage<BlobReader>): string | undefined {
+    if (trace !== undefined || remote.length < layers) return undefined;
+    return this.#traces.pathOf(remote.map(({ digest }) => digest));
+  }
+
+  /** Records what the start reads that now begins. */
+  #record(id: string, served: ServedImage, path: string): void {
+    const { image } = served;
+    served.recorder = new ReadRecorder((reads) => {
+      served.recorder = undefined;
+      setObservers(served);
+      const trace = traceOf(reads, image.disk, image.files);
+      served.keeping = this.#traces.keep(path, trace).catch((error: unknown) => {
+        this.#main.notify('unkept', { id, error: serializedError(error) });
+      });
+    });
+    setObservers(served);
   }
 
   async #connect(
@@ -117,6 +161,7 @@ export class WorkerDevices {
     const { disk } = served;
     // A container may read an orphaned device already, so its reads may wait from the start; an attach reports a failure.
     if (isOrphaned) disk.readWaitMs = this.#readDeadlineMs;
+    else if (served.recorded !== undefined) this.#record(id, served, served.recorded);
     served.device = await connect(this.#transports[transport], id, disk);
     disk.readWaitMs = this.#readDeadlineMs;
     await setReadAhead(served.device.path);
@@ -138,9 +183,11 @@ export class WorkerDevices {
     const served = this.#served.get(id);
     if (served === undefined) return;
     this.#served.delete(id);
+    served.recorder?.end();
     const ended = served.connections.end();
     served.image.close();
     await ended;
+    await served.keeping;
   }
 
   async #takeConnection(
@@ -166,5 +213,28 @@ export class WorkerDevices {
 
   #notifyReadError(id: string, error: unknown, offset: number, length: number): void {
     this.#main.notify('readError', { id, offset, length, error: serializedError(error) });
+  }
+}
+
+function setObservers({ disk, recorder, notes }: ServedImage): void {
+  const all = [recorder, notes].filter((each) => each !== undefined);
+  disk.observer = all.length === 2 ? new SeveralObservers(all) : all[0];
+}
+
+/**
+ * Looks for the image's own trace, or one that was recorded here. No fault of a trace keeps the image from being served.
+ */
+async function adviceOf(
+  { trace, files, remote }: OpenedImage<BlobReader>,
+  recorded: string | undefined,
+): Promise<Pick<OpenedDisk, 'order' | 'traceProblem'>> {
+  const known = trace ?? (recorded === undefined ? undefined : { file: recorded });
+  if (known === undefined) return { order: undefined, traceProblem: undefined };
+  try {
+    const order = fetchOrder(await tracedRanges(known, files), remote);
+    return { order, traceProblem: undefined };
+  } catch (error) {
+    const isNew = trace === undefined && hasCode(error, ErrorCodes.NotFound);
+    return { order: undefined, traceProblem: isNew ? undefined : serializedError(error) };
   }
 }

@@ -17,6 +17,7 @@
  */
 import type { NegotiatedOptions } from '../blockdev/nbd/protocol.js';
 import type { TransportName } from '../blockdev/transport.js';
+import type { FetchOrder } from '../image/fetch-order.js';
 import type { SharedIndexAccount } from '../io/index-budget.js';
 import type { BlobCalls } from './blob-calls.js';
 import type { RequestNote } from './request-notes.js';
@@ -27,6 +28,8 @@ export interface WorkerSettings {
   /** As makeTransports() takes them. */
   readonly nbdSocketPath: string;
   readonly directory: string;
+  /** Of recorded-traces.ts. */
+  readonly tracesDirectory: string;
   /** How long a read of a mounted disk may wait for its registry. */
   readonly readDeadlineMs: number;
   /** For the decoded blocks of this thread. */
@@ -44,6 +47,10 @@ export interface OpenedDisk {
   /** How many layers are remote, and of how many of those the reads are proved by hash trees. */
   readonly remoteLayers: number;
   readonly provedLayers: number;
+  /** The chunks that the image's trace names. Undefined for an image without trace. */
+  readonly order: FetchOrder | undefined;
+  /** Why the trace is unusable. */
+  readonly traceProblem: SerializedError | undefined;
   /** Whether the background fill fetches the rest of the image; undefined if its config does not say. */
   readonly fillsImage: boolean | undefined;
   /** As transmissionFlags() gives them. */
@@ -97,5 +104,7 @@ export type MainCalls = BlobCalls & {
   /** The device answers EIO from now on: see TransportSettings.onDeath. */
   died(device: OfDevice): void;
   request(request: OfDevice & { readonly note: RequestNote }): void;
+  /** The trace of a start could not be kept. */
+  unkept(failure: OfDevice & { readonly error: SerializedError }): void;
   readError(failure: OfDevice & Range & { readonly error: SerializedError }): void;
 };

@@ -187,7 +187,9 @@ export class BlobFetches implements WaitedFor, Lane {
     }
     if (urgency !== 'demand' || flights.size === 0) return [...flights];
     if (missed === undefined) this.#readahead.advance();
-    else this.#readahead.missed(fetcher, { first: missed, end }, isMounted);
+    else if (!fetcher.isExpected(missed)) {
+      this.#readahead.missed(fetcher, { first: missed, end }, isMounted);
+    }
     fetcher.image?.advance();
     return [...flights];
   }

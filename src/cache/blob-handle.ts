@@ -42,6 +42,7 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
   readonly #blob: SharedBlob;
   readonly #overflow: OverflowChunks;
   readonly #onClosed: () => void;
+  #expected: ReadonlySet<number> = new Set();
   readonly #refetched = new RefetchedRanges();
   #fetchedBytes = 0;
   #fetchRequests = 0;
@@ -136,6 +137,20 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
   /** Changes when chunks were evicted or dropped: what was read before may have been a hole. */
   get generation(): number {
     return this.#blob.stored.generation;
+  }
+
+  /** Chunks that are fetched from now on in a known order: misses of them fetch no neighbours. */
+  expect(chunks: ReadonlySet<number>): void {
+    this.#expected = chunks;
+  }
+
+  isExpected(chunk: number): boolean {
+    return this.#expected.has(chunk);
+  }
+
+  /** Whether the chunk is on the disk. */
+  isStored(chunk: number): boolean {
+    return this.#blob.stored.has(chunk);
   }
 
   /** The first range from `offset` on that is not on the disk, of at most `bytesMax`; undefined if there is none. */

@@ -9,7 +9,7 @@
  * eviction start over (chunk-set.ts).
  */
 import { messageOf } from '../errors.js';
-import { CHUNK_BYTES, type RandomAccessFile } from '../io/random-access-file.js';
+import { CHUNK_BYTES, type RandomAccessFile, type StoredRange } from '../io/random-access-file.js';
 import { ResidentFile } from '../io/resident-file.js';
 import type { BlobKey } from './blob-key.js';
 import { ChunkSet } from './chunk-set.js';
@@ -70,6 +70,10 @@ export class BlobReader implements RandomAccessFile {
     this.#file = fd === undefined ? undefined : new ResidentFile(fd, key.digest);
     this.#overflow = overflow;
     this.#link = link;
+  }
+
+  get digest(): string {
+    return this.#key.digest;
   }
 
   /** The image is open. The chunks needed until now are needed again to open it, and are evicted last. */
@@ -201,6 +205,11 @@ export class BlobReader implements RandomAccessFile {
     // Now, not when the cache's thread has the notice: no thread may take a copy in its memory for the bytes fetched next.
     this.#chunks.nextGeneration();
     this.#file?.invalidate(first * CHUNK_BYTES, (end - first) * CHUNK_BYTES);
+  }
+
+  storedRanges(offset: number, length: number): readonly StoredRange[] {
+    this.#check(offset, length);
+    return [{ blob: this, offset, length }];
   }
 
   versionOf(chunk: number): number {

@@ -14,6 +14,8 @@ import type { ImageReads } from './image-reads.js';
 /** A handle that requests chunks from its own source. */
 export interface Fetcher {
   readonly source: BlobSource;
+  /** Whether the chunk is about to be fetched anyway, and with it what a read of it wants next. */
+  isExpected(chunk: number): boolean;
   /** Counts the reads of the handle's image; undefined for a blob of no image. */
   readonly image: ImageReads | undefined;
   /** Count the requests and bytes that the handle caused. */

@@ -30,6 +30,8 @@ export interface StreamableBlob {
 }
 
 export class ImageReads {
+  /** The start is fetched in a known order: that nearly all of it is read then says nothing about the rest. */
+  isKnown = false;
   readonly #blobs = new Set<StreamableBlob>();
   #isDense = false;
 
@@ -53,7 +55,8 @@ export class ImageReads {
     }
     const share = read / Math.max(1, fetched);
     const isMeasured = read * CHUNK_BYTES >= DENSE_BYTES_MIN;
-    if (isMeasured && (share >= DENSE_SHARE || read >= chunks * MOST_SHARE)) this.#isDense = true;
+    const isDense = (share >= DENSE_SHARE && !this.isKnown) || read >= chunks * MOST_SHARE;
+    if (isMeasured && isDense) this.#isDense = true;
     else if (share < SPARSE_SHARE) this.#isDense = false;
     if (!this.#isDense) return;
     for (const blob of this.#blobs) blob.stream();

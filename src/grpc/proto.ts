@@ -23,8 +23,8 @@ const MESSAGE_FORM = { longs: Number, enums: String, defaults: true, oneofs: tru
 let root: protobuf.Root | undefined;
 
 /**
- * Not by @grpc/proto-loader: for reflection, which nobody uses here, it makes descriptors and codecs of all messages at
- * once, and takes 80 ms of each start, in place of 40.
+ * @grpc/proto-loader takes 80 ms of each start where this takes 40: it makes descriptors for reflection, which nobody uses
+ * here, and codecs of all messages at once.
  *
  * @param file - Path of the .proto, from proto/.
  * @param name - Of the service, with its package.

@@ -3,7 +3,7 @@
  *
  * The reader tolerates unknown keys, as overlaybd does, and refuses keys of the wrong type, naming file and
  * key. It refuses unsupported keys if ignoring them would show wrong bytes (a writable upper), and ignores
- * those that only cost speed (traces to replay).
+ * those that only cost speed (`recordTracePath`).
  *
  * Writing replaces the file atomically.
  */
@@ -32,7 +32,7 @@ const configSchema = z.object({
     .optional(),
   /** Where overlaybd writes the result of opening the image. */
   resultFile: optionalPath,
-  /** The topmost lower holds a trace and no blocks. */
+  /** The topmost lower holds a trace and no blocks: src/image/image-trace.ts. */
   accelerationLayer: z.boolean().optional(),
   /** Whether the rest of the image is fetched in the background: overrides the daemon's setting. Other keys are ignored. */
   download: z.object({ enable: z.boolean().optional() }).optional(),

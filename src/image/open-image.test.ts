@@ -4,13 +4,21 @@
  * Method: layers of our own making and upstream's vectors, through a real cache, from a registry in memory.
  */
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { gone, stall } from '../../test/support/blob-double.js';
 import { BlobRegistry } from '../../test/support/blob-registry.js';
 import { cacheDirectory, removeCacheDirectories } from '../../test/support/cache-directories.js';
 import { OpenBlob } from '../../test/support/cache-scene.js';
+import {
+  assertPage,
+  decoded,
+  layer,
+  page,
+  repoBlobUrl,
+  withScene,
+} from '../../test/support/image-scene.js';
 import { MemorySink } from '../../test/support/memory-file.js';
 import { noisyPage, provedLayer } from '../../test/support/proved-layer.js';
 import { UNLIMITED_INDEX_MEMORY } from '../../test/support/unlimited-memory.js';
@@ -25,88 +33,15 @@ import { statsOf } from '../cache/blob-handle.js';
 import { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes } from '../errors.js';
 import { IndexBudget, type IndexMemory } from '../io/index-budget.js';
-import { INDEX_REFETCHES_MAX, readFully } from '../io/random-access-file.js';
+import { CHUNK_BYTES, INDEX_REFETCHES_MAX, readFully } from '../io/random-access-file.js';
 import { LAYER_FORMATS } from '../layers/layer-formats.js';
-import { TarWrapperWriter } from '../layers/tar-wrapper.js';
+import { encodeTrace } from '../layers/read-trace.js';
 import { CommittedLayerWriter } from '../lsmt/committed-writer.js';
-import { DecodedBlocks } from '../zfile/decoded-blocks.js';
-import { ZFileWriter } from '../zfile/zfile-writer.js';
-import type { ImageConfig } from './image-config.js';
-import { type BlobAddress, type OpenedImage, openImage } from './open-image.js';
+import { fetchOrder } from './fetch-order.js';
+import { tracedRanges, traceOf } from './image-trace.js';
+import { type BlobAddress, openImage } from './open-image.js';
 
 after(removeCacheDirectories);
-
-const decoded = new DecodedBlocks(1 << 20);
-const repoBlobUrl = 'https://registry.example/v2/app/blobs';
-
-interface Scene {
-  readonly registry: BlobRegistry;
-  readonly directory: string;
-  open(config: Partial<ImageConfig>, memory?: IndexMemory): Promise<OpenedImage<OpenBlob>>;
-}
-
-async function withScene(work: (scene: Scene) => Promise<void>): Promise<void> {
-  const directory = cacheDirectory();
-  const cache = await BlockCache.open(join(directory, 'cache'), {
-    capacityBytes: 1 << 30,
-    reserveBytes: 0,
-  });
-  const registry = new BlobRegistry();
-  const dependencies = {
-    openBlob: async ({ host, repository, digest, sizeBytes }: BlobAddress) =>
-      await OpenBlob.open(cache, await registry.find(host, repository, digest, sizeBytes)),
-    formats: LAYER_FORMATS,
-    decoded,
-  };
-  const open = (config: Partial<ImageConfig>, memory: IndexMemory = UNLIMITED_INDEX_MEMORY) =>
-    openImage({ repoBlobUrl, lowers: [], ...config }, { ...dependencies, memory });
-  try {
-    await work({ registry, directory, open });
-    await cache.close();
-    assert.deepEqual(openPaths(directory), [], 'files left open');
-  } finally {
-    await cache.close();
-  }
-}
-
-/** The files below `directory` that this process has open. */
-function openPaths(directory: string): string[] {
-  const paths: string[] = [];
-  for (const fd of readdirSync('/proc/self/fd')) {
-    try {
-      paths.push(readlinkSync(`/proc/self/fd/${fd}`));
-    } catch {
-      // The descriptor that readdir itself had open.
-    }
-  }
-  return paths.filter((path) => path.startsWith(directory));
-}
-
-/** A layer with `pages` pages of noise and words at `at`, in its tar. */
-function layer(at: number, pages: number, seed: number): Buffer {
-  const sink = new MemorySink();
-  const tar = new TarWrapperWriter(sink);
-  const zfile = new ZFileWriter(tar, { algorithm: 'lz4', blockBytes: 4096 });
-  const writer = new CommittedLayerWriter(zfile, { virtualBytes: 1 << 30 });
-  for (let i = 0; i < pages; i++) writer.write(at + i * 4096, page(at + i * 4096, seed));
-  for (const each of [writer, zfile, tar]) each.finish();
-  return sink.written;
-}
-
-/** Half noise, so that it compresses to about a half. */
-function page(at: number, seed: number): Buffer {
-  const bytes = Buffer.alloc(4096, `layer ${seed} `);
-  for (let i = 0; i < 2048; i += 4) {
-    bytes.writeUInt32LE(Math.imul(at + i + seed, 2654435761) >>> 0, i);
-  }
-  return bytes;
-}
-
-async function assertPage(image: OpenedImage<OpenBlob>, at: number, seed: number): Promise<void> {
-  const found = Buffer.alloc(4096);
-  await readFully(image.disk, found, at);
-  assert.ok(found.equals(page(at, seed)), `page at ${at}`);
-}
 
 describe('openImage()', () => {
   test('opens twelve remote layers with two requests each, and reads their sum', async () => {
@@ -420,6 +355,64 @@ describe('a trace of reads', () => {
       assert.equal(image.layers, 2);
       await assertPage(image, 0, 1);
       await assertPage(image, 1 << 20, 2);
+      image.close();
+    });
+  });
+
+  test('names every chunk that the same reads need again, and few others', async () => {
+    await withScene(async ({ registry, directory, open }) => {
+      const PAGES = 6_000;
+      const { blob, hashTree } = provedLayer(PAGES, (at) => noisyPage(at, 1));
+      const proved = registry.add(blob);
+      const plain = registry.add(layer(PAGES * 4096, PAGES, 2));
+      const lowers = [
+        { digest: proved.digest, size: proved.sizeBytes, hashTree },
+        { digest: plain.digest, size: plain.sizeBytes },
+      ];
+      const reads = [9_000, 4_000, 4_001, 2_500, 11_000].map((at) => at * 4096);
+      const trace = { file: join(directory, 'trace'), kind: 'overlaybd-trace' };
+      const first = await open({ lowers });
+      const disk = reads.map((offset) => ({ offset, length: 3 * 4096 }));
+      writeFileSync(trace.file, traceOf(disk, first.disk, first.files));
+      first.close();
+
+      const image = await open({ lowers: [...lowers, trace] });
+      const order = fetchOrder(await tracedRanges(image.trace!, image.files), image.remote);
+      assert.deepEqual(order.digests, [proved.digest, plain.digest]);
+      assert.equal(order.chunks[0], 1, 'the first read is of the upper layer');
+      assert.ok(
+        order.chunks.length / 2 <= 2 * reads.length + 6,
+        `${order.chunks.length / 2} chunks`,
+      );
+      for (let i = 0; i < order.chunks.length; i += 2) {
+        const remote = image.remote[order.chunks[i]!]!;
+        const offset = order.chunks[i + 1]! * CHUNK_BYTES;
+        await remote.load(offset, Math.min(CHUNK_BYTES, remote.sizeBytes - offset));
+      }
+      for (const { offset, length } of disk) {
+        assert.ok(image.disk.tryRead(Buffer.alloc(length), offset), `${offset} is local`);
+      }
+      image.close();
+    });
+  });
+
+  test('of another image, or one that is lost or too large, is refused by name', async () => {
+    await withScene(async ({ registry, directory, open }) => {
+      const { digest } = registry.add(layer(0, 30, 1));
+      const image = await open({ lowers: [{ digest }] });
+      const file = join(directory, 'trace');
+      const rejects = async (code: string, message: RegExp) => {
+        await assert.rejects(tracedRanges({ file }, image.files), { code, message });
+      };
+      await rejects(ErrorCodes.NotFound, /trace/);
+      const beyond = { layer: 0, offset: image.files[0]!.sizeBytes - 1, length: 2 };
+      writeFileSync(file, encodeTrace([{ ...beyond, length: 1 }, beyond]));
+      await rejects(ErrorCodes.Corrupt, /layer 1, which is shorter; it belongs to another image/);
+      writeFileSync(file, Buffer.alloc(3 << 20));
+      await rejects(ErrorCodes.Corrupt, /too many for a trace/);
+      // As overlaybd does with layers that the image lacks.
+      writeFileSync(file, encodeTrace([{ layer: 9, offset: 0, length: 1 }]));
+      assert.deepEqual([...(await tracedRanges({ file }, image.files))], []);
       image.close();
     });
   });

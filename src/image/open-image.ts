@@ -56,9 +56,20 @@ export class OpenedImage<B extends RandomAccessFile> {
   readonly uncheckedLayers: number;
   /** Remote layers whose reads are proved by their hash trees. */
   readonly provedLayers: number;
+  /** The layers' files without tar and compression, bottom first. The disk closes them. */
+  readonly files: readonly RandomAccessFile[];
+  /** The layer that names the reads of a recorded start. */
+  readonly trace: LowerLayer | undefined;
 
-  constructor(disk: LayerStack, opened: readonly Opening<B>[]) {
+  constructor(
+    disk: LayerStack,
+    opened: readonly Opening<B>[],
+    files: readonly RandomAccessFile[],
+    trace: LowerLayer | undefined,
+  ) {
     this.disk = disk;
+    this.files = files;
+    this.trace = trace;
     this.layers = opened.length;
     this.remote = opened.flatMap(({ remote }) => (remote === undefined ? [] : [remote]));
     this.uncheckedLayers = opened.filter(
@@ -90,7 +101,7 @@ export async function openImage<B extends RandomAccessFile>(
       'Cannot open an image with an "upper" layer: devices are read-only; leave it out and put an overlayfs above the device',
     );
   }
-  const blocks = blockLayers(config, dependencies);
+  const { blocks, trace } = splitLayers(config, dependencies);
   const { memory } = dependencies;
   const blobs = new OpeningBlobs(dependencies.openBlob);
   const openings: Opening<B>[] = new Array(blocks.length);
@@ -123,12 +134,13 @@ export async function openImage<B extends RandomAccessFile>(
     await onAll(async (i) => {
       opened[i] = await layers[i]!.loadIndex();
     });
+    const files = opened.map(({ sources }) => sources[0]!);
     // The stack keeps a merged index and drops those of the layers.
     const stack = new LayerStack(opened);
     const spareBytes = chargedBytes - stack.indexBytes;
     if (spareBytes > 0) memory.release(spareBytes);
     else await memory.charge(-spareBytes, stack.label);
-    return new OpenedImage(stack, openings);
+    return new OpenedImage(stack, openings, files, trace);
   } catch (error) {
     // Layers that were not reached are holes in the array, which forEach skips.
     openings.forEach(({ layer }) => {
@@ -139,15 +151,20 @@ export async function openImage<B extends RandomAccessFile>(
 }
 
 /**
- * The layers that make up the disk. A trace of reads is not one of them, and nothing replays traces yet. overlaybd allows
- * one, as the topmost layer; an image built on one that has a trace has it further down, marked by its kind.
+ * The layers that make up the disk, and the topmost trace of reads, which is none of them. overlaybd allows one trace, as the
+ * topmost layer; an image built on one that has a trace has it further down, marked by its kind.
  */
-function blockLayers(
+function splitLayers(
   { lowers, accelerationLayer }: ImageConfig,
   { formats }: LayerDependencies,
-): readonly LowerLayer[] {
-  const untilTop = accelerationLayer === true ? lowers.slice(0, -1) : lowers;
-  return untilTop.filter((lower) => !holdsNoBlocks(lower, formats));
+): { readonly blocks: readonly LowerLayer[]; readonly trace: LowerLayer | undefined } {
+  const isTop = accelerationLayer === true;
+  const rest = isTop ? lowers.slice(0, -1) : lowers;
+  const traces = rest.filter((lower) => holdsNoBlocks(lower, formats));
+  return {
+    blocks: rest.filter((lower) => !traces.includes(lower)),
+    trace: isTop ? lowers.at(-1) : traces.at(-1),
+  };
 }
 
 function sumOf(

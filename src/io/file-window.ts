@@ -1,5 +1,5 @@
 /** A window on a part of a file. Adds an offset to every call, and nothing else. */
-import type { RandomAccessFile } from './random-access-file.js';
+import type { RandomAccessFile, StoredRange } from './random-access-file.js';
 
 export class FileWindow implements RandomAccessFile {
   readonly label: string;
@@ -31,6 +31,11 @@ export class FileWindow implements RandomAccessFile {
   invalidate(offset: number, length: number): boolean {
     this.#checkRange(offset, length);
     return this.#source.invalidate(this.#start + offset, length);
+  }
+
+  storedRanges(offset: number, length: number): readonly StoredRange[] {
+    this.#checkRange(offset, length);
+    return this.#source.storedRanges?.(this.#start + offset, length) ?? [];
   }
 
   close(): void {

@@ -22,6 +22,13 @@ import {
 /** Chunk i of a file is its bytes [i × CHUNK_BYTES, (i + 1) × CHUNK_BYTES): what a cache stores or evicts at once. */
 export const CHUNK_BYTES = 64 * 1024;
 
+/** A range of a blob that is fetched as it is read. In bytes. */
+export interface StoredRange {
+  readonly blob: RandomAccessFile;
+  readonly offset: number;
+  readonly length: number;
+}
+
 export interface RandomAccessFile {
   /** Its name in error messages: a path, or a digest and its registry. */
   readonly label: string;
@@ -57,6 +64,12 @@ export interface RandomAccessFile {
    * again; 0 for a chunk that is not stored, of which each read may get other bytes. Absent if the bytes never change.
    */
   versionOf?(chunk: number): number;
+
+  /**
+   * The ranges of fetched blobs that a read of [offset, offset + length) needs. Absent if it needs none: everything is
+   * on this machine.
+   */
+  storedRanges?(offset: number, length: number): readonly StoredRange[];
 
   /** Gives back descriptors and memory. Idempotent; reading afterwards is a bug. */
   close(): void;

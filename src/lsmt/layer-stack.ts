@@ -26,8 +26,14 @@ export const LAYERS_MAX = 255;
  */
 const MERGE_BYTES = 2 * 3 * SEGMENT_BYTES;
 
-/** A range of one source. */
-interface Piece {
+/** A range of one source, in bytes. */
+export interface SourceRange {
+  readonly source: RandomAccessFile;
+  readonly start: number;
+  readonly end: number;
+}
+
+interface Piece extends SourceRange {
   readonly source: RandomAccessFile;
   start: number;
   end: number;
@@ -122,6 +128,11 @@ export class LayerStack implements RandomAccessFile {
       if (source.invalidate(start, end - start)) dropped = true;
     }
     return dropped;
+  }
+
+  /** The ranges of the layers' files that [offset, offset + length) is read from; none for zeroes. */
+  sourceRanges(offset: number, length: number): readonly SourceRange[] {
+    return this.#pieces(offset, length);
   }
 
   /** As VirtualDisk.extentAt: bytes alike from `offset`, positive for data, negative for zeroes. */

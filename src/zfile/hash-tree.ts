@@ -7,7 +7,7 @@
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import { corrupt, refetchWhileCorrupt } from '../io/format-error.js';
-import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
+import { type RandomAccessFile, readFully, type StoredRange } from '../io/random-access-file.js';
 import type { DecodedBlocks } from './decoded-blocks.js';
 import {
   HASH_BYTES,
@@ -143,6 +143,14 @@ export class HashTree {
       loads.push(this.blob.load(at, NODE_BYTES, deadlineMs));
     }
     await Promise.all(loads);
+  }
+
+  /** Where the nodes are stored that prove [offset, offset + length) of the file. */
+  storedRanges(offset: number, length: number): StoredRange[] {
+    return [...this.#nodesOf(offset, length)].map(({ level, node }) => {
+      const at = this.#offset + this.#layout.offsetOf(level, node);
+      return { blob: this.blob, offset: at, length: NODE_BYTES };
+    });
   }
 
   /** Drops the stored bytes of the first wrong node that [offset, offset + length) needs. Returns whether there was one. */

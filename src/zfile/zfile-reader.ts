@@ -16,7 +16,12 @@
  * The buffer for stored bytes is one per thread, so a ZFile cannot be the source of another ZFile.
  */
 import { corrupt, refetchWhileCorrupt, unsupported } from '../io/format-error.js';
-import { INDEX_REFETCHES_MAX, type RandomAccessFile, readFully } from '../io/random-access-file.js';
+import {
+  INDEX_REFETCHES_MAX,
+  type RandomAccessFile,
+  readFully,
+  type StoredRange,
+} from '../io/random-access-file.js';
 import { decodeBlocks } from './block-codec.js';
 import { BlockTable, GROUP_BLOCKS } from './block-table.js';
 import type { DecodedBlocks } from './decoded-blocks.js';
@@ -162,6 +167,20 @@ export class ZFileReader implements RandomAccessFile {
     const from = first * blockBytes;
     const bytes = Math.min((last + 1) * blockBytes, this.sizeBytes) - from;
     await Promise.all([stored, this.#proofs.tree.load(from, bytes, deadlineMs)]);
+  }
+
+  storedRanges(offset: number, length: number): readonly StoredRange[] {
+    this.#checkRange(offset, offset + length);
+    if (length === 0) return [];
+    const { blockBytes } = this.layout;
+    const first = Math.floor(offset / blockBytes);
+    const end = Math.ceil((offset + length) / blockBytes);
+    const start = this.#table.startOf(first);
+    const stored = this.#source.storedRanges?.(start, this.#table.endOf(end - 1) - start) ?? [];
+    if (this.#proofs === undefined || stored.length === 0) return stored;
+    const from = first * blockBytes;
+    const bytes = Math.min(end * blockBytes, this.sizeBytes) - from;
+    return [...stored, ...this.#proofs.tree.storedRanges(from, bytes)];
   }
 
   /**

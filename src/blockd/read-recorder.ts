@@ -1,0 +1,80 @@
+/**
+ * Records what a start reads of a disk: offset and length of each read, in their order, until START_MS_MAX after the first one
+ * or until QUIET_MS without one, or READS_MAX reads.
+ *
+ * The kernel reads nothing twice while its page cache has it, so only the first start on a device shows all that a start needs.
+ */
+import type { RequestKind, RequestObserver } from '../blockdev/request-observer.js';
+
+const START_MS_MAX = 60_000;
+const QUIET_MS = 10_000;
+/** A start of Python makes 4,000, one of Tomcat 10,000. */
+const READS_MAX = 32_768;
+const LOOK_MS = 1_000;
+
+/** In bytes. */
+export interface DiskRead {
+  readonly offset: number;
+  readonly length: number;
+}
+
+export class ReadRecorder implements RequestObserver {
+  readonly #onEnd: (reads: readonly DiskRead[]) => void;
+  readonly #timer: NodeJS.Timeout;
+  /** Made once, so that a local read allocates nothing. */
+  readonly #reads = new Float64Array(2 * READS_MAX);
+  #count = 0;
+  #countSeen = 0;
+  #startedMs = 0;
+  #quietSinceMs = 0;
+  #isOver = false;
+
+  /** @param onEnd - Called once, if there were reads. */
+  constructor(onEnd: (reads: readonly DiskRead[]) => void) {
+    this.#onEnd = onEnd;
+    this.#timer = setInterval(() => this.#look(), LOOK_MS).unref();
+  }
+
+  started(): void {}
+
+  /** Plain parameters, so that no local read allocates an array of them. */
+  ended(
+    kind: RequestKind,
+    offset: number,
+    length: number,
+    _durationMs: number,
+    _servedFrom: unknown,
+    error: unknown,
+  ): void {
+    if (kind !== 'read' || error !== undefined || this.#count === READS_MAX) return;
+    this.#reads[2 * this.#count] = offset;
+    this.#reads[2 * this.#count + 1] = length;
+    this.#count++;
+  }
+
+  /** Ends the recording now, for a device that goes. Idempotent. */
+  end(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    clearInterval(this.#timer);
+    if (this.#count === 0) return;
+    this.#onEnd(
+      Array.from({ length: this.#count }, (_, i) => ({
+        offset: this.#reads[2 * i]!,
+        length: this.#reads[2 * i + 1]!,
+      })),
+    );
+  }
+
+  #look(): void {
+    const nowMs = performance.now();
+    if (this.#count > this.#countSeen) {
+      this.#startedMs ||= nowMs;
+      this.#quietSinceMs = nowMs;
+    }
+    this.#countSeen = this.#count;
+    if (this.#count === 0) return;
+    const isOver = nowMs - this.#startedMs > START_MS_MAX || nowMs - this.#quietSinceMs > QUIET_MS;
+    if (isOver || this.#count === READS_MAX) this.end();
+  }
+}

@@ -1,0 +1,65 @@
+/**
+ * The traces of starts on this host, a file for each image:
+ *
+ *     STATE/traces/KEY.trace    docs/formats/trace.md; KEY is the SHA-256 of the digests of the image's layers
+ *
+ * A trace is advice: one that is lost, damaged or not written costs time only. The oldest make room for new ones.
+ */
+import { createHash } from 'node:crypto';
+import { mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { isUnfinished, replaceFile } from '../io/replace-file.js';
+
+const SUFFIX = '.trace';
+/** A trace of a large start has 300 KiB. */
+const TRACES_BYTES_MAX = 64 << 20;
+/** A file that is being written for longer was left by a crash. */
+const WRITING_MS_MAX = 60_000;
+
+export class RecordedTraces {
+  readonly #directory: string;
+
+  constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  /** Where the trace of an image is, or would be. @param digests - Of its layers, bottom first. */
+  pathOf(digests: readonly string[]): string {
+    const key = createHash('sha256').update(digests.join(' ')).digest('hex');
+    return join(this.#directory, `${key}${SUFFIX}`);
+  }
+
+  /**
+   * Writes a trace, or replaces one that is at most twice as long: a much shorter one is of a start that was cut off, or of
+   * another program.
+   *
+   * @throws system errors.
+   */
+  async keep(path: string, trace: Uint8Array): Promise<void> {
+    const earlier = await stat(path).catch(() => undefined);
+    if (earlier !== undefined && earlier.size > 2 * trace.length) return;
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    await this.#makeRoom(trace.length);
+    await replaceFile(path, 0o600, (file) => file.writeFile(trace));
+  }
+
+  async #makeRoom(bytes: number): Promise<void> {
+    const found: { path: string; size: number; mtimeMs: number }[] = [];
+    for (const name of await readdir(this.#directory)) {
+      const path = join(this.#directory, name);
+      // Other threads keep and remove traces, too.
+      const about = await stat(path).catch(() => undefined);
+      if (about === undefined) continue;
+      const isLeft = isUnfinished(name) && Date.now() - about.mtimeMs > WRITING_MS_MAX;
+      if (isLeft) await rm(path, { force: true });
+      else found.push({ path, size: about.size, mtimeMs: about.mtimeMs });
+    }
+    let sum = bytes + found.reduce((all, { size }) => all + size, 0);
+    found.sort((a, b) => a.mtimeMs - b.mtimeMs);
+    for (const { path, size } of found) {
+      if (sum <= TRACES_BYTES_MAX) return;
+      await rm(path, { force: true });
+      sum -= size;
+    }
+  }
+}

@@ -1,0 +1,114 @@
+/**
+ * Goal: a replay fetches the chunks of its order in that order, in few requests, behind every demand, within the cache's room,
+ * and ends without harm when it is stopped or its source fails.
+ * Method: a real cache, with blobs in memory that count, hang and fail.
+ */
+import assert from 'node:assert/strict';
+import { after, describe, test } from 'node:test';
+import { BlobDouble, gone } from '../../test/support/blob-double.js';
+import { removeCacheDirectories } from '../../test/support/cache-directories.js';
+import { assertReads, CONTENT, OpenBlob, withCache } from '../../test/support/cache-scene.js';
+import type { BlockCache } from '../cache/block-cache.js';
+import { ErrorCodes } from '../errors.js';
+import { CHUNK_BYTES } from '../io/random-access-file.js';
+import { Replay } from './replay.js';
+
+after(removeCacheDirectories);
+
+interface Scene {
+  readonly cache: BlockCache;
+  readonly ranges: BlobDouble;
+  readonly blob: OpenBlob;
+}
+
+async function withBlob(work: (scene: Scene) => Promise<void>): Promise<void> {
+  await withCache(async (cache) => {
+    const ranges = new BlobDouble(CONTENT);
+    const blob = await OpenBlob.open(cache, ranges);
+    await work({ cache, ranges, blob });
+  });
+}
+
+function replayOf(chunks: readonly number[], { blob, cache }: Scene): Replay {
+  const order = {
+    digests: [blob.digest],
+    chunks: Uint32Array.from(chunks.flatMap((chunk) => [0, chunk])),
+  };
+  return new Replay(order, [blob.handle], cache);
+}
+
+describe('Replay', () => {
+  test('fetches what is missing, neighbours together, as prefetches', async () => {
+    await withBlob(async (scene) => {
+      const { blob, ranges } = scene;
+      await assertReads(blob, 5 * CHUNK_BYTES, 10);
+      ranges.requests.length = 0;
+      ranges.urgencies.length = 0;
+      const result = await replayOf([9, 3, 40, 5, 4, 8], scene).done;
+      assert.deepEqual(ranges.requests, [
+        { offset: 3 * CHUNK_BYTES, length: 2 * CHUNK_BYTES },
+        { offset: 8 * CHUNK_BYTES, length: 2 * CHUNK_BYTES },
+        { offset: 40 * CHUNK_BYTES, length: 1234 },
+      ]);
+      assert.deepEqual(new Set(ranges.urgencies), new Set(['prefetch']));
+      assert.deepEqual(result, { fetchedBytes: 4 * CHUNK_BYTES + 1234, ended: 'complete' });
+      for (const chunk of [3, 4, 8, 9]) await assertReads(blob, chunk * CHUNK_BYTES, CHUNK_BYTES);
+      assert.equal(ranges.requests.length, 3, 'reads fetch nothing more');
+    });
+  });
+
+  test('a read that comes first gets its chunk first, and no neighbours with it', async () => {
+    await withBlob(async (scene) => {
+      const { blob, ranges } = scene;
+      let release = () => {};
+      const held = new Promise<void>((resolve) => {
+        release = resolve;
+      });
+      ranges.before = async () => {
+        if (ranges.requests.length === 1) await held;
+      };
+      const replay = replayOf([0, 30, 20, 10], scene);
+      blob.opened();
+      const reading = blob.load(20 * CHUNK_BYTES, 10, performance.now() + 10_000);
+      await reading;
+      assert.ok(
+        ranges.requests.some(
+          ({ offset, length }) => offset === 20 * CHUNK_BYTES && length === CHUNK_BYTES,
+        ),
+      );
+      release();
+      await replay.done;
+      const sum = ranges.requests.reduce((bytes, { length }) => bytes + length, 0);
+      assert.equal(sum, 4 * CHUNK_BYTES, 'four chunks, and no more');
+    });
+  });
+
+  test('ends with the first failure, which it reports', async () => {
+    await withBlob(async (scene) => {
+      scene.ranges.before = gone;
+      await assert.rejects(replayOf([1, 2, 3], scene).done, { code: ErrorCodes.NotFound });
+    });
+  });
+
+  test('fetches nothing that would take the room of what is open', async () => {
+    await withCache(
+      async (cache) => {
+        const ranges = new BlobDouble(CONTENT);
+        const blob = await OpenBlob.open(cache, ranges);
+        const result = await replayOf([0, 1, 2, 3, 4, 5, 6, 7], { cache, ranges, blob }).done;
+        assert.deepEqual(result, { fetchedBytes: 0, ended: 'full' });
+        assert.deepEqual(ranges.requests, []);
+      },
+      { capacityBytes: 6 * CHUNK_BYTES, reserveBytes: 0 },
+    );
+  });
+
+  test('begins no batch after stop()', async () => {
+    await withBlob(async (scene) => {
+      const replay = replayOf([1], scene);
+      replay.stop();
+      assert.equal((await replay.done).ended, 'stopped');
+      assert.deepEqual(scene.ranges.requests, []);
+    });
+  });
+});

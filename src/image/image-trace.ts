@@ -1,0 +1,82 @@
+/** Traces of an image's starts: from the reads of its disk to a trace, and from that to the blobs it is fetched from. */
+import { join } from 'node:path';
+import { corrupt } from '../io/format-error.js';
+import { LocalFile } from '../io/local-file.js';
+import { type RandomAccessFile, readFully, type StoredRange } from '../io/random-access-file.js';
+import type { LowerLayer } from '../layers/lower-layer.js';
+import {
+  encodeTrace,
+  parseTrace,
+  TRACE_BYTES_MAX,
+  TRACED_READS_MAX,
+  type TracedRead,
+} from '../layers/read-trace.js';
+import type { LayerStack } from '../lsmt/layer-stack.js';
+
+/** In the `dir` of a trace layer. */
+const TRACE_NAME = 'trace';
+/** Longer reads are cut, so that the reader of the ranges can stop in the middle of one. */
+const PIECE_BYTES = 1 << 20;
+
+/**
+ * @param trace - The layer in the image config; containerd has unpacked it.
+ * @param files - The image's layers, bottom first, as the trace counts them: without tar and compression.
+ * @throws {ObdError} `NotFound` if the file is not there; `Corrupt` for one that is no trace, or of another image; `Io`.
+ */
+export async function tracedRanges(
+  trace: LowerLayer,
+  files: readonly RandomAccessFile[],
+): Promise<Iterable<StoredRange>> {
+  const path = trace.file || join(trace.dir || '/', TRACE_NAME);
+  const file = LocalFile.open(path);
+  try {
+    if (file.sizeBytes > TRACE_BYTES_MAX) {
+      throw corrupt(file, 0, `${file.sizeBytes} bytes are too many for a trace of reads`);
+    }
+    const bytes = Buffer.alloc(file.sizeBytes);
+    await readFully(file, bytes, 0);
+    const reads = parseTrace(bytes, file);
+    // Layers that the trace has and the image lacks are passed over, as overlaybd does.
+    const ofImage = reads.filter(({ layer }) => layer < files.length);
+    const beyond = ofImage.find(
+      ({ layer, offset, length }) => offset + length > files[layer]!.sizeBytes,
+    );
+    if (beyond !== undefined) {
+      const { layer, offset } = beyond;
+      throw corrupt(
+        file,
+        0,
+        `it reads at ${offset} of layer ${layer + 1}, which is shorter; it belongs to another image`,
+      );
+    }
+    return (function* () {
+      for (const { layer, offset, length } of ofImage) {
+        for (let at = 0; at < length; at += PIECE_BYTES) {
+          const piece = Math.min(PIECE_BYTES, length - at);
+          yield* files[layer]!.storedRanges?.(offset + at, piece) ?? [];
+        }
+      }
+    })();
+  } finally {
+    file.close();
+  }
+}
+
+/** The trace of reads of the disk, in their order. @param files - As tracedRanges() takes them. */
+export function traceOf(
+  reads: readonly { readonly offset: number; readonly length: number }[],
+  disk: LayerStack,
+  files: readonly RandomAccessFile[],
+): Buffer {
+  const layerOf = new Map(files.map((file, layer) => [file, layer]));
+  const traced: TracedRead[] = [];
+  for (const { offset, length } of reads) {
+    for (const { source, start, end } of disk.sourceRanges(offset, length)) {
+      const layer = layerOf.get(source);
+      // A TurboOCI layer reads the original tar, too.
+      if (layer === undefined) continue;
+      traced.push({ layer, offset: start, length: end - start });
+    }
+  }
+  return encodeTrace(traced.slice(0, TRACED_READS_MAX));
+}
