@@ -4,8 +4,10 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cp, mkdtemp, rm } from 'node:fs/promises';
 import { text } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { interruption } from '../../src/cli/interruption.js';
 import { ErrorCodes, ObdError } from '../../src/errors.js';
 import { run } from '../programs.js';
@@ -20,6 +22,9 @@ import type { Workload } from './workloads.js';
 
 /** A start that takes longer has failed. */
 const RUN_MS_MAX = 300_000;
+
+/** The snapshotter lets a device go seconds after its image. */
+const KEPT_MS_MAX = 60_000;
 
 /** Seconds since the start of the pull, unless named otherwise. */
 export interface Measured {
@@ -60,10 +65,12 @@ const now = (): number => Number(process.hrtime.bigint()) / 1e6;
 /** @throws {ObdError} `Io` if a program fails, or the container printed other than `expected`. */
 export async function measureCell(setup: CellSetup): Promise<Measured> {
   const { way, registry, link, programs } = setup;
+  const reference = `${FAR_HOST}/${setup.repository}:${way.variant?.name ?? 'plain'}`;
+  const kept = way.keeps === undefined ? undefined : await keptOf(way.keeps, setup, reference);
   const services = await Services.make(inNamespace(link.near), programs.path);
   try {
+    if (kept !== undefined) await moveFolder(kept, services.file(way.keeps!));
     await way.start(services);
-    const reference = `${FAR_HOST}/${setup.repository}:${way.variant?.name ?? 'plain'}`;
     const ownStart = services.cpuTime();
     await run('sync', []);
     writeFileSync('/proc/sys/vm/drop_caches', '3');
@@ -102,6 +109,34 @@ export async function measureCell(setup: CellSetup): Promise<Measured> {
   } finally {
     await services.stop();
   }
+}
+
+/** Starts the container once, removes its image, and returns a copy of what is kept of that. */
+async function keptOf(kept: string, setup: CellSetup, reference: string): Promise<string> {
+  const { way, link, programs } = setup;
+  const services = await Services.make(inNamespace(link.near), programs.path);
+  try {
+    await way.start(services);
+    await services.run(way.pull(services, reference), limitedTime());
+    await startContainer(setup, services, reference, 'earlier');
+    await services.run(services.ctr('images', 'rm', '--sync', reference), limitedTime());
+    const folder = services.file(kept);
+    const untilMs = now() + KEPT_MS_MAX;
+    while (!existsSync(folder) || readdirSync(folder).length === 0) {
+      if (now() > untilMs) throw new ObdError(ErrorCodes.Io, `${way.name} keeps nothing`);
+      await sleep(100);
+    }
+    const copy = await mkdtemp('/var/tmp/obdcs-kept.');
+    await cp(folder, copy, { recursive: true });
+    return copy;
+  } finally {
+    await services.stop();
+  }
+}
+
+async function moveFolder(from: string, to: string): Promise<void> {
+  await cp(from, to, { recursive: true });
+  await rm(from, { recursive: true });
 }
 
 function limitedTime(): AbortSignal {

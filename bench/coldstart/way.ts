@@ -18,6 +18,8 @@ export interface Way {
   readonly quickImages?: readonly string[];
   /** Why it cannot run here; undefined if it can. */
   readonly missing: (programs: Programs) => string | undefined;
+  /** A folder of its state that an earlier start fills, and the measured start begins with. */
+  readonly keeps?: string;
   /** Starts its daemons, containerd included. */
   readonly start: (services: Services) => Promise<void>;
   readonly pull: (services: Services, reference: string) => string[];

@@ -81,6 +81,13 @@ export const WAYS: readonly Way[] = [
     onDemand: true,
     start: (services) => startObd(services, FILL),
   },
+  {
+    ...RPULL,
+    name: 'obd-again',
+    title: 'obd-ts, obdctl rpull, with the trace of an earlier start and an empty cache',
+    onDemand: true,
+    keeps: 'blockd/traces',
+  },
   ...COMPRESSIONS.map((variant) => ({
     ...RPULL,
     name: variant.name,
