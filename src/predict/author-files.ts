@@ -7,7 +7,7 @@ import type { ImageFile } from './image-files.js';
 import { absolutePath, type Program } from './program.js';
 import type { Finds, Rule } from './rule.js';
 
-/** Of files that only lie there. */
+/** Larger files next to the program count only if an argument names them. */
 const FILE_BYTES_MAX = 256 << 10;
 const FILES_MAX = 64;
 const DEPTH_MAX = 3;

@@ -6,7 +6,7 @@ import type { Finds, Rule } from './rule.js';
 
 const CONFIG_BYTES_MAX = 256 << 10;
 const CONFIGS_MAX = 100;
-/** Of tablespaces and logs: an empty database is at their beginning. */
+/** An empty database is at the beginning of its tablespaces and logs. */
 const DATA_BYTES_MAX = 4 << 20;
 /** System tables; larger files of that directory are data. */
 const TABLE_BYTES_MAX = 64 << 10;
@@ -90,6 +90,7 @@ async function addMysql(program: Program, finds: Finds): Promise<void> {
     for (const line of (await image.text(file, CONFIG_BYTES_MAX))
       .split('\n')
       .map((each) => each.trim())) {
+      if (included.length >= CONFIGS_MAX) break;
       const [, word, place = ''] = /^!(include|includedir) +(\S+)/.exec(line) ?? [];
       if (word === 'include') included.push(absolutePath(place, dirname(file.path)));
       if (word === 'includedir') included.push(...(await filesMatching('*.cnf', place, image)));

@@ -16,7 +16,7 @@ const SECTIONS_MAX = 512;
 const SECTION_NAMES_BYTES_MAX = 64 << 10;
 const DYNAMIC_BYTES_MAX = 32 << 10;
 const INTERPRETER_BYTES_MAX = 4096;
-/** Of one name in the string table: a path list of RPATH is the longest. */
+/** The longest string is a list of directories, RPATH. */
 const STRING_BYTES_MAX = 4096;
 /** libreoffice needs 90. */
 const NEEDED_MAX = 256;

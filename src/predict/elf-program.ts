@@ -1,8 +1,8 @@
 /**
  * ELF programs and the libraries that they load.
  *
- * The parts that the loader reads before the first instruction are certain, and nearly all of their pages are read. Of the
- * instructions some 30 % are, anywhere in them, so they come after all that is certain; symbols for debuggers and tables for
+ * The parts that the loader reads before the first instruction are certain, and nearly all of their pages are read. Some 30 % of
+ * the instructions are read, anywhere in them, so they come after all that is certain; symbols for debuggers and tables for
  * exceptions never come.
  */
 import { type ElfFile, readElf } from './elf-file.js';

@@ -79,7 +79,7 @@ class NotLoaded extends Error {
 class LoadedDisk implements BlockDevice {
   readonly sizeBytes: number;
   readonly #source: RandomAccessFile;
-  /** What the call in progress had to wait for, by offset and length. */
+  /** Bytes that the call in progress had to wait for, by offset and length. */
   readonly #loaded = new Map<string, Buffer>();
 
   constructor(source: RandomAccessFile) {

@@ -32,7 +32,7 @@ export async function filesMatching(
   return found;
 }
 
-/** In time of at most the product of both lengths, whatever the pattern. */
+/** Takes time of at most the product of both lengths. */
 function matches(name: string, pattern: string): boolean {
   let at = 0;
   let star = -1;

@@ -1,7 +1,7 @@
 /**
  * The files of an image by inode, as the predictor sees them. It never runs or changes anything.
  *
- * An inode stands for a file whatever its names: a program with 270 hard links is one file.
+ * An inode stands for a file under all its names: a program with 270 hard links is one file.
  */
 
 export interface TreeNode {

@@ -1,7 +1,7 @@
 /**
  * The jars that a jar names in the Class-Path of its manifest (JAR File Specification, "Per-Entry Attributes").
  *
- * Of the archive only its end, its directory and the manifest are read, each up to a bound; the manifest is inflated up to
+ * Only the end, the directory and the manifest of the archive are read, each up to a bound; the manifest is inflated up to
  * one as well, so no archive grows without end.
  */
 import { promisify } from 'node:util';
@@ -9,15 +9,16 @@ import { inflateRaw } from 'node:zlib';
 import type { ImageFile, ImageFiles } from './image-files.js';
 
 const MANIFEST = 'META-INF/MANIFEST.MF';
-/** The end record, and the longest comment behind it. (APPNOTE.TXT 4.3.16) */
-const END_BYTES_MAX = 22 + 0xffff;
+/** The end record, and the longest comment behind it, which hardly any jar has. (APPNOTE.TXT 4.3.16) */
+const END_BYTES = 22;
+const END_BYTES_MAX = END_BYTES + 0xffff;
 const END_MAGIC = 0x06054b50;
 const ENTRY_MAGIC = 0x02014b50;
 const ENTRY_BYTES = 46;
 const LOCAL_MAGIC = 0x04034b50;
 const LOCAL_BYTES = 30;
 /** jar(1) writes the manifest first, so its entry is at the beginning of the directory. */
-const DIRECTORY_BYTES_MAX = 64 << 10;
+const DIRECTORY_BYTES_MAX = 8 << 10;
 const MANIFEST_BYTES_MAX = 64 << 10;
 const NAMES_MAX = 100;
 const STORED = 0;
@@ -55,11 +56,20 @@ async function readManifest(image: ImageFiles, jar: ImageFile): Promise<Buffer |
   }
 }
 
+/** The end record in the last bytes of an archive. */
+async function findEnd(image: ImageFiles, jar: ImageFile, tailBytes: number) {
+  const tail = await image.read(jar, Math.max(0, jar.sizeBytes - tailBytes), tailBytes);
+  for (let end = tail.length - END_BYTES; end >= 0; end--) {
+    if (tail.readUInt32LE(end) === END_MAGIC) return { tail, end };
+  }
+  return undefined;
+}
+
 async function findEntry(image: ImageFiles, jar: ImageFile) {
-  const tail = await image.read(jar, Math.max(0, jar.sizeBytes - END_BYTES_MAX), END_BYTES_MAX);
-  let end = tail.length - 22;
-  while (end >= 0 && tail.readUInt32LE(end) !== END_MAGIC) end--;
-  if (end < 0) return undefined;
+  const found =
+    (await findEnd(image, jar, END_BYTES)) ?? (await findEnd(image, jar, END_BYTES_MAX));
+  if (found === undefined) return undefined;
+  const { tail, end } = found;
   const bytesMax = Math.min(tail.readUInt32LE(end + 12), DIRECTORY_BYTES_MAX);
   const directory = await image.read(jar, tail.readUInt32LE(end + 16), bytesMax);
   for (let at = 0; at + ENTRY_BYTES <= directory.length; ) {

@@ -12,9 +12,9 @@ const BY_ALL = [
   '/etc/gai.conf',
   '/etc/host.conf',
 ];
-/** Programs that set the locale whatever the environment says. */
+/** Programs that set the locale even without a variable for it. */
 const LOCALIZED = /^(?:python|perl|ruby|postgres|initdb|mariadbd|mysqld)/;
-/** Those that set every category, and not only that of characters. */
+/** Programs that set every category, and not only that of characters. */
 const SETS_ALL = /^(?:perl|ruby|postgres|initdb|mariadbd|mysqld)/;
 const CATEGORIES =
   'LC_IDENTIFICATION LC_MEASUREMENT LC_TELEPHONE LC_ADDRESS LC_NAME LC_PAPER LC_MESSAGES/SYS_LC_MESSAGES LC_MONETARY LC_COLLATE LC_TIME LC_NUMERIC'.split(

@@ -54,6 +54,7 @@ async function readDirectories(image: ImageFiles): Promise<readonly string[]> {
         .trim()
         .split(/[\s,:]+/);
       if (words[0] === 'include') {
+        if (configs.length >= CONFIGS_MAX) break;
         for (const glob of words.slice(1))
           configs.push(...(await filesMatching(glob, '/etc', image)));
       } else directories.push(...words.filter((word) => word.startsWith('/')));

@@ -1,7 +1,7 @@
 /** Node.js: the files that a script requires and imports, with the package.json files by which they are found. */
 
 import type { ImageFile } from './image-files.js';
-import { packageAround, type Resolved, resolveModule, resolvePath } from './node-resolution.js';
+import { NodeResolution, type Resolved } from './node-resolution.js';
 import { requiredNames } from './node-source.js';
 import { absolutePath, nameOf, type Program } from './program.js';
 import type { Finds, Rule } from './rule.js';
@@ -26,14 +26,13 @@ export const NODE: Rule = {
   async apply(program, finds) {
     if (!/^(?:node|nodejs)$/.test(nameOf(program))) return;
     const { script, preloaded } = parseArguments(program);
-    const { image } = finds;
     const closure = new Closure(program, finds);
     const here: ImageFile = { ...program.file, path: absolutePath('-', program.cwd) };
     for (const name of preloaded)
-      await closure.add(await resolveModule({ name, isImport: false }, here, image), '-r');
+      await closure.add(await closure.resolution.module({ name, isImport: false }, here), '-r');
     if (script === undefined) return;
     const path = absolutePath(script, program.cwd);
-    await closure.add(await resolvePath(path, image), `script of Node.js`);
+    await closure.add(await closure.resolution.path(path), `script of Node.js`);
   },
 };
 
@@ -53,6 +52,7 @@ function parseArguments({ argv, env }: Program) {
 }
 
 class Closure {
+  readonly resolution: NodeResolution;
   readonly #program: Program;
   readonly #finds: Finds;
   readonly #files = new Set<number>();
@@ -60,6 +60,7 @@ class Closure {
   constructor(program: Program, finds: Finds) {
     this.#program = program;
     this.#finds = finds;
+    this.resolution = new NodeResolution(finds.image);
   }
 
   /** Depth first, without recursion, in the order in which Node.js runs the files. */
@@ -71,7 +72,7 @@ class Closure {
       if (this.#files.has(file.inode) || this.#finds.isFull) continue;
       if (this.#files.size >= FILES_MAX) return;
       this.#files.add(file.inode);
-      const around = await packageAround(file, image);
+      const around = await this.resolution.packageAround(file);
       for (const each of around === undefined ? packages : [...packages, around]) {
         this.#finds.add(each.file, `package of ${file.path}`);
       }
@@ -83,7 +84,7 @@ class Closure {
       if (file.path.endsWith('.json')) continue;
       const names = requiredNames(await image.text(file, SOURCE_BYTES_MAX));
       for (const required of names.reverse()) {
-        const resolved = await resolveModule(required, file, image);
+        const resolved = await this.resolution.module(required, file);
         if (resolved !== undefined) open.push({ resolved, reason: `required by ${file.path}` });
       }
     }

@@ -29,104 +29,106 @@ export interface Resolved {
   readonly packages: readonly Package[];
 }
 
-/** Undefined for a built-in module, and for what is not there. */
-export async function resolveModule(
-  { name, isImport }: RequiredName,
-  from: ImageFile,
-  image: ImageFiles,
-): Promise<Resolved | undefined> {
-  if (name.startsWith('node:')) return undefined;
-  if (/^\.{0,2}\//.test(name) || name === '.' || name === '..') {
-    return await resolvePath(absolutePath(name, dirname(from.path)), image);
+/** Finds modules in one image. */
+export class NodeResolution {
+  readonly #image: ImageFiles;
+
+  constructor(image: ImageFiles) {
+    this.#image = image;
   }
-  if (name.startsWith('#')) {
-    const own = await packageAround(from, image);
-    const paths =
-      own === undefined ? [] : targets(() => importsOf(own.json, name, { require: !isImport }));
-    return own && (await firstOf(paths, own, image));
-  }
-  const [, packageName, subpath = ''] = /^((?:@[^/]+\/)?[^/]+)(?:\/(.*))?$/.exec(name) ?? [];
-  if (packageName === undefined) return undefined;
-  let directory = dirname(from.path);
-  for (let depth = 0; depth < DEPTH_MAX; depth++) {
-    const at = `${directory === '/' ? '' : directory}/node_modules/${packageName}`;
-    if ((await image.find(at))?.kind === 'directory') {
-      return await resolveIn(at, subpath, isImport, image);
+
+  /** Undefined for a built-in module, and for what is not there. */
+  async module({ name, isImport }: RequiredName, from: ImageFile): Promise<Resolved | undefined> {
+    if (name.startsWith('node:')) return undefined;
+    if (/^\.{0,2}\//.test(name) || name === '.' || name === '..') {
+      return await this.path(absolutePath(name, dirname(from.path)));
     }
-    if (directory === '/') return undefined;
-    directory = dirname(directory);
+    if (name.startsWith('#')) {
+      const own = await this.packageAround(from);
+      const paths =
+        own === undefined
+          ? []
+          : this.#targets(own, () => importsOf(own.json, name, { require: !isImport }));
+      return own && (await this.#firstOf(paths, own));
+    }
+    const [, packageName, subpath = ''] = /^((?:@[^/]+\/)?[^/]+)(?:\/(.*))?$/.exec(name) ?? [];
+    if (packageName === undefined) return undefined;
+    let directory = dirname(from.path);
+    for (let depth = 0; depth < DEPTH_MAX; depth++) {
+      const at = `${directory === '/' ? '' : directory}/node_modules/${packageName}`;
+      if ((await this.#image.find(at))?.kind === 'directory') {
+        return await this.#in(at, subpath, isImport);
+      }
+      if (directory === '/') return undefined;
+      directory = dirname(directory);
+    }
+    return undefined;
   }
-  return undefined;
-}
 
-/** A path with its extensions, or a directory by its package.json or index. */
-export async function resolvePath(path: string, image: ImageFiles): Promise<Resolved | undefined> {
-  for (const extension of EXTENSIONS) {
-    const file = await image.findFile(`${path}${extension}`);
-    if (file !== undefined) return { file, packages: [] };
-  }
-  if ((await image.find(path))?.kind !== 'directory') return undefined;
-  return await resolveIn(path, '', false, image);
-}
-
-/** The package that a file belongs to, whose `type` says how Node.js reads the file. */
-export async function packageAround(
-  { path }: ImageFile,
-  image: ImageFiles,
-): Promise<Package | undefined> {
-  let directory = dirname(path);
-  for (let depth = 0; depth < DEPTH_MAX; depth++) {
-    const found = await readPackage(directory, image);
-    if (found !== undefined) return found;
-    if (directory === '/' || directory.endsWith('/node_modules')) return undefined;
-    directory = dirname(directory);
-  }
-  return undefined;
-}
-
-async function resolveIn(
-  directory: string,
-  subpath: string,
-  isImport: boolean,
-  image: ImageFiles,
-): Promise<Resolved | undefined> {
-  const found = await readPackage(directory, image);
-  if (found?.json['exports'] !== undefined) {
-    const entry = subpath === '' ? '.' : `./${subpath}`;
-    const paths = targets(() => exportsOf(found.json, entry, { require: !isImport }));
-    return await firstOf(paths, found, image);
-  }
-  const packages = found === undefined ? [] : [found];
-  if (subpath !== '') {
-    const resolved = await resolvePath(`${directory}/${subpath}`, image);
-    return resolved && { file: resolved.file, packages: [...packages, ...resolved.packages] };
-  }
-  const main = found?.json.main;
-  const paths = [...(main === undefined ? [] : [main, `${main}/index`]), 'index'];
-  for (const path of paths) {
+  /** A path with its extensions, or a directory by its package.json or index. */
+  async path(path: string): Promise<Resolved | undefined> {
     for (const extension of EXTENSIONS) {
-      const file = await image.findFile(`${directory}/${path}${extension}`);
-      if (file !== undefined) return { file, packages };
+      const file = await this.#image.findFile(`${path}${extension}`);
+      if (file !== undefined) return { file, packages: [] };
     }
+    if ((await this.#image.find(path))?.kind !== 'directory') return undefined;
+    return await this.#in(path, '', false);
   }
-  return undefined;
-}
 
-async function firstOf(
-  paths: readonly string[],
-  found: Package,
-  image: ImageFiles,
-): Promise<Resolved | undefined> {
-  const file = await image.firstFile(paths.map((path) => absolutePath(path, found.directory)));
-  return file && { file, packages: [found] };
-}
+  /** The package that a file belongs to, whose `type` says how Node.js reads the file. */
+  async packageAround({ path }: ImageFile): Promise<Package | undefined> {
+    let directory = dirname(path);
+    for (let depth = 0; depth < DEPTH_MAX; depth++) {
+      const found = await readPackage(directory, this.#image);
+      if (found !== undefined) return found;
+      if (directory === '/' || directory.endsWith('/node_modules')) return undefined;
+      directory = dirname(directory);
+    }
+    return undefined;
+  }
 
-/** The package throws where the name is not exported. */
-function targets(find: () => unknown): string[] {
-  try {
-    return z.array(z.string()).catch([]).parse(find());
-  } catch {
-    return [];
+  async #in(directory: string, subpath: string, isImport: boolean): Promise<Resolved | undefined> {
+    const found = await readPackage(directory, this.#image);
+    if (found?.json['exports'] !== undefined) {
+      const entry = subpath === '' ? '.' : `./${subpath}`;
+      const paths = this.#targets(found, () =>
+        exportsOf(found.json, entry, { require: !isImport }),
+      );
+      return await this.#firstOf(paths, found);
+    }
+    const packages = found === undefined ? [] : [found];
+    if (subpath !== '') {
+      const resolved = await this.path(`${directory}/${subpath}`);
+      return resolved && { file: resolved.file, packages: [...packages, ...resolved.packages] };
+    }
+    const main = found?.json.main;
+    const paths = [...(main === undefined ? [] : [main, `${main}/index`]), 'index'];
+    for (const path of paths) {
+      for (const extension of EXTENSIONS) {
+        const file = await this.#image.findFile(`${directory}/${path}${extension}`);
+        if (file !== undefined) return { file, packages };
+      }
+    }
+    return undefined;
+  }
+
+  async #firstOf(paths: readonly string[], found: Package): Promise<Resolved | undefined> {
+    const file = await this.#image.firstFile(
+      paths.map((path) => absolutePath(path, found.directory)),
+    );
+    return file && { file, packages: [found] };
+  }
+
+  /** The package throws where the name is not exported. */
+  #targets({ file }: Package, find: () => unknown): string[] {
+    // A search takes time in proportion, and a package may be searched for each of its names.
+    this.#image.spend(Math.min(file.sizeBytes, PACKAGE_BYTES_MAX));
+    if (this.#image.isExhausted) return [];
+    try {
+      return z.array(z.string()).catch([]).parse(find());
+    } catch {
+      return [];
+    }
   }
 }
 

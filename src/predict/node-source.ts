@@ -1,4 +1,4 @@
-/** What a JavaScript file requires and imports by a constant name. Found by shape, not by a parser: work is linear in the text. */
+/** The constant names that a JavaScript file requires and imports. Found by shape, not by a parser: work is linear in the text. */
 
 const REQUIRED = /\b(require(?:\.resolve)?|import) ?\( ?(["'`])([^"'`\n]{1,256})\2/g;
 const IMPORTED = /\b(from|import) ?(["'])([^"'\n]{1,256})\2/g;

@@ -1,4 +1,5 @@
 /** Perl: the modules that a script uses, and the libraries of those that are partly in C. */
+import { directoriesWith } from './directory-stems.js';
 import { filesMatching } from './glob-files.js';
 import type { ImageFile, ImageFiles } from './image-files.js';
 import { absolutePath, nameOf, type Program } from './program.js';
@@ -36,10 +37,16 @@ export const PERL: Rule = {
     const inc = await incOf(program, image);
     const modulesOf = async (name: string, reason: string): Promise<Required[]> => {
       const path = name.replaceAll('::', '/');
-      const module = await image.firstFile(inc.map((directory) => `${directory}/${path}.pm`));
+      const module = await image.once(`perl ${path}`, async () => {
+        const directories = await directoriesWith(path, inc, image);
+        return await image.firstFile(directories.map((directory) => `${directory}/${path}.pm`));
+      });
       if (module === undefined) return [];
       const last = path.slice(path.lastIndexOf('/') + 1);
-      const library = await image.firstFile(inc.map((each) => `${each}/auto/${path}/${last}.so`));
+      const library = await image.once(`perl ${path}.so`, async () => {
+        const directories = await directoriesWith('auto', inc, image);
+        return await image.firstFile(directories.map((each) => `${each}/auto/${path}/${last}.so`));
+      });
       const found = library === undefined ? [module] : [module, library];
       return found.map((file) => ({ file, reason, tier: 1 }));
     };

@@ -74,7 +74,7 @@ export async function predictStart(tree: ImageTree, command: StartCommand): Prom
     fileBytesMax: FILE_BYTES_MAX,
     filesMax: FILES_MAX,
   };
-  const isCut = image.isExhausted || found.isFull || walk.isFull;
+  const isCut = walk.isFull;
   return { files: found.predicted(limits), isCut, readBytes: image.readBytes };
 }
 
@@ -91,7 +91,8 @@ class Walk {
   }
 
   get isFull(): boolean {
-    return this.found.isFull || this.#started.size >= PROGRAMS_MAX;
+    const isFull = this.found.isFull || this.#started.size >= PROGRAMS_MAX;
+    return isFull || this.image.isExhausted;
   }
 
   async start(

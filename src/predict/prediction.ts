@@ -1,5 +1,5 @@
 /**
- * What a start of an image will read: the result of the predictor, and the collection of what its rules find.
+ * The result of the predictor, and the collection of the files that its rules find.
  *
  * Tier 1 is certain and first, tier 2 likely, tier 3 worth it only on an idle link. Within a tier the order is that of the
  * rules' finds. A byte is in the first tier that names it, and once.

@@ -3,7 +3,7 @@ import type { ImageFile, ImageFiles } from './image-files.js';
 import type { Tier } from './prediction.js';
 
 export interface Program {
-  /** What the kernel executes. */
+  /** The file that the kernel executes. */
   readonly file: ImageFile;
   /** As the caller named it, absolute; its symlinks may choose what it does, as those of busybox. */
   readonly path: string;
@@ -18,7 +18,7 @@ export interface Program {
   readonly tier: Tier;
 }
 
-/** What execvp() and the shells use where there is no PATH. */
+/** The default of execvp() and the shells, without a PATH. */
 const PATH_DEFAULT = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /** The last part of the path by which it was started, which tells programs of one file apart. */

@@ -5,6 +5,7 @@
  * `module:attribute`, and dotted names in constants of packages, by which frameworks name what they load later.
  */
 import { dirname } from 'node:path';
+import { directoriesWith } from './directory-stems.js';
 import { filesMatching } from './glob-files.js';
 import type { ImageFile, ImageFiles } from './image-files.js';
 import type { Tier } from './prediction.js';
@@ -98,6 +99,7 @@ class Modules {
   readonly #finds: Finds;
   readonly #paths: readonly string[];
   readonly #modules = new Map<string, Found | undefined>();
+  #found = 0;
   /** Constants of packages, to be followed last. */
   readonly #constants = new Set<string>();
 
@@ -169,7 +171,7 @@ class Modules {
     }
   }
 
-  /** Those in packages that were imported: the others would be guesses. */
+  /** Follows names in packages that were imported; the others would be guesses. */
   async followConstants(): Promise<void> {
     // The set grows while it is iterated.
     for (const constant of this.#constants) {
@@ -180,11 +182,13 @@ class Modules {
   }
 
   async #load(name: string, last: string, paths: readonly string[], reason: string, tier: Tier) {
-    if (this.#modules.size >= MODULES_MAX || this.#finds.isFull) return undefined;
+    if (this.#found >= MODULES_MAX || this.#finds.isFull || this.#image.isExhausted)
+      return undefined;
     this.#modules.set(name, undefined);
     const found = await this.#locate(last, paths);
     if (found === undefined) return undefined;
     this.#modules.set(name, found);
+    this.#found++;
     const { source, directory } = found;
     if (source === undefined) return found;
     if (source.path.endsWith('.so')) {
@@ -205,7 +209,7 @@ class Modules {
 
   /** In the order of Python's finder: package, extension, source. */
   async #locate(name: string, paths: readonly string[]): Promise<Found | undefined> {
-    for (const path of paths) {
+    for (const path of await directoriesWith(name, paths, this.#image)) {
       const directory = `${path}/${name}`;
       const init = await this.#image.findFile(`${directory}/__init__.py`);
       if (init !== undefined) return { source: init, path: `${directory}/__init__.py`, directory };

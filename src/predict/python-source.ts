@@ -27,6 +27,8 @@ const TOKEN = /"""|'''|"|'|#|[([{]|[)\]}]|\\\r?\n|\n/g;
 const DOTTED = /^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?::[A-Za-z_]\w*)?$/;
 const DOTTED_CHARACTERS_MAX = 120;
 const DOTTED_MAX = 500;
+/** Imported modules and names of one module; the largest of pandas has 300. */
+const IMPORTS_MAX = 2_000;
 /** Begins a block that does not run at import. */
 const SKIPPED_BLOCK = /^(?:async def|def|except)\b|^if (?:\w+\.)?TYPE_CHECKING\b/;
 const MAIN_BLOCK = /^if __name__ ?==/;
@@ -37,6 +39,7 @@ const BLOCK_PREFIX = /^(?:try|else|finally) ?: ?|^(?:if|elif|with) [^:]*: ?(?=im
 export function readPython(text: string, isMain: boolean): PythonSource {
   const dotted = new Set<string>();
   const imports: PythonImport[] = [];
+  let names = 0;
   let skippedAt: number | undefined;
   for (const { indent, code } of logicalLines(text, dotted)) {
     if (code === '' || (skippedAt !== undefined && indent > skippedAt)) continue;
@@ -45,8 +48,12 @@ export function readPython(text: string, isMain: boolean): PythonSource {
       skippedAt = indent;
       continue;
     }
-    for (const part of code.replace(BLOCK_PREFIX, '').split(';'))
-      imports.push(...importsOf(part.trim()));
+    for (const part of code.replace(BLOCK_PREFIX, '').split(';')) {
+      for (const found of importsOf(part.trim())) {
+        names += 1 + found.names.length;
+        if (names <= IMPORTS_MAX) imports.push(found);
+      }
+    }
   }
   return { imports, dotted: [...dotted] };
 }

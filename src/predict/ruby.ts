@@ -2,6 +2,7 @@
  * Ruby: the files that a script requires, and the specifications of all installed gems, which RubyGems reads at each start.
  */
 import { dirname } from 'node:path';
+import { directoriesWith } from './directory-stems.js';
 import { filesMatching } from './glob-files.js';
 import type { ImageFile, ImageFiles } from './image-files.js';
 import { absolutePath, nameOf, type Program } from './program.js';
@@ -68,7 +69,10 @@ export const RUBY: Rule = {
       }
     }
     const first: Required[] = [];
-    const resolve = async (name: string) => await image.firstFile(candidates(name, search));
+    const resolve = (name: string) =>
+      image.once(`ruby ${name}`, async () =>
+        image.firstFile(candidates(name, await directoriesWith(name, search, image))),
+      );
     for (const name of AT_START) {
       const file = await resolve(name);
       if (file !== undefined) first.push({ file, reason: 'start of Ruby', tier: 1 });

@@ -1,4 +1,4 @@
-/** What a rule of the predictor is, and what it can report. A predictor for one more language is one more rule. */
+/** The interface of the predictor's rules, and of the reports that they make. A predictor for one more language is one more rule. */
 import type { ImageFile, ImageFiles } from './image-files.js';
 import type { ByteRange, Tier } from './prediction.js';
 import type { Program } from './program.js';

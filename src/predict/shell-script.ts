@@ -20,11 +20,15 @@ import type { Finds, Rule } from './rule.js';
 
 const SHELLS = new Set(['sh', 'bash', 'dash', 'ash', 'ksh', 'mksh']);
 /** Longer scripts install something rather than start it. */
-const SCRIPT_BYTES_MAX = 256 << 10;
+const SCRIPT_BYTES_MAX = 128 << 10;
 /** Scripts sourced by scripts, and texts of `eval`. */
 const NESTING_MAX = 8;
-/** Nodes of syntax of one program, those of sourced files and of loops included. */
-const NODES_MAX = 100_000;
+/** Nodes of syntax of one program, those of sourced files and of loops included. Tomcat's script has 4,400. */
+const NODES_MAX = 30_000;
+/** Characters that are parsed for one program: its script, sourced files and texts of `eval`. */
+const TEXT_CHARACTERS_MAX = 1 << 20;
+/** Arguments of one command, in characters. */
+const ARGUMENT_CHARACTERS_MAX = 64 << 10;
 /** Rounds of a `for` loop over files. */
 const ROUNDS_MAX = 16;
 const WORD_CHARACTERS_MAX = 4096;
@@ -90,6 +94,7 @@ class Script {
   readonly #functions = new Set<string>();
   #cwd: string;
   #nodes = 0;
+  #textLeft = TEXT_CHARACTERS_MAX;
   #hasUnknownCommand = false;
 
   constructor(program: Program, finds: Finds, parameters: readonly string[]) {
@@ -102,7 +107,9 @@ class Script {
   }
 
   async run(text: string, place: Place = { isConditional: false, nesting: 0 }): Promise<void> {
-    await this.#visit(parse(text.slice(0, SCRIPT_BYTES_MAX)), place);
+    const read = text.slice(0, Math.min(SCRIPT_BYTES_MAX, this.#textLeft));
+    this.#textLeft -= read.length;
+    await this.#visit(parse(read), place);
   }
 
   async source(path: string, reason: string, nesting = 0): Promise<void> {
@@ -184,12 +191,16 @@ class Script {
     if (command.name === undefined) return;
     const [name, ...more] = this.#expand(command.name);
     const args: string[] = [];
+    let left = ARGUMENT_CHARACTERS_MAX;
     for (const arg of command.args) {
+      if (left < 0) break;
+      const before = args.length;
       if (arg.type === 'Word') args.push(...this.#expand(arg));
       else if (arg.value.type === 'Word') {
         const value = this.#expand(arg.value).join(' ');
         args.push(`${arg.name}=${value}`);
       }
+      for (const added of args.slice(before)) left -= added.length + 1;
     }
     if (isAllParameters(command.name)) {
       for (const parameters of this.#parameters) {
@@ -214,7 +225,7 @@ class Script {
       case 'exec':
       case 'command':
       case 'builtin': {
-        // A script ends in one of its `exec`, whatever the conditions are.
+        // A script ends in one of its `exec`, so a condition around it makes it no less certain.
         const isCertain = name === 'exec';
         const at = args.findIndex((arg) => !arg.startsWith('-'));
         const here = isCertain ? { ...place, isConditional: false } : place;

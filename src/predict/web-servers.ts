@@ -89,7 +89,9 @@ async function follow(server: Server, program: Program, finds: Finds): Promise<v
     for (const line of (await image.text(file, CONFIG_BYTES_MAX)).split('\n')) {
       const text = line.trim();
       const [, pattern] = server.include.exec(text) ?? [];
-      if (pattern !== undefined) included.push(...(await filesMatching(pattern, base, image)));
+      if (pattern !== undefined && included.length < CONFIGS_MAX) {
+        included.push(...(await filesMatching(pattern, base, image)));
+      }
       const [, module] = server.module.exec(text) ?? [];
       if (module !== undefined && ++modules <= MODULES_MAX)
         await loadModule(module, server, program, finds);

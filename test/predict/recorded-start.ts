@@ -16,7 +16,7 @@ export interface RecordedFile {
 }
 
 export interface RecordedStart {
-  /** What an OCI image config has. */
+  /** In the form of an OCI image config. */
   readonly config: { readonly config: unknown };
   readonly files: readonly RecordedFile[];
 }

@@ -16,7 +16,7 @@ import type { PredictedFile } from '../../src/predict/prediction.js';
 import { startCommand } from '../../src/predict/start-command.js';
 import { PAGE_BYTES, type RecordedFile, recordedNames, recordedStart } from './recorded-start.js';
 
-/** What a change must not fall below. */
+/** A change must not fall below it. */
 const FILE_RECALL_MIN = 0.8;
 const MADE_BY_RUNTIMES = new Set(['/etc/hosts', '/etc/resolv.conf', '/etc/hostname']);
 
