@@ -42,7 +42,7 @@ describe('Node.js', () => {
     const paths = await read({
       '/app/package.json': '{"type": "module", "imports": {"#own": "./own.js"}}',
       '/app/server.js':
-        'import x from "c/deep";\nimport "#own";\nexport * from "@s/d";\nawait import("./late.js")',
+        'import x from "c/deep";\nimport "#own"; import "e";\nexport * from "@s/d";\nawait import("./late.js")',
       '/app/own.js': '',
       '/app/late.js': '',
       [`${modules}/c/package.json`]:
@@ -51,12 +51,17 @@ describe('Node.js', () => {
       [`${modules}/c/deep.cjs`]: '',
       [`${modules}/@s/d/package.json`]: '{"exports": "./d.js"}',
       [`${modules}/@s/d/d.js`]: '',
+      [`${modules}/e/package.json`]:
+        '{"exports": {"module-sync": "./sync.mjs", "default": "./e.js"}}',
+      [`${modules}/e/sync.mjs`]: '',
+      [`${modules}/e/e.js`]: '',
     });
     for (const path of [
       '/app/own.js',
       '/app/late.js',
       `${modules}/c/deep.mjs`,
       `${modules}/@s/d/d.js`,
+      `${modules}/e/sync.mjs`,
     ]) {
       assert.ok(paths.includes(path), path);
     }

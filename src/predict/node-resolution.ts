@@ -48,7 +48,7 @@ export class NodeResolution {
       const paths =
         own === undefined
           ? []
-          : this.#targets(own, () => importsOf(own.json, name, { require: !isImport }));
+          : this.#targets(own, () => importsOf(own.json, name, conditionsOf(isImport)));
       return own && (await this.#firstOf(paths, own));
     }
     const [, packageName, subpath = ''] = /^((?:@[^/]+\/)?[^/]+)(?:\/(.*))?$/.exec(name) ?? [];
@@ -92,7 +92,7 @@ export class NodeResolution {
     if (found?.json['exports'] !== undefined) {
       const entry = subpath === '' ? '.' : `./${subpath}`;
       const paths = this.#targets(found, () =>
-        exportsOf(found.json, entry, { require: !isImport }),
+        exportsOf(found.json, entry, conditionsOf(isImport)),
       );
       return await this.#firstOf(paths, found);
     }
@@ -130,6 +130,11 @@ export class NodeResolution {
       return [];
     }
   }
+}
+
+/** Those of Node.js 22 and later, besides `node` and `default`. */
+function conditionsOf(isImport: boolean) {
+  return { require: !isImport, conditions: ['module-sync', 'node-addons'] };
 }
 
 function readPackage(directory: string, image: ImageFiles): Promise<Package | undefined> {

@@ -67,6 +67,27 @@ describe('Python', () => {
       assert.ok(paths.includes(path), path);
   });
 
+  test('is followed by names in the settings of a framework, and from functions of the script', async () => {
+    const paths = await read(
+      {
+        '/srv/manage.py':
+          'import os\ndef main():\n    os.environ.setdefault("SETTINGS", "shop.settings")\n    from web.run import go\n',
+        '/srv/shop/__init__.py': '',
+        '/srv/shop/settings.py': 'APPS = ["web.admin", "shop.cart"]\n',
+        '/srv/shop/cart.py': '',
+        [`${SITE}/web/__init__.py`]: '',
+        [`${SITE}/web/run.py`]: 'def go():\n    import web.late\n',
+        [`${SITE}/web/admin.py`]: '',
+        [`${SITE}/web/late.py`]: '',
+      },
+      ['python3', 'manage.py', 'serve'],
+    );
+    for (const path of ['/srv/shop/cart.py', `${SITE}/web/run.py`, `${SITE}/web/admin.py`]) {
+      assert.ok(paths.includes(path), path);
+    }
+    assert.ok(!paths.includes(`${SITE}/web/late.py`));
+  });
+
   test('-m runs a package, from a venv', async () => {
     const paths = await read(
       {

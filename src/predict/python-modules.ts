@@ -32,6 +32,8 @@ const FROZEN = new Set(
   ),
 );
 const FROZEN_SINCE_MINOR = 11;
+/** Variables by which frameworks find the application. */
+const NAMING_VARIABLES = ['DJANGO_SETTINGS_MODULE', 'FLASK_APP'];
 /** Options with a value that ends option parsing, or takes the next argument. */
 const VALUED_OPTIONS = new Set(['-W', '-X', '--check-hash-based-pycs']);
 
@@ -60,6 +62,10 @@ export const PYTHON: Rule = {
     for (const arg of args) {
       const [, named] = /^([A-Za-z_][\w.]*):[A-Za-z_][\w.]*(?:\(\))?$/.exec(arg) ?? [];
       if (named !== undefined) await modules.import(named, `argument ${arg}`, 1);
+    }
+    for (const variable of NAMING_VARIABLES) {
+      const [name = ''] = (program.env.get(variable) ?? '').split(':');
+      if (/^\w+(?:\.\w+)*$/.test(name)) await modules.import(name, `named by ${variable}`, 1);
     }
     await modules.followConstants();
   },
@@ -102,6 +108,8 @@ class Modules {
   #found = 0;
   /** Constants of packages, to be followed last. */
   readonly #constants = new Set<string>();
+  /** Constants of the application. */
+  readonly #ownConstants = new Set<string>();
 
   constructor(program: Program, layout: PythonLayout, finds: Finds, first: string) {
     this.#program = program;
@@ -124,7 +132,9 @@ class Modules {
   async runScript(file: ImageFile): Promise<void> {
     this.#finds.add(file, 'script of Python');
     const text = await this.#image.text(file, SOURCE_BYTES_MAX);
-    await this.follow(readPython(text, true), '', file.path, 1);
+    const parsed = readPython(text, true);
+    for (const each of parsed.dotted) this.#ownConstants.add(each);
+    await this.follow(parsed, '', file.path, 1);
     const [, distribution, name] =
       /load_entry_point\(\s*['"]([\w.-]+)[^'"]*['"],\s*['"]console_scripts['"],\s*['"]([\w.-]+)['"]/.exec(
         text,
@@ -171,13 +181,16 @@ class Modules {
     }
   }
 
-  /** Follows names in packages that were imported; the others would be guesses. */
+  /** Names in packages count if their first part was imported, names of the application if they lead to a module. */
   async followConstants(): Promise<void> {
-    // The set grows while it is iterated.
-    for (const constant of this.#constants) {
-      const [name = ''] = constant.split(':');
-      if (!this.#modules.get(name.split('.', 1)[0]!)) continue;
-      await this.import(name, `named by a constant, "${constant}"`, 2);
+    // The sets grow while they are iterated.
+    for (const constants of [this.#ownConstants, this.#constants, this.#ownConstants]) {
+      for (const constant of constants) {
+        const [name = ''] = constant.split(':');
+        const isOwn = constants === this.#ownConstants;
+        if (!isOwn && !this.#modules.get(name.split('.', 1)[0]!)) continue;
+        await this.import(name, `named by a constant, "${constant}"`, 2);
+      }
     }
   }
 
@@ -200,7 +213,8 @@ class Modules {
     const parsed = readPython(await this.#image.text(source, SOURCE_BYTES_MAX), false);
     const isStandard = source.path.startsWith(`${this.#layout.standard}/`);
     const isPackaged = this.#layout.sites.some((site) => source.path.startsWith(`${site}/`));
-    if (!isStandard || isPackaged) for (const each of parsed.dotted) this.#constants.add(each);
+    const constants = isPackaged ? this.#constants : isStandard ? undefined : this.#ownConstants;
+    for (const each of parsed.dotted) constants?.add(each);
     const packageName =
       directory === undefined ? name.slice(0, Math.max(0, name.lastIndexOf('.'))) : name;
     await this.follow(parsed, packageName, name, tier);

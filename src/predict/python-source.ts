@@ -29,8 +29,10 @@ const DOTTED_CHARACTERS_MAX = 120;
 const DOTTED_MAX = 500;
 /** Imported modules and names of one module; the largest of pandas has 300. */
 const IMPORTS_MAX = 2_000;
-/** Begins a block that does not run at import. */
-const SKIPPED_BLOCK = /^(?:async def|def|except)\b|^if (?:\w+\.)?TYPE_CHECKING\b/;
+/** Begins a block that does not run in a start. */
+const SKIPPED_BLOCK = /^except\b|^if (?:\w+\.)?TYPE_CHECKING\b/;
+/** Begins a block that a script runs, most of the time, and an imported module does not. */
+const FUNCTION_BLOCK = /^(?:async )?def\b/;
 const MAIN_BLOCK = /^if __name__ ?==/;
 /** A statement on the line of its block: `try: import x`. */
 const BLOCK_PREFIX = /^(?:try|else|finally) ?: ?|^(?:if|elif|with) [^:]*: ?(?=import\b|from\b)/;
@@ -44,7 +46,8 @@ export function readPython(text: string, isMain: boolean): PythonSource {
   for (const { indent, code } of logicalLines(text, dotted)) {
     if (code === '' || (skippedAt !== undefined && indent > skippedAt)) continue;
     skippedAt = undefined;
-    if (SKIPPED_BLOCK.test(code) || (!isMain && MAIN_BLOCK.test(code))) {
+    const isOfScript = FUNCTION_BLOCK.test(code) || MAIN_BLOCK.test(code);
+    if (SKIPPED_BLOCK.test(code) || (!isMain && isOfScript)) {
       skippedAt = indent;
       continue;
     }
