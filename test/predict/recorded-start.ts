@@ -13,6 +13,8 @@ export interface RecordedFile {
   readonly path: string;
   readonly sizeBytes: number;
   readonly pages: ReadonlySet<number>;
+  /** How many pages are read with the kernel's usual read-ahead. */
+  readonly readAheadPages: number;
 }
 
 export interface RecordedStart {
@@ -34,8 +36,13 @@ export function recordedStart(name: string): RecordedStart {
   const read = (file: string) => readFileSync(vectorPath(`prediction/${name}/${file}`), 'utf8');
   const rows = read('opened.tsv').trimEnd().split('\n').slice(1);
   const files = rows.map((row) => {
-    const [path = '', size = '', , , , , pages = ''] = row.split('\t');
-    return { path, sizeBytes: Number(size), pages: pagesOf(pages) };
+    const [path = '', size = '', , , , ahead = '', pages = ''] = row.split('\t');
+    return {
+      path,
+      sizeBytes: Number(size),
+      pages: pagesOf(pages),
+      readAheadPages: Number(ahead),
+    };
   });
   return { config: { config: JSON.parse(read('config.json')) }, files };
 }
