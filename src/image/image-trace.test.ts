@@ -11,7 +11,7 @@ import { assertPage, layer, withScene } from '../../test/support/image-scene.js'
 import { noisyPage, provedLayer } from '../../test/support/proved-layer.js';
 import { ErrorCodes } from '../errors.js';
 import { CHUNK_BYTES } from '../io/random-access-file.js';
-import { encodeTrace } from '../layers/read-trace.js';
+import { encodeTrace, parseTrace, TRACED_READS_MAX } from '../layers/read-trace.js';
 import { fetchOrder } from './fetch-order.js';
 import { tracedRanges, traceOf } from './image-trace.js';
 
@@ -85,6 +85,32 @@ describe('a trace of reads', () => {
       // As overlaybd does with layers that the image lacks.
       writeFileSync(file, encodeTrace([{ layer: 9, offset: 0, length: 1 }]));
       assert.deepEqual([...(await tracedRanges({ file }, image.files))], []);
+      image.close();
+    });
+  });
+
+  test('that names a whole layer in each read ends early', async () => {
+    await withScene(async ({ registry, directory, open }) => {
+      const { digest } = registry.add(layer(0, 600, 1));
+      const image = await open({ lowers: [{ digest }] });
+      const whole = { layer: 0, offset: 0, length: image.files[0]!.sizeBytes };
+      assert.ok(whole.length > 2 << 20);
+      const file = join(directory, 'trace');
+      writeFileSync(file, encodeTrace(new Array(TRACED_READS_MAX).fill(whole)));
+      assert.equal([...(await tracedRanges({ file }, image.files))].length, TRACED_READS_MAX);
+      image.close();
+    });
+  });
+
+  test('has as many reads as fit, and no further one is looked up', async () => {
+    await withScene(async ({ registry, open }) => {
+      const { digest } = registry.add(layer(0, 3, 1));
+      const image = await open({ lowers: [{ digest }] });
+      const endless = (function* () {
+        for (;;) yield { offset: 0, length: 4096 };
+      })();
+      const trace = traceOf(endless, image.disk, image.files);
+      assert.equal(parseTrace(trace, { label: 'trace' }).length, TRACED_READS_MAX);
       image.close();
     });
   });

@@ -17,6 +17,8 @@ import type { LayerStack } from '../lsmt/layer-stack.js';
 const TRACE_NAME = 'trace';
 /** Longer reads are cut, so that the reader of the ranges can stop in the middle of one. */
 const PIECE_BYTES = 1 << 20;
+/** The pieces behind them are left out: a trace that names all of a large layer in each read would take minutes. */
+const PIECES_MAX = TRACED_READS_MAX;
 
 /**
  * @param trace - The layer in the image config; containerd has unpacked it.
@@ -50,8 +52,10 @@ export async function tracedRanges(
       );
     }
     return (function* () {
+      let pieces = 0;
       for (const { layer, offset, length } of ofImage) {
         for (let at = 0; at < length; at += PIECE_BYTES) {
+          if (++pieces > PIECES_MAX) return;
           const piece = Math.min(PIECE_BYTES, length - at);
           yield* files[layer]!.storedRanges?.(offset + at, piece) ?? [];
         }
@@ -62,15 +66,17 @@ export async function tracedRanges(
   }
 }
 
-/** The trace of reads of the disk, in their order. @param files - As tracedRanges() takes them. */
+/** The trace of the first reads of the disk, in their order. @param files - As tracedRanges() takes them. */
 export function traceOf(
-  reads: readonly { readonly offset: number; readonly length: number }[],
+  reads: Iterable<{ readonly offset: number; readonly length: number }>,
   disk: LayerStack,
   files: readonly RandomAccessFile[],
 ): Buffer {
   const layerOf = new Map(files.map((file, layer) => [file, layer]));
   const traced: TracedRead[] = [];
   for (const { offset, length } of reads) {
+    // A disk of many fragments has hundreds of ranges in one read.
+    if (traced.length >= TRACED_READS_MAX) break;
     for (const { source, start, end } of disk.sourceRanges(offset, length)) {
       const layer = layerOf.get(source);
       // A TurboOCI layer reads the original tar, too.
