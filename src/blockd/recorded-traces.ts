@@ -43,6 +43,11 @@ export class RecordedTraces {
     await replaceFile(path, 0o600, (file) => file.writeFile(trace));
   }
 
+  /** Removes a trace that is of no use, so that a shorter one can take its place. Never fails. */
+  async discard(path: string): Promise<void> {
+    await rm(path, { force: true }).catch(() => {});
+  }
+
   async #makeRoom(bytes: number): Promise<void> {
     const found: { path: string; size: number; mtimeMs: number }[] = [];
     for (const name of await readdir(this.#directory)) {

@@ -100,7 +100,7 @@ export class WorkerDevices {
     });
     for (const blob of image.remote) blob.opened();
     const recorded = this.#pathOfTrace(image);
-    const advice = await adviceOf(image, recorded);
+    const advice = await this.#adviceOf(image, recorded);
     const { layers, remoteBytes, uncheckedLayers, provedLayers } = image;
     const remoteLayers = image.remote.length;
     const disk = new EndableDisk(image.disk);
@@ -135,6 +135,26 @@ export class WorkerDevices {
   #pathOfTrace({ trace, remote, layers }: OpenedImage<BlobReader>): string | undefined {
     if (trace !== undefined || remote.length < layers) return undefined;
     return this.#traces.pathOf(remote.map(({ digest }) => digest));
+  }
+
+  /**
+   * Looks for the image's own trace, or one that was recorded here. No fault of a trace keeps the image from being served.
+   */
+  async #adviceOf(
+    { trace, files, remote }: OpenedImage<BlobReader>,
+    recorded: string | undefined,
+  ): Promise<Pick<OpenedDisk, 'order' | 'traceProblem'>> {
+    const known = trace ?? (recorded === undefined ? undefined : { file: recorded });
+    if (known === undefined) return { order: undefined, traceProblem: undefined };
+    try {
+      const order = fetchOrder(await tracedRanges(known, files), remote);
+      return { order, traceProblem: undefined };
+    } catch (error) {
+      const isRecorded = trace === undefined && recorded !== undefined;
+      if (isRecorded && hasCode(error, ErrorCodes.Corrupt)) await this.#traces.discard(recorded);
+      const isNew = isRecorded && hasCode(error, ErrorCodes.NotFound);
+      return { order: undefined, traceProblem: isNew ? undefined : serializedError(error) };
+    }
   }
 
   /** Records what the start reads that now begins. */
@@ -219,22 +239,4 @@ export class WorkerDevices {
 function setObservers({ disk, recorder, notes }: ServedImage): void {
   const all = [recorder, notes].filter((each) => each !== undefined);
   disk.observer = all.length === 2 ? new SeveralObservers(all) : all[0];
-}
-
-/**
- * Looks for the image's own trace, or one that was recorded here. No fault of a trace keeps the image from being served.
- */
-async function adviceOf(
-  { trace, files, remote }: OpenedImage<BlobReader>,
-  recorded: string | undefined,
-): Promise<Pick<OpenedDisk, 'order' | 'traceProblem'>> {
-  const known = trace ?? (recorded === undefined ? undefined : { file: recorded });
-  if (known === undefined) return { order: undefined, traceProblem: undefined };
-  try {
-    const order = fetchOrder(await tracedRanges(known, files), remote);
-    return { order, traceProblem: undefined };
-  } catch (error) {
-    const isNew = trace === undefined && hasCode(error, ErrorCodes.NotFound);
-    return { order: undefined, traceProblem: isNew ? undefined : serializedError(error) };
-  }
 }
