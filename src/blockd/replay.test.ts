@@ -103,6 +103,19 @@ describe('Replay', () => {
     );
   });
 
+  test('ends when the cache stores nothing, whatever it said before', async () => {
+    await withCache(
+      async (cache) => {
+        const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
+        const order = { digests: [blob.digest], chunks: Uint32Array.from([0, 1]) };
+        const result = await new Replay(order, [blob.handle], { fitsUnasked: async () => true })
+          .done;
+        assert.equal(result.ended, 'full');
+      },
+      { capacityBytes: 1 << 30, reserveBytes: 2 ** 50 },
+    );
+  });
+
   test('begins no batch after stop()', async () => {
     await withBlob(async (scene) => {
       const replay = replayOf([1], scene);

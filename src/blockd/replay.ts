@@ -17,7 +17,7 @@ const WINDOW_CHUNKS = 5 * BATCH_CHUNKS;
 
 export interface ReplayResult {
   readonly fetchedBytes: number;
-  /** `full`: the cache has no room for more. */
+  /** `full`: the cache has no room for more, or stores nothing. */
   readonly ended: 'complete' | 'full' | 'stopped';
 }
 
@@ -90,7 +90,11 @@ export class Replay {
       this.#progressed();
     };
     blob.fetch(offset, length, { urgency: 'prefetch', waitMs: undefined }).then(
-      () => landed(),
+      () => {
+        // The disk has no room after all, or fails: what comes is in memory for a moment only.
+        if (!blob.isStored(first)) this.#ended ??= 'full';
+        landed();
+      },
       (error: unknown) => landed(error),
     );
   }
