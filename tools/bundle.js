@@ -22,6 +22,7 @@ import {
   cpSync,
   existsSync,
   lstatSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -97,7 +98,8 @@ function mainOf(name) {
 
 /**
  * The cache is turned on before the other modules are compiled, so they are imported afterwards. An old Node has no such
- * function; the program reports that Node.
+ * function; the program reports that Node. Node also writes the cache, so only the owner's programs use it: root would leave
+ * files that the owner's next build cannot remove.
  *
  * @param {string} path
  * @param {string} name
@@ -106,8 +108,11 @@ function writeProgram(path, name) {
   writeFileSync(
     path,
     `#!${process.execPath}
+import { statSync } from 'node:fs';
 import * as nodeModule from 'node:module';
-nodeModule.enableCompileCache?.(\`\${import.meta.dirname}/${CACHE}\`);
+const cache = \`\${import.meta.dirname}/${CACHE}\`;
+const owner = statSync(cache, { throwIfNoEntry: false })?.uid;
+if (owner === process.getuid()) nodeModule.enableCompileCache?.(cache);
 await import('./${mainOf(name)}.js');
 `,
   );
@@ -121,6 +126,7 @@ await import('./${mainOf(name)}.js');
  * @param {string} target
  */
 function fillCompileCache(target) {
+  mkdirSync(join(target, CACHE));
   const nowhere = ['--address', join(target, 'no.sock'), '127.0.0.1:1/no:image'];
   for (const name of PROGRAMS) {
     const args = name === 'obdctl' ? ['rpull', '--plain-http', ...nowhere] : ['--help'];
@@ -187,6 +193,9 @@ function swapIn(target) {
   renameSync(fresh, LINK);
 }
 
+/** A build that is not done by then was killed. */
+const UNFINISHED_MS_MAX = 3_600_000;
+
 /**
  * Removes folders of earlier builds that no process uses: a process's maps name the add-ons it has loaded. The previous
  * folder always stays, because another user's maps may be unreadable.
@@ -194,9 +203,6 @@ function swapIn(target) {
  * @param {string} target
  * @param {string | undefined} previous
  */
-/** A build that is not done by then was killed. */
-const UNFINISHED_MS_MAX = 3_600_000;
-
 function prune(target, previous) {
   const maps = readdirSync('/proc')
     .filter((name) => /^[0-9]+$/.test(name))
@@ -228,8 +234,9 @@ try {
   const { name, version, type, license } = JSON.parse(
     readFileSync(join(ROOT, 'package.json'), 'utf8'),
   );
-  writeFileSync(join(target, 'package.json'), JSON.stringify({ name, version, type, license }));
+  // The programs find the package.json of the repository until theirs is there.
   fillCompileCache(target);
+  writeFileSync(join(target, 'package.json'), JSON.stringify({ name, version, type, license }));
   swapIn(target);
 } catch (error) {
   rmSync(target, { recursive: true, force: true });
