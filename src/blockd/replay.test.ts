@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { BlobDouble, gone } from '../../test/support/blob-double.js';
 import { removeCacheDirectories } from '../../test/support/cache-directories.js';
 import { assertReads, CONTENT, OpenBlob, withCache } from '../../test/support/cache-scene.js';
@@ -100,6 +101,22 @@ describe('Replay', () => {
         assert.deepEqual(ranges.requests, []);
       },
       { capacityBytes: 6 * CHUNK_BYTES, reserveBytes: 0 },
+    );
+  });
+
+  test('goes by the order, and counts the room for what is on its way', async () => {
+    await withCache(
+      async (cache) => {
+        const ranges = new BlobDouble(CONTENT);
+        ranges.before = () => sleep(50);
+        const blob = await OpenBlob.open(cache, ranges);
+        const fromTheEnd = Array.from({ length: 40 }, (_, i) => 39 - i);
+        const result = await replayOf(fromTheEnd, { cache, ranges, blob }).done;
+        assert.deepEqual(result, { fetchedBytes: 32 * CHUNK_BYTES, ended: 'full' });
+        const firsts = ranges.requests.map(({ offset }) => offset / CHUNK_BYTES);
+        assert.equal(Math.min(...firsts), 8);
+      },
+      { capacityBytes: 36 * CHUNK_BYTES, reserveBytes: 0 },
     );
   });
 

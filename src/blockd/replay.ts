@@ -66,7 +66,7 @@ export class Replay {
     while (this.#ended === undefined) {
       const batch = this.#nextBatch();
       if (batch.length === 0) break;
-      const chunks = batch.reduce((sum, run) => sum + run.chunks, 0);
+      const chunks = batch.reduce((sum, run) => sum + run.chunks, this.#inFlight);
       if (!(await this.#cache.fitsUnasked(chunks * CHUNK_BYTES))) this.#ended ??= 'full';
       for (const run of batch) if (this.#ended === undefined) this.#start(run);
       await this.#until(() => this.#inFlight <= WINDOW_CHUNKS - BATCH_CHUNKS);
