@@ -3,7 +3,7 @@
  * Method: images of layers of our own making; the chunks that a trace names are fetched, and must be enough for its reads.
  */
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { removeCacheDirectories } from '../../test/support/cache-directories.js';
@@ -68,7 +68,7 @@ describe('a trace of reads', () => {
     });
   });
 
-  test('is refused by name where it fits another image, is lost or is too large', async () => {
+  test('is refused by name where it fits another image, is lost, a link or too large', async () => {
     await withScene(async ({ registry, directory, open }) => {
       const { digest } = registry.add(layer(0, 30, 1));
       const image = await open({ lowers: [{ digest }] });
@@ -82,6 +82,11 @@ describe('a trace of reads', () => {
       await rejects(ErrorCodes.Corrupt, /layer 1, which is shorter; it belongs to another image/);
       writeFileSync(file, Buffer.alloc(3 << 20));
       await rejects(ErrorCodes.Corrupt, /too many for a trace/);
+      writeFileSync(join(directory, 'good'), encodeTrace([]));
+      rmSync(file);
+      symlinkSync('good', file);
+      await rejects(ErrorCodes.Corrupt, /symbolic link/);
+      rmSync(file);
       // As overlaybd does with layers that the image lacks.
       writeFileSync(file, encodeTrace([{ layer: 9, offset: 0, length: 1 }]));
       assert.deepEqual([...(await tracedRanges({ file }, image.files))], []);

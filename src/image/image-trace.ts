@@ -1,4 +1,5 @@
 /** Traces of an image's starts: from the reads of its disk to a trace, and from that to the blobs it is fetched from. */
+import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { corrupt } from '../io/format-error.js';
 import { LocalFile } from '../io/local-file.js';
@@ -23,13 +24,20 @@ const PIECES_MAX = TRACED_READS_MAX;
 /**
  * @param trace - The layer in the image config; containerd has unpacked it.
  * @param files - The image's layers, bottom first, as the trace counts them: without tar and compression.
- * @throws {ObdError} `NotFound` if the file is not there; `Corrupt` for one that is no trace, or of another image; `Io`.
+ * @throws {ObdError} `NotFound` if the file is not there; `Corrupt` for one that is no trace, a link, or of another
+ *   image; `Io`.
  */
 export async function tracedRanges(
   trace: LowerLayer,
   files: readonly RandomAccessFile[],
 ): Promise<Iterable<StoredRange>> {
   const path = trace.file || join(trace.dir || '/', TRACE_NAME);
+  // An image's author made the file. To follow a link onto a disk that this thread serves would wait for this thread.
+  const isLink = await lstat(path).then(
+    (found) => found.isSymbolicLink(),
+    () => false,
+  );
+  if (isLink) throw corrupt({ label: path }, 0, 'it is a symbolic link');
   const file = LocalFile.open(path);
   try {
     if (file.sizeBytes > TRACE_BYTES_MAX) {
