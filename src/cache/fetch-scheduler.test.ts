@@ -123,6 +123,26 @@ test('a prefetch starts when most of what is in flight has arrived', async () =>
   await drain(all, ends);
 });
 
+test('the background starts when nearly all of what is in flight has arrived', async () => {
+  const scheduler = new FetchScheduler();
+  const { started, ends, run } = controlled(scheduler);
+  const lane = laneAt();
+  let arrive = (_bytes: number): void => {};
+  const demand = scheduler.run(lane, { urgency: 'demand', bytes: MIB }, ({ received }) => {
+    arrive = received;
+    return new Promise<void>((resolve) => ends.set('demand', resolve));
+  });
+  const all = [demand, run(lane, 'background', { urgency: 'background' })];
+  await turn();
+  arrive(MIB / 2);
+  await turn();
+  assert.deepEqual(started, []);
+  arrive(MIB / 2 - MIB / 8);
+  await turn();
+  assert.deepEqual(started, ['background']);
+  await drain(all, ends);
+});
+
 test('prefetches leave places of their lane to demand, and a promoted one is demand', async () => {
   const scheduler = new FetchScheduler();
   const { started, ends, run } = controlled(scheduler);

@@ -82,7 +82,8 @@ export class OriginQueue {
 
   #mayStart(urgency: Urgency): boolean {
     if (urgency === 'demand') return this.#runningTotal < FETCHES_MAX;
-    const { inFlightBytes, aheadBytesMax } = this.link;
-    return this.#runningTotal < UNASKED_FETCHES_MAX && inFlightBytes < aheadBytesMax;
+    const { inFlightBytes, aheadBytesMax, backgroundBytesMax } = this.link;
+    const bytesMax = urgency === 'prefetch' ? aheadBytesMax : backgroundBytesMax;
+    return this.#runningTotal < UNASKED_FETCHES_MAX && inFlightBytes < bytesMax;
   }
 }
