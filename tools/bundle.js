@@ -44,6 +44,8 @@ const PREFIX = 'bin-';
 const PROGRAMS = ['obdconv', 'obdctl', 'obd-blockd', 'obd-snapshotter'];
 const WORKER = 'worker-entry';
 const CACHE = 'compile-cache';
+/** For each program. */
+const FILL_MS_MAX = 30_000;
 /** Packages that find their add-on relative to their own path. */
 const WITH_ADD_ONS = ['@node-rs/crc32', 'better-sqlite3', 'zstd-napi'];
 /** Dependencies of WITH_ADD_ONS that only npm's installation needs. */
@@ -130,7 +132,8 @@ function fillCompileCache(target) {
   const nowhere = ['--address', join(target, 'no.sock'), '127.0.0.1:1/no:image'];
   for (const name of PROGRAMS) {
     const args = name === 'obdctl' ? ['rpull', '--plain-http', ...nowhere] : ['--help'];
-    spawnSync(process.execPath, [join(target, `${name}.js`), ...args], { stdio: 'ignore' });
+    const program = [join(target, `${name}.js`), ...args];
+    spawnSync(process.execPath, program, { stdio: 'ignore', timeout: FILL_MS_MAX });
   }
 }
 

@@ -6,6 +6,11 @@ export class LateSegmenter {
   /** @type {Intl.Segmenter | undefined} */
   #segmenter;
 
+  /** @param {unknown[]} options - None: all segmenters are alike. */
+  constructor(...options) {
+    if (options.length > 0) throw new TypeError('a segmenter with options');
+  }
+
   /** @param {string} text */
   segment(text) {
     this.#segmenter ??= new globalThis.Intl['Segmenter']();

@@ -21,8 +21,8 @@ export interface DiskRead {
 export class ReadRecorder implements RequestObserver {
   readonly #onEnd: (reads: readonly DiskRead[]) => void;
   readonly #timer: NodeJS.Timeout;
-  /** Made once, so that a local read allocates nothing. */
-  readonly #reads = new Float64Array(2 * READS_MAX);
+  /** Made at the first read, so that no further one allocates. */
+  #reads: Float64Array | undefined;
   #count = 0;
   #countSeen = 0;
   #startedMs = 0;
@@ -47,6 +47,7 @@ export class ReadRecorder implements RequestObserver {
     error: unknown,
   ): void {
     if (kind !== 'read' || error !== undefined || this.#count === READS_MAX) return;
+    this.#reads ??= new Float64Array(2 * READS_MAX);
     this.#reads[2 * this.#count] = offset;
     this.#reads[2 * this.#count + 1] = length;
     this.#count++;
@@ -57,11 +58,12 @@ export class ReadRecorder implements RequestObserver {
     if (this.#isOver) return;
     this.#isOver = true;
     clearInterval(this.#timer);
-    if (this.#count === 0) return;
+    const reads = this.#reads;
+    if (reads === undefined) return;
     this.#onEnd(
       Array.from({ length: this.#count }, (_, i) => ({
-        offset: this.#reads[2 * i]!,
-        length: this.#reads[2 * i + 1]!,
+        offset: reads[2 * i]!,
+        length: reads[2 * i + 1]!,
       })),
     );
   }

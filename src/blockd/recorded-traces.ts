@@ -6,11 +6,14 @@
  * A trace is advice: one that is lost, damaged or not written costs time only. The oldest make room for new ones.
  */
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isUnfinished, replaceFile } from '../io/replace-file.js';
 
 const SUFFIX = '.trace';
+/** Of an empty file beside a trace: the last start was much shorter. */
+const SHORT_SUFFIX = '.short';
 /** A trace of a large start has 300 KiB. */
 const TRACES_BYTES_MAX = 64 << 20;
 /** A file that is being written for longer was left by a crash. */
@@ -30,14 +33,18 @@ export class RecordedTraces {
   }
 
   /**
-   * Writes a trace, or replaces one that is at most twice as long: a much shorter one is of a start that was cut off, or of
-   * another program.
+   * Writes a trace, or replaces one that is at most twice as long: a much shorter one may be of a start that was cut off. The
+   * second such one in a row takes its place.
    *
    * @throws system errors.
    */
   async keep(path: string, trace: Uint8Array): Promise<void> {
     const earlier = await stat(path).catch(() => undefined);
-    if (earlier !== undefined && earlier.size > 2 * trace.length) return;
+    const mark = `${path}${SHORT_SUFFIX}`;
+    const isFirstShort =
+      earlier !== undefined && earlier.size > 2 * trace.length && !existsSync(mark);
+    if (isFirstShort) return await writeFile(mark, '', { mode: 0o600 });
+    await rm(mark, { force: true });
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     await this.#makeRoom(trace.length);
     await replaceFile(path, 0o600, (file) => file.writeFile(trace));

@@ -13,7 +13,8 @@ import type { FetchOrder } from '../image/fetch-order.js';
 import { CHUNK_BYTES } from '../io/random-access-file.js';
 
 const BATCH_CHUNKS = 32;
-const WINDOW_CHUNKS = 5 * BATCH_CHUNKS;
+/** 6 MiB: also a link of 1 Mbit/s brings them within the minute after which a fetch counts as failed. */
+const WINDOW_CHUNKS = 3 * BATCH_CHUNKS;
 
 export interface ReplayResult {
   readonly fetchedBytes: number;

@@ -60,6 +60,9 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   readonly onUnloadable: (error: Error) => void;
 }
 
+/** 4 MiB. A shorter trace says little of a start. */
+const KNOWN_CHUNKS_MIN = 64;
+
 interface FillImages {
   readonly isEnabled: boolean;
   readonly delayMs: number;
@@ -155,12 +158,15 @@ export class WorkerDeviceHost implements DeviceHost {
     const blobOf = new Map(device.blobs.map((blob) => [blob.source.key.digest, blob]));
     const blobs = order.digests.map((digest) => blobOf.get(digest)!);
     const startedMs = performance.now();
-    device.reads.isKnown = true;
+    device.reads.isKnown = order.chunks.length / 2 >= KNOWN_CHUNKS_MIN;
     const replay = new Replay(order, blobs, cache);
     device.replay = replay;
     replay.done.then(
       (result) => onReplay(id, result, Math.round(performance.now() - startedMs)),
-      (error: unknown) => onReplayFailure(id, error),
+      (error: unknown) => {
+        device.reads.isKnown = false;
+        onReplayFailure(id, error);
+      },
     );
   }
 

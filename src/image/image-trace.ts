@@ -1,6 +1,7 @@
 /** Traces of an image's starts: from the reads of its disk to a trace, and from that to the blobs it is fetched from. */
 import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { ErrorCodes, ObdError } from '../errors.js';
 import { corrupt } from '../io/format-error.js';
 import { LocalFile } from '../io/local-file.js';
 import { type RandomAccessFile, readFully, type StoredRange } from '../io/random-access-file.js';
@@ -31,7 +32,13 @@ export async function tracedRanges(
   trace: LowerLayer,
   files: readonly RandomAccessFile[],
 ): Promise<Iterable<StoredRange>> {
-  const path = trace.file || join(trace.dir || '/', TRACE_NAME);
+  if (!trace.file && !trace.dir) {
+    throw new ObdError(
+      ErrorCodes.NotFound,
+      'Cannot read a trace that has neither "file" nor "dir"',
+    );
+  }
+  const path = trace.file || join(trace.dir!, TRACE_NAME);
   // An image's author made the file. To follow a link onto a disk that this thread serves would wait for this thread.
   const isLink = await lstat(path).then(
     (found) => found.isSymbolicLink(),
