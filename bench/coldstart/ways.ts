@@ -1,10 +1,12 @@
 /** The ways to start an image that are compared: which daemons each takes, which form of the image, and how it pulls. */
+import { spawnSync } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ctrPull, needsTransfer, startContainerd } from './containerd.js';
 import { FAR_HOST } from './far-registry.js';
 import { ROOT } from './folders.js';
 import { COMPRESSIONS, OBD } from './obd-images.js';
+import type { Programs } from './peer-programs.js';
 import { NYDUS_WAYS } from './peers/nydus.js';
 import { SOCI } from './peers/soci.js';
 import { STARGZ } from './peers/stargz.js';
@@ -40,6 +42,14 @@ async function startObd(services: Services, moreOfBlockd = ''): Promise<void> {
     await services.start(name, `test -S "$DIR/${name}.sock"`, ...command);
   }
   await startContainerd(services, { proxies: { 'obd-ts': 'snapshotter.sock' } });
+}
+
+/** containerd's erofs snapshotter needs a mkfs.erofs that takes tars, and EROFS one that leaves their order. */
+function oldMkfs({ find }: Programs): string | undefined {
+  const path = find('mkfs.erofs');
+  if (path === undefined) return 'there is no mkfs.erofs';
+  const { stdout, stderr } = spawnSync(path, ['--help'], { encoding: 'utf8' });
+  return `${stdout}${stderr}`.includes('--sort=') ? undefined : `${path} has no --sort`;
 }
 
 /** As containerd's documentation has it. */
@@ -124,7 +134,7 @@ export const WAYS: readonly Way[] = [
     missing: (programs) =>
       programs.containerd.major < 2
         ? `containerd ${programs.containerd.version} has no erofs snapshotter`
-        : programs.missing('mkfs.erofs'),
+        : oldMkfs(programs),
     start: async (services) => await startContainerd(services, { more: EROFS }),
     pull: ctrPull('erofs'),
   },
