@@ -23,6 +23,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, messageOf, ObdError, systemCode } from '../../errors.js';
 import { DEVICE_BLOCK_BYTES } from '../../io/block-sizes.js';
 import { readFully } from '../../io/random-access-file.js';
+import { outputOf } from '../../io/run-program.js';
 import { DeviceIdLocks } from '../device-id-locks.js';
 import { daemonKey } from '../device-ids.js';
 import { claimDevice, type WithoutReads } from '../device-users.js';
@@ -63,6 +64,8 @@ const FIRST_BYTES = 16384;
 const TAKE_OVER_MS = 10_000;
 /** Longer than claimDevice() waits for others. */
 const OPEN_MS = 4000;
+/** The scan reads a few blocks that attach() has made local. */
+const SCAN_MS = 5_000;
 const POLL_MS = 20;
 
 export class TcmuTransport implements Transport {
@@ -182,6 +185,7 @@ export class TcmuTransport implements Transport {
       takeAway: async () => {
         // Another program may have removed it: then there is nothing to claim, and the node is another disk's.
         const isThere = (await nodeOf(names)) === path;
+        if (isThere) await endOfScan(path);
         const claim = isThere ? await claimDevice(path, withoutReads) : undefined;
         try {
           await withoutReads(() => removeLink(names));
@@ -236,6 +240,16 @@ class Serving {
     await this.#server.stop();
     this.#uio.close();
   }
+}
+
+/**
+ * Waits for the kernel's partition scan of a new disk, by a process of its own: opening the disk waits for the scan, which waits
+ * for our answers, and no signal ends that. If this process were killed then, it would keep its uio device, and nobody
+ * else could answer.
+ */
+async function endOfScan(path: string): Promise<void> {
+  const open = [`if=${path}`, 'of=/dev/null', 'count=0', 'status=none'];
+  await outputOf('dd', open, SCAN_MS).catch(() => {});
 }
 
 async function nodeOf(names: TargetNames): Promise<string | undefined> {
