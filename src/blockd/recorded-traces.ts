@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { isUnfinished, replaceFile } from '../io/replace-file.js';
 
 const SUFFIX = '.trace';
-/** Of an empty file beside a trace: the last start was much shorter. */
+/** An empty file with this suffix beside a trace says that the last start was much shorter. */
 const SHORT_SUFFIX = '.short';
 /** A trace of a large start has 300 KiB. */
 const TRACES_BYTES_MAX = 64 << 20;
@@ -52,7 +52,9 @@ export class RecordedTraces {
 
   /** Removes a trace that is of no use, so that a shorter one can take its place. Never fails. */
   async discard(path: string): Promise<void> {
-    await rm(path, { force: true }).catch(() => {});
+    for (const each of [path, `${path}${SHORT_SUFFIX}`]) {
+      await rm(each, { force: true }).catch(() => {});
+    }
   }
 
   async #makeRoom(bytes: number): Promise<void> {
@@ -70,7 +72,7 @@ export class RecordedTraces {
     found.sort((a, b) => a.mtimeMs - b.mtimeMs);
     for (const { path, size } of found) {
       if (sum <= TRACES_BYTES_MAX) return;
-      await rm(path, { force: true });
+      await this.discard(path);
       sum -= size;
     }
   }

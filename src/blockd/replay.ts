@@ -4,7 +4,7 @@
  * Guarantees: a demand never waits behind a replay, and a read of a chunk that is on its way joins it. Nothing of an open blob is
  * evicted for it. A replay that fails, or finds no room, ends; reads then fetch what they need.
  *
- * One request brings the chunks of a batch that lie beside each other. The next batch begins while WINDOW_CHUNKS are not
+ * Adjacent chunks of a batch come in one request. The next batch begins while WINDOW_CHUNKS are not
  * exceeded; the scheduler decides how many of them are in flight.
  */
 import type { BlobHandle } from '../cache/blob-handle.js';

@@ -105,15 +105,21 @@ test('demand starts before prefetches, and these before the background', async (
   assert.deepEqual(started, ['demand', 'prefetch', 'background']);
 });
 
+/** A demand of 1 MiB, whose bytes arrive as the test says. */
+function arriving(scheduler: FetchScheduler, lane: Lane, ends: Map<string, () => void>) {
+  let received = (_bytes: number): void => {};
+  const demand = scheduler.run(lane, { urgency: 'demand', bytes: MIB }, (transfer) => {
+    received = transfer.received;
+    return new Promise<void>((resolve) => ends.set('demand', resolve));
+  });
+  return { demand, arrive: (bytes: number) => received(bytes) };
+}
+
 test('a prefetch starts when most of what is in flight has arrived', async () => {
   const scheduler = new FetchScheduler();
   const { started, ends, run } = controlled(scheduler);
   const lane = laneAt();
-  let arrive = (_bytes: number): void => {};
-  const demand = scheduler.run(lane, { urgency: 'demand', bytes: MIB }, ({ received }) => {
-    arrive = received;
-    return new Promise<void>((resolve) => ends.set('demand', resolve));
-  });
+  const { demand, arrive } = arriving(scheduler, lane, ends);
   const all = [demand, run(lane, 'prefetch', { urgency: 'prefetch' })];
   await turn();
   assert.deepEqual(started, []);
@@ -127,11 +133,7 @@ test('the background starts when nearly all of what is in flight has arrived', a
   const scheduler = new FetchScheduler();
   const { started, ends, run } = controlled(scheduler);
   const lane = laneAt();
-  let arrive = (_bytes: number): void => {};
-  const demand = scheduler.run(lane, { urgency: 'demand', bytes: MIB }, ({ received }) => {
-    arrive = received;
-    return new Promise<void>((resolve) => ends.set('demand', resolve));
-  });
+  const { demand, arrive } = arriving(scheduler, lane, ends);
   const all = [demand, run(lane, 'background', { urgency: 'background' })];
   await turn();
   arrive(MIB / 2);

@@ -28,7 +28,7 @@ const LINK_BYTES_MAX = EXT4_BLOCK_BYTES - 1;
 /** A target shorter than that is in the inode. */
 const SHORT_LINK_BYTES = 60;
 const LINKS_MAX = 65000;
-/** Of blocks, and of inodes. */
+/** One bitmap of blocks, one of inodes. */
 const BITMAPS_PER_GROUP = 2;
 /** The directory of e2fsck, in every new file system. */
 export const LOST_AND_FOUND = Buffer.from('lost+found');

@@ -23,8 +23,8 @@ const MESSAGE_FORM = { longs: Number, enums: String, defaults: true, oneofs: tru
 let root: protobuf.Root | undefined;
 
 /**
- * @grpc/proto-loader takes 80 ms of each start where this takes 40: it makes descriptors for reflection, which nobody uses
- * here, and codecs of all messages at once.
+ * @grpc/proto-loader takes 80 ms of each start and this 40, because it also makes descriptors for reflection, and codecs of
+ * all messages.
  *
  * @param file - Path of the .proto, from proto/.
  * @param name - Of the service, with its package.

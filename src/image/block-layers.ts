@@ -12,7 +12,7 @@ export interface BlockLayers {
   readonly layers: readonly DescribedLayer[];
   /** The disk's, by the image's annotations. */
   readonly fileSystem: string;
-  /** Of the image's config. */
+  /** The descriptor of the image's config. */
   readonly config: Descriptor;
 }
 

@@ -34,7 +34,6 @@ export interface SourceRange {
 }
 
 interface Piece extends SourceRange {
-  readonly source: RandomAccessFile;
   start: number;
   end: number;
 }

@@ -132,7 +132,7 @@ export class NodeResolution {
   }
 }
 
-/** Those of Node.js 22 and later, besides `node` and `default`. */
+/** The conditions of Node.js 22 and later, besides `node` and `default`. */
 function conditionsOf(isImport: boolean) {
   return { require: !isImport, conditions: ['module-sync', 'node-addons'] };
 }

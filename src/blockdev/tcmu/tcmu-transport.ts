@@ -243,9 +243,9 @@ class Serving {
 }
 
 /**
- * Waits for the kernel's partition scan of a new disk, by a process of its own: opening the disk waits for the scan, which waits
- * for our answers, and no signal ends that. If this process were killed then, it would keep its uio device, and nobody
- * else could answer.
+ * Waits for the kernel's partition scan of a new disk, in another process. Opening the disk waits for the scan, which waits for our
+ * answers, and no signal ends that wait. A server that is killed while it waits keeps its uio device open, so no other
+ * server can answer.
  */
 async function endOfScan(path: string): Promise<void> {
   const open = [`if=${path}`, 'of=/dev/null', 'count=0', 'status=none'];

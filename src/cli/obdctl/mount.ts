@@ -2,6 +2,7 @@
 import type { CommandModule } from 'yargs';
 import { blockdOption } from './blockd-option.js';
 import { hostsDirOption } from './hosts-dir-option.js';
+import { platformOption } from './platform-option.js';
 
 interface MountArguments {
   readonly image: string;
@@ -29,11 +30,7 @@ export const mount: CommandModule<object, MountArguments> = {
       })
       .options({
         blockd: blockdOption,
-        platform: {
-          type: 'string',
-          requiresArg: true,
-          describe: "os/architecture[/variant] of the image; this host's by default",
-        },
+        platform: platformOption,
         'plain-http': {
           type: 'boolean',
           default: false,

@@ -2,6 +2,7 @@
 import type { CommandModule } from 'yargs';
 import { hostsDirOption } from './hosts-dir-option.js';
 import { jsonOption } from './json-option.js';
+import { platformOption } from './platform-option.js';
 
 interface PredictArguments {
   readonly image: string;
@@ -49,11 +50,7 @@ export const predict: CommandModule<object, PredictArguments> = {
           requiresArg: true,
           describe: "Instead of the image's WorkingDir",
         },
-        platform: {
-          type: 'string',
-          requiresArg: true,
-          describe: "os/architecture[/variant] of the image; this host's by default",
-        },
+        platform: platformOption,
         'plain-http': {
           type: 'boolean',
           default: false,

@@ -3,6 +3,7 @@ import type { CommandModule } from 'yargs';
 import { blockdOption } from './blockd-option.js';
 import { hostsDirOption } from './hosts-dir-option.js';
 import { jsonOption } from './json-option.js';
+import { platformOption } from './platform-option.js';
 
 interface Arguments {
   readonly image: string;
@@ -32,11 +33,7 @@ export const prefetch: CommandModule<object, Arguments> = {
         },
         blockd: blockdOption,
         json: jsonOption,
-        platform: {
-          type: 'string',
-          requiresArg: true,
-          describe: "os/architecture[/variant] of the image; this host's by default",
-        },
+        platform: platformOption,
         'plain-http': {
           type: 'boolean',
           default: false,
