@@ -426,6 +426,7 @@ test('a worker that dies of a bug is reported, and its calls fail', async () => 
     calls.call('open', {
       id: 'd',
       configPath: '/dev/fd/9',
+      isStart: true,
       memory: new IndexBudget(1 << 29).account(false).shared,
     }),
   );

@@ -135,9 +135,9 @@ export class WorkerDeviceHost implements DeviceHost {
     );
     this.#devices.set(id, device);
     try {
-      await device.open(configPath, this.#options.nbd);
+      await device.open(configPath, how === 'attach', this.#options.nbd);
       device.observe(this.#isObserved);
-      if (how === 'attach') this.#replay(id, device);
+      this.#replay(id, device);
       await device.connect(how, transport);
       if (how === 'attach' && device.uncheckedLayers > 0) {
         this.#options.onUnchecked(id, device.uncheckedLayers);
@@ -257,10 +257,10 @@ class WorkerDevice implements HostedDevice {
     this.#onClosed = onClosed;
   }
 
-  async open(configPath: string, nbd: NbdServer): Promise<void> {
+  async open(configPath: string, isStart: boolean, nbd: NbdServer): Promise<void> {
     const id = this.#id;
     const { calls } = this.#worker;
-    const disk = await calls.call('open', { id, configPath, memory: this.memory.shared });
+    const disk = await calls.call('open', { id, configPath, isStart, memory: this.memory.shared });
     this.memory.opened();
     this.#disk = disk;
     this.#export = nbd.addExport(id, {

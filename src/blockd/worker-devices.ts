@@ -47,6 +47,8 @@ interface ServedImage {
   device: AttachedDevice | undefined;
 }
 
+const NO_ADVICE = { order: undefined, traceProblem: undefined };
+
 export class WorkerDevices {
   readonly #main: ThreadCalls<MainCalls, WorkerCalls>;
   readonly #transports: Transports;
@@ -72,8 +74,8 @@ export class WorkerDevices {
     const attach = (to: Transport, id: string, disk: VirtualDisk) => to.attach(id, disk);
     const resume = (to: Transport, id: string, disk: VirtualDisk) => to.resume(id, disk);
     const handlers: Handlers<WorkerCalls> = {
-      open: ({ id, configPath, memory }) =>
-        this.#open(id, configPath, memory).finally(collectGarbageSoon),
+      open: ({ id, configPath, isStart, memory }) =>
+        this.#open(id, configPath, isStart, memory).finally(collectGarbageSoon),
       attach: ({ id, transport }) => this.#connect(id, transport, false, attach),
       resume: ({ id, transport }) => this.#connect(id, transport, true, resume),
       observe: ({ id, isObserved }) => this.#observe(id, isObserved),
@@ -90,7 +92,12 @@ export class WorkerDevices {
     this.#blobs = new RemoteBlobs(this.#main);
   }
 
-  async #open(id: string, configPath: string, memory: SharedIndexAccount): Promise<OpenedDisk> {
+  async #open(
+    id: string,
+    configPath: string,
+    isStart: boolean,
+    memory: SharedIndexAccount,
+  ): Promise<OpenedDisk> {
     const config = await readImageConfig(configPath);
     const image = await openImage(config, {
       openBlob: (address) => this.#blobs.open({ id, address }),
@@ -99,8 +106,8 @@ export class WorkerDevices {
       memory: new IndexAccount(memory),
     });
     for (const blob of image.remote) blob.opened();
-    const recorded = this.#pathOfTrace(image);
-    const advice = await this.#adviceOf(image, recorded);
+    const recorded = isStart ? this.#pathOfTrace(image) : undefined;
+    const advice = isStart ? await this.#adviceOf(image, recorded) : NO_ADVICE;
     const { layers, remoteBytes, uncheckedLayers, provedLayers } = image;
     const remoteLayers = image.remote.length;
     const disk = new EndableDisk(image.disk);
@@ -145,7 +152,7 @@ export class WorkerDevices {
     recorded: string | undefined,
   ): Promise<Pick<OpenedDisk, 'order' | 'traceProblem'>> {
     const known = trace ?? (recorded === undefined ? undefined : { file: recorded });
-    if (known === undefined) return { order: undefined, traceProblem: undefined };
+    if (known === undefined) return NO_ADVICE;
     try {
       const order = fetchOrder(await tracedRanges(known, files), remote);
       return { order, traceProblem: undefined };

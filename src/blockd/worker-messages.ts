@@ -74,7 +74,12 @@ interface Range {
 export type WorkerCalls = {
   /** Charges `memory` with the indexes of the image. */
   open(
-    image: OfDevice & { readonly configPath: string; readonly memory: SharedIndexAccount },
+    image: OfDevice & {
+      readonly configPath: string;
+      /** Whether a start follows, whose trace is wanted. */
+      readonly isStart: boolean;
+      readonly memory: SharedIndexAccount;
+    },
   ): OpenedDisk;
   /** Answers with the path of the device. */
   attach(device: ToAttach): string;
