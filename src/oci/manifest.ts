@@ -14,7 +14,17 @@
  */
 import * as z from 'zod';
 import { ErrorCodes, ObdError } from '../errors.js';
-import { digestProblem, sha256Of } from './digest.js';
+import { sha256Of } from './digest.js';
+import {
+  annotations,
+  check,
+  checkLimit,
+  corrupt,
+  digest,
+  mediaType,
+  parseObject,
+  short,
+} from './document.js';
 import {
   DOCKER_INDEX,
   DOCKER_MANIFEST,
@@ -37,18 +47,6 @@ export const LAYERS_MAX = 255;
 /** An index has an entry per platform and perhaps one per attestation: dozens, not thousands. */
 export const INDEX_ENTRIES_MAX = 1024;
 
-const digest = z.string().superRefine((text, context) => {
-  const found = digestProblem(text);
-  if (found === undefined) return;
-  const { problem, unsupported } = found;
-  context.addIssue({ code: 'custom', message: problem, params: { unsupported } });
-});
-/** RFC 6838 names, of at most 127 characters on either side of the slash. */
-const mediaType = z
-  .string()
-  .regex(/^[\w!#$&^.+-]{1,127}\/[\w!#$&^.+-]{1,127}$/, 'is no media type');
-const annotations = z.record(z.string(), z.string());
-
 const platform = z.looseObject({
   os: z.string(),
   architecture: z.string(),
@@ -62,6 +60,8 @@ const descriptor = z.looseObject({
   annotations: annotations.optional(),
   platform: platform.optional(),
 });
+
+export type Descriptor = z.infer<typeof descriptor>;
 
 const imageManifest = z.looseObject({
   schemaVersion: z.literal(2),
@@ -85,7 +85,6 @@ const imageConfig = z.looseObject({
   rootfs: z.looseObject({ type: z.literal('layers'), diff_ids: z.array(digest) }),
 });
 
-export type Descriptor = z.infer<typeof descriptor>;
 export type ImageManifest = z.infer<typeof imageManifest>;
 export type ImageIndex = z.infer<typeof imageIndex>;
 export type ImageConfig = z.infer<typeof imageConfig>;
@@ -148,8 +147,12 @@ export function parseLayoutIndex(bytes: Uint8Array, label: string): ImageIndex {
   return index;
 }
 
-/** Returns the one media type on which the document, its fields and its server agree. */
-function manifestType(
+/**
+ * Returns the one media type on which the document, its fields and its server agree.
+ *
+ * @throws {ObdError} `Corrupt` if they disagree, `Unsupported` if it is neither manifest nor index.
+ */
+export function manifestType(
   json: Readonly<Record<string, unknown>>,
   servedAs: string | undefined,
   label: string,
@@ -186,47 +189,4 @@ function manifestType(
 function isGeneral(mediaType: string | undefined): boolean {
   if (mediaType === undefined || mediaType === '') return true;
   return ['application/json', 'application/octet-stream', 'text/plain'].includes(mediaType);
-}
-
-function parseObject(bytes: Uint8Array, label: string): Readonly<Record<string, unknown>> {
-  let json: unknown;
-  try {
-    json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
-  } catch (cause) {
-    throw corrupt(label, 'it is not JSON in UTF-8', cause);
-  }
-  if (typeof json === 'object' && json !== null && !Array.isArray(json)) {
-    return json as Readonly<Record<string, unknown>>;
-  }
-  throw corrupt(label, 'it is JSON, but no object');
-}
-
-function check<T>(schema: z.ZodType<T>, json: unknown, label: string): T {
-  const parsed = schema.safeParse(json);
-  if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0];
-  const where = issue === undefined || issue.path.length === 0 ? '' : `"${issue.path.join('.')}": `;
-  const problem = `${short(where)}${short(issue?.message ?? 'it has the wrong form')}`;
-  if (issue?.code === 'custom' && issue.params?.['unsupported'] === true) {
-    throw new ObdError(ErrorCodes.Unsupported, `Cannot use ${label}: ${problem}`);
-  }
-  throw corrupt(label, problem);
-}
-
-function checkLimit(found: number, max: number, what: string, label: string): void {
-  if (found <= max) return;
-  throw new ObdError(
-    ErrorCodes.Unsupported,
-    `Cannot use ${label}: it has ${found} ${what}, and the limit is ${max}`,
-  );
-}
-
-function corrupt(label: string, problem: string, cause?: unknown): ObdError {
-  return new ObdError(ErrorCodes.Corrupt, `Cannot use ${label}: ${problem}`, {}, cause);
-}
-
-/** Shortens a piece of a hostile document for a message. */
-function short(text: string): string {
-  const printable = text.replaceAll(/[^\x20-\x7e]/g, '?');
-  return printable.length > 200 ? `${printable.slice(0, 200)}...` : printable;
 }
