@@ -6,10 +6,11 @@
  * no error contains credentials. Names are checked here, because they become URLs.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
-import { checkDigest, isDigest, sha256Of } from '../oci/digest.js';
-import { type Descriptor, MANIFEST_BYTES_MAX } from '../oci/manifest.js';
+import { checkDigest, isDigest } from '../oci/digest.js';
+import type { Descriptor } from '../oci/manifest.js';
 import { IMAGE_MANIFEST_TYPES, INDEX_TYPES, SCHEMA1_TYPES } from '../oci/media-types.js';
 import { isHost, isRepository, isTag } from '../oci/reference.js';
+import type { ReferrerDescriptor } from '../oci/referrer.js';
 import type { Access } from './access.js';
 import { downloadBlob } from './blob-download.js';
 import { type BlobFacts, type BlobPromise, probeBlob } from './blob-probe.js';
@@ -17,7 +18,8 @@ import { RemoteBlobRanges } from './blob-ranges.js';
 import { type BlobContent, cancelUpload, type UploadSession, uploadBlob } from './blob-upload.js';
 import type { Credentials } from './credentials.js';
 import type { HttpResponse } from './http-client.js';
-import { isHtml } from './range-answer.js';
+import { type ManifestBytes, readManifest } from './manifest-answer.js';
+import { findReferrers } from './referrers.js';
 import {
   RegistryExchange,
   type RegistryRequest,
@@ -27,7 +29,6 @@ import type { RegistryHosts } from './registry-hosts.js';
 import { DEFAULT_LIMITS, type RegistryLimits } from './registry-limits.js';
 import type { Remedies } from './response-error.js';
 import { retrying } from './retry.js';
-import { mismatch } from './verified-blob.js';
 
 /** Includes schema 1, so that a registry with nothing else does not answer "not found". */
 const ACCEPT = [...IMAGE_MANIFEST_TYPES, ...INDEX_TYPES, ...SCHEMA1_TYPES].join(', ');
@@ -40,12 +41,6 @@ export interface RegistryClientOptions {
   readonly limits?: RegistryLimits;
   /** Called for the first of the wrong answers of an address, if another address is asked instead. */
   readonly reportWrong?: ReportWrongAnswer;
-}
-
-export interface ManifestBytes {
-  readonly bytes: Uint8Array;
-  /** As served; undefined if the registry did not say. */
-  readonly mediaType: string | undefined;
 }
 
 export class RegistryClient {
@@ -123,7 +118,8 @@ export class RegistryClient {
       for (;;) {
         const response = await this.#expect(request, [200], MANIFEST_REMEDIES);
         try {
-          return await manifestOf(response, target, `the manifest of ${label}`);
+          const digest = isDigest(target) ? target : undefined;
+          return await readManifest(response, digest, `the manifest of ${label}`);
         } catch (error) {
           if (attemptSignal.aborted || !(error instanceof ObdError)) throw error;
           const { askedOf } = response;
@@ -131,6 +127,32 @@ export class RegistryClient {
         }
       }
     });
+  }
+
+  /**
+   * Returns the artifacts of one type whose subject is a manifest, at most 64 of them. They are advice: one attempt, and
+   * the caller's signal should bound its time.
+   *
+   * @param digest - Of the subject. A subject that the registry lacks has none.
+   * @param action - `push` asks the registry itself, not its mirrors.
+   * @throws {ObdError} `Unauthorized`, `Unavailable`; `Registry` for an answer that is no list.
+   */
+  async referrers(
+    host: string,
+    repository: string,
+    digest: string,
+    artifactType: string,
+    signal?: AbortSignal,
+    action: 'pull' | 'push' = 'pull',
+  ): Promise<readonly ReferrerDescriptor[]> {
+    const access = accessTo(host, repository, action);
+    checkDigest(digest, `a manifest of ${host}/${repository}`);
+    const doing = `Cannot list the artifacts of ${host}/${repository}@${digest}`;
+    const policy = { attemptsMax: 1, backoffMs: 0, deadlineMs: this.#limits.requestDeadlineMs };
+    const query = { access, digest, artifactType, doing };
+    return await retrying(policy, doing, signal, (attemptSignal) =>
+      findReferrers(this.#exchange, query, attemptSignal),
+    );
   }
 
   /** @throws {ObdError} `Unauthorized`, `Unavailable`, `Registry`. */
@@ -252,28 +274,6 @@ export class RegistryClient {
     const policy = { attemptsMax, backoffMs, deadlineMs: requestDeadlineMs };
     return retrying(policy, doing, signal, attempt);
   }
-}
-
-/** @throws {ObdError} `Corrupt` if it is not what was asked for, or not a manifest; as HttpResponse.readAll(). */
-async function manifestOf(
-  response: HttpResponse,
-  target: string,
-  label: string,
-): Promise<ManifestBytes> {
-  if (isHtml(response)) {
-    response.cutOff();
-    const problem = `${response.url.host} sent a page of HTML in place of it`;
-    throw new ObdError(ErrorCodes.Registry, `${response.doing}: ${problem}`);
-  }
-  const bytes = await response.readAll(MANIFEST_BYTES_MAX);
-  const promised = isDigest(target) ? target : response.header('docker-content-digest');
-  const digest = sha256Of(bytes);
-  if (promised !== undefined && isDigest(promised) && promised !== digest) {
-    const descriptor = { mediaType: '', digest: promised, size: bytes.length };
-    throw mismatch(label, descriptor, `its digest is ${digest}`);
-  }
-  const mediaType = response.header('content-type')?.split(';', 1)[0]?.trim();
-  return { bytes, mediaType };
 }
 
 function accessTo(host: string, repository: string, action: Access['action']): Access {
