@@ -34,6 +34,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   cache: [],
   image: ['layers', 'lsmt', 'oci', 'registry'],
   predict: ['ext4'],
+  'load-order': ['lsmt', 'oci'],
   blockdev: ['blockdev/fuse', 'blockdev/nbd-kernel', 'blockdev/tcmu', 'blockdev/ublk'],
   'blockdev/fuse': ['blockdev'],
   'blockdev/nbd': ['blockdev'],

@@ -1,0 +1,10 @@
+/** The annotations by which load orders are found and chosen: docs/formats/load-order.md, "Where it is". */
+
+/** `sha256:...@SIZE` of the document's blob. */
+export const LOAD_ORDER_ANNOTATION = 'dev.obd-ts.load-order';
+/** `recorded`, `predicted` or `list`. */
+export const KIND_ANNOTATION = 'dev.obd-ts.load-order.kind';
+/** A free name, which a label or an annotation of a container can ask for. */
+export const NAME_ANNOTATION = 'dev.obd-ts.load-order.name';
+/** The command line that it is of, as text or as the digest of that; see commandText(). */
+export const COMMAND_ANNOTATION = 'dev.obd-ts.load-order.command';
