@@ -35,6 +35,8 @@ export const NODE_NOT_LOCAL = -2;
 
 export class HashTree {
   readonly header: TreeHeader;
+  /** The header as it is stored: what {@link root} is the hash of. */
+  readonly headerBytes: Buffer;
   readonly root: string;
   /** Holds the layer and the tree. */
   readonly blob: RandomAccessFile;
@@ -48,11 +50,13 @@ export class HashTree {
   private constructor(
     blob: RandomAccessFile,
     { root, offset }: TreeAddress,
+    headerBytes: Buffer,
     header: TreeHeader,
     layout: TreeLayout,
     decoded: DecodedBlocks,
   ) {
     this.header = header;
+    this.headerBytes = headerBytes;
     this.root = root;
     this.blob = blob;
     this.#offset = offset;
@@ -107,7 +111,7 @@ export class HashTree {
         `a hash tree of ${layout.bytes} bytes passes the end of the blob`,
       );
     }
-    return new HashTree(blob, address, header, layout, decoded);
+    return new HashTree(blob, address, bytes, header, layout, decoded);
   }
 
   /**
@@ -132,6 +136,27 @@ export class HashTree {
       done += part;
     }
     return -1;
+  }
+
+  /**
+   * Reads a node and those above it, and proves them.
+   *
+   * @param level - 0 is the bottom level.
+   * @throws {ObdError} `Corrupt`, and read errors of the blob.
+   */
+  async readNode(level: number, node: number): Promise<Buffer> {
+    const isTop = level === this.#layout.levels.length - 1;
+    const parent = Math.floor(node / HASHES_PER_NODE);
+    const hashes = isTop ? this.header.topHash : await this.readNode(level + 1, parent);
+    const hashAt = isTop ? 0 : (node % HASHES_PER_NODE) * HASH_BYTES;
+    const bytes = Buffer.alloc(NODE_BYTES);
+    const at = this.#offset + this.#layout.offsetOf(level, node);
+    await refetchWhileCorrupt(this.blob, at, NODE_BYTES, async () => {
+      await readFully(this.blob, bytes, at);
+      if (firstWrongLeaf(bytes, 0, NODE_BYTES, hashes, hashAt) === -1) return;
+      throw this.#wrongNode(level, node);
+    });
+    return bytes;
   }
 
   /** Loads the nodes that prove [offset, offset + length) of the file, as RandomAccessFile.load() does. */
@@ -177,8 +202,12 @@ export class HashTree {
   #hashesOf(level: number, node: number): number {
     const position = this.#position(level, node);
     if (position !== undefined) return position;
+    throw this.#wrongNode(level, node);
+  }
+
+  #wrongNode(level: number, node: number): ObdError {
     const at = this.#offset + this.#layout.offsetOf(level, node);
-    throw corrupt(this.blob, at, `node ${node} of level ${level} of its hash tree is wrong`);
+    return corrupt(this.blob, at, `node ${node} of level ${level} of its hash tree is wrong`);
   }
 
   /** As #hashesOf(), but undefined for a wrong node of this level. */
