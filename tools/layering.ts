@@ -27,6 +27,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   oci: [],
   zfile: [],
   lsmt: [],
+  'hot-blob': ['zfile'],
   layers: ['lsmt', 'oci', 'zfile'],
   tar: [],
   ext4: [],
