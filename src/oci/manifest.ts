@@ -53,7 +53,7 @@ const platform = z.looseObject({
   variant: z.string().optional(),
 });
 
-const descriptor = z.looseObject({
+export const descriptor = z.looseObject({
   mediaType,
   digest,
   size: z.int().nonnegative(),

@@ -25,7 +25,7 @@ export interface ReferrerDescriptor {
   readonly annotations: Readonly<Record<string, string>>;
 }
 
-interface ListedReferrer {
+export interface ListedReferrer {
   /** As stored, with all its fields. */
   readonly entry: unknown;
   /** Undefined if obd-ts cannot use the entry. */
@@ -33,24 +33,28 @@ interface ListedReferrer {
 }
 
 export interface ReferrerList {
-  /** The fields of the index other than `manifests`. */
+  /** Of the index. */
+  readonly mediaType: string;
+  /** The fields of the index, without `manifests`. */
   readonly fields: Readonly<Record<string, unknown>>;
   /** At most INDEX_ENTRIES_MAX. */
   readonly listed: readonly ListedReferrer[];
 }
+
+export const artifactAnnotations = annotations
+  .default({})
+  .refine((all) => annotationBytes(all) <= ANNOTATION_BYTES_MAX, 'are too long');
 
 const listEntry = z.object({
   mediaType,
   digest,
   size: z.int().min(1).max(MANIFEST_BYTES_MAX),
   artifactType: mediaType.or(z.literal('')).default(''),
-  annotations: annotations
-    .default({})
-    .refine((all) => annotationBytes(all) <= ANNOTATION_BYTES_MAX, 'are too long'),
+  annotations: artifactAnnotations,
 });
 
 /** UTF-8 bytes of all keys and values. */
-function annotationBytes(all: Readonly<Record<string, string>>): number {
+export function annotationBytes(all: Readonly<Record<string, string>>): number {
   return Object.entries(all).reduce(
     (sum, [key, value]) => sum + Buffer.byteLength(key) + Buffer.byteLength(value),
     0,
@@ -75,19 +79,33 @@ export function parseReferrerList(
   checkLimit(bytes.length, MANIFEST_BYTES_MAX, 'bytes', label);
   const json = parseObject(bytes, label);
   const { manifests, ...fields } = json;
-  if (!INDEX_TYPES.includes(manifestType(json, servedAs, label)) || !Array.isArray(manifests)) {
+  const type = manifestType(json, servedAs, label);
+  if (!INDEX_TYPES.includes(type) || !Array.isArray(manifests)) {
     throw corrupt(label, 'it is no index');
   }
   checkLimit(manifests.length, INDEX_ENTRIES_MAX, 'manifests', label);
   const listed = manifests.map((entry: unknown) => {
     return { entry, referrer: listEntry.safeParse(entry).data };
   });
-  return { fields, listed };
+  return { mediaType: type, fields, listed };
 }
 
-/** The index to store for a list: entries and fields as they were read. */
-export function encodeReferrerList({ fields, listed }: ReferrerList): Uint8Array {
+/** The list of a subject without artifacts. */
+export const NO_REFERRERS: ReferrerList = { mediaType: OCI_INDEX, fields: {}, listed: [] };
+
+/**
+ * The index to store for a list: entries and fields as they were read.
+ *
+ * @throws {ObdError} `Unsupported` for a list that parseReferrerList() would refuse.
+ */
+export function encodeReferrerList(
+  { mediaType: type, fields, listed }: ReferrerList,
+  label: string,
+): Uint8Array {
+  checkLimit(listed.length, INDEX_ENTRIES_MAX, 'manifests', label);
   const manifests = listed.map(({ entry }) => entry);
-  const index = { schemaVersion: 2, mediaType: OCI_INDEX, ...fields, manifests };
-  return Buffer.from(JSON.stringify(index));
+  const index = { schemaVersion: 2, ...fields, mediaType: type, manifests };
+  const bytes = Buffer.from(JSON.stringify(index));
+  checkLimit(bytes.length, MANIFEST_BYTES_MAX, 'bytes', label);
+  return bytes;
 }
