@@ -5,5 +5,5 @@ export interface Access {
   /** As in a reference: `docker.io`. */
   readonly host: string;
   readonly repository: string;
-  readonly action: 'pull' | 'push';
+  readonly action: 'pull' | 'push' | 'delete';
 }

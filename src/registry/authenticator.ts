@@ -147,7 +147,7 @@ export class Authenticator {
     // A registry challenges for the scope that one request needs; an upload needs to pull as well.
     const scope =
       action === 'push' || asked === undefined
-        ? `repository:${repository}:${action === 'push' ? 'pull,push' : 'pull'}`
+        ? `repository:${repository}:${action === 'push' ? 'pull,push' : action}`
         : asked;
     const { origin } = endpoint;
     const request = { parameters, scope, login, host, origin, doing };

@@ -1,5 +1,4 @@
 /** One address at which the registry of a name answers: the registry itself, or a mirror of it. */
-import type { Access } from './access.js';
 
 export interface TlsSettings {
   /** Certificates in PEM that are trusted in addition to the system's. */
@@ -13,7 +12,8 @@ export interface Endpoint {
   readonly origin: string;
   /** The path before the repository: `/v2`, or a mirror's own. */
   readonly prefix: string;
-  readonly actions: readonly Access['action'][];
+  /** An address for pushes is one for deletions. */
+  readonly actions: readonly ('pull' | 'push')[];
   /** The hosts whose login may be sent here, first match first. */
   readonly loginHosts: readonly string[];
   /** For a mirror: the name whose images it mirrors. Undefined for the registry itself. */

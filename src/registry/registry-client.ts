@@ -43,6 +43,18 @@ export interface RegistryClientOptions {
   readonly reportWrong?: ReportWrongAnswer;
 }
 
+export interface PutManifest {
+  /** Whether the registry lists the manifest among the referrers of its subject: it answered with OCI-Subject. */
+  readonly listsReferrers: boolean;
+}
+
+export type ManifestDeletion = 'deleted' | 'missing' | 'unsupported';
+
+/** The specification has 202; some registries answer with another success. */
+const DELETED: readonly number[] = [200, 202, 204];
+/** The registry deletes nothing, or not here (OCI distribution spec 1.1, "Deleting Manifests"). */
+const NO_DELETION: readonly number[] = [400, 405, 501];
+
 export class RegistryClient {
   readonly #exchange: RegistryExchange;
   readonly #limits: RegistryLimits;
@@ -91,6 +103,7 @@ export class RegistryClient {
    * Returns a manifest or an index, unparsed.
    *
    * @param target - A tag, or a digest, which the returned bytes then have.
+   * @param action - `push` asks the registry itself, not its mirrors, which may be behind it.
    * @throws {ObdError} `NotFound`, `Unauthorized`, `Unavailable`, `Registry`, `Corrupt`.
    */
   async getManifest(
@@ -98,8 +111,9 @@ export class RegistryClient {
     repository: string,
     target: string,
     signal?: AbortSignal,
+    action: 'pull' | 'push' = 'pull',
   ): Promise<ManifestBytes> {
-    const access = accessTo(host, repository, 'pull');
+    const access = accessTo(host, repository, action);
     checkTarget(target);
     const label = `${host}/${repository}${isDigest(target) ? '@' : ':'}${target}`;
     const doing = `Cannot get the manifest of ${label}`;
@@ -225,13 +239,13 @@ export class RegistryClient {
     target: string,
     { bytes, mediaType }: { readonly bytes: Uint8Array; readonly mediaType: string },
     signal?: AbortSignal,
-  ): Promise<void> {
+  ): Promise<PutManifest> {
     const access = accessTo(host, repository, 'push');
     checkTarget(target);
     const doing = `Cannot put the manifest ${target} to ${host}/${repository}`;
     const url = this.#exchange.urlOf(access, `manifests/${target}`);
     const headers = { 'content-type': mediaType };
-    await this.#retrying(doing, signal, async (attemptSignal) => {
+    return await this.#retrying(doing, signal, async (attemptSignal) => {
       const request = {
         access,
         method: 'PUT',
@@ -242,6 +256,39 @@ export class RegistryClient {
       } as const;
       const response = await this.#expect({ ...request, body: () => bytes }, [201]);
       await response.discard();
+      return { listsReferrers: response.header('oci-subject') !== undefined };
+    });
+  }
+
+  /**
+   * Deletes a manifest or an index, and so the tags that name it. Its blobs stay until the registry collects them.
+   *
+   * @throws {ObdError} `Unauthorized`, `Unavailable`, `Registry`.
+   */
+  async deleteManifest(
+    host: string,
+    repository: string,
+    digest: string,
+    signal?: AbortSignal,
+  ): Promise<ManifestDeletion> {
+    const access = accessTo(host, repository, 'delete');
+    checkDigest(digest, `a manifest of ${host}/${repository}`);
+    const doing = `Cannot delete the manifest ${digest} of ${host}/${repository}`;
+    const url = this.#exchange.urlOf(access, `manifests/${digest}`);
+    const headers = {};
+    return await this.#retrying(doing, signal, async (attemptSignal) => {
+      const request = {
+        access,
+        method: 'DELETE',
+        url,
+        headers,
+        signal: attemptSignal,
+        doing,
+      } as const;
+      const response = await this.#expect(request, [...DELETED, ...NO_DELETION, 404]);
+      await response.discard();
+      if (response.status === 404) return 'missing';
+      return DELETED.includes(response.status) ? 'deleted' : 'unsupported';
     });
   }
 

@@ -136,11 +136,12 @@ export class RegistryHosts {
   endpointsOf(host: string, action: Access['action']): readonly Endpoint[] {
     const file = this.#lookUp(host);
     const nowMs = performance.now();
+    const needed = action === 'pull' ? 'pull' : 'push';
     const isDown = ({ origin }: Endpoint) => (this.#downUntilMs.get(origin) ?? 0) > nowMs;
     const mirrors = (file?.mirrors ?? [])
-      .filter(({ actions }) => actions.includes(action))
+      .filter(({ actions }) => actions.includes(needed))
       .map((settings) => ({ ...settings, ...this.#identityOf(host, settings.origin) }));
-    const itself = this.#itself(host, file).filter(({ actions }) => actions.includes(action));
+    const itself = this.#itself(host, file).filter(({ actions }) => actions.includes(needed));
     // A file may list the registry itself among its hosts, as in nerdctl's documents.
     const others = itself.filter(({ origin }) => !mirrors.some((each) => each.origin === origin));
     const all = [...mirrors, ...others];
