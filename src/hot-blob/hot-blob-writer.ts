@@ -21,7 +21,11 @@ import { rawCrc32c } from '../zfile/raw-crc32c.js';
 import { encodeHotIndex, HOT_PAGES_MAX, type HotIndex } from './hot-index.js';
 import { hotSteps } from './hot-steps.js';
 
-const COMPRESSION_LEVEL = 3;
+/**
+ * Measured with 15 to 49 MB of pages of a Debian: 15 % smaller than by level 3, in 0.4 to 1.5 s instead of 0.1 to 0.4 s. Level
+ * 12 gains 1 % more for twice the time. A blob is written once and read by many hosts, as fast as by level 3.
+ */
+const COMPRESSION_LEVEL = 9;
 
 /** A layer that pages are read of. */
 export interface HotSource {

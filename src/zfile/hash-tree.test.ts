@@ -195,6 +195,30 @@ describe('HashTree', () => {
     assert.equal(opened.invalidateWrong(0, 4096), false);
   });
 
+  test('reads nodes as they are stored, and fetches damaged ones again', async () => {
+    const damaged = Buffer.from(blob);
+    const topAt = 1512;
+    // Node 0 of the bottom level is behind the last two.
+    const nodeAt = topAt + 3 * 4096;
+    damaged[topAt]! ^= 1;
+    damaged[nodeAt + 4095]! ^= 1;
+    const arriving = new ArrivingFile(blob, damaged);
+    const opened = await HashTree.open(arriving, address, decoded);
+    assert.ok(opened.headerBytes.equals(tree.subarray(0, 512)));
+    const node = await opened.readNode(0, 0);
+    assert.ok(node.equals(blob.subarray(nodeAt, nodeAt + 4096)));
+    assert.ok((await opened.readNode(1, 0)).equals(blob.subarray(topAt, topAt + 4096)));
+    assert.deepEqual(
+      arriving.forgets.map(({ offset }) => offset),
+      [topAt, nodeAt],
+    );
+    damaged.set(blob.subarray(topAt, topAt + 4096), topAt);
+    const lasting = await HashTree.open(new MemoryFile(damaged), address, decoded);
+    const wrong = { code: ErrorCodes.Corrupt, message: /node 0 of level 0/ };
+    await assert.rejects(lasting.readNode(0, 0), wrong);
+    await lasting.readNode(0, 1);
+  });
+
   test('refuses another root, a tree past the end of the blob, and a later version', async () => {
     const open = (bytes: Buffer, at: typeof address) =>
       HashTree.open(new MemoryFile(bytes), at, decoded);
