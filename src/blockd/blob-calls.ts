@@ -32,7 +32,7 @@ export interface BlobRequest {
 
 /** Calls from a worker to the main thread. */
 export type BlobCalls = {
-  openBlob(blob: BlobRequest): OfBlob & { readonly share: BlobShare };
+  openBlob(blob: BlobRequest): OpenedBlob;
   /** Answers with the chunks that found no space on the disk; undefined if the blob was closed first. */
   fetch(range: OfBlob & Range & FetchOptions): OverflowCopies | undefined;
   invalidated(range: OfBlob & Range): void;
@@ -43,6 +43,9 @@ export type BlobCalls = {
 /** The main thread's end of one reader: a BlobHandle. */
 type SharedLink = BlobLink & { share(): BlobShare };
 
+/** A blob that is open for a worker: its number in further calls. */
+export type OpenedBlob = OfBlob & { readonly share: BlobShare };
+
 /**
  * The main thread's end of one worker's blobs.
  *
@@ -51,16 +54,16 @@ type SharedLink = BlobLink & { share(): BlobShare };
 export function blobHandlers(
   open: (request: BlobRequest) => Promise<SharedLink>,
   demand: DemandWatch,
-): Handlers<BlobCalls> {
+): { readonly handlers: Handlers<BlobCalls>; readonly add: (link: SharedLink) => OpenedBlob } {
   const blobs = new Map<number, SharedLink>();
   let last = 0;
-  return {
-    openBlob: async (request) => {
-      const link = await open(request);
-      const blob = ++last;
-      blobs.set(blob, link);
-      return { blob, share: link.share() };
-    },
+  const add = (link: SharedLink) => {
+    const blob = ++last;
+    blobs.set(blob, link);
+    return { blob, share: link.share() };
+  };
+  const handlers: Handlers<BlobCalls> = {
+    openBlob: async (request) => add(await open(request)),
     fetch: async ({ blob, offset, length, urgency, waitMs }) => {
       const fetch = async () => await blobs.get(blob)?.fetch(offset, length, { urgency, waitMs });
       return await (urgency === 'demand' ? demand.during(fetch) : fetch());
@@ -73,6 +76,7 @@ export function blobHandlers(
       blobs.delete(blob);
     },
   };
+  return { handlers, add };
 }
 
 /** The worker's end: its readers, and the copies of chunks without space on the disk, which they share. */
@@ -86,8 +90,12 @@ export class RemoteBlobs {
 
   /** @throws {ObdError} what opening the blob throws on the main thread. */
   async open(request: BlobRequest): Promise<BlobReader> {
+    return this.reader(await this.#main.call('openBlob', request));
+  }
+
+  /** Reads a blob that the main thread has opened. */
+  reader({ blob, share }: OpenedBlob): BlobReader {
     const main = this.#main;
-    const { blob, share } = await main.call('openBlob', request);
     return new BlobReader(share, this.#overflow, {
       fetch: (offset, length, options) => main.call('fetch', { blob, offset, length, ...options }),
       invalidated: (offset, length) => main.notify('invalidated', { blob, offset, length }),

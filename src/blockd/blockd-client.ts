@@ -7,6 +7,7 @@ import type { BlobAddress } from '../grpc/gen/obd/blockd/v1/BlobAddress.js';
 import type { BlobPart } from '../grpc/gen/obd/blockd/v1/BlobPart.js';
 import type { BlockdDefinition } from '../grpc/gen/obd/blockd/v1/Blockd.js';
 import type { Device__Output } from '../grpc/gen/obd/blockd/v1/Device.js';
+import type { ExpectRequest } from '../grpc/gen/obd/blockd/v1/ExpectRequest.js';
 import type { ListCacheResponse__Output } from '../grpc/gen/obd/blockd/v1/ListCacheResponse.js';
 import type { ListResponse__Output } from '../grpc/gen/obd/blockd/v1/ListResponse.js';
 import type { PrefetchProgress__Output } from '../grpc/gen/obd/blockd/v1/PrefetchProgress.js';
@@ -98,6 +99,15 @@ export class BlockdClient {
    */
   async probe(blob: BlobAddress, parts: readonly BlobPart[], signal: AbortSignal): Promise<void> {
     await this.#client.call(blockdMethods.Probe, { blob, parts: [...parts] }, { signal });
+  }
+
+  /**
+   * Tells of an image that is being pulled, whose start is fetched ahead.
+   *
+   * @throws {ObdError} `Unavailable` for a daemon that cannot be reached, `Unsupported` for one of a version before.
+   */
+  async expect(image: ExpectRequest): Promise<void> {
+    await this.#client.call(blockdMethods.Expect, image);
   }
 
   async cache(): Promise<CacheContents> {

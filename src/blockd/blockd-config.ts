@@ -32,6 +32,10 @@ const fillTable = z.strictObject({
   rate: byteAmount.refine((bytes) => bytes > 0, 'must be more than 0').optional(),
 });
 
+const loadOrderTable = z.strictObject({
+  publish: z.boolean().default(false),
+});
+
 export const blockdConfig = z.strictObject({
   socket: absolutePath.default('/run/obd-ts/blockd.sock'),
   nbd_socket: absolutePath.default('/run/obd-ts/nbd.sock'),
@@ -50,6 +54,7 @@ export const blockdConfig = z.strictObject({
     .default(512 * MIB),
   transport: z.enum(['auto', ...TRANSPORT_NAMES]).default('auto'),
   fill: fillTable.prefault({}),
+  load_order: loadOrderTable.prefault({}),
   ...commonKeys,
 });
 
@@ -86,4 +91,9 @@ delay = "10 s"
 idle = "500 ms"
 # Bytes per second for all images together. By default there is no limit.
 rate = "20 MiB"
+
+[load_order]
+# Whether what the first starts of an image read is published beside it in its registry, for other nodes. It takes a login that
+# may push to the image's repository.
+publish = false
 `;

@@ -7,6 +7,8 @@ import type { BlobProbes } from './blob-probes.js';
 import { blockdMethods } from './blockd-client.js';
 import { checkBlob } from './cache-check.js';
 import type { DeviceTable } from './device-table.js';
+import { expectedImageOf } from './expected-image.js';
+import type { ExpectedStarts } from './expected-starts.js';
 import type { Prefetches } from './prefetches.js';
 import type { TransportChoice } from './transport-choice.js';
 
@@ -15,6 +17,7 @@ export function blockdService(
   table: DeviceTable,
   prefetches: Prefetches,
   probes: BlobProbes,
+  starts: ExpectedStarts,
   cache: BlockCache,
   choice: TransportChoice,
   stateDir: string,
@@ -57,6 +60,10 @@ export function blockdService(
     Probe: async ({ blob, parts }, { signal }) => {
       const none = { host: '', repository: '', digest: '', sizeBytes: undefined };
       await probes.probe(blob ?? none, parts, signal);
+      return {};
+    },
+    Expect: async (request) => {
+      starts.expect(expectedImageOf(request));
       return {};
     },
     ListCache: async () => {

@@ -10,7 +10,7 @@
  * Devices that are in use when the daemon stops, or is killed, stay in the kernel: reads of them wait for the next run,
  * for up to `read_deadline` and a minute (absenceSeconds() of src/blockdev/transport.ts).
  */
-import { mkdir } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Logger } from 'pino';
 import { NbdServer } from '../blockdev/nbd/nbd-server.js';
@@ -19,6 +19,7 @@ import { makeTransports } from '../blockdev/transports.js';
 import { BlockCache, type BlockCacheOptions } from '../cache/block-cache.js';
 import { ErrorCodes, isDiskFull, messageOf, ObdError } from '../errors.js';
 import { GrpcServer } from '../grpc/grpc-server.js';
+import { KeptOrders } from '../load-order/kept-orders.js';
 import { DockerCredentials } from '../registry/docker-credentials.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { type ReportWrongAnswer, WRONG_ANSWER_EVENT } from '../registry/registry-exchange.js';
@@ -31,10 +32,14 @@ import { DemandWatch } from './demand-watch.js';
 import { DEAD_REMEDY } from './device-entry.js';
 import { DeviceRecords } from './device-records.js';
 import { DeviceTable } from './device-table.js';
+import { ExpectedStarts } from './expected-starts.js';
+import { HotImages } from './hot-images.js';
 import { LogThrottle } from './log-throttle.js';
+import { OrderPublisher } from './order-publisher.js';
 import { Prefetches } from './prefetches.js';
 import { recoverDevices } from './recovery.js';
 import type { RequestNote } from './request-notes.js';
+import { StartAdvices } from './start-advice.js';
 import { TransportChoice } from './transport-choice.js';
 import { WorkerDeviceHost } from './worker-device-host.js';
 import { DEVICE_PROGRAM } from './worker-pool.js';
@@ -132,6 +137,24 @@ export class Blockd {
     const nbd = await NbdServer.listen(nbdSocketPath);
     this.#closers.push(() => nbd.close());
 
+    const ordersDirectory = join(config.state_dir, 'load-orders');
+    const publishingDirectory = join(config.state_dir, 'publishing');
+    // What a killed process has not uploaded.
+    await rm(publishingDirectory, { recursive: true, force: true });
+    const kept = new KeptOrders(ordersDirectory);
+    const advices = new StartAdvices(client, kept);
+    const hotImages = new HotImages(cache, client);
+    const starts = new ExpectedStarts({ cache, client, hotImages, advices, log });
+    this.#closers.push(() => starts.close());
+    const publisher = new OrderPublisher({
+      client,
+      advices,
+      kept,
+      directory: publishingDirectory,
+      publishes: config.load_order.publish,
+      log,
+    });
+
     const demand = new DemandWatch();
     const fill = new BackgroundFill(cache, demand, config.fill.rate, log);
     const { enabled: isEnabled, delay: delayMs, idle: idleMs } = config.fill;
@@ -146,7 +169,6 @@ export class Blockd {
       nbd,
       nbdSocketPath,
       directory: devicesDirectory,
-      tracesDirectory: join(config.state_dir, 'traces'),
       readDeadlineMs: config.read_deadline,
       indexBytes: config.index_memory,
       onReadError: (failure) => logReadFailure(log, throttle, failure),
@@ -156,7 +178,8 @@ export class Blockd {
         log.info({ id, ended, fetchedBytes, ms }, 'trace replayed'),
       onReplayFailure: (id, err) =>
         log.warn({ id, err }, 'trace not replayed, reads fetch what they need'),
-      onTraceUnkept: (id, err) => log.warn({ id, err }, 'trace of the start not kept'),
+      starts,
+      onRecorded: (start, order, writeHot) => publisher.recorded(start, order, writeHot),
       onDeath: (err) => this.#onBroken(err),
       onUnchecked: (id, uncheckedLayers) =>
         log.warn(
@@ -196,6 +219,7 @@ export class Blockd {
           table,
           new Prefetches(fill, client),
           new BlobProbes(cache, client),
+          starts,
           cache,
           choice,
           config.state_dir,

@@ -28,6 +28,8 @@ const UNKNOWN: DeviceState = {
   waitingReason: '',
   fillState: '',
   fillProblem: '',
+  hotPages: 0,
+  hotPagesRead: 0,
 };
 
 export interface DeviceEntry {

@@ -26,6 +26,9 @@ export interface DeviceState {
   readonly fillState: string;
   /** Why that pauses; else empty. */
   readonly fillProblem: string;
+  /** Pages of its start that came as a hot blob, and how many of them were read. 0 without one. */
+  readonly hotPages: number;
+  readonly hotPagesRead: number;
 }
 
 export interface HostedDevice {

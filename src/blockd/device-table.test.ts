@@ -25,6 +25,7 @@ import { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { writeImageConfig } from '../image/image-config.js';
 import { readFully } from '../io/random-access-file.js';
+import { KeptOrders } from '../load-order/kept-orders.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
@@ -32,7 +33,10 @@ import { BackgroundFill } from './background-fill.js';
 import { DemandWatch } from './demand-watch.js';
 import { DeviceRecords } from './device-records.js';
 import { DeviceTable } from './device-table.js';
+import { ExpectedStarts } from './expected-starts.js';
+import { HotImages } from './hot-images.js';
 import { recoverDevices } from './recovery.js';
+import { StartAdvices } from './start-advice.js';
 import { WorkerDeviceHost } from './worker-device-host.js';
 
 const unfit = process.geteuid?.() === 0 ? false : 'loop devices need root';
@@ -95,6 +99,12 @@ const silent = pino({ level: 'silent' });
 
 const hosts: WorkerDeviceHost[] = [];
 
+function startsOf(): ExpectedStarts {
+  const advices = new StartAdvices(client, new KeptOrders(join(directory, 'orders')));
+  const hotImages = new HotImages(cache, client);
+  return new ExpectedStarts({ cache, client, hotImages, advices, log: silent });
+}
+
 function hostOver(used: Transports): WorkerDeviceHost {
   const demand = new DemandWatch();
   const host = new WorkerDeviceHost({
@@ -112,8 +122,8 @@ function hostOver(used: Transports): WorkerDeviceHost {
     onRequest: () => {},
     onReadError: () => {},
     onDeviceDeath: assert.fail,
-    tracesDirectory: join(directory, 'traces'),
-    onTraceUnkept: assert.fail,
+    starts: startsOf(),
+    onRecorded: () => {},
     onReplay: () => {},
     onReplayFailure: () => {},
     onDeath: assert.fail,

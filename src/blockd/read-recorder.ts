@@ -1,5 +1,5 @@
 /**
- * Records what a start reads of a disk: offset and length of each read, in their order, until START_MS_MAX after the first one
+ * Records what a start reads of a disk: offset, length and begin of each read, in their order, until START_MS_MAX after the first one
  * or until QUIET_MS without one, or READS_MAX reads.
  *
  * The kernel reads nothing twice while its page cache has it, so only the first start on a device shows all that a start needs.
@@ -12,10 +12,12 @@ const QUIET_MS = 10_000;
 const READS_MAX = 32_768;
 const LOOK_MS = 1_000;
 
-/** In bytes. */
+/** Offset and length are in bytes. */
 export interface DiskRead {
   readonly offset: number;
   readonly length: number;
+  /** Since the first read. */
+  readonly ms: number;
 }
 
 export class ReadRecorder implements RequestObserver {
@@ -42,14 +44,15 @@ export class ReadRecorder implements RequestObserver {
     kind: RequestKind,
     offset: number,
     length: number,
-    _durationMs: number,
+    durationMs: number,
     _servedFrom: unknown,
     error: unknown,
   ): void {
     if (kind !== 'read' || error !== undefined || this.#count === READS_MAX) return;
-    this.#reads ??= new Float64Array(2 * READS_MAX);
-    this.#reads[2 * this.#count] = offset;
-    this.#reads[2 * this.#count + 1] = length;
+    this.#reads ??= new Float64Array(3 * READS_MAX);
+    this.#reads[3 * this.#count] = offset;
+    this.#reads[3 * this.#count + 1] = length;
+    this.#reads[3 * this.#count + 2] = performance.now() - durationMs;
     this.#count++;
   }
 
@@ -60,12 +63,15 @@ export class ReadRecorder implements RequestObserver {
     clearInterval(this.#timer);
     const reads = this.#reads;
     if (reads === undefined) return;
-    this.#onEnd(
-      Array.from({ length: this.#count }, (_, i) => ({
-        offset: reads[2 * i]!,
-        length: reads[2 * i + 1]!,
-      })),
-    );
+    const all = Array.from({ length: this.#count }, (_, i) => ({
+      offset: reads[3 * i]!,
+      length: reads[3 * i + 1]!,
+      ms: reads[3 * i + 2]!,
+    }));
+    // They were noted as they ended, and a cold start waits for some of them longer than for others.
+    all.sort((a, b) => a.ms - b.ms);
+    const firstMs = all[0]?.ms ?? 0;
+    this.#onEnd(all.map((read) => ({ ...read, ms: Math.round(read.ms - firstMs) })));
   }
 
   #look(): void {

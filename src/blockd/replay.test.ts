@@ -31,11 +31,10 @@ async function withBlob(work: (scene: Scene) => Promise<void>): Promise<void> {
 }
 
 function replayOf(chunks: readonly number[], { blob, cache }: Scene): Replay {
-  const order = {
-    digests: [blob.digest],
-    chunks: Uint32Array.from(chunks.flatMap((chunk) => [0, chunk])),
-  };
-  return new Replay(order, [blob.handle], cache);
+  const pairs = Uint32Array.from(chunks.flatMap((chunk) => [0, chunk]));
+  const replay = new Replay(pairs, [blob.handle], cache);
+  replay.guide([blob.handle]);
+  return replay;
 }
 
 describe('Replay', () => {
@@ -124,9 +123,8 @@ describe('Replay', () => {
     await withCache(
       async (cache) => {
         const blob = await OpenBlob.open(cache, new BlobDouble(CONTENT));
-        const order = { digests: [blob.digest], chunks: Uint32Array.from([0, 1]) };
-        const result = await new Replay(order, [blob.handle], { fitsUnasked: async () => true })
-          .done;
+        const fits = { fitsUnasked: async () => true };
+        const result = await new Replay(Uint32Array.from([0, 1]), [blob.handle], fits).done;
         assert.equal(result.ended, 'full');
       },
       { capacityBytes: 1 << 30, reserveBytes: 2 ** 50 },

@@ -9,12 +9,13 @@
  */
 import type { BlobHandle } from '../cache/blob-handle.js';
 import type { BlockCache } from '../cache/block-cache.js';
-import type { FetchOrder } from '../image/fetch-order.js';
 import { CHUNK_BYTES } from '../io/random-access-file.js';
 
 const BATCH_CHUNKS = 32;
 /** 6 MiB: also a link of 1 Mbit/s brings them within the minute after which a fetch counts as failed. */
 const WINDOW_CHUNKS = 3 * BATCH_CHUNKS;
+/** 4 MiB. Fewer say little of a start. */
+const KNOWN_CHUNKS_MIN = 64;
 
 export interface ReplayResult {
   readonly fetchedBytes: number;
@@ -26,6 +27,9 @@ export class Replay {
   /** Settles when nothing is in flight any more. Rejects with the first failure of a fetch. */
   readonly done: Promise<ReplayResult>;
   readonly #chunks: Uint32Array;
+  readonly #expected: readonly ReadonlySet<number>[];
+  /** Handles that have been told what is expected. */
+  readonly #guided: BlobHandle[] = [];
   readonly #blobs: readonly BlobHandle[];
   readonly #cache: Pick<BlockCache, 'fitsUnasked'>;
   #next = 0;
@@ -35,18 +39,26 @@ export class Replay {
   #progressed: () => void = () => {};
   #ended: ReplayResult['ended'] | undefined;
 
-  /** Begins at once. @param blobs - As the order counts them. They stay open until done settles, or stop() is called. */
+  /**
+   * Begins at once.
+   *
+   * @param chunks - Pairs of a blob's place in `blobs` and the number of its chunk. No pair is there twice.
+   * @param blobs - They stay open until done settles, or stop() is called.
+   */
   constructor(
-    order: FetchOrder,
+    chunks: Uint32Array,
     blobs: readonly BlobHandle[],
     cache: Pick<BlockCache, 'fitsUnasked'>,
   ) {
-    this.#chunks = order.chunks;
+    this.#chunks = chunks;
     this.#blobs = blobs;
     this.#cache = cache;
-    this.#expect();
+    const expected = blobs.map(() => new Set<number>());
+    for (let i = 0; i < chunks.length; i += 2) expected[chunks[i]!]!.add(chunks[i + 1]!);
+    this.#expected = expected;
     this.done = this.#run().finally(() => {
-      for (const blob of blobs) blob.expect(new Set());
+      this.#ended ??= 'complete';
+      for (const blob of this.#guided) blob.expect(new Set());
     });
   }
 
@@ -55,12 +67,21 @@ export class Replay {
     this.#ended ??= 'stopped';
   }
 
-  #expect(): void {
-    const expected = this.#blobs.map(() => new Set<number>());
-    for (let i = 0; i < this.#chunks.length; i += 2) {
-      expected[this.#chunks[i]!]!.add(this.#chunks[i + 1]!);
+  /**
+   * While the replay runs, misses of its chunks by these handles of the same blobs bring no neighbours.
+   *
+   * @returns Whether it runs, and says something of the start.
+   */
+  guide(handles: readonly BlobHandle[]): boolean {
+    if (this.#ended !== undefined) return false;
+    for (const handle of handles) {
+      const { digest } = handle.source.key;
+      const place = this.#blobs.findIndex(({ source }) => source.key.digest === digest);
+      if (place === -1) continue;
+      handle.expect(this.#expected[place]!);
+      this.#guided.push(handle);
     }
-    for (const [place, chunks] of expected.entries()) this.#blobs[place]!.expect(chunks);
+    return this.#chunks.length / 2 >= KNOWN_CHUNKS_MIN;
   }
 
   async #run(): Promise<ReplayResult> {

@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import { after, afterEach, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import pino from 'pino';
 import { type BlockImage, twoLayers } from '../../test/support/block-image.js';
 import { LoopbackRegistry } from '../../test/support/loopback-registry.js';
 import { NbdServer } from '../blockdev/nbd/nbd-server.js';
@@ -23,14 +24,19 @@ import { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import { writeImageConfig } from '../image/image-config.js';
 import { IndexBudget } from '../io/index-budget.js';
+import { KeptOrders } from '../load-order/kept-orders.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
 import { BackgroundFill } from './background-fill.js';
 import { DemandWatch } from './demand-watch.js';
 import type { HostedDevice } from './device-host.js';
+import { ExpectedStarts } from './expected-starts.js';
+import { HotImages } from './hot-images.js';
+import { OrderPublisher } from './order-publisher.js';
 import type { ReplayResult } from './replay.js';
 import type { RequestNote } from './request-notes.js';
+import { StartAdvices } from './start-advice.js';
 import type { Handlers } from './thread-calls.js';
 import { WorkerDeviceHost } from './worker-device-host.js';
 import type { MainCalls } from './worker-messages.js';
@@ -60,6 +66,7 @@ class Scene {
   readonly faults: ObdError[];
   readonly failures: DeviceFailure[] = [];
   readonly notes: RequestNote[] = [];
+  readonly logged: Record<string, unknown>[] = [];
   readonly replays: ReplayResult[] = [];
   readonly replayFailures: unknown[] = [];
   readonly deaths: Error[] = [];
@@ -82,6 +89,20 @@ class Scene {
     this.faults = faults;
     const demand = new DemandWatch();
     this.fill = new BackgroundFill(cache, demand, undefined, { info: () => {}, warn: () => {} });
+    const log = pino({}, { write: (line) => this.logged.push(JSON.parse(line)) });
+    const orders = join(own, 'orders');
+    const kept = new KeptOrders(orders);
+    const advices = new StartAdvices(client, kept);
+    const hotImages = new HotImages(cache, client);
+    const starts = new ExpectedStarts({ cache, client, hotImages, advices, log });
+    const publisher = new OrderPublisher({
+      client,
+      advices,
+      kept,
+      directory: orders,
+      publishes: false,
+      log,
+    });
     this.host = new WorkerDeviceHost({
       program: DEVICE_PROGRAM,
       demand,
@@ -97,8 +118,8 @@ class Scene {
       indexBytes: 512 * 2 ** 20,
       onReadError: (failure) => this.failures.push(failure),
       onRequest: (_id, note) => this.notes.push(note),
-      tracesDirectory: join(own, 'traces'),
-      onTraceUnkept: assert.fail,
+      starts,
+      onRecorded: (start, order, writeHot) => publisher.recorded(start, order, writeHot),
       onReplay: (_id, result) => this.replays.push(result),
       onReplayFailure: (_id, error) => this.replayFailures.push(error),
       onDeath: (error) => this.deaths.push(error),
@@ -240,12 +261,20 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 180_000 }, () => {
     await device.detach();
   });
 
-  /** A trace is written after its device is gone. */
-  async function keptTraces(): Promise<string[]> {
+  /** A load order is written after its device is gone. */
+  async function keptOrders(): Promise<string[]> {
     for (;;) {
-      const names = await readdir(join(scene.directory, 'traces')).catch(() => []);
-      const kept = names.filter((name) => name.endsWith('.trace'));
+      const names = await readdir(join(scene.directory, 'orders')).catch(() => []);
+      const kept = names.filter((name) => name.endsWith('.json'));
       if (kept.length > 0) return kept;
+      await sleep(10);
+    }
+  }
+
+  async function replayed(): Promise<Record<string, unknown>> {
+    for (;;) {
+      const found = scene.logged.find(({ msg }) => msg === 'load order replayed');
+      if (found !== undefined) return found;
       await sleep(10);
     }
   }
@@ -265,40 +294,38 @@ describe('WorkerDeviceHost', { skip: unfit, timeout: 180_000 }, () => {
     };
     await readParts(first.path);
     await first.detach();
-    assert.equal(scene.replays.length, 0, 'nothing was known of the first start');
-    await keptTraces();
+    assert.deepEqual(scene.logged, [], 'nothing was known of the first start');
+    await keptOrders();
     await scene.cache.prune();
 
     const second = await scene.attach('d', config);
-    for (let i = 0; scene.replays.length === 0 && i < 500; i++) await sleep(20);
-    const [replay] = scene.replays;
-    assert.equal(replay?.ended, 'complete');
-    assert.ok(replay.fetchedBytes > 0);
+    const { from, ended, fetchedBytes } = await replayed();
+    assert.deepEqual([from, ended], ['host', 'complete']);
+    assert.ok(Number(fetchedBytes) > 0);
     const { fetchRequests } = second.state();
     await readParts(second.path);
     assert.equal(second.state().fetchRequests, fetchRequests, 'all of it was here');
     await second.detach();
-    assert.deepEqual(scene.replayFailures, []);
+    assert.equal(scene.logged.length, 1);
   });
 
-  test('a damaged trace of an earlier start is replaced, and the image read right', async () => {
+  test('a damaged load order of an earlier start is replaced, and the image read right', async () => {
     const image = twoLayers(DISK_BYTES);
     const config = await scene.configOf('i', image);
     await (await scene.attach('d', config)).detach();
-    const [name] = await keptTraces();
-    const path = join(scene.directory, 'traces', name!);
-    // Longer than the next one, which it must not keep away.
+    const [name] = await keptOrders();
+    const path = join(scene.directory, 'orders', name!);
     writeFileSync(path, Buffer.concat([readFileSync(path), Buffer.alloc(1 << 20)]));
+    await scene.cache.prune();
     const device = await scene.attach('d', config);
     await assertCopies('d', image);
-    assert.equal(scene.replayFailures.length, 1);
-    assert.ok(hasCode(scene.replayFailures[0], ErrorCodes.Corrupt));
-    assert.deepEqual(scene.replays, []);
     await device.detach();
-    await keptTraces();
-    await (await scene.attach('d', config)).detach();
-    assert.equal(scene.replayFailures.length, 1);
-    assert.equal(scene.replays.length, 1);
+    await keptOrders();
+    assert.ok(!scene.logged.some(({ msg }) => msg === 'load order replayed'));
+    await scene.cache.prune();
+    const third = await scene.attach('d', config);
+    await replayed();
+    await third.detach();
   });
 
   test('fio reads over several connections', { skip: noFio }, async () => {
@@ -414,7 +441,6 @@ test('a worker that dies of a bug is reported, and its calls fail', async () => 
     settings: {
       nbdSocketPath,
       directory,
-      tracesDirectory: join(directory, 'traces'),
       readDeadlineMs: 3_000,
     },
     handlers: () => ({}) as Handlers<MainCalls>,
@@ -443,7 +469,6 @@ test('a thread is started for each device, up to one per core', async () => {
     settings: {
       nbdSocketPath,
       directory,
-      tracesDirectory: join(directory, 'traces'),
       readDeadlineMs: 3_000,
     },
     handlers: () => ({}) as Handlers<MainCalls>,

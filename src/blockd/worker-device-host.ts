@@ -10,19 +10,27 @@ import { type BlobHandle, statsOf } from '../cache/blob-handle.js';
 import type { BlockCache } from '../cache/block-cache.js';
 import { ImageReads } from '../cache/image-reads.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import type { HotProgress } from '../hot-blob/hot-progress.js';
 import type { FetchOrder } from '../image/fetch-order.js';
 import { type IndexAccount, IndexBudget } from '../io/index-budget.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import type { BackgroundFill } from './background-fill.js';
-import { type BlobRequest, blobHandlers } from './blob-calls.js';
+import { type BlobRequest, blobHandlers, type OpenedBlob } from './blob-calls.js';
 import type { DemandWatch } from './demand-watch.js';
 import type { DeviceHost, DeviceState, HostedDevice } from './device-host.js';
+import type { ExpectedStart, ExpectedStarts } from './expected-starts.js';
 import { registrySource } from './registry-source.js';
 import { Replay, type ReplayResult } from './replay.js';
 import type { RequestNote } from './request-notes.js';
 import { deserializedError, type SerializedError } from './serialized-error.js';
 import type { Handlers } from './thread-calls.js';
-import type { MainCalls, OpenedDisk, WorkerSettings } from './worker-messages.js';
+import type {
+  MainCalls,
+  OpenedDisk,
+  SharedHotPages,
+  WorkerSettings,
+  WrittenBlob,
+} from './worker-messages.js';
 import { type DeviceProgram, type PooledWorker, WorkerPool } from './worker-pool.js';
 
 export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> {
@@ -32,6 +40,7 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   readonly program: DeviceProgram;
   readonly cache: BlockCache;
   readonly client: Pick<RegistryClient, 'blobRanges'>;
+  readonly starts: ExpectedStarts;
   readonly nbd: NbdServer;
   readonly demand: DemandWatch;
   readonly fill: BackgroundFill;
@@ -52,16 +61,16 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   readonly onReplay: (id: string, result: ReplayResult, ms: number) => void;
   /** The trace of an image is unusable, or its replay failed. */
   readonly onReplayFailure: (id: string, error: unknown) => void;
-  /** The trace of a start could not be kept. */
-  readonly onTraceUnkept: (id: string, error: unknown) => void;
+  /** What a start of the image has read. `writeHot` writes a hot blob of it while the device is there. */
+  readonly onRecorded: (start: ExpectedStart, order: Uint8Array, writeHot: WriteHot) => void;
   /** An attached image has so many remote layers without checksums. */
   readonly onUnchecked: (id: string, layers: number) => void;
   /** No further thread can be started, since the program was replaced; devices share the existing threads. */
   readonly onUnloadable: (error: Error) => void;
 }
 
-/** 4 MiB. A shorter trace says little of a start. */
-const KNOWN_CHUNKS_MIN = 64;
+/** @param path - Of a new file. @throws {ObdError} read errors; `NotFound` if the device is gone. */
+export type WriteHot = (runs: Uint32Array, path: string) => Promise<WrittenBlob>;
 
 interface FillImages {
   readonly isEnabled: boolean;
@@ -78,10 +87,10 @@ export class WorkerDeviceHost implements DeviceHost {
 
   constructor(options: WorkerHostOptions) {
     this.#options = options;
-    const { program, nbdSocketPath, directory, tracesDirectory, readDeadlineMs } = options;
+    const { program, nbdSocketPath, directory, readDeadlineMs } = options;
     const { onDeath, onUnloadable } = options;
     this.#indexBudget = new IndexBudget(options.indexBytes);
-    const settings = { nbdSocketPath, directory, tracesDirectory, readDeadlineMs };
+    const settings = { nbdSocketPath, directory, readDeadlineMs };
     const handlers = () => this.#handlers();
     this.#pool = new WorkerPool({ program, settings, handlers, onDeath, onUnloadable });
   }
@@ -129,6 +138,7 @@ export class WorkerDeviceHost implements DeviceHost {
       () => {
         this.#devices.delete(id);
         this.#options.fill.remove(id);
+        if (device.start !== undefined) this.#options.starts.closed(device.start);
         this.#pool.release(worker);
       },
       this.#options.fill,
@@ -138,6 +148,7 @@ export class WorkerDeviceHost implements DeviceHost {
       await device.open(configPath, how === 'attach', this.#options.nbd);
       device.observe(this.#isObserved);
       this.#replay(id, device);
+      if (device.start?.guide(device.blobs) === true) device.reads.isKnown = true;
       await device.connect(how, transport);
       if (how === 'attach' && device.uncheckedLayers > 0) {
         this.#options.onUnchecked(id, device.uncheckedLayers);
@@ -158,8 +169,8 @@ export class WorkerDeviceHost implements DeviceHost {
     const blobOf = new Map(device.blobs.map((blob) => [blob.source.key.digest, blob]));
     const blobs = order.digests.map((digest) => blobOf.get(digest)!);
     const startedMs = performance.now();
-    device.reads.isKnown = order.chunks.length / 2 >= KNOWN_CHUNKS_MIN;
-    const replay = new Replay(order, blobs, cache);
+    const replay = new Replay(order.chunks, blobs, cache);
+    device.reads.isKnown = replay.guide(blobs);
     device.replay = replay;
     replay.done.then(
       (result) => onReplay(id, result, Math.round(performance.now() - startedMs)),
@@ -188,11 +199,37 @@ export class WorkerDeviceHost implements DeviceHost {
     return handle;
   }
 
+  async #startOf(
+    { id, isStart, image }: Parameters<MainCalls['starting']>[0],
+    add: (link: BlobHandle) => OpenedBlob,
+  ): Promise<SharedHotPages | undefined> {
+    const device = this.#devices.get(id);
+    if (device === undefined) return undefined;
+    const start = this.#options.starts.opened(image, isStart);
+    device.start = start;
+    const hot = await start?.hot();
+    if (hot === undefined) return undefined;
+    const { index, indexBytes, progress } = hot;
+    device.hot = progress;
+    device.reads.isKnown = true;
+    return { file: add(await hot.open()), index, indexBytes, progress: progress.memory };
+  }
+
+  #recorded(id: string, order: Uint8Array): void {
+    const device = this.#devices.get(id);
+    if (device?.start === undefined) return;
+    const writeHot = async (runs: Uint32Array, path: string) => await device.writeHot(runs, path);
+    this.#options.onRecorded(device.start, order, writeHot);
+  }
+
   /** The calls that one worker may make. */
   #handlers(): Handlers<MainCalls> {
-    const { onReadError, onRequest, onTraceUnkept, onDeviceDeath } = this.#options;
+    const { onReadError, onRequest, onDeviceDeath } = this.#options;
+    const blobs = blobHandlers((request) => this.#openBlob(request), this.#options.demand);
     return {
-      ...blobHandlers((request) => this.#openBlob(request), this.#options.demand),
+      ...blobs.handlers,
+      starting: async (request) => await this.#startOf(request, blobs.add),
+      recorded: ({ id, order }) => this.#recorded(id, order),
       died: ({ id }) => {
         const device = this.#devices.get(id);
         if (device === undefined) return;
@@ -200,7 +237,6 @@ export class WorkerDeviceHost implements DeviceHost {
         onDeviceDeath(id, device.path);
       },
       request: ({ id, note }) => onRequest(id, note),
-      unkept: ({ id, error }) => onTraceUnkept(id, deserializedError(error)),
       readError: ({ id, offset, length, error }) => {
         const device = this.#devices.get(id);
         if (device !== undefined) device.readErrors++;
@@ -232,6 +268,9 @@ class WorkerDevice implements HostedDevice {
   /** The remote blobs of its image. */
   readonly blobs: BlobHandle[] = [];
   replay: Replay | undefined;
+  start: ExpectedStart | undefined;
+  /** How far the pages of its start have come, and how many of them it has read. */
+  hot: HotProgress | undefined;
   readonly reads = new ImageReads();
   /** Charged by the main thread for what it keeps of the blobs, and by the worker for the indexes. */
   readonly memory: IndexAccount;
@@ -277,6 +316,10 @@ class WorkerDevice implements HostedDevice {
     this.path = await this.#worker.calls.call(how, { id: this.#id, transport });
   }
 
+  async writeHot(runs: Uint32Array, path: string): Promise<WrittenBlob> {
+    return await this.#worker.calls.call('writeHot', { id: this.#id, runs, path });
+  }
+
   observe(isObserved: boolean): void {
     this.#worker.calls.notify('observe', { id: this.#id, isObserved });
   }
@@ -301,7 +344,7 @@ class WorkerDevice implements HostedDevice {
   state(): DeviceState {
     const { sizeBytes = 0, layers = 0, remoteBytes = 0 } = this.#disk ?? {};
     const { remoteLayers = 0, provedLayers = 0 } = this.#disk ?? {};
-    const { readErrors } = this;
+    const { readErrors, hot } = this;
     const stats = statsOf(this.blobs);
     const { state: fillState = '', problem: fillProblem = '' } =
       this.#fill.progressOf(this.#id) ?? {};
@@ -316,6 +359,8 @@ class WorkerDevice implements HostedDevice {
       readErrors,
       ...waitsOf(this.blobs),
       ...fill,
+      hotPages: hot?.arrived ?? 0,
+      hotPagesRead: hot?.read ?? 0,
     };
   }
 

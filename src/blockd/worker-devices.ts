@@ -9,39 +9,54 @@ import { DiskConnections } from '../blockdev/nbd/disk-connections.js';
 import type { NegotiatedOptions } from '../blockdev/nbd/protocol.js';
 import { ReplyBuffers } from '../blockdev/nbd/reply-buffers.js';
 import { transmissionFlags } from '../blockdev/nbd/transmission-flags.js';
-import { setReadAhead } from '../blockdev/read-ahead.js';
+import { readAheadKib, setReadAhead } from '../blockdev/read-ahead.js';
 import { SeveralObservers } from '../blockdev/several-observers.js';
 import type { AttachedDevice, Transport, TransportName } from '../blockdev/transport.js';
 import type { makeTransports, Transports } from '../blockdev/transports.js';
 import type { VirtualDisk } from '../blockdev/virtual-disk.js';
 import type { BlobReader } from '../cache/blob-reader.js';
-import { ErrorCodes, hasCode, ObdError } from '../errors.js';
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { HotSource } from '../hot-blob/hot-blob-writer.js';
+import { HotFile } from '../hot-blob/hot-file.js';
+import { HotPages } from '../hot-blob/hot-pages.js';
+import { HotProgress } from '../hot-blob/hot-progress.js';
 import { fetchOrder } from '../image/fetch-order.js';
-import { readImageConfig } from '../image/image-config.js';
-import { tracedRanges, traceOf } from '../image/image-trace.js';
-import { type OpenedImage, openImage } from '../image/open-image.js';
+import { type ImageConfig, readImageConfig } from '../image/image-config.js';
+import { tracedRanges } from '../image/image-trace.js';
+import { type OpenedImage, openImage, splitLayers } from '../image/open-image.js';
 import { collectGarbageSoon } from '../io/collect-garbage.js';
 import { IndexAccount, type SharedIndexAccount } from '../io/index-budget.js';
+import type { RandomAccessFile } from '../io/random-access-file.js';
 import { LAYER_FORMATS } from '../layers/layer-formats.js';
+import { encodeLoadOrder } from '../load-order/load-order.js';
+import { orderOf } from '../load-order/recorded-order.js';
+import { parseBlobUrl } from '../oci/blob-url.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { RemoteBlobs } from './blob-calls.js';
+import type { ExpectedImage, ExpectedLayer } from './expected-image.js';
+import { writeHotFile } from './hot-file-writer.js';
 import { ReadRecorder } from './read-recorder.js';
-import { RecordedTraces } from './recorded-traces.js';
 import { type RequestNote, RequestNotes } from './request-notes.js';
 import { serializedError } from './serialized-error.js';
 import { type Handlers, ThreadCalls } from './thread-calls.js';
-import type { MainCalls, OpenedDisk, WorkerCalls, WorkerSettings } from './worker-messages.js';
+import type {
+  MainCalls,
+  OpenedDisk,
+  WorkerCalls,
+  WorkerSettings,
+  WrittenBlob,
+} from './worker-messages.js';
 
 interface ServedImage {
   readonly image: OpenedImage<BlobReader>;
   /** Of the image. */
   readonly disk: EndableDisk;
   readonly connections: DiskConnections;
-  /** The file for the trace of its starts. Undefined for an image with its own trace, and for one that is all on this machine. */
-  readonly recorded: string | undefined;
+  /** Of its start. */
+  readonly hot: HotPages | undefined;
+  /** The layers, if what a start reads of them is to be recorded. */
+  readonly recorded: readonly ExpectedLayer[] | undefined;
   recorder: ReadRecorder | undefined;
-  /** Settles when the recorded trace is kept, or cannot be. */
-  keeping: Promise<void> | undefined;
   notes: RequestNotes | undefined;
   /** Once it is attached. */
   device: AttachedDevice | undefined;
@@ -57,12 +72,10 @@ export class WorkerDevices {
   readonly #buffers = new ReplyBuffers();
   readonly #served = new Map<string, ServedImage>();
   readonly #readDeadlineMs: number;
-  readonly #traces: RecordedTraces;
 
   /** @param transportsOf - Makes the transports of this thread. */
   constructor(port: MessagePort, settings: WorkerSettings, transportsOf: typeof makeTransports) {
-    const { nbdSocketPath, directory, tracesDirectory, readDeadlineMs, decodedBytes } = settings;
-    this.#traces = new RecordedTraces(tracesDirectory);
+    const { nbdSocketPath, directory, readDeadlineMs, decodedBytes } = settings;
     this.#readDeadlineMs = readDeadlineMs;
     this.#decoded = new DecodedBlocks(decodedBytes);
     this.#transports = transportsOf(nbdSocketPath, directory, {
@@ -77,6 +90,7 @@ export class WorkerDevices {
       open: ({ id, configPath, isStart, memory }) =>
         this.#open(id, configPath, isStart, memory).finally(collectGarbageSoon),
       attach: ({ id, transport }) => this.#connect(id, transport, false, attach),
+      writeHot: ({ id, runs, path }) => this.#writeHot(id, runs, path),
       resume: ({ id, transport }) => this.#connect(id, transport, true, resume),
       observe: ({ id, isObserved }) => this.#observe(id, isObserved),
       detach: ({ id }) => this.#detach(id),
@@ -99,15 +113,24 @@ export class WorkerDevices {
     memory: SharedIndexAccount,
   ): Promise<OpenedDisk> {
     const config = await readImageConfig(configPath);
-    const image = await openImage(config, {
-      openBlob: (address) => this.#blobs.open({ id, address }),
-      formats: LAYER_FORMATS,
-      decoded: this.#decoded,
-      memory: new IndexAccount(memory),
-    });
+    const expected = expectedImage(config);
+    const hot = expected && (await this.#hotPages(id, isStart, expected));
+    let image: OpenedImage<BlobReader>;
+    try {
+      image = await openImage(config, {
+        openBlob: (address) => this.#blobs.open({ id, address }),
+        formats: LAYER_FORMATS,
+        decoded: this.#decoded,
+        memory: new IndexAccount(memory),
+        above: hot && ((digest, file) => hotFile(digest, file, hot)),
+      });
+    } catch (error) {
+      hot?.file.close();
+      throw error;
+    }
     for (const blob of image.remote) blob.opened();
-    const recorded = isStart ? this.#pathOfTrace(image) : undefined;
-    const advice = isStart ? await this.#adviceOf(image, recorded) : NO_ADVICE;
+    const advice = isStart ? await traceAdvice(image) : NO_ADVICE;
+    const isRecorded = isStart && image.trace === undefined;
     const { layers, remoteBytes, uncheckedLayers, provedLayers } = image;
     const remoteLayers = image.remote.length;
     const disk = new EndableDisk(image.disk);
@@ -118,9 +141,9 @@ export class WorkerDevices {
       image,
       disk,
       connections,
-      recorded,
+      hot,
+      recorded: isRecorded ? expected?.layers : undefined,
       recorder: undefined,
-      keeping: undefined,
       notes: undefined,
       device: undefined,
     });
@@ -139,43 +162,52 @@ export class WorkerDevices {
     setObservers(served);
   }
 
-  #pathOfTrace({ trace, remote, layers }: OpenedImage<BlobReader>): string | undefined {
-    if (trace !== undefined || remote.length < layers) return undefined;
-    return this.#traces.pathOf(remote.map(({ digest }) => digest));
-  }
-
-  /**
-   * Looks for the image's own trace, or one that was recorded here. No fault of a trace keeps the image from being served.
-   */
-  async #adviceOf(
-    { trace, files, remote }: OpenedImage<BlobReader>,
-    recorded: string | undefined,
-  ): Promise<Pick<OpenedDisk, 'order' | 'traceProblem'>> {
-    const known = trace ?? (recorded === undefined ? undefined : { file: recorded });
-    if (known === undefined) return NO_ADVICE;
-    try {
-      const order = fetchOrder(await tracedRanges(known, files), remote);
-      return { order, traceProblem: undefined };
-    } catch (error) {
-      const isRecorded = trace === undefined && recorded !== undefined;
-      if (isRecorded && hasCode(error, ErrorCodes.Corrupt)) await this.#traces.discard(recorded);
-      const isNew = isRecorded && hasCode(error, ErrorCodes.NotFound);
-      return { order: undefined, traceProblem: isNew ? undefined : serializedError(error) };
-    }
+  async #hotPages(
+    id: string,
+    isStart: boolean,
+    image: ExpectedImage,
+  ): Promise<HotPages | undefined> {
+    const shared = await this.#main.call('starting', { id, isStart, image });
+    if (shared === undefined) return undefined;
+    const { file, index, indexBytes, progress } = shared;
+    const reader = this.#blobs.reader(file);
+    return new HotPages(reader, index, indexBytes, new HotProgress(index.pages, progress));
   }
 
   /** Records what the start reads that now begins. */
-  #record(id: string, served: ServedImage, path: string): void {
-    const { image } = served;
+  #record(id: string, served: ServedImage, layers: readonly ExpectedLayer[]): void {
+    const { image, hot } = served;
+    const readAheadBytes = readAheadKib(hot !== undefined) * 1024;
+    const named = layers.map(({ digest, root }) => ({ digest, root }));
     served.recorder = new ReadRecorder((reads) => {
       served.recorder = undefined;
       setObservers(served);
-      const trace = traceOf(reads, image.disk, image.files);
-      served.keeping = this.#traces.keep(path, trace).catch((error: unknown) => {
-        this.#main.notify('unkept', { id, error: serializedError(error) });
-      });
+      const { disk, files } = image;
+      const about = { kind: 'recorded', readAheadBytes } as const;
+      const order = orderOf(reads, { disk, files, layers: named }, about);
+      this.#main.notify('recorded', { id, order: encodeLoadOrder(order) });
+      // From now on it is a device as any other.
+      if (hot !== undefined && served.device !== undefined) void setReadAhead(served.device.path);
     });
     setObservers(served);
+  }
+
+  async #writeHot(id: string, runs: Uint32Array, path: string): Promise<WrittenBlob> {
+    const { image, recorded = [] } = this.#find(id);
+    const sources: HotSource[] = [];
+    /** By layer of the image: its place in `sources`, -1 for a layer that no hash tree proves. */
+    const places = recorded.map(({ digest, root }, layer) => {
+      const file = image.files[layer];
+      const tree = image.trees[layer];
+      if (file === undefined || tree === undefined || root !== tree.root) return -1;
+      return sources.push({ digest, root, file, tree }) - 1;
+    });
+    const proved: number[] = [];
+    for (let i = 0; i < runs.length; i += 3) {
+      const place = places[runs[i]!] ?? -1;
+      if (place !== -1) proved.push(place, runs[i + 1]!, runs[i + 2]!);
+    }
+    return await writeHotFile(sources, Uint32Array.from(proved), path);
   }
 
   async #connect(
@@ -191,7 +223,7 @@ export class WorkerDevices {
     else if (served.recorded !== undefined) this.#record(id, served, served.recorded);
     served.device = await connect(this.#transports[transport], id, disk);
     disk.readWaitMs = this.#readDeadlineMs;
-    await setReadAhead(served.device.path);
+    await setReadAhead(served.device.path, readAheadKib(served.hot !== undefined));
     return served.device.path;
   }
 
@@ -213,8 +245,8 @@ export class WorkerDevices {
     served.recorder?.end();
     const ended = served.connections.end();
     served.image.close();
+    served.hot?.file.close();
     await ended;
-    await served.keeping;
   }
 
   async #takeConnection(
@@ -241,6 +273,43 @@ export class WorkerDevices {
   #notifyReadError(id: string, error: unknown, offset: number, length: number): void {
     this.#main.notify('readError', { id, offset, length, error: serializedError(error) });
   }
+}
+
+/** Undefined for an image that is not all in one repository. */
+function expectedImage(config: ImageConfig): ExpectedImage | undefined {
+  const { blocks } = splitLayers(config, { formats: LAYER_FORMATS });
+  const repository = parseBlobUrl(config.repoBlobUrl);
+  const isRemote = blocks.every(({ file, dir, digest, repoBlobUrl }) => {
+    const isHere = Boolean(file) || Boolean(dir);
+    return digest && !isHere && (!repoBlobUrl || repoBlobUrl === config.repoBlobUrl);
+  });
+  if (repository === undefined || blocks.length === 0 || !isRemote) return undefined;
+  const layers = blocks.map(({ digest = '', size = 0, hashTree }) => ({
+    digest,
+    sizeBytes: size,
+    root: hashTree?.root,
+  }));
+  const unknown = { manifest: undefined, manifestType: '', loadOrder: undefined, orderName: '' };
+  return { ...repository, ...unknown, layers };
+}
+
+/** The chunks that the image's own trace names. No fault of a trace keeps the image from being served. */
+async function traceAdvice({
+  trace,
+  files,
+  remote,
+}: OpenedImage<BlobReader>): Promise<Pick<OpenedDisk, 'order' | 'traceProblem'>> {
+  if (trace === undefined) return NO_ADVICE;
+  try {
+    return { order: fetchOrder(await tracedRanges(trace, files), remote), traceProblem: undefined };
+  } catch (error) {
+    return { order: undefined, traceProblem: serializedError(error) };
+  }
+}
+
+function hotFile(digest: string, file: RandomAccessFile, hot: HotPages): RandomAccessFile {
+  const runs = hot.runsOf(digest);
+  return runs === undefined ? file : new HotFile(file, hot, runs);
 }
 
 function setObservers({ disk, recorder, notes }: ServedImage): void {

@@ -17,9 +17,11 @@
  */
 import type { NegotiatedOptions } from '../blockdev/nbd/protocol.js';
 import type { TransportName } from '../blockdev/transport.js';
+import type { HotIndex } from '../hot-blob/hot-index.js';
 import type { FetchOrder } from '../image/fetch-order.js';
 import type { SharedIndexAccount } from '../io/index-budget.js';
-import type { BlobCalls } from './blob-calls.js';
+import type { BlobCalls, OpenedBlob } from './blob-calls.js';
+import type { ExpectedImage } from './expected-image.js';
 import type { RequestNote } from './request-notes.js';
 import type { SerializedError } from './serialized-error.js';
 
@@ -28,8 +30,6 @@ export interface WorkerSettings {
   /** As makeTransports() takes them. */
   readonly nbdSocketPath: string;
   readonly directory: string;
-  /** Of recorded-traces.ts. */
-  readonly tracesDirectory: string;
   /** How long a read of a mounted disk may wait for its registry. */
   readonly readDeadlineMs: number;
   /** For the decoded blocks of this thread. */
@@ -70,6 +70,21 @@ interface Range {
   readonly length: number;
 }
 
+/** A file of a blob. */
+export interface WrittenBlob {
+  readonly digest: string;
+  readonly sizeBytes: number;
+}
+
+/** The hot pages of an image, for another thread. */
+export interface SharedHotPages {
+  readonly file: OpenedBlob;
+  readonly index: HotIndex;
+  readonly indexBytes: number;
+  /** Of a HotProgress. */
+  readonly progress: SharedArrayBuffer;
+}
+
 /** Calls from the main thread to a worker. `close` ends everything of a device but the device itself. */
 export type WorkerCalls = {
   /** Charges `memory` with the indexes of the image. */
@@ -83,6 +98,8 @@ export type WorkerCalls = {
   ): OpenedDisk;
   /** Answers with the path of the device. */
   attach(device: ToAttach): string;
+  /** Writes a hot blob of these runs of pages (src/hot-blob/hot-blob-writer.ts) to a new file. */
+  writeHot(wanted: OfDevice & { readonly runs: Uint32Array; readonly path: string }): WrittenBlob;
   resume(device: ToAttach): string;
   /** A failure is part of the answer, as `isGone` is then needed too. */
   detach(device: OfDevice): {
@@ -109,7 +126,12 @@ export type MainCalls = BlobCalls & {
   /** The device answers EIO from now on: see TransportSettings.onDeath. */
   died(device: OfDevice): void;
   request(request: OfDevice & { readonly note: RequestNote }): void;
-  /** The trace of a start could not be kept. */
-  unkept(failure: OfDevice & { readonly error: SerializedError }): void;
+  /** An image is about to be opened. Answers with the hot pages of its start, if there are any. */
+  starting(image: OfDevice & {
+    readonly isStart: boolean;
+    readonly image: ExpectedImage;
+  }): SharedHotPages | undefined;
+  /** What a start has read: an encoded load order. */
+  recorded(start: OfDevice & { readonly order: Uint8Array }): void;
   readError(failure: OfDevice & Range & { readonly error: SerializedError }): void;
 };

@@ -14,17 +14,24 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { systemCode } from '../errors.js';
 
 export const READ_AHEAD_KIB = 256;
+/** While the pages of a start are known: more would read pages that no program wants, and that are not among them. */
+const KNOWN_START_KIB = 32;
 /** The node in /dev may exist a moment before the one in /sys/block. */
 const APPEAR_MS = 1_000;
 const POLL_MS = 10;
 
+/** @param isKnown - Whether the pages of the start are known. */
+export function readAheadKib(isKnown: boolean): number {
+  return isKnown ? KNOWN_START_KIB : READ_AHEAD_KIB;
+}
+
 /** Sets the readahead of the block device `path`. Never fails: without it the device is slower, and right. */
-export async function setReadAhead(path: string): Promise<void> {
+export async function setReadAhead(path: string, kib = READ_AHEAD_KIB): Promise<void> {
   const file = `/sys/block/${basename(path)}/queue/read_ahead_kb`;
   const untilMs = performance.now() + APPEAR_MS;
   for (;;) {
     try {
-      await writeFile(file, String(READ_AHEAD_KIB), { flag: 'r+' });
+      await writeFile(file, String(kib), { flag: 'r+' });
       return;
     } catch (error) {
       if (systemCode(error) !== 'ENOENT' || performance.now() > untilMs) return;

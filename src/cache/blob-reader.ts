@@ -207,6 +207,13 @@ export class BlobReader implements RandomAccessFile {
     this.#file?.invalidate(first * CHUNK_BYTES, (end - first) * CHUNK_BYTES);
   }
 
+  /** Whether all of the range is on the disk. */
+  isStored(offset: number, length: number): boolean {
+    this.#check(offset, length);
+    const end = Math.ceil((offset + length) / CHUNK_BYTES);
+    return this.#chunks.hasAll(Math.floor(offset / CHUNK_BYTES), end);
+  }
+
   storedRanges(offset: number, length: number): readonly StoredRange[] {
     this.#check(offset, length);
     return [{ blob: this, offset, length }];

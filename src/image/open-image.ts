@@ -24,6 +24,7 @@ import type { LowerLayer } from '../layers/lower-layer.js';
 import { beginLayer, holdsNoBlocks, type LayerDependencies } from '../layers/open-layer.js';
 import { openingParts } from '../layers/opening-parts.js';
 import type { Layer } from '../lsmt/layer.js';
+import type { HashTree } from '../zfile/hash-tree.js';
 import { LayerStack } from '../lsmt/layer-stack.js';
 import { parseBlobUrl } from '../oci/blob-url.js';
 import type { ImageConfig } from './image-config.js';
@@ -56,6 +57,8 @@ export class OpenedImage<B extends RandomAccessFile> {
   readonly uncheckedLayers: number;
   /** Remote layers whose reads are proved by their hash trees. */
   readonly provedLayers: number;
+  /** The hash trees of the layers, bottom first; undefined for a layer without one. */
+  readonly trees: readonly (HashTree | undefined)[];
   /** The layers' files without tar and compression, bottom first. The disk closes them. */
   readonly files: readonly RandomAccessFile[];
   /** The layer that names the reads of a recorded start. */
@@ -75,6 +78,7 @@ export class OpenedImage<B extends RandomAccessFile> {
     this.uncheckedLayers = opened.filter(
       ({ remote, layer }) => remote !== undefined && !layer.isChecked,
     ).length;
+    this.trees = opened.map(({ layer }) => layer.tree);
     this.provedLayers = opened.filter(({ layer }) => layer.isProved).length;
   }
 
@@ -154,9 +158,9 @@ export async function openImage<B extends RandomAccessFile>(
  * The layers that make up the disk, and the topmost trace of reads, which is none of them. overlaybd allows one trace, as the
  * topmost layer; an image built on one that has a trace has it further down, marked by its kind.
  */
-function splitLayers(
+export function splitLayers(
   { lowers, accelerationLayer }: ImageConfig,
-  { formats }: LayerDependencies,
+  { formats }: Pick<LayerDependencies, 'formats'>,
 ): { readonly blocks: readonly LowerLayer[]; readonly trace: LowerLayer | undefined } {
   const isTop = accelerationLayer === true;
   const rest = isTop ? lowers.slice(0, -1) : lowers;

@@ -32,6 +32,8 @@ export interface LayerBasis {
   readonly decoded: DecodedBlocks;
   /** Proves the layer, and has proved the head. Undefined for a layer without hash tree. */
   readonly tree: HashTree | undefined;
+  /** As LayerDependencies.above. */
+  readonly above?: ((digest: string, file: RandomAccessFile) => RandomAccessFile) | undefined;
 }
 
 /** A recognised layer. All methods throw as begin() does, and read errors. */
@@ -41,6 +43,8 @@ export interface LayerOpening {
   readonly isChecked: boolean;
   /** Whether every read of the layer is proved by its hash tree. */
   readonly isProved: boolean;
+  /** The hash tree that proves them. */
+  readonly tree?: HashTree | undefined;
   /** Memory that loadTable() allocates, in bytes. After loadHeaders(). */
   readonly tableBytes: number;
   /** Memory that loadIndex() allocates, in bytes. After loadTable(). */

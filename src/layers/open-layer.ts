@@ -15,6 +15,11 @@ export interface LayerDependencies {
   readonly formats: readonly LayerFormat[];
   /** The cache that all files of this thread share. */
   readonly decoded: DecodedBlocks;
+  /**
+   * Puts a file above the decompressed file of a layer with a hash tree: it has the same bytes, and knows some of them already.
+   * The new file owns the other.
+   */
+  readonly above?: ((digest: string, file: RandomAccessFile) => RandomAccessFile) | undefined;
 }
 
 /**
@@ -49,7 +54,7 @@ export async function openLayer(
 export async function beginLayer(
   blob: RandomAccessFile,
   lower: LowerLayer,
-  { formats, decoded }: LayerDependencies,
+  { formats, decoded, above }: LayerDependencies,
 ): Promise<LayerOpening> {
   let opening: LayerOpening | undefined;
   try {
@@ -62,7 +67,7 @@ export async function beginLayer(
         throw corrupt(blob, 0, 'its headers are other ones than its hash tree proves');
       }
       const { begin, name } = named ?? recognized(blob, head, lower, formats);
-      if (begin !== undefined) return begin(blob, { head, lower, decoded, tree });
+      if (begin !== undefined) return begin(blob, { head, lower, decoded, tree, above });
       throw new ObdError(ErrorCodes.Unsupported, `a layer of kind "${name}" holds no blocks`);
     });
     await opening.loadHeaders();

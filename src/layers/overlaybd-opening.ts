@@ -4,6 +4,7 @@ import type { RandomAccessFile } from '../io/random-access-file.js';
 import { CommittedLayer } from '../lsmt/committed-layer.js';
 import { hasLayerMagic, type LayerHeader } from '../lsmt/layer-header.js';
 import type { DecodedBlocks } from '../zfile/decoded-blocks.js';
+import type { HashTree } from '../zfile/hash-tree.js';
 import type { ZFileLayout } from '../zfile/zfile-header.js';
 import { HEADER_BYTES } from '../zfile/zfile-header.js';
 import { hasZFileMagic } from '../zfile/zfile-magic.js';
@@ -23,6 +24,7 @@ export class OverlaybdOpening implements LayerOpening {
   readonly #target: RandomAccessFile | undefined;
   readonly #decoded: DecodedBlocks;
   readonly #proof: ZFileProof | undefined;
+  readonly #above: ((file: RandomAccessFile) => RandomAccessFile) | undefined;
   /** The head of the payload. */
   readonly #head: Buffer;
   /** Undefined for a layer that is not compressed. */
@@ -40,7 +42,7 @@ export class OverlaybdOpening implements LayerOpening {
    */
   constructor(
     blob: RandomAccessFile,
-    { head, decoded, tree }: LayerBasis,
+    { head, lower, decoded, tree, above }: LayerBasis,
     target: RandomAccessFile | undefined,
   ) {
     const { content: payload, start } = unwrapTar(blob, head);
@@ -60,12 +62,18 @@ export class OverlaybdOpening implements LayerOpening {
     this.#target = target;
     this.#decoded = decoded;
     this.#proof = tree && { tree, payloadAt: start };
+    const { digest } = lower;
+    if (tree !== undefined && digest) this.#above = above && ((file) => above(digest, file));
     this.#head = magic;
     this.#inside = payload;
   }
 
   get isProved(): boolean {
     return this.#proof !== undefined;
+  }
+
+  get tree(): HashTree | undefined {
+    return this.#proof?.tree;
   }
 
   get tableBytes(): number {
@@ -104,6 +112,7 @@ export class OverlaybdOpening implements LayerOpening {
         this.#proof,
       );
     }
+    this.#inside = this.#above?.(this.#inside) ?? this.#inside;
     this.#trailer = await CommittedLayer.readTrailer(this.#inside);
   }
 

@@ -42,11 +42,20 @@ export interface KnownLayer {
   readonly annotations: Labels;
 }
 
-/** The layers of a manifest, or why they are not known. */
-type Contents = readonly KnownLayer[] | 'not parsed' | 'unreadable' | 'gone';
+/** A manifest of one platform, with its layers, bottom first. */
+export interface KnownImage {
+  readonly digest: string;
+  readonly sizeBytes: number;
+  readonly mediaType: string;
+  readonly annotations: Labels;
+  readonly layers: readonly KnownLayer[];
+}
+
+/** A manifest, or why it is not known. */
+type Contents = KnownImage | 'not parsed' | 'unreadable' | 'gone';
 
 interface RememberedManifest {
-  readonly contents: readonly KnownLayer[] | 'not parsed';
+  readonly contents: KnownImage | 'not parsed';
   readonly sizeBytes: number;
 }
 
@@ -85,7 +94,7 @@ export class ContentManifests {
       const names =
         contents === 'not parsed'
           ? await this.#mentions(content, info, blobDigest)
-          : contents !== 'gone' && contents.some(({ digest }) => digest === blobDigest);
+          : contents !== 'gone' && contents.layers.some(({ digest }) => digest === blobDigest);
       if (!names) continue;
       const sources = sourcesIn(labels);
       if (sources === undefined) {
@@ -118,7 +127,7 @@ export class ContentManifests {
         if (await this.#mentions(content, info, blobDigest)) return false;
         continue;
       }
-      const named = contents.filter(({ digest }) => digest === blobDigest);
+      const named = contents.layers.filter(({ digest }) => digest === blobDigest);
       if (named.some(({ annotations }) => annotations[label] === text)) return false;
       if (!named.some((each) => each.chainId === chainId)) continue;
       isFromThere ||= isListed(info.labels, source);
@@ -135,7 +144,7 @@ export class ContentManifests {
   async layerOfChain(chainId: string, namespace: string): Promise<LayerDescription | undefined> {
     for await (const { contents } of this.#all(namespace)) {
       if (typeof contents === 'string') continue;
-      const found = contents.find((layer) => layer.chainId === chainId);
+      const found = contents.layers.find((layer) => layer.chainId === chainId);
       if (found === undefined) continue;
       const { mediaType, annotations } = found;
       return { mediaType, annotations };
@@ -144,20 +153,20 @@ export class ContentManifests {
   }
 
   /**
-   * All layers of the image with this layer, bottom first; of several such images the one that a pull has labelled last.
+   * The image with this layer; of several such images the one that a pull has labelled last.
    *
    * @throws {ObdError} containerd's error.
    */
-  async layersWith(chainId: string, namespace: string): Promise<readonly KnownLayer[]> {
-    let latest: { readonly layers: readonly KnownLayer[]; readonly updatedMs: number } | undefined;
+  async imageWith(chainId: string, namespace: string): Promise<KnownImage | undefined> {
+    let latest: { readonly image: KnownImage; readonly updatedMs: number } | undefined;
     for await (const { info, contents } of this.#all(namespace)) {
       if (typeof contents === 'string') continue;
-      if (!contents.some((layer) => layer.chainId === chainId)) continue;
+      if (!contents.layers.some((layer) => layer.chainId === chainId)) continue;
       const { updatedMs } = info;
       if (latest === undefined || updatedMs > latest.updatedMs)
-        latest = { layers: contents, updatedMs };
+        latest = { image: contents, updatedMs };
     }
-    return latest?.layers ?? [];
+    return latest?.image;
   }
 
   async *#all(
@@ -191,7 +200,7 @@ export class ContentManifests {
       this.#log.warn({ manifestDigest: digest, reason: messageOf(error) }, what);
       return 'unreadable';
     }
-    const contents = layersIn(Buffer.concat(pieces), digest, this.#log);
+    const contents = imageIn(Buffer.concat(pieces), digest, this.#log);
     this.#remember(digest, { contents, sizeBytes });
     return contents;
   }
@@ -239,19 +248,19 @@ function isListed(labels: Labels, { host, repository }: Source): boolean {
   return labels[`${SOURCE_LABEL}${name}`]?.split(',').includes(repository) ?? false;
 }
 
-function layersIn(
-  manifest: Uint8Array,
-  manifestDigest: string,
-  log: Log,
-): readonly KnownLayer[] | 'not parsed' {
+function imageIn(manifest: Uint8Array, manifestDigest: string, log: Log): KnownImage | 'not parsed' {
   try {
     const parsed = parseManifest(manifest, undefined, `manifest ${manifestDigest}`);
-    if (parsed.kind !== 'image') return [];
+    const { mediaType, size: sizeBytes } = parsed.descriptor;
+    const about = { digest: manifestDigest, sizeBytes, mediaType };
+    if (parsed.kind !== 'image') return { ...about, annotations: {}, layers: [] };
     let chainId = '';
-    return parsed.manifest.layers.map(({ digest, mediaType, size, annotations = {} }) => {
-      chainId = chainIdOn(chainId, digest);
+    const layers = parsed.manifest.layers.map((layer) => {
+      chainId = chainIdOn(chainId, layer.digest);
+      const { digest, mediaType, size, annotations = {} } = layer;
       return { digest, chainId, mediaType, size, annotations };
     });
+    return { ...about, annotations: parsed.manifest.annotations ?? {}, layers };
   } catch (error) {
     log.info(
       { manifestDigest, reason: messageOf(error) },

@@ -26,7 +26,7 @@ import { DockerCredentials } from '../registry/docker-credentials.js';
 import { RegistryClient } from '../registry/registry-client.js';
 import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
-import { ImageLocator } from './image-locator.js';
+import { type ExpectingDaemon, ImageLocator } from './image-locator.js';
 import type { ProbingDaemon } from './registry-probes.js';
 
 const LAYER = sha256Of(Buffer.from('layer'));
@@ -118,11 +118,10 @@ afterEach(() => {
 
 const WANTED = { chainId: LAYER, digest: LAYER, sizeBytes: 'layer'.length, lower: {} };
 /** Of a version before: the snapshotter asks the registry itself. */
-const daemon = {
-  probe: async () => {
-    throw new ObdError(ErrorCodes.Unsupported, 'no such call');
-  },
+const unsupported = async () => {
+  throw new ObdError(ErrorCodes.Unsupported, 'no such call');
 };
+const daemon = { probe: unsupported, expect: unsupported };
 const kinds: readonly LayerKind[] = [
   {
     name: 'blocks',
@@ -256,7 +255,11 @@ test('all layers of the image are asked for at the same time, by the daemon', as
     assert.deepEqual(parts[0], { offset: 0, length: sizeBytes }, 'all of a small blob');
     asked.push([digest, sizeBytes]);
   };
-  const parts = { containerdSocket, hosts, daemon: { probe }, kinds };
+  const expected: Parameters<ExpectingDaemon['expect']>[0][] = [];
+  const expect: ExpectingDaemon['expect'] = async (image) => {
+    expected.push(image);
+  };
+  const parts = { containerdSocket, hosts, daemon: { probe, expect }, kinds };
   const locator = new ImageLocator({ ...parts, registry, namespaces: new Map(), log });
   origin.seen.length = 0;
   const labels = { 'containerd.io/snapshot/cri.image-ref': 'localhost/team/app:1' };
@@ -267,6 +270,14 @@ test('all layers of the image are asked for at the same time, by the daemon', as
     assert.deepEqual(asked[0], all[0], 'the one that is waited for is the first in the queue');
   }
   assert.equal(origin.seen.length, 0, 'the daemon asks, not the snapshotter');
+  assert.equal(expected.length, 1, 'the daemon is told of the image once');
+  const [image] = expected;
+  assert.deepEqual([image?.host, image?.repository], [origin.host, 'team/app']);
+  assert.equal(image?.manifest, sha256Of(stored[0]!.bytes));
+  assert.deepEqual(
+    image?.layers.map(({ digest, sizeBytes }) => [digest, sizeBytes]),
+    layers.map(([digest, size]) => [digest, size]),
+  );
 });
 
 test('what the daemon says of the registry counts, and the registry is asked without it', async () => {
@@ -284,7 +295,7 @@ test('what the daemon says of the registry counts, and the registry is asked wit
     const probe = async () => {
       throw new ObdError(code, 'no');
     };
-    const parts = { containerdSocket, hosts, daemon: { probe }, kinds };
+    const parts = { containerdSocket, hosts, daemon: { probe, expect: unsupported }, kinds };
     const locator = new ImageLocator({ ...parts, registry, namespaces: new Map(), log });
     assert.equal(await locate(locator), found, code);
   }

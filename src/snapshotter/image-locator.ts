@@ -29,14 +29,15 @@ import { ErrorCodes, hasCode, ObdError, systemCode } from '../errors.js';
 import type { DescribedLayer, LayerDescription, LayerKind } from '../layers/layer-kind.js';
 import type { LowerLayer } from '../layers/lower-layer.js';
 import { openingParts } from '../layers/opening-parts.js';
+import { parseBlobUrl } from '../oci/blob-url.js';
 import { parseReference } from '../oci/reference.js';
 import type { Credentials } from '../registry/credentials.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import { type RegistryHosts, registryAddress } from '../registry/registry-hosts.js';
 import { cut, msSince } from './call-log.js';
 import { addressesOf, type Source } from './candidate-addresses.js';
-import { ContentManifests, type KnownLayer } from './content-manifests.js';
-import { IMAGE_REF_LABELS, servableLayer } from './labels.js';
+import { ContentManifests, type KnownImage, type KnownLayer } from './content-manifests.js';
+import { IMAGE_REF_LABELS, LOAD_ORDER_LABEL, servableLayer } from './labels.js';
 import type { Log } from './log.js';
 import { type ProbedBlob, type ProbingDaemon, RegistryProbes } from './registry-probes.js';
 import type { Labels } from './snapshot.js';
@@ -60,7 +61,7 @@ const UNKNOWN_ORIGIN: LayerOrigin = {
 export interface ImageLocatorDependencies {
   readonly containerdSocket: string;
   readonly hosts: RegistryHosts;
-  readonly daemon: ProbingDaemon;
+  readonly daemon: ProbingDaemon & ExpectingDaemon;
   /** The kinds of layer that devices can serve. */
   readonly kinds: readonly LayerKind[];
   /** With the same hosts, and with limits for requests that a pull waits for. */
@@ -68,6 +69,23 @@ export interface ImageLocatorDependencies {
   /** For the namespaces of containerd that have logins of their own. */
   readonly namespaces: ReadonlyMap<string, NamespaceAccess>;
   readonly log: Log;
+}
+
+/** The annotation of a manifest that names its load order, `sha256:...@SIZE` (docs/formats/load-order.md). */
+const LOAD_ORDER_ANNOTATION = 'dev.obd-ts.load-order';
+
+/** The call of obd-blockd's client that is used here. */
+export interface ExpectingDaemon {
+  expect(image: {
+    readonly host: string;
+    readonly repository: string;
+    readonly manifest: string;
+    readonly manifestBytes: number;
+    readonly manifestType: string;
+    readonly loadOrder: string;
+    readonly orderName: string;
+    readonly layers: { digest: string; sizeBytes: number; root: string }[];
+  }): Promise<void>;
 }
 
 interface NamespaceAccess {
@@ -195,8 +213,13 @@ export class ImageLocator {
       registry: isOne ? registry : undefined,
       repoBlobUrl: async () => {
         if (!isOne) return undefined;
-        const layers = await this.#askForImage(layer, sources, namespace);
+        const { layers, image } = await this.#askForImage(layer, sources, namespace);
+        const orderName = labels[LOAD_ORDER_LABEL] ?? '';
+        const [only] = sources;
+        const isSure = sources.length === 1 && only?.isGuess !== true;
+        if (isSure) this.#expect(image, only, orderName);
         const found = await this.#firstWithBlob(sources, blobOf(layer, layers), namespace);
+        if (!isSure && found !== undefined) this.#expect(image, parseBlobUrl(found), orderName);
         if (found !== undefined || named === undefined) return found;
         const same = (await listed()).filter((source) => this.#addressOf(source) === registry);
         return await this.#firstWithBlob(same, blobOf(layer, layers), namespace);
@@ -210,19 +233,20 @@ export class ImageLocator {
    * Asks for the layer, whose Prepare waits, and then for the image's other layers that can be served lazily, if no layer of
    * it has done so lately.
    *
-   * @returns How many layers the image has; 1 if containerd fails.
+   * @returns How many layers the image has; 1 if containerd fails. The image, for the first of its layers.
    */
   async #askForImage(
     first: WantedLayer,
     sources: readonly Source[],
     namespace: string | undefined,
-  ): Promise<number> {
-    if (namespace === undefined) return 1;
+  ): Promise<{ readonly layers: number; readonly image?: KnownImage | undefined }> {
+    if (namespace === undefined) return { layers: 1 };
     const key = (chain: string) => `${namespace} ${chain}`;
     const known = this.#imageLayers.get(key(first.chainId));
-    if (known !== undefined && known.untilMs > performance.now()) return known.layers;
-    const find = () => this.#manifests.layersWith(first.chainId, namespace);
-    const all = (await this.#orUnknown(find)) ?? [];
+    if (known !== undefined && known.untilMs > performance.now()) return { layers: known.layers };
+    const find = () => this.#manifests.imageWith(first.chainId, namespace);
+    const image = await this.#orUnknown(find);
+    const all = image?.layers ?? [];
     const layers = Math.max(1, all.length);
     const untilMs = performance.now() + IMAGE_MS;
     const askAhead = (wanted: WantedLayer) => {
@@ -240,7 +264,26 @@ export class ImageLocator {
       if (this.#imageLayers.size <= IMAGE_LAYERS_MAX) break;
       this.#imageLayers.delete(oldest);
     }
-    return layers;
+    return { layers, image };
+  }
+
+  /** Tells the daemon of the image, if all of it can be served lazily. It is a hint: a daemon that takes none is no fault. */
+  #expect(image: KnownImage | undefined, address: Source | undefined, orderName: string): void {
+    if (image === undefined || address === undefined) return;
+    const blocks = image.layers.map((layer) => this.#lazily(layer));
+    const layers = blocks.flatMap((wanted) => {
+      if (wanted === undefined) return [];
+      const { digest, sizeBytes, lower } = wanted;
+      return [{ digest, sizeBytes, root: lower.hashTree?.root ?? '' }];
+    });
+    const { daemon, log } = this.#dependencies;
+    const { host, repository } = address;
+    const { digest: manifest, sizeBytes: manifestBytes, mediaType: manifestType } = image;
+    const loadOrder = image.annotations[LOAD_ORDER_ANNOTATION] ?? '';
+    const about = { manifest, manifestBytes, manifestType, loadOrder, orderName };
+    daemon.expect({ host, repository, ...about, layers }).catch((err: unknown) => {
+      log.debug({ err, manifest, host, repository }, 'daemon does not expect the image');
+    });
   }
 
   #lazily(layer: KnownLayer): WantedLayer | undefined {

@@ -51,6 +51,12 @@ export const REFUSED_LABEL = 'containerd.io/snapshot/obd-ts.refused';
  */
 const FILL_LABEL = 'containerd.io/snapshot/obd-ts.fill';
 
+/**
+ * The name of the load order with which the image is started, where it has several (docs/formats/load-order.md). The client, or the
+ * image, may set it.
+ */
+export const LOAD_ORDER_LABEL = 'containerd.io/snapshot/obd-ts.load-order';
+
 /** Undefined if the labels do not say. */
 export function fillWanted(labels: Labels): boolean | undefined {
   const value = labels[FILL_LABEL];

@@ -45,7 +45,10 @@ export async function withReadingThreads(
     for (let i = 0; i < count; i++) {
       const worker = readingThread.start({});
       workers.push(worker);
-      const thread: ReadingThread = new ThreadCalls(worker, blobHandlers(open, new DemandWatch()));
+      const thread: ReadingThread = new ThreadCalls(
+        worker,
+        blobHandlers(open, new DemandWatch()).handlers,
+      );
       threads.push(thread);
       await once(worker, 'online');
       await thread.call('open', undefined);

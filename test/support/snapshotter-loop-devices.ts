@@ -62,6 +62,8 @@ export class LoopDevices implements Devices {
       waitingReason: '',
       fillState: '',
       fillProblem: '',
+      hotPages: 0,
+      hotPagesRead: 0,
     };
     this.attached.set(id, device);
     return device;

@@ -8,6 +8,8 @@ import type { DetachResponse as _obd_blockd_v1_DetachResponse, DetachResponse__O
 import type { Device as _obd_blockd_v1_Device, Device__Output as _obd_blockd_v1_Device__Output } from '../../../obd/blockd/v1/Device.js';
 import type { EndReadsRequest as _obd_blockd_v1_EndReadsRequest, EndReadsRequest__Output as _obd_blockd_v1_EndReadsRequest__Output } from '../../../obd/blockd/v1/EndReadsRequest.js';
 import type { EndReadsResponse as _obd_blockd_v1_EndReadsResponse, EndReadsResponse__Output as _obd_blockd_v1_EndReadsResponse__Output } from '../../../obd/blockd/v1/EndReadsResponse.js';
+import type { ExpectRequest as _obd_blockd_v1_ExpectRequest, ExpectRequest__Output as _obd_blockd_v1_ExpectRequest__Output } from '../../../obd/blockd/v1/ExpectRequest.js';
+import type { ExpectResponse as _obd_blockd_v1_ExpectResponse, ExpectResponse__Output as _obd_blockd_v1_ExpectResponse__Output } from '../../../obd/blockd/v1/ExpectResponse.js';
 import type { ListCacheRequest as _obd_blockd_v1_ListCacheRequest, ListCacheRequest__Output as _obd_blockd_v1_ListCacheRequest__Output } from '../../../obd/blockd/v1/ListCacheRequest.js';
 import type { ListCacheResponse as _obd_blockd_v1_ListCacheResponse, ListCacheResponse__Output as _obd_blockd_v1_ListCacheResponse__Output } from '../../../obd/blockd/v1/ListCacheResponse.js';
 import type { ListRequest as _obd_blockd_v1_ListRequest, ListRequest__Output as _obd_blockd_v1_ListRequest__Output } from '../../../obd/blockd/v1/ListRequest.js';
@@ -48,6 +50,15 @@ export interface BlockdClient extends grpc.Client {
   endReads(argument: _obd_blockd_v1_EndReadsRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_EndReadsResponse__Output>): grpc.ClientUnaryCall;
   endReads(argument: _obd_blockd_v1_EndReadsRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_EndReadsResponse__Output>): grpc.ClientUnaryCall;
   endReads(argument: _obd_blockd_v1_EndReadsRequest, callback: grpc.requestCallback<_obd_blockd_v1_EndReadsResponse__Output>): grpc.ClientUnaryCall;
+  
+  Expect(argument: _obd_blockd_v1_ExpectRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ExpectResponse__Output>): grpc.ClientUnaryCall;
+  Expect(argument: _obd_blockd_v1_ExpectRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_ExpectResponse__Output>): grpc.ClientUnaryCall;
+  Expect(argument: _obd_blockd_v1_ExpectRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ExpectResponse__Output>): grpc.ClientUnaryCall;
+  Expect(argument: _obd_blockd_v1_ExpectRequest, callback: grpc.requestCallback<_obd_blockd_v1_ExpectResponse__Output>): grpc.ClientUnaryCall;
+  expect(argument: _obd_blockd_v1_ExpectRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ExpectResponse__Output>): grpc.ClientUnaryCall;
+  expect(argument: _obd_blockd_v1_ExpectRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_ExpectResponse__Output>): grpc.ClientUnaryCall;
+  expect(argument: _obd_blockd_v1_ExpectRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ExpectResponse__Output>): grpc.ClientUnaryCall;
+  expect(argument: _obd_blockd_v1_ExpectRequest, callback: grpc.requestCallback<_obd_blockd_v1_ExpectResponse__Output>): grpc.ClientUnaryCall;
   
   List(argument: _obd_blockd_v1_ListRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ListResponse__Output>): grpc.ClientUnaryCall;
   List(argument: _obd_blockd_v1_ListRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_ListResponse__Output>): grpc.ClientUnaryCall;
@@ -112,6 +123,8 @@ export interface BlockdHandlers extends grpc.UntypedServiceImplementation {
   
   EndReads: grpc.handleUnaryCall<_obd_blockd_v1_EndReadsRequest__Output, _obd_blockd_v1_EndReadsResponse>;
   
+  Expect: grpc.handleUnaryCall<_obd_blockd_v1_ExpectRequest__Output, _obd_blockd_v1_ExpectResponse>;
+  
   List: grpc.handleUnaryCall<_obd_blockd_v1_ListRequest__Output, _obd_blockd_v1_ListResponse>;
   
   ListCache: grpc.handleUnaryCall<_obd_blockd_v1_ListCacheRequest__Output, _obd_blockd_v1_ListCacheResponse>;
@@ -130,6 +143,7 @@ export interface BlockdDefinition extends grpc.ServiceDefinition {
   Attach: MethodDefinition<_obd_blockd_v1_AttachRequest, _obd_blockd_v1_Device, _obd_blockd_v1_AttachRequest__Output, _obd_blockd_v1_Device__Output>
   Detach: MethodDefinition<_obd_blockd_v1_DetachRequest, _obd_blockd_v1_DetachResponse, _obd_blockd_v1_DetachRequest__Output, _obd_blockd_v1_DetachResponse__Output>
   EndReads: MethodDefinition<_obd_blockd_v1_EndReadsRequest, _obd_blockd_v1_EndReadsResponse, _obd_blockd_v1_EndReadsRequest__Output, _obd_blockd_v1_EndReadsResponse__Output>
+  Expect: MethodDefinition<_obd_blockd_v1_ExpectRequest, _obd_blockd_v1_ExpectResponse, _obd_blockd_v1_ExpectRequest__Output, _obd_blockd_v1_ExpectResponse__Output>
   List: MethodDefinition<_obd_blockd_v1_ListRequest, _obd_blockd_v1_ListResponse, _obd_blockd_v1_ListRequest__Output, _obd_blockd_v1_ListResponse__Output>
   ListCache: MethodDefinition<_obd_blockd_v1_ListCacheRequest, _obd_blockd_v1_ListCacheResponse, _obd_blockd_v1_ListCacheRequest__Output, _obd_blockd_v1_ListCacheResponse__Output>
   Prefetch: MethodDefinition<_obd_blockd_v1_PrefetchRequest, _obd_blockd_v1_PrefetchProgress, _obd_blockd_v1_PrefetchRequest__Output, _obd_blockd_v1_PrefetchProgress__Output>

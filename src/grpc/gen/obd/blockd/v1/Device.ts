@@ -24,6 +24,8 @@ export interface Device {
   'fillProblem'?: (string);
   'remoteLayers'?: (number);
   'provedLayers'?: (number);
+  'hotPages'?: (number);
+  'hotPagesRead'?: (number);
 }
 
 export interface Device__Output {
@@ -48,4 +50,6 @@ export interface Device__Output {
   'fillProblem': (string);
   'remoteLayers': (number);
   'provedLayers': (number);
+  'hotPages': (number);
+  'hotPagesRead': (number);
 }

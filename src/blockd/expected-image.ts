@@ -1,0 +1,79 @@
+/** An image that a client pulls, or that a device serves: what its manifest says of it. */
+import { createHash } from 'node:crypto';
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { ExpectRequest__Output } from '../grpc/gen/obd/blockd/v1/ExpectRequest.js';
+import { isDigest } from '../oci/digest.js';
+
+export interface ExpectedLayer {
+  readonly digest: string;
+  /** Bytes; 0 if not known. */
+  readonly sizeBytes: number;
+  /** The root of its hash tree, `sha256:...`; undefined for a layer without one. */
+  readonly root: string | undefined;
+}
+
+/** A blob that the image names, as `sha256:...@SIZE`. */
+export interface NamedBlob {
+  readonly digest: string;
+  readonly sizeBytes: number;
+}
+
+export interface ExpectedImage {
+  readonly host: string;
+  readonly repository: string;
+  /** The image's manifest, of one platform; undefined if it is not known. */
+  readonly manifest: NamedBlob | undefined;
+  readonly manifestType: string;
+  /** The load order that the manifest names in its annotations. */
+  readonly loadOrder: NamedBlob | undefined;
+  /** The name of the load order that the client wants; empty for the default one. */
+  readonly orderName: string;
+  /** Bottom first. */
+  readonly layers: readonly ExpectedLayer[];
+}
+
+const NAMED_BLOB = /^(sha256:[0-9a-f]{64})@([1-9][0-9]{0,11})$/;
+
+/** Parses `sha256:...@SIZE`. Undefined for anything else. */
+export function parseNamedBlob(text: string): NamedBlob | undefined {
+  const [, digest, size] = NAMED_BLOB.exec(text) ?? [];
+  return digest === undefined ? undefined : { digest, sizeBytes: Number(size) };
+}
+
+/** The same for images with the same layers and the same hash trees. */
+export function startKey(layers: readonly Pick<ExpectedLayer, 'digest' | 'root'>[]): string {
+  const names = layers.map(({ digest, root = '' }) => `${digest}@${root}`).join(' ');
+  return createHash('sha256').update(names).digest('hex');
+}
+
+const LAYERS_MAX = 255;
+const NAME_CHARACTERS_MAX = 256;
+
+/** @throws {ObdError} `InvalidArgument` for names, digests or counts that are none. */
+export function expectedImageOf(request: ExpectRequest__Output): ExpectedImage {
+  const { host, repository, manifest, manifestType, loadOrder, orderName } = request;
+  const layers = request.layers.map(({ digest, sizeBytes, root }) => ({
+    digest,
+    sizeBytes,
+    root: root === '' ? undefined : root,
+  }));
+  const digests = layers.flatMap(({ digest, root }) => [digest, root ?? digest]);
+  const isSound =
+    layers.length > 0 &&
+    layers.length <= LAYERS_MAX &&
+    [manifest, ...digests].every(isDigest) &&
+    orderName.length <= NAME_CHARACTERS_MAX;
+  if (!isSound) {
+    const message = `Cannot expect an image of ${JSON.stringify(`${host}/${repository}`.slice(0, 300))}: 1 to ${LAYERS_MAX} layers and the manifest are needed, each with a digest`;
+    throw new ObdError(ErrorCodes.InvalidArgument, message);
+  }
+  return {
+    host,
+    repository,
+    manifest: { digest: manifest, sizeBytes: request.manifestBytes },
+    manifestType,
+    loadOrder: parseNamedBlob(loadOrder),
+    orderName,
+    layers,
+  };
+}

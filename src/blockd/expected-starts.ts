@@ -1,0 +1,230 @@
+/**
+ * The images whose starts are expected, from the pull on, and what is fetched ahead of each (start-advice.ts): the pages of a
+ * hot blob, or the chunks of a load order. A fetch that is not needed any more is stopped:
+ *
+ *   expect()    a client pulls the image; what it reads is fetched, up to the limit of a hot blob or of a load order
+ *   opened()    a device serves it, and uses the same fetch
+ *   closed()    the last device of it is gone: what is under way ends
+ */
+import type { Logger } from 'pino';
+import type { BlobHandle } from '../cache/blob-handle.js';
+import type { BlockCache } from '../cache/block-cache.js';
+import type { LoadOrder } from '../load-order/load-order.js';
+import type { RegistryClient } from '../registry/registry-client.js';
+import { type ExpectedImage, startKey } from './expected-image.js';
+import type { HotImage, HotImages } from './hot-images.js';
+import { registrySource } from './registry-source.js';
+import { Replay } from './replay.js';
+import type { StartAdvice, StartAdvices } from './start-advice.js';
+
+/** More images than a host starts at once. Further ones are fetched as they are read. */
+const STARTS_MAX = 64;
+/** An image that no device has served for so long after its pull is forgotten; what was fetched stays in the cache. */
+const UNUSED_MS = 120_000;
+/** How long opening an image waits until it is known whether there are hot pages: in most cases the pull took longer. */
+const HOT_WAIT_MS = 1_000;
+/** If so much of what a load order names is stored, the image has been started here: nothing has to be looked up. */
+const STORED_SHARE = 0.9;
+
+interface Dependencies {
+  readonly cache: BlockCache;
+  readonly client: Pick<RegistryClient, 'blobRanges'>;
+  readonly hotImages: HotImages;
+  readonly advices: StartAdvices;
+  readonly log: Logger;
+}
+
+export class ExpectedStarts {
+  readonly #dependencies: Dependencies;
+  readonly #starts = new Map<string, ExpectedStart>();
+
+  constructor(dependencies: Dependencies) {
+    this.#dependencies = dependencies;
+  }
+
+  /** Begins to fetch what the image's start will read, unless that is under way. Answers at once. */
+  expect(image: ExpectedImage): void {
+    this.#startOf(image, true);
+  }
+
+  /**
+   * The image is being opened for a device. Call closed() when that is gone.
+   *
+   * @param isStart - Whether its start follows. A device that is served again has had it, and only gets what is here.
+   */
+  opened(image: ExpectedImage, isStart: boolean): ExpectedStart | undefined {
+    const start = this.#startOf(image, isStart);
+    if (start !== undefined) start.users++;
+    return start;
+  }
+
+  closed(start: ExpectedStart): void {
+    start.users--;
+    if (start.users === 0) this.#end(start);
+  }
+
+  /** Stops all fetches. */
+  close(): void {
+    for (const start of this.#starts.values()) this.#end(start);
+  }
+
+  #startOf(image: ExpectedImage, isStart: boolean): ExpectedStart | undefined {
+    const key = startKey(image.layers);
+    const found = this.#starts.get(key);
+    if (found !== undefined) {
+      found.learn(image);
+      return found;
+    }
+    if (this.#starts.size >= STARTS_MAX) return undefined;
+    const start = new ExpectedStart(image, isStart, this.#dependencies);
+    this.#starts.set(key, start);
+    setTimeout(() => {
+      if (start.users === 0) this.#end(start);
+    }, UNUSED_MS).unref();
+    return start;
+  }
+
+  #end(start: ExpectedStart): void {
+    const key = startKey(start.image.layers);
+    if (this.#starts.get(key) === start) this.#starts.delete(key);
+    start.stop();
+  }
+}
+
+/** One of them. */
+export class ExpectedStart {
+  image: ExpectedImage;
+  /** Devices that serve it. */
+  users = 0;
+  /** What was found; settles when the search is over, and never rejects. */
+  readonly advice: Promise<StartAdvice | undefined>;
+  /** The hot pages, once their index is known. Never rejects. */
+  readonly #hot: Promise<HotImage | undefined>;
+  readonly #dependencies: Dependencies;
+  readonly #abort = new AbortController();
+  #replay: Replay | undefined;
+
+  constructor(image: ExpectedImage, isStart: boolean, dependencies: Dependencies) {
+    this.image = image;
+    this.#dependencies = dependencies;
+    let found: (advice: StartAdvice | undefined) => void = () => {};
+    this.advice = new Promise((resolve) => {
+      found = resolve;
+    });
+    this.#hot = this.#begin(isStart, found).catch((err: unknown) => {
+      if (!this.#abort.signal.aborted) this.#warn(err);
+      return undefined;
+    });
+    void this.#hot.then(() => found(undefined));
+  }
+
+  /** A device may have been there before the manifest was known. */
+  learn(image: ExpectedImage): void {
+    if (this.image.manifest === undefined) this.image = image;
+  }
+
+  /** The hot pages, if they are known soon. */
+  async hot(): Promise<HotImage | undefined> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<undefined>((resolve) => {
+      timer = setTimeout(() => resolve(undefined), HOT_WAIT_MS);
+    });
+    try {
+      return await Promise.race([this.#hot, late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Misses of the device's blobs bring no neighbours of what is fetched anyway. */
+  guide(blobs: readonly BlobHandle[]): boolean {
+    return this.#replay?.guide(blobs) ?? false;
+  }
+
+  stop(): void {
+    this.#abort.abort();
+    this.#replay?.stop();
+  }
+
+  async #begin(
+    isStart: boolean,
+    found: (advice: StartAdvice | undefined) => void,
+  ): Promise<HotImage | undefined> {
+    const { hotImages, advices, log } = this.#dependencies;
+    const { signal } = this.#abort;
+    const { layers } = this.image;
+    const kept = await hotImages.kept(layers);
+    if (kept !== undefined || !isStart) return kept;
+    const advice = await advices.find(this.image, signal);
+    found(advice);
+    if (advice === undefined) return undefined;
+    const startedMs = performance.now();
+    const ms = () => Math.round(performance.now() - startedMs);
+    if (advice.hot !== undefined) {
+      const { digest } = advice.hot;
+      try {
+        const { image, done } = await hotImages.fetch(advice.hot, layers, signal);
+        done.then(
+          () => log.info({ digest, pages: image.index.pages, ms: ms() }, 'hot pages fetched'),
+          (err: unknown) => {
+            if (!signal.aborted) this.#warn(err);
+          },
+        );
+        return image;
+      } catch (error) {
+        signal.throwIfAborted();
+        this.#warn(error);
+      }
+    }
+    if (advice.order !== undefined) this.#replay = await this.#replayOf(await advice.order());
+    this.#replay?.done.then(
+      (result) => log.info({ from: advice.from, ...result, ms: ms() }, 'load order replayed'),
+      (err: unknown) => this.#warn(err),
+    );
+    return undefined;
+  }
+
+  /** Undefined if the cache has it all. */
+  async #replayOf({ chunks, layers: named }: LoadOrder): Promise<Replay | undefined> {
+    const { cache, client } = this.#dependencies;
+    const { host, repository, layers } = this.image;
+    const isSame =
+      named.length === layers.length && named.every(({ digest }, i) => digest === layers[i]?.digest);
+    if (!isSame) return undefined;
+    const blobs: BlobHandle[] = [];
+    const close = () => {
+      for (const blob of blobs) blob.close();
+    };
+    try {
+      for (const { digest, sizeBytes } of layers) {
+        const ranges = await client.blobRanges(host, repository, digest, sizeBytes || undefined);
+        blobs.push(await cache.openBlob(registrySource(ranges)));
+      }
+      this.#abort.signal.throwIfAborted();
+    } catch (error) {
+      close();
+      throw error;
+    }
+    const inside = chunks.filter((_, i) => {
+      const blob = blobs[chunks[i & ~1]!];
+      return blob !== undefined && chunks[i | 1]! < blob.chunks;
+    });
+    let stored = 0;
+    for (let i = 0; i < inside.length; i += 2) {
+      if (blobs[inside[i]!]!.isStored(inside[i + 1]!)) stored++;
+    }
+    if (stored >= (inside.length / 2) * STORED_SHARE) {
+      close();
+      return undefined;
+    }
+    const replay = new Replay(inside, blobs, cache);
+    replay.done.then(close, close);
+    return replay;
+  }
+
+  #warn(err: unknown): void {
+    const { host, repository, manifest } = this.image;
+    const about = { image: `${host}/${repository}@${manifest?.digest ?? ''}`, err };
+    this.#dependencies.log.warn(about, 'load order set aside, reads fetch what they need');
+  }
+}

@@ -1,0 +1,255 @@
+/**
+ * Hot blobs that this host has or fetches: the pages that a start reads, kept decoded in a file of the cache for each image.
+ *
+ *   0            u32, the bytes of the index, and the index (docs/formats/hot-blob.md), filled up to whole chunks
+ *   pagesAt()    the pages, 4 KiB each, in the order of their slots
+ *
+ * Pages are proved while they arrive, before they are stored: anyone who may push can name a hot blob for an image. The name of
+ * the file has the digests of the layers and the roots of their hash trees, so images that differ in either share no pages.
+ * The cache evicts the pages as it evicts any chunk; reads find them in the layers' blobs then.
+ */
+import { createHash } from 'node:crypto';
+import { BlobReader } from '../cache/blob-reader.js';
+import type { BlobHandle } from '../cache/blob-handle.js';
+import type { BlobKey } from '../cache/blob-key.js';
+import type { BlobSource } from '../cache/blob-source.js';
+import type { BlockCache } from '../cache/block-cache.js';
+import { OverflowChunks } from '../cache/overflow-chunks.js';
+import { ErrorCodes, ObdError } from '../errors.js';
+import { readHotBlob } from '../hot-blob/hot-blob-reader.js';
+import { encodeHotIndex, type HotIndex, parseHotIndex } from '../hot-blob/hot-index.js';
+import { PAGE_BYTES, pagesAt } from '../hot-blob/hot-pages.js';
+import { HotProgress } from '../hot-blob/hot-progress.js';
+import { CHUNK_BYTES, readFully } from '../io/random-access-file.js';
+import type { AttemptOptions, RangeFill } from '../io/ranged-source.js';
+import type { RegistryClient } from '../registry/registry-client.js';
+
+/** No host of a registry has brackets around anything but an IPv6 address. */
+const ORIGIN = '[hot-pages]';
+/** What is stored at once. */
+const WINDOW_BYTES = 4 * CHUNK_BYTES;
+const LENGTH_BYTES = 4;
+
+/** A layer as the image's manifest names it. */
+export interface HotLayerName {
+  readonly digest: string;
+  readonly root: string | undefined;
+}
+
+export interface HotBlobAddress {
+  readonly host: string;
+  readonly repository: string;
+  readonly digest: string;
+  readonly sizeBytes: number;
+}
+
+/** The pages of one image. */
+export class HotImage {
+  readonly index: HotIndex;
+  /** The index with its length. */
+  readonly indexBytes: number;
+  readonly progress: HotProgress;
+  readonly #cache: Pick<BlockCache, 'openBlob'>;
+  readonly #key: BlobKey;
+
+  constructor(
+    cache: Pick<BlockCache, 'openBlob'>,
+    key: BlobKey,
+    index: HotIndex,
+    indexBytes: number,
+    progress: HotProgress,
+  ) {
+    this.#cache = cache;
+    this.#key = key;
+    this.index = index;
+    this.indexBytes = indexBytes;
+    this.progress = progress;
+  }
+
+  /** A handle for one reader, which fetches nothing. */
+  async open(): Promise<BlobHandle> {
+    return await this.#cache.openBlob(keptSource(this.#key));
+  }
+}
+
+export class HotImages {
+  readonly #cache: BlockCache;
+  readonly #client: Pick<RegistryClient, 'readBlob'>;
+
+  constructor(cache: BlockCache, client: Pick<RegistryClient, 'readBlob'>) {
+    this.#cache = cache;
+    this.#client = client;
+  }
+
+  /** What an earlier fetch has left; undefined if there is nothing of use. */
+  async kept(layers: readonly HotLayerName[]): Promise<HotImage | undefined> {
+    const key = await this.#cache.keyOf(ORIGIN, digestOf(layers));
+    if (key === undefined) return undefined;
+    const handle = await this.#cache.openBlob(keptSource(key));
+    const reader = new BlobReader(handle.share(), new OverflowChunks(), handle);
+    try {
+      const length = Buffer.alloc(LENGTH_BYTES);
+      if (!reader.isStored(0, LENGTH_BYTES)) return undefined;
+      await readFully(reader, length, 0);
+      const indexBytes = LENGTH_BYTES + length.readUInt32LE(0);
+      if (indexBytes > key.sizeBytes || !reader.isStored(0, indexBytes)) return undefined;
+      const bytes = Buffer.alloc(indexBytes);
+      await readFully(reader, bytes, 0);
+      const index = parseHotIndex(bytes.subarray(LENGTH_BYTES), reader);
+      const isWhole = pagesAt(indexBytes) + index.pages * PAGE_BYTES === key.sizeBytes;
+      if (!isWhole || !isOf(index, layers)) return undefined;
+      const progress = new HotProgress(index.pages);
+      progress.advance(index.pages, 0);
+      progress.end();
+      return new HotImage(this.#cache, key, index, indexBytes, progress);
+    } catch (error) {
+      // A damaged index: the next fetch replaces the file.
+      if (error instanceof ObdError) return undefined;
+      throw error;
+    } finally {
+      reader.close();
+    }
+  }
+
+  /**
+   * Begins to fetch a hot blob. Resolves when its index has come.
+   *
+   * @param layers - Of the image, bottom first.
+   * @returns The pages, and what settles when all have come: it rejects where they do not.
+   * @throws {ObdError} `Corrupt` for a blob that is of another image, or does not prove itself; `NoSpace` if the cache has no room
+   *   for it; what reading a blob throws.
+   */
+  async fetch(
+    { host, repository, digest, sizeBytes }: HotBlobAddress,
+    layers: readonly HotLayerName[],
+    signal: AbortSignal,
+  ): Promise<{ readonly image: HotImage; readonly done: Promise<void> }> {
+    const label = `${digest} of ${host}/${repository}`;
+    const descriptor = { mediaType: '', digest, size: sizeBytes };
+    const pieces = this.#client.readBlob(host, repository, descriptor, signal);
+    const values = readHotBlob(pieces, layers, label);
+    try {
+      const { value: index } = await values.next();
+      if (index === undefined || !('runs' in index)) {
+        throw new ObdError(ErrorCodes.Corrupt, `Cannot use ${label}: it has no index`, { digest });
+      }
+      const head = indexArea(index);
+      const indexBytes = head.readUInt32LE(0) + LENGTH_BYTES;
+      const key = {
+        origin: ORIGIN,
+        digest: digestOf(layers),
+        sizeBytes: head.length + index.pages * PAGE_BYTES,
+      };
+      if (!(await this.#cache.fitsUnasked(key.sizeBytes))) {
+        const message = `Cannot keep ${label}: the cache has no room for ${key.sizeBytes} bytes`;
+        throw new ObdError(ErrorCodes.NoSpace, message, { digest });
+      }
+      const progress = new HotProgress(index.pages);
+      const handle = await this.#cache.openBlob(new HotSource(key, label, head, values));
+      const done = store(handle, head.length, progress).finally(() => {
+        progress.end();
+        handle.close();
+        void values.return(undefined);
+      });
+      done.catch(() => {});
+      return { image: new HotImage(this.#cache, key, index, indexBytes, progress), done };
+    } catch (error) {
+      void values.return(undefined);
+      throw error;
+    }
+  }
+}
+
+/** Takes all of the stream into the cache. */
+async function store(handle: BlobHandle, head: number, progress: HotProgress): Promise<void> {
+  const { sizeBytes } = handle.source.key;
+  const startedMs = performance.now();
+  for (let offset = 0; offset < sizeBytes; ) {
+    const length = Math.min(offset === 0 ? head : WINDOW_BYTES, sizeBytes - offset);
+    await handle.fetch(offset, length, { urgency: 'prefetch', waitMs: undefined });
+    if (!handle.isStored(Math.floor(offset / CHUNK_BYTES))) {
+      const message = `Cannot keep ${handle.source.label}: the disk has no room`;
+      throw new ObdError(ErrorCodes.NoSpace, message);
+    }
+    offset += length;
+    const arrived = Math.floor((offset - head) / PAGE_BYTES);
+    const seconds = (performance.now() - startedMs) / 1000;
+    progress.advance(arrived, arrived / Math.max(0.001, seconds));
+  }
+}
+
+/** The stream as a source of the cache: what is asked for has to be what comes next. */
+class HotSource implements BlobSource {
+  readonly key: BlobKey;
+  readonly label: string;
+  readonly #values: AsyncGenerator<HotIndex | { readonly bytes: Buffer }>;
+  /** What has come and is not taken. */
+  #rest: Uint8Array;
+  #position = 0;
+
+  constructor(
+    key: BlobKey,
+    label: string,
+    head: Uint8Array,
+    values: AsyncGenerator<HotIndex | { readonly bytes: Buffer }>,
+  ) {
+    this.key = key;
+    this.label = label;
+    this.#rest = head;
+    this.#values = values;
+  }
+
+  async attempt(fill: RangeFill, { signal }: AttemptOptions = {}): Promise<undefined> {
+    if (fill.offset + fill.filled !== this.#position) throw notKept(this.label);
+    while (fill.filled < fill.bytes.length) {
+      signal?.throwIfAborted();
+      if (this.#rest.length === 0) {
+        const { value, done } = await this.#values.next();
+        if (done === true || !('bytes' in value)) throw notKept(this.label);
+        this.#rest = value.bytes;
+      }
+      const part = this.#rest.subarray(0, fill.bytes.length - fill.filled);
+      fill.bytes.set(part, fill.filled);
+      this.#rest = this.#rest.subarray(part.length);
+      this.#position += part.length;
+      fill.filled += part.length;
+    }
+  }
+}
+
+/** A source for reads of what is here. */
+function keptSource(key: BlobKey): BlobSource {
+  const label = `hot pages ${key.digest}`;
+  return {
+    key,
+    label,
+    attempt: async () => {
+      throw notKept(label);
+    },
+  };
+}
+
+/** The code says that it is no registry that fails. */
+function notKept(label: string): ObdError {
+  const message = `Cannot read ${label}: the cache has evicted it; the layer's blob has the same pages`;
+  return new ObdError(ErrorCodes.FailedPrecondition, message);
+}
+
+function indexArea(index: HotIndex): Buffer {
+  const bytes = encodeHotIndex(index);
+  const area = Buffer.alloc(pagesAt(LENGTH_BYTES + bytes.length));
+  area.writeUInt32LE(bytes.length, 0);
+  area.set(bytes, LENGTH_BYTES);
+  return area;
+}
+
+function digestOf(layers: readonly HotLayerName[]): string {
+  const names = layers.map(({ digest, root = '' }) => `${digest}@${root}`).join(' ');
+  return `sha256:${createHash('sha256').update(`hot pages of ${names}`).digest('hex')}`;
+}
+
+function isOf(index: HotIndex, layers: readonly HotLayerName[]): boolean {
+  return index.layers.every(({ digest, root }) =>
+    layers.some((layer) => layer.digest === digest && layer.root === root),
+  );
+}

@@ -1,0 +1,132 @@
+/**
+ * Finds what is known of an image's start, before the start:
+ *
+ *   registry     artifacts with the image's manifest as their subject: a hot blob, a load order (referrers, or the tag for them)
+ *   this host    the load order of an earlier start here
+ *   the image    the load order that its manifest names: obdconv predicted it
+ *
+ * in this order, as a hot blob takes the fewest bytes. That an image has none is remembered for NONE_MS.
+ */
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { KeptOrders } from '../load-order/kept-orders.js';
+import { DOCUMENT_BYTES_MAX, type LoadOrder, parseLoadOrder } from '../load-order/load-order.js';
+import { HOT_PAGES_ANNOTATION, LOAD_ORDER_ANNOTATION } from '../load-order/load-order-annotations.js';
+import { LOAD_ORDER_ARTIFACT } from '../load-order/order-artifact.js';
+import { selectOrder } from '../load-order/select-order.js';
+import type { ReferrerDescriptor } from '../oci/referrer.js';
+import type { RegistryClient } from '../registry/registry-client.js';
+import { verifiedBlob } from '../registry/verified-blob.js';
+import { type ExpectedImage, type NamedBlob, parseNamedBlob } from './expected-image.js';
+import type { HotBlobAddress } from './hot-images.js';
+
+/** For all requests together. It is advice, so no start waits for a slow answer. */
+const FIND_MS_MAX = 5_000;
+const NONE_MS = 600_000;
+/** Many times the images that a machine pulls in that time. */
+const NONE_MAX = 1024;
+
+export interface StartAdvice {
+  readonly hot: HotBlobAddress | undefined;
+  /** Where the pages or chunks were learnt, for the log. */
+  readonly from: 'registry' | 'host' | 'image';
+  /** Reads the load order. Undefined if there is none. */
+  readonly order: (() => Promise<LoadOrder>) | undefined;
+}
+
+export class StartAdvices {
+  readonly #client: Pick<RegistryClient, 'referrers' | 'readBlob'>;
+  readonly #kept: KeptOrders;
+  /** When each was found to have none, by host, repository and manifest. Oldest first. */
+  readonly #none = new Map<string, number>();
+
+  constructor(client: Pick<RegistryClient, 'referrers' | 'readBlob'>, kept: KeptOrders) {
+    this.#client = client;
+    this.#kept = kept;
+  }
+
+  /** @throws {ObdError} `Corrupt` for an artifact that cannot be used, if there is nothing else; the signal's reason. */
+  async find(image: ExpectedImage, signal: AbortSignal): Promise<StartAdvice | undefined> {
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(FIND_MS_MAX)]);
+    const published = await this.published(image, limit).catch((error: unknown) => {
+      signal.throwIfAborted();
+      // The registry may have no such list, refuse it, or be slow: reads will show what is wrong with it.
+      if (error instanceof ObdError || limit.aborted) return undefined;
+      throw error;
+    });
+    if (published?.hot !== undefined) return published;
+    const kept = await this.#kept.find(image.layers.map(({ digest }) => digest));
+    if (kept !== undefined) return { hot: undefined, from: 'host', order: async () => kept };
+    if (published !== undefined) return published;
+    const named = image.loadOrder;
+    if (named === undefined) return undefined;
+    const order = async () => await this.#read(image, named, signal);
+    return { hot: undefined, from: 'image', order };
+  }
+
+  /** What the registry has for the image. @throws {ObdError} as RegistryClient.referrers(). */
+  async published(image: ExpectedImage, signal: AbortSignal): Promise<StartAdvice | undefined> {
+    const { host, repository, manifest, orderName } = image;
+    if (manifest === undefined) return undefined;
+    const key = `${host}/${repository}@${manifest.digest}`;
+    const noneMs = this.#none.get(key);
+    if (noneMs !== undefined && performance.now() - noneMs < NONE_MS) return undefined;
+    const found = await this.#client.referrers(
+      host,
+      repository,
+      manifest.digest,
+      LOAD_ORDER_ARTIFACT,
+      signal,
+    );
+    const names = orderName === '' ? [] : [orderName];
+    const chosen = selectOrder(found, { args: undefined, names });
+    if (chosen === undefined) {
+      this.#noteNone(key);
+      return undefined;
+    }
+    return this.#adviceIn(chosen, image);
+  }
+
+  /** An artifact was published: it may be found now. */
+  forget({ host, repository, manifest }: ExpectedImage): void {
+    this.#none.delete(`${host}/${repository}@${manifest?.digest}`);
+  }
+
+  #adviceIn({ annotations }: ReferrerDescriptor, image: ExpectedImage): StartAdvice | undefined {
+    const { host, repository } = image;
+    const named = parseNamedBlob(annotations[LOAD_ORDER_ANNOTATION] ?? '');
+    const hot = parseNamedBlob(annotations[HOT_PAGES_ANNOTATION] ?? '');
+    return {
+      hot: hot && { host, repository, ...hot },
+      from: 'registry',
+      order: named && (async () => await this.#read(image, named, undefined)),
+    };
+  }
+
+  async #read(
+    { host, repository }: ExpectedImage,
+    { digest, sizeBytes }: NamedBlob,
+    signal: AbortSignal | undefined,
+  ): Promise<LoadOrder> {
+    const label = `load order ${digest} of ${host}/${repository}`;
+    if (sizeBytes > DOCUMENT_BYTES_MAX) {
+      const message = `Cannot use the ${label}: ${sizeBytes} bytes are more than ${DOCUMENT_BYTES_MAX}`;
+      throw new ObdError(ErrorCodes.Corrupt, message, { digest });
+    }
+    const descriptor = { mediaType: '', digest, size: sizeBytes };
+    const pieces: Uint8Array[] = [];
+    const limit = AbortSignal.timeout(FIND_MS_MAX);
+    const either = signal === undefined ? limit : AbortSignal.any([signal, limit]);
+    const blob = this.#client.readBlob(host, repository, descriptor, either);
+    for await (const piece of verifiedBlob(blob, descriptor, label)) pieces.push(piece);
+    return parseLoadOrder(Buffer.concat(pieces), label);
+  }
+
+  #noteNone(key: string): void {
+    this.#none.delete(key);
+    this.#none.set(key, performance.now());
+    for (const oldest of this.#none.keys()) {
+      if (this.#none.size <= NONE_MAX) return;
+      this.#none.delete(oldest);
+    }
+  }
+}

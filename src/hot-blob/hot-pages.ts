@@ -1,0 +1,108 @@
+/**
+ * The pages of a hot blob, as this host keeps them: a cached file with the index, filled up to whole chunks, and behind it
+ * the pages in the order of their slots. Every page in it has been proved; each read checks its CRC.
+ */
+import { CHUNK_BYTES, type RandomAccessFile } from '../io/random-access-file.js';
+import { rawCrc32c } from '../zfile/raw-crc32c.js';
+import type { HotIndex } from './hot-index.js';
+import type { HotProgress } from './hot-progress.js';
+
+export const PAGE_BYTES = 4096;
+
+/** A cached file. isStored() says whether all of a range is on the disk, if perhaps not in memory. */
+export interface HotPagesFile extends RandomAccessFile {
+  isStored(offset: number, length: number): boolean;
+}
+
+/** The byte of the cached file where the pages begin. */
+export function pagesAt(indexBytes: number): number {
+  return Math.ceil(indexBytes / CHUNK_BYTES) * CHUNK_BYTES;
+}
+
+/** The runs of one layer, sorted by leaf. */
+export interface HotRuns {
+  readonly leaves: Uint32Array;
+  readonly counts: Uint32Array;
+  readonly slots: Uint32Array;
+}
+
+export class HotPages {
+  readonly progress: HotProgress;
+  readonly file: HotPagesFile;
+  readonly #index: HotIndex;
+  readonly #pagesAt: number;
+  readonly #page = Buffer.alloc(PAGE_BYTES);
+
+  /** @param file - The last of the files above it closes it: see close(). */
+  constructor(file: HotPagesFile, index: HotIndex, indexBytes: number, progress: HotProgress) {
+    this.file = file;
+    this.progress = progress;
+    this.#index = index;
+    this.#pagesAt = pagesAt(indexBytes);
+  }
+
+  /** The runs of a layer, as the index counts them; undefined for a layer without any. */
+  runsOf(digest: string): HotRuns | undefined {
+    const { layers, runs } = this.#index;
+    const layer = layers.findIndex((each) => each.digest === digest);
+    const found: { leaf: number; count: number; slot: number }[] = [];
+    let slot = 0;
+    for (let i = 0; i < runs.length; i += 3) {
+      const count = runs[i + 2]!;
+      if (runs[i] === layer) found.push({ leaf: runs[i + 1]!, count, slot });
+      slot += count;
+    }
+    if (found.length === 0) return undefined;
+    found.sort((a, b) => a.leaf - b.leaf);
+    return {
+      leaves: Uint32Array.from(found, ({ leaf }) => leaf),
+      counts: Uint32Array.from(found, ({ count }) => count),
+      slots: Uint32Array.from(found, ({ slot }) => slot),
+    };
+  }
+
+  /** Whether the page is on the disk. */
+  has(slot: number): boolean {
+    return this.file.isStored(this.#pagesAt + slot * PAGE_BYTES, PAGE_BYTES);
+  }
+
+  /**
+   * Fills `target` from byte `skip` of page `slot` on, through as many pages as that takes.
+   *
+   * @returns False if they are not in memory, or fail their CRCs; the pages that failed are dropped.
+   */
+  tryRead(target: Uint8Array, slot: number, skip: number): boolean {
+    for (let done = 0; done < target.length; ) {
+      const at = slot * PAGE_BYTES + skip + done;
+      const page = Math.floor(at / PAGE_BYTES);
+      const from = at - page * PAGE_BYTES;
+      const left = target.length - done;
+      const isWhole = from === 0 && left >= PAGE_BYTES;
+      const bytes = isWhole ? left - (left % PAGE_BYTES) : Math.min(left, PAGE_BYTES - from);
+      const into = isWhole ? target.subarray(done, done + bytes) : this.#page;
+      if (!this.#readWhole(into, page)) return false;
+      if (!isWhole) target.set(this.#page.subarray(from, from + bytes), done);
+      done += bytes;
+    }
+    const first = slot + Math.floor(skip / PAGE_BYTES);
+    this.progress.use(first, slot + Math.ceil((skip + target.length) / PAGE_BYTES));
+    return true;
+  }
+
+  #readWhole(target: Uint8Array, slot: number): boolean {
+    const offset = this.#pagesAt + slot * PAGE_BYTES;
+    if (!this.file.tryRead(target, offset)) return false;
+    for (let at = 0; at < target.length; at += PAGE_BYTES) {
+      const crc = rawCrc32c(target.subarray(at, at + PAGE_BYTES), 0);
+      if (crc === this.#index.crcs[slot + at / PAGE_BYTES]) continue;
+      this.file.invalidate(offset + at, PAGE_BYTES);
+      return false;
+    }
+    return true;
+  }
+
+  /** Brings pages that are on the disk into memory. */
+  async load(slot: number, pages: number): Promise<void> {
+    await this.file.load(this.#pagesAt + slot * PAGE_BYTES, pages * PAGE_BYTES);
+  }
+}

@@ -1,0 +1,49 @@
+/**
+ * The artifact that carries a load order, and perhaps its hot blob, beside an image (docs/formats/load-order.md). Its annotations
+ * name both blobs, so that a list of referrers is all that a node reads before it fetches them.
+ */
+import { sha256Of } from '../oci/digest.js';
+import { encodeLoadOrder, type LoadOrder } from './load-order.js';
+import {
+  HOT_PAGES_ANNOTATION,
+  KIND_ANNOTATION,
+  LOAD_ORDER_ANNOTATION,
+  NAME_ANNOTATION,
+  STARTS_ANNOTATION,
+} from './load-order-annotations.js';
+
+export const LOAD_ORDER_ARTIFACT = 'application/vnd.obd-ts.load-order.v1';
+export const LOAD_ORDER_TYPE = 'application/vnd.obd-ts.load-order.v1+json';
+export const HOT_PAGES_TYPE = 'application/vnd.obd-ts.hot-pages.v1';
+
+/** A hot blob in a file. */
+export interface HotBlobFile {
+  readonly path: string;
+  readonly digest: string;
+  readonly sizeBytes: number;
+}
+
+/** @param name - Empty for the default load order. */
+export function orderArtifact(order: LoadOrder, hot: HotBlobFile | undefined, name: string) {
+  const bytes = encodeLoadOrder(order);
+  const digest = sha256Of(bytes);
+  const descriptor = { mediaType: LOAD_ORDER_TYPE, digest, size: bytes.length };
+  const blobs: { descriptor: typeof descriptor; content: Uint8Array | string }[] = [
+    { descriptor, content: bytes },
+  ];
+  const annotations: Record<string, string> = {
+    [LOAD_ORDER_ANNOTATION]: `${digest}@${bytes.length}`,
+    [KIND_ANNOTATION]: order.kind,
+    [STARTS_ANNOTATION]: String(order.starts),
+  };
+  if (name !== '') annotations[NAME_ANNOTATION] = name;
+  if (hot !== undefined) {
+    annotations[HOT_PAGES_ANNOTATION] = `${hot.digest}@${hot.sizeBytes}`;
+    const { digest: hotDigest, sizeBytes: size } = hot;
+    blobs.push({
+      descriptor: { mediaType: HOT_PAGES_TYPE, digest: hotDigest, size },
+      content: hot.path,
+    });
+  }
+  return { artifactType: LOAD_ORDER_ARTIFACT, annotations, blobs };
+}
