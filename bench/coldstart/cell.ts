@@ -67,6 +67,7 @@ export async function measureCell(setup: CellSetup): Promise<Measured> {
   const { way, registry, link, programs } = setup;
   const reference = `${FAR_HOST}/${setup.repository}:${way.variant?.name ?? 'plain'}`;
   const kept = way.keeps === undefined ? undefined : await keptOf(way.keeps, setup, reference);
+  await showArtifacts(setup, reference);
   const services = await Services.make(inNamespace(link.near), programs.path);
   try {
     if (kept !== undefined) await moveFolder(kept, services.file(way.keeps!));
@@ -106,6 +107,43 @@ export async function measureCell(setup: CellSetup): Promise<Measured> {
     };
   } catch (error) {
     throw new ObdError(ErrorCodes.Io, `${error}\n${endsOfLogs(services)}`, {}, error);
+  } finally {
+    await services.stop();
+  }
+}
+
+/** Makes the registry show what earlier nodes of the way have published, and nothing else. */
+async function showArtifacts(setup: CellSetup, reference: string): Promise<void> {
+  const { way, registry, repository } = setup;
+  const { publishers = 0 } = way;
+  const setOf = (count: number) => `${way.variant?.name}-${count}`;
+  let known = publishers;
+  while (!(await registry.showArtifacts(repository, setOf(known))) && known > 0) known--;
+  while (known < publishers) {
+    const sinceMs = Date.now();
+    await publishOnce(setup, reference);
+    known++;
+    await registry.keepArtifacts(repository, setOf(known), sinceMs);
+  }
+}
+
+/** Starts the container once on a node of its own, and waits for what that publishes. */
+async function publishOnce(setup: CellSetup, reference: string): Promise<void> {
+  const { way, link, programs, registry, repository } = setup;
+  const services = await Services.make(inNamespace(link.near), programs.path);
+  try {
+    const before = await registry.artifacts(repository);
+    await way.start(services);
+    await services.run(way.pull(services, reference), limitedTime());
+    await startContainer(setup, services, reference, 'earlier');
+    const untilMs = now() + KEPT_MS_MAX;
+    while ((await registry.artifacts(repository)) === before) {
+      if (now() > untilMs) {
+        throw new ObdError(ErrorCodes.Io, `${way.name} publishes nothing\n${endsOfLogs(services)}`);
+      }
+      await sleep(100);
+    }
+    await services.run(services.ctr('images', 'rm', '--sync', reference), limitedTime());
   } finally {
     await services.stop();
   }

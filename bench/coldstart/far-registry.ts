@@ -1,8 +1,9 @@
 /** The registry at the far end of the link: docker-registry with its blobs in memory, and far-server.ts in front. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { existsSync } from 'node:fs';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { join, relative } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, ObdError } from '../../src/errors.js';
@@ -12,6 +13,10 @@ import { FAR_ADDRESS, inNamespace, type Link, REGISTRY_PORT } from './link.js';
 const ORIGIN_PORT = 5001;
 /** A log without a new line for so long has all requests. */
 const SETTLED_MS = 150;
+
+const REPOSITORIES = 'docker/registry/v2/repositories';
+/** A registry without the referrers API has the list of an image's artifacts at such a tag. */
+const isList = (tag: string): boolean => tag.startsWith('sha256-');
 
 /** What `ctr` and the others call it. */
 export const FAR_HOST = `${FAR_ADDRESS}:${REGISTRY_PORT}`;
@@ -33,7 +38,7 @@ export class FarRegistry {
       await mkdir(join(root, 'docker/registry/v2/blobs/sha256'), { recursive: true });
       const settings = {
         version: '0.1',
-        log: { level: 'error', accesslog: { disabled: true } },
+        log: { level: 'fatal', accesslog: { disabled: true } },
         storage: { filesystem: { rootdirectory: root } },
         http: { addr: `127.0.0.1:${ORIGIN_PORT}` },
       };
@@ -78,6 +83,52 @@ export class FarRegistry {
       await rm(join(repositories, name), { recursive: true, force: true });
     }
     await mkdir(join(repositories, 'blobs/sha256'), { recursive: true });
+  }
+
+  /**
+   * Shows the artifacts of a repository's images as keepArtifacts() kept them; none for an unknown set.
+   *
+   * @returns Whether the set is known.
+   */
+  async showArtifacts(repository: string, set: string): Promise<boolean> {
+    const tags = this.#tagsOf(repository);
+    for (const name of (await readdir(tags)).filter(isList)) {
+      await rm(join(tags, name), { recursive: true });
+    }
+    const kept = this.#keptOf(repository, set);
+    if (!existsSync(kept)) return false;
+    await cp(kept, join(this.#folder, 'registry'), { recursive: true });
+    return true;
+  }
+
+  /** Keeps what was pushed since a time: the blobs, and what the repository says of them. @param sinceMs - Of Date.now(). */
+  async keepArtifacts(repository: string, set: string, sinceMs: number): Promise<void> {
+    const root = join(this.#folder, 'registry');
+    const places = ['docker/registry/v2/blobs/sha256', join(REPOSITORIES, repository)];
+    for (const place of places) {
+      const found = await readdir(join(root, place), { recursive: true, withFileTypes: true });
+      for (const { parentPath, name } of found.filter((entry) => entry.isFile())) {
+        const path = join(parentPath, name);
+        if ((await stat(path)).mtimeMs < sinceMs) continue;
+        await cp(path, join(this.#keptOf(repository, set), relative(root, path)));
+      }
+    }
+  }
+
+  /** Changes when an artifact of an image of the repository is published. */
+  async artifacts(repository: string): Promise<string> {
+    const tags = this.#tagsOf(repository);
+    const names = (await readdir(tags)).filter(isList);
+    const links = names.map((name) => readFile(join(tags, name, 'current/link'), 'utf8'));
+    return (await Promise.all(links)).join(' ');
+  }
+
+  #tagsOf(repository: string): string {
+    return join(this.#folder, 'registry', REPOSITORIES, repository, '_manifests/tags');
+  }
+
+  #keptOf(repository: string, set: string): string {
+    return join(this.#folder, 'artifacts', repository, set);
   }
 
   /** Forgets the requests so far. */

@@ -23,7 +23,7 @@ export async function findPrograms(folder: string | undefined): Promise<Programs
     const program = join(each, 'containerd');
     if (!existsSync(program)) continue;
     const [version, major, minor, patch] =
-      /\b([0-9]+)\.([0-9]+)\.([0-9]+)/.exec(await run(program, ['--version'])) ?? [];
+      /\bv?([0-9]+)\.([0-9]+)\.([0-9]+)/.exec(await run(program, ['--version'])) ?? [];
     const rank = Number(major) * 1e6 + Number(minor) * 1e3 + Number(patch);
     if (rank > newest.rank)
       newest = { folder: each, version: version ?? '', major: Number(major), rank };

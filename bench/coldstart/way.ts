@@ -18,6 +18,10 @@ export interface Way {
   readonly quickImages?: readonly string[];
   /** Why it cannot run here; undefined if it can. */
   readonly missing: (programs: Programs) => string | undefined;
+  /**
+   * How many earlier starts on other nodes publish what they have read. Their artifacts are in the registry for such ways only.
+   */
+  readonly publishers?: number;
   /** A folder of its state that an earlier start fills, and the measured start begins with. */
   readonly keeps?: string;
   /** Starts its daemons, containerd included. */

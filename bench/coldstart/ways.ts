@@ -82,6 +82,9 @@ const RPULL: Way = {
 /** From the first moment on: with the default delay, most starts have ended before. */
 const FILL = '[fill]\nenabled = true\ndelay = "0 s"\n';
 
+/** What a start has read is published when it has been quiet for ten seconds. */
+const PUBLISH = '[load_order]\npublish = true\n';
+
 export const WAYS: readonly Way[] = [
   RPULL,
   {
@@ -94,9 +97,9 @@ export const WAYS: readonly Way[] = [
   {
     ...RPULL,
     name: 'obd-again',
-    title: 'obd-ts, obdctl rpull, with the trace of an earlier start and an empty cache',
+    title: 'obd-ts, obdctl rpull, with the load order of an earlier start and an empty cache',
     onDemand: true,
-    keeps: 'blockd/traces',
+    keeps: 'blockd/load-orders',
   },
   ...COMPRESSIONS.map((variant) => ({
     ...RPULL,
@@ -115,6 +118,19 @@ export const WAYS: readonly Way[] = [
     start: (services) => startObd(services),
     pull: ctrPull('obd-ts'),
   },
+  ...[1, 2].map(
+    (publishers): Way => ({
+      name: publishers === 1 ? 'obd-second' : 'obd-third',
+      title: `obd-ts, pulled by containerd, after ${publishers} other nodes have published`,
+      kind: 'ours',
+      variant: OBD,
+      snapshotter: 'obd-ts',
+      publishers,
+      missing: needsTransfer,
+      start: (services) => startObd(services, PUBLISH),
+      pull: ctrPull('obd-ts'),
+    }),
+  ),
   {
     name: 'overlayfs',
     title: 'full pull, overlayfs',

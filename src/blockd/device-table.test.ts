@@ -193,6 +193,8 @@ test('a device reads as its image, and has its figures', async () => {
       waitingReason: '',
       fillState: '',
       fillProblem: '',
+      hotPages: 0,
+      hotPagesRead: 0,
       nbdUri: `nbd+unix:///a?socket=${encodeURIComponent(nbdSocketPath)}`,
       state: 'attached',
       problem: '',

@@ -189,7 +189,8 @@ export class ExpectedStart {
     const { cache, client } = this.#dependencies;
     const { host, repository, layers } = this.image;
     const isSame =
-      named.length === layers.length && named.every(({ digest }, i) => digest === layers[i]?.digest);
+      named.length === layers.length &&
+      named.every(({ digest }, i) => digest === layers[i]?.digest);
     if (!isSame) return undefined;
     const blobs: BlobHandle[] = [];
     const close = () => {

@@ -9,9 +9,9 @@
  * The cache evicts the pages as it evicts any chunk; reads find them in the layers' blobs then.
  */
 import { createHash } from 'node:crypto';
-import { BlobReader } from '../cache/blob-reader.js';
 import type { BlobHandle } from '../cache/blob-handle.js';
 import type { BlobKey } from '../cache/blob-key.js';
+import { BlobReader } from '../cache/blob-reader.js';
 import type { BlobSource } from '../cache/blob-source.js';
 import type { BlockCache } from '../cache/block-cache.js';
 import { OverflowChunks } from '../cache/overflow-chunks.js';

@@ -9,8 +9,8 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { KeptOrders } from '../load-order/kept-orders.js';
-import { NAME_ANNOTATION } from '../load-order/load-order-annotations.js';
 import { type LoadOrder, parseLoadOrder } from '../load-order/load-order.js';
+import { NAME_ANNOTATION } from '../load-order/load-order-annotations.js';
 import { mergeOrders } from '../load-order/merge-orders.js';
 import { orderArtifact } from '../load-order/order-artifact.js';
 import { publishArtifact } from '../registry/publish-artifact.js';
@@ -87,7 +87,11 @@ export class OrderPublisher {
       try {
         const runs = order.runs.flatMap(({ layer, leaf, count }) => [layer, leaf, count]);
         const hot = { path, ...(await writeHot(Uint32Array.from(runs), path)) };
-        const subject = { mediaType: manifestType, digest: manifest.digest, size: manifest.sizeBytes };
+        const subject = {
+          mediaType: manifestType,
+          digest: manifest.digest,
+          size: manifest.sizeBytes,
+        };
         await publishArtifact(
           client,
           host,
@@ -102,13 +106,19 @@ export class OrderPublisher {
         advices.forget(image);
         const { starts, runs: all } = order;
         const { digest, sizeBytes } = hot;
-        log.info({ image: place, starts, runs: all.length, digest, sizeBytes }, 'load order published');
+        log.info(
+          { image: place, starts, runs: all.length, digest, sizeBytes },
+          'load order published',
+        );
       } finally {
         await rm(path, { force: true }).catch(() => {});
       }
     } catch (err) {
       this.#refuse(place);
-      log.warn({ image: place, err }, 'load order not published; this repository is left alone for a day');
+      log.warn(
+        { image: place, err },
+        'load order not published; this repository is left alone for a day',
+      );
     }
   }
 

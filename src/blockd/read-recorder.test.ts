@@ -43,13 +43,25 @@ describe('ReadRecorder', () => {
     pass(2);
     assert.deepEqual(ended, [
       [
-        { offset: 8192, length: 4096 },
-        { offset: 0, length: 512 },
+        { offset: 8192, length: 4096, ms: 0 },
+        { offset: 0, length: 512, ms: 3000 },
       ],
     ]);
     read(4096);
     pass(100);
     assert.equal(ended.length, 1);
+  });
+
+  test('orders the reads by when they began, as some waited longer than others', () => {
+    nowMs = 500;
+    read(0);
+    recorder.ended('read', 8192, 4096, 450, 'loaded', undefined);
+    recorder.end();
+    const offsets = ended[0]?.map(({ offset, ms }) => [offset, ms]);
+    assert.deepEqual(offsets, [
+      [8192, 0],
+      [0, 450],
+    ]);
   });
 
   test('ends after a minute of reads', () => {
@@ -71,7 +83,7 @@ describe('ReadRecorder', () => {
     read(512);
     recorder.end();
     recorder.end();
-    assert.deepEqual(ended, [[{ offset: 512, length: 4096 }]]);
+    assert.deepEqual(ended, [[{ offset: 512, length: 4096, ms: 0 }]]);
   });
 
   test('is full at its limit, and ends then', () => {

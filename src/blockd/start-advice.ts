@@ -10,7 +10,10 @@
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { KeptOrders } from '../load-order/kept-orders.js';
 import { DOCUMENT_BYTES_MAX, type LoadOrder, parseLoadOrder } from '../load-order/load-order.js';
-import { HOT_PAGES_ANNOTATION, LOAD_ORDER_ANNOTATION } from '../load-order/load-order-annotations.js';
+import {
+  HOT_PAGES_ANNOTATION,
+  LOAD_ORDER_ANNOTATION,
+} from '../load-order/load-order-annotations.js';
 import { LOAD_ORDER_ARTIFACT } from '../load-order/order-artifact.js';
 import { selectOrder } from '../load-order/select-order.js';
 import type { ReferrerDescriptor } from '../oci/referrer.js';

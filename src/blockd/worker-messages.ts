@@ -127,10 +127,12 @@ export type MainCalls = BlobCalls & {
   died(device: OfDevice): void;
   request(request: OfDevice & { readonly note: RequestNote }): void;
   /** An image is about to be opened. Answers with the hot pages of its start, if there are any. */
-  starting(image: OfDevice & {
-    readonly isStart: boolean;
-    readonly image: ExpectedImage;
-  }): SharedHotPages | undefined;
+  starting(
+    image: OfDevice & {
+      readonly isStart: boolean;
+      readonly image: ExpectedImage;
+    },
+  ): SharedHotPages | undefined;
   /** What a start has read: an encoded load order. */
   recorded(start: OfDevice & { readonly order: Uint8Array }): void;
   readError(failure: OfDevice & Range & { readonly error: SerializedError }): void;

@@ -24,9 +24,9 @@ import type { LowerLayer } from '../layers/lower-layer.js';
 import { beginLayer, holdsNoBlocks, type LayerDependencies } from '../layers/open-layer.js';
 import { openingParts } from '../layers/opening-parts.js';
 import type { Layer } from '../lsmt/layer.js';
-import type { HashTree } from '../zfile/hash-tree.js';
 import { LayerStack } from '../lsmt/layer-stack.js';
 import { parseBlobUrl } from '../oci/blob-url.js';
+import type { HashTree } from '../zfile/hash-tree.js';
 import type { ImageConfig } from './image-config.js';
 
 /** The same limit as in overlaybd. */

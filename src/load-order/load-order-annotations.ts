@@ -8,3 +8,7 @@ export const KIND_ANNOTATION = 'dev.obd-ts.load-order.kind';
 export const NAME_ANNOTATION = 'dev.obd-ts.load-order.name';
 /** The command line that it is of, as text or as the digest of that; see commandText(). */
 export const COMMAND_ANNOTATION = 'dev.obd-ts.load-order.command';
+/** `sha256:...@SIZE` of the hot blob (docs/formats/hot-blob.md); absent if the artifact has none. */
+export const HOT_PAGES_ANNOTATION = 'dev.obd-ts.hot-pages';
+/** How many starts were merged. */
+export const STARTS_ANNOTATION = 'dev.obd-ts.load-order.starts';

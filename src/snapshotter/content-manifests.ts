@@ -248,7 +248,11 @@ function isListed(labels: Labels, { host, repository }: Source): boolean {
   return labels[`${SOURCE_LABEL}${name}`]?.split(',').includes(repository) ?? false;
 }
 
-function imageIn(manifest: Uint8Array, manifestDigest: string, log: Log): KnownImage | 'not parsed' {
+function imageIn(
+  manifest: Uint8Array,
+  manifestDigest: string,
+  log: Log,
+): KnownImage | 'not parsed' {
   try {
     const parsed = parseManifest(manifest, undefined, `manifest ${manifestDigest}`);
     const { mediaType, size: sizeBytes } = parsed.descriptor;
