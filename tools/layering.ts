@@ -33,7 +33,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   ext4: [],
   registry: ['oci'],
   cache: [],
-  image: ['layers', 'lsmt', 'oci', 'registry'],
+  image: ['layers', 'lsmt', 'oci', 'registry', 'zfile'],
   predict: ['ext4'],
   'load-order': ['lsmt', 'oci'],
   blockdev: ['blockdev/fuse', 'blockdev/nbd-kernel', 'blockdev/tcmu', 'blockdev/ublk'],
@@ -51,8 +51,11 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'cache',
     'config',
     'grpc',
+    'hot-blob',
     'image',
     'layers',
+    'load-order',
+    'oci',
     'registry',
     'zfile',
   ],
@@ -105,7 +108,7 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
 /** The rooms that the tests of a room import besides those. All tests may import `test/support`. */
 const TESTS_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'blockdev/fuse': ['blockdev/nbd'],
-  image: ['cache', 'zfile'],
+  image: ['cache'],
 };
 
 /** Matches the code before a module path, in all forms in which one module names another. */

@@ -26,7 +26,7 @@ import type { RegistryClient } from '../registry/registry-client.js';
 
 /** No host of a registry has brackets around anything but an IPv6 address. */
 const ORIGIN = '[hot-pages]';
-/** What is stored at once. */
+/** Stored at once. */
 const WINDOW_BYTES = 4 * CHUNK_BYTES;
 const LENGTH_BYTES = 4;
 
@@ -81,7 +81,7 @@ export class HotImages {
     this.#client = client;
   }
 
-  /** What an earlier fetch has left; undefined if there is nothing of use. */
+  /** Finds the pages that an earlier fetch has stored; undefined if there are none of use. */
   async kept(layers: readonly HotLayerName[]): Promise<HotImage | undefined> {
     const key = await this.#cache.keyOf(ORIGIN, digestOf(layers));
     if (key === undefined) return undefined;
@@ -183,7 +183,7 @@ class HotSource implements BlobSource {
   readonly key: BlobKey;
   readonly label: string;
   readonly #values: AsyncGenerator<HotIndex | { readonly bytes: Buffer }>;
-  /** What has come and is not taken. */
+  /** Bytes that have come, and that no attempt has taken. */
   #rest: Uint8Array;
   #position = 0;
 

@@ -1,9 +1,9 @@
 /**
- * Keeps what starts have read on this host, and publishes it beside the image, so that the next node knows it: the load order,
- * and a hot blob of its pages, as an artifact whose subject is the image's manifest.
+ * Keeps the load orders of starts on this host, and publishes them beside the image for other nodes: the load order, and a hot
+ * blob of its pages, as an artifact whose subject is the image's manifest.
  *
  * A node that uses a published order adds its own start to it, up to STARTS_PUBLISHED: then nodes only use it. A registry that
- * refuses is left alone for REFUSED_MS. What is published holds numbers of pages and times, nothing of host or container.
+ * refuses is left alone for REFUSED_MS. A load order holds numbers of pages and times, nothing of host or container.
  */
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -66,7 +66,7 @@ export class StartAdvices {
     return { hot: undefined, from: 'image', order };
   }
 
-  /** What the registry has for the image. @throws {ObdError} as RegistryClient.referrers(). */
+  /** Asks the registry for the image's artifacts. @throws {ObdError} as RegistryClient.referrers(). */
   async published(image: ExpectedImage, signal: AbortSignal): Promise<StartAdvice | undefined> {
     const { host, repository, manifest, orderName } = image;
     if (manifest === undefined) return undefined;

@@ -186,7 +186,7 @@ export class WorkerDevices {
       const about = { kind: 'recorded', readAheadBytes } as const;
       const order = orderOf(reads, { disk, files, layers: named }, about);
       this.#main.notify('recorded', { id, order: encodeLoadOrder(order) });
-      // From now on it is a device as any other.
+      // The start is over: its device is like any other now.
       if (hot !== undefined && served.device !== undefined) void setReadAhead(served.device.path);
     });
     setObservers(served);
@@ -200,6 +200,8 @@ export class WorkerDevices {
       const file = image.files[layer];
       const tree = image.trees[layer];
       if (file === undefined || tree === undefined || root !== tree.root) return -1;
+      // An image may have the same layer twice: the pages of one serve both.
+      if (sources.some((source) => source.digest === digest)) return -1;
       return sources.push({ digest, root, file, tree }) - 1;
     });
     const proved: number[] = [];

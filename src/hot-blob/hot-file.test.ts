@@ -1,5 +1,5 @@
 /**
- * Goal: a layer with hot pages reads as without them, whatever has come of them, and asks the layer's blob only for what they lack.
+ * Goal: a layer reads the same with hot pages as without, however many have come, and asks its blob only for other pages.
  * Method: a layer in memory whose pages are "here" or not, and a file of hot pages that a test fills, damages or empties.
  */
 import assert from 'node:assert/strict';

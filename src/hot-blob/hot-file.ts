@@ -1,8 +1,8 @@
 /**
  * A layer's file above its ZFile: pages of a hot blob come from there, all others from the ZFile.
  *
- * A page that the stream is about to bring is waited for, if that is sooner than a fetch of its own. Any other page that
- * is missing is read from the layer's blob, as if there were no hot blob; so a hot blob costs time at most.
+ * A read waits for pages that the stream is about to bring, if that is sooner than a fetch of their own. Other missing pages come
+ * from the layer's blob, as if there were no hot blob; so a hot blob costs time at most.
  */
 import type { RandomAccessFile, StoredRange } from '../io/random-access-file.js';
 import { type HotPages, type HotRuns, PAGE_BYTES } from './hot-pages.js';
@@ -52,7 +52,7 @@ export class HotFile implements RandomAccessFile {
     await Promise.all(this.#parts(offset, length).map((part) => this.#load(part, deadlineMs)));
   }
 
-  /** What the layer's blob has of it. */
+  /** The ranges of the layer's blob. */
   storedRanges(offset: number, length: number): readonly StoredRange[] {
     return this.#inner.storedRanges?.(offset, length) ?? [];
   }

@@ -1,6 +1,6 @@
 /**
- * The artifact that carries a load order, and perhaps its hot blob, beside an image (docs/formats/load-order.md). Its annotations
- * name both blobs, so that a list of referrers is all that a node reads before it fetches them.
+ * The artifact of a load order, and perhaps its hot blob, beside an image (docs/formats/load-order.md). Its annotations
+ * name both blobs, so a node reads only the list of referrers before it fetches them.
  */
 import { sha256Of } from '../oci/digest.js';
 import { encodeLoadOrder, type LoadOrder } from './load-order.js';
@@ -13,8 +13,8 @@ import {
 } from './load-order-annotations.js';
 
 export const LOAD_ORDER_ARTIFACT = 'application/vnd.obd-ts.load-order.v1';
-export const LOAD_ORDER_TYPE = 'application/vnd.obd-ts.load-order.v1+json';
-export const HOT_PAGES_TYPE = 'application/vnd.obd-ts.hot-pages.v1';
+const LOAD_ORDER_TYPE = 'application/vnd.obd-ts.load-order.v1+json';
+const HOT_PAGES_TYPE = 'application/vnd.obd-ts.hot-pages.v1';
 
 /** A hot blob in a file. */
 export interface HotBlobFile {
