@@ -60,6 +60,12 @@ export interface NodeStat extends Attributes {
   readonly minor: number;
 }
 
+/** Bytes of the device. */
+export interface DeviceRange {
+  readonly offset: number;
+  readonly length: number;
+}
+
 export interface DirectoryEntry {
   readonly name: Uint8Array;
   readonly inode: number;
@@ -208,6 +214,19 @@ export class Ext4FileSystem {
       throw new RangeError(`[${offset}, ${offset + target.length}) is outside ${inode.where}`);
     }
     this.#readContent(inode, target, offset);
+  }
+
+  /** Where bytes [start, end) of a file are on the device, in their order; holes are left out. */
+  deviceRanges(number: number, start: number, end: number): DeviceRange[] {
+    this.#trim();
+    const { extents } = this.#volume.trees.read(this.#expect(number, 'file'));
+    return extents.flatMap(({ logical, physical, count, unwritten }) => {
+      const extentStart = logical * EXT4_BLOCK_BYTES;
+      const from = Math.max(start, extentStart);
+      const length = Math.min(end, extentStart + count * EXT4_BLOCK_BYTES) - from;
+      if (length <= 0 || unwritten) return [];
+      return [{ offset: physical * EXT4_BLOCK_BYTES + from - extentStart, length }];
+    });
   }
 
   /**

@@ -5,7 +5,7 @@
  * and the call is repeated: reading changes nothing, and what was loaded is kept until the call has succeeded.
  */
 import { ErrorCodes, hasCode } from '../errors.js';
-import { Ext4FileSystem } from '../ext4/ext4-file-system.js';
+import { type DeviceRange, Ext4FileSystem } from '../ext4/ext4-file-system.js';
 import { ROOT_INODE } from '../ext4/superblock.js';
 import type { BlockDevice } from '../io/block-device.js';
 import { type RandomAccessFile, readFully } from '../io/random-access-file.js';
@@ -53,6 +53,11 @@ export class Ext4Tree implements ImageTree {
 
   async readLink(inode: number): Promise<string> {
     return Buffer.from(await this.#disk.run(() => this.#fs.readLink(inode))).toString();
+  }
+
+  /** Where bytes [start, end) of a file are on the disk, in their order; holes are left out. */
+  async diskRanges(inode: number, start: number, end: number): Promise<DeviceRange[]> {
+    return await this.#disk.run(() => this.#fs.deviceRanges(inode, start, end));
   }
 
   async read(inode: number, offset: number, length: number): Promise<Buffer> {
