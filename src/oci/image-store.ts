@@ -34,6 +34,13 @@ export interface ImageSource {
   close(): Promise<void>;
 }
 
+/** An artifact for a stored manifest, with its blobs. */
+export interface AddedArtifact {
+  readonly artifactType: string;
+  readonly annotations: Readonly<Record<string, string>>;
+  readonly blobs: readonly { readonly descriptor: Descriptor; readonly content: Uint8Array }[];
+}
+
 export interface ImageDestination {
   /** In full, for messages. */
   readonly label: string;
@@ -74,6 +81,14 @@ export interface ImageDestination {
    * readers see no image before it, and the complete image after it.
    */
   publish(bytes: Uint8Array, mediaType: string): Promise<Descriptor>;
+
+  /**
+   * Stores an artifact and lists it beside its subject. An OCI layout has no such lists, and stores none.
+   *
+   * @param subject - A manifest that is stored here.
+   * @throws {ObdError} as putBlob(), and `Busy` if other writers of the list undid the change each time.
+   */
+  putArtifact(subject: Descriptor, artifact: AddedArtifact): Promise<void>;
 
   /** Releases its resources; without publish(), also removes what it wrote as far as possible. Idempotent. */
   close(): Promise<void>;

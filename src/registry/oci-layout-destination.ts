@@ -106,6 +106,12 @@ export class OciLayoutDestination implements ImageDestination {
     return descriptor;
   }
 
+  /**
+   * Does nothing: index.json would list the artifact, and readers take each entry there for an image. They refuse to choose
+   * one of two where the user gave no tag.
+   */
+  async putArtifact(): Promise<void> {}
+
   async close(): Promise<void> {
     const blobs = this.#unpublished;
     const directories = this.#made;

@@ -1,10 +1,11 @@
 /** An image in a registry, as a source and as a destination. */
 
 import { sha256Of } from '../oci/digest.js';
-import type { ImageDestination, ImageSource } from '../oci/image-store.js';
+import type { AddedArtifact, ImageDestination, ImageSource } from '../oci/image-store.js';
 import { type Descriptor, parseManifest, type StoredManifest } from '../oci/manifest.js';
 import type { ImageReference } from '../oci/reference.js';
 import type { NoteUpload } from './blob-upload.js';
+import { publishArtifact } from './publish-artifact.js';
 import type { RegistryClient } from './registry-client.js';
 import { mismatch, verifiedBlob } from './verified-blob.js';
 
@@ -99,6 +100,11 @@ export class RegistryDestination implements ImageDestination {
 
   async publish(bytes: Uint8Array, mediaType: string): Promise<Descriptor> {
     return await this.#put(this.#reference.target, bytes, mediaType);
+  }
+
+  async putArtifact(subject: Descriptor, artifact: AddedArtifact): Promise<void> {
+    const { host, repository } = this.#reference;
+    await publishArtifact(this.#client, host, repository, subject, artifact, this.#signal);
   }
 
   /** Does nothing: the registry collects blobs that were sent and not published. */
