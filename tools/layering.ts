@@ -43,7 +43,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'blockdev/tcmu': ['blockdev'],
   'blockdev/ublk': ['blockdev'],
   containerd: ['grpc'],
-  convert: ['ext4', 'layers', 'lsmt', 'oci', 'registry', 'tar', 'zfile'],
+  convert: ['ext4', 'layers', 'load-order', 'lsmt', 'oci', 'predict', 'registry', 'tar', 'zfile'],
   pull: ['containerd', 'grpc', 'oci'],
   blockd: [
     'blockdev',

@@ -5,13 +5,18 @@
  * The name in the destination is written last, so a reader that resolves it finds a whole image, the old one or the new
  * one.
  */
-import { ErrorCodes, ObdError } from '../errors.js';
+import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { ImageDestination, ImageSource } from '../oci/image-store.js';
 import { imageFor, imagesIn, readImage } from '../oci/index-images.js';
 import type { Descriptor, ImageIndex, StoredImage } from '../oci/manifest.js';
 import { OCI_INDEX, OCI_MANIFEST } from '../oci/media-types.js';
 import { formatPlatform, hostPlatform, matchesPlatform, type Platform } from '../oci/platform.js';
-import { type ConvertOptions, convertManifest, readConvertible } from './convert-manifest.js';
+import {
+  type ConvertedManifest,
+  type ConvertOptions,
+  convertManifest,
+  readConvertible,
+} from './convert-manifest.js';
 
 /** Which images of an index. */
 export interface Selection {
@@ -58,8 +63,10 @@ async function convertOne(
     );
   }
   options.progress.imageStarted(manifest.layers.length, sourceBytes(manifest.layers), undefined);
-  const bytes = await convertManifest({ source, destination, manifest, config }, options);
-  return await destination.publish(bytes, OCI_MANIFEST);
+  const converted = await convertManifest({ source, destination, manifest, config }, options);
+  const published = await destination.publish(converted.bytes, OCI_MANIFEST);
+  await putArtifact(destination, published, converted, options);
+  return published;
 }
 
 async function convertAll(
@@ -81,8 +88,9 @@ async function convertAll(
     const { layers } = manifest;
     const shown = formatPlatform(platform ?? config);
     options.progress.imageStarted(layers.length, sourceBytes(layers), shown);
-    const bytes = await convertManifest({ source, destination, manifest, config }, options);
-    const described = await destination.putManifest(bytes, OCI_MANIFEST);
+    const converted = await convertManifest({ source, destination, manifest, config }, options);
+    const described = await destination.putManifest(converted.bytes, OCI_MANIFEST);
+    await putArtifact(destination, described, converted, options);
     // The platform stays as it is written; an entry's annotations are about the image, not its bytes.
     manifests.push({ ...described, platform, annotations: entry.annotations });
   }
@@ -93,6 +101,23 @@ async function convertAll(
   const { annotations } = from;
   const index = { schemaVersion: 2, mediaType: OCI_INDEX, manifests, annotations };
   return Buffer.from(JSON.stringify(index));
+}
+
+/** Some registries refuse artifacts; the annotation of the manifest names the load order all the same. */
+async function putArtifact(
+  destination: ImageDestination,
+  subject: Descriptor,
+  { artifact }: ConvertedManifest,
+  { progress, stop }: ConvertOptions,
+): Promise<void> {
+  if (artifact === undefined) return;
+  try {
+    await destination.putArtifact(subject, artifact);
+  } catch (error) {
+    stop.signal.throwIfAborted();
+    const effect = 'the registry may collect the load order, as no artifact keeps it';
+    progress.warning(`${effect}: ${messageOf(error)}`);
+  }
 }
 
 function sourceBytes(layers: readonly Descriptor[]): number {

@@ -1,11 +1,11 @@
 /**
- * Converts the image of one manifest: its layers one by one, then its config. The caller stores the manifest, under a
- * tag or in an index. Blobs that the destination already has are not sent again.
+ * Converts the image of one manifest: its layers one by one, then its load order and its config. The caller stores the
+ * manifest, under a tag or in an index, and then the artifact. Blobs that the destination already has are not sent again.
  *
  * A layer is sent while the next one is converted; at most one waits. The side that fails first stops the other. After
  * an error no manifest refers to the sent blobs, and the work directory is removed.
  */
-import { ErrorCodes, ObdError } from '../errors.js';
+import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { LayerFormat } from '../layers/layer-format.js';
 import { isMarked, type LayerKind } from '../layers/layer-kind.js';
 import {
@@ -17,9 +17,16 @@ import {
   NATIVE_VERSION,
   VERSION_ANNOTATION,
 } from '../layers/overlaybd-annotations.js';
+import { LOAD_ORDER_ANNOTATION } from '../load-order/load-order-annotations.js';
+import { orderArtifact } from '../load-order/order-artifact.js';
 import { sha256Of } from '../oci/digest.js';
 import { chainIds, withDiffIds } from '../oci/image-identity.js';
-import { type ImageDestination, type ImageSource, readSmallBlob } from '../oci/image-store.js';
+import {
+  type AddedArtifact,
+  type ImageDestination,
+  type ImageSource,
+  readSmallBlob,
+} from '../oci/image-store.js';
 import {
   CONFIG_BYTES_MAX,
   type Descriptor,
@@ -31,7 +38,11 @@ import { DOCKER_CONFIG, OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST } from '../oci/m
 import { type ConvertedLayer, LayerConverter, type OutputFormat } from './layer-converter.js';
 import type { ConversionProgress, ConvertedBlob } from './progress.js';
 import { unpackLayer } from './source-layer.js';
+import { startOrder } from './start-order.js';
 import { WorkDirectory } from './work-directory.js';
+
+/** Annotations of this project describe the layers of one image, so none is copied to another. */
+const OWN_PREFIX = 'dev.obd-ts.';
 
 export interface ConvertOptions {
   readonly format: OutputFormat;
@@ -39,6 +50,8 @@ export interface ConvertOptions {
   readonly formats: readonly LayerFormat[];
   /** Each conversion makes its directory in it. */
   readonly workDirectory: string;
+  /** What the load order is made of: a prediction, or these files of the image. No load order for `none`. */
+  readonly order: 'predicted' | 'none' | { readonly files: readonly string[] };
   readonly progress: ConversionProgress;
   /** Its signal must end the operations of source and destination; it is aborted here when one of them fails. */
   readonly stop: AbortController;
@@ -85,20 +98,27 @@ export async function readConvertible(
   throw refuse(found, ErrorCodes.Corrupt);
 }
 
+export interface ConvertedManifest {
+  /** The OCI manifest. */
+  readonly bytes: Buffer;
+  /** Its load order, to be stored after it; undefined if there is none. */
+  readonly artifact: AddedArtifact | undefined;
+}
+
 /**
- * Converts and stores layers and config.
+ * Converts and stores layers, load order and config.
  *
- * @returns The bytes of the OCI manifest that describes them.
  * @throws {ObdError} errors of source and destination, and of the layers' content.
  */
 export async function convertManifest(
   conversion: ManifestConversion,
   options: ConvertOptions,
-): Promise<Buffer> {
+): Promise<ConvertedManifest> {
   const { destination, manifest, config } = conversion;
   const work = new WorkDirectory(options.workDirectory);
   try {
     const layers = await convertLayers(conversion, work, options);
+    const artifact = await storedOrder(destination, layers, config, options);
     const diffIds = layers.map(({ digest }) => digest);
     const configBytes = withDiffIds(config, diffIds);
     const described = {
@@ -107,24 +127,69 @@ export async function convertManifest(
       size: configBytes.length,
     };
     if (!(await destination.hasBlob(described))) await destination.putBlob(described, configBytes);
-    const { annotations } = manifest;
-    const converted = { schemaVersion: 2, mediaType: OCI_MANIFEST, config: described, layers };
-    return Buffer.from(JSON.stringify({ ...converted, annotations }));
+    const annotations = annotationsWith(manifest.annotations, artifact);
+    const converted = {
+      schemaVersion: 2,
+      mediaType: OCI_MANIFEST,
+      config: described,
+      layers: layers.map(descriptorOf),
+      annotations,
+    };
+    return { bytes: Buffer.from(JSON.stringify(converted)), artifact };
   } finally {
     work.remove();
   }
+}
+
+/** Makes and stores the load order. One that cannot be made is warned of: the image is complete without it. */
+async function storedOrder(
+  destination: ImageDestination,
+  layers: readonly ConvertedLayer[],
+  config: ImageConfig,
+  { order, formats, progress, stop }: ConvertOptions,
+): Promise<AddedArtifact | undefined> {
+  if (order === 'none') return undefined;
+  let artifact: AddedArtifact;
+  try {
+    const priorityList = order === 'predicted' ? undefined : order.files;
+    const made = await startOrder({ layers, config, priorityList }, formats, (message) =>
+      progress.warning(message),
+    );
+    if (made === undefined) return undefined;
+    artifact = orderArtifact(made, undefined, '');
+  } catch (error) {
+    progress.warning(`the image gets no load order, and is complete without: ${messageOf(error)}`);
+    return undefined;
+  }
+  stop.signal.throwIfAborted();
+  for (const { descriptor, content } of artifact.blobs) {
+    if (!(await destination.hasBlob(descriptor))) await destination.putBlob(descriptor, content);
+  }
+  return artifact;
+}
+
+/** The annotations of the converted manifest, the load order's among them; undefined if there are none. */
+function annotationsWith(
+  source: Readonly<Record<string, string>> | undefined,
+  artifact: AddedArtifact | undefined,
+): Readonly<Record<string, string>> | undefined {
+  const kept = Object.entries(source ?? {}).filter(([key]) => !key.startsWith(OWN_PREFIX));
+  const named = artifact?.annotations[LOAD_ORDER_ANNOTATION];
+  const own = named === undefined ? [] : [[LOAD_ORDER_ANNOTATION, named] as const];
+  if (source === undefined && own.length === 0) return undefined;
+  return Object.fromEntries([...kept, ...own]);
 }
 
 async function convertLayers(
   { source, destination, manifest, config }: ManifestConversion,
   work: WorkDirectory,
   { format, formats, progress, stop }: ConvertOptions,
-): Promise<Descriptor[]> {
+): Promise<ConvertedLayer[]> {
   const { layers } = manifest;
   const chain = chainIds(config.rootfs.diff_ids);
   const warn = (message: string) => progress.warning(message);
   const converter = new LayerConverter(work, format, formats, warn, stop.signal);
-  const converted: Descriptor[] = [];
+  const converted: ConvertedLayer[] = [];
   let sending: Promise<void> = Promise.resolve();
   try {
     for (const [i, layer] of layers.entries()) {
@@ -136,7 +201,7 @@ async function convertLayers(
       );
       await sending;
       const descriptor = descriptorOf(result);
-      converted.push(descriptor);
+      converted.push(result);
       const blob: ConvertedBlob = {
         sourceDigest: layer.digest,
         sourceBytes: layer.size,

@@ -38,7 +38,11 @@ export interface ImageSource {
 export interface AddedArtifact {
   readonly artifactType: string;
   readonly annotations: Readonly<Record<string, string>>;
-  readonly blobs: readonly { readonly descriptor: Descriptor; readonly content: Uint8Array }[];
+  readonly blobs: readonly {
+    readonly descriptor: Descriptor;
+    /** The path of a file, or the bytes. */
+    readonly content: string | Uint8Array;
+  }[];
 }
 
 export interface ImageDestination {

@@ -1,7 +1,9 @@
 /** Runs obdconv for a parsed command line: opens both ends, converts, closes both ends. */
 import { stat } from 'node:fs/promises';
 import { convertImage } from '../../convert/convert-image.js';
+import type { ConvertOptions } from '../../convert/convert-manifest.js';
 import type { OutputFormat } from '../../convert/layer-converter.js';
+import { readPriorityList } from '../../convert/priority-list.js';
 import { RunDirectory, removeOrphans } from '../../convert/run-directory.js';
 import { ErrorCodes, messageOf, ObdError } from '../../errors.js';
 import { LAYER_FORMATS } from '../../layers/layer-formats.js';
@@ -24,6 +26,9 @@ export interface ConversionRequest {
   readonly platform: string | undefined;
   readonly plainHttpHosts: readonly string[];
   readonly format: OutputFormat;
+  readonly predict: boolean;
+  /** The path of a file; takes the place of the prediction. */
+  readonly priorityList: string | undefined;
 }
 
 /**
@@ -37,6 +42,7 @@ export async function runConversion(
   const { allPlatforms, format } = request;
   const platform = request.platform === undefined ? undefined : parsePlatform(request.platform);
   await checkWorkDirectory(request.workDirectory);
+  const order = await orderFor(request);
   const hosts = new RegistryHosts(request.plainHttpHosts);
   const client = new RegistryClient({ hosts, credentials: new DockerCredentials() });
   const progress = new ProgressDisplay(process.stderr);
@@ -53,7 +59,7 @@ export async function runConversion(
       await destination.check();
       const selection = { allPlatforms, platform };
       const formats = LAYER_FORMATS;
-      const options = { format, formats, workDirectory: run.path, progress, stop };
+      const options = { format, formats, workDirectory: run.path, order, progress, stop };
       const { digest } = await convertImage(source, destination, selection, options);
       progress.finished(destination.label);
       return digest;
@@ -66,6 +72,14 @@ export async function runConversion(
     run.remove();
     await client.close();
   }
+}
+
+async function orderFor({
+  predict,
+  priorityList,
+}: ConversionRequest): Promise<ConvertOptions['order']> {
+  if (priorityList !== undefined) return { files: await readPriorityList(priorityList) };
+  return predict ? 'predicted' : 'none';
 }
 
 function overwriteError(source: string, destination: string): ObdError {

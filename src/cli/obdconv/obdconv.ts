@@ -65,6 +65,10 @@ async function parse(args: readonly string[]): Promise<ConversionRequest | undef
             '$0 --all-platforms oci:./app:1 registry.example/app:1-obd',
             'all images of an index',
           )
+          .example(
+            '$0 --priority-list files.txt app:1 registry.example/app:1-obd',
+            'with known files first',
+          )
           .example('$0 --plain-http registry.lan:5000 ...', 'a registry without TLS'),
       (parsed) => {
         request = {
@@ -75,6 +79,8 @@ async function parse(args: readonly string[]): Promise<ConversionRequest | undef
           allPlatforms: parsed.allPlatforms === true,
           platform: parsed.platform,
           plainHttpHosts: parsed.plainHttp,
+          predict: parsed.predict,
+          priorityList: parsed.priorityList,
           format: {
             algorithm: parsed.algorithm,
             blockBytes: parsed.bs * KIB,
@@ -126,6 +132,16 @@ const OPTIONS = {
     requiresArg: true,
     default: VSIZE_GIB_DEFAULT,
     describe: 'Size of the virtual disk in GiB; unused space costs almost nothing',
+  },
+  predict: {
+    type: 'boolean',
+    default: true,
+    describe: 'Store with the image what its entry point will read; --no-predict to omit',
+  },
+  'priority-list': {
+    type: 'string',
+    requiresArg: true,
+    describe: 'Instead of a prediction: a FILE of absolute paths, one per line, that a start reads',
   },
   'plain-http': {
     type: 'string',
