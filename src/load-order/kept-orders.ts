@@ -66,8 +66,8 @@ export class KeptOrders {
 
   /**
    * Merges an order into the one that is there, or writes it. A start that needed less than half of the chunks may have been cut
-   * off, so it changes nothing; the second such one in a row replaces what is there. Read-ahead hardly changes the number of
-   * chunks, so an order that is only more exact does not count as short.
+   * off, so it changes nothing; the second such one in a row replaces what is there. Read-ahead changes the number of chunks
+   * less than that of pages, so chunks are compared: an order that is only more exact should not count as short.
    *
    * @returns What is kept now.
    * @throws system errors.
