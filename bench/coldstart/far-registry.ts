@@ -38,13 +38,14 @@ export class FarRegistry {
       await mkdir(join(root, 'docker/registry/v2/blobs/sha256'), { recursive: true });
       const settings = {
         version: '0.1',
-        log: { level: 'fatal', accesslog: { disabled: true } },
+        log: { level: 'error', accesslog: { disabled: true } },
         storage: { filesystem: { rootdirectory: root } },
         http: { addr: `127.0.0.1:${ORIGIN_PORT}` },
       };
       const config = join(folder, 'registry.json');
       await writeFile(config, JSON.stringify(settings));
-      registry.#spawn(link, ['docker-registry', 'serve', config]);
+      // It says as an error that there is no artifact.
+      registry.#spawn(link, ['docker-registry', 'serve', config], 'ignore');
       const server = join(import.meta.dirname, `far-server${import.meta.filename.slice(-3)}`);
       const blobs = join(root, 'docker/registry/v2/blobs/sha256');
       const front = registry.#spawn(link, [process.execPath, server, `${ORIGIN_PORT}`, blobs]);
@@ -62,9 +63,13 @@ export class FarRegistry {
     }
   }
 
-  #spawn(link: Link, command: readonly string[]): ChildProcess {
+  #spawn(
+    link: Link,
+    command: readonly string[],
+    errors: 'inherit' | 'ignore' = 'inherit',
+  ): ChildProcess {
     const child = spawn('nsenter', [...inNamespace(link.far), ...command], {
-      stdio: ['ignore', 'pipe', 'inherit'],
+      stdio: ['ignore', 'pipe', errors],
     });
     child.stdout!.resume();
     this.#children.push(child);

@@ -50,6 +50,13 @@ test('a very slow link has a smaller granule', () => {
   assert.ok(granuleBytes >= 64 * KIB && granuleBytes <= 100 * KIB, `${granuleBytes}`);
 });
 
+test('a long wait for the first byte of a fast link does not make it a slow one', () => {
+  const scene = new Scene();
+  scene.fetch(1, 64 * KIB, 100_000, 60);
+  scene.fetch(20, 128 * KIB, 100_000, 2);
+  assert.equal(scene.link.granuleBytes, 512 * KIB);
+});
+
 test('a link that becomes ten times slower, or faster again, is known after a few seconds', () => {
   const scene = new Scene();
   scene.fetch(20, 1024 * KIB, 5_000, 20);

@@ -9,7 +9,8 @@
  *                   background keeps its connections at full speed by itself
  *
  * The rate is the largest seen in windows of WINDOW_MS, the wait is the least seen: requests that wait for each other, for a
- * reader or for this program show less than the link can do. Both drop samples older than two epochs, so that a link that
+ * reader or for this program show less than the link can do. A window begins with bytes: the wait for them, a login and a
+ * redirect included, says nothing of the rate. Both drop samples older than two epochs, so that a link that
  * becomes ten times slower is known after a few seconds.
  */
 
@@ -75,7 +76,8 @@ export class OriginLink {
   readonly #firstByteMs = new Extreme(Math.min);
   #inFlightBytes = 0;
   #inFlight = 0;
-  #windowStartMs = 0;
+  /** Undefined until bytes come. */
+  #windowStartMs: number | undefined;
   #windowBytes = 0;
   #epochMs = 0;
 
@@ -108,7 +110,7 @@ export class OriginLink {
   /** @param bytes - How many are requested. */
   started(bytes: number): Transfer {
     const startedMs = this.#now();
-    if (this.#inFlight++ === 0) this.#openWindow(startedMs);
+    if (this.#inFlight++ === 0) this.#openWindow(undefined);
     this.#inFlightBytes += bytes;
     let left = bytes;
     let isFirst = true;
@@ -138,12 +140,16 @@ export class OriginLink {
     return (this.#bytesPerMs.value ?? 0) * (this.#firstByteMs.value ?? 0);
   }
 
-  #openWindow(nowMs: number): void {
+  #openWindow(nowMs: number | undefined): void {
     this.#windowStartMs = nowMs;
     this.#windowBytes = 0;
   }
 
   #received(bytes: number, nowMs: number): void {
+    if (this.#windowStartMs === undefined) {
+      this.#openWindow(nowMs);
+      return;
+    }
     this.#windowBytes += bytes;
     const ms = nowMs - this.#windowStartMs;
     if (ms < WINDOW_MS) return;
