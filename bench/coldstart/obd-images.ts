@@ -21,15 +21,19 @@ function converted(name: string, ...options: string[]): Variant {
   };
 }
 
-export const OBD = converted('obd');
+/** Of which nothing is known. */
+export const OBD = converted('obd', '--no-predict');
+
+/** As obdconv makes it by default. */
+export const PREDICTED = converted('obd.predicted');
 
 /** Other compressions than the default, by which the default is chosen. */
 export const COMPRESSIONS: readonly Variant[] = [
-  converted('obd.lz4', '--algorithm', 'lz4', '--bs', '4'),
-  converted('obd.lz16', '--algorithm', 'lz4', '--bs', '16'),
-  converted('obd.z4', '--algorithm', 'zstd', '--bs', '4'),
-  converted('obd.z16', '--algorithm', 'zstd', '--bs', '16'),
-  converted('obd.z32', '--algorithm', 'zstd', '--bs', '32'),
+  converted('obd.lz4', '--no-predict', '--algorithm', 'lz4', '--bs', '4'),
+  converted('obd.lz16', '--no-predict', '--algorithm', 'lz4', '--bs', '16'),
+  converted('obd.z4', '--no-predict', '--algorithm', 'zstd', '--bs', '4'),
+  converted('obd.z16', '--no-predict', '--algorithm', 'zstd', '--bs', '16'),
+  converted('obd.z32', '--no-predict', '--algorithm', 'zstd', '--bs', '32'),
 ];
 
 /** Changes with each build of obdconv. */

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { ctrPull, needsTransfer, startContainerd } from './containerd.js';
 import { FAR_HOST } from './far-registry.js';
 import { ROOT } from './folders.js';
-import { COMPRESSIONS, OBD } from './obd-images.js';
+import { COMPRESSIONS, OBD, PREDICTED } from './obd-images.js';
 import type { Programs } from './peer-programs.js';
 import { NYDUS_WAYS } from './peers/nydus.js';
 import { SOCI } from './peers/soci.js';
@@ -82,6 +82,9 @@ const RPULL: Way = {
 /** From the first moment on: with the default delay, most starts have ended before. */
 const FILL = '[fill]\nenabled = true\ndelay = "0 s"\n';
 
+/** Images whose starts read a part of them. */
+const KNOWABLE = ['python', 'nodejs', 'jvm', 'pandas', 'nginx'];
+
 /** What a start has read is published when it has been quiet for ten seconds. */
 const PUBLISH = '[load_order]\npublish = true\n';
 
@@ -118,6 +121,17 @@ export const WAYS: readonly Way[] = [
     start: (services) => startObd(services),
     pull: ctrPull('obd-ts'),
   },
+  {
+    name: 'obd-predicted',
+    title: 'obd-ts, pulled by containerd, with the prediction that obdconv makes',
+    kind: 'ours',
+    variant: PREDICTED,
+    snapshotter: 'obd-ts',
+    images: KNOWABLE,
+    missing: needsTransfer,
+    start: (services) => startObd(services),
+    pull: ctrPull('obd-ts'),
+  },
   ...[1, 2].map(
     (publishers): Way => ({
       name: publishers === 1 ? 'obd-second' : 'obd-third',
@@ -125,6 +139,7 @@ export const WAYS: readonly Way[] = [
       kind: 'ours',
       variant: OBD,
       snapshotter: 'obd-ts',
+      images: KNOWABLE,
       publishers,
       missing: needsTransfer,
       start: (services) => startObd(services, PUBLISH),

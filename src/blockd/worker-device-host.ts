@@ -69,6 +69,9 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   readonly onUnloadable: (error: Error) => void;
 }
 
+/** A start whose pages are known misses a few that chance has read. */
+const KNOWN_MISSES_MAX = 32;
+
 /** @param path - Of a new file. @throws {ObdError} read errors; `NotFound` if the device is gone. */
 export type WriteHot = (runs: Uint32Array, path: string) => Promise<WrittenBlob>;
 
@@ -148,7 +151,8 @@ export class WorkerDeviceHost implements DeviceHost {
       await device.open(configPath, how === 'attach', this.#options.nbd);
       device.observe(this.#isObserved);
       this.#replay(id, device);
-      if (device.start?.guide(device.blobs) === true) device.reads.isKnown = true;
+      if (device.hot !== undefined) expectFewMisses(device.blobs);
+      else if (device.start?.guide(device.blobs) === true) device.reads.isKnown = true;
       await device.connect(how, transport);
       if (how === 'attach' && device.uncheckedLayers > 0) {
         this.#options.onUnchecked(id, device.uncheckedLayers);
@@ -244,6 +248,16 @@ export class WorkerDeviceHost implements DeviceHost {
       },
     };
   }
+}
+
+/**
+ * The pages of the start are known, so what it misses is scattered: a miss brings no neighbours. A start that misses more is
+ * another one than the pages are of, and its misses bring neighbours from then on.
+ */
+function expectFewMisses(blobs: readonly BlobHandle[]): void {
+  let left = KNOWN_MISSES_MAX;
+  const few = { has: () => left-- > 0 };
+  for (const blob of blobs) blob.expect(few);
 }
 
 /** The waits of a device's reads, over all of its blobs. */

@@ -15,7 +15,7 @@ import { systemCode } from '../errors.js';
 
 export const READ_AHEAD_KIB = 256;
 /** While the pages of a start are known: more would read pages that no program wants, and that are not among them. */
-const KNOWN_START_KIB = 32;
+const KNOWN_START_KIB = 16;
 /** The node in /dev may exist a moment before the one in /sys/block. */
 const APPEAR_MS = 1_000;
 const POLL_MS = 10;

@@ -42,7 +42,7 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
   readonly #blob: SharedBlob;
   readonly #overflow: OverflowChunks;
   readonly #onClosed: () => void;
-  #expected: ReadonlySet<number> = new Set();
+  #expected: Pick<ReadonlySet<number>, 'has'> = new Set();
   readonly #refetched = new RefetchedRanges();
   #fetchedBytes = 0;
   #fetchRequests = 0;
@@ -140,7 +140,7 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
   }
 
   /** Chunks that are fetched from now on in a known order: misses of them fetch no neighbours. */
-  expect(chunks: ReadonlySet<number>): void {
+  expect(chunks: Pick<ReadonlySet<number>, 'has'>): void {
     this.#expected = chunks;
   }
 
