@@ -7,6 +7,7 @@ import type { BlobAddress } from '../grpc/gen/obd/blockd/v1/BlobAddress.js';
 import type { BlobPart } from '../grpc/gen/obd/blockd/v1/BlobPart.js';
 import type { BlockdDefinition } from '../grpc/gen/obd/blockd/v1/Blockd.js';
 import type { Device__Output } from '../grpc/gen/obd/blockd/v1/Device.js';
+import type { EndRecordingResponse__Output } from '../grpc/gen/obd/blockd/v1/EndRecordingResponse.js';
 import type { ExpectRequest } from '../grpc/gen/obd/blockd/v1/ExpectRequest.js';
 import type { ListCacheResponse__Output } from '../grpc/gen/obd/blockd/v1/ListCacheResponse.js';
 import type { ListResponse__Output } from '../grpc/gen/obd/blockd/v1/ListResponse.js';
@@ -21,6 +22,7 @@ export type Device = Device__Output;
 export type Overview = ListResponse__Output;
 export type Prefetch = PrefetchProgress__Output;
 export type CacheContents = ListCacheResponse__Output;
+export type RecordedStart = EndRecordingResponse__Output;
 type Pruned = PruneCacheResponse__Output;
 
 /** Opening an image asks the registry for each layer's index, and waits a minute for a registry that is away. */
@@ -29,6 +31,8 @@ const DETACH_MS_MAX = 60_000;
 const LIST_MS_MAX = 10_000;
 /** A registry is asked for each size that the manifest does not have. */
 const PREFETCH_MS_MAX = 60_000;
+/** A recording ends within 90 s; then tens of MiB are compressed and uploaded. */
+const RECORDING_MS_MAX = 600_000;
 const PRUNE_MS_MAX = 600_000;
 /** 1 TiB at 100 MB/s. */
 const VERIFY_MS_MAX = 4 * 3_600_000;
@@ -108,6 +112,28 @@ export class BlockdClient {
    */
   async expect(image: ExpectRequest): Promise<void> {
     await this.#client.call(blockdMethods.Expect, image);
+  }
+
+  /**
+   * Has the next start of an image recorded.
+   *
+   * @param untilQuiet - Whether the recording ends by itself.
+   * @returns The key for endRecording().
+   * @throws {ObdError} `FailedPrecondition` while a device of the image is attached, `Unavailable`.
+   */
+  async record(image: ExpectRequest, untilQuiet: boolean): Promise<string> {
+    return (await this.#client.call(blockdMethods.Record, { image, untilQuiet })).key;
+  }
+
+  /**
+   * Ends a recording, while its device is attached.
+   *
+   * @param publish - Whether obd-blockd publishes load order and hot blob.
+   * @throws {ObdError} `NotFound` or `FailedPrecondition` if nothing was recorded, `Unavailable`; what publishing throws.
+   */
+  async endRecording(key: string, publish: boolean, signal?: AbortSignal): Promise<RecordedStart> {
+    const options = { timeoutMs: RECORDING_MS_MAX, signal };
+    return await this.#client.call(blockdMethods.EndRecording, { key, publish }, options);
   }
 
   async cache(): Promise<CacheContents> {

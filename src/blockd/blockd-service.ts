@@ -1,8 +1,10 @@
 /** The control interface of obd-blockd: proto/obd/blockd/v1/blockd.proto over a DeviceTable. */
 import type { Logger } from 'pino';
 import type { BlockCache } from '../cache/block-cache.js';
+import { ErrorCodes, ObdError } from '../errors.js';
 import type { BlockdHandlers } from '../grpc/gen/obd/blockd/v1/Blockd.js';
 import { type Service, service } from '../grpc/grpc-server.js';
+import { pageCount } from '../load-order/load-order.js';
 import type { BlobProbes } from './blob-probes.js';
 import { blockdMethods } from './blockd-client.js';
 import { checkBlob } from './cache-check.js';
@@ -10,6 +12,7 @@ import type { DeviceTable } from './device-table.js';
 import { expectedImageOf } from './expected-image.js';
 import type { ExpectedStarts } from './expected-starts.js';
 import type { Prefetches } from './prefetches.js';
+import type { Recordings } from './recordings.js';
 import type { TransportChoice } from './transport-choice.js';
 
 /** @param stateDir - Told to clients. */
@@ -18,6 +21,7 @@ export function blockdService(
   prefetches: Prefetches,
   probes: BlobProbes,
   starts: ExpectedStarts,
+  recordings: Recordings,
   cache: BlockCache,
   choice: TransportChoice,
   stateDir: string,
@@ -65,6 +69,29 @@ export function blockdService(
     Expect: async (request) => {
       starts.expect(expectedImageOf(request));
       return {};
+    },
+    Record: async ({ image, untilQuiet }) => {
+      if (image === null) {
+        throw new ObdError(ErrorCodes.InvalidArgument, 'Cannot record a start: no image is named');
+      }
+      const expected = expectedImageOf(image);
+      const key = recordings.begin(expected, untilQuiet);
+      const { host, repository } = expected;
+      log.info({ image: `${host}/${repository}` }, 'recording the next start');
+      return { key };
+    },
+    EndRecording: async ({ key, publish }, { signal }) => {
+      const recorded = await recordings.end(key, publish, signal);
+      const { document, pages, artifact, order, hotBytes } = recorded;
+      const isPublished = artifact !== '';
+      return {
+        order: Buffer.from(document),
+        pages,
+        artifact,
+        publishedStarts: isPublished ? order.starts : 0,
+        publishedPages: isPublished ? pageCount(order) : 0,
+        hotBytes,
+      };
     },
     ListCache: async () => {
       const { blobs, ...room } = await cache.list();

@@ -37,6 +37,7 @@ import { HotImages } from './hot-images.js';
 import { LogThrottle } from './log-throttle.js';
 import { OrderPublisher } from './order-publisher.js';
 import { Prefetches } from './prefetches.js';
+import { Recordings } from './recordings.js';
 import { recoverDevices } from './recovery.js';
 import type { RequestNote } from './request-notes.js';
 import { StartAdvices } from './start-advice.js';
@@ -154,6 +155,7 @@ export class Blockd {
       publishes: config.load_order.publish,
       log,
     });
+    const recordings = new Recordings(starts, publisher);
 
     const demand = new DemandWatch();
     const fill = new BackgroundFill(cache, demand, config.fill.rate, log);
@@ -179,6 +181,7 @@ export class Blockd {
       onReplayFailure: (id, err) =>
         log.warn({ id, err }, 'trace not replayed, reads fetch what they need'),
       starts,
+      recordings,
       onRecorded: (start, order, writeHot) => publisher.recorded(start, order, writeHot),
       onDeath: (err) => this.#onBroken(err),
       onUnchecked: (id, uncheckedLayers) =>
@@ -220,6 +223,7 @@ export class Blockd {
           new Prefetches(fill, client),
           new BlobProbes(cache, client),
           starts,
+          recordings,
           cache,
           choice,
           config.state_dir,

@@ -123,6 +123,7 @@ function hostOver(used: Transports): WorkerDeviceHost {
     onReadError: () => {},
     onDeviceDeath: assert.fail,
     starts: startsOf(),
+    recordings: { take: () => undefined, closed: () => {} },
     onRecorded: () => {},
     onReplay: () => {},
     onReplayFailure: () => {},

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { ExpectRequest__Output } from '../grpc/gen/obd/blockd/v1/ExpectRequest.js';
+import { type NamedBlob, parseNamedBlob } from '../load-order/load-order-annotations.js';
 import { isDigest } from '../oci/digest.js';
 
 export interface ExpectedLayer {
@@ -10,12 +11,6 @@ export interface ExpectedLayer {
   readonly sizeBytes: number;
   /** The root of its hash tree, `sha256:...`; undefined for a layer without one. */
   readonly root: string | undefined;
-}
-
-/** A blob that the image names, as `sha256:...@SIZE`. */
-export interface NamedBlob {
-  readonly digest: string;
-  readonly sizeBytes: number;
 }
 
 export interface ExpectedImage {
@@ -30,14 +25,6 @@ export interface ExpectedImage {
   readonly orderName: string;
   /** Bottom first. */
   readonly layers: readonly ExpectedLayer[];
-}
-
-const NAMED_BLOB = /^(sha256:[0-9a-f]{64})@([1-9][0-9]{0,11})$/;
-
-/** Parses `sha256:...@SIZE`. Undefined for anything else. */
-export function parseNamedBlob(text: string): NamedBlob | undefined {
-  const [, digest, size] = NAMED_BLOB.exec(text) ?? [];
-  return digest === undefined ? undefined : { digest, sizeBytes: Number(size) };
 }
 
 /** The same for images with the same layers and the same hash trees. */

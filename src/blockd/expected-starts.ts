@@ -63,6 +63,11 @@ export class ExpectedStarts {
     if (start.users === 0) this.#end(start);
   }
 
+  /** Whether a device serves the image now. */
+  isServed(layers: ExpectedImage['layers']): boolean {
+    return (this.#starts.get(startKey(layers))?.users ?? 0) > 0;
+  }
+
   /** Stops all fetches. */
   close(): void {
     for (const start of this.#starts.values()) this.#end(start);

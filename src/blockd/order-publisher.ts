@@ -8,16 +8,19 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
+import { ErrorCodes, ObdError } from '../errors.js';
 import type { KeptOrders } from '../load-order/kept-orders.js';
 import { type LoadOrder, parseLoadOrder } from '../load-order/load-order.js';
 import { NAME_ANNOTATION } from '../load-order/load-order-annotations.js';
 import { mergeOrders } from '../load-order/merge-orders.js';
-import { orderArtifact } from '../load-order/order-artifact.js';
+import { type HotBlobFile, orderArtifact } from '../load-order/order-artifact.js';
+import type { ReferrerDescriptor } from '../oci/referrer.js';
 import { publishArtifact } from '../registry/publish-artifact.js';
 import type { RegistryClient } from '../registry/registry-client.js';
+import type { ExpectedImage } from './expected-image.js';
 import type { ExpectedStart } from './expected-starts.js';
 import type { StartAdvices } from './start-advice.js';
-import type { WriteHot } from './worker-device-host.js';
+import type { WriteHot } from './worker-messages.js';
 
 /** A day. */
 const REFUSED_MS = 86_400_000;
@@ -38,6 +41,16 @@ interface Dependencies {
   readonly log: Logger;
 }
 
+/** The result of store(). */
+export interface StoredOrder {
+  /** The digest of the artifact; empty if nothing was published. */
+  readonly artifact: string;
+  /** As published, or as given. */
+  readonly order: LoadOrder;
+  /** The size of the hot blob of its pages. */
+  readonly hotBytes: number;
+}
+
 export class OrderPublisher {
   readonly #dependencies: Dependencies;
   /** Until when a repository is left alone, on the clock of performance.now(). Oldest first. */
@@ -52,16 +65,42 @@ export class OrderPublisher {
 
   /** Keeps what a start has read, and publishes it if the daemon is to. Never fails; logs why nothing was published. */
   recorded(start: ExpectedStart, bytes: Uint8Array, writeHot: WriteHot): void {
-    this.#last = this.#last.then(async () => {
-      const { host, repository, manifest } = start.image;
-      const image = `${host}/${repository}@${manifest?.digest ?? ''}`;
+    void this.#next(async () => {
+      const image = labelOf(start.image);
       try {
         const order = parseLoadOrder(Buffer.from(bytes), `load order of ${image}`);
         await this.#dependencies.kept.keep(order);
-        if (this.#dependencies.publishes) await this.#publish(start, order, writeHot);
+        if (this.#dependencies.publishes) await this.#publishUnasked(start.image, order, writeHot);
       } catch (err) {
         this.#dependencies.log.warn({ image, err }, 'load order of the start not kept');
       }
+    });
+  }
+
+  /**
+   * Keeps what a client has recorded, and publishes it if the client wants that, merged into what is published already.
+   *
+   * @throws {ObdError} what reading and writing at the registry throw; read errors of the image; system errors.
+   */
+  async store(
+    image: ExpectedImage,
+    own: LoadOrder,
+    writeHot: WriteHot,
+    publishes: boolean,
+  ): Promise<StoredOrder> {
+    return await this.#next(async () => {
+      await this.#dependencies.kept.keep(own);
+      if (!publishes) {
+        return await this.#withHotBlob(own, writeHot, async (hot) => ({
+          artifact: '',
+          order: own,
+          hotBytes: hot?.sizeBytes ?? 0,
+        }));
+      }
+      const signal = AbortSignal.timeout(PUBLISH_MS_MAX);
+      const found = await this.#published(image, signal);
+      const order = found === undefined ? own : mergeOrders(found, own);
+      return await this.#publish(image, order, writeHot, signal);
     });
   }
 
@@ -70,55 +109,92 @@ export class OrderPublisher {
     await this.#last;
   }
 
-  async #publish(start: ExpectedStart, own: LoadOrder, writeHot: WriteHot): Promise<void> {
-    const { image } = start;
-    const { host, repository, manifest, manifestType, orderName } = image;
+  async #next<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#last.then(work);
+    this.#last = done.then(
+      () => {},
+      () => {},
+    );
+    return await done;
+  }
+
+  async #publishUnasked(image: ExpectedImage, own: LoadOrder, writeHot: WriteHot): Promise<void> {
+    const { host, repository, manifest } = image;
     const place = `${host}/${repository}`;
     if (manifest === undefined || (this.#refusedMs.get(place) ?? 0) > performance.now()) return;
-    const { advices, client, directory, log } = this.#dependencies;
     const signal = AbortSignal.timeout(PUBLISH_MS_MAX);
-    advices.forget(image);
     try {
-      const found = await (await advices.published(image, signal))?.order?.();
-      if (found?.kind === 'recorded' && found.starts >= STARTS_PUBLISHED) return;
+      const found = await this.#published(image, signal);
+      if (found !== undefined && !adds(found, own)) return;
       const order = found === undefined ? own : mergeOrders(found, own);
-      await mkdir(directory, { recursive: true, mode: 0o700 });
-      const path = join(directory, `${++this.#files}.hot`);
-      try {
-        const runs = order.runs.flatMap(({ layer, leaf, count }) => [layer, leaf, count]);
-        const hot = { path, ...(await writeHot(Uint32Array.from(runs), path)) };
-        const subject = {
-          mediaType: manifestType,
-          digest: manifest.digest,
-          size: manifest.sizeBytes,
-        };
-        await publishArtifact(
-          client,
-          host,
-          repository,
-          subject,
-          {
-            ...orderArtifact(order, hot, orderName),
-            replaces: ({ annotations }) => (annotations[NAME_ANNOTATION] ?? '') === orderName,
-          },
-          signal,
-        );
-        advices.forget(image);
-        const { starts, runs: all } = order;
-        const { digest, sizeBytes } = hot;
-        log.info(
-          { image: place, starts, runs: all.length, digest, sizeBytes },
-          'load order published',
-        );
-      } finally {
-        await rm(path, { force: true }).catch(() => {});
-      }
+      await this.#publish(image, order, writeHot, signal);
     } catch (err) {
       this.#refuse(place);
-      log.warn(
+      this.#dependencies.log.warn(
         { image: place, err },
         'load order not published; this repository is left alone for a day',
       );
+    }
+  }
+
+  async #published(image: ExpectedImage, signal: AbortSignal): Promise<LoadOrder | undefined> {
+    const { advices } = this.#dependencies;
+    advices.forget(image);
+    return await (await advices.published(image, signal))?.order?.();
+  }
+
+  async #publish(
+    image: ExpectedImage,
+    order: LoadOrder,
+    writeHot: WriteHot,
+    signal: AbortSignal,
+  ): Promise<StoredOrder> {
+    const { host, repository, manifest, manifestType: mediaType, orderName } = image;
+    if (manifest === undefined) {
+      const message = `Cannot publish a load order of ${host}/${repository}: its manifest is not known`;
+      throw new ObdError(ErrorCodes.FailedPrecondition, message);
+    }
+    const { advices, client, log } = this.#dependencies;
+    return await this.#withHotBlob(order, writeHot, async (hot) => {
+      const subject = { mediaType, digest: manifest.digest, size: manifest.sizeBytes };
+      const artifact = {
+        ...orderArtifact(order, hot, orderName),
+        replaces: ({ annotations }: Pick<ReferrerDescriptor, 'annotations'>) =>
+          (annotations[NAME_ANNOTATION] ?? '') === orderName,
+      };
+      const { digest } = await publishArtifact(client, host, repository, subject, artifact, signal);
+      advices.forget(image);
+      const { starts, runs } = order;
+      const { digest: hotDigest, sizeBytes = 0 } = hot ?? {};
+      log.info(
+        {
+          image: `${host}/${repository}`,
+          starts,
+          runs: runs.length,
+          digest: hotDigest,
+          sizeBytes,
+        },
+        'load order published',
+      );
+      return { artifact: digest, order, hotBytes: sizeBytes };
+    });
+  }
+
+  /** Calls `use` with a file of the order's pages, and removes the file; with none if no hash tree proves any. */
+  async #withHotBlob<T>(
+    { runs }: LoadOrder,
+    writeHot: WriteHot,
+    use: (hot: HotBlobFile | undefined) => Promise<T>,
+  ): Promise<T> {
+    const { directory } = this.#dependencies;
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    const path = join(directory, `${++this.#files}.hot`);
+    try {
+      const numbers = runs.flatMap(({ layer, leaf, count }) => [layer, leaf, count]);
+      const written = await writeHot(Uint32Array.from(numbers), path);
+      return await use(written === undefined ? undefined : { path, ...written });
+    } finally {
+      await rm(path, { force: true }).catch(() => {});
     }
   }
 
@@ -130,4 +206,14 @@ export class OrderPublisher {
       this.#refusedMs.delete(oldest);
     }
   }
+}
+
+function labelOf({ host, repository, manifest }: ExpectedImage): string {
+  return `${host}/${repository}@${manifest?.digest ?? ''}`;
+}
+
+/** Whether a start on this host makes a published order better. Less read-ahead means a more exact order. */
+function adds(found: LoadOrder, own: LoadOrder): boolean {
+  if (found.kind !== 'recorded') return true;
+  return found.starts < STARTS_PUBLISHED && found.readAheadBytes >= own.readAheadBytes;
 }

@@ -16,7 +16,7 @@ describe('ReadRecorder', () => {
     mock.timers.enable({ apis: ['setInterval'] });
     mock.method(performance, 'now', () => nowMs);
     ended = [];
-    recorder = new ReadRecorder((reads) => ended.push(reads));
+    recorder = new ReadRecorder((reads) => ended.push(reads), true);
   });
   afterEach(() => {
     recorder.end();
@@ -91,5 +91,15 @@ describe('ReadRecorder', () => {
     pass(1);
     assert.equal(ended[0]!.length, 32_768);
     assert.equal(ended[0]!.at(-1)!.offset, 32_767 * 512);
+  });
+
+  test('without an end by time it ends by a call', () => {
+    recorder.end();
+    recorder = new ReadRecorder((reads) => ended.push(reads), false);
+    read(4096);
+    pass(200);
+    assert.deepEqual(ended, []);
+    recorder.end();
+    assert.deepEqual(ended, [[{ offset: 4096, length: 4096, ms: 0 }]]);
   });
 });

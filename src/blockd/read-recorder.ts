@@ -1,6 +1,6 @@
 /**
  * Records what a start reads of a disk: offset, length and begin of each read, in their order, until START_MS_MAX after the first one
- * or until QUIET_MS without one, or READS_MAX reads.
+ * or until QUIET_MS without one, or READS_MAX reads. A client may want it to end by a call instead.
  *
  * The kernel reads nothing twice while its page cache has it, so only the first start on a device shows all that a start needs.
  */
@@ -22,6 +22,7 @@ export interface DiskRead {
 
 export class ReadRecorder implements RequestObserver {
   readonly #onEnd: (reads: readonly DiskRead[]) => void;
+  readonly #untilQuiet: boolean;
   readonly #timer: NodeJS.Timeout;
   /** Made at the first read, so that no further one allocates. */
   #reads: Float64Array | undefined;
@@ -31,9 +32,13 @@ export class ReadRecorder implements RequestObserver {
   #quietSinceMs = 0;
   #isOver = false;
 
-  /** @param onEnd - Called once, if there were reads. */
-  constructor(onEnd: (reads: readonly DiskRead[]) => void) {
+  /**
+   * @param onEnd - Called once, if there were reads.
+   * @param untilQuiet - Whether it ends by time.
+   */
+  constructor(onEnd: (reads: readonly DiskRead[]) => void, untilQuiet: boolean) {
     this.#onEnd = onEnd;
+    this.#untilQuiet = untilQuiet;
     this.#timer = setInterval(() => this.#look(), LOOK_MS).unref();
   }
 
@@ -83,6 +88,6 @@ export class ReadRecorder implements RequestObserver {
     this.#countSeen = this.#count;
     if (this.#count === 0) return;
     const isOver = nowMs - this.#startedMs > START_MS_MAX || nowMs - this.#quietSinceMs > QUIET_MS;
-    if (isOver || this.#count === READS_MAX) this.end();
+    if ((isOver && this.#untilQuiet) || this.#count === READS_MAX) this.end();
   }
 }

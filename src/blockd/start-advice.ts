@@ -13,13 +13,15 @@ import { DOCUMENT_BYTES_MAX, type LoadOrder, parseLoadOrder } from '../load-orde
 import {
   HOT_PAGES_ANNOTATION,
   LOAD_ORDER_ANNOTATION,
+  type NamedBlob,
+  parseNamedBlob,
 } from '../load-order/load-order-annotations.js';
 import { LOAD_ORDER_ARTIFACT } from '../load-order/order-artifact.js';
 import { selectOrder } from '../load-order/select-order.js';
 import type { ReferrerDescriptor } from '../oci/referrer.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import { verifiedBlob } from '../registry/verified-blob.js';
-import { type ExpectedImage, type NamedBlob, parseNamedBlob } from './expected-image.js';
+import type { ExpectedImage } from './expected-image.js';
 import type { HotBlobAddress } from './hot-images.js';
 
 /** For all requests together. It is advice, so no start waits for a slow answer. */

@@ -34,6 +34,7 @@ import type { HostedDevice } from './device-host.js';
 import { ExpectedStarts } from './expected-starts.js';
 import { HotImages } from './hot-images.js';
 import { OrderPublisher } from './order-publisher.js';
+import { Recordings } from './recordings.js';
 import type { ReplayResult } from './replay.js';
 import type { RequestNote } from './request-notes.js';
 import { StartAdvices } from './start-advice.js';
@@ -119,6 +120,7 @@ class Scene {
       onReadError: (failure) => this.failures.push(failure),
       onRequest: (_id, note) => this.notes.push(note),
       starts,
+      recordings: new Recordings(starts, publisher),
       onRecorded: (start, order, writeHot) => publisher.recorded(start, order, writeHot),
       onReplay: (_id, result) => this.replays.push(result),
       onReplayFailure: (_id, error) => this.replayFailures.push(error),

@@ -19,6 +19,7 @@ import { type BlobRequest, blobHandlers, type OpenedBlob } from './blob-calls.js
 import type { DemandWatch } from './demand-watch.js';
 import type { DeviceHost, DeviceState, HostedDevice } from './device-host.js';
 import type { ExpectedStart, ExpectedStarts } from './expected-starts.js';
+import type { Recording, Recordings } from './recordings.js';
 import { registrySource } from './registry-source.js';
 import { Replay, type ReplayResult } from './replay.js';
 import type { RequestNote } from './request-notes.js';
@@ -27,9 +28,9 @@ import type { Handlers } from './thread-calls.js';
 import type {
   MainCalls,
   OpenedDisk,
-  SharedHotPages,
+  StartTerms,
   WorkerSettings,
-  WrittenBlob,
+  WriteHot,
 } from './worker-messages.js';
 import { type DeviceProgram, type PooledWorker, WorkerPool } from './worker-pool.js';
 
@@ -41,6 +42,7 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   readonly cache: BlockCache;
   readonly client: Pick<RegistryClient, 'blobRanges'>;
   readonly starts: ExpectedStarts;
+  readonly recordings: Pick<Recordings, 'take' | 'closed'>;
   readonly nbd: NbdServer;
   readonly demand: DemandWatch;
   readonly fill: BackgroundFill;
@@ -71,9 +73,6 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
 
 /** A start whose pages are known misses a few that chance has read. */
 const KNOWN_MISSES_MAX = 32;
-
-/** @param path - Of a new file. @throws {ObdError} read errors; `NotFound` if the device is gone. */
-export type WriteHot = (runs: Uint32Array, path: string) => Promise<WrittenBlob>;
 
 interface FillImages {
   readonly isEnabled: boolean;
@@ -142,6 +141,7 @@ export class WorkerDeviceHost implements DeviceHost {
         this.#devices.delete(id);
         this.#options.fill.remove(id);
         if (device.start !== undefined) this.#options.starts.closed(device.start);
+        if (device.recording !== undefined) this.#options.recordings.closed(device.recording);
         this.#pool.release(worker);
       },
       this.#options.fill,
@@ -206,24 +206,29 @@ export class WorkerDeviceHost implements DeviceHost {
   async #startOf(
     { id, isStart, image }: Parameters<MainCalls['starting']>[0],
     add: (link: BlobHandle) => OpenedBlob,
-  ): Promise<SharedHotPages | undefined> {
+  ): Promise<StartTerms> {
     const device = this.#devices.get(id);
-    if (device === undefined) return undefined;
-    const start = this.#options.starts.opened(image, isStart);
+    if (device === undefined) return { hot: undefined, recording: undefined };
+    const { recordings, starts } = this.#options;
+    const start = starts.opened(image, isStart);
     device.start = start;
+    if (isStart) device.recording = recordings.take(image.layers, device);
+    const recording = device.recording && { untilQuiet: device.recording.untilQuiet };
     const hot = await start?.hot();
-    if (hot === undefined) return undefined;
+    if (hot === undefined) return { hot, recording };
     const { index, indexBytes, progress } = hot;
     device.hot = progress;
     device.reads.isKnown = true;
-    return { file: add(await hot.open()), index, indexBytes, progress: progress.memory };
+    const file = add(await hot.open());
+    return { hot: { file, index, indexBytes, progress: progress.memory }, recording };
   }
 
   #recorded(id: string, order: Uint8Array): void {
     const device = this.#devices.get(id);
     if (device?.start === undefined) return;
-    const writeHot = async (runs: Uint32Array, path: string) => await device.writeHot(runs, path);
-    this.#options.onRecorded(device.start, order, writeHot);
+    if (device.recording === undefined)
+      this.#options.onRecorded(device.start, order, device.writeHot);
+    else device.recording.recorded(order);
   }
 
   /** The calls that one worker may make. */
@@ -283,6 +288,8 @@ class WorkerDevice implements HostedDevice {
   readonly blobs: BlobHandle[] = [];
   replay: Replay | undefined;
   start: ExpectedStart | undefined;
+  /** The recording of its start that a client wants. */
+  recording: Recording | undefined;
   /** How far the pages of its start have come, and how many of them it has read. */
   hot: HotProgress | undefined;
   readonly reads = new ImageReads();
@@ -330,8 +337,12 @@ class WorkerDevice implements HostedDevice {
     this.path = await this.#worker.calls.call(how, { id: this.#id, transport });
   }
 
-  async writeHot(runs: Uint32Array, path: string): Promise<WrittenBlob> {
-    return await this.#worker.calls.call('writeHot', { id: this.#id, runs, path });
+  readonly writeHot: WriteHot = async (runs, path) =>
+    await this.#worker.calls.call('writeHot', { id: this.#id, runs, path });
+
+  /** Ends what records its start. */
+  async endRecording(): Promise<void> {
+    await this.#worker.calls.call('endRecording', { id: this.#id });
   }
 
   observe(isObserved: boolean): void {

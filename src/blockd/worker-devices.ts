@@ -35,13 +35,15 @@ import { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { RemoteBlobs } from './blob-calls.js';
 import type { ExpectedImage, ExpectedLayer } from './expected-image.js';
 import { writeHotFile } from './hot-file-writer.js';
-import { ReadRecorder } from './read-recorder.js';
+import { type DiskRead, ReadRecorder } from './read-recorder.js';
 import { type RequestNote, RequestNotes } from './request-notes.js';
 import { serializedError } from './serialized-error.js';
 import { type Handlers, ThreadCalls } from './thread-calls.js';
 import type {
   MainCalls,
   OpenedDisk,
+  SharedHotPages,
+  StartTerms,
   WorkerCalls,
   WorkerSettings,
   WrittenBlob,
@@ -56,6 +58,8 @@ interface ServedImage {
   readonly hot: HotPages | undefined;
   /** The layers, if what a start reads of them is to be recorded. */
   readonly recorded: readonly ExpectedLayer[] | undefined;
+  /** If a client wants that recording. */
+  readonly recording: StartTerms['recording'];
   recorder: ReadRecorder | undefined;
   notes: RequestNotes | undefined;
   /** Once it is attached. */
@@ -90,6 +94,7 @@ export class WorkerDevices {
       open: ({ id, configPath, isStart, memory }) =>
         this.#open(id, configPath, isStart, memory).finally(collectGarbageSoon),
       attach: ({ id, transport }) => this.#connect(id, transport, false, attach),
+      endRecording: ({ id }) => this.#served.get(id)?.recorder?.end(),
       writeHot: ({ id, runs, path }) => this.#writeHot(id, runs, path),
       resume: ({ id, transport }) => this.#connect(id, transport, true, resume),
       observe: ({ id, isObserved }) => this.#observe(id, isObserved),
@@ -114,7 +119,9 @@ export class WorkerDevices {
   ): Promise<OpenedDisk> {
     const config = await readImageConfig(configPath);
     const expected = expectedImage(config);
-    const hot = expected && (await this.#hotPages(id, isStart, expected));
+    const terms = expected && (await this.#main.call('starting', { id, isStart, image: expected }));
+    const recording = terms?.recording;
+    const hot = terms?.hot && this.#hotPages(terms.hot);
     let image: OpenedImage<BlobReader>;
     try {
       image = await openImage(config, {
@@ -130,7 +137,7 @@ export class WorkerDevices {
     }
     for (const blob of image.remote) blob.opened();
     const advice = isStart ? await traceAdvice(image) : NO_ADVICE;
-    const isRecorded = isStart && image.trace === undefined;
+    const isRecorded = recording !== undefined || (isStart && image.trace === undefined);
     const { layers, remoteBytes, uncheckedLayers, provedLayers } = image;
     const remoteLayers = image.remote.length;
     const disk = new EndableDisk(image.disk);
@@ -143,6 +150,7 @@ export class WorkerDevices {
       connections,
       hot,
       recorded: isRecorded ? expected?.layers : undefined,
+      recording,
       recorder: undefined,
       notes: undefined,
       device: undefined,
@@ -162,24 +170,17 @@ export class WorkerDevices {
     setObservers(served);
   }
 
-  async #hotPages(
-    id: string,
-    isStart: boolean,
-    image: ExpectedImage,
-  ): Promise<HotPages | undefined> {
-    const shared = await this.#main.call('starting', { id, isStart, image });
-    if (shared === undefined) return undefined;
-    const { file, index, indexBytes, progress } = shared;
+  #hotPages({ file, index, indexBytes, progress }: SharedHotPages): HotPages {
     const reader = this.#blobs.reader(file);
     return new HotPages(reader, index, indexBytes, new HotProgress(index.pages, progress));
   }
 
   /** Records what the start reads that now begins. */
   #record(id: string, served: ServedImage, layers: readonly ExpectedLayer[]): void {
-    const { image, hot } = served;
-    const readAheadBytes = readAheadKib(hot !== undefined) * 1024;
+    const { image, recording } = served;
+    const readAheadBytes = startReadAheadKib(served) * 1024;
     const named = layers.map(({ digest, root }) => ({ digest, root }));
-    served.recorder = new ReadRecorder((reads) => {
+    const onEnd = (reads: readonly DiskRead[]) => {
       served.recorder = undefined;
       setObservers(served);
       const { disk, files } = image;
@@ -187,12 +188,13 @@ export class WorkerDevices {
       const order = orderOf(reads, { disk, files, layers: named }, about);
       this.#main.notify('recorded', { id, order: encodeLoadOrder(order) });
       // The start is over: its device is like any other now.
-      if (hot !== undefined && served.device !== undefined) void setReadAhead(served.device.path);
-    });
+      if (served.device !== undefined) void setReadAhead(served.device.path);
+    };
+    served.recorder = new ReadRecorder(onEnd, recording?.untilQuiet ?? true);
     setObservers(served);
   }
 
-  async #writeHot(id: string, runs: Uint32Array, path: string): Promise<WrittenBlob> {
+  async #writeHot(id: string, runs: Uint32Array, path: string): Promise<WrittenBlob | undefined> {
     const { image, recorded = [] } = this.#find(id);
     const sources: HotSource[] = [];
     /** By layer of the image: its place in `sources`, -1 for a layer that no hash tree proves. */
@@ -209,6 +211,7 @@ export class WorkerDevices {
       const place = places[runs[i]!] ?? -1;
       if (place !== -1) proved.push(place, runs[i + 1]!, runs[i + 2]!);
     }
+    if (proved.length === 0) return undefined;
     return await writeHotFile(sources, Uint32Array.from(proved), path);
   }
 
@@ -225,7 +228,7 @@ export class WorkerDevices {
     else if (served.recorded !== undefined) this.#record(id, served, served.recorded);
     served.device = await connect(this.#transports[transport], id, disk);
     disk.readWaitMs = this.#readDeadlineMs;
-    await setReadAhead(served.device.path, readAheadKib(served.hot !== undefined));
+    await setReadAhead(served.device.path, startReadAheadKib(served));
     return served.device.path;
   }
 
@@ -312,6 +315,11 @@ async function traceAdvice({
 function hotFile(digest: string, file: RandomAccessFile, hot: HotPages): RandomAccessFile {
   const runs = hot.runsOf(digest);
   return runs === undefined ? file : new HotFile(file, hot, runs);
+}
+
+/** A recording for other starts reads with their read-ahead. */
+function startReadAheadKib({ recording, hot }: Pick<ServedImage, 'recording' | 'hot'>): number {
+  return readAheadKib(recording !== undefined || hot !== undefined);
 }
 
 function setObservers({ disk, recorder, notes }: ServedImage): void {

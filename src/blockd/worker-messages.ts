@@ -76,6 +76,13 @@ export interface WrittenBlob {
   readonly sizeBytes: number;
 }
 
+/**
+ * @param path - Of a new file.
+ * @returns Undefined if no hash tree proves any of the pages.
+ * @throws {ObdError} read errors; `NotFound` if the device is gone.
+ */
+export type WriteHot = (runs: Uint32Array, path: string) => Promise<WrittenBlob | undefined>;
+
 /** The hot pages of an image, for another thread. */
 export interface SharedHotPages {
   readonly file: OpenedBlob;
@@ -83,6 +90,14 @@ export interface SharedHotPages {
   readonly indexBytes: number;
   /** Of a HotProgress. */
   readonly progress: SharedArrayBuffer;
+}
+
+/** How a device is to serve its start. */
+export interface StartTerms {
+  /** Undefined if there are none. */
+  readonly hot: SharedHotPages | undefined;
+  /** How the start is recorded, if a client wants that. */
+  readonly recording: { readonly untilQuiet: boolean } | undefined;
 }
 
 /** Calls from the main thread to a worker. `close` ends everything of a device but the device itself. */
@@ -98,8 +113,15 @@ export type WorkerCalls = {
   ): OpenedDisk;
   /** Answers with the path of the device. */
   attach(device: ToAttach): string;
-  /** Writes a hot blob of these runs of pages (src/hot-blob/hot-blob-writer.ts) to a new file. */
-  writeHot(wanted: OfDevice & { readonly runs: Uint32Array; readonly path: string }): WrittenBlob;
+  /** Ends what records the start; `recorded` comes first, if anything was read. */
+  endRecording(device: OfDevice): void;
+  /**
+   * Writes a hot blob of these runs of pages (src/hot-blob/hot-blob-writer.ts) to a new file. Undefined, and no file, if no hash
+   * tree proves any of them.
+   */
+  writeHot(
+    wanted: OfDevice & { readonly runs: Uint32Array; readonly path: string },
+  ): WrittenBlob | undefined;
   resume(device: ToAttach): string;
   /** A failure is part of the answer, as `isGone` is then needed too. */
   detach(device: OfDevice): {
@@ -126,13 +148,13 @@ export type MainCalls = BlobCalls & {
   /** The device answers EIO from now on: see TransportSettings.onDeath. */
   died(device: OfDevice): void;
   request(request: OfDevice & { readonly note: RequestNote }): void;
-  /** An image is about to be opened. Answers with the hot pages of its start, if there are any. */
+  /** An image is about to be opened. */
   starting(
     image: OfDevice & {
       readonly isStart: boolean;
       readonly image: ExpectedImage;
     },
-  ): SharedHotPages | undefined;
+  ): StartTerms;
   /** What a start has read: an encoded load order. */
   recorded(start: OfDevice & { readonly order: Uint8Array }): void;
   readError(failure: OfDevice & Range & { readonly error: SerializedError }): void;

@@ -20,7 +20,7 @@ const KNOWN_START_KIB = 16;
 const APPEAR_MS = 1_000;
 const POLL_MS = 10;
 
-/** @param isKnown - Whether the pages of the start are known. */
+/** @param isKnown - Whether the pages of the start are known, or recorded for starts that will know them. */
 export function readAheadKib(isKnown: boolean): number {
   return isKnown ? KNOWN_START_KIB : READ_AHEAD_KIB;
 }

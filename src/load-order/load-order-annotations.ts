@@ -12,3 +12,17 @@ export const COMMAND_ANNOTATION = 'dev.obd-ts.load-order.command';
 export const HOT_PAGES_ANNOTATION = 'dev.obd-ts.hot-pages';
 /** How many starts were merged. */
 export const STARTS_ANNOTATION = 'dev.obd-ts.load-order.starts';
+
+/** A blob that an annotation names, as `sha256:...@SIZE`. */
+export interface NamedBlob {
+  readonly digest: string;
+  readonly sizeBytes: number;
+}
+
+const NAMED_BLOB = /^(sha256:[0-9a-f]{64})@([1-9][0-9]{0,11})$/;
+
+/** Parses `sha256:...@SIZE`. Undefined for anything else. */
+export function parseNamedBlob(text: string): NamedBlob | undefined {
+  const [, digest, size] = NAMED_BLOB.exec(text) ?? [];
+  return digest === undefined ? undefined : { digest, sizeBytes: Number(size) };
+}

@@ -67,6 +67,11 @@ export interface LoadOrder {
   readonly chunks: Uint32Array;
 }
 
+/** How many pages all runs have together. */
+export function pageCount({ runs }: LoadOrder): number {
+  return runs.reduce((sum, { count }) => sum + count, 0);
+}
+
 /**
  * Writes the document. The same order gives the same bytes.
  *

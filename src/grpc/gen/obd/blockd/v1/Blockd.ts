@@ -8,6 +8,8 @@ import type { DetachResponse as _obd_blockd_v1_DetachResponse, DetachResponse__O
 import type { Device as _obd_blockd_v1_Device, Device__Output as _obd_blockd_v1_Device__Output } from '../../../obd/blockd/v1/Device.js';
 import type { EndReadsRequest as _obd_blockd_v1_EndReadsRequest, EndReadsRequest__Output as _obd_blockd_v1_EndReadsRequest__Output } from '../../../obd/blockd/v1/EndReadsRequest.js';
 import type { EndReadsResponse as _obd_blockd_v1_EndReadsResponse, EndReadsResponse__Output as _obd_blockd_v1_EndReadsResponse__Output } from '../../../obd/blockd/v1/EndReadsResponse.js';
+import type { EndRecordingRequest as _obd_blockd_v1_EndRecordingRequest, EndRecordingRequest__Output as _obd_blockd_v1_EndRecordingRequest__Output } from '../../../obd/blockd/v1/EndRecordingRequest.js';
+import type { EndRecordingResponse as _obd_blockd_v1_EndRecordingResponse, EndRecordingResponse__Output as _obd_blockd_v1_EndRecordingResponse__Output } from '../../../obd/blockd/v1/EndRecordingResponse.js';
 import type { ExpectRequest as _obd_blockd_v1_ExpectRequest, ExpectRequest__Output as _obd_blockd_v1_ExpectRequest__Output } from '../../../obd/blockd/v1/ExpectRequest.js';
 import type { ExpectResponse as _obd_blockd_v1_ExpectResponse, ExpectResponse__Output as _obd_blockd_v1_ExpectResponse__Output } from '../../../obd/blockd/v1/ExpectResponse.js';
 import type { ListCacheRequest as _obd_blockd_v1_ListCacheRequest, ListCacheRequest__Output as _obd_blockd_v1_ListCacheRequest__Output } from '../../../obd/blockd/v1/ListCacheRequest.js';
@@ -20,6 +22,8 @@ import type { ProbeRequest as _obd_blockd_v1_ProbeRequest, ProbeRequest__Output 
 import type { ProbeResponse as _obd_blockd_v1_ProbeResponse, ProbeResponse__Output as _obd_blockd_v1_ProbeResponse__Output } from '../../../obd/blockd/v1/ProbeResponse.js';
 import type { PruneCacheRequest as _obd_blockd_v1_PruneCacheRequest, PruneCacheRequest__Output as _obd_blockd_v1_PruneCacheRequest__Output } from '../../../obd/blockd/v1/PruneCacheRequest.js';
 import type { PruneCacheResponse as _obd_blockd_v1_PruneCacheResponse, PruneCacheResponse__Output as _obd_blockd_v1_PruneCacheResponse__Output } from '../../../obd/blockd/v1/PruneCacheResponse.js';
+import type { RecordRequest as _obd_blockd_v1_RecordRequest, RecordRequest__Output as _obd_blockd_v1_RecordRequest__Output } from '../../../obd/blockd/v1/RecordRequest.js';
+import type { RecordResponse as _obd_blockd_v1_RecordResponse, RecordResponse__Output as _obd_blockd_v1_RecordResponse__Output } from '../../../obd/blockd/v1/RecordResponse.js';
 import type { VerifyCacheRequest as _obd_blockd_v1_VerifyCacheRequest, VerifyCacheRequest__Output as _obd_blockd_v1_VerifyCacheRequest__Output } from '../../../obd/blockd/v1/VerifyCacheRequest.js';
 import type { VerifyCacheResponse as _obd_blockd_v1_VerifyCacheResponse, VerifyCacheResponse__Output as _obd_blockd_v1_VerifyCacheResponse__Output } from '../../../obd/blockd/v1/VerifyCacheResponse.js';
 
@@ -50,6 +54,15 @@ export interface BlockdClient extends grpc.Client {
   endReads(argument: _obd_blockd_v1_EndReadsRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_EndReadsResponse__Output>): grpc.ClientUnaryCall;
   endReads(argument: _obd_blockd_v1_EndReadsRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_EndReadsResponse__Output>): grpc.ClientUnaryCall;
   endReads(argument: _obd_blockd_v1_EndReadsRequest, callback: grpc.requestCallback<_obd_blockd_v1_EndReadsResponse__Output>): grpc.ClientUnaryCall;
+  
+  EndRecording(argument: _obd_blockd_v1_EndRecordingRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_EndRecordingResponse__Output>): grpc.ClientUnaryCall;
+  EndRecording(argument: _obd_blockd_v1_EndRecordingRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_EndRecordingResponse__Output>): grpc.ClientUnaryCall;
+  EndRecording(argument: _obd_blockd_v1_EndRecordingRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_EndRecordingResponse__Output>): grpc.ClientUnaryCall;
+  EndRecording(argument: _obd_blockd_v1_EndRecordingRequest, callback: grpc.requestCallback<_obd_blockd_v1_EndRecordingResponse__Output>): grpc.ClientUnaryCall;
+  endRecording(argument: _obd_blockd_v1_EndRecordingRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_EndRecordingResponse__Output>): grpc.ClientUnaryCall;
+  endRecording(argument: _obd_blockd_v1_EndRecordingRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_EndRecordingResponse__Output>): grpc.ClientUnaryCall;
+  endRecording(argument: _obd_blockd_v1_EndRecordingRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_EndRecordingResponse__Output>): grpc.ClientUnaryCall;
+  endRecording(argument: _obd_blockd_v1_EndRecordingRequest, callback: grpc.requestCallback<_obd_blockd_v1_EndRecordingResponse__Output>): grpc.ClientUnaryCall;
   
   Expect(argument: _obd_blockd_v1_ExpectRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_ExpectResponse__Output>): grpc.ClientUnaryCall;
   Expect(argument: _obd_blockd_v1_ExpectRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_ExpectResponse__Output>): grpc.ClientUnaryCall;
@@ -105,6 +118,15 @@ export interface BlockdClient extends grpc.Client {
   pruneCache(argument: _obd_blockd_v1_PruneCacheRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_PruneCacheResponse__Output>): grpc.ClientUnaryCall;
   pruneCache(argument: _obd_blockd_v1_PruneCacheRequest, callback: grpc.requestCallback<_obd_blockd_v1_PruneCacheResponse__Output>): grpc.ClientUnaryCall;
   
+  Record(argument: _obd_blockd_v1_RecordRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_RecordResponse__Output>): grpc.ClientUnaryCall;
+  Record(argument: _obd_blockd_v1_RecordRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_RecordResponse__Output>): grpc.ClientUnaryCall;
+  Record(argument: _obd_blockd_v1_RecordRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_RecordResponse__Output>): grpc.ClientUnaryCall;
+  Record(argument: _obd_blockd_v1_RecordRequest, callback: grpc.requestCallback<_obd_blockd_v1_RecordResponse__Output>): grpc.ClientUnaryCall;
+  record(argument: _obd_blockd_v1_RecordRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_RecordResponse__Output>): grpc.ClientUnaryCall;
+  record(argument: _obd_blockd_v1_RecordRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_RecordResponse__Output>): grpc.ClientUnaryCall;
+  record(argument: _obd_blockd_v1_RecordRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_RecordResponse__Output>): grpc.ClientUnaryCall;
+  record(argument: _obd_blockd_v1_RecordRequest, callback: grpc.requestCallback<_obd_blockd_v1_RecordResponse__Output>): grpc.ClientUnaryCall;
+  
   VerifyCache(argument: _obd_blockd_v1_VerifyCacheRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_VerifyCacheResponse__Output>): grpc.ClientUnaryCall;
   VerifyCache(argument: _obd_blockd_v1_VerifyCacheRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_obd_blockd_v1_VerifyCacheResponse__Output>): grpc.ClientUnaryCall;
   VerifyCache(argument: _obd_blockd_v1_VerifyCacheRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_obd_blockd_v1_VerifyCacheResponse__Output>): grpc.ClientUnaryCall;
@@ -123,6 +145,8 @@ export interface BlockdHandlers extends grpc.UntypedServiceImplementation {
   
   EndReads: grpc.handleUnaryCall<_obd_blockd_v1_EndReadsRequest__Output, _obd_blockd_v1_EndReadsResponse>;
   
+  EndRecording: grpc.handleUnaryCall<_obd_blockd_v1_EndRecordingRequest__Output, _obd_blockd_v1_EndRecordingResponse>;
+  
   Expect: grpc.handleUnaryCall<_obd_blockd_v1_ExpectRequest__Output, _obd_blockd_v1_ExpectResponse>;
   
   List: grpc.handleUnaryCall<_obd_blockd_v1_ListRequest__Output, _obd_blockd_v1_ListResponse>;
@@ -135,6 +159,8 @@ export interface BlockdHandlers extends grpc.UntypedServiceImplementation {
   
   PruneCache: grpc.handleUnaryCall<_obd_blockd_v1_PruneCacheRequest__Output, _obd_blockd_v1_PruneCacheResponse>;
   
+  Record: grpc.handleUnaryCall<_obd_blockd_v1_RecordRequest__Output, _obd_blockd_v1_RecordResponse>;
+  
   VerifyCache: grpc.handleUnaryCall<_obd_blockd_v1_VerifyCacheRequest__Output, _obd_blockd_v1_VerifyCacheResponse>;
   
 }
@@ -143,11 +169,13 @@ export interface BlockdDefinition extends grpc.ServiceDefinition {
   Attach: MethodDefinition<_obd_blockd_v1_AttachRequest, _obd_blockd_v1_Device, _obd_blockd_v1_AttachRequest__Output, _obd_blockd_v1_Device__Output>
   Detach: MethodDefinition<_obd_blockd_v1_DetachRequest, _obd_blockd_v1_DetachResponse, _obd_blockd_v1_DetachRequest__Output, _obd_blockd_v1_DetachResponse__Output>
   EndReads: MethodDefinition<_obd_blockd_v1_EndReadsRequest, _obd_blockd_v1_EndReadsResponse, _obd_blockd_v1_EndReadsRequest__Output, _obd_blockd_v1_EndReadsResponse__Output>
+  EndRecording: MethodDefinition<_obd_blockd_v1_EndRecordingRequest, _obd_blockd_v1_EndRecordingResponse, _obd_blockd_v1_EndRecordingRequest__Output, _obd_blockd_v1_EndRecordingResponse__Output>
   Expect: MethodDefinition<_obd_blockd_v1_ExpectRequest, _obd_blockd_v1_ExpectResponse, _obd_blockd_v1_ExpectRequest__Output, _obd_blockd_v1_ExpectResponse__Output>
   List: MethodDefinition<_obd_blockd_v1_ListRequest, _obd_blockd_v1_ListResponse, _obd_blockd_v1_ListRequest__Output, _obd_blockd_v1_ListResponse__Output>
   ListCache: MethodDefinition<_obd_blockd_v1_ListCacheRequest, _obd_blockd_v1_ListCacheResponse, _obd_blockd_v1_ListCacheRequest__Output, _obd_blockd_v1_ListCacheResponse__Output>
   Prefetch: MethodDefinition<_obd_blockd_v1_PrefetchRequest, _obd_blockd_v1_PrefetchProgress, _obd_blockd_v1_PrefetchRequest__Output, _obd_blockd_v1_PrefetchProgress__Output>
   Probe: MethodDefinition<_obd_blockd_v1_ProbeRequest, _obd_blockd_v1_ProbeResponse, _obd_blockd_v1_ProbeRequest__Output, _obd_blockd_v1_ProbeResponse__Output>
   PruneCache: MethodDefinition<_obd_blockd_v1_PruneCacheRequest, _obd_blockd_v1_PruneCacheResponse, _obd_blockd_v1_PruneCacheRequest__Output, _obd_blockd_v1_PruneCacheResponse__Output>
+  Record: MethodDefinition<_obd_blockd_v1_RecordRequest, _obd_blockd_v1_RecordResponse, _obd_blockd_v1_RecordRequest__Output, _obd_blockd_v1_RecordResponse__Output>
   VerifyCache: MethodDefinition<_obd_blockd_v1_VerifyCacheRequest, _obd_blockd_v1_VerifyCacheResponse, _obd_blockd_v1_VerifyCacheRequest__Output, _obd_blockd_v1_VerifyCacheResponse__Output>
 }
