@@ -72,6 +72,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'grpc',
     'image',
     'layers',
+    'load-order',
     'oci',
     'predict',
     'pull',

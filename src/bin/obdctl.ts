@@ -10,6 +10,7 @@ import { layer } from '../cli/obdctl/layer.js';
 import { mount, umount } from '../cli/obdctl/mount.js';
 import { predict } from '../cli/obdctl/predict.js';
 import { prefetch } from '../cli/obdctl/prefetch.js';
+import { record } from '../cli/obdctl/record.js';
 import { rpull } from '../cli/obdctl/rpull.js';
 import { surviveLostOutput } from '../cli/standard-streams.js';
 import { requireNode } from '../node-version.js';
@@ -33,6 +34,7 @@ try {
     .command(umount)
     .command(layer)
     .command(predict)
+    .command(record)
     .command(doctor)
     .demandCommand(1, 'Name a command')
     .recommendCommands()

@@ -12,6 +12,8 @@ export interface BlockLayers {
   readonly layers: readonly DescribedLayer[];
   /** The disk's, by the image's annotations. */
   readonly fileSystem: string;
+  /** The image's manifest, of one platform. */
+  readonly manifest: Descriptor;
   /** The descriptor of the image's config. */
   readonly config: Descriptor;
 }
@@ -39,7 +41,14 @@ export async function blockLayers(
   });
   const blocks = described.filter(({ holds }) => holds === 'blocks');
   const top = blocks.at(-1);
-  if (top !== undefined) return { layers: blocks, fileSystem: top.fileSystem, config };
+  if (top !== undefined) {
+    return {
+      layers: blocks,
+      fileSystem: top.fileSystem,
+      manifest: found.descriptor,
+      config,
+    };
+  }
   const message = `Cannot use ${source.label}: it has no layers`;
   throw new ObdError(ErrorCodes.FailedPrecondition, message);
 }

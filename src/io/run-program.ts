@@ -15,6 +15,7 @@ const OUTPUT_BYTES_MAX = 4 << 20;
 
 /** The Debian package of each program, for the error if it is missing. */
 const PACKAGES = {
+  ctr: 'containerd',
   dd: 'coreutils',
   du: 'coreutils',
   ln: 'coreutils',

@@ -51,7 +51,7 @@ export function startCommand(config: unknown, options: StartOptions): StartComma
     const remedy = 'name a command with --entrypoint or --args';
     throw new ObdError(
       ErrorCodes.InvalidArgument,
-      `Cannot predict what the image reads: it has neither Entrypoint nor Cmd; ${remedy}`,
+      `Cannot tell what the image runs: it has neither Entrypoint nor Cmd; ${remedy}`,
     );
   }
   const cwd = options.cwd ?? (WorkingDir || '/');

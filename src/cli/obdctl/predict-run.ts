@@ -1,6 +1,5 @@
 /** `obdctl predict`: opens the image in this process, predicts, and prints the files in the order of their use. */
 import { byteText } from '../../byte-text.js';
-import { ErrorCodes, ObdError } from '../../errors.js';
 import { readableImage } from '../../image/readable-image.js';
 import { LAYER_FORMATS } from '../../layers/layer-formats.js';
 import { parsePlatform } from '../../oci/platform.js';
@@ -10,6 +9,7 @@ import { bytesOf } from '../../predict/prediction.js';
 import { startCommand } from '../../predict/start-command.js';
 import { DecodedBlocks } from '../../zfile/decoded-blocks.js';
 import { interruption } from '../interruption.js';
+import { wordsOf } from './command-words.js';
 import { printJson } from './json-option.js';
 import { textTable } from './text-table.js';
 
@@ -50,22 +50,6 @@ export async function runPredict(image: string, options: PredictOptions): Promis
   } finally {
     await readable.close();
   }
-}
-
-/** @throws {ObdError} `InvalidArgument` for JSON that is no array of strings. */
-function wordsOf(option: string, text: string | undefined): string[] | undefined {
-  if (text === undefined || !text.trimStart().startsWith('['))
-    return text === undefined ? text : [text];
-  try {
-    const words: unknown = JSON.parse(text);
-    if (Array.isArray(words) && words.every((word) => typeof word === 'string')) return words;
-  } catch {
-    // As an array of other things.
-  }
-  throw new ObdError(
-    ErrorCodes.InvalidArgument,
-    `Cannot use ${option}: ${text} is no JSON array of strings, such as ["python3", "app.py"]`,
-  );
 }
 
 function textOf({ files, isCut }: Prediction): string {

@@ -7,7 +7,7 @@ import type { GrpcClient } from '../../grpc/grpc-client.js';
 import { LAYER_KINDS } from '../../layers/layer-kinds.js';
 import { hostPlatform, parsePlatform } from '../../oci/platform.js';
 import { parseReference } from '../../oci/reference.js';
-import { pullImage } from '../../pull/pull-image.js';
+import { type PulledImage, pullImage } from '../../pull/pull-image.js';
 import { DockerCredentials } from '../../registry/docker-credentials.js';
 import { RegistryClient } from '../../registry/registry-client.js';
 import { RegistryHosts, registryAddress } from '../../registry/registry-hosts.js';
@@ -34,15 +34,26 @@ export interface RpullOptions {
 
 export async function runRpull(options: RpullOptions): Promise<void> {
   const reference = parseReference(options.reference);
+  const started = performance.now();
+  const progress = new RpullProgress();
+  const pulled = await pull(options, progress);
+  const seconds = ((performance.now() - started) / 1000).toFixed(1);
+  const sizes = `fetched ${byteText(progress.fetchedBytes)} of ${byteText(pulled.totalBytes)}`;
+  process.stdout.write(
+    `Pulled ${reference} (${pulled.digest}): ${progress.layersText()}; ${sizes} in ${seconds} s\n`,
+  );
+}
+
+/** @throws {ObdError} as pullImage(); `FailedPrecondition` for a snapshotter that cannot pull it, or an interrupted pull. */
+export async function pull(options: RpullOptions, progress: RpullProgress): Promise<PulledImage> {
+  const reference = parseReference(options.reference);
   const platform =
     options.platform === undefined ? hostPlatform() : parsePlatform(options.platform);
   const plain = options.plainHttp ? [reference.host] : [];
   const hosts = new RegistryHosts(plain, {}, options.hostsDirectory);
-  const started = performance.now();
   const signal = interruption();
   const containerd = connectContainerd(options.address, options.namespace);
   const client = new RegistryClient({ hosts, credentials: new DockerCredentials() });
-  const progress = new RpullProgress();
   const source = new RegistrySource(client, reference, signal);
   const top = source.resolve();
   // pullImage() reports its failure.
@@ -54,12 +65,7 @@ export async function runRpull(options: RpullOptions): Promise<void> {
     const registry = registryAddress(hosts.originOf(reference.host));
     const wanted = { source, top, reference, registry, platform, snapshotter };
     const image = { ...wanted, unfitForOverlaybd, kinds: LAYER_KINDS };
-    const pulled = await pullImage(containerd, image, progress, signal);
-    const seconds = ((performance.now() - started) / 1000).toFixed(1);
-    const sizes = `fetched ${byteText(progress.fetchedBytes)} of ${byteText(pulled.totalBytes)}`;
-    process.stdout.write(
-      `Pulled ${reference} (${pulled.digest}): ${progress.layersText()}; ${sizes} in ${seconds} s\n`,
-    );
+    return await pullImage(containerd, image, progress, signal);
   } catch (error) {
     progress.abandon();
     if (!signal.aborted) throw error;
