@@ -1,5 +1,6 @@
 /** The numbers to reach, and whether this run reached them. An aim whose cell or peer was not run is not measured. */
 import { FILE_BYTES, LINKS, type LinkMeasure } from './link.js';
+import type { Limit } from './plan.js';
 import type { Summary } from './summary.js';
 
 export interface Aim {
@@ -12,6 +13,8 @@ export interface Aim {
 /** Peers that know nothing of the image's starts. */
 const PEERS = ['nydus', 'nydus-batch', 'nydus-all', 'soci', 'stargz'];
 const FULL_PULLS = ['overlayfs', 'erofs'];
+/** Peers that know which files an earlier start has read. */
+const KNOWING_PEERS = ['nydus-list'];
 const SPARSE = ['python', 'nodejs', 'jvm', 'pandas'];
 /** Half of what it was, in CPU seconds. */
 const OWN_START_MAX = 0.68;
@@ -21,11 +24,12 @@ const PULL_CHAIN_MAX = 5;
 export interface AimInput {
   readonly summaries: readonly Summary[];
   readonly links: Readonly<Record<string, LinkMeasure>>;
+  readonly limits: readonly Limit[];
   /** Of `node -e 0`. */
   readonly nodeSeconds: number;
 }
 
-export function judgedAims({ summaries, links, nodeSeconds }: AimInput): Aim[] {
+export function judgedAims({ summaries, links, limits, nodeSeconds }: AimInput): Aim[] {
   const aims: Aim[] = [];
   const aim = (name: string, value: number | undefined, atMost: number): void => {
     const isMeasured = value !== undefined && !Number.isNaN(value);
@@ -43,6 +47,23 @@ export function judgedAims({ summaries, links, nodeSeconds }: AimInput): Aim[] {
     return found.length === 0 ? undefined : Math.min(...found);
   };
 
+  const toLimit = (image: string, link: string, way: string) => {
+    const measured = at(image, link, way);
+    const limit = limits.find((each) => each.image === image && each.link === link);
+    return ratio(measured?.ready, limit && limit.networkSeconds + (measured?.warm ?? Number.NaN));
+  };
+  const knownAims = (image: string, link: string): void => {
+    const predicted = at(image, link, 'obd-predicted')?.ready;
+    const name = `${image}, ${link}`;
+    aim(`${name}: predicted to unknown`, ratio(predicted, ours(image, link)?.ready), 0.65);
+    aim(`${name}: predicted to the best peer`, ratio(predicted, fastest(image, link, PEERS)), 0.6);
+    aim(`${name}: second node to the limit`, toLimit(image, link, 'obd-second'), 1.5);
+    aim(`${name}: third node to the limit`, toLimit(image, link, 'obd-third'), 1.35);
+    const third = at(image, link, 'obd-third');
+    const known = fastest(image, link, KNOWING_PEERS);
+    aim(`${name}: third node to the best peer that knows`, ratio(third?.ready, known), 0.65);
+  };
+
   for (const { name: link } of LINKS) {
     for (const image of SPARSE) {
       const ready = ours(image, link)?.ready;
@@ -53,6 +74,9 @@ export function judgedAims({ summaries, links, nodeSeconds }: AimInput): Aim[] {
         1,
       );
     }
+  }
+  for (const { name: link } of LINKS) {
+    for (const image of SPARSE) knownAims(image, link);
   }
   for (const [link, atMost] of [
     ['slow', 0.9],

@@ -19,7 +19,7 @@ export const devices: CommandModule<object, Arguments> = {
       .options({ blockd: blockdOption, json: jsonOption })
       .epilogue(
         'A recovering device is left from an earlier run of the daemon; its reads wait. PROVED is how many of the layers in a registry have hash trees, which prove every block that is read; blocks of the others have checksums. REMOTE is the size of the blobs in the registry, CACHED how much of them is on this disk. FETCHED, REQUESTS ' +
-          'and ERRORS (reads answered with an error) count from when the device was attached. WAITING is how many reads wait for the registry, and how long the first of them has. FILL is the state of fetching the rest of the image in the background.',
+          'and ERRORS (reads answered with an error) count from when the device was attached. WAITING is how many reads wait for the registry, and how long the first of them has. FILL is the state of fetching the rest of the image in the background. HOT is how many pages of 4 KiB came ahead of the start, and the share of them that was read.',
       ),
   handler: async ({ blockd, json }) => {
     const { BlockdClient } = await import('../../blockd/blockd-client.js');
@@ -53,6 +53,7 @@ function tableOf(found: readonly Device[]): string {
     { title: 'ERRORS', right: true },
     { title: 'WAITING', right: true },
     { title: 'FILL' },
+    { title: 'HOT', right: true },
   ];
   const rows = found.map((device) => [
     device.id,
@@ -69,8 +70,14 @@ function tableOf(found: readonly Device[]): string {
     String(device.readErrors),
     waitingText(device),
     device.fillState || '-',
+    hotText(device),
   ]);
   return textTable(columns, rows);
+}
+
+/** How much of the hot blob was read; the rest was fetched in vain. */
+function hotText({ hotPages, hotPagesRead }: Device): string {
+  return hotPages === 0 ? '-' : `${percentText(hotPagesRead, hotPages)} of ${hotPages}`;
 }
 
 /** How many of the remote layers have hash trees. */
