@@ -41,11 +41,14 @@ interface RecordedStart extends StoredOrder {
 }
 
 export class Recordings {
-  readonly #starts: ExpectedStarts;
-  readonly #publisher: OrderPublisher;
+  readonly #starts: Pick<ExpectedStarts, 'isServed' | 'expect'>;
+  readonly #publisher: Pick<OrderPublisher, 'store'>;
   readonly #recordings = new Map<string, Recording>();
 
-  constructor(starts: ExpectedStarts, publisher: OrderPublisher) {
+  constructor(
+    starts: Pick<ExpectedStarts, 'isServed' | 'expect'>,
+    publisher: Pick<OrderPublisher, 'store'>,
+  ) {
     this.#starts = starts;
     this.#publisher = publisher;
   }

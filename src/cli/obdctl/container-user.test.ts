@@ -1,0 +1,37 @@
+/**
+ * Goal: a container runs as the user that container engines would choose.
+ * Method: the forms of `User` in the OCI image spec, with the users and groups of a small image.
+ */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { ErrorCodes } from '../../errors.js';
+import { containerUser } from './container-user.js';
+
+const PASSWD = 'root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/:/bin/sh\n';
+const GROUP = 'root:x:0:\nstaff:x:50:other,app\nhuge:x:99999999999:app\n';
+
+describe('containerUser()', () => {
+  for (const [text, uid, gid, additionalGids] of [
+    ['', 0, 0, []],
+    ['app', 1000, 1001, [50]],
+    ['1000', 1000, 1001, [50]],
+    ['4711', 4711, 0, []],
+    ['app:staff', 1000, 50, []],
+    ['7:8', 7, 8, []],
+    ['app:', 1000, 1001, [50]],
+  ] as const) {
+    test(`takes "${text}"`, () => {
+      assert.deepEqual(containerUser(text, PASSWD, GROUP), { uid, gid, additionalGids });
+    });
+  }
+
+  for (const text of ['nobody', 'app:nogroup', '99999999999', 'app:huge']) {
+    test(`refuses "${text}"`, () => {
+      assert.throws(() => containerUser(text, PASSWD, GROUP), { code: ErrorCodes.NotFound });
+    });
+  }
+
+  test('needs no files for numbers', () => {
+    assert.deepEqual(containerUser('5', '', ''), { uid: 5, gid: 0, additionalGids: [] });
+  });
+});
