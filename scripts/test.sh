@@ -10,6 +10,7 @@
 #     npm run test:e2e                 a real containerd, runc, registry and kernel; the quickstart is one of these tests
 #     npm run test:trust -- --quick    attempts to make obd-ts lie, harm or give up
 #     npm run test:fetch               wrong bytes from a registry, with a fifth of the changes
+#     npm run test:prefetch            starts with foreknowledge, right or wrong, with a fifth of the changes in hot blobs
 #     npm run test:vm -- --quick       the kernel transports, on the kernels of Debian 12 and 13, in short
 #
 # The scripts themselves are linted first. A part that fails does not stop the others. Skipped tests are listed with
@@ -112,6 +113,7 @@ part e2e npm run --silent test:e2e
 part trust env --unset=NODE_OPTIONS bash -o pipefail -c \
   'npm run --silent test:trust -- --quick | sed -uE "$0"' "$TRUST_REPORT"
 part fetch env OBD_FETCH_CHANGES=2000 npm run --silent test:fetch
+part prefetch env OBD_HOT_ROUNDS=2000 npm run --silent test:prefetch
 if [[ $(uname -m) == x86_64 ]]; then
   # Not fuse, which is the same on any kernel and was tested on this one.
   # shellcheck disable=SC2016 # the inner shell expands it

@@ -17,11 +17,11 @@ import { registrySource } from './registry-source.js';
 import { Replay } from './replay.js';
 import type { StartAdvice, StartAdvices } from './start-advice.js';
 
-/** More images than a host starts at once. Further ones are fetched as they are read. */
-const STARTS_MAX = 64;
+/** Images that are pulled and not started: more than a host pulls at once. Further ones are fetched as they are read. */
+const UNUSED_MAX = 64;
 /** An image that no device has served for so long after its pull is forgotten; what was fetched stays in the cache. */
 const UNUSED_MS = 120_000;
-/** How long opening an image waits until it is known whether there are hot pages: in most cases the pull took longer. */
+/** How long after the pull opening an image waits until it is known whether there are hot pages. */
 const HOT_WAIT_MS = 1_000;
 /** If so much of what a load order names is stored, the image has been started here: nothing has to be looked up. */
 const STORED_SHARE = 0.9;
@@ -44,7 +44,8 @@ export class ExpectedStarts {
 
   /** Begins to fetch what the image's start will read, unless that is under way. Answers at once. */
   expect(image: ExpectedImage): void {
-    this.#startOf(image, true);
+    const unused = [...this.#starts.values()].filter(({ users }) => users === 0).length;
+    if (unused < UNUSED_MAX || this.#starts.has(startKey(image.layers))) this.#startOf(image, true);
   }
 
   /**
@@ -52,9 +53,9 @@ export class ExpectedStarts {
    *
    * @param isStart - Whether its start follows. A device that is served again has had it, and only gets what is here.
    */
-  opened(image: ExpectedImage, isStart: boolean): ExpectedStart | undefined {
+  opened(image: ExpectedImage, isStart: boolean): ExpectedStart {
     const start = this.#startOf(image, isStart);
-    if (start !== undefined) start.users++;
+    start.users++;
     return start;
   }
 
@@ -73,14 +74,13 @@ export class ExpectedStarts {
     for (const start of this.#starts.values()) this.#end(start);
   }
 
-  #startOf(image: ExpectedImage, isStart: boolean): ExpectedStart | undefined {
+  #startOf(image: ExpectedImage, isStart: boolean): ExpectedStart {
     const key = startKey(image.layers);
     const found = this.#starts.get(key);
     if (found !== undefined) {
       found.learn(image);
       return found;
     }
-    if (this.#starts.size >= STARTS_MAX) return undefined;
     const start = new ExpectedStart(image, isStart, this.#dependencies);
     this.#starts.set(key, start);
     setTimeout(() => {
@@ -107,6 +107,7 @@ export class ExpectedStart {
   readonly #hot: Promise<HotImage | undefined>;
   readonly #dependencies: Dependencies;
   readonly #abort = new AbortController();
+  readonly #begunMs = performance.now();
   #replay: Replay | undefined;
 
   constructor(image: ExpectedImage, isStart: boolean, dependencies: Dependencies) {
@@ -128,11 +129,11 @@ export class ExpectedStart {
     if (this.image.manifest === undefined) this.image = image;
   }
 
-  /** The hot pages, if they are known soon. */
+  /** The hot pages, if they are known within HOT_WAIT_MS of the pull. */
   async hot(): Promise<HotImage | undefined> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<undefined>((resolve) => {
-      timer = setTimeout(() => resolve(undefined), HOT_WAIT_MS);
+      timer = setTimeout(() => resolve(undefined), this.#begunMs + HOT_WAIT_MS - performance.now());
     });
     try {
       return await Promise.race([this.#hot, late]);
@@ -159,10 +160,10 @@ export class ExpectedStart {
     const { signal } = this.#abort;
     const { layers } = this.image;
     const kept = await hotImages.kept(layers);
-    if (kept !== undefined || !isStart) return kept;
+    if (kept?.isWhole || !isStart) return kept;
     const advice = await advices.find(this.image, signal);
     found(advice);
-    if (advice === undefined) return undefined;
+    if (advice === undefined) return kept;
     const startedMs = performance.now();
     const ms = () => Math.round(performance.now() - startedMs);
     if (advice.hot !== undefined) {
@@ -186,7 +187,7 @@ export class ExpectedStart {
       (result) => log.info({ from: advice.from, ...result, ms: ms() }, 'load order replayed'),
       (err: unknown) => this.#warn(err),
     );
-    return undefined;
+    return kept;
   }
 
   /** Undefined if the cache has it all. */

@@ -17,7 +17,12 @@ import type { BlockCache } from '../cache/block-cache.js';
 import { OverflowChunks } from '../cache/overflow-chunks.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { readHotBlob } from '../hot-blob/hot-blob-reader.js';
-import { encodeHotIndex, type HotIndex, parseHotIndex } from '../hot-blob/hot-index.js';
+import {
+  encodeHotIndex,
+  HOT_BLOB_BYTES_MAX,
+  type HotIndex,
+  parseHotIndex,
+} from '../hot-blob/hot-index.js';
 import { PAGE_BYTES, pagesAt } from '../hot-blob/hot-pages.js';
 import { HotProgress } from '../hot-blob/hot-progress.js';
 import { CHUNK_BYTES, readFully } from '../io/random-access-file.js';
@@ -29,6 +34,8 @@ const ORIGIN = '[hot-pages]';
 /** Stored at once. */
 const WINDOW_BYTES = 4 * CHUNK_BYTES;
 const LENGTH_BYTES = 4;
+/** Pages of which so many are stored are not fetched again. */
+const STORED_SHARE = 0.9;
 
 /** A layer as the image's manifest names it. */
 export interface HotLayerName {
@@ -49,6 +56,8 @@ export class HotImage {
   /** The index with its length. */
   readonly indexBytes: number;
   readonly progress: HotProgress;
+  /** Whether all pages are here or on their way, but for a few that the cache has evicted. */
+  readonly isWhole: boolean;
   readonly #cache: Pick<BlockCache, 'openBlob'>;
   readonly #key: BlobKey;
 
@@ -58,7 +67,9 @@ export class HotImage {
     index: HotIndex,
     indexBytes: number,
     progress: HotProgress,
+    isWhole: boolean,
   ) {
+    this.isWhole = isWhole;
     this.#cache = cache;
     this.#key = key;
     this.index = index;
@@ -96,12 +107,14 @@ export class HotImages {
       const bytes = Buffer.alloc(indexBytes);
       await readFully(reader, bytes, 0);
       const index = parseHotIndex(bytes.subarray(LENGTH_BYTES), reader);
-      const isWhole = pagesAt(indexBytes) + index.pages * PAGE_BYTES === key.sizeBytes;
-      if (!isWhole || !isOf(index, layers)) return undefined;
+      const isAll = pagesAt(indexBytes) + index.pages * PAGE_BYTES === key.sizeBytes;
+      if (!isAll || !isOf(index, layers)) return undefined;
+      // The stream of an earlier start may have ended early.
+      const isWhole = handle.cachedBytes >= STORED_SHARE * key.sizeBytes;
       const progress = new HotProgress(index.pages);
       progress.advance(index.pages, 0);
       progress.end();
-      return new HotImage(this.#cache, key, index, indexBytes, progress);
+      return new HotImage(this.#cache, key, index, indexBytes, progress, isWhole);
     } catch (error) {
       // A damaged index: the next fetch replaces the file.
       if (error instanceof ObdError) return undefined;
@@ -112,7 +125,7 @@ export class HotImages {
   }
 
   /**
-   * Begins to fetch a hot blob. Resolves when its index has come.
+   * Begins to fetch a hot blob, in place of what is stored for the layers. Resolves when its index has come.
    *
    * @param layers - Of the image, bottom first.
    * @returns The pages, and what settles when all have come: it rejects where they do not.
@@ -125,9 +138,13 @@ export class HotImages {
     signal: AbortSignal,
   ): Promise<{ readonly image: HotImage; readonly done: Promise<void> }> {
     const label = `${digest} of ${host}/${repository}`;
+    if (sizeBytes > HOT_BLOB_BYTES_MAX) {
+      const message = `Cannot use ${label}: ${sizeBytes} bytes are more than ${HOT_BLOB_BYTES_MAX}`;
+      throw new ObdError(ErrorCodes.Corrupt, message, { digest });
+    }
     const descriptor = { mediaType: '', digest, size: sizeBytes };
     const pieces = this.#client.readBlob(host, repository, descriptor, signal);
-    const values = readHotBlob(pieces, layers, label);
+    const values = readHotBlob(upTo(sizeBytes, pieces, label), layers, label);
     try {
       const { value: index } = await values.next();
       if (index === undefined || !('runs' in index)) {
@@ -145,14 +162,20 @@ export class HotImages {
         throw new ObdError(ErrorCodes.NoSpace, message, { digest });
       }
       const progress = new HotProgress(index.pages);
-      const handle = await this.#cache.openBlob(new HotSource(key, label, head, values));
-      const done = store(handle, head.length, progress).finally(() => {
-        progress.end();
-        handle.close();
-        void values.return(undefined);
-      });
+      const source = new HotSource(key, label, head, values);
+      const handle = await this.#cache.openBlob(source);
+      handle.forget();
+      const done = store(handle, head.length, progress)
+        .catch((error: unknown) => {
+          throw source.failure ?? error;
+        })
+        .finally(() => {
+          progress.end();
+          handle.close();
+          void values.return(undefined);
+        });
       done.catch(() => {});
-      return { image: new HotImage(this.#cache, key, index, indexBytes, progress), done };
+      return { image: new HotImage(this.#cache, key, index, indexBytes, progress, true), done };
     } catch (error) {
       void values.return(undefined);
       throw error;
@@ -182,6 +205,8 @@ async function store(handle: BlobHandle, head: number, progress: HotProgress): P
 class HotSource implements BlobSource {
   readonly key: BlobKey;
   readonly label: string;
+  /** Why the stream has ended early. The cache would try again what is unavailable, and a stream has only one attempt. */
+  failure: unknown;
   readonly #values: AsyncGenerator<HotIndex | { readonly bytes: Buffer }>;
   /** Bytes that have come, and that no attempt has taken. */
   #rest: Uint8Array;
@@ -204,9 +229,7 @@ class HotSource implements BlobSource {
     while (fill.filled < fill.bytes.length) {
       signal?.throwIfAborted();
       if (this.#rest.length === 0) {
-        const { value, done } = await this.#values.next();
-        if (done === true || !('bytes' in value)) throw notKept(this.label);
-        this.#rest = value.bytes;
+        this.#rest = await this.#next();
       }
       const part = this.#rest.subarray(0, fill.bytes.length - fill.filled);
       fill.bytes.set(part, fill.filled);
@@ -214,6 +237,33 @@ class HotSource implements BlobSource {
       this.#position += part.length;
       fill.filled += part.length;
     }
+  }
+
+  async #next(): Promise<Uint8Array> {
+    try {
+      const { value, done } = await this.#values.next();
+      if (done !== true && 'bytes' in value) return value.bytes;
+    } catch (error) {
+      this.failure = error;
+    }
+    throw notKept(this.label);
+  }
+}
+
+/** @throws {ObdError} `Corrupt` for more bytes than the image's artifact names. */
+async function* upTo(
+  sizeBytes: number,
+  pieces: AsyncIterable<Uint8Array>,
+  label: string,
+): AsyncGenerator<Uint8Array> {
+  let received = 0;
+  for await (const piece of pieces) {
+    received += piece.length;
+    if (received > sizeBytes) {
+      const message = `Cannot use ${label}: it has more than the ${sizeBytes} bytes that are named`;
+      throw new ObdError(ErrorCodes.Corrupt, message);
+    }
+    yield piece;
   }
 }
 

@@ -8,7 +8,7 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import { ErrorCodes, ObdError } from '../errors.js';
+import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { KeptOrders } from '../load-order/kept-orders.js';
 import { type LoadOrder, parseLoadOrder } from '../load-order/load-order.js';
 import { NAME_ANNOTATION } from '../load-order/load-order-annotations.js';
@@ -123,14 +123,29 @@ export class OrderPublisher {
     const place = `${host}/${repository}`;
     if (manifest === undefined || (this.#refusedMs.get(place) ?? 0) > performance.now()) return;
     const signal = AbortSignal.timeout(PUBLISH_MS_MAX);
+    const { log } = this.#dependencies;
+    let unread: unknown;
+    const reading: WriteHot = async (runs, path) => {
+      try {
+        return await writeHot(runs, path);
+      } catch (error) {
+        unread = error;
+        throw error;
+      }
+    };
     try {
       const found = await this.#published(image, signal);
       if (found !== undefined && !adds(found, own)) return;
       const order = found === undefined ? own : mergeOrders(found, own);
-      await this.#publish(image, order, writeHot, signal);
+      await this.#publish(image, order, reading, signal);
     } catch (err) {
+      if (unread !== undefined) {
+        // The device is gone, or a page cannot be read. No registry has refused, and the next start may be longer.
+        log.info({ image: place, err }, 'load order not published, the pages were not read');
+        return;
+      }
       this.#refuse(place);
-      this.#dependencies.log.warn(
+      log.warn(
         { image: place, err },
         'load order not published; this repository is left alone for a day',
       );
@@ -140,7 +155,7 @@ export class OrderPublisher {
   async #published(image: ExpectedImage, signal: AbortSignal): Promise<LoadOrder | undefined> {
     const { advices } = this.#dependencies;
     advices.forget(image);
-    return await (await advices.published(image, signal))?.order?.();
+    return await (await advices.published(image, signal))?.order?.().catch(unfitIsNone);
   }
 
   async #publish(
@@ -212,8 +227,22 @@ function labelOf({ host, repository, manifest }: ExpectedImage): string {
   return `${host}/${repository}@${manifest?.digest ?? ''}`;
 }
 
+/** A document that is damaged, or gone, is replaced. One of a later version is left alone. */
+function unfitIsNone(error: unknown): undefined {
+  if (hasCode(error, ErrorCodes.Corrupt) || hasCode(error, ErrorCodes.NotFound)) return undefined;
+  throw error;
+}
+
 /** Whether a start on this host makes a published order better. Less read-ahead means a more exact order. */
 function adds(found: LoadOrder, own: LoadOrder): boolean {
-  if (found.kind !== 'recorded') return true;
+  if (found.kind !== 'recorded' || !isOfSame(found, own)) return true;
   return found.starts < STARTS_PUBLISHED && found.readAheadBytes >= own.readAheadBytes;
+}
+
+/** Whether an order is one of the image: anyone who may push can name another image's. */
+function isOfSame(found: LoadOrder, own: LoadOrder): boolean {
+  return (
+    found.layers.length === own.layers.length &&
+    found.layers.every(({ digest }, i) => digest === own.layers[i]!.digest)
+  );
 }

@@ -214,7 +214,7 @@ export class WorkerDeviceHost implements DeviceHost {
     device.start = start;
     if (isStart) device.recording = recordings.take(image.layers, device);
     const recording = device.recording && { untilQuiet: device.recording.untilQuiet };
-    const hot = await start?.hot();
+    const hot = await start.hot();
     if (hot === undefined) return { hot, recording };
     const { index, indexBytes, progress } = hot;
     device.hot = progress;

@@ -28,6 +28,7 @@ import { collectGarbageSoon } from '../io/collect-garbage.js';
 import { IndexAccount, type SharedIndexAccount } from '../io/index-budget.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
 import { LAYER_FORMATS } from '../layers/layer-formats.js';
+import { FirstUses } from '../load-order/first-uses.js';
 import { encodeLoadOrder } from '../load-order/load-order.js';
 import { orderOf } from '../load-order/recorded-order.js';
 import { parseBlobUrl } from '../oci/blob-url.js';
@@ -203,16 +204,18 @@ export class WorkerDevices {
       const tree = image.trees[layer];
       if (file === undefined || tree === undefined || root !== tree.root) return -1;
       // An image may have the same layer twice: the pages of one serve both.
-      if (sources.some((source) => source.digest === digest)) return -1;
-      return sources.push({ digest, root, file, tree }) - 1;
+      const same = sources.findIndex((source) => source.digest === digest);
+      return same === -1 ? sources.push({ digest, root, file, tree }) - 1 : same;
     });
-    const proved: number[] = [];
+    const proved = new FirstUses();
     for (let i = 0; i < runs.length; i += 3) {
-      const place = places[runs[i]!] ?? -1;
-      if (place !== -1) proved.push(place, runs[i + 1]!, runs[i + 2]!);
+      const layer = places[runs[i]!] ?? -1;
+      const run = { layer, leaf: runs[i + 1]!, count: runs[i + 2]!, ms: 0, starts: 1 };
+      if (layer !== -1) proved.addPages(run);
     }
-    if (proved.length === 0) return undefined;
-    return await writeHotFile(sources, Uint32Array.from(proved), path);
+    if (proved.pageCount === 0) return undefined;
+    const numbers = proved.runs.flatMap(({ layer, leaf, count }) => [layer, leaf, count]);
+    return await writeHotFile(sources, Uint32Array.from(numbers), path);
   }
 
   async #connect(

@@ -134,6 +134,11 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
     return Math.min(chunks * CHUNK_BYTES, this.#blob.sizeBytes);
   }
 
+  /** Drops all chunks: another content is stored under the key from now on. */
+  forget(): void {
+    this.#blob.invalidate(0, this.#blob.chunks);
+  }
+
   /** Changes when chunks were evicted or dropped: what was read before may have been a hole. */
   get generation(): number {
     return this.#blob.stored.generation;

@@ -8,7 +8,10 @@ const ARRIVED = 1;
 /** Pages per second. */
 const RATE = 2;
 const READ = 3;
-const HEADER_WORDS = 4;
+/** When slots have come last: ms of Date.now(), which all threads share, below 2^31. */
+const ADVANCED = 4;
+const HEADER_WORDS = 5;
+const CLOCK_MASK = 0x7fffffff;
 
 export class HotProgress {
   readonly memory: SharedArrayBuffer;
@@ -18,6 +21,7 @@ export class HotProgress {
   constructor(pages: number, memory?: SharedArrayBuffer) {
     this.memory = memory ?? new SharedArrayBuffer(4 * (HEADER_WORDS + Math.ceil(pages / 32)));
     this.#words = new Int32Array(this.memory);
+    if (memory === undefined) Atomics.store(this.#words, ADVANCED, clockMs());
   }
 
   /** Whether no page comes any more. */
@@ -38,6 +42,7 @@ export class HotProgress {
   /** @param perSecond - The rate of pages so far. */
   advance(arrived: number, perSecond: number): void {
     Atomics.store(this.#words, RATE, Math.ceil(perSecond));
+    Atomics.store(this.#words, ADVANCED, clockMs());
     Atomics.store(this.#words, ARRIVED, arrived);
     Atomics.notify(this.#words, ARRIVED);
   }
@@ -47,12 +52,16 @@ export class HotProgress {
     Atomics.notify(this.#words, ARRIVED);
   }
 
-  /** In how many ms the slot is likely to be here; Infinity if it does not come. */
+  /**
+   * In how many ms the slot is likely to be here; Infinity if it does not come. A stream that has been silent for a while is
+   * likely to stay so for as long: otherwise each read would wait for one that has stalled.
+   */
   msUntil(slot: number): number {
     if (this.hasEnded) return Number.POSITIVE_INFINITY;
     const missing = slot + 1 - this.arrived;
     if (missing <= 0) return 0;
-    return (missing * 1000) / Math.max(1, Atomics.load(this.#words, RATE));
+    const silentMs = (clockMs() - Atomics.load(this.#words, ADVANCED)) & CLOCK_MASK;
+    return Math.max(silentMs, (missing * 1000) / Math.max(1, Atomics.load(this.#words, RATE)));
   }
 
   /** Resolves when slots have come, when no more come, or after `msMax`. */
@@ -71,4 +80,8 @@ export class HotProgress {
       if ((Atomics.or(this.#words, word, bit) & bit) === 0) Atomics.add(this.#words, READ, 1);
     }
   }
+}
+
+function clockMs(): number {
+  return Date.now() % 2 ** 31;
 }

@@ -6,6 +6,7 @@
  *     registry.hasReferrers = false;                                  // as distribution 2.8
  *     registry.needsToken = true;
  *     registry.faults.push({ of: /^GET .*referrers/, answer: 'drop' }); // once
+ *     registry.faults.push({ of: /^GET .*blobs/, answer: { cutAt: 5000 } }); // the rest never comes
  *     registry.count(/^GET .*blobs/);
  *     await registry.stop();
  */
@@ -27,6 +28,11 @@ export interface RegistryFault {
   readonly answer:
     | 'drop'
     | 'silence'
+    /** Of a blob: so many bytes, and then the end of the connection, or nothing for ever. */
+    | { readonly cutAt: number }
+    | { readonly stallAt: number }
+    /** Of a blob: so many bytes each 100 ms. */
+    | { readonly dripBytes: number }
     | {
         readonly status: number;
         readonly headers?: Readonly<Record<string, string>>;
@@ -42,6 +48,15 @@ interface Listed {
   readonly annotations?: Readonly<Record<string, string>>;
 }
 
+/** A part of a blob that was asked for. */
+export interface ServedPart {
+  readonly digest: string;
+  readonly first: number;
+  /** What the body would have, and how much of it was sent. */
+  readonly length: number;
+  sent: number;
+}
+
 export class ReferrerRegistry {
   /** By digest; all repositories share them. */
   readonly blobs = new Map<string, Buffer>();
@@ -52,6 +67,8 @@ export class ReferrerRegistry {
   /** `GET /v2/x/y/manifests/z?query` of each request, those to the token server too. */
   readonly requests: string[] = [];
   readonly faults: RegistryFault[] = [];
+  /** The blobs that were sent, in order. */
+  readonly served: ServedPart[] = [];
   /** Whether it has the API, and answers the put of an artifact with OCI-Subject. */
   hasReferrers = true;
   /** Whether the API filters by artifact type. */
@@ -133,7 +150,7 @@ export class ReferrerRegistry {
     const [fault] = at === -1 ? [] : this.faults.splice(at, 1);
     if (fault?.answer === 'drop') return void request.socket.destroy();
     if (fault?.answer === 'silence') return;
-    if (fault !== undefined) {
+    if (fault !== undefined && 'status' in fault.answer) {
       const { status, headers = {}, body: text = '' } = fault.answer;
       return void response.writeHead(status, { ...headers }).end(text);
     }
@@ -148,7 +165,7 @@ export class ReferrerRegistry {
     }
     if (kind !== 'blobs') return void refuse(response, 404, 'NOT_FOUND');
     if (target.startsWith('uploads/')) return void this.#upload(method, response, url, body);
-    this.#blob(request, response, target);
+    this.#blob(request, response, target, fault?.answer);
   }
 
   #mayPass(request: IncomingMessage, response: ServerResponse, repository: string): boolean {
@@ -173,7 +190,12 @@ export class ReferrerRegistry {
     response.end(JSON.stringify({ token, expires_in: 300 }));
   }
 
-  #blob(request: IncomingMessage, response: ServerResponse, digest: string): void {
+  #blob(
+    request: IncomingMessage,
+    response: ServerResponse,
+    digest: string,
+    fault: Exclude<RegistryFault['answer'], string> | undefined,
+  ): void {
     const blob = this.blobs.get(digest);
     if (blob === undefined) return void refuse(response, 404, 'BLOB_UNKNOWN');
     if (request.method === 'DELETE') {
@@ -192,7 +214,10 @@ export class ReferrerRegistry {
       response.setHeader('content-range', range);
     }
     response.writeHead(from === undefined ? 200 : 206);
-    response.end(request.method === 'HEAD' ? undefined : part);
+    if (request.method === 'HEAD') return void response.end();
+    const served = { digest, first, length: part.length, sent: 0 };
+    this.served.push(served);
+    send(response, part, served, fault);
   }
 
   #upload(method: string, response: ServerResponse, url: URL, body: Buffer): void {
@@ -288,6 +313,32 @@ function listedFor(subject: string, { bytes, mediaType }: StoredDocument): Liste
   return [
     json.annotations === undefined ? described : { ...described, annotations: json.annotations },
   ];
+}
+
+function send(
+  response: ServerResponse,
+  part: Buffer,
+  served: ServedPart,
+  fault: Exclude<RegistryFault['answer'], string> | undefined,
+): void {
+  if (fault === undefined || 'status' in fault) {
+    served.sent = part.length;
+    return void response.end(part);
+  }
+  if ('dripBytes' in fault) {
+    const timer = setInterval(() => {
+      response.write(part.subarray(served.sent, served.sent + fault.dripBytes));
+      served.sent = Math.min(part.length, served.sent + fault.dripBytes);
+      if (served.sent === part.length) response.end();
+    }, 100);
+    response.on('close', () => clearInterval(timer));
+    return;
+  }
+  const end = 'cutAt' in fault ? fault.cutAt : fault.stallAt;
+  served.sent = Math.min(part.length, end);
+  response.write(part.subarray(0, end), () => {
+    if ('cutAt' in fault) response.destroy();
+  });
 }
 
 function refuse(response: ServerResponse, status: number, code: string): void {
