@@ -133,7 +133,8 @@ export class ExpectedStart {
   async hot(): Promise<HotImage | undefined> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<undefined>((resolve) => {
-      timer = setTimeout(() => resolve(undefined), this.#begunMs + HOT_WAIT_MS - performance.now());
+      const leftMs = this.#begunMs + HOT_WAIT_MS - performance.now();
+      timer = setTimeout(() => resolve(undefined), Math.max(0, leftMs));
     });
     try {
       return await Promise.race([this.#hot, late]);
