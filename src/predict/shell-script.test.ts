@@ -57,6 +57,13 @@ describe('a shell', () => {
     assert.ok(named.includes('/srv/bin/run') && !named.includes('/opt/bin/run'));
   });
 
+  test('finds a program in PATH whose directory only other programs could tell', async () => {
+    const script =
+      '#!/bin/sh\nTOOLS=`dirname `which server``\nexec "$TOOLS/server" --port 80 /app/tool\n';
+    const paths = await started({ '/app/start': script }, ['/app/start']);
+    assert.ok(paths.includes('/bin/server') && !paths.includes('/bin/tool'));
+  });
+
   test('runs each file of a for loop over a pattern', async () => {
     const prediction = await predictionOf(
       {

@@ -271,7 +271,19 @@ class Script {
   ): Promise<void> {
     const { depth, tier } = this.#program;
     const from = { env, cwd: this.#cwd, depth, tier: isConditional ? (2 as const) : tier };
-    await this.#finds.start(argv, from, reason);
+    await this.#finds.start(await this.#found(argv), from, reason);
+  }
+
+  /**
+   * A path that a script made of the output of other programs is wrong here: `"$JRE_HOME"/bin/java`, where the script has asked
+   * `which` for the home. The program of that name in PATH is meant.
+   */
+  async #found(argv: readonly string[]): Promise<readonly string[]> {
+    const [command = '', ...args] = argv;
+    const isThere = async () =>
+      (await this.#finds.image.findFile(command, this.#cwd)) !== undefined;
+    if (!command.includes('/') || (await isThere())) return argv;
+    return [command.slice(command.lastIndexOf('/') + 1), ...args];
   }
 
   #assign(name: string, value: string, appends: boolean, { isConditional }: Place): void {
