@@ -157,6 +157,9 @@ export class Blockd {
     });
     const recordings = new Recordings(starts, publisher);
 
+    // What the devices have recorded until now is kept; the client is closed by then.
+    this.#closers.push(() => publisher.idle());
+
     const demand = new DemandWatch();
     const fill = new BackgroundFill(cache, demand, config.fill.rate, log);
     const { enabled: isEnabled, delay: delayMs, idle: idleMs } = config.fill;

@@ -1,5 +1,5 @@
 /**
- * Goal: what one node records of a start, another node fetches ahead of its own, by few requests, and reads right.
+ * Goal: a node fetches what another one has recorded ahead of its own start, by few requests, and reads right.
  * Method: nodes with empty caches and one registry, with the referrers API or without it; the registry counts its requests.
  */
 import assert from 'node:assert/strict';
@@ -13,6 +13,7 @@ import { blockdUnfit } from '../support/blockd-process.js';
 import { PrivateRegistry, registryUnfit } from '../support/private-registry.js';
 import { ReferrerRegistry } from '../support/referrer-registry.js';
 import {
+  type Advice,
   addAdvice,
   CONFIG,
   hotBlobOf,
@@ -26,13 +27,13 @@ import {
 import { StartNode } from '../support/start-node.js';
 
 const PAGES = 2048;
-/** What a start reads, in its order: pages of both layers, far from each other. */
+/** The pages that a start reads, in its order: of both layers, far from each other. */
 const START = [1500, 3, 700, 1503, 1504, 1505, 64, 65, 66, 67, 2046, 1200, 9, 1024, 1026, 1027];
 /** The recorder ends after 10 s without a read. */
 const RECORDED_MS_MAX = 12_500;
+const STOP_MS_MAX = 5_000;
 const FETCHED = 'hot pages fetched';
 const PUBLISHED = 'load order published';
-const SET_ASIDE = 'load order set aside, reads fetch what they need';
 const REFUSED = 'load order not published; this repository is left alone for a day';
 
 /** A start on a new node that publishes what was read. @returns The node's line about it. */
@@ -102,7 +103,7 @@ describe('a start that another node has published', {
     await StartNode.with({}, async (node) => {
       const started = await node.begin(image);
       const { pages } = await node.logged(FETCHED);
-      // Of the layers, besides the pages read: headers and indexes, and what the kernel looks at.
+      // Besides the pages read there are headers and indexes of the layers, and what the kernel looks at.
       assert.ok(Number(pages) < 3 * more.length, `${pages} pages`);
       const { length } = registry.served;
       await started.readPages(more);
@@ -207,7 +208,6 @@ describe('a start that another node has published', {
       await first.end();
       assert.equal(registry.count(/^(POST|PUT) /), pushes, 'it was asked again');
       assert.deepEqual(node.warnings(), [REFUSED]);
-      assert.ok(!node.warnings().includes(SET_ASIDE));
     });
   });
 
@@ -224,6 +224,51 @@ describe('a start that another node has published', {
       await node.logged(PUBLISHED);
       assert.deepEqual(node.warnings(), []);
       await long.end();
+    });
+  });
+
+  const IN_THE_WAY: Readonly<Record<string, (image: PlacedImage) => Advice>> = {
+    'a damaged one': () => ({ order: Buffer.from('{"version": 1') }),
+    'one that is gone': () => ({ order: `sha256:${'0'.repeat(64)}@500` }),
+    'one of another image': () => ({
+      order: { ...orderOfPages(startImage(PAGES, 20), START), starts: 1000 },
+    }),
+  };
+  for (const [what, adviceOf] of Object.entries(IN_THE_WAY)) {
+    test(`replaces ${what}`, async (t) => {
+      const registry = await ReferrerRegistry.start();
+      t.after(() => registry.stop());
+      const image = placeImage(registry, startImage(PAGES, 11));
+      addAdvice(registry, image, adviceOf(image));
+      await StartNode.with({ publishes: true }, async (node) => {
+        const started = await node.begin(image);
+        await started.readPages(START);
+        assert.equal((await node.logged(PUBLISHED))['starts'], 1);
+        await started.end();
+      });
+      const artifacts = [...registry.manifests.values()].filter(({ bytes }) =>
+        bytes.includes('dev.obd-ts.load-order"'),
+      );
+      assert.equal(artifacts.length, 1);
+    });
+  }
+
+  test('that is being published keeps no daemon from stopping', async (t) => {
+    const registry = await ReferrerRegistry.start();
+    t.after(() => registry.stop());
+    const image = placeImage(registry, startImage(PAGES, 12));
+    for (let i = 0; i < 9; i++) {
+      registry.faults.push({ of: /^(HEAD|POST|PUT) /, answer: 'silence' });
+    }
+    await StartNode.with({ publishes: true }, async (node) => {
+      const started = await node.begin(image);
+      await started.readPages(START);
+      while (registry.count(/^(HEAD|POST|PUT) /) === 0) await sleep(50);
+      await started.end();
+      const beganMs = performance.now();
+      await node.goDown();
+      const tookMs = performance.now() - beganMs;
+      assert.ok(tookMs < STOP_MS_MAX, `${tookMs} ms`);
     });
   });
 

@@ -1,6 +1,6 @@
 /**
- * Goal: whatever load orders and hot blobs are published beside an image, and however its registry gives them, no start fails or
- * reads a wrong byte, and each is set aside with one warning and a bounded number of bytes.
+ * Goal: no load order and no hot blob that is published for an image makes a start fail or read a wrong byte; each that is wrong is
+ * set aside with one warning and a bounded number of bytes.
  * Method: artifacts with right digests, as anyone can add who may push to the repository; a registry that counts what it sends.
  */
 import assert from 'node:assert/strict';
@@ -161,7 +161,7 @@ describe('a start with', { skip: blockdUnfit, concurrency: 4 }, () => {
   });
 });
 
-/** What was sent that is no layer. */
+/** The bytes that were sent, without those of layers. */
 function adviceBytes(registry: ReferrerRegistry): number {
   const layers = new Set(image.layers.map(({ digest }) => digest));
   const advice = registry.served.filter(({ digest }) => !layers.has(digest));

@@ -31,8 +31,8 @@ export interface RegistryFault {
     /** Of a blob: so many bytes, and then the end of the connection, or nothing for ever. */
     | { readonly cutAt: number }
     | { readonly stallAt: number }
-    /** Of a blob: so many bytes each 100 ms. */
-    | { readonly dripBytes: number }
+    /** Of a blob: a byte so often. */
+    | { readonly dripMs: number }
     | {
         readonly status: number;
         readonly headers?: Readonly<Record<string, string>>;
@@ -325,12 +325,11 @@ function send(
     served.sent = part.length;
     return void response.end(part);
   }
-  if ('dripBytes' in fault) {
+  if ('dripMs' in fault) {
     const timer = setInterval(() => {
-      response.write(part.subarray(served.sent, served.sent + fault.dripBytes));
-      served.sent = Math.min(part.length, served.sent + fault.dripBytes);
-      if (served.sent === part.length) response.end();
-    }, 100);
+      response.write(part.subarray(served.sent, served.sent + 1));
+      if (++served.sent === part.length) response.end();
+    }, fault.dripMs);
     response.on('close', () => clearInterval(timer));
     return;
   }

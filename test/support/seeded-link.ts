@@ -43,6 +43,16 @@ export class SeededLink {
     return source;
   }
 
+  /** Bytes of no blob that share the link. */
+  async *stream(bytes: Uint8Array): AsyncGenerator<Uint8Array, void, undefined> {
+    await sleep(this.firstByteMs);
+    for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
+      const piece = bytes.subarray(at, at + PIECE_BYTES);
+      await this.#turn(piece.length);
+      yield piece;
+    }
+  }
+
   async #turn(bytes: number): Promise<void> {
     const nowMs = performance.now();
     this.#freeAtMs = Math.max(this.#freeAtMs, nowMs) + bytes / this.bytesPerMs;

@@ -7,6 +7,7 @@ import pino from 'pino';
 import { Blockd } from '../../src/blockd/blockd.js';
 import { BlockdClient, type Device } from '../../src/blockd/blockd-client.js';
 import { blockdConfig } from '../../src/blockd/blockd-config.js';
+import type { ExpectRequest } from '../../src/grpc/gen/obd/blockd/v1/ExpectRequest.js';
 import { writeImageConfig } from '../../src/image/image-config.js';
 import { OCI_MANIFEST } from '../../src/oci/media-types.js';
 import type { LogLine } from './blockd-process.js';
@@ -21,6 +22,29 @@ export interface NodeSettings {
   readonly publishes?: boolean;
   readonly cacheBytes?: number;
   readonly reserveBytes?: number;
+}
+
+/** A client tells this of an image that it pulls. */
+export function requestOf({ host, repository, manifest, layers }: PlacedImage): ExpectRequest {
+  return {
+    host,
+    repository,
+    manifest: manifest.digest,
+    manifestBytes: manifest.size,
+    manifestType: OCI_MANIFEST,
+    layers: layers.map(({ digest, blob, hashTree }) => {
+      return { digest, sizeBytes: blob.length, root: hashTree?.root ?? '' };
+    }),
+  };
+}
+
+export async function writeConfigOf(image: PlacedImage, path: string): Promise<void> {
+  const lowers = image.layers.map(({ digest, blob, hashTree }) => {
+    return { digest, size: blob.length, ...(hashTree && { hashTree }) };
+  });
+  const repoBlobUrl = `http://${image.host}/v2/${image.repository}/blobs`;
+  const rest = { upper: {}, resultFile: '', accelerationLayer: false };
+  await writeImageConfig(path, { repoBlobUrl, lowers, ...rest });
 }
 
 /** A device of an image, read by NBD. */
@@ -94,7 +118,7 @@ export class StartNode {
     return node;
   }
 
-  /** Runs `work` with a node that nobody else uses. */
+  /** Runs `work` with a node of its own. */
   static async with(settings: NodeSettings, work: (node: StartNode) => Promise<void>) {
     const node = await StartNode.start(settings);
     try {
@@ -145,28 +169,14 @@ export class StartNode {
   }
 
   /** As a client does that pulls the image. */
-  async expect({ host, repository, manifest, layers }: PlacedImage): Promise<void> {
-    await this.client.expect({
-      host,
-      repository,
-      manifest: manifest.digest,
-      manifestBytes: manifest.size,
-      manifestType: OCI_MANIFEST,
-      layers: layers.map(({ digest, blob, hashTree }) => {
-        return { digest, sizeBytes: blob.length, root: hashTree?.root ?? '' };
-      }),
-    });
+  async expect(image: PlacedImage): Promise<void> {
+    await this.client.expect(requestOf(image));
   }
 
   async attach(image: PlacedImage): Promise<StartedImage> {
     const id = `d${++this.#ids}`;
     const configPath = join(this.directory, `${id}.json`);
-    const lowers = image.layers.map(({ digest, blob, hashTree }) => {
-      return { digest, size: blob.length, ...(hashTree && { hashTree }) };
-    });
-    const repoBlobUrl = `http://${image.host}/v2/${image.repository}/blobs`;
-    const rest = { upper: {}, resultFile: '', accelerationLayer: false };
-    await writeImageConfig(configPath, { repoBlobUrl, lowers, ...rest });
+    await writeConfigOf(image, configPath);
     const device = await this.client.attach(id, configPath);
     return new StartedImage(this, device, await this.connect(id), image);
   }
