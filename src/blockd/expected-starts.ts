@@ -45,7 +45,7 @@ export class ExpectedStarts {
   /** Begins to fetch what the image's start will read, unless that is under way. Answers at once. */
   expect(image: ExpectedImage): void {
     const unused = [...this.#starts.values()].filter(({ users }) => users === 0).length;
-    if (unused < UNUSED_MAX || this.#starts.has(startKey(image.layers))) this.#startOf(image, true);
+    if (unused < UNUSED_MAX || this.#starts.has(keyOf(image))) this.#startOf(image, true);
   }
 
   /**
@@ -66,7 +66,9 @@ export class ExpectedStarts {
 
   /** Whether a device serves the image now. */
   isServed(layers: ExpectedImage['layers']): boolean {
-    return (this.#starts.get(startKey(layers))?.users ?? 0) > 0;
+    const key = startKey(layers);
+    const starts = [...this.#starts.values()];
+    return starts.some(({ users, image }) => users > 0 && startKey(image.layers) === key);
   }
 
   /** Stops all fetches. */
@@ -75,7 +77,7 @@ export class ExpectedStarts {
   }
 
   #startOf(image: ExpectedImage, isStart: boolean): ExpectedStart {
-    const key = startKey(image.layers);
+    const key = keyOf(image);
     const found = this.#starts.get(key);
     if (found !== undefined) {
       found.learn(image);
@@ -90,10 +92,18 @@ export class ExpectedStarts {
   }
 
   #end(start: ExpectedStart): void {
-    const key = startKey(start.image.layers);
+    const key = keyOf(start.image);
     if (this.#starts.get(key) === start) this.#starts.delete(key);
     start.stop();
   }
+}
+
+/**
+ * Images of two repositories are two starts, also with the same layers: what is learnt from the start of one is published beside
+ * that one, and what another repository says of it does not count.
+ */
+function keyOf({ host, repository, layers }: ExpectedImage): string {
+  return `${host}/${repository} ${startKey(layers)}`;
 }
 
 /** One of them. */
@@ -159,8 +169,7 @@ export class ExpectedStart {
   ): Promise<HotImage | undefined> {
     const { hotImages, advices, log } = this.#dependencies;
     const { signal } = this.#abort;
-    const { layers } = this.image;
-    const kept = await hotImages.kept(layers);
+    const kept = await hotImages.kept(this.image);
     if (kept?.isWhole || !isStart) return kept;
     const advice = await advices.find(this.image, signal);
     found(advice);
@@ -170,7 +179,7 @@ export class ExpectedStart {
     if (advice.hot !== undefined) {
       const { digest } = advice.hot;
       try {
-        const { image, done } = await hotImages.fetch(advice.hot, layers, signal);
+        const { image, done } = await hotImages.fetch(advice.hot, this.image, signal);
         done.then(
           () => log.info({ digest, pages: image.index.pages, ms: ms() }, 'hot pages fetched'),
           (err: unknown) => {

@@ -9,6 +9,7 @@
  * The cache evicts the pages as it evicts any chunk; reads find them in the layers' blobs then.
  */
 import { createHash } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { BlobHandle } from '../cache/blob-handle.js';
 import type { BlobKey } from '../cache/blob-key.js';
 import { BlobReader } from '../cache/blob-reader.js';
@@ -31,6 +32,11 @@ import type { RegistryClient } from '../registry/registry-client.js';
 
 /** No host of a registry has brackets around anything but an IPv6 address. */
 const ORIGIN = '[hot-pages]';
+/** Streams of one registry at once: each has a connection that reads would wait for. */
+const STREAMS_MAX = 4;
+/** The index is the first of a stream. One that takes longer is of no help. */
+const INDEX_MS_MAX = 5_000;
+const TURN_POLL_MS = 50;
 /** Stored at once. */
 const WINDOW_BYTES = 4 * CHUNK_BYTES;
 const LENGTH_BYTES = 4;
@@ -41,6 +47,14 @@ const STORED_SHARE = 0.9;
 export interface HotLayerName {
   readonly digest: string;
   readonly root: string | undefined;
+}
+
+/** An image of a repository. Images of others share no pages with it. */
+export interface HotImageName {
+  readonly host: string;
+  readonly repository: string;
+  /** Bottom first. */
+  readonly layers: readonly HotLayerName[];
 }
 
 export interface HotBlobAddress {
@@ -86,6 +100,8 @@ export class HotImage {
 export class HotImages {
   readonly #cache: BlockCache;
   readonly #client: Pick<RegistryClient, 'readBlob'>;
+  /** How many streams run, by origin. */
+  readonly #streams = new Map<string, number>();
 
   constructor(cache: BlockCache, client: Pick<RegistryClient, 'readBlob'>) {
     this.#cache = cache;
@@ -93,8 +109,8 @@ export class HotImages {
   }
 
   /** Finds the pages that an earlier fetch has stored; undefined if there are none of use. */
-  async kept(layers: readonly HotLayerName[]): Promise<HotImage | undefined> {
-    const key = await this.#cache.keyOf(ORIGIN, digestOf(layers));
+  async kept(image: HotImageName): Promise<HotImage | undefined> {
+    const key = await this.#cache.keyOf(originOf(image), digestOf(image));
     if (key === undefined) return undefined;
     const handle = await this.#cache.openBlob(keptSource(key));
     const reader = new BlobReader(handle.share(), new OverflowChunks(), handle);
@@ -108,7 +124,7 @@ export class HotImages {
       await readFully(reader, bytes, 0);
       const index = parseHotIndex(bytes.subarray(LENGTH_BYTES), reader);
       const isAll = pagesAt(indexBytes) + index.pages * PAGE_BYTES === key.sizeBytes;
-      if (!isAll || !isOf(index, layers)) return undefined;
+      if (!isAll || !isOf(index, image.layers)) return undefined;
       // The stream of an earlier start may have ended early.
       const isWhole = handle.cachedBytes >= STORED_SHARE * key.sizeBytes;
       const progress = new HotProgress(index.pages);
@@ -127,14 +143,14 @@ export class HotImages {
   /**
    * Begins to fetch a hot blob, in place of what is stored for the layers. Resolves when its index has come.
    *
-   * @param layers - Of the image, bottom first.
+   * @param name - Of the image, whose layers prove the pages.
    * @returns The pages, and what settles when all have come: it rejects where they do not.
    * @throws {ObdError} `Corrupt` for a blob that is of another image, or does not prove itself; `NoSpace` if the cache has no room
    *   for it; what reading a blob throws.
    */
   async fetch(
     { host, repository, digest, sizeBytes }: HotBlobAddress,
-    layers: readonly HotLayerName[],
+    name: HotImageName,
     signal: AbortSignal,
   ): Promise<{ readonly image: HotImage; readonly done: Promise<void> }> {
     const label = `${digest} of ${host}/${repository}`;
@@ -142,19 +158,25 @@ export class HotImages {
       const message = `Cannot use ${label}: ${sizeBytes} bytes are more than ${HOT_BLOB_BYTES_MAX}`;
       throw new ObdError(ErrorCodes.Corrupt, message, { digest });
     }
+    const origin = originOf(name);
+    const endTurn = await this.#turn(origin, signal);
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(tooLate(label)), INDEX_MS_MAX);
     const descriptor = { mediaType: '', digest, size: sizeBytes };
-    const pieces = this.#client.readBlob(host, repository, descriptor, signal);
-    const values = readHotBlob(upTo(sizeBytes, pieces, label), layers, label);
+    const either = AbortSignal.any([signal, late.signal]);
+    const pieces = this.#client.readBlob(host, repository, descriptor, either);
+    const values = readHotBlob(upTo(sizeBytes, pieces, label), name.layers, label);
     try {
       const { value: index } = await values.next();
+      clearTimeout(timer);
       if (index === undefined || !('runs' in index)) {
         throw new ObdError(ErrorCodes.Corrupt, `Cannot use ${label}: it has no index`, { digest });
       }
       const head = indexArea(index);
       const indexBytes = head.readUInt32LE(0) + LENGTH_BYTES;
       const key = {
-        origin: ORIGIN,
-        digest: digestOf(layers),
+        origin,
+        digest: digestOf(name),
         sizeBytes: head.length + index.pages * PAGE_BYTES,
       };
       if (!(await this.#cache.fitsUnasked(key.sizeBytes))) {
@@ -164,7 +186,7 @@ export class HotImages {
       const progress = new HotProgress(index.pages);
       const source = new HotSource(key, label, head, values);
       const handle = await this.#cache.openBlob(source);
-      handle.forget();
+      await handle.forget();
       const done = store(handle, head.length, progress)
         .catch((error: unknown) => {
           throw source.failure ?? error;
@@ -173,14 +195,35 @@ export class HotImages {
           progress.end();
           handle.close();
           void values.return(undefined);
+          endTurn();
         });
       done.catch(() => {});
       return { image: new HotImage(this.#cache, key, index, indexBytes, progress, true), done };
     } catch (error) {
+      clearTimeout(timer);
       void values.return(undefined);
-      throw error;
+      endTurn();
+      throw late.signal.aborted ? late.signal.reason : error;
     }
   }
+
+  /** Resolves when the registry has fewer streams than STREAMS_MAX. @returns Ends the turn. @throws the signal's reason. */
+  async #turn(origin: string, signal: AbortSignal): Promise<() => void> {
+    while ((this.#streams.get(origin) ?? 0) >= STREAMS_MAX) {
+      await sleep(TURN_POLL_MS, undefined, { signal, ref: false });
+    }
+    this.#streams.set(origin, (this.#streams.get(origin) ?? 0) + 1);
+    return () => {
+      const left = (this.#streams.get(origin) ?? 1) - 1;
+      if (left === 0) this.#streams.delete(origin);
+      else this.#streams.set(origin, left);
+    };
+  }
+}
+
+function tooLate(label: string): ObdError {
+  const message = `Cannot use ${label}: its index has not come within ${INDEX_MS_MAX / 1000} s`;
+  return new ObdError(ErrorCodes.Unavailable, message);
 }
 
 /** Takes all of the stream into the cache. */
@@ -293,9 +336,14 @@ function indexArea(index: HotIndex): Buffer {
   return area;
 }
 
-function digestOf(layers: readonly HotLayerName[]): string {
+/** A registry's own, so that a slow one holds up no other. */
+function originOf({ host }: HotImageName): string {
+  return `${ORIGIN}${host.replaceAll(/[^A-Za-z0-9.:-]/g, '-')}`;
+}
+
+function digestOf({ host, repository, layers }: HotImageName): string {
   const names = layers.map(({ digest, root = '' }) => `${digest}@${root}`).join(' ');
-  return `sha256:${createHash('sha256').update(`hot pages of ${names}`).digest('hex')}`;
+  return `sha256:${createHash('sha256').update(`hot pages of ${host}/${repository} ${names}`).digest('hex')}`;
 }
 
 function isOf(index: HotIndex, layers: readonly HotLayerName[]): boolean {

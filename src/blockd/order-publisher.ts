@@ -11,7 +11,7 @@ import type { Logger } from 'pino';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { KeptOrders } from '../load-order/kept-orders.js';
 import { type LoadOrder, parseLoadOrder } from '../load-order/load-order.js';
-import { NAME_ANNOTATION } from '../load-order/load-order-annotations.js';
+import { COMMAND_ANNOTATION, NAME_ANNOTATION } from '../load-order/load-order-annotations.js';
 import { mergeOrders } from '../load-order/merge-orders.js';
 import { type HotBlobFile, orderArtifact } from '../load-order/order-artifact.js';
 import type { ReferrerDescriptor } from '../oci/referrer.js';
@@ -99,7 +99,7 @@ export class OrderPublisher {
       }
       const signal = AbortSignal.timeout(PUBLISH_MS_MAX);
       const found = await this.#published(image, signal);
-      const order = found === undefined ? own : mergeOrders(found, own);
+      const order = found === undefined ? own : mergeOrders(found.order, own);
       return await this.#publish(image, order, writeHot, signal);
     });
   }
@@ -135,8 +135,8 @@ export class OrderPublisher {
     };
     try {
       const found = await this.#published(image, signal);
-      if (found !== undefined && !adds(found, own)) return;
-      const order = found === undefined ? own : mergeOrders(found, own);
+      if (found?.hot !== undefined && !adds(found.order, own)) return;
+      const order = found === undefined ? own : mergeOrders(found.order, own);
       await this.#publish(image, order, reading, signal);
     } catch (err) {
       if (unread !== undefined) {
@@ -152,10 +152,17 @@ export class OrderPublisher {
     }
   }
 
-  async #published(image: ExpectedImage, signal: AbortSignal): Promise<LoadOrder | undefined> {
+  /** The order of this name, and whether it has a hot blob. */
+  async #published(
+    image: ExpectedImage,
+    signal: AbortSignal,
+  ): Promise<{ readonly order: LoadOrder; readonly hot: unknown } | undefined> {
     const { advices } = this.#dependencies;
     advices.forget(image);
-    return await (await advices.published(image, signal))?.order?.().catch(unfitIsNone);
+    const advice = await advices.published(image, signal);
+    if (advice?.name !== image.orderName) return undefined;
+    const order = await advice.order?.().catch(unfitIsNone);
+    return order && { order, hot: advice.hot };
   }
 
   async #publish(
@@ -175,7 +182,8 @@ export class OrderPublisher {
       const artifact = {
         ...orderArtifact(order, hot, orderName),
         replaces: ({ annotations }: Pick<ReferrerDescriptor, 'annotations'>) =>
-          (annotations[NAME_ANNOTATION] ?? '') === orderName,
+          (annotations[NAME_ANNOTATION] ?? '') === orderName &&
+          annotations[COMMAND_ANNOTATION] === undefined,
       };
       const { digest } = await publishArtifact(client, host, repository, subject, artifact, signal);
       advices.forget(image);

@@ -13,6 +13,7 @@ import { DOCUMENT_BYTES_MAX, type LoadOrder, parseLoadOrder } from '../load-orde
 import {
   HOT_PAGES_ANNOTATION,
   LOAD_ORDER_ANNOTATION,
+  NAME_ANNOTATION,
   type NamedBlob,
   parseNamedBlob,
 } from '../load-order/load-order-annotations.js';
@@ -27,6 +28,8 @@ import type { HotBlobAddress } from './hot-images.js';
 /** For all requests together. It is advice, so no start waits for a slow answer. */
 const FIND_MS_MAX = 5_000;
 const NONE_MS = 600_000;
+/** For a registry that has refused or was away: as long as its other answers are kept. */
+const FAILED_MS = 60_000;
 /** Many times the images that a machine pulls in that time. */
 const NONE_MAX = 1024;
 
@@ -34,6 +37,8 @@ export interface StartAdvice {
   readonly hot: HotBlobAddress | undefined;
   /** Where the pages or chunks were learnt, for the log. */
   readonly from: 'registry' | 'host' | 'image';
+  /** Of a published order; empty for the default one. */
+  readonly name: string;
   /** Reads the load order. Undefined if there is none. */
   readonly order: (() => Promise<LoadOrder>) | undefined;
 }
@@ -41,7 +46,7 @@ export interface StartAdvice {
 export class StartAdvices {
   readonly #client: Pick<RegistryClient, 'referrers' | 'readBlob'>;
   readonly #kept: KeptOrders;
-  /** When each was found to have none, by host, repository and manifest. Oldest first. */
+  /** Until when each is taken to have none, by host, repository and manifest. Oldest first. */
   readonly #none = new Map<string, number>();
 
   constructor(client: Pick<RegistryClient, 'referrers' | 'readBlob'>, kept: KeptOrders) {
@@ -55,26 +60,27 @@ export class StartAdvices {
     const published = await this.published(image, limit).catch((error: unknown) => {
       signal.throwIfAborted();
       // The registry may have no such list, refuse it, or be slow: reads will show what is wrong with it.
-      if (error instanceof ObdError || limit.aborted) return undefined;
-      throw error;
+      if (!(error instanceof ObdError || limit.aborted)) throw error;
+      this.#noteNone(nameOf(image), FAILED_MS);
+      return undefined;
     });
     if (published?.hot !== undefined) return published;
     const kept = await this.#kept.find(image.layers.map(({ digest }) => digest));
-    if (kept !== undefined) return { hot: undefined, from: 'host', order: async () => kept };
+    if (kept !== undefined)
+      return { hot: undefined, from: 'host', name: '', order: async () => kept };
     if (published !== undefined) return published;
     const named = image.loadOrder;
     if (named === undefined) return undefined;
     const order = async () => await this.#read(image, named, signal);
-    return { hot: undefined, from: 'image', order };
+    return { hot: undefined, from: 'image', name: '', order };
   }
 
   /** Asks the registry for the image's artifacts. @throws {ObdError} as RegistryClient.referrers(). */
   async published(image: ExpectedImage, signal: AbortSignal): Promise<StartAdvice | undefined> {
     const { host, repository, manifest, orderName } = image;
     if (manifest === undefined) return undefined;
-    const key = `${host}/${repository}@${manifest.digest}`;
-    const noneMs = this.#none.get(key);
-    if (noneMs !== undefined && performance.now() - noneMs < NONE_MS) return undefined;
+    const key = nameOf(image);
+    if ((this.#none.get(key) ?? 0) > performance.now()) return undefined;
     const found = await this.#client.referrers(
       host,
       repository,
@@ -85,15 +91,15 @@ export class StartAdvices {
     const names = orderName === '' ? [] : [orderName];
     const chosen = selectOrder(found, { args: undefined, names });
     if (chosen === undefined) {
-      this.#noteNone(key);
+      this.#noteNone(key, NONE_MS);
       return undefined;
     }
     return this.#adviceIn(chosen, image);
   }
 
   /** An artifact was published: it may be found now. */
-  forget({ host, repository, manifest }: ExpectedImage): void {
-    this.#none.delete(`${host}/${repository}@${manifest?.digest}`);
+  forget(image: ExpectedImage): void {
+    this.#none.delete(nameOf(image));
   }
 
   #adviceIn({ annotations }: ReferrerDescriptor, image: ExpectedImage): StartAdvice | undefined {
@@ -103,6 +109,7 @@ export class StartAdvices {
     return {
       hot: hot && { host, repository, ...hot },
       from: 'registry',
+      name: annotations[NAME_ANNOTATION] ?? '',
       order: named && (async () => await this.#read(image, named, undefined)),
     };
   }
@@ -126,12 +133,16 @@ export class StartAdvices {
     return parseLoadOrder(Buffer.concat(pieces), label);
   }
 
-  #noteNone(key: string): void {
+  #noteNone(key: string, forMs: number): void {
     this.#none.delete(key);
-    this.#none.set(key, performance.now());
+    this.#none.set(key, performance.now() + forMs);
     for (const oldest of this.#none.keys()) {
       if (this.#none.size <= NONE_MAX) return;
       this.#none.delete(oldest);
     }
   }
+}
+
+function nameOf({ host, repository, manifest }: ExpectedImage): string {
+  return `${host}/${repository}@${manifest?.digest}`;
 }

@@ -10,6 +10,7 @@ import { type BlobHandle, statsOf } from '../cache/blob-handle.js';
 import type { BlockCache } from '../cache/block-cache.js';
 import { ImageReads } from '../cache/image-reads.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { KNOWN_PAGES_MIN } from '../hot-blob/hot-pages.js';
 import type { HotProgress } from '../hot-blob/hot-progress.js';
 import type { FetchOrder } from '../image/fetch-order.js';
 import { type IndexAccount, IndexBudget } from '../io/index-budget.js';
@@ -151,7 +152,7 @@ export class WorkerDeviceHost implements DeviceHost {
       await device.open(configPath, how === 'attach', this.#options.nbd);
       device.observe(this.#isObserved);
       this.#replay(id, device);
-      if (device.hot !== undefined) expectFewMisses(device.blobs);
+      if (device.isKnown) expectFewMisses(device.blobs);
       else if (device.start?.guide(device.blobs) === true) device.reads.isKnown = true;
       await device.connect(how, transport);
       if (how === 'attach' && device.uncheckedLayers > 0) {
@@ -218,7 +219,8 @@ export class WorkerDeviceHost implements DeviceHost {
     if (hot === undefined) return { hot, recording };
     const { index, indexBytes, progress } = hot;
     device.hot = progress;
-    device.reads.isKnown = true;
+    device.isKnown = index.pages >= KNOWN_PAGES_MIN;
+    device.reads.isKnown = device.isKnown;
     const file = add(await hot.open());
     return { hot: { file, index, indexBytes, progress: progress.memory }, recording };
   }
@@ -292,6 +294,8 @@ class WorkerDevice implements HostedDevice {
   recording: Recording | undefined;
   /** How far the pages of its start have come, and how many of them it has read. */
   hot: HotProgress | undefined;
+  /** Whether they say something of the start. */
+  isKnown = false;
   readonly reads = new ImageReads();
   /** Charged by the main thread for what it keeps of the blobs, and by the worker for the indexes. */
   readonly memory: IndexAccount;
@@ -337,8 +341,13 @@ class WorkerDevice implements HostedDevice {
     this.path = await this.#worker.calls.call(how, { id: this.#id, transport });
   }
 
-  readonly writeHot: WriteHot = async (runs, path) =>
-    await this.#worker.calls.call('writeHot', { id: this.#id, runs, path });
+  readonly writeHot: WriteHot = async (runs, path) => {
+    // Another device may have its id by now.
+    if (this.#closed !== undefined) {
+      throw new ObdError(ErrorCodes.NotFound, `Cannot read the pages of "${this.#id}": it is gone`);
+    }
+    return await this.#worker.calls.call('writeHot', { id: this.#id, runs, path });
+  };
 
   /** Ends what records its start. */
   async endRecording(): Promise<void> {

@@ -9,7 +9,7 @@ import { DiskConnections } from '../blockdev/nbd/disk-connections.js';
 import type { NegotiatedOptions } from '../blockdev/nbd/protocol.js';
 import { ReplyBuffers } from '../blockdev/nbd/reply-buffers.js';
 import { transmissionFlags } from '../blockdev/nbd/transmission-flags.js';
-import { readAheadKib, setReadAhead } from '../blockdev/read-ahead.js';
+import { READ_AHEAD_KIB, readAheadKib, setReadAhead } from '../blockdev/read-ahead.js';
 import { SeveralObservers } from '../blockdev/several-observers.js';
 import type { AttachedDevice, Transport, TransportName } from '../blockdev/transport.js';
 import type { makeTransports, Transports } from '../blockdev/transports.js';
@@ -18,7 +18,7 @@ import type { BlobReader } from '../cache/blob-reader.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { HotSource } from '../hot-blob/hot-blob-writer.js';
 import { HotFile } from '../hot-blob/hot-file.js';
-import { HotPages } from '../hot-blob/hot-pages.js';
+import { HotPages, PAGE_BYTES } from '../hot-blob/hot-pages.js';
 import { HotProgress } from '../hot-blob/hot-progress.js';
 import { fetchOrder } from '../image/fetch-order.js';
 import { type ImageConfig, readImageConfig } from '../image/image-config.js';
@@ -189,7 +189,8 @@ export class WorkerDevices {
       const order = orderOf(reads, { disk, files, layers: named }, about);
       this.#main.notify('recorded', { id, order: encodeLoadOrder(order) });
       // The start is over: its device is like any other now.
-      if (served.device !== undefined) void setReadAhead(served.device.path);
+      const isServed = this.#served.get(id) === served;
+      if (isServed && served.device !== undefined) void setReadAhead(served.device.path);
     };
     served.recorder = new ReadRecorder(onEnd, recording?.untilQuiet ?? true);
     setObservers(served);
@@ -210,8 +211,11 @@ export class WorkerDevices {
     const proved = new FirstUses();
     for (let i = 0; i < runs.length; i += 3) {
       const layer = places[runs[i]!] ?? -1;
-      const run = { layer, leaf: runs[i + 1]!, count: runs[i + 2]!, ms: 0, starts: 1 };
-      if (layer !== -1) proved.addPages(run);
+      const pages = Math.ceil((sources[layer]?.file.sizeBytes ?? 0) / PAGE_BYTES);
+      const leaf = runs[i + 1]!;
+      // A published order may name what no layer has.
+      const count = Math.min(runs[i + 2]!, pages - leaf);
+      if (count > 0) proved.addPages({ layer, leaf, count, ms: 0, starts: 1 });
     }
     if (proved.pageCount === 0) return undefined;
     const numbers = proved.runs.flatMap(({ layer, leaf, count }) => [layer, leaf, count]);
@@ -231,7 +235,9 @@ export class WorkerDevices {
     else if (served.recorded !== undefined) this.#record(id, served, served.recorded);
     served.device = await connect(this.#transports[transport], id, disk);
     disk.readWaitMs = this.#readDeadlineMs;
-    await setReadAhead(served.device.path, startReadAheadKib(served));
+    // A device without recorder has no start, or none whose end would be seen.
+    const kib = served.recorder === undefined ? READ_AHEAD_KIB : startReadAheadKib(served);
+    await setReadAhead(served.device.path, kib);
     return served.device.path;
   }
 

@@ -135,8 +135,11 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
   }
 
   /** Drops all chunks: another content is stored under the key from now on. */
-  forget(): void {
+  async forget(): Promise<void> {
     this.#blob.invalidate(0, this.#blob.chunks);
+    // Both copies of the state on the disk: after a crash neither may name chunks that are overwritten now.
+    await this.#blob.save();
+    await this.#blob.save();
   }
 
   /** Changes when chunks were evicted or dropped: what was read before may have been a hole. */

@@ -8,6 +8,8 @@ import type { HotIndex } from './hot-index.js';
 import type { HotProgress } from './hot-progress.js';
 
 export const PAGE_BYTES = 4096;
+/** 1 MiB. Fewer say little of a start. */
+export const KNOWN_PAGES_MIN = 256;
 
 /** A cached file. isStored() says whether all of a range is on the disk, if perhaps not in memory. */
 export interface HotPagesFile extends RandomAccessFile {

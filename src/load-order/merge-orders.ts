@@ -3,6 +3,7 @@ import { FirstUses } from './first-uses.js';
 import {
   type LoadOrder,
   type LoadOrderKind,
+  PAGES_MAX,
   type PageRun,
   placeIn,
   STARTS_MAX,
@@ -67,6 +68,8 @@ function mergedPages(older: LoadOrder, newer: LoadOrder, starts: number): PageRu
     return { ...page, ...together(known, page) };
   });
   for (const page of earlier.values()) {
+    // All pages of the newest start have room, whatever the older order claims.
+    if (merged.length >= PAGES_MAX) break;
     if (starts < CHANCE_STARTS || page.starts > 1) merged.push(page);
   }
   return merged.sort(

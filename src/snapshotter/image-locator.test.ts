@@ -272,7 +272,7 @@ test('all layers of the image are asked for at the same time, by the daemon', as
   assert.equal(origin.seen.length, 0, 'the daemon asks, not the snapshotter');
   assert.equal(expected.length, 1, 'the daemon is told of the image once');
   const [image] = expected;
-  assert.deepEqual([image?.host, image?.repository], ['localhost', 'team/app']);
+  assert.deepEqual([image?.host, image?.repository], [origin.host, 'team/app']);
   assert.equal(image?.manifest, sha256Of(stored[0]!.bytes));
   assert.deepEqual(
     image?.layers.map(({ digest, sizeBytes }) => [digest, sizeBytes]),

@@ -217,7 +217,10 @@ export class ImageLocator {
         const orderName = labels[LOAD_ORDER_LABEL] ?? '';
         const [only] = sources;
         const isSure = sources.length === 1 && only?.isGuess !== true;
-        if (isSure) this.#expect(image, only, orderName);
+        const { hosts } = this.#dependencies;
+        // As obd-blockd will be told to read it.
+        const own = only && parseBlobUrl(hosts.blobsUrlOf(only.host, only.repository));
+        if (isSure) this.#expect(image, own, orderName);
         const found = await this.#firstWithBlob(sources, blobOf(layer, layers), namespace);
         if (!isSure && found !== undefined) this.#expect(image, parseBlobUrl(found), orderName);
         if (found !== undefined || named === undefined) return found;

@@ -123,12 +123,12 @@ test(`wrong advice costs its own bytes, and a few per cent of a start (seed ${SE
   const order = orderOfChunks(image, chunks);
   const wrong: Readonly<Record<string, readonly [StartAdvice, Buffer | undefined, number]>> = {
     'a hot blob': [
-      { hot: { ...address, sizeBytes: hot.length }, from: 'registry', order: undefined },
+      { hot: { ...address, sizeBytes: hot.length }, from: 'registry', name: '', order: undefined },
       hot,
       hot.length,
     ],
     'a load order': [
-      { hot: undefined, from: 'registry', order: async () => order },
+      { hot: undefined, from: 'registry', name: '', order: async () => order },
       undefined,
       40 * 65536,
     ],
