@@ -44,7 +44,7 @@ const LENGTH_BYTES = 4;
 const STORED_SHARE = 0.9;
 
 /** A layer as the image's manifest names it. */
-export interface HotLayerName {
+interface HotLayerName {
   readonly digest: string;
   readonly root: string | undefined;
 }

@@ -144,6 +144,11 @@ export class OrderPublisher {
         log.info({ image: place, err }, 'load order not published, the pages were not read');
         return;
       }
+      // Of a registry that was away, or of writers that met, the next start may find no more.
+      if (hasCode(err, ErrorCodes.Unavailable) || hasCode(err, ErrorCodes.Busy)) {
+        log.info({ image: place, err }, 'load order not published, the next start tries again');
+        return;
+      }
       this.#refuse(place);
       log.warn(
         { image: place, err },
