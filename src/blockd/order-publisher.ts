@@ -144,7 +144,7 @@ export class OrderPublisher {
         log.info({ image: place, err }, 'load order not published, the pages were not read');
         return;
       }
-      // Of a registry that was away, or of writers that met, the next start may find no more.
+      // The registry was away, or other writers were faster: both pass.
       if (hasCode(err, ErrorCodes.Unavailable) || hasCode(err, ErrorCodes.Busy)) {
         log.info({ image: place, err }, 'load order not published, the next start tries again');
         return;

@@ -235,7 +235,7 @@ export class WorkerDevices {
     else if (served.recorded !== undefined) this.#record(id, served, served.recorded);
     served.device = await connect(this.#transports[transport], id, disk);
     disk.readWaitMs = this.#readDeadlineMs;
-    // A device without recorder has no start, or none whose end would be seen.
+    // Only a recorder sees the end of a start, which sets the usual read-ahead again.
     const kib = served.recorder === undefined ? READ_AHEAD_KIB : startReadAheadKib(served);
     await setReadAhead(served.device.path, kib);
     return served.device.path;

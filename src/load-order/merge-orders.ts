@@ -68,7 +68,7 @@ function mergedPages(older: LoadOrder, newer: LoadOrder, starts: number): PageRu
     return { ...page, ...together(known, page) };
   });
   for (const page of earlier.values()) {
-    // All pages of the newest start have room, whatever the older order claims.
+    // The newest start keeps all of its pages, however many the older order claims.
     if (merged.length >= PAGES_MAX) break;
     if (starts < CHANCE_STARTS || page.starts > 1) merged.push(page);
   }
