@@ -15,7 +15,7 @@ import { NbdReader } from './nbd-reader.js';
 import { PAGE_BYTES } from './proved-layer.js';
 import type { PlacedImage } from './start-image.js';
 
-const LOGGED_MS_MAX = 20_000;
+const LOGGED_MS_MAX = 60_000;
 const READ_BYTES = 32 * PAGE_BYTES;
 
 export interface NodeSettings {

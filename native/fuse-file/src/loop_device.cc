@@ -4,10 +4,12 @@
 #include <linux/fs.h>
 #include <linux/loop.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <random>
 #include <utility>
 
 namespace fusefile {
@@ -15,7 +17,9 @@ namespace fusefile {
 namespace {
 
 // Others take free devices too, between our asking for one and taking it.
-constexpr int kTriesMax = 100;
+constexpr int kTriesMax = 1000;
+// With many at once each gets EBUSY while another one configures its own: up to 5 ms of pause, chosen by chance, take turns.
+constexpr unsigned kPauseMicrosecondsMax = 5000;
 constexpr size_t kProbeBytes = 512;
 
 }  // namespace
@@ -26,6 +30,7 @@ bool LoopDevice::Attach(int file, const char* file_path, Problem& problem) {
     problem.lacking = true;
     return problem.SayErrno(errno, "Cannot open \"/dev/loop-control\"");
   }
+  std::minstd_rand random(static_cast<unsigned>(getpid()));
   for (int tries = 0; tries < kTriesMax; tries++) {
     const int number = ioctl(control.get(), LOOP_CTL_GET_FREE);
     if (number < 0) return problem.SayErrno(errno, "Cannot get a free loop device");
@@ -47,6 +52,8 @@ bool LoopDevice::Attach(int file, const char* file_path, Problem& problem) {
     if (errno != EBUSY) {
       return problem.SayErrno(errno, "Cannot put \"%s\" behind \"%s\"", file_path, path_);
     }
+    opened.Close();
+    usleep(static_cast<unsigned>(random() % kPauseMicrosecondsMax));
   }
   return problem.Say("Cannot get a free loop device: others were first, %d times", kTriesMax);
 }
