@@ -321,7 +321,7 @@ describe('obdctl rpull with obd-ts', { skip: unfit, timeout: 120_000 }, () => {
     assert.doesNotMatch(run.stderr, /Warning/);
     t.diagnostic(run.stdout.trim());
     const all = (await containerd.requests()).slice(start);
-    // What is known of the start is looked up beside the pull, at most once for the image.
+    // obd-blockd looks for load orders beside the pull, once for the image.
     const lookUps = all.filter((line) => /\/referrers\/|\/manifests\/sha256-/.test(line));
     assert.ok(lookUps.length <= 2, lookUps.join('\n'));
     const pulled = all.filter((line) => !lookUps.includes(line));
