@@ -33,7 +33,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   ext4: [],
   registry: ['oci'],
   cache: [],
-  image: ['layers', 'lsmt', 'oci', 'registry', 'zfile'],
+  image: ['layers', 'load-order', 'lsmt', 'oci', 'registry', 'zfile'],
   predict: ['ext4'],
   'load-order': ['lsmt', 'oci'],
   blockdev: ['blockdev/fuse', 'blockdev/nbd-kernel', 'blockdev/tcmu', 'blockdev/ublk'],
@@ -92,6 +92,7 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
     'src/layers/lower-layer.ts',
     'src/layers/opening-parts.ts',
     'src/layers/overlaybd-annotations.ts',
+    'src/load-order/load-order-annotations.ts',
   ],
   pull: ['src/layers/layer-kind.ts', 'src/snapshotter/labels.ts'],
   doctor: [

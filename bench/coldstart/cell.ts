@@ -127,7 +127,7 @@ async function showArtifacts(setup: CellSetup, reference: string): Promise<void>
   }
 }
 
-/** Starts the container once on a node of its own, and waits until that has published its load order. */
+/** Starts the container once on another node, and waits until that has published its load order. */
 async function publishOnce(setup: CellSetup, reference: string): Promise<void> {
   const { way, link, programs, registry, repository } = setup;
   const services = await Services.make(inNamespace(link.near), programs.path);

@@ -21,7 +21,7 @@ function converted(name: string, ...options: string[]): Variant {
   };
 }
 
-/** Of which nothing is known. */
+/** An image whose start is not known. */
 export const OBD = converted('obd', '--no-predict');
 
 /** As obdconv makes it by default. */

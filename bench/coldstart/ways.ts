@@ -85,7 +85,7 @@ const FILL = '[fill]\nenabled = true\ndelay = "0 s"\n';
 /** Images whose starts read a part of them. */
 const KNOWABLE = ['python', 'nodejs', 'jvm', 'pandas', 'nginx'];
 
-/** What a start has read is published when it has been quiet for ten seconds. */
+/** A node publishes a start that has been quiet for ten seconds. */
 const PUBLISH = '[load_order]\npublish = true\n';
 
 export const WAYS: readonly Way[] = [

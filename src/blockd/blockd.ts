@@ -140,7 +140,7 @@ export class Blockd {
 
     const ordersDirectory = join(config.state_dir, 'load-orders');
     const publishingDirectory = join(config.state_dir, 'publishing');
-    // What a killed process has not uploaded.
+    // A killed process leaves hot blobs that it has not uploaded.
     await rm(publishingDirectory, { recursive: true, force: true });
     const kept = new KeptOrders(ordersDirectory);
     const advices = new StartAdvices(client, kept);
@@ -157,7 +157,7 @@ export class Blockd {
     });
     const recordings = new Recordings(starts, publisher);
 
-    // What the devices have recorded until now is kept; the client is closed by then.
+    // Keeps the orders that devices have recorded until now; the client is closed by then.
     this.#closers.push(() => publisher.idle());
 
     const demand = new DemandWatch();

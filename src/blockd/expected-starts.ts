@@ -15,7 +15,7 @@ import { type ExpectedImage, startKey } from './expected-image.js';
 import type { HotImage, HotImages } from './hot-images.js';
 import { registrySource } from './registry-source.js';
 import { Replay } from './replay.js';
-import type { StartAdvice, StartAdvices } from './start-advice.js';
+import type { StartAdvices } from './start-advice.js';
 
 /** Images that are pulled and not started: more than a host pulls at once. Further ones are fetched as they are read. */
 const UNUSED_MAX = 64;
@@ -98,10 +98,7 @@ export class ExpectedStarts {
   }
 }
 
-/**
- * Images of two repositories are two starts, also with the same layers: what is learnt from the start of one is published beside
- * that one, and what another repository says of it does not count.
- */
+/** Images of two repositories are two starts, also with the same layers: neither may tell the other what it reads. */
 function keyOf({ host, repository, layers }: ExpectedImage): string {
   return `${host}/${repository} ${startKey(layers)}`;
 }
@@ -111,8 +108,6 @@ export class ExpectedStart {
   image: ExpectedImage;
   /** Devices that serve it. */
   users = 0;
-  /** What was found; settles when the search is over, and never rejects. */
-  readonly advice: Promise<StartAdvice | undefined>;
   /** The hot pages, once their index is known. Never rejects. */
   readonly #hot: Promise<HotImage | undefined>;
   readonly #dependencies: Dependencies;
@@ -123,15 +118,10 @@ export class ExpectedStart {
   constructor(image: ExpectedImage, isStart: boolean, dependencies: Dependencies) {
     this.image = image;
     this.#dependencies = dependencies;
-    let found: (advice: StartAdvice | undefined) => void = () => {};
-    this.advice = new Promise((resolve) => {
-      found = resolve;
-    });
-    this.#hot = this.#begin(isStart, found).catch((err: unknown) => {
+    this.#hot = this.#begin(isStart).catch((err: unknown) => {
       if (!this.#abort.signal.aborted) this.#warn(err);
       return undefined;
     });
-    void this.#hot.then(() => found(undefined));
   }
 
   /** A device may have been there before the manifest was known. */
@@ -163,16 +153,12 @@ export class ExpectedStart {
     this.#replay?.stop();
   }
 
-  async #begin(
-    isStart: boolean,
-    found: (advice: StartAdvice | undefined) => void,
-  ): Promise<HotImage | undefined> {
+  async #begin(isStart: boolean): Promise<HotImage | undefined> {
     const { hotImages, advices, log } = this.#dependencies;
     const { signal } = this.#abort;
     const kept = await hotImages.kept(this.image);
     if (kept?.isWhole || !isStart) return kept;
     const advice = await advices.find(this.image, signal);
-    found(advice);
     if (advice === undefined) return kept;
     const startedMs = performance.now();
     const ms = () => Math.round(performance.now() - startedMs);

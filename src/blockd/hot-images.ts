@@ -34,7 +34,7 @@ import type { RegistryClient } from '../registry/registry-client.js';
 const ORIGIN = '[hot-pages]';
 /** Streams of one registry at once: each has a connection that reads would wait for. */
 const STREAMS_MAX = 4;
-/** The index is the first of a stream. One that takes longer is of no help. */
+/** The limit for the index, which is the first of a stream: later ones help no start. */
 const INDEX_MS_MAX = 5_000;
 const TURN_POLL_MS = 50;
 /** Stored at once. */

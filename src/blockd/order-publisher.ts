@@ -1,6 +1,6 @@
 /**
- * Keeps the load orders of starts on this host, and publishes them beside the image for other nodes: the load order, and a hot
- * blob of its pages, as an artifact whose subject is the image's manifest.
+ * Keeps the load orders of starts on this host, and publishes them with the image for other nodes. The artifact has the load
+ * order and a hot blob of its pages; its subject is the image's manifest.
  *
  * A node that uses a published order adds its own start to it, up to STARTS_PUBLISHED: then nodes only use it. A registry that
  * refuses is left alone for REFUSED_MS. A load order holds numbers of pages and times, nothing of host or container.
@@ -29,6 +29,8 @@ const REFUSED_MAX = 1024;
 /** The pages of so many starts differ little from those of more. */
 const STARTS_PUBLISHED = 3;
 const PUBLISH_MS_MAX = 300_000;
+/** Orders that are kept or published, and that wait for it: each has up to 1.5 MiB. */
+const WAITING_MAX = 32;
 
 interface Dependencies {
   readonly client: RegistryClient;
@@ -57,14 +59,20 @@ export class OrderPublisher {
   readonly #refusedMs = new Map<string, number>();
   /** One at a time: each reads and compresses tens of MiB. */
   #last: Promise<void> = Promise.resolve();
+  #waiting = 0;
   #files = 0;
 
   constructor(dependencies: Dependencies) {
     this.#dependencies = dependencies;
   }
 
-  /** Keeps what a start has read, and publishes it if the daemon is to. Never fails; logs why nothing was published. */
+  /** Keeps the load order of a start, and publishes it if the daemon is to. Never fails; logs why nothing was published. */
   recorded(start: ExpectedStart, bytes: Uint8Array, writeHot: WriteHot): void {
+    if (this.#waiting >= WAITING_MAX) {
+      const image = labelOf(start.image);
+      this.#dependencies.log.info({ image }, 'load order not kept, too many others wait');
+      return;
+    }
     void this.#next(async () => {
       const image = labelOf(start.image);
       try {
@@ -110,7 +118,10 @@ export class OrderPublisher {
   }
 
   async #next<T>(work: () => Promise<T>): Promise<T> {
-    const done = this.#last.then(work);
+    this.#waiting++;
+    const done = this.#last.then(work).finally(() => {
+      this.#waiting--;
+    });
     this.#last = done.then(
       () => {},
       () => {},

@@ -37,7 +37,7 @@ export interface StartAdvice {
   readonly hot: HotBlobAddress | undefined;
   /** Where the pages or chunks were learnt, for the log. */
   readonly from: 'registry' | 'host' | 'image';
-  /** Of a published order; empty for the default one. */
+  /** The name under which it is published; empty for the default one. */
   readonly name: string;
   /** Reads the load order. Undefined if there is none. */
   readonly order: (() => Promise<LoadOrder>) | undefined;

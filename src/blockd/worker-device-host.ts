@@ -64,7 +64,7 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   readonly onReplay: (id: string, result: ReplayResult, ms: number) => void;
   /** The trace of an image is unusable, or its replay failed. */
   readonly onReplayFailure: (id: string, error: unknown) => void;
-  /** What a start of the image has read. `writeHot` writes a hot blob of it while the device is there. */
+  /** Called with the load order of a start. `writeHot` writes a hot blob of it while the device is there. */
   readonly onRecorded: (start: ExpectedStart, order: Uint8Array, writeHot: WriteHot) => void;
   /** An attached image has so many remote layers without checksums. */
   readonly onUnchecked: (id: string, layers: number) => void;

@@ -57,7 +57,7 @@ interface ServedImage {
   readonly connections: DiskConnections;
   /** Of its start. */
   readonly hot: HotPages | undefined;
-  /** The layers, if what a start reads of them is to be recorded. */
+  /** The layers, if their reads are to be recorded. */
   readonly recorded: readonly ExpectedLayer[] | undefined;
   /** If a client wants that recording. */
   readonly recording: StartTerms['recording'];

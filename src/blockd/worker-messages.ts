@@ -155,7 +155,7 @@ export type MainCalls = BlobCalls & {
       readonly image: ExpectedImage;
     },
   ): StartTerms;
-  /** What a start has read: an encoded load order. */
+  /** The reads of a start: an encoded load order. */
   recorded(start: OfDevice & { readonly order: Uint8Array }): void;
   readError(failure: OfDevice & Range & { readonly error: SerializedError }): void;
 };

@@ -50,7 +50,7 @@ export interface ConvertOptions {
   readonly formats: readonly LayerFormat[];
   /** Each conversion makes its directory in it. */
   readonly workDirectory: string;
-  /** What the load order is made of: a prediction, or these files of the image. No load order for `none`. */
+  /** The source of the load order: a prediction, or these files of the image. No load order for `none`. */
   readonly order: 'predicted' | 'none' | { readonly files: readonly string[] };
   readonly progress: ConversionProgress;
   /** Its signal must end the operations of source and destination; it is aborted here when one of them fails. */
@@ -141,7 +141,7 @@ export async function convertManifest(
   }
 }
 
-/** Makes and stores the load order. One that cannot be made is warned of: the image is complete without it. */
+/** Makes and stores the load order. A failure is a warning, as the image is complete without it. */
 async function storedOrder(
   destination: ImageDestination,
   layers: readonly ConvertedLayer[],

@@ -34,7 +34,7 @@ const runs = Uint32Array.from([
 ]);
 const blob = await joined(writeHotBlob(sources, runs));
 const content = zstdDecompressSync(blob);
-/** Of the same layers, in another order. */
+/** Runs of the same layers, in another order. */
 const other = zstdDecompressSync(
   await joined(
     writeHotBlob(sources, Uint32Array.from([3, 0, 9, 0, 120, 20, 2, 30, 10, 1, 0, 1, 0, 0, 9])),

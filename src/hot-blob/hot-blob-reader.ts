@@ -19,8 +19,7 @@ import {
   TREE_HEADER_BYTES,
   TreeLayout,
 } from '../zfile/hash-tree-layout.js';
-import { firstWrongLeaf } from '../zfile/leaf-hashes.js';
-import { rawCrc32c } from '../zfile/raw-crc32c.js';
+import { firstWrongCrc, firstWrongLeaf } from '../zfile/leaf-hashes.js';
 import { FrameBytes } from './frame-bytes.js';
 import {
   HOT_HEAD_BYTES,
@@ -36,7 +35,7 @@ const BATCH_PAGES = 32;
 
 /** Proved pages of consecutive slots. */
 export interface HotPages {
-  /** Of the first page. */
+  /** Slot of the first page. */
   readonly slot: number;
   /** 4096 bytes of each. The receiver may keep them. The page of a short last leaf ends in zeroes. */
   readonly bytes: Buffer;
@@ -138,15 +137,10 @@ function checkCrcs(
   offset: number,
   file: { label: string },
 ): void {
-  for (let at = 0; at < pages.length; at += LEAF_BYTES) {
-    const i = slot + at / LEAF_BYTES;
-    if (rawCrc32c(pages.subarray(at, at + LEAF_BYTES), 0) === crcs[i]) continue;
-    throw corrupt(
-      file,
-      offset - pages.length + at,
-      `page ${i} has another CRC than the index says`,
-    );
-  }
+  const wrong = firstWrongCrc(pages, 0, pages.length, crcs, slot);
+  if (wrong === -1) return;
+  const rule = `page ${slot + wrong} has another CRC than the index says`;
+  throw corrupt(file, offset - pages.length + wrong * LEAF_BYTES, rule);
 }
 
 /** The proved nodes of one layer's hash tree. */

@@ -16,7 +16,7 @@ import {
   NODE_BYTES,
   TREE_HEADER_BYTES,
 } from '../zfile/hash-tree-layout.js';
-import { firstWrongLeaf } from '../zfile/leaf-hashes.js';
+import { firstWrongCrc, firstWrongLeaf } from '../zfile/leaf-hashes.js';
 import { rawCrc32c } from '../zfile/raw-crc32c.js';
 import { encodeHotIndex, HOT_PAGES_MAX, type HotIndex } from './hot-index.js';
 import { hotSteps } from './hot-steps.js';
@@ -150,9 +150,9 @@ async function* content(
     else {
       const { leaf, count, slot } = step;
       const pages = await readPages(file, leaf, count, tree.header.leafedBytes);
-      for (let i = 0; i < count; i++) {
-        if (crcOf(pages, i) === index.crcs[slot + i]) continue;
-        throw corrupt(file, (leaf + i) * LEAF_BYTES, 'this page changed while it was read');
+      const wrong = firstWrongCrc(pages, 0, pages.length, index.crcs, slot);
+      if (wrong !== -1) {
+        throw corrupt(file, (leaf + wrong) * LEAF_BYTES, 'this page changed while it was read');
       }
       yield pages;
     }

@@ -63,7 +63,7 @@ async function read(
 
 const isIndex = (part: HotIndex | HotPages): part is HotIndex => 'runs' in part;
 
-/** What the pages of runs are, with zeroes behind a short last one. */
+/** The pages of runs, with zeroes behind a short last one. */
 function expected(sources: readonly HotSource[], runs: readonly number[]): Buffer {
   const parts: Buffer[] = [];
   for (let run = 0; run < runs.length; run += 3) {

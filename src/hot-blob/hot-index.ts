@@ -17,7 +17,7 @@ export const HOT_PAGES_MAX = 32768;
 /** Nodes of hash trees in one hot blob, 32 MiB: a reader keeps them all. */
 const HOT_NODES_MAX = 8192;
 const LAYERS_MAX = 256;
-/** Of the compressed blob. The limits above permit 161 MiB of content, and zstd adds little to what it cannot compress. */
+/** Limit of the compressed blob. The limits above permit 161 MiB of content, and zstd adds little to what it cannot compress. */
 export const HOT_BLOB_BYTES_MAX = 168 << 20;
 /** The number of a leaf has 32 bits. */
 const LEAFED_BYTES_MAX = 2 ** 32 * LEAF_BYTES;

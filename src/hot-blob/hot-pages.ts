@@ -3,11 +3,12 @@
  * the pages in the order of their slots. Every page in it has been proved; each read checks its CRC.
  */
 import { CHUNK_BYTES, type RandomAccessFile } from '../io/random-access-file.js';
-import { rawCrc32c } from '../zfile/raw-crc32c.js';
+import { LEAF_BYTES } from '../zfile/hash-tree-layout.js';
+import { firstWrongCrc } from '../zfile/leaf-hashes.js';
 import type { HotIndex } from './hot-index.js';
 import type { HotProgress } from './hot-progress.js';
 
-export const PAGE_BYTES = 4096;
+export const PAGE_BYTES = LEAF_BYTES;
 /** 1 MiB. Fewer say little of a start. */
 export const KNOWN_PAGES_MIN = 256;
 
@@ -94,13 +95,10 @@ export class HotPages {
   #readWhole(target: Uint8Array, slot: number): boolean {
     const offset = this.#pagesAt + slot * PAGE_BYTES;
     if (!this.file.tryRead(target, offset)) return false;
-    for (let at = 0; at < target.length; at += PAGE_BYTES) {
-      const crc = rawCrc32c(target.subarray(at, at + PAGE_BYTES), 0);
-      if (crc === this.#index.crcs[slot + at / PAGE_BYTES]) continue;
-      this.file.invalidate(offset + at, PAGE_BYTES);
-      return false;
-    }
-    return true;
+    const wrong = firstWrongCrc(target, 0, target.length, this.#index.crcs, slot);
+    if (wrong === -1) return true;
+    this.file.invalidate(offset + wrong * PAGE_BYTES, PAGE_BYTES);
+    return false;
   }
 
   /** Brings pages that are on the disk into memory. */

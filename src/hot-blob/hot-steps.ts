@@ -23,7 +23,7 @@ export type HotStep =
       readonly leaf: number;
       /** All of them are leaves of one node. */
       readonly count: number;
-      /** Of the first page. */
+      /** Slot of the first page. */
       readonly slot: number;
     };
 
@@ -35,7 +35,7 @@ export function* hotSteps({
   readonly layers: readonly { readonly leafedBytes: number }[];
   readonly runs: Uint32Array;
 }): Generator<HotStep> {
-  /** Of each layer used so far, and of each of its levels: the nodes sent. */
+  /** By layer used so far, and by level: the nodes sent. */
   const sent: Set<number>[][] = [];
   let slot = 0;
   for (let run = 0; run < runs.length; run += 3) {

@@ -1,8 +1,6 @@
 /** The order in which a start is known to need the chunks of its image's blobs. */
 import { CHUNK_BYTES, type RandomAccessFile, type StoredRange } from '../io/random-access-file.js';
-
-/** 512 MiB: more than any start reads, and what one image may fetch by such advice. */
-const CHUNKS_MAX = 8192;
+import { FirstUses } from '../load-order/first-uses.js';
 
 /** Plain numbers, so that it can be sent to another thread. */
 export interface FetchOrder {
@@ -12,28 +10,21 @@ export interface FetchOrder {
   readonly chunks: Uint32Array;
 }
 
-/** Takes the chunks of the ranges, each at its first use, up to CHUNKS_MAX. */
+/** Takes the chunks of the ranges, each at its first use, as many as a load order may have. */
 export function fetchOrder(
   ranges: Iterable<StoredRange>,
   blobs: readonly (RandomAccessFile & { readonly digest: string })[],
 ): FetchOrder {
   const placeOf = new Map<RandomAccessFile, number>(blobs.map((blob, place) => [blob, place]));
-  const digests = blobs.map(({ digest }) => digest);
-  const seen = blobs.map(() => new Set<number>());
-  const chunks: number[] = [];
+  const uses = new FirstUses();
   for (const { blob, offset, length } of ranges) {
     const place = placeOf.get(blob);
     if (place === undefined) continue;
-    for (
-      let chunk = Math.floor(offset / CHUNK_BYTES);
-      chunk * CHUNK_BYTES < offset + length;
-      chunk++
-    ) {
-      if (seen[place]!.has(chunk)) continue;
-      if (chunks.length === 2 * CHUNKS_MAX) return { digests, chunks: Uint32Array.from(chunks) };
-      seen[place]!.add(chunk);
-      chunks.push(place, chunk);
+    if (uses.hasAllChunks) break;
+    const end = Math.ceil((offset + length) / CHUNK_BYTES);
+    for (let chunk = Math.floor(offset / CHUNK_BYTES); chunk < end; chunk++) {
+      uses.addChunk(place, chunk);
     }
   }
-  return { digests, chunks: Uint32Array.from(chunks) };
+  return { digests: blobs.map(({ digest }) => digest), chunks: uses.chunks };
 }

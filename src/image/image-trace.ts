@@ -1,4 +1,4 @@
-/** Traces of an image's starts: from the reads of its disk to a trace, and from that to the blobs it is fetched from. */
+/** The traces that come with images: from their reads to the blobs that these are fetched from. */
 import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ErrorCodes, ObdError } from '../errors.js';
@@ -6,14 +6,7 @@ import { corrupt } from '../io/format-error.js';
 import { LocalFile } from '../io/local-file.js';
 import { type RandomAccessFile, readFully, type StoredRange } from '../io/random-access-file.js';
 import type { LowerLayer } from '../layers/lower-layer.js';
-import {
-  encodeTrace,
-  parseTrace,
-  TRACE_BYTES_MAX,
-  TRACED_READS_MAX,
-  type TracedRead,
-} from '../layers/read-trace.js';
-import type { LayerStack } from '../lsmt/layer-stack.js';
+import { parseTrace, TRACE_BYTES_MAX, TRACED_READS_MAX } from '../layers/read-trace.js';
 
 /** In the `dir` of a trace layer. */
 const TRACE_NAME = 'trace';
@@ -79,25 +72,4 @@ export async function tracedRanges(
   } finally {
     file.close();
   }
-}
-
-/** The trace of the first reads of the disk, in their order. @param files - As tracedRanges() takes them. */
-export function traceOf(
-  reads: Iterable<{ readonly offset: number; readonly length: number }>,
-  disk: LayerStack,
-  files: readonly RandomAccessFile[],
-): Buffer {
-  const layerOf = new Map(files.map((file, layer) => [file, layer]));
-  const traced: TracedRead[] = [];
-  for (const { offset, length } of reads) {
-    // A disk of many fragments has hundreds of ranges in one read.
-    if (traced.length >= TRACED_READS_MAX) break;
-    for (const { source, start, end } of disk.sourceRanges(offset, length)) {
-      const layer = layerOf.get(source);
-      // A TurboOCI layer reads the original tar, too.
-      if (layer === undefined) continue;
-      traced.push({ layer, offset: start, length: end - start });
-    }
-  }
-  return encodeTrace(traced.slice(0, TRACED_READS_MAX));
 }

@@ -20,8 +20,12 @@ export class FirstUses {
     return this.#pages.size;
   }
 
+  get hasAllChunks(): boolean {
+    return this.#knownChunks.size >= CHUNKS_MAX;
+  }
+
   get isFull(): boolean {
-    return this.#pages.size >= PAGES_MAX && this.#knownChunks.size >= CHUNKS_MAX;
+    return this.#pages.size >= PAGES_MAX && this.hasAllChunks;
   }
 
   /**

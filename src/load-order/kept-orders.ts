@@ -22,7 +22,7 @@ import {
 import { mergeOrders } from './merge-orders.js';
 
 const SUFFIX = '.json';
-/** An empty file with this suffix beside an order says that the last start was much shorter. */
+/** An empty file with this suffix says of an order that the last start was much shorter. */
 const SHORT_SUFFIX = '.short';
 /** An order of a large start has 300 KiB. */
 const ORDERS_BYTES_MAX = 64 << 20;

@@ -18,7 +18,7 @@ export const DOCUMENT_BYTES_MAX = 2 << 20;
 export const PAGES_MAX = 32_768;
 /** 512 MiB: what one image may fetch by such advice. */
 export const CHUNKS_MAX = 8192;
-/** A stack has at most 255 layers of blocks, and an image one trace beside them. */
+/** A stack has at most 255 layers of blocks, and an image one trace more. */
 export const LAYERS_MAX = 256;
 /** Counts of merged starts stay here, so that old starts do not outweigh new ones for ever. */
 export const STARTS_MAX = 1000;
@@ -36,7 +36,7 @@ export type LoadOrderKind = (typeof KINDS)[number];
 export interface OrderLayer {
   /** Of the blob. */
   readonly digest: string;
-  /** Of its hash tree, `sha256:...`; undefined for a layer without one. */
+  /** The root of its hash tree, `sha256:...`; undefined for a layer without one. */
   readonly root: string | undefined;
 }
 

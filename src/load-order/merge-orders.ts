@@ -12,7 +12,7 @@ import {
 /** From so many starts on, a page that one of them read is taken for chance. */
 const CHANCE_STARTS = 3;
 
-/** The best first: what was measured, what somebody listed, what was guessed. */
+/** The best first: measured, listed, guessed. */
 export const KINDS_BY_RANK: readonly LoadOrderKind[] = ['recorded', 'list', 'predicted'];
 
 /**
@@ -23,7 +23,7 @@ export const KINDS_BY_RANK: readonly LoadOrderKind[] = ['recorded', 'list', 'pre
  * - The pages that most starts read come first, then by the mean of their times.
  * - A page that only one of three or more starts read is dropped, unless that is the newest start. So a new habit of the
  *   image gets a second start to prove itself, and chance pages of earlier starts do not add up.
- * - Chunks have no counts. Those that the newer start read come first; of the others at most as many stay, and those that were
+ * - Chunks have no counts. The chunks of the newer start come first; of the others at most as many stay, and those that were
  *   missing for longest go.
  */
 export function mergeOrders(older: LoadOrder, newer: LoadOrder): LoadOrder {

@@ -1,5 +1,5 @@
 /**
- * The artifact of a load order, and perhaps its hot blob, beside an image (docs/formats/load-order.md). Its annotations
+ * The artifact of a load order, and perhaps its hot blob, of an image (docs/formats/load-order.md). Its annotations
  * name both blobs, so a node reads only the list of referrers before it fetches them.
  */
 import { sha256Of } from '../oci/digest.js';

@@ -15,7 +15,7 @@ import {
 import { KINDS_BY_RANK } from './merge-orders.js';
 
 export interface FoundOrder {
-  /** Of the artifact's manifest, as the registry lists them. */
+  /** The annotations of the artifact's manifest, as the registry lists them. */
   readonly annotations: Readonly<Record<string, string>>;
 }
 

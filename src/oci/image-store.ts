@@ -87,7 +87,7 @@ export interface ImageDestination {
   publish(bytes: Uint8Array, mediaType: string): Promise<Descriptor>;
 
   /**
-   * Stores an artifact and lists it beside its subject. An OCI layout has no such lists, and stores none.
+   * Stores an artifact and lists it with its subject. An OCI layout has no such lists, and stores none.
    *
    * @param subject - A manifest that is stored here.
    * @throws {ObdError} as putBlob(), and `Busy` if other writers of the list undid the change each time.

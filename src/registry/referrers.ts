@@ -15,7 +15,7 @@ import type { HttpResponse } from './http-client.js';
 import { readManifest } from './manifest-answer.js';
 import type { RegistryExchange } from './registry-exchange.js';
 
-/** Of a list by the API. */
+/** Limit for a list by the API. */
 const PAGES_MAX = 4;
 /** One subject has a few artifacts of one type: one for each way to start it. */
 const REFERRERS_MAX = 64;
@@ -105,7 +105,7 @@ async function listByApi(
   return found;
 }
 
-/** Those of the type, each once, at most REFERRERS_MAX. */
+/** The referrers of the type, each once, at most REFERRERS_MAX. */
 function chosen(
   referrers: readonly ReferrerDescriptor[],
   { artifactType }: ReferrersQuery,

@@ -29,6 +29,7 @@ import { ErrorCodes, hasCode, ObdError, systemCode } from '../errors.js';
 import type { DescribedLayer, LayerDescription, LayerKind } from '../layers/layer-kind.js';
 import type { LowerLayer } from '../layers/lower-layer.js';
 import { openingParts } from '../layers/opening-parts.js';
+import { LOAD_ORDER_ANNOTATION } from '../load-order/load-order-annotations.js';
 import { parseBlobUrl } from '../oci/blob-url.js';
 import { parseReference } from '../oci/reference.js';
 import type { Credentials } from '../registry/credentials.js';
@@ -70,9 +71,6 @@ export interface ImageLocatorDependencies {
   readonly namespaces: ReadonlyMap<string, NamespaceAccess>;
   readonly log: Log;
 }
-
-/** The annotation of a manifest that names its load order, `sha256:...@SIZE` (docs/formats/load-order.md). */
-const LOAD_ORDER_ANNOTATION = 'dev.obd-ts.load-order';
 
 /** The call of obd-blockd's client that is used here. */
 export interface ExpectingDaemon {

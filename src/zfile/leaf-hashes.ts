@@ -1,5 +1,5 @@
 /**
- * SHA-256 of leaves of 4 KiB, in batches: one call of the native add-on for a run, without an allocation.
+ * SHA-256 and CRC-32C of leaves of 4 KiB, in batches: one call of the native add-on for a run, without an allocation.
  *
  * Cost: 0.8 ms per MiB on a processor with SHA instructions; hash() of node:crypto takes 1.8 ms, because it allocates for
  * each leaf. docs/adr/0013-hash-tree.md says how measured.
@@ -20,6 +20,13 @@ interface Addon {
     bytes: number,
     hashes: Uint8Array,
     hashesAt: number,
+  ): number;
+  firstWrongCrc(
+    source: Uint8Array,
+    at: number,
+    bytes: number,
+    crcs: Uint32Array,
+    crcsAt: number,
   ): number;
 }
 
@@ -45,4 +52,18 @@ export function firstWrongLeaf(
   hashesAt: number,
 ): number {
   return addon.firstWrongLeaf(source, at, bytes, hashes, hashesAt);
+}
+
+/**
+ * The number of the first leaf of source[at, at + bytes), all of them whole, that has another CRC-32C than crcs[crcsAt] on; -1 for
+ * none. The CRC is rawCrc32c() with seed 0.
+ */
+export function firstWrongCrc(
+  source: Uint8Array,
+  at: number,
+  bytes: number,
+  crcs: Uint32Array,
+  crcsAt: number,
+): number {
+  return addon.firstWrongCrc(source, at, bytes, crcs, crcsAt);
 }

@@ -125,7 +125,7 @@ describe('hot pages on this host', { skip: blockdUnfit, concurrency: 4 }, () => 
       assert.equal((await daemon.client.attach('d', config)).state, 'attached');
       await daemon.client.detach('d');
       await daemon.client.expect(requestOf(placed));
-      // Other tests take and leave devices meanwhile, so it may get another path.
+      // Other tests take and leave devices, so it may get another path.
       const again = await daemon.client.attach('d', config);
       assert.ok((await readFile(again.path)).equals(image.disk), 'what another start reads');
       await daemon.client.detach('d');

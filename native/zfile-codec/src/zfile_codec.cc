@@ -274,12 +274,37 @@ Napi::Value FirstWrongLeaf(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), found);
 }
 
+// firstWrongCrc(source, at, bytes, crcs, crcsAt)
+//
+// Compares the CRC-32C, with seed 0, of each leaf of source[at, at + bytes), all of them whole, with crcs[crcsAt] on. Returns the
+// number of the first leaf that differs, or -1.
+Napi::Value FirstWrongCrc(const Napi::CallbackInfo& info) {
+  const auto from = Elements<uint8_t>(info, 0, "source");
+  const auto at = Unsigned<size_t>(info, 1, kSafeIntegerMax, "at");
+  const auto bytes = Unsigned<size_t>(info, 2, kSafeIntegerMax, "bytes");
+  const auto crcs = Elements<uint32_t>(info, 3, "crcs");
+  const auto crcs_at = Unsigned<size_t>(info, 4, kSafeIntegerMax, "crcsAt");
+  if (at > from.size() || bytes > from.size() - at || bytes % kLeafBytes != 0) {
+    throw OutOfRange(info.Env(), "source");
+  }
+  const size_t count = bytes / kLeafBytes;
+  if (crcs_at > crcs.size() || count > crcs.size() - crcs_at) throw OutOfRange(info.Env(), "crcs");
+  for (size_t i = 0; i < count; i++) {
+    const uint8_t* const leaf = from.data() + at + i * kLeafBytes;
+    if (RawCrc32c(leaf, kLeafBytes, 0) != crcs[crcs_at + i]) {
+      return Napi::Number::New(info.Env(), static_cast<double>(i));
+    }
+  }
+  return Napi::Number::New(info.Env(), -1);
+}
+
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("decode", Napi::Function::New(env, Decode, "decode"));
   exports.Set("boundaries", Napi::Function::New(env, Boundaries, "boundaries"));
   exports.Set("encode", Napi::Function::New(env, Encode, "encode"));
   exports.Set("hashLeaves", Napi::Function::New(env, HashLeaves, "hashLeaves"));
   exports.Set("firstWrongLeaf", Napi::Function::New(env, FirstWrongLeaf, "firstWrongLeaf"));
+  exports.Set("firstWrongCrc", Napi::Function::New(env, FirstWrongCrc, "firstWrongCrc"));
   return exports;
 }
 

@@ -3,6 +3,7 @@ import type { CommandModule } from 'yargs';
 import { hostsDirOption } from './hosts-dir-option.js';
 import { jsonOption } from './json-option.js';
 import { platformOption } from './platform-option.js';
+import { startOptions } from './start-options.js';
 
 interface PredictArguments {
   readonly image: string;
@@ -27,29 +28,7 @@ export const predict: CommandModule<object, PredictArguments> = {
         describe: 'A reference, oci:DIR[:TAG], or the path of an image config (config.v1.json)',
       })
       .options({
-        entrypoint: {
-          type: 'string',
-          requiresArg: true,
-          describe: "Instead of the image's Entrypoint and Cmd: a JSON array, or one word",
-        },
-        args: {
-          type: 'string',
-          requiresArg: true,
-          describe: "Instead of the image's Cmd: a JSON array, or one word",
-        },
-        env: {
-          type: 'string',
-          array: true,
-          // Else it would take the image, too.
-          nargs: 1,
-          default: [],
-          describe: 'NAME=VALUE, added to the environment of the image; may be repeated',
-        },
-        cwd: {
-          type: 'string',
-          requiresArg: true,
-          describe: "Instead of the image's WorkingDir",
-        },
+        ...startOptions,
         platform: platformOption,
         'plain-http': {
           type: 'boolean',

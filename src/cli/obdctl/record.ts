@@ -6,6 +6,7 @@ import { blockdOption } from './blockd-option.js';
 import { hostsDirOption } from './hosts-dir-option.js';
 import { jsonOption } from './json-option.js';
 import { platformOption } from './platform-option.js';
+import { startOptions } from './start-options.js';
 
 const NAME_CHARACTERS_MAX = 256;
 const TIME_SECONDS_MAX = 3600;
@@ -63,33 +64,11 @@ export const record: CommandModule<object, RecordArguments> = {
           requiresArg: true,
           describe: 'Record until this URL answers with a success; needs --net host',
         },
-        entrypoint: {
-          type: 'string',
-          requiresArg: true,
-          describe: "Instead of the image's Entrypoint and Cmd: a JSON array, or one word",
-        },
-        args: {
-          type: 'string',
-          requiresArg: true,
-          describe: "Instead of the image's Cmd: a JSON array, or one word",
-        },
-        env: {
-          type: 'string',
-          array: true,
-          // Else it would take the image, too.
-          nargs: 1,
-          default: [],
-          describe: 'NAME=VALUE, added to the environment of the image; may be repeated',
-        },
+        ...startOptions,
         user: {
           type: 'string',
           requiresArg: true,
           describe: "Instead of the image's User: a name or a number, perhaps with :GROUP",
-        },
-        cwd: {
-          type: 'string',
-          requiresArg: true,
-          describe: "Instead of the image's WorkingDir",
         },
         mount: {
           type: 'string',
@@ -111,7 +90,7 @@ export const record: CommandModule<object, RecordArguments> = {
         publish: {
           type: 'boolean',
           default: true,
-          describe: 'Publish beside the image, with the login of obd-blockd',
+          describe: 'Publish it for other nodes, with the login of obd-blockd',
         },
         output: {
           type: 'string',
@@ -178,8 +157,8 @@ export const record: CommandModule<object, RecordArguments> = {
         `$0 record --args '["worker"]' --name worker registry.example/app:1.0-obd`,
         'another way to start it',
       )
-      .example('$0 record --list registry.example/app:1.0-obd', 'what is published')
-      .example('$0 record --delete registry.example/app:1.0-obd', 'remove all of that')
+      .example('$0 record --list registry.example/app:1.0-obd', 'a row for each')
+      .example('$0 record --delete registry.example/app:1.0-obd', 'remove all of them')
       .epilogue(
         'Without --time and --until-..., a recording ends 10 s after the last read, after 60 s at most. ' +
           'No container of the image may be on this host. --list and --delete use the login of `docker login`.',
