@@ -1,7 +1,7 @@
 /** The numbers to reach, and whether this run reached them. An aim whose cell or peer was not run is not measured. */
-import { FILE_BYTES, LINKS, type LinkMeasure } from './link.js';
-import type { Limit } from './plan.js';
-import type { Summary } from './summary.js';
+import { JudgedCells, type MeasuredCells, ratio } from './judged-cells.js';
+import { FULL_PULLS, PEERS, setKnownStartAims } from './known-start-aims.js';
+import { FILE_BYTES } from './link.js';
 
 export interface Aim {
   readonly name: string;
@@ -10,135 +10,92 @@ export interface Aim {
   readonly state: 'met' | 'missed' | 'not measured';
 }
 
-/** Peers that know nothing of the image's starts. */
-const PEERS = ['nydus', 'nydus-batch', 'nydus-all', 'soci', 'stargz'];
-const FULL_PULLS = ['overlayfs', 'erofs'];
-/** Peers that know which files an earlier start has read. */
-const KNOWING_PEERS = ['nydus-list'];
+/** Judges a value, which is undefined where it was not measured. */
+export type SetAim = (name: string, value: number | undefined, atMost: number) => void;
+
 const SPARSE = ['python', 'nodejs', 'jvm', 'pandas'];
 /** Half of what it was, in CPU seconds. */
 const OWN_START_MAX = 0.68;
 const FIRST_DATA_SECONDS_MAX = 0.35;
 const PULL_CHAIN_MAX = 5;
 
-export interface AimInput {
-  readonly summaries: readonly Summary[];
-  readonly links: Readonly<Record<string, LinkMeasure>>;
-  readonly limits: readonly Limit[];
+export interface AimInput extends MeasuredCells {
   /** Of `node -e 0`. */
   readonly nodeSeconds: number;
 }
 
-export function judgedAims({ summaries, links, limits, nodeSeconds }: AimInput): Aim[] {
+/** Of the images and links of the run. */
+export function judgedAims({ nodeSeconds, ...measured }: AimInput): Aim[] {
   const aims: Aim[] = [];
-  const aim = (name: string, value: number | undefined, atMost: number): void => {
+  const aim: SetAim = (name, value, atMost) => {
     const isMeasured = value !== undefined && !Number.isNaN(value);
     const state = !isMeasured ? 'not measured' : value <= atMost ? 'met' : 'missed';
     aims.push({ name, value: isMeasured ? value : undefined, atMost, state });
   };
-  const at = (image: string, link: string, way: string) =>
-    summaries.find((each) => each.image === image && each.link === link && each.way === way)
-      ?.median;
-  /** Pulled by containerd, as the peers are, where it can. */
-  const ours = (image: string, link: string) =>
-    at(image, link, 'obd-ctr') ?? at(image, link, 'obd');
-  const fastest = (image: string, link: string, ways: readonly string[]) => {
-    const found = ways.flatMap((way) => at(image, link, way)?.ready ?? []);
-    return found.length === 0 ? undefined : Math.min(...found);
-  };
-
-  const toLimit = (image: string, link: string, way: string) => {
-    const measured = at(image, link, way);
-    const limit = limits.find((each) => each.image === image && each.link === link);
-    return ratio(measured?.ready, limit && limit.networkSeconds + (measured?.warm ?? Number.NaN));
-  };
-  const knownAims = (image: string, link: string): void => {
-    const predicted = at(image, link, 'obd-predicted')?.ready;
-    const name = `${image}, ${link}`;
-    aim(`${name}: predicted to unknown`, ratio(predicted, ours(image, link)?.ready), 0.65);
-    aim(`${name}: predicted to the best peer`, ratio(predicted, fastest(image, link, PEERS)), 0.6);
-    aim(`${name}: second node to the limit`, toLimit(image, link, 'obd-second'), 1.5);
-    aim(`${name}: third node to the limit`, toLimit(image, link, 'obd-third'), 1.35);
-    const third = at(image, link, 'obd-third');
-    const known = fastest(image, link, KNOWING_PEERS);
-    aim(`${name}: third node to the best peer that knows`, ratio(third?.ready, known), 0.65);
-  };
-
-  for (const { name: link } of LINKS) {
-    for (const image of SPARSE) {
-      const ready = ours(image, link)?.ready;
-      aim(`${image}, ${link}: to the best peer`, ratio(ready, fastest(image, link, PEERS)), 0.9);
-      aim(
-        `${image}, ${link}: to the best full pull`,
-        ratio(ready, fastest(image, link, FULL_PULLS)),
-        1,
-      );
-    }
-  }
-  for (const { name: link } of LINKS) {
-    for (const image of SPARSE) knownAims(image, link);
-  }
-  for (const [link, atMost] of [
-    ['slow', 0.9],
-    ['fast', 0.7],
-  ] as const) {
-    const full = at('dense', link, 'overlayfs')?.ready;
-    aim(
-      `dense, ${link}: to the full pull with overlayfs`,
-      ratio(ours('dense', link)?.ready, full),
-      atMost,
-    );
-  }
-  const [without, filled] = ['obd', 'obd-fill'].map((way) => at('python', 'slow', way)?.ready);
-  aim('python, slow: with the background fill to without', ratio(filled, without), 1.05);
-  for (const { name: link } of LINKS) {
-    const nydus = at('python', link, 'nydus')?.cpu.daemons;
-    aim(
-      `python, ${link}: CPU of the daemons to that of nydus`,
-      ratio(ours('python', link)?.cpu.daemons, nydus),
-      1.5,
-    );
-  }
-  const start = LINKS.flatMap(({ name }) => ours('python', name)?.ownStart.daemons ?? [])[0];
-  aim('CPU of the start of our daemons, s', start, OWN_START_MAX);
-  for (const { name: link } of LINKS) {
-    const [byContainerd, byRpull] = [at('python', link, 'obd-ctr'), at('python', link, 'obd')];
-    aim(
-      `python, ${link}: first data by containerd, s`,
-      byContainerd?.firstData,
-      FIRST_DATA_SECONDS_MAX,
-    );
-    aim(
-      `python, ${link}: first data by rpull, s`,
-      byRpull?.firstData,
-      FIRST_DATA_SECONDS_MAX + nodeSeconds,
-    );
-  }
-  for (const image of ['python', 'layers']) {
-    for (const { name: link } of LINKS) {
-      aim(
-        `${image}, ${link}: requests the pull waits for`,
-        ours(image, link)?.pullChain,
-        PULL_CHAIN_MAX,
-      );
-    }
-  }
-  for (const { name: link } of LINKS) {
-    const full = at('model', link, 'overlayfs')?.firstOutput;
-    aim(
-      `model, ${link}: headers to the full pull`,
-      ratio(ours('model', link)?.firstOutput, full),
-      0.2,
-    );
-  }
-  const model = ours('model', 'far');
-  const rate = links['far']?.megabytesPerSecond;
-  const curl = rate === undefined ? undefined : FILE_BYTES / 1e6 / rate;
-  const whole = model === undefined ? undefined : model.ready - model.firstOutput;
-  aim('model, far: a file of 200 MiB to curl', ratio(whole, curl), 1.2);
+  const cells = new JudgedCells(measured);
+  setUnknownStartAims(cells, aim);
+  setKnownStartAims(cells, aim);
+  setDenseAims(cells, aim);
+  setOwnAims(cells, aim, nodeSeconds);
+  setModelAims(cells, aim, measured.links['far']?.megabytesPerSecond);
   return aims;
 }
 
-function ratio(a: number | undefined, b: number | undefined): number | undefined {
-  return a === undefined || b === undefined ? undefined : a / b;
+function setUnknownStartAims(cells: JudgedCells, aim: SetAim): void {
+  for (const [image, link] of cells.pairs(SPARSE)) {
+    const ready = cells.ours(image, link)?.ready;
+    const [peer, full] = [PEERS, FULL_PULLS].map((ways) => cells.fastest(image, link, ways));
+    aim(`${image}, ${link}: to the best peer`, ratio(ready, peer), 0.9);
+    aim(`${image}, ${link}: to the best full pull`, ratio(ready, full), 1);
+  }
+}
+
+function setDenseAims(cells: JudgedCells, aim: SetAim): void {
+  for (const [image, link] of cells.pairs(['dense'])) {
+    const atMost = { slow: 0.9, fast: 0.7 }[link];
+    if (atMost === undefined) continue;
+    const full = cells.at(image, link, 'overlayfs')?.ready;
+    const toFull = ratio(cells.ours(image, link)?.ready, full);
+    aim(`dense, ${link}: to the full pull with overlayfs`, toFull, atMost);
+  }
+}
+
+/** What the daemons cost, and what they ask for. */
+function setOwnAims(cells: JudgedCells, aim: SetAim, nodeSeconds: number): void {
+  const python = cells.pairs(['python']);
+  const [without, filled] = ['obd', 'obd-fill'].map(
+    (way) => cells.at('python', 'slow', way)?.ready,
+  );
+  aim('python, slow: with the background fill to without', ratio(filled, without), 1.05);
+  for (const [image, link] of python) {
+    const nydus = cells.at(image, link, 'nydus')?.cpu.daemons;
+    const toNydus = ratio(cells.ours(image, link)?.cpu.daemons, nydus);
+    aim(`python, ${link}: CPU of the daemons to that of nydus`, toNydus, 1.5);
+  }
+  const [start] = python.flatMap((at) => cells.ours(...at)?.ownStart.daemons ?? []);
+  aim('CPU of the start of our daemons, s', start, OWN_START_MAX);
+  for (const [image, link] of python) {
+    const [byContainerd, byRpull] = ['obd-ctr', 'obd'].map((way) => cells.at(image, link, way));
+    const data = byContainerd?.firstData;
+    aim(`python, ${link}: first data by containerd, s`, data, FIRST_DATA_SECONDS_MAX);
+    const atMost = FIRST_DATA_SECONDS_MAX + nodeSeconds;
+    aim(`python, ${link}: first data by rpull, s`, byRpull?.firstData, atMost);
+  }
+  for (const [image, link] of cells.pairs(['python', 'layers'])) {
+    const chain = cells.ours(image, link)?.pullChain;
+    aim(`${image}, ${link}: requests the pull waits for`, chain, PULL_CHAIN_MAX);
+  }
+}
+
+/** @param rate - Of the far link, in megabytes a second. */
+function setModelAims(cells: JudgedCells, aim: SetAim, rate: number | undefined): void {
+  for (const [image, link] of cells.pairs(['model'])) {
+    const full = cells.at(image, link, 'overlayfs')?.firstOutput;
+    const headers = ratio(cells.ours(image, link)?.firstOutput, full);
+    aim(`model, ${link}: headers to the full pull`, headers, 0.2);
+  }
+  const model = cells.ours('model', 'far');
+  const curl = rate === undefined ? undefined : FILE_BYTES / 1e6 / rate;
+  const whole = model && model.ready - model.firstOutput;
+  aim('model, far: a file of 200 MiB to curl', ratio(whole, curl), 1.2);
 }

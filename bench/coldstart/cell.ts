@@ -6,16 +6,22 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { interruption } from '../../src/cli/interruption.js';
 import { ErrorCodes, ObdError } from '../../src/errors.js';
+import { type LoadOrder, parseLoadOrder } from '../../src/load-order/load-order.js';
 import { run } from '../programs.js';
+import { type AdviceUse, hotUse, unreadShare } from './advice-use.js';
 import type { CpuShare } from './cpu-share.js';
 import { FAR_HOST, type FarRegistry } from './far-registry.js';
 import type { RequestRecord } from './far-server.js';
-import { inNamespace, type Link } from './link.js';
+import { inNamespace, type Link, secondsOfOneGet } from './link.js';
+import { otherStart, type StartedCommand } from './other-start.js';
 import type { Programs } from './peer-programs.js';
+import { leaveOutHotBlob, publishedOrder } from './published-order.js';
+import type { Reference } from './reference.js';
 import { type CpuTime, Services } from './services.js';
 import type { Way } from './way.js';
 import type { Workload } from './workloads.js';
@@ -47,6 +53,8 @@ export interface Measured {
   /** Per cent of the machine's CPU time, from the start of the pull to ready. */
   readonly idlePercent: number;
   readonly stealPercent: number;
+  /** Undefined for a way that knows nothing of the start. */
+  readonly advice: AdviceUse | undefined;
 }
 
 export interface CellSetup {
@@ -57,17 +65,24 @@ export interface CellSetup {
   readonly registry: FarRegistry;
   readonly programs: Programs;
   readonly share: CpuShare;
-  readonly expected: string;
+  readonly reference: Reference;
 }
 
 const now = (): number => Number(process.hrtime.bigint()) / 1e6;
 
-/** @throws {ObdError} `Io` if a program fails, or the container printed other than `expected`. */
+/** @throws {ObdError} `Io` if a program fails, or the container printed other than the reference start. */
 export async function measureCell(setup: CellSetup): Promise<Measured> {
   const { way, registry, link, programs } = setup;
-  const reference = `${FAR_HOST}/${setup.repository}:${way.variant?.name ?? 'plain'}`;
+  const image = `${setup.repository}:${way.variant?.name ?? 'plain'}`;
+  const reference = `${FAR_HOST}/${image}`;
   const kept = way.keeps === undefined ? undefined : await keptOf(way.keeps, setup, reference);
   await showArtifacts(setup, reference);
+  if (way.isOrderAlone === true) await leaveOutHotBlob(registry, image);
+  const isKnown = way.publishers !== undefined || way.judgedBy !== undefined;
+  const known = isKnown ? await publishedOrder(registry, image) : undefined;
+  const isAlone = known !== undefined && way.isOrderAlone === true;
+  const orderSeconds = isAlone ? await secondsOfOneGet(link, known.chunkBytes) : undefined;
+  const ownCommand = commandOf(setup);
   const services = await Services.make(inNamespace(link.near), programs.path);
   try {
     if (kept !== undefined) await moveFolder(kept, services.file(way.keeps!));
@@ -81,13 +96,16 @@ export async function measureCell(setup: CellSetup): Promise<Measured> {
     const seconds = (at: number): number => (at - begun) / 1000;
     await services.run(way.pull(services, reference), limitedTime());
     const pulled = now();
-    const start = await startContainer(setup, services, reference, 'cold');
+    const start = await startContainer(setup, services, reference, 'cold', ownCommand);
     const spent = machineTicks().map((ticks, i) => ticks - machine[i]!);
     const all = spent.reduce((sum, ticks) => sum + ticks, 0);
     const requests = await registry.log();
-    const warm = await startContainer(setup, services, reference, 'warm');
+    const warm = await startContainer(setup, services, reference, 'warm', ownCommand);
+    const read = way.judgedBy && (await readOf(way.judgedBy, setup, services, reference));
+    const unread = known && read ? unreadShare(known.order, read, requests) : undefined;
     const data = requests.find(isData);
     return {
+      advice: known && { ...hotUse(known, requests, begun), orderSeconds, unreadShare: unread },
       pull: seconds(pulled),
       firstRequest: seconds(requests[0]?.at ?? Number.NaN),
       firstData: seconds(data?.at ?? Number.NaN),
@@ -115,8 +133,8 @@ export async function measureCell(setup: CellSetup): Promise<Measured> {
 /** Makes the registry show what earlier nodes of the way have published, and nothing else. */
 async function showArtifacts(setup: CellSetup, reference: string): Promise<void> {
   const { way, registry, repository } = setup;
-  const { publishers = 0 } = way;
-  const setOf = (count: number) => `${way.variant?.name}-${count}`;
+  const { publishers = 0, isMisled = false } = way;
+  const setOf = (count: number) => `${way.variant?.name}-${isMisled ? 'misled-' : ''}${count}`;
   let known = publishers;
   while (!(await registry.showArtifacts(repository, setOf(known))) && known > 0) known--;
   while (known < publishers) {
@@ -135,7 +153,8 @@ async function publishOnce(setup: CellSetup, reference: string): Promise<void> {
     const before = await registry.artifacts(repository);
     await way.start(services);
     await services.run(way.pull(services, reference), limitedTime());
-    await startContainer(setup, services, reference, 'earlier');
+    const command = way.isMisled === true ? otherStart(setup.reference) : commandOf(setup);
+    await startContainer(setup, services, reference, 'earlier', command);
     const untilMs = now() + KEPT_MS_MAX;
     while ((await registry.artifacts(repository)) === before) {
       if (now() > untilMs) {
@@ -156,20 +175,51 @@ async function keptOf(kept: string, setup: CellSetup, reference: string): Promis
   try {
     await way.start(services);
     await services.run(way.pull(services, reference), limitedTime());
-    await startContainer(setup, services, reference, 'earlier');
-    await services.run(services.ctr('images', 'rm', '--sync', reference), limitedTime());
-    const folder = services.file(kept);
-    const untilMs = now() + KEPT_MS_MAX;
-    while (!existsSync(folder) || readdirSync(folder).length === 0) {
-      if (now() > untilMs) throw new ObdError(ErrorCodes.Io, `${way.name} keeps nothing`);
-      await sleep(100);
-    }
+    await startContainer(setup, services, reference, 'earlier', commandOf(setup));
+    const folder = await filledFolder(kept, setup, services, reference);
     const copy = await mkdtemp('/var/tmp/obdcs-kept.');
     await cp(folder, copy, { recursive: true });
     return copy;
   } finally {
     await services.stop();
   }
+}
+
+/** What a container read that was started once, as its node recorded it. */
+async function readOf(
+  kept: string,
+  setup: CellSetup,
+  services: Services,
+  reference: string,
+): Promise<LoadOrder> {
+  const folder = await filledFolder(kept, setup, services, reference);
+  const path = join(folder, readdirSync(folder).find(isDocument)!);
+  return parseLoadOrder(readFileSync(path), path);
+}
+
+/** Removes the image, and waits until something is kept of it. */
+async function filledFolder(
+  kept: string,
+  { way }: CellSetup,
+  services: Services,
+  reference: string,
+): Promise<string> {
+  await services.run(services.ctr('images', 'rm', '--sync', reference), limitedTime());
+  const folder = services.file(kept);
+  const untilMs = now() + KEPT_MS_MAX;
+  while (!existsSync(folder) || !readdirSync(folder).some(isDocument)) {
+    if (now() > untilMs) throw new ObdError(ErrorCodes.Io, `${way.name} keeps nothing`);
+    await sleep(100);
+  }
+  return folder;
+}
+
+function isDocument(name: string): boolean {
+  return name.endsWith('.json');
+}
+
+function commandOf({ workload, reference }: CellSetup): StartedCommand {
+  return { command: workload.command, output: reference.output };
 }
 
 async function moveFolder(from: string, to: string): Promise<void> {
@@ -190,14 +240,15 @@ interface Start {
 }
 
 async function startContainer(
-  { way, workload, share, expected }: CellSetup,
+  { way, share }: CellSetup,
   services: Services,
   reference: string,
   id: string,
+  { command, output: expected }: StartedCommand,
 ): Promise<Start> {
   const group = share.groupOf(services.namespace, id);
   const options = ['run', '--rm', ...group, '--snapshotter', way.snapshotter, reference, id];
-  const { file, args, env } = services.command(...services.ctr(...options, ...workload.command));
+  const { file, args, env } = services.command(...services.ctr(...options, ...command));
   const begun = now();
   const signal = limitedTime();
   const child = spawn(file, args, { env, signal, stdio: ['ignore', 'pipe', 'pipe'] });

@@ -2,11 +2,22 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import {
+  cp,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, ObdError } from '../../src/errors.js';
+import { LocalRegistry } from '../local-registry.js';
 import type { RequestRecord } from './far-server.js';
 import { FAR_ADDRESS, inNamespace, type Link, REGISTRY_PORT } from './link.js';
 
@@ -126,6 +137,22 @@ export class FarRegistry {
     const names = (await readdir(tags)).filter(isList);
     const links = names.map((name) => readFile(join(tags, name, 'current/link'), 'utf8'));
     return (await Promise.all(links)).join(' ');
+  }
+
+  /** Serves the same images on loopback, for changes that no link has to carry. */
+  async onLoopback<T>(use: (host: string) => Promise<T>): Promise<T> {
+    const folder = await mkdtemp(join(this.#folder, 'loopback.'));
+    try {
+      await symlink(join(this.#folder, 'registry'), join(folder, 'registry'));
+      const registry = await LocalRegistry.start(folder);
+      try {
+        return await use(registry.host);
+      } finally {
+        await registry.stop();
+      }
+    } finally {
+      await rm(folder, { recursive: true });
+    }
   }
 
   #tagsOf(repository: string): string {

@@ -145,6 +145,13 @@ async function transfer(link: Link, path: string): Promise<{ connect: number; to
 export const REGISTRY_PORT = 5000;
 export const STORAGE_PORT = 5002;
 
+/** Answers that every pull needs one after the other: HEAD or token, manifest, config. */
+const PULL_ANSWERS = 3;
+
+export function pullAnswersSeconds({ connectMs }: Pick<LinkMeasure, 'connectMs'>): number {
+  return (PULL_ANSWERS * connectMs) / 1000;
+}
+
 /** Seconds that one GET of so many bytes takes over the link, its connection included. */
 export async function secondsOfOneGet(link: Link, bytes: number): Promise<number> {
   return (await transfer(link, `/bytes/${bytes}`)).total;

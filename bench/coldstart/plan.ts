@@ -7,7 +7,14 @@ import { type Measured, measureCell } from './cell.js';
 import type { CpuShare } from './cpu-share.js';
 import { FarRegistry } from './far-registry.js';
 import { repositoryOf, storedImages, trimImages } from './image-store.js';
-import { Link, type LinkMeasure, type LinkProfile, measureLink, secondsOfOneGet } from './link.js';
+import {
+  Link,
+  type LinkMeasure,
+  type LinkProfile,
+  measureLink,
+  pullAnswersSeconds,
+  secondsOfOneGet,
+} from './link.js';
 import type { Programs } from './peer-programs.js';
 import { type Reference, referenceOf } from './reference.js';
 import type { Way } from './way.js';
@@ -57,9 +64,6 @@ export interface PlanMeasures {
   readonly leftOut: number;
 }
 
-/** Answers that every pull needs one after the other: HEAD or token, manifest, config. */
-const PULL_ANSWERS = 3;
-
 export async function measurePlan(plan: Plan): Promise<PlanMeasures> {
   const { workloads, links, ways, rounds, programs, say } = plan;
   const stored = new Map<Workload, string[]>();
@@ -103,7 +107,7 @@ export async function measurePlan(plan: Plan): Promise<PlanMeasures> {
           }
           if (!limits.some((each) => each.image === workload.name && each.link === profile.name)) {
             const seconds = await secondsOfOneGet(link, reference.zstdBytes);
-            const networkSeconds = seconds + (PULL_ANSWERS * connectMs) / 1000;
+            const networkSeconds = seconds + pullAnswersSeconds(measure);
             limits.push({ image: workload.name, link: profile.name, networkSeconds });
           }
           await registry.clear();
@@ -152,12 +156,10 @@ interface Scene {
 
 async function measureOne(plan: Plan, cell: Cell, scene: Scene): Promise<CellResult> {
   const { programs, share, say } = plan;
-  const { reference, ...setup } = scene;
   const name = `${cell.link} ${cell.image} ${cell.way}`;
   try {
     const repository = await repositoryOf(scene.workload);
-    const expected = reference.output;
-    const measured = await measureCell({ ...setup, programs, share, repository, expected });
+    const measured = await measureCell({ ...scene, programs, share, repository });
     const { ready, bytes, requests } = measured;
     say(
       `${name}: ready after ${ready.toFixed(2)} s, ${(bytes / 1e6).toFixed(1)} MB in ${requests} requests`,

@@ -133,7 +133,7 @@ async function main(): Promise<void> {
       },
     });
     const found = summaries(results);
-    const aims = judgedAims({ summaries: found, ...measured, nodeSeconds });
+    const aims = judgedAims({ summaries: found, results, ...measured, nodeSeconds });
     const machine = `${cpus().length} x ${cpus()[0]?.model}, Linux ${release()}, Node ${process.version}, containerd ${programs.containerd.version}, load ${load} at the start`;
     const date = new Date().toISOString();
     const tables = `${resultTable(found, measured.limits)}\n${aimTable(aims)}`;

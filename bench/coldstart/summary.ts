@@ -1,4 +1,5 @@
 /** Medians over the rounds, one summary for each image, link and way. */
+import type { AdviceUse } from './advice-use.js';
 import type { Measured } from './cell.js';
 import type { CellResult } from './plan.js';
 
@@ -42,7 +43,18 @@ export function medianOf(values: readonly number[]): number {
 
 function medians(runs: readonly Measured[]): Measured {
   const of = (value: (run: Measured) => number): number => medianOf(runs.map(value));
+  const ofAdvice = (value: (use: AdviceUse) => number | undefined): number | undefined => {
+    const known = runs.flatMap(({ advice }) => (advice && value(advice)) ?? []);
+    return known.length === 0 ? undefined : medianOf(known);
+  };
   return {
+    advice: {
+      hotBytes: ofAdvice((use) => use.hotBytes),
+      hotGets: ofAdvice((use) => use.hotGets),
+      hotAsked: ofAdvice((use) => use.hotAsked),
+      orderSeconds: ofAdvice((use) => use.orderSeconds),
+      unreadShare: ofAdvice((use) => use.unreadShare),
+    },
     pull: of((run) => run.pull),
     firstRequest: of((run) => run.firstRequest),
     firstData: of((run) => run.firstData),

@@ -22,6 +22,12 @@ export interface Way {
    * How many earlier starts on other nodes publish what they have read. Their artifacts are in the registry for such ways only.
    */
   readonly publishers?: number;
+  /** Those starts read other files than the measured one. */
+  readonly isMisled?: boolean;
+  /** The registry shows their load order without its hot blob. */
+  readonly isOrderAlone?: boolean;
+  /** The folder of its state that has what the measured start read, once its image is removed. A prediction is judged by it. */
+  readonly judgedBy?: string;
   /** A folder of its state that an earlier start fills, and the measured start begins with. */
   readonly keeps?: string;
   /** Starts its daemons, containerd included. */

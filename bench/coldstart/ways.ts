@@ -88,6 +88,23 @@ const KNOWABLE = ['python', 'nodejs', 'jvm', 'pandas', 'nginx'];
 /** A node publishes a start that has been quiet for ten seconds. */
 const PUBLISH = '[load_order]\npublish = true\n';
 
+/** What a node keeps of its starts. */
+const LOAD_ORDERS = 'blockd/load-orders';
+
+const KNOWN: Way = {
+  name: 'obd-second',
+  title: 'obd-ts, pulled by containerd, after another node has published',
+  kind: 'ours',
+  variant: OBD,
+  snapshotter: 'obd-ts',
+  images: KNOWABLE,
+  quickImages: ['python'],
+  publishers: 1,
+  missing: needsTransfer,
+  start: (services) => startObd(services, PUBLISH),
+  pull: ctrPull('obd-ts'),
+};
+
 export const WAYS: readonly Way[] = [
   RPULL,
   {
@@ -102,7 +119,7 @@ export const WAYS: readonly Way[] = [
     name: 'obd-again',
     title: 'obd-ts, obdctl rpull, with the load order of an earlier start and an empty cache',
     onDemand: true,
-    keeps: 'blockd/load-orders',
+    keeps: LOAD_ORDERS,
   },
   ...COMPRESSIONS.map((variant) => ({
     ...RPULL,
@@ -129,25 +146,39 @@ export const WAYS: readonly Way[] = [
     snapshotter: 'obd-ts',
     images: KNOWABLE,
     quickImages: ['python'],
+    judgedBy: LOAD_ORDERS,
     missing: needsTransfer,
     start: (services) => startObd(services),
     pull: ctrPull('obd-ts'),
   },
-  ...[1, 2].map(
-    (publishers): Way => ({
-      name: publishers === 1 ? 'obd-second' : 'obd-third',
-      title: `obd-ts, pulled by containerd, after ${publishers} other nodes have published`,
-      kind: 'ours',
-      variant: OBD,
-      snapshotter: 'obd-ts',
-      images: KNOWABLE,
-      quickImages: ['python'],
-      publishers,
-      missing: needsTransfer,
-      start: (services) => startObd(services, PUBLISH),
-      pull: ctrPull('obd-ts'),
-    }),
-  ),
+  KNOWN,
+  {
+    ...KNOWN,
+    name: 'obd-third',
+    title: 'obd-ts, pulled by containerd, after two other nodes have published',
+    publishers: 2,
+  },
+  {
+    ...KNOWN,
+    name: 'obd-order',
+    title: 'obd-ts, pulled by containerd, with the load order of another node and no hot blob',
+    isOrderAlone: true,
+  },
+  {
+    ...KNOWN,
+    name: 'obd-wrong',
+    title: 'obd-ts, pulled by containerd, after another node has published a start of other files',
+    isMisled: true,
+    onDemand: true,
+  },
+  {
+    ...KNOWN,
+    name: 'obd-wrong-order',
+    title: 'obd-ts, pulled by containerd, with the load order of other files and no hot blob',
+    isMisled: true,
+    isOrderAlone: true,
+    onDemand: true,
+  },
   {
     name: 'overlayfs',
     title: 'full pull, overlayfs',
