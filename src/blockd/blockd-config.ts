@@ -33,6 +33,7 @@ const fillTable = z.strictObject({
 });
 
 const loadOrderTable = z.strictObject({
+  use: z.boolean().default(true),
   publish: z.boolean().default(false),
 });
 
@@ -93,6 +94,9 @@ idle = "500 ms"
 rate = "20 MiB"
 
 [load_order]
+# Whether what starts of an image are known to read is fetched ahead: hot blobs and load orders of its registry, and what earlier
+# starts on this host have read.
+use = true
 # Whether what the first starts of an image read is published beside it in its registry, for other nodes. It takes a login that
 # may push to the image's repository.
 publish = false

@@ -140,19 +140,22 @@ export class Blockd {
 
     const ordersDirectory = join(config.state_dir, 'load-orders');
     const publishingDirectory = join(config.state_dir, 'publishing');
-    // A killed process leaves hot blobs that it has not uploaded.
-    await rm(publishingDirectory, { recursive: true, force: true });
+    // A killed process leaves hot blobs that it has not uploaded, and versions before load orders kept traces.
+    for (const left of [publishingDirectory, join(config.state_dir, 'traces')]) {
+      await rm(left, { recursive: true, force: true });
+    }
     const kept = new KeptOrders(ordersDirectory);
     const advices = new StartAdvices(client, kept);
     const hotImages = new HotImages(cache, client);
-    const starts = new ExpectedStarts({ cache, client, hotImages, advices, log });
+    const { use: isUsed, publish: publishes } = config.load_order;
+    const starts = new ExpectedStarts({ cache, client, hotImages, advices, isUsed, log });
     this.#closers.push(() => starts.close());
     const publisher = new OrderPublisher({
       client,
       advices,
       kept,
       directory: publishingDirectory,
-      publishes: config.load_order.publish,
+      publishes,
       log,
     });
     const recordings = new Recordings(starts, publisher);

@@ -102,7 +102,7 @@ const hosts: WorkerDeviceHost[] = [];
 function startsOf(): ExpectedStarts {
   const advices = new StartAdvices(client, new KeptOrders(join(directory, 'orders')));
   const hotImages = new HotImages(cache, client);
-  return new ExpectedStarts({ cache, client, hotImages, advices, log: silent });
+  return new ExpectedStarts({ cache, client, hotImages, advices, isUsed: true, log: silent });
 }
 
 function hostOver(used: Transports): WorkerDeviceHost {

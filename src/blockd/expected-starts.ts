@@ -9,7 +9,10 @@
 import type { Logger } from 'pino';
 import type { BlobHandle } from '../cache/blob-handle.js';
 import type { BlockCache } from '../cache/block-cache.js';
-import type { LoadOrder } from '../load-order/load-order.js';
+import { ErrorCodes, hasCode } from '../errors.js';
+import type { HotIndex } from '../hot-blob/hot-index.js';
+import { type LoadOrder, pageCount } from '../load-order/load-order.js';
+import { type LayerPages, sharedPages } from '../load-order/shared-pages.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import { type ExpectedImage, startKey } from './expected-image.js';
 import type { HotImage, HotImages } from './hot-images.js';
@@ -25,12 +28,16 @@ const UNUSED_MS = 120_000;
 const HOT_WAIT_MS = 1_000;
 /** If so much of what a load order names is stored, the image has been started here: nothing has to be looked up. */
 const STORED_SHARE = 0.9;
+/** Kept hot pages that have a smaller part of what a start reads are of other starts. */
+const USEFUL_SHARE_MIN = 0.5;
 
 interface Dependencies {
   readonly cache: BlockCache;
   readonly client: Pick<RegistryClient, 'blobRanges'>;
   readonly hotImages: HotImages;
   readonly advices: StartAdvices;
+  /** Whether what is known of starts is fetched. */
+  readonly isUsed: boolean;
   readonly log: Logger;
 }
 
@@ -108,12 +115,16 @@ export class ExpectedStart {
   image: ExpectedImage;
   /** Devices that serve it. */
   users = 0;
+  /** The digest of a hot blob that has not proved itself. */
+  unfitHot: string | undefined;
   /** The hot pages, once their index is known. Never rejects. */
   readonly #hot: Promise<HotImage | undefined>;
   readonly #dependencies: Dependencies;
   readonly #abort = new AbortController();
   readonly #begunMs = performance.now();
   #replay: Replay | undefined;
+  /** Whether the hot pages are of an earlier start. */
+  #isKept = false;
 
   constructor(image: ExpectedImage, isStart: boolean, dependencies: Dependencies) {
     this.image = image;
@@ -148,16 +159,30 @@ export class ExpectedStart {
     return this.#replay?.guide(blobs) ?? false;
   }
 
+  /** A start has read these pages. If kept ones were of little use to it, they go: the next pull looks for better ones. */
+  async recorded(order: LoadOrder): Promise<void> {
+    const hot = this.#isKept ? await this.#hot : undefined;
+    if (hot === undefined) return;
+    const useful = sharedPages(order, pagesIn(hot.index));
+    if (useful >= USEFUL_SHARE_MIN * pageCount(order)) return;
+    await hot.forget();
+    const { host, repository } = this.image;
+    const about = { image: `${host}/${repository}`, read: pageCount(order), useful };
+    this.#dependencies.log.info(about, 'kept hot pages dropped, the start read others');
+  }
+
   stop(): void {
     this.#abort.abort();
     this.#replay?.stop();
   }
 
   async #begin(isStart: boolean): Promise<HotImage | undefined> {
-    const { hotImages, advices, log } = this.#dependencies;
+    const { hotImages, advices, isUsed, log } = this.#dependencies;
     const { signal } = this.#abort;
+    if (!isUsed) return undefined;
     const kept = await hotImages.kept(this.image);
-    if (kept?.isWhole || !isStart) return kept;
+    this.#isKept = kept?.isWhole === true;
+    if (this.#isKept || !isStart) return kept;
     const advice = await advices.find(this.image, signal);
     if (advice === undefined) return kept;
     const startedMs = performance.now();
@@ -165,17 +190,17 @@ export class ExpectedStart {
     if (advice.hot !== undefined) {
       const { digest } = advice.hot;
       try {
-        const { image, done } = await hotImages.fetch(advice.hot, this.image, signal);
-        done.then(
+        const image = await hotImages.fetch(advice.hot, this.image, signal);
+        image.done.then(
           () => log.info({ digest, pages: image.index.pages, ms: ms() }, 'hot pages fetched'),
           (err: unknown) => {
-            if (!signal.aborted) this.#warn(err);
+            if (!signal.aborted) this.#setAside(digest, err);
           },
         );
         return image;
       } catch (error) {
         signal.throwIfAborted();
-        this.#warn(error);
+        this.#setAside(digest, error);
       }
     }
     if (advice.order !== undefined) this.#replay = await this.#replayOf(await advice.order());
@@ -225,9 +250,23 @@ export class ExpectedStart {
     return replay;
   }
 
+  /** @param digest - Of the hot blob. */
+  #setAside(digest: string, err: unknown): void {
+    if (hasCode(err, ErrorCodes.Corrupt)) this.unfitHot = digest;
+    this.#warn(err);
+  }
+
   #warn(err: unknown): void {
     const { host, repository, manifest } = this.image;
     const about = { image: `${host}/${repository}@${manifest?.digest ?? ''}`, err };
     this.#dependencies.log.warn(about, 'load order set aside, reads fetch what they need');
   }
+}
+
+function pagesIn({ layers, runs }: HotIndex): LayerPages {
+  const all: { layer: number; leaf: number; count: number }[] = [];
+  for (let i = 0; i < runs.length; i += 3) {
+    all.push({ layer: runs[i]!, leaf: runs[i + 1]!, count: runs[i + 2]! });
+  }
+  return { layers, runs: all };
 }

@@ -72,6 +72,8 @@ export class HotImage {
   readonly progress: HotProgress;
   /** Whether all pages are here or on their way, but for a few that the cache has evicted. */
   readonly isWhole: boolean;
+  /** Settles when all have come, or none comes any more: it rejects then, and may do so without a listener. */
+  readonly done: Promise<void>;
   readonly #cache: Pick<BlockCache, 'openBlob'>;
   readonly #key: BlobKey;
 
@@ -82,8 +84,11 @@ export class HotImage {
     indexBytes: number,
     progress: HotProgress,
     isWhole: boolean,
+    done: Promise<void>,
   ) {
     this.isWhole = isWhole;
+    this.done = done;
+    done.catch(() => {});
     this.#cache = cache;
     this.#key = key;
     this.index = index;
@@ -94,6 +99,16 @@ export class HotImage {
   /** A handle for one reader, which fetches nothing. */
   async open(): Promise<BlobHandle> {
     return await this.#cache.openBlob(keptSource(this.#key));
+  }
+
+  /** Drops the pages. Reads find them in the layers' blobs. */
+  async forget(): Promise<void> {
+    const handle = await this.open();
+    try {
+      await handle.forget();
+    } finally {
+      handle.close();
+    }
   }
 }
 
@@ -130,7 +145,8 @@ export class HotImages {
       const progress = new HotProgress(index.pages);
       progress.advance(index.pages, 0);
       progress.end();
-      return new HotImage(this.#cache, key, index, indexBytes, progress, isWhole);
+      const done = Promise.resolve();
+      return new HotImage(this.#cache, key, index, indexBytes, progress, isWhole, done);
     } catch (error) {
       // A damaged index: the next fetch replaces the file.
       if (error instanceof ObdError) return undefined;
@@ -144,7 +160,6 @@ export class HotImages {
    * Begins to fetch a hot blob, in place of what is stored for the layers. Resolves when its index has come.
    *
    * @param name - Of the image, whose layers prove the pages.
-   * @returns The pages, and what settles when all have come: it rejects where they do not.
    * @throws {ObdError} `Corrupt` for a blob that is of another image, or does not prove itself; `NoSpace` if the cache has no room
    *   for it; what reading a blob throws.
    */
@@ -152,7 +167,7 @@ export class HotImages {
     { host, repository, digest, sizeBytes }: HotBlobAddress,
     name: HotImageName,
     signal: AbortSignal,
-  ): Promise<{ readonly image: HotImage; readonly done: Promise<void> }> {
+  ): Promise<HotImage> {
     const label = `${digest} of ${host}/${repository}`;
     if (sizeBytes > HOT_BLOB_BYTES_MAX) {
       const message = `Cannot use ${label}: ${sizeBytes} bytes are more than ${HOT_BLOB_BYTES_MAX}`;
@@ -184,6 +199,10 @@ export class HotImages {
         throw new ObdError(ErrorCodes.NoSpace, message, { digest });
       }
       const progress = new HotProgress(index.pages);
+      const earlier = await this.#cache.keyOf(origin, key.digest);
+      if (earlier !== undefined && earlier.sizeBytes !== key.sizeBytes) {
+        await this.#cache.remove(earlier);
+      }
       const source = new HotSource(key, label, head, values);
       const handle = await this.#cache.openBlob(source);
       await handle.forget();
@@ -197,8 +216,7 @@ export class HotImages {
           void values.return(undefined);
           endTurn();
         });
-      done.catch(() => {});
-      return { image: new HotImage(this.#cache, key, index, indexBytes, progress, true), done };
+      return new HotImage(this.#cache, key, index, indexBytes, progress, true, done);
     } catch (error) {
       clearTimeout(timer);
       void values.return(undefined);

@@ -3,31 +3,39 @@
  * order and a hot blob of its pages; its subject is the image's manifest.
  *
  * A node that uses a published order adds its own start to it, up to STARTS_PUBLISHED: then nodes only use it. A registry that
- * refuses is left alone for REFUSED_MS. A load order holds numbers of pages and times, nothing of host or container.
+ * refuses is left alone for a day. Anyone who may push can claim many starts: if a start of this host deviates much from such an
+ * order, the order counts as one start, and the node publishes what it has read, once a day at most. A load order holds numbers of pages and times, nothing of host or container.
  */
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { KeptOrders } from '../load-order/kept-orders.js';
-import { type LoadOrder, parseLoadOrder } from '../load-order/load-order.js';
+import { type LoadOrder, pageCount, parseLoadOrder } from '../load-order/load-order.js';
 import { COMMAND_ANNOTATION, NAME_ANNOTATION } from '../load-order/load-order-annotations.js';
-import { mergeOrders } from '../load-order/merge-orders.js';
+import { asOneStart, mergeOrders } from '../load-order/merge-orders.js';
 import { type HotBlobFile, orderArtifact } from '../load-order/order-artifact.js';
+import { sharedPages } from '../load-order/shared-pages.js';
 import type { ReferrerDescriptor } from '../oci/referrer.js';
 import { publishArtifact } from '../registry/publish-artifact.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import type { ExpectedImage } from './expected-image.js';
 import type { ExpectedStart } from './expected-starts.js';
+import type { HotBlobAddress } from './hot-images.js';
+import { LapsingNames } from './lapsing-names.js';
 import type { StartAdvices } from './start-advice.js';
 import type { WriteHot } from './worker-messages.js';
 
-/** A day. */
-const REFUSED_MS = 86_400_000;
-/** Many times the registries of a machine. */
-const REFUSED_MAX = 1024;
+/** For a registry that refuses, and between two corrections of an image's order: hosts with different starts could correct each other. */
+const DAY_MS = 86_400_000;
+/** Many times the repositories and images of a machine. */
+const REMEMBERED_MAX = 1024;
 /** The pages of so many starts differ little from those of more. */
 const STARTS_PUBLISHED = 3;
+/** A start that has so much less in common with a published order is one of which the order says nothing. */
+const OWN_SHARE_MIN = 0.5;
+/** An order of which a start reads so much less is hardly of starts of this image. A union of several commands has more. */
+const READ_SHARE_MIN = 0.125;
 const PUBLISH_MS_MAX = 300_000;
 /** Orders that are kept or published, and that wait for it: each has up to 1.5 MiB. */
 const WAITING_MAX = 32;
@@ -55,8 +63,10 @@ export interface StoredOrder {
 
 export class OrderPublisher {
   readonly #dependencies: Dependencies;
-  /** Until when a repository is left alone, on the clock of performance.now(). Oldest first. */
-  readonly #refusedMs = new Map<string, number>();
+  /** Repositories that are left alone. */
+  readonly #refused = new LapsingNames(REMEMBERED_MAX);
+  /** Images whose published order this host has corrected. */
+  readonly #corrected = new LapsingNames(REMEMBERED_MAX);
   /** One at a time: each reads and compresses tens of MiB. */
   #last: Promise<void> = Promise.resolve();
   #waiting = 0;
@@ -78,7 +88,8 @@ export class OrderPublisher {
       try {
         const order = parseLoadOrder(Buffer.from(bytes), `load order of ${image}`);
         await this.#dependencies.kept.keep(order);
-        if (this.#dependencies.publishes) await this.#publishUnasked(start.image, order, writeHot);
+        if (this.#dependencies.publishes) await this.#publishUnasked(start, order, writeHot);
+        await start.recorded(order);
       } catch (err) {
         this.#dependencies.log.warn({ image, err }, 'load order of the start not kept');
       }
@@ -129,10 +140,14 @@ export class OrderPublisher {
     return await done;
   }
 
-  async #publishUnasked(image: ExpectedImage, own: LoadOrder, writeHot: WriteHot): Promise<void> {
+  async #publishUnasked(
+    { image, unfitHot }: ExpectedStart,
+    own: LoadOrder,
+    writeHot: WriteHot,
+  ): Promise<void> {
     const { host, repository, manifest } = image;
     const place = `${host}/${repository}`;
-    if (manifest === undefined || (this.#refusedMs.get(place) ?? 0) > performance.now()) return;
+    if (manifest === undefined || this.#refused.has(place)) return;
     const signal = AbortSignal.timeout(PUBLISH_MS_MAX);
     const { log } = this.#dependencies;
     let unread: unknown;
@@ -146,9 +161,15 @@ export class OrderPublisher {
     };
     try {
       const found = await this.#published(image, signal);
-      if (found?.hot !== undefined && !adds(found.order, own)) return;
-      const order = found === undefined ? own : mergeOrders(found.order, own);
+      const isWanted =
+        found?.hot === undefined || found.hot.digest === unfitHot || adds(found.order, own);
+      const corrects =
+        !isWanted && isOfOther(found.order, own) && !this.#corrected.has(labelOf(image));
+      if (!isWanted && !corrects) return;
+      const older = corrects ? asOneStart(found.order) : found?.order;
+      const order = older === undefined ? own : mergeOrders(older, own);
       await this.#publish(image, order, reading, signal);
+      if (corrects) this.#corrected.add(labelOf(image), DAY_MS);
     } catch (err) {
       if (unread !== undefined) {
         // The device is gone, or a page cannot be read. No registry has refused, and the next start may be longer.
@@ -160,7 +181,7 @@ export class OrderPublisher {
         log.info({ image: place, err }, 'load order not published, the next start tries again');
         return;
       }
-      this.#refuse(place);
+      this.#refused.add(place, DAY_MS);
       log.warn(
         { image: place, err },
         'load order not published; this repository is left alone for a day',
@@ -172,7 +193,7 @@ export class OrderPublisher {
   async #published(
     image: ExpectedImage,
     signal: AbortSignal,
-  ): Promise<{ readonly order: LoadOrder; readonly hot: unknown } | undefined> {
+  ): Promise<{ readonly order: LoadOrder; readonly hot: HotBlobAddress | undefined } | undefined> {
     const { advices } = this.#dependencies;
     advices.forget(image);
     const advice = await advices.published(image, signal);
@@ -236,15 +257,6 @@ export class OrderPublisher {
       await rm(path, { force: true }).catch(() => {});
     }
   }
-
-  #refuse(place: string): void {
-    this.#refusedMs.delete(place);
-    this.#refusedMs.set(place, performance.now() + REFUSED_MS);
-    for (const oldest of this.#refusedMs.keys()) {
-      if (this.#refusedMs.size <= REFUSED_MAX) return;
-      this.#refusedMs.delete(oldest);
-    }
-  }
 }
 
 function labelOf({ host, repository, manifest }: ExpectedImage): string {
@@ -261,6 +273,12 @@ function unfitIsNone(error: unknown): undefined {
 function adds(found: LoadOrder, own: LoadOrder): boolean {
   if (found.kind !== 'recorded' || !isOfSame(found, own)) return true;
   return found.starts < STARTS_PUBLISHED && found.readAheadBytes >= own.readAheadBytes;
+}
+
+/** Whether a start on this host has little to do with a published order of the image. */
+function isOfOther(found: LoadOrder, own: LoadOrder): boolean {
+  const shared = sharedPages(own, found);
+  return shared < OWN_SHARE_MIN * pageCount(own) || shared < READ_SHARE_MIN * pageCount(found);
 }
 
 /** Whether an order is one of the image: anyone who may push can name another image's. */

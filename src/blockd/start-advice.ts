@@ -24,6 +24,7 @@ import type { RegistryClient } from '../registry/registry-client.js';
 import { verifiedBlob } from '../registry/verified-blob.js';
 import type { ExpectedImage } from './expected-image.js';
 import type { HotBlobAddress } from './hot-images.js';
+import { LapsingNames } from './lapsing-names.js';
 
 /** For all requests together. It is advice, so no start waits for a slow answer. */
 const FIND_MS_MAX = 5_000;
@@ -46,8 +47,8 @@ export interface StartAdvice {
 export class StartAdvices {
   readonly #client: Pick<RegistryClient, 'referrers' | 'readBlob'>;
   readonly #kept: KeptOrders;
-  /** Until when each is taken to have none, by host, repository and manifest. Oldest first. */
-  readonly #none = new Map<string, number>();
+  /** Images that are taken to have none, by host, repository and manifest. */
+  readonly #none = new LapsingNames(NONE_MAX);
 
   constructor(client: Pick<RegistryClient, 'referrers' | 'readBlob'>, kept: KeptOrders) {
     this.#client = client;
@@ -61,7 +62,7 @@ export class StartAdvices {
       signal.throwIfAborted();
       // The registry may have no such list, refuse it, or be slow: reads will show what is wrong with it.
       if (!(error instanceof ObdError || limit.aborted)) throw error;
-      this.#noteNone(nameOf(image), FAILED_MS);
+      this.#none.add(nameOf(image), FAILED_MS);
       return undefined;
     });
     if (published?.hot !== undefined) return published;
@@ -80,7 +81,7 @@ export class StartAdvices {
     const { host, repository, manifest, orderName } = image;
     if (manifest === undefined) return undefined;
     const key = nameOf(image);
-    if ((this.#none.get(key) ?? 0) > performance.now()) return undefined;
+    if (this.#none.has(key)) return undefined;
     const found = await this.#client.referrers(
       host,
       repository,
@@ -91,7 +92,7 @@ export class StartAdvices {
     const names = orderName === '' ? [] : [orderName];
     const chosen = selectOrder(found, { args: undefined, names });
     if (chosen === undefined) {
-      this.#noteNone(key, NONE_MS);
+      this.#none.add(key, NONE_MS);
       return undefined;
     }
     return this.#adviceIn(chosen, image);
@@ -131,15 +132,6 @@ export class StartAdvices {
     const blob = this.#client.readBlob(host, repository, descriptor, either);
     for await (const piece of verifiedBlob(blob, descriptor, label)) pieces.push(piece);
     return parseLoadOrder(Buffer.concat(pieces), label);
-  }
-
-  #noteNone(key: string, forMs: number): void {
-    this.#none.delete(key);
-    this.#none.set(key, performance.now() + forMs);
-    for (const oldest of this.#none.keys()) {
-      if (this.#none.size <= NONE_MAX) return;
-      this.#none.delete(oldest);
-    }
   }
 }
 

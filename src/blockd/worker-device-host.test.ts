@@ -95,7 +95,7 @@ class Scene {
     const kept = new KeptOrders(orders);
     const advices = new StartAdvices(client, kept);
     const hotImages = new HotImages(cache, client);
-    const starts = new ExpectedStarts({ cache, client, hotImages, advices, log });
+    const starts = new ExpectedStarts({ cache, client, hotImages, advices, isUsed: true, log });
     const publisher = new OrderPublisher({
       client,
       advices,

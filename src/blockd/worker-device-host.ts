@@ -221,6 +221,7 @@ export class WorkerDeviceHost implements DeviceHost {
     device.hot = progress;
     device.isKnown = index.pages >= KNOWN_PAGES_MIN;
     device.reads.isKnown = device.isKnown;
+    hot.done.catch(() => device.forgetKnown());
     const file = add(await hot.open());
     return { hot: { file, index, indexBytes, progress: progress.memory }, recording };
   }
@@ -352,6 +353,14 @@ class WorkerDevice implements HostedDevice {
   /** Ends what records its start. */
   async endRecording(): Promise<void> {
     await this.#worker.calls.call('endRecording', { id: this.#id });
+  }
+
+  /** The pages of its start do not come: its misses bring neighbours, and the kernel reads ahead as on any device. */
+  forgetKnown(): void {
+    this.isKnown = false;
+    this.reads.isKnown = false;
+    for (const blob of this.blobs) blob.expect(new Set());
+    this.#worker.calls.notify('forgetKnown', { id: this.#id });
   }
 
   observe(isObserved: boolean): void {

@@ -33,6 +33,7 @@ import { encodeLoadOrder } from '../load-order/load-order.js';
 import { orderOf } from '../load-order/recorded-order.js';
 import { parseBlobUrl } from '../oci/blob-url.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
+import { BackgroundFile } from './background-file.js';
 import { RemoteBlobs } from './blob-calls.js';
 import type { ExpectedImage, ExpectedLayer } from './expected-image.js';
 import { writeHotFile } from './hot-file-writer.js';
@@ -61,6 +62,8 @@ interface ServedImage {
   readonly recorded: readonly ExpectedLayer[] | undefined;
   /** If a client wants that recording. */
   readonly recording: StartTerms['recording'];
+  /** Of its device, while the start lasts. */
+  readAheadKib: number;
   recorder: ReadRecorder | undefined;
   notes: RequestNotes | undefined;
   /** Once it is attached. */
@@ -95,6 +98,7 @@ export class WorkerDevices {
       open: ({ id, configPath, isStart, memory }) =>
         this.#open(id, configPath, isStart, memory).finally(collectGarbageSoon),
       attach: ({ id, transport }) => this.#connect(id, transport, false, attach),
+      forgetKnown: ({ id }) => this.#forgetKnown(id),
       endRecording: ({ id }) => this.#served.get(id)?.recorder?.end(),
       writeHot: ({ id, runs, path }) => this.#writeHot(id, runs, path),
       resume: ({ id, transport }) => this.#connect(id, transport, true, resume),
@@ -152,6 +156,7 @@ export class WorkerDevices {
       hot,
       recorded: isRecorded ? expected?.layers : undefined,
       recording,
+      readAheadKib: startReadAheadKib(recording, hot),
       recorder: undefined,
       notes: undefined,
       device: undefined,
@@ -179,12 +184,12 @@ export class WorkerDevices {
   /** Records what the start reads that now begins. */
   #record(id: string, served: ServedImage, layers: readonly ExpectedLayer[]): void {
     const { image, recording } = served;
-    const readAheadBytes = startReadAheadKib(served) * 1024;
     const named = layers.map(({ digest, root }) => ({ digest, root }));
     const onEnd = (reads: readonly DiskRead[]) => {
       served.recorder = undefined;
       setObservers(served);
       const { disk, files } = image;
+      const readAheadBytes = served.readAheadKib * 1024;
       const about = { kind: 'recorded', readAheadBytes } as const;
       const order = orderOf(reads, { disk, files, layers: named }, about);
       this.#main.notify('recorded', { id, order: encodeLoadOrder(order) });
@@ -206,7 +211,8 @@ export class WorkerDevices {
       if (file === undefined || tree === undefined || root !== tree.root) return -1;
       // An image may have the same layer twice: the pages of one serve both.
       const same = sources.findIndex((source) => source.digest === digest);
-      return same === -1 ? sources.push({ digest, root, file, tree }) - 1 : same;
+      if (same !== -1) return same;
+      return sources.push({ digest, root, file: new BackgroundFile(file), tree }) - 1;
     });
     const proved = new FirstUses();
     for (let i = 0; i < runs.length; i += 3) {
@@ -236,9 +242,16 @@ export class WorkerDevices {
     served.device = await connect(this.#transports[transport], id, disk);
     disk.readWaitMs = this.#readDeadlineMs;
     // Only a recorder sees the end of a start, which sets the usual read-ahead again.
-    const kib = served.recorder === undefined ? READ_AHEAD_KIB : startReadAheadKib(served);
+    const kib = served.recorder === undefined ? READ_AHEAD_KIB : served.readAheadKib;
     await setReadAhead(served.device.path, kib);
     return served.device.path;
+  }
+
+  async #forgetKnown(id: string): Promise<void> {
+    const served = this.#served.get(id);
+    if (served === undefined || served.recording !== undefined) return;
+    served.readAheadKib = READ_AHEAD_KIB;
+    if (served.device !== undefined) await setReadAhead(served.device.path);
   }
 
   async #detach(id: string): Promise<ReturnType<WorkerCalls['detach']>> {
@@ -326,9 +339,9 @@ function hotFile(digest: string, file: RandomAccessFile, hot: HotPages): RandomA
   return runs === undefined ? file : new HotFile(file, hot, runs);
 }
 
-/** A recording for other starts reads with their read-ahead. */
-function startReadAheadKib({ recording, hot }: Pick<ServedImage, 'recording' | 'hot'>): number {
-  return readAheadKib(recording !== undefined || hot !== undefined);
+/** A recording for other starts reads with their read-ahead. Pages whose stream has failed already say nothing. */
+function startReadAheadKib(recording: StartTerms['recording'], hot: HotPages | undefined): number {
+  return readAheadKib(recording !== undefined || hot?.progress.hasFailed === false);
 }
 
 function setObservers({ disk, recorder, notes }: ServedImage): void {

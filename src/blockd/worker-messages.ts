@@ -113,6 +113,8 @@ export type WorkerCalls = {
   ): OpenedDisk;
   /** Answers with the path of the device. */
   attach(device: ToAttach): string;
+  /** The pages of its start do not come: its device reads ahead like any other. */
+  forgetKnown(device: OfDevice): void;
   /** Ends what records the start; `recorded` comes first, if anything was read. */
   endRecording(device: OfDevice): void;
   /**

@@ -156,6 +156,18 @@ export class BlobReader implements RandomAccessFile {
     await Promise.all(this.#runsOf(first, end).map((run) => this.#loadFile(run.first, run.end)));
   }
 
+  /**
+   * Fetches what is missing of a range, and delays no read. Later reads of it find it on the disk.
+   *
+   * @throws {ObdError} as load() without a deadline.
+   */
+  async fetchInBackground(offset: number, length: number): Promise<void> {
+    if (length === 0 || this.isStored(offset, length)) return;
+    this.#enterGeneration();
+    const options = { urgency: 'background', waitMs: undefined } as const;
+    this.#keepCopies(await this.#link.fetch(offset, length, options));
+  }
+
   #keepCopies(copies: OverflowCopies | undefined): void {
     if (copies === undefined || this.#closed) return;
     this.#enterGeneration();

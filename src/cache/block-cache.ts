@@ -290,6 +290,12 @@ export class BlockCache {
     return sizeBytes === undefined ? undefined : { origin, digest, sizeBytes };
   }
 
+  /** Removes a blob that is not open; does nothing for any other. Another size may have its name then. */
+  async remove(key: BlobKey): Promise<void> {
+    await this.#closing.get(keyText(key));
+    await this.#directory.evict(key);
+  }
+
   /** Removes the blobs that are not open. @returns How many, and the bytes they had on the disk. */
   async prune(): Promise<{ readonly blobs: number; readonly freedBytes: number }> {
     return await this.#room.evictIdle();

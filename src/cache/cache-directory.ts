@@ -214,8 +214,18 @@ export class CacheDirectory {
    * @returns The bytes it had; undefined if there is none.
    */
   async evictOne(): Promise<number | undefined> {
-    const [path, bytes = 0] = this.#idle.entries().next().value ?? [];
-    if (path === undefined) return undefined;
+    const [path] = this.#idle.keys();
+    return path === undefined ? undefined : await this.#evict(path);
+  }
+
+  /** Removes a blob that is not open; does nothing for any other. */
+  async evict(blob: Pick<BlobKey, 'origin' | 'digest'>): Promise<void> {
+    const path = this.#pathOf(blob);
+    if (this.#idle.has(path)) await this.#evict(path);
+  }
+
+  async #evict(path: string): Promise<number> {
+    const bytes = this.#idle.get(path) ?? 0;
     this.#removeIdle(path);
     try {
       // Renamed at once: acquire() may create an empty file of that name before rm() ends.

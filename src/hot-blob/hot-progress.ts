@@ -16,17 +16,24 @@ const CLOCK_MASK = 0x7fffffff;
 export class HotProgress {
   readonly memory: SharedArrayBuffer;
   readonly #words: Int32Array;
+  readonly #pages: number;
 
   /** @param memory - Of another thread's; a new one for a stream that begins. */
   constructor(pages: number, memory?: SharedArrayBuffer) {
     this.memory = memory ?? new SharedArrayBuffer(4 * (HEADER_WORDS + Math.ceil(pages / 32)));
     this.#words = new Int32Array(this.memory);
+    this.#pages = pages;
     if (memory === undefined) Atomics.store(this.#words, ADVANCED, clockMs());
   }
 
   /** Whether no page comes any more. */
   get hasEnded(): boolean {
     return Atomics.load(this.#words, ENDED) === 1;
+  }
+
+  /** Whether it has ended before all pages came. */
+  get hasFailed(): boolean {
+    return this.hasEnded && this.arrived < this.#pages;
   }
 
   /** How many slots have come, from 0 on. */

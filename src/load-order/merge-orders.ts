@@ -51,6 +51,11 @@ export function mergeOrders(older: LoadOrder, newer: LoadOrder): LoadOrder {
   };
 }
 
+/** The pages of a recorded order as those of one start: its claim of many starts counts no longer. */
+export function asOneStart(order: LoadOrder): LoadOrder {
+  return { ...order, starts: 1, runs: order.runs.map((run) => ({ ...run, starts: 1 })) };
+}
+
 function isOfSameLayers(one: LoadOrder, other: LoadOrder): boolean {
   return (
     one.layers.length === other.layers.length &&

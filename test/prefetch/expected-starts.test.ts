@@ -26,6 +26,7 @@ function starts(): { readonly starts: ExpectedStarts; readonly searches: AbortSi
         return await never;
       },
     } as never,
+    isUsed: true,
     log: pino({ level: 'silent' }),
   };
   return { starts: new ExpectedStarts(dependencies), searches };

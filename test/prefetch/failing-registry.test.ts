@@ -4,8 +4,11 @@
  * Method: a registry that fails on request, and reads that are timed one by one, and compared with those of a start without advice.
  */
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { basename } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { READ_AHEAD_KIB } from '../../src/blockdev/read-ahead.js';
 import { blockdUnfit } from '../support/blockd-process.js';
 import { ReferrerRegistry } from '../support/referrer-registry.js';
 import {
@@ -192,6 +195,8 @@ describe('a hot blob', { skip: blockdUnfit, concurrency: 4 }, () => {
       const started = await node.begin(placed);
       const { err } = await node.logged(SET_ASIDE);
       assert.match(JSON.stringify(err), new RegExp(digest), 'the cause is named');
+      const readAhead = `/sys/block/${basename(started.path)}/queue/read_ahead_kb`;
+      while (Number(await readFile(readAhead, 'utf8')) !== READ_AHEAD_KIB) await sleep(20);
       await started.readPages(HOT);
       const { hotPagesRead } = await started.state();
       assert.ok(hotPagesRead > 0 && hotPagesRead < HOT.length, `${hotPagesRead} pages`);

@@ -3,8 +3,8 @@
  * Method: restarts and kills, files changed on the disk, and caches with too little room.
  */
 import assert from 'node:assert/strict';
-import { closeSync, openSync, statSync, writeSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { closeSync, existsSync, openSync, statSync, writeSync } from 'node:fs';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { pagesAt } from '../../src/hot-blob/hot-pages.js';
@@ -20,6 +20,7 @@ const SEED = Number(process.env['OBD_HOT_SEED'] ?? Math.floor(Math.random() * 2 
 const PAGES = 4096;
 const START = Array.from({ length: 1200 }, (_, i) => (i * 37) % PAGES);
 const FETCHED = 'hot pages fetched';
+const DROPPED = 'kept hot pages dropped, the start read others';
 const SET_ASIDE = 'load order set aside, reads fetch what they need';
 const SKIPPED = 'cache: skipped damaged entry';
 const image = startImage(PAGES, 1);
@@ -65,6 +66,55 @@ describe('hot pages on this host', { skip: blockdUnfit, concurrency: 4 }, () => 
       assert.deepEqual(node.warnings(), []);
     });
     assert.equal(registry.count(hotRequests), 1);
+  });
+
+  test('that a start hardly reads make way for what is published', async (t) => {
+    const { registry, placed } = await sceneOf(t);
+    const others = Array.from({ length: 1500 }, (_, i) => (i * 37 + 37 * 1200) % PAGES);
+    await StartNode.with({}, async (node) => {
+      const first = await node.begin(placed);
+      await node.logged(FETCHED);
+      await first.end();
+      registry.manifests.clear();
+      const { hot: better } = addAdvice(registry, placed, { hot: await hotBlobOf(image, others) });
+      const second = await node.begin(placed);
+      await second.readPages(others);
+      await node.logged(DROPPED);
+      await second.readPages(START);
+      await second.end();
+      const third = await node.begin(placed);
+      assert.equal((await node.logged(FETCHED, 2))['digest'], better);
+      await third.readPages(others);
+      assert.ok((await third.state()).hotPagesRead >= others.length);
+      await third.readAll();
+      await third.end();
+      assert.deepEqual(node.warnings(), []);
+    });
+  });
+
+  test('are not looked for where the configuration says so', async (t) => {
+    const { registry, placed } = await sceneOf(t);
+    await StartNode.with({ uses: false }, async (node) => {
+      const started = await node.begin(placed);
+      await started.readAll();
+      assert.equal((await started.state()).hotPages, 0);
+      await started.end();
+    });
+    assert.equal(registry.count(/referrers|manifests/), 0);
+  });
+
+  test('take the place of what versions before have left', async () => {
+    const node = await StartNode.start();
+    try {
+      await node.goDown();
+      const traces = join(node.stateDirectory, 'traces');
+      await mkdir(traces);
+      await writeFile(join(traces, 'old.trace'), 'x');
+      await node.comeUp();
+      assert.equal(existsSync(traces), false);
+    } finally {
+      await node.stop();
+    }
   });
 
   test('with a damaged index are fetched again, once', async (t) => {

@@ -33,17 +33,22 @@ const START = [1500, 3, 700, 1503, 1504, 1505, 64, 65, 66, 67, 2046, 1200, 9, 10
 const RECORDED_MS_MAX = 12_500;
 const STOP_MS_MAX = 5_000;
 const FETCHED = 'hot pages fetched';
+const SET_ASIDE = 'load order set aside, reads fetch what they need';
 const PUBLISHED = 'load order published';
 const REFUSED = 'load order not published; this repository is left alone for a day';
 
 /** A start on a new node that publishes what was read. @returns The node's line about it. */
-async function publish(image: PlacedImage, pages: readonly number[]): Promise<number> {
+async function publish(
+  image: PlacedImage,
+  pages: readonly number[],
+  warnings: readonly string[] = [],
+): Promise<number> {
   let published = 0;
   await StartNode.with({ publishes: true }, async (node) => {
     const started = await node.begin(image);
     await started.readPages(pages);
     published = Number((await node.logged(PUBLISHED))['starts']);
-    assert.deepEqual(node.warnings(), []);
+    assert.deepEqual(node.warnings(), warnings);
     await started.end();
   });
   return published;
@@ -225,6 +230,47 @@ describe('a start that another node has published', {
       assert.deepEqual(node.warnings(), []);
       await long.end();
     });
+  });
+
+  test('is corrected once where many starts are said to have read other pages', async (t) => {
+    const registry = await ReferrerRegistry.start();
+    t.after(() => registry.stop());
+    const image = placeImage(registry, startImage(PAGES, 13));
+    const others = Array.from({ length: 600 }, (_, i) => 100 + 2 * i);
+    const claimed = orderOfPages(image, others);
+    const runs = claimed.runs.map((run) => ({ ...run, starts: 1000 }));
+    const order = { ...claimed, runs, starts: 1000 };
+    addAdvice(registry, image, { order, hot: await hotBlobOf(image, others) });
+    await StartNode.with({ publishes: true }, async (node) => {
+      const first = await node.begin(image);
+      await first.readPages(START);
+      assert.equal((await node.logged(PUBLISHED))['starts'], 2);
+      await first.end();
+      for (const [name, { bytes }] of registry.manifests) {
+        if (bytes.includes('dev.obd-ts.hot-pages')) registry.manifests.delete(name);
+      }
+      addAdvice(registry, image, { order, hot: await hotBlobOf(image, others) });
+      const puts = registry.count(/^PUT/);
+      const second = await node.begin(image);
+      await second.readPages(START);
+      await sleep(RECORDED_MS_MAX);
+      await second.end();
+      assert.equal(registry.count(/^PUT/), puts);
+      assert.deepEqual(node.warnings(), []);
+    });
+  });
+
+  test('is published again where its hot blob does not prove itself', async (t) => {
+    const registry = await ReferrerRegistry.start();
+    t.after(() => registry.stop());
+    const image = placeImage(registry, startImage(PAGES, 14));
+    const order = {
+      ...orderOfPages(image, START),
+      starts: 3,
+      readAheadBytes: readAheadKib(true) * 1024,
+    };
+    addAdvice(registry, image, { order, hot: Buffer.alloc(5000, 'x') });
+    assert.equal(await publish(image, START, [SET_ASIDE]), 4);
   });
 
   const IN_THE_WAY: Readonly<Record<string, (image: PlacedImage) => Advice>> = {

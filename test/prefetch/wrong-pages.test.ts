@@ -78,6 +78,7 @@ async function readsWith(advice: StartAdvice | undefined, hot: Buffer | undefine
     client: client as never,
     hotImages: new HotImages(cache, client as never),
     advices: { find: async () => advice } as never,
+    isUsed: true,
     log: pino({ level: 'silent' }),
   });
   const opened = await openImage(

@@ -20,6 +20,8 @@ const READ_BYTES = 32 * PAGE_BYTES;
 
 export interface NodeSettings {
   readonly publishes?: boolean;
+  /** As `use` of [load_order]. */
+  readonly uses?: boolean;
   readonly cacheBytes?: number;
   readonly reserveBytes?: number;
 }
@@ -129,7 +131,12 @@ export class StartNode {
   }
 
   async comeUp(): Promise<void> {
-    const { publishes = false, cacheBytes = 1 << 30, reserveBytes = 0 } = this.#settings;
+    const {
+      publishes = false,
+      uses = true,
+      cacheBytes = 1 << 30,
+      reserveBytes = 0,
+    } = this.#settings;
     const config = blockdConfig.parse({
       socket: join(this.directory, 'blockd.sock'),
       nbd_socket: join(this.directory, 'nbd.sock'),
@@ -139,7 +146,7 @@ export class StartNode {
       cache_reserve: reserveBytes,
       transport: 'fuse',
       registry: { hosts_dir: join(this.directory, 'certs.d') },
-      load_order: { publish: publishes },
+      load_order: { publish: publishes, use: uses },
     });
     const log = pino(
       { formatters: { level: (level) => ({ level }) } },
