@@ -6,7 +6,7 @@ import { type JudgedCells, ratio } from './judged-cells.js';
 export const PEERS = ['nydus', 'nydus-batch', 'nydus-all', 'soci', 'stargz'];
 export const FULL_PULLS = ['overlayfs', 'erofs'];
 /** Peers that know which files an earlier start has read. */
-const KNOWING_PEERS = ['nydus-list', 'stargz-list'];
+const KNOWING_PEERS = ['nydus-list', 'soci-list'];
 const KNOWABLE = ['python', 'nodejs', 'jvm', 'pandas', 'nginx'];
 /** Slower to pull than to start. */
 const LARGE = ['nodejs', 'jvm', 'pandas'];

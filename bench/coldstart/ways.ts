@@ -8,7 +8,7 @@ import { ROOT } from './folders.js';
 import { COMPRESSIONS, OBD, PREDICTED } from './obd-images.js';
 import type { Programs } from './peer-programs.js';
 import { NYDUS_WAYS } from './peers/nydus.js';
-import { SOCI } from './peers/soci.js';
+import { SOCI_WAYS } from './peers/soci.js';
 import { STARGZ } from './peers/stargz.js';
 import type { Services } from './services.js';
 import type { Way } from './way.js';
@@ -203,6 +203,6 @@ export const WAYS: readonly Way[] = [
     pull: ctrPull('erofs'),
   },
   ...NYDUS_WAYS,
-  SOCI,
+  ...SOCI_WAYS,
   STARGZ,
 ];

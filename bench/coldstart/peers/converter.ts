@@ -24,14 +24,14 @@ export async function convertInContainerd(
   programs: Programs,
   repository: string,
   name: string,
-  convert: (services: Services, from: string, to: string) => string[],
+  convert: (services: Services, from: string, to: string) => string[] | Promise<string[]>,
 ): Promise<void> {
   const services = await Services.make([], programs.path);
   try {
     await startContainerd(services);
     const [from, to] = [`${repository}:plain`, `${repository}:${name}`];
     await services.run(services.ctr('content', 'fetch', '--plain-http', from));
-    await services.run(convert(services, from, to));
+    await services.run(await convert(services, from, to));
     await services.run(services.ctr('images', 'push', '--plain-http', to));
   } finally {
     await services.stop();

@@ -4,15 +4,12 @@ import { join } from 'node:path';
 import { run } from '../../programs.js';
 import { ctrPull, needsTransfer, startContainerd } from '../containerd.js';
 import type { Making, Variant } from '../image-store.js';
-import { referenceOf } from '../reference.js';
 import type { Services } from '../services.js';
 import type { Way } from '../way.js';
-import { WORKLOADS } from '../workloads.js';
 import { converterKey } from './converter.js';
+import { LISTED_IMAGES, listedFiles } from './listed-files.js';
 
 const CONVERTER = ['nydusify', 'nydus-image'];
-/** `dense` shares its image with `python`, and would replace the list of files that was made for it. */
-const LISTED = WORKLOADS.map(({ name }) => name).filter((name) => name !== 'dense');
 
 interface ImageForm {
   readonly options?: readonly string[];
@@ -21,8 +18,7 @@ interface ImageForm {
 }
 
 function converted(name: string, { options = [], isListed = false }: ImageForm = {}): Variant {
-  const readFiles = async ({ workload }: Making) =>
-    isListed ? (await referenceOf(workload)).files : [];
+  const readFiles = async (making: Making) => (isListed ? await listedFiles(making) : []);
   return {
     name,
     key: async (making) =>
@@ -138,7 +134,7 @@ export const NYDUS_WAYS: readonly Way[] = [
     title: 'nydus, the files of an earlier start prefetched',
     variant: converted('nydus.list', { isListed: true }),
     onDemand: true,
-    images: LISTED,
+    images: LISTED_IMAGES,
     start: async (services) => await start(services, { enable: true, all: false }),
   },
 ];
