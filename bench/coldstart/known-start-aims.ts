@@ -62,11 +62,12 @@ function predictionAims(cells: JudgedCells, aim: SetAim, image: string, link: st
 }
 
 function hotBlobAims(cells: JudgedCells, aim: SetAim, image: string, link: string): void {
-  const known = ['obd-third', 'obd-second'].map((way) => cells.at(image, link, way));
-  const start = known.find((each) => each !== undefined);
+  const [second, third] = ['obd-second', 'obd-third'].map((way) => cells.at(image, link, way));
+  const start = third ?? second;
   const name = `${image}, ${link}`;
-  const stream = start && cells.toStream(image, start);
-  aim(`${name}: hot blob to one stream of the pages`, stream, 1.2);
+  const [ofFirst, ofTwo] = [second, third].map((known) => known && cells.toStream(image, known));
+  aim(`${name}: hot blob of the first node to one stream of the pages`, ofFirst, 1.2);
+  aim(`${name}: hot blob of two nodes to one stream of the pages`, ofTwo, 1.2);
   aim(`${name}: answers with the hot blob`, start?.advice?.hotGets, 1);
   aim(`${name}: hot blob asked for, s`, start?.advice?.hotAsked, 0.35);
 }
