@@ -92,7 +92,9 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
     'src/layers/lower-layer.ts',
     'src/layers/opening-parts.ts',
     'src/layers/overlaybd-annotations.ts',
+    'src/load-order/command-line.ts',
     'src/load-order/load-order-annotations.ts',
+    'src/predict/start-command.ts',
   ],
   pull: ['src/layers/layer-kind.ts', 'src/snapshotter/labels.ts'],
   doctor: [

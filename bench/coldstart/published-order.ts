@@ -7,6 +7,7 @@ import {
   parseLoadOrder,
 } from '../../src/load-order/load-order.js';
 import {
+  COMMAND_ANNOTATION,
   HOT_PAGES_ANNOTATION,
   LOAD_ORDER_ANNOTATION,
   type NamedBlob,
@@ -48,11 +49,16 @@ export async function publishedOrder(
 
 /** Replaces the artifact of the image by one as nodes publish for layers without a hash tree: its load order alone. */
 export async function leaveOutHotBlob(registry: FarRegistry, image: string): Promise<void> {
-  await withImage(registry, image, async ({ client, host, repository, subject, readOrder }) => {
-    const artifact = orderArtifact(await readOrder(), undefined, '');
-    const replacing = { ...artifact, replaces: () => true };
-    await publishArtifact(client, host, repository, subject, replacing);
-  });
+  await withImage(
+    registry,
+    image,
+    async ({ client, host, repository, subject, annotations, readOrder }) => {
+      const command = annotations[COMMAND_ANNOTATION] ?? '';
+      const artifact = orderArtifact(await readOrder(), undefined, { command, name: '' });
+      const replacing = { ...artifact, replaces: () => true };
+      await publishArtifact(client, host, repository, subject, replacing);
+    },
+  );
 }
 
 interface ShownImage {

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { ExpectRequest__Output } from '../grpc/gen/obd/blockd/v1/ExpectRequest.js';
 import { type NamedBlob, parseNamedBlob } from '../load-order/load-order-annotations.js';
+import type { OrderWish } from '../load-order/select-order.js';
 import { isDigest } from '../oci/digest.js';
 
 export interface ExpectedLayer {
@@ -21,8 +22,8 @@ export interface ExpectedImage {
   readonly manifestType: string;
   /** The load order that the manifest names in its annotations. */
   readonly loadOrder: NamedBlob | undefined;
-  /** The name of the load order that the client wants; empty for the default one. */
-  readonly orderName: string;
+  /** By which its load order is chosen. */
+  readonly wish: OrderWish;
   /** Bottom first. */
   readonly layers: readonly ExpectedLayer[];
 }
@@ -34,11 +35,14 @@ export function startKey(layers: readonly Pick<ExpectedLayer, 'digest' | 'root'>
 }
 
 const LAYERS_MAX = 255;
+/** The client's, and the image's. */
+const NAMES_MAX = 2;
 const NAME_CHARACTERS_MAX = 256;
 
 /** @throws {ObdError} `InvalidArgument` for names, digests or counts that are none. */
 export function expectedImageOf(request: ExpectRequest__Output): ExpectedImage {
-  const { host, repository, manifest, manifestType, loadOrder, orderName } = request;
+  const { host, repository, manifest, manifestType, loadOrder } = request;
+  const { command, imageCommand, orderNames: names } = request;
   const layers = request.layers.map(({ digest, sizeBytes, root }) => ({
     digest,
     sizeBytes,
@@ -49,7 +53,9 @@ export function expectedImageOf(request: ExpectRequest__Output): ExpectedImage {
     layers.length > 0 &&
     layers.length <= LAYERS_MAX &&
     [manifest, ...digests].every(isDigest) &&
-    orderName.length <= NAME_CHARACTERS_MAX;
+    [command, imageCommand].every((each) => each === '' || isDigest(each)) &&
+    names.length <= NAMES_MAX &&
+    names.every(({ length }) => length > 0 && length <= NAME_CHARACTERS_MAX);
   if (!isSound) {
     const message = `Cannot expect an image of ${JSON.stringify(`${host}/${repository}`.slice(0, 300))}: 1 to ${LAYERS_MAX} layers and the manifest are needed, each with a digest`;
     throw new ObdError(ErrorCodes.InvalidArgument, message);
@@ -60,7 +66,7 @@ export function expectedImageOf(request: ExpectRequest__Output): ExpectedImage {
     manifest: { digest: manifest, sizeBytes: request.manifestBytes },
     manifestType,
     loadOrder: parseNamedBlob(loadOrder),
-    orderName,
+    wish: { command, imageCommand, names },
     layers,
   };
 }

@@ -12,6 +12,7 @@ import type { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes, hasCode } from '../errors.js';
 import type { HotIndex } from '../hot-blob/hot-index.js';
 import { type LoadOrder, pageCount } from '../load-order/load-order.js';
+import { variantOf } from '../load-order/select-order.js';
 import { type LayerPages, sharedPages } from '../load-order/shared-pages.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import { type ExpectedImage, startKey } from './expected-image.js';
@@ -86,7 +87,10 @@ export class ExpectedStarts {
   #startOf(image: ExpectedImage, isStart: boolean): ExpectedStart {
     const key = keyOf(image);
     const found = this.#starts.get(key);
-    if (found !== undefined) {
+    // A client that says more of the start comes after its pull. A start that is under way stays what it is.
+    const isOther = image.manifest !== undefined && found?.isOfVariant(image) === false;
+    if (found !== undefined && isOther && found.users === 0) this.#end(found);
+    else if (found !== undefined) {
       found.learn(image);
       return found;
     }
@@ -133,6 +137,11 @@ export class ExpectedStart {
       if (!this.#abort.signal.aborted) this.#warn(err);
       return undefined;
     });
+  }
+
+  /** Whether the same is fetched for it as for that image. */
+  isOfVariant({ wish }: ExpectedImage): boolean {
+    return variantOf(this.image.wish) === variantOf(wish);
   }
 
   /** A device may have been there before the manifest was known. */

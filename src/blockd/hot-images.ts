@@ -5,7 +5,8 @@
  *   pagesAt()    the pages, 4 KiB each, in the order of their slots
  *
  * Pages are proved while they arrive, before they are stored: anyone who may push can name a hot blob for an image. The name of
- * the file has the digests of the layers and the roots of their hash trees, so images that differ in either share no pages.
+ * the file has the digests of the layers, the roots of their hash trees and the variant of the start, so images and starts that differ
+ * in these share no pages.
  * The cache evicts the pages as it evicts any chunk; reads find them in the layers' blobs then.
  */
 import { createHash } from 'node:crypto';
@@ -28,6 +29,7 @@ import { PAGE_BYTES, pagesAt } from '../hot-blob/hot-pages.js';
 import { HotProgress } from '../hot-blob/hot-progress.js';
 import { CHUNK_BYTES, readFully } from '../io/random-access-file.js';
 import type { AttemptOptions, RangeFill } from '../io/ranged-source.js';
+import { type OrderWish, variantOf } from '../load-order/select-order.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 
 /** No host of a registry has brackets around anything but an IPv6 address. */
@@ -55,6 +57,8 @@ export interface HotImageName {
   readonly repository: string;
   /** Bottom first. */
   readonly layers: readonly HotLayerName[];
+  /** Starts of different variants keep different pages. */
+  readonly wish: OrderWish;
 }
 
 export interface HotBlobAddress {
@@ -359,9 +363,10 @@ function originOf({ host }: HotImageName): string {
   return `${ORIGIN}${host.replaceAll(/[^A-Za-z0-9.:-]/g, '-')}`;
 }
 
-function digestOf({ host, repository, layers }: HotImageName): string {
+function digestOf({ host, repository, layers, wish }: HotImageName): string {
   const names = layers.map(({ digest, root = '' }) => `${digest}@${root}`).join(' ');
-  return `sha256:${createHash('sha256').update(`hot pages of ${host}/${repository} ${names}`).digest('hex')}`;
+  const name = `hot pages of ${host}/${repository} ${names} ${variantOf(wish)}`;
+  return `sha256:${createHash('sha256').update(name).digest('hex')}`;
 }
 
 function isOf(index: HotIndex, layers: readonly HotLayerName[]): boolean {

@@ -1,4 +1,4 @@
-/** Names that lapse after a while. Of more than a limit the oldest lapse at once. */
+/** Names that lapse after a while. Above a limit, the oldest lapse at once. */
 export class LapsingNames {
   readonly #max: number;
   /** When each lapses, on the clock of performance.now(). Oldest first. */

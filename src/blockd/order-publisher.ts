@@ -12,16 +12,15 @@ import type { Logger } from 'pino';
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { KeptOrders } from '../load-order/kept-orders.js';
 import { type LoadOrder, pageCount, parseLoadOrder } from '../load-order/load-order.js';
-import { COMMAND_ANNOTATION, NAME_ANNOTATION } from '../load-order/load-order-annotations.js';
 import { asOneStart, mergeOrders } from '../load-order/merge-orders.js';
 import { type HotBlobFile, orderArtifact } from '../load-order/order-artifact.js';
+import { isOfStart, publishedAs, variantOf } from '../load-order/select-order.js';
 import { sharedPages } from '../load-order/shared-pages.js';
 import type { ReferrerDescriptor } from '../oci/referrer.js';
 import { publishArtifact } from '../registry/publish-artifact.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import type { ExpectedImage } from './expected-image.js';
 import type { ExpectedStart } from './expected-starts.js';
-import type { HotBlobAddress } from './hot-images.js';
 import { LapsingNames } from './lapsing-names.js';
 import type { StartAdvices } from './start-advice.js';
 import type { WriteHot } from './worker-messages.js';
@@ -87,7 +86,7 @@ export class OrderPublisher {
       const image = labelOf(start.image);
       try {
         const order = parseLoadOrder(Buffer.from(bytes), `load order of ${image}`);
-        await this.#dependencies.kept.keep(order);
+        await this.#dependencies.kept.keep(order, variantOf(start.image.wish));
         if (this.#dependencies.publishes) await this.#publishUnasked(start, order, writeHot);
         await start.recorded(order);
       } catch (err) {
@@ -108,7 +107,7 @@ export class OrderPublisher {
     publishes: boolean,
   ): Promise<StoredOrder> {
     return await this.#next(async () => {
-      await this.#dependencies.kept.keep(own);
+      await this.#dependencies.kept.keep(own, variantOf(image.wish));
       if (!publishes) {
         return await this.#withHotBlob(own, writeHot, async (hot) => ({
           artifact: '',
@@ -119,7 +118,7 @@ export class OrderPublisher {
       const signal = AbortSignal.timeout(PUBLISH_MS_MAX);
       const found = await this.#published(image, signal);
       const order = found === undefined ? own : mergeOrders(found.order, own);
-      return await this.#publish(image, order, writeHot, signal);
+      return await this.#publish(image, order, found?.artifact, writeHot, signal);
     });
   }
 
@@ -164,12 +163,12 @@ export class OrderPublisher {
       const isWanted =
         found?.hot === undefined || found.hot.digest === unfitHot || adds(found.order, own);
       const corrects =
-        !isWanted && isOfOther(found.order, own) && !this.#corrected.has(labelOf(image));
+        !isWanted && isOfOther(found.order, own) && !this.#corrected.has(nameOf(image));
       if (!isWanted && !corrects) return;
       const older = corrects ? asOneStart(found.order) : found?.order;
       const order = older === undefined ? own : mergeOrders(older, own);
-      await this.#publish(image, order, reading, signal);
-      if (corrects) this.#corrected.add(labelOf(image), DAY_MS);
+      await this.#publish(image, order, found?.artifact, reading, signal);
+      if (corrects) this.#corrected.add(nameOf(image), DAY_MS);
     } catch (err) {
       if (unread !== undefined) {
         // The device is gone, or a page cannot be read. No registry has refused, and the next start may be longer.
@@ -189,26 +188,21 @@ export class OrderPublisher {
     }
   }
 
-  /** The order of this name, and whether it has a hot blob. */
-  async #published(
-    image: ExpectedImage,
-    signal: AbortSignal,
-  ): Promise<{ readonly order: LoadOrder; readonly hot: HotBlobAddress | undefined } | undefined> {
-    const { advices } = this.#dependencies;
-    advices.forget(image);
-    const advice = await advices.published(image, signal);
-    if (advice?.name !== image.orderName) return undefined;
-    const order = await advice.order?.().catch(unfitIsNone);
-    return order && { order, hot: advice.hot };
+  /** The order that the image's start is merged into, and its hot blob. */
+  async #published(image: ExpectedImage, signal: AbortSignal) {
+    const advice = await this.#dependencies.advices.ofSameStart(image, signal);
+    const order = await advice?.order?.().catch(unfitIsNone);
+    return advice && order && { order, hot: advice.hot, artifact: advice.artifact };
   }
 
   async #publish(
     image: ExpectedImage,
     order: LoadOrder,
+    earlier: ReferrerDescriptor | undefined,
     writeHot: WriteHot,
     signal: AbortSignal,
   ): Promise<StoredOrder> {
-    const { host, repository, manifest, manifestType: mediaType, orderName } = image;
+    const { host, repository, manifest, manifestType: mediaType, wish } = image;
     if (manifest === undefined) {
       const message = `Cannot publish a load order of ${host}/${repository}: its manifest is not known`;
       throw new ObdError(ErrorCodes.FailedPrecondition, message);
@@ -217,10 +211,8 @@ export class OrderPublisher {
     return await this.#withHotBlob(order, writeHot, async (hot) => {
       const subject = { mediaType, digest: manifest.digest, size: manifest.sizeBytes };
       const artifact = {
-        ...orderArtifact(order, hot, orderName),
-        replaces: ({ annotations }: Pick<ReferrerDescriptor, 'annotations'>) =>
-          (annotations[NAME_ANNOTATION] ?? '') === orderName &&
-          annotations[COMMAND_ANNOTATION] === undefined,
+        ...orderArtifact(order, hot, publishedAs(wish, earlier)),
+        replaces: (found: Pick<ReferrerDescriptor, 'annotations'>) => isOfStart(found, wish),
       };
       const { digest } = await publishArtifact(client, host, repository, subject, artifact, signal);
       advices.forget(image);
@@ -261,6 +253,11 @@ export class OrderPublisher {
 
 function labelOf({ host, repository, manifest }: ExpectedImage): string {
   return `${host}/${repository}@${manifest?.digest ?? ''}`;
+}
+
+/** Names the image and the variant of its start. */
+function nameOf(image: ExpectedImage): string {
+  return `${labelOf(image)} ${variantOf(image.wish)}`;
 }
 
 /** A document that is damaged, or gone, is replaced. One of a later version is left alone. */

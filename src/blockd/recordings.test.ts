@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { beforeEach, describe, test } from 'node:test';
 import { ErrorCodes } from '../errors.js';
 import { encodeLoadOrder, type LoadOrder } from '../load-order/load-order.js';
+import { NO_WISH } from '../load-order/select-order.js';
 import type { ExpectedImage } from './expected-image.js';
 import type { ExpectedStarts } from './expected-starts.js';
 import type { OrderPublisher } from './order-publisher.js';
@@ -16,7 +17,7 @@ const LAYERS = [{ digest: digest(1), sizeBytes: 9, root: digest(2) }];
 const IMAGE: ExpectedImage = {
   ...{ host: 'registry.example', repository: 'app' },
   manifest: { digest: digest(3), sizeBytes: 3 },
-  ...{ manifestType: 'm', loadOrder: undefined, orderName: '', layers: LAYERS },
+  ...{ manifestType: 'm', loadOrder: undefined, wish: NO_WISH, layers: LAYERS },
 };
 const ORDER: LoadOrder = {
   ...{ kind: 'recorded', starts: 1, readAheadBytes: 0 },

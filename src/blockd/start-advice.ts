@@ -13,12 +13,11 @@ import { DOCUMENT_BYTES_MAX, type LoadOrder, parseLoadOrder } from '../load-orde
 import {
   HOT_PAGES_ANNOTATION,
   LOAD_ORDER_ANNOTATION,
-  NAME_ANNOTATION,
   type NamedBlob,
   parseNamedBlob,
 } from '../load-order/load-order-annotations.js';
 import { LOAD_ORDER_ARTIFACT } from '../load-order/order-artifact.js';
-import { selectOrder } from '../load-order/select-order.js';
+import { type OrderWish, sameStart, selectOrder, variantOf } from '../load-order/select-order.js';
 import type { ReferrerDescriptor } from '../oci/referrer.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import { verifiedBlob } from '../registry/verified-blob.js';
@@ -38,8 +37,6 @@ export interface StartAdvice {
   readonly hot: HotBlobAddress | undefined;
   /** Where the pages or chunks were learnt, for the log. */
   readonly from: 'registry' | 'host' | 'image';
-  /** The name under which it is published; empty for the default one. */
-  readonly name: string;
   /** Reads the load order. Undefined if there is none. */
   readonly order: (() => Promise<LoadOrder>) | undefined;
 }
@@ -47,7 +44,7 @@ export interface StartAdvice {
 export class StartAdvices {
   readonly #client: Pick<RegistryClient, 'referrers' | 'readBlob'>;
   readonly #kept: KeptOrders;
-  /** Images that are taken to have none, by host, repository and manifest. */
+  /** Images that are taken to have none, by host, repository, manifest and variant of the start. */
   readonly #none = new LapsingNames(NONE_MAX);
 
   constructor(client: Pick<RegistryClient, 'referrers' | 'readBlob'>, kept: KeptOrders) {
@@ -66,36 +63,48 @@ export class StartAdvices {
       return undefined;
     });
     if (published?.hot !== undefined) return published;
-    const kept = await this.#kept.find(image.layers.map(({ digest }) => digest));
-    if (kept !== undefined)
-      return { hot: undefined, from: 'host', name: '', order: async () => kept };
+    const digests = image.layers.map(({ digest }) => digest);
+    const kept = await this.#kept.find(digests, variantOf(image.wish));
+    if (kept !== undefined) return { hot: undefined, from: 'host', order: async () => kept };
     if (published !== undefined) return published;
     const named = image.loadOrder;
-    if (named === undefined) return undefined;
+    if (named === undefined || isOtherCommand(image.wish)) return undefined;
     const order = async () => await this.#read(image, named, signal);
-    return { hot: undefined, from: 'image', name: '', order };
+    return { hot: undefined, from: 'image', order };
   }
 
   /** Asks the registry for the image's artifacts. @throws {ObdError} as RegistryClient.referrers(). */
   async published(image: ExpectedImage, signal: AbortSignal): Promise<StartAdvice | undefined> {
-    const { host, repository, manifest, orderName } = image;
-    if (manifest === undefined) return undefined;
     const key = nameOf(image);
     if (this.#none.has(key)) return undefined;
-    const found = await this.#client.referrers(
-      host,
-      repository,
-      manifest.digest,
-      LOAD_ORDER_ARTIFACT,
-      signal,
-    );
-    const names = orderName === '' ? [] : [orderName];
-    const chosen = selectOrder(found, { args: undefined, names });
-    if (chosen === undefined) {
-      this.#none.add(key, NONE_MS);
-      return undefined;
-    }
-    return this.#adviceIn(chosen, image);
+    const found = await this.#referrers(image, signal);
+    if (found === undefined) return undefined;
+    const chosen = selectOrder(found, image.wish);
+    if (chosen === undefined) this.#none.add(key, NONE_MS);
+    return chosen && this.#adviceIn(chosen, image);
+  }
+
+  /**
+   * Asks the registry for the order into which one of the image's start is merged.
+   *
+   * @throws {ObdError} as RegistryClient.referrers().
+   */
+  async ofSameStart(
+    image: ExpectedImage,
+    signal: AbortSignal,
+  ): Promise<(StartAdvice & { readonly artifact: ReferrerDescriptor }) | undefined> {
+    const artifact = sameStart((await this.#referrers(image, signal)) ?? [], image.wish);
+    return artifact && { ...this.#adviceIn(artifact, image), artifact };
+  }
+
+  /** Undefined for an image whose manifest is not known. */
+  async #referrers(
+    { host, repository, manifest }: ExpectedImage,
+    signal: AbortSignal,
+  ): Promise<readonly ReferrerDescriptor[] | undefined> {
+    if (manifest === undefined) return undefined;
+    const { digest } = manifest;
+    return await this.#client.referrers(host, repository, digest, LOAD_ORDER_ARTIFACT, signal);
   }
 
   /** An artifact was published: it may be found now. */
@@ -103,14 +112,13 @@ export class StartAdvices {
     this.#none.delete(nameOf(image));
   }
 
-  #adviceIn({ annotations }: ReferrerDescriptor, image: ExpectedImage): StartAdvice | undefined {
+  #adviceIn({ annotations }: ReferrerDescriptor, image: ExpectedImage): StartAdvice {
     const { host, repository } = image;
     const named = parseNamedBlob(annotations[LOAD_ORDER_ANNOTATION] ?? '');
     const hot = parseNamedBlob(annotations[HOT_PAGES_ANNOTATION] ?? '');
     return {
       hot: hot && { host, repository, ...hot },
       from: 'registry',
-      name: annotations[NAME_ANNOTATION] ?? '',
       order: named && (async () => await this.#read(image, named, undefined)),
     };
   }
@@ -135,6 +143,11 @@ export class StartAdvices {
   }
 }
 
-function nameOf({ host, repository, manifest }: ExpectedImage): string {
-  return `${host}/${repository}@${manifest?.digest}`;
+function nameOf({ host, repository, manifest, wish }: ExpectedImage): string {
+  return `${host}/${repository}@${manifest?.digest} ${variantOf(wish)}`;
+}
+
+/** Whether the start is known to run another command line than the image's own, of which predictions are. */
+function isOtherCommand({ command, imageCommand }: OrderWish): boolean {
+  return command !== '' && imageCommand !== '' && command !== imageCommand;
 }

@@ -31,6 +31,7 @@ import { LAYER_FORMATS } from '../layers/layer-formats.js';
 import { FirstUses } from '../load-order/first-uses.js';
 import { encodeLoadOrder } from '../load-order/load-order.js';
 import { orderOf } from '../load-order/recorded-order.js';
+import { NO_WISH } from '../load-order/select-order.js';
 import { parseBlobUrl } from '../oci/blob-url.js';
 import { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { BackgroundFile } from './background-file.js';
@@ -62,7 +63,7 @@ interface ServedImage {
   readonly recorded: readonly ExpectedLayer[] | undefined;
   /** If a client wants that recording. */
   readonly recording: StartTerms['recording'];
-  /** Of its device, while the start lasts. */
+  /** The device's read-ahead while the start lasts. */
   readAheadKib: number;
   recorder: ReadRecorder | undefined;
   notes: RequestNotes | undefined;
@@ -316,7 +317,7 @@ function expectedImage(config: ImageConfig): ExpectedImage | undefined {
     sizeBytes: size,
     root: hashTree?.root,
   }));
-  const unknown = { manifest: undefined, manifestType: '', loadOrder: undefined, orderName: '' };
+  const unknown = { manifest: undefined, manifestType: '', loadOrder: undefined, wish: NO_WISH };
   return { ...repository, ...unknown, layers };
 }
 

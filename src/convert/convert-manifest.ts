@@ -17,7 +17,8 @@ import {
   NATIVE_VERSION,
   VERSION_ANNOTATION,
 } from '../layers/overlaybd-annotations.js';
-import { LOAD_ORDER_ANNOTATION } from '../load-order/load-order-annotations.js';
+import { commandDigest } from '../load-order/command-line.js';
+import { LOAD_ORDER_ANNOTATION, NAME_ANNOTATION } from '../load-order/load-order-annotations.js';
 import { orderArtifact } from '../load-order/order-artifact.js';
 import { sha256Of } from '../oci/digest.js';
 import { chainIds, withDiffIds } from '../oci/image-identity.js';
@@ -35,6 +36,7 @@ import {
   parseImageConfig,
 } from '../oci/manifest.js';
 import { DOCKER_CONFIG, OCI_CONFIG, OCI_LAYER_TAR, OCI_MANIFEST } from '../oci/media-types.js';
+import { imageArgs } from '../predict/start-command.js';
 import { type ConvertedLayer, LayerConverter, type OutputFormat } from './layer-converter.js';
 import type { ConversionProgress, ConvertedBlob } from './progress.js';
 import { unpackLayer } from './source-layer.js';
@@ -156,7 +158,9 @@ async function storedOrder(
       progress.warning(message),
     );
     if (made === undefined) return undefined;
-    artifact = orderArtifact(made, undefined, '');
+    // A list may be of any start, a prediction is of the image's own command line.
+    const args = order === 'predicted' ? imageArgs(config) : [];
+    artifact = orderArtifact(made, undefined, { command: commandDigest(args), name: '' });
   } catch (error) {
     progress.warning(`the image gets no load order, and is complete without: ${messageOf(error)}`);
     return undefined;
@@ -173,7 +177,9 @@ function annotationsWith(
   source: Readonly<Record<string, string>> | undefined,
   artifact: AddedArtifact | undefined,
 ): Readonly<Record<string, string>> | undefined {
-  const kept = Object.entries(source ?? {}).filter(([key]) => !key.startsWith(OWN_PREFIX));
+  const kept = Object.entries(source ?? {}).filter(
+    ([key]) => key === NAME_ANNOTATION || !key.startsWith(OWN_PREFIX),
+  );
   const named = artifact?.annotations[LOAD_ORDER_ANNOTATION];
   const own = named === undefined ? [] : [[LOAD_ORDER_ANNOTATION, named] as const];
   if (source === undefined && own.length === 0) return undefined;

@@ -1,7 +1,8 @@
 /**
  * The load orders of the starts on this host, a file for each image:
  *
- *     STATE/load-orders/KEY.json    docs/formats/load-order.md; KEY is the SHA-256 of the digests of the image's layers
+ *     STATE/load-orders/KEY.json    docs/formats/load-order.md; KEY is the SHA-256 of the digests of the image's layers, and of the
+ *                                   variant of the start (variantOf() of select-order.ts)
  *
  * An order is advice: one that is lost, damaged or not written costs time only. The oldest make room for new ones. Threads that
  * keep orders of one image at once may lose one start, never the file.
@@ -36,9 +37,15 @@ export class KeptOrders {
     this.#directory = directory;
   }
 
-  /** Where the order of an image is, or would be. @param digests - Of its layers, bottom first. */
-  pathOf(digests: readonly string[]): string {
-    const key = createHash('sha256').update(digests.join(' ')).digest('hex');
+  /**
+   * Where the order of an image is, or would be.
+   *
+   * @param digests - Of its layers, bottom first.
+   * @param variant - Of the start; empty for the usual one.
+   */
+  pathOf(digests: readonly string[], variant = ''): string {
+    const names = variant === '' ? digests : [...digests, variant];
+    const key = createHash('sha256').update(names.join(' ')).digest('hex');
     return join(this.#directory, `${key}${SUFFIX}`);
   }
 
@@ -47,8 +54,8 @@ export class KeptOrders {
    *
    * @throws {ObdError} `Corrupt` for one that was damaged, `Unsupported` for one of a later version; system errors.
    */
-  async find(digests: readonly string[]): Promise<LoadOrder | undefined> {
-    const path = this.pathOf(digests);
+  async find(digests: readonly string[], variant = ''): Promise<LoadOrder | undefined> {
+    const path = this.pathOf(digests, variant);
     try {
       const { size } = await stat(path);
       if (size > DOCUMENT_BYTES_MAX)
@@ -59,7 +66,7 @@ export class KeptOrders {
       return order;
     } catch (error) {
       if (systemCode(error) === 'ENOENT') return undefined;
-      if (hasCode(error, ErrorCodes.Corrupt)) await this.discard(digests);
+      if (hasCode(error, ErrorCodes.Corrupt)) await discardFile(path);
       throw error;
     }
   }
@@ -72,12 +79,12 @@ export class KeptOrders {
    * @returns What is kept now.
    * @throws system errors.
    */
-  async keep(order: LoadOrder): Promise<LoadOrder> {
+  async keep(order: LoadOrder, variant = ''): Promise<LoadOrder> {
     const digests = order.layers.map(({ digest }) => digest);
-    const path = this.pathOf(digests);
+    const path = this.pathOf(digests, variant);
     const mark = `${path}${SHORT_SUFFIX}`;
     // A damaged one is gone then, and one of a later version is replaced.
-    const earlier = await this.find(digests).catch(() => undefined);
+    const earlier = await this.find(digests, variant).catch(() => undefined);
     const isShort = earlier !== undefined && earlier.chunks.length > 2 * order.chunks.length;
     if (isShort && !existsSync(mark)) {
       await writeFile(mark, '', { mode: 0o600 });

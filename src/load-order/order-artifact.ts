@@ -5,6 +5,7 @@
 import { sha256Of } from '../oci/digest.js';
 import { encodeLoadOrder, type LoadOrder } from './load-order.js';
 import {
+  COMMAND_ANNOTATION,
   HOT_PAGES_ANNOTATION,
   KIND_ANNOTATION,
   LOAD_ORDER_ANNOTATION,
@@ -23,8 +24,12 @@ export interface HotBlobFile {
   readonly sizeBytes: number;
 }
 
-/** @param name - Empty for the default load order. */
-export function orderArtifact(order: LoadOrder, hot: HotBlobFile | undefined, name: string) {
+/** @param as - Of which command line it is, and its name; both may be empty. */
+export function orderArtifact(
+  order: LoadOrder,
+  hot: HotBlobFile | undefined,
+  { command, name }: { readonly command: string; readonly name: string },
+) {
   const bytes = encodeLoadOrder(order);
   const digest = sha256Of(bytes);
   const descriptor = { mediaType: LOAD_ORDER_TYPE, digest, size: bytes.length };
@@ -36,6 +41,7 @@ export function orderArtifact(order: LoadOrder, hot: HotBlobFile | undefined, na
     [KIND_ANNOTATION]: order.kind,
     [STARTS_ANNOTATION]: String(order.starts),
   };
+  if (command !== '') annotations[COMMAND_ANNOTATION] = command;
   if (name !== '') annotations[NAME_ANNOTATION] = name;
   if (hot !== undefined) {
     annotations[HOT_PAGES_ANNOTATION] = `${hot.digest}@${hot.sizeBytes}`;

@@ -1,11 +1,18 @@
 /**
  * Chooses among the load orders that were found for an image, by their annotations alone: no document is fetched for it.
  *
- * The first of these that any order meets decides: its command line is the container's, its name is wished for, it has
- * neither command line nor name. An order of another command line is never taken. Among equals a recorded order
- * comes before a list, and a list before a prediction; then the digest decides, so that the order of a registry's answer does not.
+ * The first of these that any order meets decides:
+ *
+ *   1. its command line is the container's
+ *   2. its name is wished for
+ *   3. its command line is the image's own, and the container's is that or not known; it has no name
+ *   4. it has neither command line nor name
+ *   5. the container's command line is not known, and all orders without name are of one command line
+ *
+ * An order of another command line than the container's is never taken. Among equals a recorded order comes before a list, and
+ * a list before a prediction; then the digest decides, so that the order of a registry's answer does not.
  */
-import { sha256Of } from '../oci/digest.js';
+import { commandNamed } from './command-line.js';
 import {
   COMMAND_ANNOTATION,
   KIND_ANNOTATION,
@@ -19,41 +26,82 @@ export interface FoundOrder {
   readonly annotations: Readonly<Record<string, string>>;
 }
 
+/** The facts about a start that choose its order. Command lines are digests: see commandDigest(). */
 export interface OrderWish {
-  /** The arguments of the container's process; undefined if they are not known. */
-  readonly args: readonly string[] | undefined;
-  /** Names to look for, the first one first: of the container's label, then of an annotation. */
+  /** The container's command line; empty if it is not known. */
+  readonly command: string;
+  /** The image's Entrypoint and Cmd; empty if they are not known. */
+  readonly imageCommand: string;
+  /** Names to look for, the first one first: of the client's label, then of the image's annotation. */
   readonly names: readonly string[];
 }
+
+export const NO_WISH: OrderWish = { command: '', imageCommand: '', names: [] };
 
 /** Undefined if no order fits. */
 export function selectOrder<T extends FoundOrder>(
   found: readonly T[],
-  { args, names }: OrderWish,
+  { command, imageCommand, names }: OrderWish,
 ): T | undefined {
-  const own = args === undefined ? undefined : commandText(args);
-  const commands = own === undefined ? [] : [own, sha256Of(Buffer.from(own))];
-  const isOfCommand = ({ annotations }: T): boolean => {
-    const command = annotations[COMMAND_ANNOTATION];
-    return command !== undefined && commands.includes(commandText([command]));
-  };
-  const isDefault = ({ annotations }: T): boolean =>
-    annotations[COMMAND_ANNOTATION] === undefined && annotations[NAME_ANNOTATION] === undefined;
+  const allowed = found.filter((each) => {
+    return command === '' || ['', command].includes(commandOf(each));
+  });
+  const isOfCommand = (each: T) => command !== '' && commandOf(each) === command;
+  const isUsual = (each: T) => imageCommand !== '' && commandOf(each) === imageCommand;
+  const isNamed = (name: string) => (each: T) => nameOf(each) === name;
+  const commands = found.filter((each) => nameOf(each) === '').map(commandOf);
+  const isOnly = command === '' && new Set(commands).size === 1;
   const tests = [
+    ...names.map((name) => (each: T) => isOfCommand(each) && nameOf(each) === name),
+    (each: T) => isOfCommand(each) && nameOf(each) === '',
     isOfCommand,
-    ...names.map((name) => (each: T) => each.annotations[NAME_ANNOTATION] === name),
-    isDefault,
+    ...names.map(isNamed),
+    (each: T) => isUsual(each) && nameOf(each) === '',
+    (each: T) => commandOf(each) === '' && nameOf(each) === '',
+    (each: T) => isOnly && nameOf(each) === '',
   ];
   for (const test of tests) {
-    const [best] = found.filter(test).sort(byRank);
+    const best = bestOf(allowed.filter(test));
     if (best !== undefined) return best;
   }
   return undefined;
 }
 
-/** A command line as text that can be compared: the arguments with single spaces between all words. */
-export function commandText(args: readonly string[]): string {
-  return args.join(' ').trim().replace(/\s+/g, ' ');
+/**
+ * Under which command line and name the order of a start is published. A named start whose command line is not known leaves what
+ * the earlier order of that name says.
+ */
+export function publishedAs(
+  { command, imageCommand, names: [name = ''] }: OrderWish,
+  earlier?: FoundOrder,
+): { readonly command: string; readonly name: string } {
+  if (command !== '') return { command, name };
+  if (name === '') return { command: imageCommand, name };
+  return { command: earlier === undefined ? '' : commandOf(earlier), name };
+}
+
+/** The best of the orders that are of the same start, and into which its order is merged. */
+export function sameStart<T extends FoundOrder>(
+  found: readonly T[],
+  wish: OrderWish,
+): T | undefined {
+  return bestOf(found.filter((each) => isOfStart(each, wish)));
+}
+
+/** Whether an order is published as that of such a start would be, so that the newer one takes its place. */
+export function isOfStart(found: FoundOrder, wish: OrderWish): boolean {
+  const { command, name } = publishedAs(wish, found);
+  return commandOf(found) === command && nameOf(found) === name;
+}
+
+/** Tells what this host keeps of different starts of an image apart. Empty for the usual start. */
+export function variantOf({ command, imageCommand, names }: OrderWish): string {
+  const other = command === imageCommand ? '' : command;
+  return other === '' && names.length === 0 ? '' : JSON.stringify([other, ...names]);
+}
+
+function bestOf<T extends FoundOrder>(found: readonly T[]): T | undefined {
+  return found.toSorted(byRank)[0];
 }
 
 function byRank(a: FoundOrder, b: FoundOrder): number {
@@ -66,6 +114,14 @@ function rankOf({ annotations }: FoundOrder): number {
     annotations[KIND_ANNOTATION],
   );
   return rank === -1 ? KINDS_BY_RANK.length : rank;
+}
+
+function commandOf({ annotations }: FoundOrder): string {
+  return commandNamed(annotations[COMMAND_ANNOTATION]);
+}
+
+function nameOf({ annotations }: FoundOrder): string {
+  return annotations[NAME_ANNOTATION] ?? '';
 }
 
 function digestOf({ annotations }: FoundOrder): string {

@@ -37,13 +37,7 @@ export interface StartOptions {
  *   wrong form.
  */
 export function startCommand(config: unknown, options: StartOptions): StartCommand {
-  const parsed = startSchema.safeParse(config);
-  if (!parsed.success) {
-    const { path, message } = parsed.error.issues[0]!;
-    const problem = `"${path.join('.')}": ${message}`;
-    throw new ObdError(ErrorCodes.Corrupt, `Cannot use the image's config: ${problem}`);
-  }
-  const { Entrypoint, Cmd, Env, WorkingDir } = parsed.data.config ?? {};
+  const { Entrypoint, Cmd, Env, WorkingDir } = startOf(config);
   const entrypoint = options.entrypoint ?? Entrypoint ?? [];
   const args = options.args ?? (options.entrypoint === undefined ? (Cmd ?? []) : []);
   const argv = [...entrypoint, ...args];
@@ -60,6 +54,24 @@ export function startCommand(config: unknown, options: StartOptions): StartComma
     env: environment([...(Env ?? []), ...(options.env ?? [])]),
     cwd: `/${cwd}`.replace(/^\/+/, '/'),
   };
+}
+
+/**
+ * The command line that an image's config names; empty if it names none.
+ *
+ * @throws {ObdError} `Corrupt` for a config of the wrong form.
+ */
+export function imageArgs(config: unknown): readonly string[] {
+  const { Entrypoint, Cmd } = startOf(config);
+  return [...(Entrypoint ?? []), ...(Cmd ?? [])];
+}
+
+function startOf(config: unknown) {
+  const parsed = startSchema.safeParse(config);
+  if (parsed.success) return parsed.data.config ?? {};
+  const { path, message } = parsed.error.issues[0]!;
+  const problem = `"${path.join('.')}": ${message}`;
+  throw new ObdError(ErrorCodes.Corrupt, `Cannot use the image's config: ${problem}`);
 }
 
 function environment(assignments: readonly string[]): Map<string, string> {

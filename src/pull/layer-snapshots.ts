@@ -41,6 +41,8 @@ interface LayersOf {
   /** The address that registryAddress() gives for the reference. */
   readonly registry: string;
   readonly snapshotter: string;
+  /** Each layer's snapshot gets them, and those of containerd's protocol. */
+  readonly labels: Labels;
 }
 
 export class LayerSnapshots {
@@ -103,7 +105,8 @@ export class LayerSnapshots {
 
   /** A snapshot to unpack the layer into, or the layer's own if it already has one. */
   async #prepare(layer: ChainedLayer): Promise<ActiveSnapshot | SnapshotInfo> {
-    const labels = prepareLabels(layer, this.#image.reference);
+    const { reference, labels: more } = this.#image;
+    const labels = { ...more, ...prepareLabels(layer, reference) };
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const key = `extract-${Date.now()}-${randomBytes(6).toString('base64url')} ${layer.chainId}`;
       try {

@@ -48,6 +48,8 @@ export interface WantedImage {
   readonly registry: string;
   readonly platform: Platform;
   readonly snapshotter: string;
+  /** Each layer's snapshot gets them, and those of containerd's protocol. */
+  readonly labels: Readonly<Record<string, string>>;
   /** Returns why that snapshotter cannot serve an overlaybd image; undefined if it may. */
   readonly unfitForOverlaybd: string | undefined;
   /** The kinds of layer that only such a snapshotter can serve. */

@@ -19,9 +19,17 @@ import { connectContainerd } from '../containerd/connect.js';
 import { type ContentInfo, ContentStore } from '../containerd/content-store.js';
 import { ErrorCodes, hasCode, messageOf } from '../errors.js';
 import type { LayerDescription } from '../layers/layer-kind.js';
+import { commandDigest } from '../load-order/command-line.js';
 import { chainIdOn } from '../oci/chain-id.js';
-import { MANIFEST_BYTES_MAX, parseManifest } from '../oci/manifest.js';
+import {
+  CONFIG_BYTES_MAX,
+  type Descriptor,
+  MANIFEST_BYTES_MAX,
+  parseImageConfig,
+  parseManifest,
+} from '../oci/manifest.js';
 import { isHost, isRepository, withoutPort } from '../oci/reference.js';
+import { imageArgs } from '../predict/start-command.js';
 import type { Source } from './candidate-addresses.js';
 import type { Log } from './log.js';
 import type { Labels } from './snapshot.js';
@@ -44,6 +52,8 @@ export interface KnownLayer {
 
 /** A manifest of one platform, with its layers, bottom first. */
 export interface KnownImage {
+  /** The descriptor of its config; undefined for an index. */
+  readonly config: Pick<Descriptor, 'digest' | 'size'> | undefined;
   readonly digest: string;
   readonly sizeBytes: number;
   readonly mediaType: string;
@@ -169,6 +179,25 @@ export class ContentManifests {
     return latest?.image;
   }
 
+  /**
+   * The digest of the command line that an image's config names (commandDigest()); empty if it names none, or cannot be read.
+   */
+  async commandOf({ config }: KnownImage, namespace: string): Promise<string> {
+    if (config === undefined || config.size > CONFIG_BYTES_MAX) return '';
+    const client = connectContainerd(this.#containerdSocket, namespace);
+    try {
+      const pieces: Uint8Array[] = [];
+      for await (const piece of new ContentStore(client).read(config.digest)) pieces.push(piece);
+      const bytes = Buffer.concat(pieces);
+      return commandDigest(imageArgs(parseImageConfig(bytes, `config ${config.digest}`)));
+    } catch (err) {
+      this.#log.debug({ err, digest: config.digest }, 'image config unreadable');
+      return '';
+    } finally {
+      client.close();
+    }
+  }
+
   async *#all(
     namespace: string,
   ): AsyncGenerator<
@@ -257,14 +286,16 @@ function imageIn(
     const parsed = parseManifest(manifest, undefined, `manifest ${manifestDigest}`);
     const { mediaType, size: sizeBytes } = parsed.descriptor;
     const about = { digest: manifestDigest, sizeBytes, mediaType };
-    if (parsed.kind !== 'image') return { ...about, annotations: {}, layers: [] };
+    if (parsed.kind !== 'image')
+      return { ...about, config: undefined, annotations: {}, layers: [] };
     let chainId = '';
     const layers = parsed.manifest.layers.map((layer) => {
       chainId = chainIdOn(chainId, layer.digest);
       const { digest, mediaType, size, annotations = {} } = layer;
       return { digest, chainId, mediaType, size, annotations };
     });
-    return { ...about, annotations: parsed.manifest.annotations ?? {}, layers };
+    const { annotations = {}, config } = parsed.manifest;
+    return { ...about, config, annotations, layers };
   } catch (error) {
     log.info(
       { manifestDigest, reason: messageOf(error) },

@@ -28,6 +28,7 @@ import { RegistryHosts } from '../registry/registry-hosts.js';
 import { DEFAULT_LIMITS } from '../registry/registry-limits.js';
 import { type ExpectingDaemon, ImageLocator } from './image-locator.js';
 import type { ProbingDaemon } from './registry-probes.js';
+import type { Snapshot } from './snapshot.js';
 
 const LAYER = sha256Of(Buffer.from('layer'));
 
@@ -277,6 +278,57 @@ test('all layers of the image are asked for at the same time, by the daemon', as
   assert.deepEqual(
     image?.layers.map(({ digest, sizeBytes }) => [digest, sizeBytes]),
     layers.map(([digest, size]) => [digest, size]),
+  );
+});
+
+test('the daemon is told what labels, annotations and the config say of the start', async () => {
+  const expected: Parameters<ExpectingDaemon['expect']>[0][] = [];
+  const expect: ExpectingDaemon['expect'] = async (image) => {
+    expected.push(image);
+  };
+  const config = Buffer.from(
+    JSON.stringify({
+      ...{
+        architecture: 'amd64',
+        os: 'linux',
+        rootfs: { type: 'layers', diff_ids: [sha256Of(Buffer.from('tar'))] },
+      },
+      config: { Entrypoint: ['/entry'], Cmd: ['serve  all'] },
+    }),
+  );
+  const manifest = JSON.parse(blocksManifest([[LAYER, 5]]).toString());
+  manifest.config = { mediaType: OCI_CONFIG, digest: sha256Of(config), size: config.length };
+  manifest.annotations = { 'dev.obd-ts.load-order.name': 'usual' };
+  stored = [
+    { bytes: Buffer.from(JSON.stringify(manifest)), labels: ours },
+    { bytes: config, labels: {} },
+  ];
+  const parts = { containerdSocket, hosts, daemon: { probe: async () => {}, expect }, kinds };
+  const locator = new ImageLocator({ ...parts, registry, namespaces: new Map(), log });
+  const lower = { digest: LAYER, size: 5, repoBlobUrl: `http://${origin.host}/v2/team/app/blobs` };
+  const top = { chainId: LAYER, layer: { type: 'blocks', lower, fileSystem: 'ext4' } } as Snapshot;
+  const own = 'containerd.io/snapshot/obd-ts';
+  await locator.expectStart({ top, layers: [top] }, { [`${own}.fill`]: 'true' }, 'default');
+  await locator.expectStart(undefined, { [`${own}.command`]: 'sh' }, 'default');
+  assert.equal(expected.length, 0, 'nothing is said of the start');
+  await locator.expectStart(
+    { top, layers: [top] },
+    { [`${own}.command`]: ' sh   -c true', [`${own}.load-order`]: 'batch' },
+    'default',
+  );
+  await locate(locator, { [`${own}.load-order`]: 'web' });
+  const untilMs = performance.now() + 5_000;
+  while (expected.length < 2 && performance.now() < untilMs) await new Promise(setImmediate);
+  const imageCommand = sha256Of(Buffer.from('/entry serve all'));
+  const about = { host: origin.host, repository: 'team/app', imageCommand };
+  assert.deepEqual(
+    expected.map(({ host, repository, command, imageCommand, orderNames }) => {
+      return { host, repository, command, imageCommand, orderNames };
+    }),
+    [
+      { ...about, command: sha256Of(Buffer.from('sh -c true')), orderNames: ['batch', 'usual'] },
+      { ...about, command: '', orderNames: ['web', 'usual'] },
+    ],
   );
 });
 

@@ -29,7 +29,7 @@ import { ErrorCodes, hasCode, ObdError, systemCode } from '../errors.js';
 import type { DescribedLayer, LayerDescription, LayerKind } from '../layers/layer-kind.js';
 import type { LowerLayer } from '../layers/lower-layer.js';
 import { openingParts } from '../layers/opening-parts.js';
-import { LOAD_ORDER_ANNOTATION } from '../load-order/load-order-annotations.js';
+import { LOAD_ORDER_ANNOTATION, NAME_ANNOTATION } from '../load-order/load-order-annotations.js';
 import { parseBlobUrl } from '../oci/blob-url.js';
 import { parseReference } from '../oci/reference.js';
 import type { Credentials } from '../registry/credentials.js';
@@ -38,10 +38,11 @@ import { type RegistryHosts, registryAddress } from '../registry/registry-hosts.
 import { cut, msSince } from './call-log.js';
 import { addressesOf, type Source } from './candidate-addresses.js';
 import { ContentManifests, type KnownImage, type KnownLayer } from './content-manifests.js';
-import { IMAGE_REF_LABELS, LOAD_ORDER_LABEL, servableLayer } from './labels.js';
+import { IMAGE_REF_LABELS, servableLayer, startLabels } from './labels.js';
 import type { Log } from './log.js';
 import { type ProbedBlob, type ProbingDaemon, RegistryProbes } from './registry-probes.js';
-import type { Labels } from './snapshot.js';
+import { type Labels, remoteBlob } from './snapshot.js';
+import type { Image } from './snapshot-stack.js';
 
 /** No registry answers at such an address. A timeout or other error may pass, and proves nothing about the address. */
 const UNREACHABLE: readonly (string | undefined)[] = ['ECONNREFUSED', 'ENOTFOUND'];
@@ -81,7 +82,10 @@ export interface ExpectingDaemon {
     readonly manifestBytes: number;
     readonly manifestType: string;
     readonly loadOrder: string;
-    readonly orderName: string;
+    readonly orderNames: string[];
+    /** Digests, as commandDigest() has them; empty if not known. */
+    readonly command: string;
+    readonly imageCommand: string;
     readonly layers: { digest: string; sizeBytes: number; root: string }[];
   }): Promise<void>;
 }
@@ -212,15 +216,16 @@ export class ImageLocator {
       repoBlobUrl: async () => {
         if (!isOne) return undefined;
         const { layers, image } = await this.#askForImage(layer, sources, namespace);
-        const orderName = labels[LOAD_ORDER_LABEL] ?? '';
         const [only] = sources;
         const isSure = sources.length === 1 && only?.isGuess !== true;
         const { hosts } = this.#dependencies;
         // As obd-blockd will be told to read it.
         const own = only && parseBlobUrl(hosts.blobsUrlOf(only.host, only.repository));
-        if (isSure) this.#expect(image, own, orderName);
+        const expect = (address: Source | undefined) =>
+          void this.#expect(image, address, labels, namespace);
+        if (isSure) expect(own);
         const found = await this.#firstWithBlob(sources, blobOf(layer, layers), namespace);
-        if (!isSure && found !== undefined) this.#expect(image, parseBlobUrl(found), orderName);
+        if (!isSure && found !== undefined) expect(parseBlobUrl(found));
         if (found !== undefined || named === undefined) return found;
         const same = (await listed()).filter((source) => this.#addressOf(source) === registry);
         return await this.#firstWithBlob(same, blobOf(layer, layers), namespace);
@@ -268,23 +273,54 @@ export class ImageLocator {
     return { layers, image };
   }
 
-  /** Tells the daemon of the image, if all of it can be served lazily. It is a hint: a daemon that takes none is no fault. */
-  #expect(image: KnownImage | undefined, address: Source | undefined, orderName: string): void {
-    if (image === undefined || address === undefined) return;
+  /**
+   * Tells the daemon what the labels of a container say of its start. Resolves before its image is attached; does nothing without
+   * such labels. A pull has told the rest.
+   */
+  async expectStart(
+    image: Image | undefined,
+    labels: Labels,
+    namespace: string | undefined,
+  ): Promise<void> {
+    const { chainId } = image?.top ?? {};
+    if (chainId === undefined || namespace === undefined || !startLabels(labels)) return;
+    const remote = image?.layers.flatMap(({ layer }) => remoteBlob(layer) ?? []).at(-1);
+    const known = await this.#orUnknown(() => this.#manifests.imageWith(chainId, namespace));
+    await this.#expect(known, parseBlobUrl(remote?.repoBlobUrl ?? ''), labels, namespace);
+  }
+
+  /**
+   * Tells the daemon of the image, if all of it can be served lazily. It is a hint, and never fails: a daemon that takes none is no
+   * fault.
+   */
+  async #expect(
+    image: KnownImage | undefined,
+    address: Source | undefined,
+    labels: Labels,
+    namespace: string | undefined,
+  ): Promise<void> {
+    if (image === undefined || address === undefined || namespace === undefined) return;
     const blocks = image.layers.map((layer) => this.#lazily(layer));
     const layers = blocks.flatMap((wanted) => {
       if (wanted === undefined) return [];
       const { digest, sizeBytes, lower } = wanted;
       return [{ digest, sizeBytes, root: lower.hashTree?.root ?? '' }];
     });
+    if (layers.length === 0) return;
     const { daemon, log } = this.#dependencies;
     const { host, repository } = address;
     const { digest: manifest, sizeBytes: manifestBytes, mediaType: manifestType } = image;
-    const loadOrder = image.annotations[LOAD_ORDER_ANNOTATION] ?? '';
-    const about = { manifest, manifestBytes, manifestType, loadOrder, orderName };
-    daemon.expect({ host, repository, ...about, layers }).catch((err: unknown) => {
+    const { [LOAD_ORDER_ANNOTATION]: loadOrder = '', [NAME_ANNOTATION]: usualName = '' } =
+      image.annotations;
+    const { command, name } = startLabels(labels) ?? { command: '', name: '' };
+    const orderNames = [name, usualName].filter((each) => each !== '');
+    const about = { manifest, manifestBytes, manifestType, loadOrder, orderNames, layers };
+    try {
+      const imageCommand = await this.#manifests.commandOf(image, namespace);
+      await daemon.expect({ host, repository, ...about, command, imageCommand });
+    } catch (err) {
       log.debug({ err, manifest, host, repository }, 'daemon does not expect the image');
-    });
+    }
   }
 
   #lazily(layer: KnownLayer): WantedLayer | undefined {

@@ -13,6 +13,7 @@ import {
   type LayerDescription,
   type LayerKind,
 } from '../layers/layer-kind.js';
+import { commandNamed } from '../load-order/command-line.js';
 import type { ImageLayer, Labels } from './snapshot.js';
 
 /** The chain ID of the layer that the client is about to unpack. */
@@ -52,10 +53,20 @@ export const REFUSED_LABEL = 'containerd.io/snapshot/obd-ts.refused';
 const FILL_LABEL = 'containerd.io/snapshot/obd-ts.fill';
 
 /**
- * The name of the load order with which the image is started, where it has several (docs/formats/load-order.md). The client, or the
- * image, may set it.
+ * By which the load order of a start is chosen, where an image has several (docs/formats/load-order.md): its name, and the command line
+ * of the container, as words or as digest. On the snapshot of a layer, at the pull, or of a container. The client, or the image, may
+ * set them.
  */
-export const LOAD_ORDER_LABEL = 'containerd.io/snapshot/obd-ts.load-order';
+const LOAD_ORDER_LABEL = 'containerd.io/snapshot/obd-ts.load-order';
+const COMMAND_LABEL = 'containerd.io/snapshot/obd-ts.command';
+
+/** The command line and the name in labels; undefined if there are none. */
+export function startLabels(
+  labels: Labels,
+): { readonly command: string; readonly name: string } | undefined {
+  const { [LOAD_ORDER_LABEL]: name = '', [COMMAND_LABEL]: command = '' } = labels;
+  return name === '' && command === '' ? undefined : { command: commandNamed(command), name };
+}
 
 /** Undefined if the labels do not say. */
 export function fillWanted(labels: Labels): boolean | undefined {

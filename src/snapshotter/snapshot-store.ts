@@ -428,7 +428,7 @@ function fillSpare(path: string): void {
   }
 }
 
-function alreadyExists(name: string): ObdError {
+export function alreadyExists(name: string): ObdError {
   return new ObdError(ErrorCodes.AlreadyExists, `snapshot "${name}" already exists`);
 }
 

@@ -52,12 +52,13 @@ import { isUnfinished, SnapshotDirectories, snapshotIdIn } from './snapshot-dire
 import {
   blocksOnFiles,
   checkOneRegistry,
+  type Image,
   type SnapshotStack,
   servedAs,
   servedBy,
   stackOf,
 } from './snapshot-stack.js';
-import { type NewSnapshot, SnapshotStore } from './snapshot-store.js';
+import { alreadyExists, type NewSnapshot, SnapshotStore } from './snapshot-store.js';
 import { committedLayer, UNDESCRIBED } from './unpacked-layer.js';
 
 /** Where a layer can be fetched from, and what its image says of it. */
@@ -65,6 +66,8 @@ export interface Locator {
   /** Undefined for a plain layer, and for one that no manifest in containerd names. */
   layerOfChain(chainId: string, namespace: string): Promise<LayerDescription | undefined>;
   origin(layer: WantedLayer, labels: Labels, namespace: string | undefined): Promise<LayerOrigin>;
+  /** Called before the image of a new container is attached. Never fails. */
+  expectStart(image: Image | undefined, labels: Labels, namespace?: string): Promise<void>;
 }
 
 export interface SnapshotRequest {
@@ -409,6 +412,7 @@ export class Snapshotter {
     const made = { key: cut(key), snapshotId: id, kind, type: layer.type, below };
     this.#log.debug(made, 'snapshot recorded');
     try {
+      await this.#locator.expectStart(stack.image, labels, namespace);
       const mounts = await this.#mountsOf(this.#store.get(key), stack);
       if (stack.image !== undefined && like === undefined && layer.type === 'files') {
         await this.#directories.setRootLike(id, this.#directories.mountPoint(stack.image.top.id));
@@ -490,8 +494,4 @@ export class Snapshotter {
 
 function namespacesOf(namespace: string | undefined): string[] {
   return namespace === undefined ? [] : [namespace];
-}
-
-function alreadyExists(name: string): ObdError {
-  return new ObdError(ErrorCodes.AlreadyExists, `snapshot "${name}" already exists`);
 }

@@ -8,6 +8,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { BlockdClient, type Device } from '../../src/blockd/blockd-client.js';
+import { commandDigest } from '../../src/load-order/command-line.js';
 import { parseLoadOrder } from '../../src/load-order/load-order.js';
 import { blockdUnfit } from '../support/blockd-process.js';
 import { PrivateContainerd, unfit } from '../support/containerd-private.js';
@@ -19,11 +20,14 @@ import { addProgram, goArchitecture, layerOf } from '../support/runnable-image.j
 const BALLAST_BYTES = 8 << 20;
 const READ_BYTES = 1 << 20;
 const SCRIPT = 'head -c 1048576 /ballast | wc -c; id -u; pwd; echo ready $COLOR; sleep 60';
+/** Reads much less. */
+const WORKER = 'id -u; echo done; sleep 60';
 const PAGE_BYTES = 4096;
 
 interface Listed {
   readonly artifact: string;
   readonly name: string;
+  readonly command: string;
   readonly kind: string;
   readonly starts: number;
   readonly pages: number;
@@ -144,11 +148,12 @@ describe('obdctl record', { skip: unfit || blockdUnfit, timeout: 300_000 }, () =
     const [found, ...others] = await list();
     assert.ok(found !== undefined && others.length === 0);
     assert.deepEqual([found.kind, found.name, found.starts], ['recorded', '', 1]);
+    assert.equal(found.command, commandDigest(['/bin/sh', '-c', SCRIPT]));
     assert.ok(found.pages > READ_BYTES / PAGE_BYTES && found.hotBytes > READ_BYTES);
     const table = await obdctl('record', '--plain-http', '--list', image);
     assert.match(
       table.stdout,
-      /^PLATFORM +NAME +KIND +STARTS +PAGES +DOCUMENT +HOT BLOB +ARTIFACT\n/,
+      /^PLATFORM +NAME +COMMAND +KIND +STARTS +PAGES +DOCUMENT +HOT BLOB +ARTIFACT\n/,
     );
     await nothingRuns();
   });
@@ -179,6 +184,42 @@ describe('obdctl record', { skip: unfit || blockdUnfit, timeout: 300_000 }, () =
     }
   });
 
+  test('a start of another command line has its own, which a label chooses', async (t) => {
+    const worker = ['--entrypoint', JSON.stringify(['/bin/sh', '-c', WORKER])];
+    const run = await record('--until-output', '^done', ...worker, image);
+    assert.equal(run.status, 0, run.stderr);
+    const listed = await list();
+    const commands = [SCRIPT, WORKER].map((script) => commandDigest(['/bin/sh', '-c', script]));
+    assert.deepEqual(listed.map(({ command }) => command).toSorted(), commands.toSorted());
+    const node = await PrivateContainerd.start();
+    try {
+      await node.startObd();
+      const { socket, namespace } = node;
+      const where = ['--address', socket, '--namespace', namespace, '--plain-http'];
+      const label = `containerd.io/snapshot/obd-ts.command=/bin/sh -c ${WORKER}`;
+      const pulled = await obdctl('rpull', ...where, '--snapshotter-label', label, image);
+      assert.equal(pulled.status, 0, pulled.stderr);
+      const made = ['--snapshotter', 'obd-ts', '--snapshotter-label', label];
+      await node.ctr('run', '--detach', ...made, image, 'c', '/bin/sh', '-c', WORKER);
+      let device: Device | undefined;
+      for (let turn = 0; turn < 50; turn++) {
+        [device] = await devices(node);
+        if (device !== undefined && device.hotPagesRead > 0) break;
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+      const { pages } = listed.find(({ command }) => command === commands[1])!;
+      t.diagnostic(JSON.stringify({ pages, hotPages: device?.hotPages }));
+      assert.ok(device !== undefined && device.hotPagesRead > 0);
+      assert.ok(Math.abs(device.hotPages - pages) <= 2, `${device.hotPages} pages`);
+      const [{ pages: other }] = listed.filter(({ command }) => command === commands[0]) as [
+        Listed,
+      ];
+      assert.ok(other > pages + READ_BYTES / PAGE_BYTES / 2);
+    } finally {
+      await node.stop();
+    }
+  });
+
   test('refuses what it cannot record, with the remedy', async () => {
     fails(await record('--until-output', '(', image), 2, /Cannot use --until-output \(: /);
     fails(await record('--until-http', 'http://127.0.0.1:1/', image), 2, /needs --net host/);
@@ -202,13 +243,13 @@ describe('obdctl record', { skip: unfit || blockdUnfit, timeout: 300_000 }, () =
       /a device of it is attached.*remove the image's containers/,
     );
     await builder.ctr('tasks', 'kill', '--signal', 'SIGKILL', 'held');
-    assert.equal((await list()).length, 1);
+    assert.equal((await list()).length, 2);
   });
 
   test('deletes what is published', async () => {
     const { status, stdout, stderr } = await obdctl('record', '--plain-http', '--delete', image);
     assert.equal(status, 0, stderr);
-    assert.match(stdout, /^Deleted 1 of the load orders of /);
+    assert.match(stdout, /^Deleted 2 of the load orders of /);
     assert.deepEqual(await list(), []);
   });
 });

@@ -64,6 +64,7 @@ describe('layers of other kinds', { skip: unfit }, () => {
         hasNamespaceLogin: async () => false,
       }),
       layerOfChain: async () => ({ annotations: blob('b') }),
+      expectStart: async () => {},
     };
     const dependencies = { root, kinds: LAYER_KINDS, devices, locator, log };
     snapshotter = await Snapshotter.open({ ...dependencies, shareBetweenNamespaces: true });

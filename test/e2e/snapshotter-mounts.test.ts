@@ -68,6 +68,7 @@ async function open(): Promise<void> {
       hasNamespaceLogin: async () => false,
     }),
     layerOfChain: async (chainId: string) => layersByChain.get(chainId),
+    expectStart: async () => {},
   };
   snapshotter = await Snapshotter.open({
     root,

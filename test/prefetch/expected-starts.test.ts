@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import pino from 'pino';
 import type { ExpectedImage } from '../../src/blockd/expected-image.js';
 import { ExpectedStarts } from '../../src/blockd/expected-starts.js';
+import { NO_WISH } from '../../src/load-order/select-order.js';
 import { digestOf } from '../support/load-orders.js';
 
 const UNUSED_MS = 120_000;
@@ -35,7 +36,7 @@ function starts(): { readonly starts: ExpectedStarts; readonly searches: AbortSi
 function imageOf(n: number): ExpectedImage {
   const layers = [{ digest: digestOf(n), sizeBytes: 1, root: undefined }];
   const manifest = { digest: digestOf(n + 1000), sizeBytes: 1 };
-  const rest = { manifest, manifestType: '', loadOrder: undefined, orderName: '' };
+  const rest = { manifest, manifestType: '', loadOrder: undefined, wish: NO_WISH };
   return { host: 'registry.example', repository: 'app', ...rest, layers };
 }
 

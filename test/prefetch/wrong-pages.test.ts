@@ -14,6 +14,7 @@ import { BlockCache } from '../../src/cache/block-cache.js';
 import { openImage } from '../../src/image/open-image.js';
 import { readFully } from '../../src/io/random-access-file.js';
 import { LAYER_FORMATS } from '../../src/layers/layer-formats.js';
+import { NO_WISH } from '../../src/load-order/select-order.js';
 import { DecodedBlocks } from '../../src/zfile/decoded-blocks.js';
 import { BlobDouble } from '../support/blob-double.js';
 import { cacheDirectory, removeCacheDirectories } from '../support/cache-directories.js';
@@ -97,7 +98,7 @@ async function readsWith(advice: StartAdvice | undefined, hot: Buffer | undefine
   );
   const disk = Object.assign(opened.disk, { readWaitMs: READ_WAIT_MS });
   const before = link.sentBytes;
-  const rest = { manifest: undefined, manifestType: '', loadOrder: undefined, orderName: '' };
+  const rest = { manifest: undefined, manifestType: '', loadOrder: undefined, wish: NO_WISH };
   const start = starts.opened(
     { host: 'registry.example', repository: 'app', ...rest, layers },
     true,
@@ -124,12 +125,12 @@ test(`wrong advice costs its own bytes, and a few per cent of a start (seed ${SE
   const order = orderOfChunks(image, chunks);
   const wrong: Readonly<Record<string, readonly [StartAdvice, Buffer | undefined, number]>> = {
     'a hot blob': [
-      { hot: { ...address, sizeBytes: hot.length }, from: 'registry', name: '', order: undefined },
+      { hot: { ...address, sizeBytes: hot.length }, from: 'registry', order: undefined },
       hot,
       hot.length,
     ],
     'a load order': [
-      { hot: undefined, from: 'registry', name: '', order: async () => order },
+      { hot: undefined, from: 'registry', order: async () => order },
       undefined,
       40 * 65536,
     ],

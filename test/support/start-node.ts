@@ -176,8 +176,8 @@ export class StartNode {
   }
 
   /** As a client does that pulls the image. */
-  async expect(image: PlacedImage): Promise<void> {
-    await this.client.expect(requestOf(image));
+  async expect(image: PlacedImage, wish: Partial<ExpectRequest> = {}): Promise<void> {
+    await this.client.expect({ ...requestOf(image), ...wish });
   }
 
   async attach(image: PlacedImage): Promise<StartedImage> {
@@ -194,8 +194,8 @@ export class StartNode {
   }
 
   /** Expects the image, and attaches it. */
-  async begin(image: PlacedImage): Promise<StartedImage> {
-    await this.expect(image);
+  async begin(image: PlacedImage, wish: Partial<ExpectRequest> = {}): Promise<StartedImage> {
+    await this.expect(image, wish);
     return await this.attach(image);
   }
 

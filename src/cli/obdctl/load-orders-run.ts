@@ -1,7 +1,9 @@
 /** `obdctl record --list` and `--delete`: lists or deletes an image's published load orders. */
 import { byteText } from '../../byte-text.js';
+import { commandNamed } from '../../load-order/command-line.js';
 import { DOCUMENT_BYTES_MAX, pageCount, parseLoadOrder } from '../../load-order/load-order.js';
 import {
+  COMMAND_ANNOTATION,
   HOT_PAGES_ANNOTATION,
   KIND_ANNOTATION,
   LOAD_ORDER_ANNOTATION,
@@ -24,6 +26,9 @@ import { RegistrySource } from '../../registry/registry-image.js';
 import { interruption } from '../interruption.js';
 import { printJson } from './json-option.js';
 import { textTable } from './text-table.js';
+
+/** In the table: the algorithm and as much of the digest as tells commands apart. */
+const COMMAND_CHARACTERS = 'sha256:'.length + 12;
 
 export interface LoadOrdersOptions {
   /** All platforms of an index if it is undefined. */
@@ -48,6 +53,7 @@ export async function listLoadOrders(image: string, options: LoadOrdersOptions):
     const columns = [
       { title: 'PLATFORM' },
       { title: 'NAME' },
+      { title: 'COMMAND' },
       { title: 'KIND' },
       { title: 'STARTS', right: true },
       { title: 'PAGES', right: true },
@@ -58,6 +64,7 @@ export async function listLoadOrders(image: string, options: LoadOrdersOptions):
     const rows = described.map((each) => [
       each.platform || '-',
       each.name || '-',
+      each.command.slice(0, COMMAND_CHARACTERS) || '-',
       each.kind || '-',
       String(each.starts ?? '-'),
       String(each.pages ?? '-'),
@@ -147,6 +154,7 @@ async function descriptionOf({ subject, artifact }: PublishedOrder, source: Regi
     platform: subject.platform === undefined ? '' : formatPlatform(subject.platform),
     artifact: digest,
     name: annotations[NAME_ANNOTATION] ?? '',
+    command: commandNamed(annotations[COMMAND_ANNOTATION]),
     kind: annotations[KIND_ANNOTATION] ?? '',
     starts: starts === undefined ? undefined : Number(starts),
     pages: document && (await pagesOf(document, source)),

@@ -10,12 +10,13 @@ import { ImageRecords } from '../../containerd/image-records.js';
 import { ErrorCodes, hasCode, messageOf, ObdError } from '../../errors.js';
 import { blockLayers } from '../../image/block-layers.js';
 import { LAYER_KINDS } from '../../layers/layer-kinds.js';
+import { commandDigest } from '../../load-order/command-line.js';
 import { chainIds } from '../../oci/image-identity.js';
 import { type ImageSource, readSmallBlob } from '../../oci/image-store.js';
 import { CONFIG_BYTES_MAX, parseImageConfig } from '../../oci/manifest.js';
 import { parsePlatform } from '../../oci/platform.js';
 import { type ImageReference, parseReference } from '../../oci/reference.js';
-import { type StartCommand, startCommand } from '../../predict/start-command.js';
+import { imageArgs, type StartCommand, startCommand } from '../../predict/start-command.js';
 import { DockerCredentials } from '../../registry/docker-credentials.js';
 import { RegistryClient } from '../../registry/registry-client.js';
 import { RegistryHosts } from '../../registry/registry-hosts.js';
@@ -81,8 +82,11 @@ export async function runRecord(image: string, options: RecordOptions): Promise<
     const source = new RegistrySource(client, reference, signal);
     const found = await describedImage(source, reference, options);
     const command = startCommand(found.config, { ...words, env: options.env, cwd: options.cwd });
+    const imageCommand = commandDigest(imageArgs(found.config));
+    const started = { command: commandDigest(command.argv), imageCommand };
+    const expected = { ...found.expected, ...started };
     const recorded = await withImage(image, options, async () => {
-      return await recordStart(found, command, mounts, pattern, daemon, options);
+      return await recordStart({ ...found, expected }, command, mounts, pattern, daemon, options);
     });
     if (options.output !== undefined) await writeFile(options.output, recorded.order);
     const { order: _, ...numbers } = recorded;
@@ -115,7 +119,7 @@ async function withImage<T>(
         throw error;
       },
     );
-    await pull({ ...options, reference }, new RpullProgress());
+    await pull({ ...options, reference, labels: {} }, new RpullProgress());
     try {
       return await use();
     } finally {
@@ -180,7 +184,7 @@ async function describedImage(
     manifestBytes: manifest.size,
     manifestType: manifest.mediaType,
     loadOrder: '',
-    orderName: name ?? '',
+    orderNames: name === undefined ? [] : [name],
     layers: layers.map(({ lower: { digest, size, hashTree } }) => ({
       ...{ digest, sizeBytes: size },
       root: hashTree?.root ?? '',

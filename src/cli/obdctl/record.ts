@@ -85,7 +85,7 @@ export const record: CommandModule<object, RecordArguments> = {
         name: {
           type: 'string',
           requiresArg: true,
-          describe: 'A name for this way to start the image, if there are several',
+          describe: 'A name for this way to start the image, where the command line does not tell',
         },
         publish: {
           type: 'boolean',
@@ -154,7 +154,7 @@ export const record: CommandModule<object, RecordArguments> = {
         'a server, until it answers',
       )
       .example(
-        `$0 record --args '["worker"]' --name worker registry.example/app:1.0-obd`,
+        `$0 record --args '["worker"]' registry.example/app:1.0-obd`,
         'another way to start it',
       )
       .example('$0 record --list registry.example/app:1.0-obd', 'a row for each')

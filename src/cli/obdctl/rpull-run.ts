@@ -30,6 +30,8 @@ export interface RpullOptions {
   readonly plainHttp: boolean;
   /** containerd's hosts directory. */
   readonly hostsDirectory: string;
+  /** The layers' snapshots get them. */
+  readonly labels: Readonly<Record<string, string>>;
 }
 
 export async function runRpull(options: RpullOptions): Promise<void> {
@@ -61,9 +63,9 @@ export async function pull(options: RpullOptions, progress: RpullProgress): Prom
   try {
     const plugin = await usableSnapshotter(containerd, options.snapshotter);
     const unfitForOverlaybd = overlaybdProblem(plugin);
-    const { snapshotter } = options;
+    const { snapshotter, labels } = options;
     const registry = registryAddress(hosts.originOf(reference.host));
-    const wanted = { source, top, reference, registry, platform, snapshotter };
+    const wanted = { source, top, reference, registry, platform, snapshotter, labels };
     const image = { ...wanted, unfitForOverlaybd, kinds: LAYER_KINDS };
     return await pullImage(containerd, image, progress, signal);
   } catch (error) {

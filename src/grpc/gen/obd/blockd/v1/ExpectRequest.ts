@@ -10,8 +10,10 @@ export interface ExpectRequest {
   'manifestBytes'?: (number | string | Long);
   'manifestType'?: (string);
   'loadOrder'?: (string);
-  'orderName'?: (string);
+  'orderNames'?: (string)[];
   'layers'?: (_obd_blockd_v1_ExpectedLayer)[];
+  'command'?: (string);
+  'imageCommand'?: (string);
 }
 
 export interface ExpectRequest__Output {
@@ -21,6 +23,8 @@ export interface ExpectRequest__Output {
   'manifestBytes': (number);
   'manifestType': (string);
   'loadOrder': (string);
-  'orderName': (string);
+  'orderNames': (string)[];
   'layers': (_obd_blockd_v1_ExpectedLayer__Output)[];
+  'command': (string);
+  'imageCommand': (string);
 }
