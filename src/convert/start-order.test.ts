@@ -23,6 +23,7 @@ import { LAYER_FORMATS } from '../layers/layer-formats.js';
 import { openLayer } from '../layers/open-layer.js';
 import { HASH_TREE_ANNOTATION } from '../layers/overlaybd-annotations.js';
 import { encodeLoadOrder, type LoadOrder, parseLoadOrder } from '../load-order/load-order.js';
+import { sha256Of } from '../oci/digest.js';
 import type { ImageDestination } from '../oci/image-store.js';
 import { type Descriptor, type ImageManifest, parseManifest } from '../oci/manifest.js';
 import { OCI_CONFIG, OCI_INDEX, OCI_LAYER_TAR, OCI_MANIFEST } from '../oci/media-types.js';
@@ -316,8 +317,12 @@ describe('in a registry', () => {
         assert.deepEqual(artifact.subject, { mediaType: OCI_MANIFEST, digest, size }, `${i}`);
         const manifest = JSON.parse(registry.manifestAt('x/app', digest)!.bytes.toString());
         const named = manifest.annotations[NAMED];
-        const about = { [`${NAMED}.kind`]: 'predicted', [`${NAMED}.starts`]: '0' };
-        assert.deepEqual(artifact.annotations, { [NAMED]: named, ...about });
+        assert.deepEqual(artifact.annotations, {
+          [NAMED]: named,
+          [`${NAMED}.command`]: sha256Of(Buffer.from(STARTS.Entrypoint.join(' '))),
+          [`${NAMED}.kind`]: 'predicted',
+          [`${NAMED}.starts`]: '0',
+        });
         const [layer] = artifact.layers;
         assert.equal(layer.mediaType, `${ARTIFACT}+json`);
         assert.equal(named, `${layer.digest}@${layer.size}`);
