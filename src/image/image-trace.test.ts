@@ -9,10 +9,10 @@ import { after, describe, test } from 'node:test';
 import { removeCacheDirectories } from '../../test/support/cache-directories.js';
 import { assertPage, layer, withScene } from '../../test/support/image-scene.js';
 import { noisyPage, provedLayer } from '../../test/support/proved-layer.js';
-import { encodeTrace, traceOf } from '../../test/support/recorded-trace.js';
+import { traceOf } from '../../test/support/recorded-trace.js';
 import { ErrorCodes } from '../errors.js';
 import { CHUNK_BYTES } from '../io/random-access-file.js';
-import { parseTrace, TRACED_READS_MAX } from '../layers/read-trace.js';
+import { encodeTrace, parseTrace, TRACED_READS_MAX } from '../layers/read-trace.js';
 import { fetchOrder } from './fetch-order.js';
 import { tracedRanges } from './image-trace.js';
 

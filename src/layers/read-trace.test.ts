@@ -4,10 +4,9 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { encodeTrace } from '../../test/support/recorded-trace.js';
 import { ErrorCodes } from '../errors.js';
 import { rawCrc32c } from '../zfile/raw-crc32c.js';
-import { parseTrace, TRACED_READS_MAX, type TracedRead } from './read-trace.js';
+import { encodeTrace, parseTrace, TRACED_READS_MAX, type TracedRead } from './read-trace.js';
 
 const FILE = { label: 'some trace' };
 const CORRUPT = { code: ErrorCodes.Corrupt, message: /^Cannot read some trace at \d+: / };

@@ -49,3 +49,21 @@ export function parseTrace(bytes: Buffer, file: { readonly label: string }): Tra
   }
   return reads;
 }
+
+/** The bytes of a trace. @throws {RangeError} for more reads than a trace may have. */
+export function encodeTrace(reads: readonly TracedRead[]): Buffer {
+  const bytes = Buffer.alloc(HEADER_BYTES + reads.length * RECORD_BYTES);
+  if (bytes.length > TRACE_BYTES_MAX) throw new RangeError(`${reads.length} reads in one trace`);
+  const records = bytes.subarray(HEADER_BYTES);
+  for (const [i, { layer, offset, length }] of reads.entries()) {
+    const at = i * RECORD_BYTES;
+    records[at] = READ;
+    records.writeUInt32LE(layer, at + 4);
+    records.writeBigUInt64LE(BigInt(length), at + 8);
+    records.writeBigInt64LE(BigInt(offset), at + 16);
+  }
+  bytes.writeUInt32LE(MAGIC, 0);
+  bytes.writeBigUInt64LE(BigInt(records.length), 8);
+  bytes.writeUInt32LE(rawCrc32c(records, 0), 16);
+  return bytes;
+}

@@ -10,6 +10,7 @@ import { after, before, describe, test } from 'node:test';
 import { BlockdClient, type Device } from '../../src/blockd/blockd-client.js';
 import { commandDigest } from '../../src/load-order/command-line.js';
 import { parseLoadOrder } from '../../src/load-order/load-order.js';
+import type { ImageManifest } from '../../src/oci/manifest.js';
 import { blockdUnfit } from '../support/blockd-process.js';
 import { PrivateContainerd, unfit } from '../support/containerd-private.js';
 import { LayoutBuilder } from '../support/oci-layout-builder.js';
@@ -218,6 +219,51 @@ describe('obdctl record', { skip: unfit || blockdUnfit, timeout: 300_000 }, () =
     } finally {
       await node.stop();
     }
+  });
+
+  test('pushes a tag with the trace layer of overlaybd, which a node replays', async () => {
+    const traced = `${builder.registry}/sample:traced`;
+    const options = ['--no-publish', '--trace-layer', traced, '--json', '--until-output', '^ready'];
+    const run = await record(...options, ...start, image);
+    assert.equal(run.status, 0, run.stderr);
+    const { pages, traced: digest } = JSON.parse(run.stdout);
+    const fetched = await fetch(`http://${builder.registry}/v2/sample/manifests/traced`, {
+      headers: { accept: 'application/vnd.oci.image.manifest.v1+json' },
+    });
+    assert.equal(fetched.headers.get('docker-content-digest'), digest);
+    const { layers } = (await fetched.json()) as ImageManifest;
+    assert.equal(layers.length, 2);
+    const top = layers[1]?.annotations ?? {};
+    assert.equal(top['containerd.io/snapshot/overlaybd/acceleration-layer'], 'yes');
+    const node = await PrivateContainerd.start();
+    try {
+      await node.startObd();
+      const { socket, namespace, directory } = node;
+      const where = ['--address', socket, '--namespace', namespace, '--plain-http'];
+      const pulled = await obdctl('rpull', ...where, traced);
+      assert.equal(pulled.status, 0, pulled.stderr);
+      const made = ['run', '--detach', '--snapshotter', 'obd-ts', traced, 'c'];
+      await node.ctr(...made, '/bin/sh', '-c', SCRIPT);
+      let replayed: string | undefined;
+      for (let turn = 0; turn < 100 && replayed === undefined; turn++) {
+        const log = readFileSync(join(directory, 'blockd.log'), 'utf8');
+        replayed = log.split('\n').find((line) => line.includes('trace replayed'));
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+      const { ended, fetchedBytes } = JSON.parse(replayed ?? '{}');
+      assert.equal(ended, 'complete');
+      // The pages are incompressible for the most part.
+      assert.ok(fetchedBytes > READ_BYTES / 2 && fetchedBytes < BALLAST_BYTES, `${fetchedBytes}`);
+      const [device] = await devices(node);
+      assert.equal(device?.layers, 1);
+      assert.ok(pages > READ_BYTES / PAGE_BYTES);
+    } finally {
+      await node.stop();
+    }
+    const again = await record('--trace-layer', `${builder.registry}/sample:more`, traced);
+    fails(again, 1, /it has a trace layer/);
+    fails(await record('--trace-layer', image, image), 2, /name another tag of/);
+    fails(await record('--trace-layer', 'other.invalid/x:y', image), 2, /name another tag of/);
   });
 
   test('refuses what it cannot record, with the remedy', async () => {

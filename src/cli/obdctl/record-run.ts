@@ -11,6 +11,7 @@ import { ErrorCodes, hasCode, messageOf, ObdError } from '../../errors.js';
 import { blockLayers } from '../../image/block-layers.js';
 import { LAYER_KINDS } from '../../layers/layer-kinds.js';
 import { commandDigest } from '../../load-order/command-line.js';
+import { parseLoadOrder } from '../../load-order/load-order.js';
 import { chainIds } from '../../oci/image-identity.js';
 import { type ImageSource, readSmallBlob } from '../../oci/image-store.js';
 import { CONFIG_BYTES_MAX, parseImageConfig } from '../../oci/manifest.js';
@@ -25,6 +26,7 @@ import { interruption } from '../interruption.js';
 import { wordsOf } from './command-words.js';
 import { type ContainerMount, parseMount } from './container-spec.js';
 import { printJson } from './json-option.js';
+import { tracedImagePush } from './push-traced-image.js';
 import { type RunningContainer, withContainer } from './record-container.js';
 import { RpullProgress } from './rpull-progress.js';
 import { pull } from './rpull-run.js';
@@ -51,6 +53,8 @@ export interface RecordOptions {
   readonly name: string | undefined;
   readonly publish: boolean;
   readonly output: string | undefined;
+  /** The image that gets a trace layer. */
+  readonly traceLayer: string | undefined;
   readonly address: string;
   readonly namespace: string;
   readonly snapshotter: string;
@@ -85,13 +89,21 @@ export async function runRecord(image: string, options: RecordOptions): Promise<
     const imageCommand = commandDigest(imageArgs(found.config));
     const started = { command: commandDigest(command.argv), imageCommand };
     const expected = { ...found.expected, ...started };
+    const about = { ...found, source, reference };
+    const { traceLayer } = options;
+    const pushTraced = traceLayer && (await tracedImagePush(traceLayer, about, client, signal));
     const recorded = await withImage(image, options, async () => {
       return await recordStart({ ...found, expected }, command, mounts, pattern, daemon, options);
     });
     if (options.output !== undefined) await writeFile(options.output, recorded.order);
-    const { order: _, ...numbers } = recorded;
-    if (options.json) printJson({ image: reference.toString(), ...numbers });
-    else process.stdout.write(`${textOf(reference, numbers)}\n`);
+    const { order: document, ...numbers } = recorded;
+    const order = parseLoadOrder(document, 'the load order of the start');
+    const traced = pushTraced ? await pushTraced(order) : '';
+    if (options.json) printJson({ image: reference.toString(), ...numbers, traced });
+    else {
+      const pushed = traced === '' ? '' : `; pushed ${traceLayer}, ${traced}`;
+      process.stdout.write(`${textOf(reference, numbers)}${pushed}\n`);
+    }
   } catch (error) {
     if (!signal.aborted) throw error;
     const message = `${messageOf(signal.reason)}; nothing is recorded`;
@@ -175,7 +187,8 @@ async function describedImage(
   { platform, name }: Pick<RecordOptions, 'platform' | 'name'>,
 ) {
   const wanted = platform === undefined ? undefined : parsePlatform(platform);
-  const { layers, manifest, config: descriptor } = await blockLayers(source, LAYER_KINDS, wanted);
+  const found = await blockLayers(source, LAYER_KINDS, wanted);
+  const { layers, fileSystem, manifest, config: descriptor } = found;
   const bytes = await readSmallBlob(source, descriptor, CONFIG_BYTES_MAX);
   const config = parseImageConfig(bytes, `the config of ${source.label}`);
   const expected = {
@@ -192,7 +205,7 @@ async function describedImage(
   };
   const chainId = chainIds(config.rootfs.diff_ids).at(-1) ?? '';
   const user = userSchema.safeParse(config).data?.config?.User ?? '';
-  return { expected, config, chainId, user };
+  return { expected, config, manifest, fileSystem, chainId, user };
 }
 
 /** Prints what the container says, and looks for an expression in it. */

@@ -26,6 +26,7 @@ interface RecordArguments {
   readonly name: string | undefined;
   readonly publish: boolean;
   readonly output: string | undefined;
+  readonly 'trace-layer': string | undefined;
   readonly list: boolean;
   readonly delete: boolean;
   readonly address: string;
@@ -97,6 +98,12 @@ export const record: CommandModule<object, RecordArguments> = {
           requiresArg: true,
           describe: 'Write the load order to this file, too',
         },
+        'trace-layer': {
+          type: 'string',
+          requiresArg: true,
+          describe:
+            "Push another tag of the image with overlaybd's trace of the start, by `docker login`",
+        },
         list: {
           type: 'boolean',
           default: false,
@@ -157,6 +164,10 @@ export const record: CommandModule<object, RecordArguments> = {
         `$0 record --args '["worker"]' registry.example/app:1.0-obd`,
         'another way to start it',
       )
+      .example(
+        '$0 record --no-publish --trace-layer registry.example/app:1.0-traced registry.example/app:1.0-obd',
+        "for nodes with overlaybd's own tools",
+      )
       .example('$0 record --list registry.example/app:1.0-obd', 'a row for each')
       .example('$0 record --delete registry.example/app:1.0-obd', 'remove all of them')
       .epilogue(
@@ -173,7 +184,9 @@ export const record: CommandModule<object, RecordArguments> = {
     }
     const { runRecord } = await import('./record-run.js');
     const { 'until-output': untilOutput, 'until-http': untilHttp, ...rest } = options;
-    await runRecord(image, { ...rest, untilOutput, untilHttp, plainHttp, hostsDirectory });
+    const { 'trace-layer': traceLayer } = options;
+    const conditions = { untilOutput, untilHttp };
+    await runRecord(image, { ...rest, ...conditions, traceLayer, plainHttp, hostsDirectory });
   },
 };
 
