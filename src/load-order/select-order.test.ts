@@ -37,7 +37,8 @@ const otherName = found(4, { kind: 'recorded', name: 'web' });
 const command = found(5, { kind: 'predicted', command: ' python3  app.py --all' });
 const hashed = found(6, { kind: 'recorded', command: APP });
 const namedCommand = found(10, { kind: 'list', command: APP, name: 'batch' });
-const usual = found(11, { kind: 'predicted', command: USUAL });
+const usual = found(11, { kind: 'recorded', command: USUAL });
+const foreseen = found(14, { kind: 'predicted', command: USUAL });
 const namedUsual = found(12, { kind: 'recorded', command: USUAL, name: 'blue' });
 const ALL = [predicted, list, recorded, named, otherName, command, hashed];
 
@@ -84,7 +85,19 @@ describe('selectOrder()', () => {
   test('takes the only command line where nothing is known of the container', () => {
     assert.equal(chosen([named, command, hashed], { imageCommand: USUAL }), hashed);
     assert.equal(chosen([named, namedUsual], {}), undefined);
-    assert.equal(chosen([hashed, found(13, { command: SHELL })], {}), undefined);
+    assert.equal(chosen([hashed, found(13, { kind: 'recorded', command: SHELL })], {}), undefined);
+  });
+
+  test('takes a recorded one of any of these rules before a prediction', () => {
+    const wish = { imageCommand: USUAL };
+    assert.equal(chosen([foreseen, hashed], wish), hashed);
+    assert.equal(chosen([foreseen, recorded], wish), recorded);
+    assert.equal(chosen([foreseen, usual, hashed], wish), usual);
+    assert.equal(
+      chosen([foreseen, hashed, found(13, { kind: 'recorded', command: SHELL })], wish),
+      foreseen,
+    );
+    assert.equal(chosen([foreseen, hashed], { ...wish, command: SHELL }), undefined);
   });
 
   test('takes the smaller digest among equals', () => {

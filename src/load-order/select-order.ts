@@ -5,9 +5,12 @@
  *
  *   1. its command line is the container's
  *   2. its name is wished for
- *   3. its command line is the image's own, and the container's is that or not known; it has no name
+ *   3. its command line is the image's own, where the container's is not known; it has no name
  *   4. it has neither command line nor name
  *   5. the container's command line is not known, and all orders without name are of one command line
+ *
+ * Rules 3 to 5 are tried without predictions first: who has recorded another command line runs the image by it, more likely than by
+ * its own, of which predictions are.
  *
  * An order of another command line than the container's is never taken. Among equals a recorded order comes before a list, and
  * a list before a prediction; then the digest decides, so that the order of a registry's answer does not.
@@ -20,6 +23,9 @@ import {
   NAME_ANNOTATION,
 } from './load-order-annotations.js';
 import { KINDS_BY_RANK } from './merge-orders.js';
+
+/** Measured, or written by somebody. */
+const SURE_KINDS: readonly (string | undefined)[] = ['recorded', 'list'];
 
 export interface FoundOrder {
   /** The annotations of the artifact's manifest, as the registry lists them. */
@@ -49,16 +55,19 @@ export function selectOrder<T extends FoundOrder>(
   const isOfCommand = (each: T) => command !== '' && commandOf(each) === command;
   const isUsual = (each: T) => imageCommand !== '' && commandOf(each) === imageCommand;
   const isNamed = (name: string) => (each: T) => nameOf(each) === name;
-  const commands = found.filter((each) => nameOf(each) === '').map(commandOf);
-  const isOnly = command === '' && new Set(commands).size === 1;
+  const usual = allowed.filter((each) => nameOf(each) === '');
+  const sure = usual.filter(({ annotations }) => SURE_KINDS.includes(annotations[KIND_ANNOTATION]));
+  const unasked = [new Set(sure), new Set(usual)].flatMap((orders) => {
+    const isOnly = command === '' && new Set([...orders].map(commandOf)).size === 1;
+    const rules = [isUsual, (each: T) => commandOf(each) === '', () => isOnly];
+    return rules.map((rule) => (each: T) => orders.has(each) && rule(each));
+  });
   const tests = [
     ...names.map((name) => (each: T) => isOfCommand(each) && nameOf(each) === name),
     (each: T) => isOfCommand(each) && nameOf(each) === '',
     isOfCommand,
     ...names.map(isNamed),
-    (each: T) => isUsual(each) && nameOf(each) === '',
-    (each: T) => commandOf(each) === '' && nameOf(each) === '',
-    (each: T) => isOnly && nameOf(each) === '',
+    ...unasked,
   ];
   for (const test of tests) {
     const best = bestOf(allowed.filter(test));
