@@ -113,7 +113,7 @@ part e2e npm run --silent test:e2e
 part trust env --unset=NODE_OPTIONS bash -o pipefail -c \
   'npm run --silent test:trust -- --quick | sed -uE "$0"' "$TRUST_REPORT"
 part fetch env OBD_FETCH_CHANGES=2000 npm run --silent test:fetch
-part prefetch env OBD_HOT_ROUNDS=2000 npm run --silent test:prefetch
+part prefetch env OBD_HOT_ROUNDS=2000 OBD_WRONG_PAIRS=3 npm run --silent test:prefetch
 if [[ $(uname -m) == x86_64 ]]; then
   # Not fuse, which is the same on any kernel and was tested on this one.
   # shellcheck disable=SC2016 # the inner shell expands it

@@ -4,17 +4,20 @@
  *
  *   expect()    a client pulls the image; what it reads is fetched, up to the limit of a hot blob or of a load order
  *   opened()    a device serves it, and uses the same fetch
+ *   guide()     its reads begin: if they are others, what is under way ends (advice-trial.ts)
  *   closed()    the last device of it is gone: what is under way ends
  */
 import type { Logger } from 'pino';
 import type { BlobHandle } from '../cache/blob-handle.js';
 import type { BlockCache } from '../cache/block-cache.js';
-import { ErrorCodes, hasCode } from '../errors.js';
+import { ErrorCodes, hasCode, type ObdError } from '../errors.js';
 import type { HotIndex } from '../hot-blob/hot-index.js';
+import { KNOWN_PAGES_MIN } from '../hot-blob/hot-pages.js';
 import { type LoadOrder, pageCount } from '../load-order/load-order.js';
 import { variantOf } from '../load-order/select-order.js';
 import { type LayerPages, sharedPages } from '../load-order/shared-pages.js';
 import type { RegistryClient } from '../registry/registry-client.js';
+import { AdviceTrial, PAGES_PER_MISS, type TriedAdvice } from './advice-trial.js';
 import { type ExpectedImage, startKey } from './expected-image.js';
 import type { HotImage, HotImages } from './hot-images.js';
 import { registrySource } from './registry-source.js';
@@ -31,6 +34,8 @@ const HOT_WAIT_MS = 1_000;
 const STORED_SHARE = 0.9;
 /** Kept hot pages that have a smaller part of what a start reads are of other starts. */
 const USEFUL_SHARE_MIN = 0.5;
+/** A start whose pages are known misses a few that chance has read. */
+const KNOWN_MISSES_MAX = 32;
 
 interface Dependencies {
   readonly cache: BlockCache;
@@ -126,9 +131,20 @@ export class ExpectedStart {
   readonly #dependencies: Dependencies;
   readonly #abort = new AbortController();
   readonly #begunMs = performance.now();
+  /** Ends the fetch of a hot blob that is set aside. */
+  readonly #refutal = new AbortController();
+  /** Devices whose starts show whether what is known is right. */
+  readonly #guided: {
+    readonly blobs: readonly BlobHandle[];
+    readonly onSetAside: () => void;
+  }[] = [];
   #replay: Replay | undefined;
   /** Whether the hot pages are of an earlier start. */
   #isKept = false;
+  /** What is known. */
+  #advice: TriedAdvice | undefined;
+  #trial: AdviceTrial | undefined;
+  #missesLeft = KNOWN_MISSES_MAX;
 
   constructor(image: ExpectedImage, isStart: boolean, dependencies: Dependencies) {
     this.image = image;
@@ -163,9 +179,34 @@ export class ExpectedStart {
     }
   }
 
-  /** Misses of the device's blobs bring no neighbours of what is fetched anyway. */
-  guide(blobs: readonly BlobHandle[]): boolean {
-    return this.#replay?.guide(blobs) ?? false;
+  /**
+   * Misses of a device's blobs, whose start begins now, bring no neighbours of what is fetched anyway. They show whether what is
+   * known is right; otherwise it is set aside.
+   *
+   * @param onSetAside - Called then, at most once.
+   * @returns Whether what is known says something of the start.
+   */
+  guide(blobs: readonly BlobHandle[], onSetAside: () => void): boolean {
+    this.#guided.push({ blobs, onSetAside });
+    return this.#guide(blobs);
+  }
+
+  #guide(blobs: readonly BlobHandle[]): boolean {
+    if (this.#advice === undefined) return false;
+    this.#trial ??= new AdviceTrial(this.#advice, (why) => this.#refuted(why));
+    const trial = this.#trial;
+    if (trial.isRefuted) return false;
+    if (this.#replay !== undefined) {
+      this.#replay.guide(blobs, trial);
+      return this.#replay.isKnown;
+    }
+    // The pages of the start are known, so what it misses is scattered. A start that misses more than a few is followed.
+    const has = () => {
+      trial.missed();
+      return !trial.isRefuted && this.#missesLeft-- > 0;
+    };
+    for (const blob of blobs) blob.expect({ has });
+    return true;
   }
 
   /** A start has read these pages. If kept ones were of little use to it, they go: the next pull looks for better ones. */
@@ -185,12 +226,29 @@ export class ExpectedStart {
     this.#replay?.stop();
   }
 
+  #refuted(why: ObdError): void {
+    if (this.#abort.signal.aborted) return;
+    this.#refutal.abort(why);
+    this.#replay?.stop();
+    // Kept pages cost no start anything.
+    if (!this.#isKept) this.#warn(why);
+    for (const { onSetAside } of this.#guided) onSetAside();
+  }
+
+  #noteAdvice(advice: TriedAdvice): void {
+    this.#advice = advice;
+    this.#trial = undefined;
+    // Devices may read by now: the registry was slow.
+    for (const { blobs } of this.#guided) this.#guide(blobs);
+  }
+
   async #begin(isStart: boolean): Promise<HotImage | undefined> {
     const { hotImages, advices, isUsed, log } = this.#dependencies;
     const { signal } = this.#abort;
     if (!isUsed) return undefined;
     const kept = await hotImages.kept(this.image);
     this.#isKept = kept?.isWhole === true;
+    if (this.#isKept && isStart) this.#notePages(kept!);
     if (this.#isKept || !isStart) return kept;
     const advice = await advices.find(this.image, signal);
     if (advice === undefined) return kept;
@@ -199,13 +257,15 @@ export class ExpectedStart {
     if (advice.hot !== undefined) {
       const { digest } = advice.hot;
       try {
-        const image = await hotImages.fetch(advice.hot, this.image, signal);
+        const either = AbortSignal.any([signal, this.#refutal.signal]);
+        const image = await hotImages.fetch(advice.hot, this.image, either);
         image.done.then(
           () => log.info({ digest, pages: image.index.pages, ms: ms() }, 'hot pages fetched'),
           (err: unknown) => {
-            if (!signal.aborted) this.#setAside(digest, err);
+            if (!either.aborted) this.#setAside(digest, err);
           },
         );
+        this.#notePages(image);
         return image;
       } catch (error) {
         signal.throwIfAborted();
@@ -213,6 +273,7 @@ export class ExpectedStart {
       }
     }
     if (advice.order !== undefined) this.#replay = await this.#replayOf(await advice.order());
+    if (this.#replay !== undefined) this.#noteAdvice(this.#replay.advice);
     this.#replay?.done.then(
       (result) => log.info({ from: advice.from, ...result, ms: ms() }, 'load order replayed'),
       (err: unknown) => this.#warn(err),
@@ -254,9 +315,16 @@ export class ExpectedStart {
       close();
       return undefined;
     }
-    const replay = new Replay(inside, blobs, cache);
-    replay.done.then(close, close);
-    return replay;
+    return new Replay(inside, blobs, cache);
+  }
+
+  #notePages({ index, progress }: HotImage): void {
+    if (index.pages < KNOWN_PAGES_MIN) return;
+    this.#noteAdvice({
+      worth: index.pages / PAGES_PER_MISS,
+      saved: () => progress.read / PAGES_PER_MISS,
+      isComing: () => !progress.hasEnded,
+    });
   }
 
   /** @param digest - Of the hot blob. */

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BlobDouble, gone } from '../../test/support/blob-double.js';
+import { BlobDouble, gone, stall } from '../../test/support/blob-double.js';
 import { removeCacheDirectories } from '../../test/support/cache-directories.js';
 import { assertReads, CONTENT, OpenBlob, withCache } from '../../test/support/cache-scene.js';
 import type { BlockCache } from '../cache/block-cache.js';
@@ -33,7 +33,7 @@ async function withBlob(work: (scene: Scene) => Promise<void>): Promise<void> {
 function replayOf(chunks: readonly number[], { blob, cache }: Scene): Replay {
   const pairs = Uint32Array.from(chunks.flatMap((chunk) => [0, chunk]));
   const replay = new Replay(pairs, [blob.handle], cache);
-  replay.guide([blob.handle]);
+  replay.guide([blob.handle], { missed: () => {}, isDoubted: false, isRefuted: false });
   return replay;
 }
 
@@ -80,6 +80,44 @@ describe('Replay', () => {
       await replay.done;
       const sum = ranges.requests.reduce((bytes, { length }) => bytes + length, 0);
       assert.equal(sum, 4 * CHUNK_BYTES, 'four chunks, and no more');
+    });
+  });
+
+  test('puts off what is in flight for a miss that it does not know, while it is doubted', async () => {
+    await withBlob(async (scene) => {
+      const { blob, ranges } = scene;
+      const ended: number[] = [];
+      ranges.before = async ({ offset }, signal) => {
+        if (offset / CHUNK_BYTES === 20 || ended.length > 0) return;
+        await stall({ offset, length: 0 }, signal).catch((error: unknown) => {
+          ended.push(offset / CHUNK_BYTES);
+          throw error;
+        });
+      };
+      const pairs = Uint32Array.from([0, 0, 0, 10]);
+      const own = await OpenBlob.open(scene.cache, ranges);
+      const replay = new Replay(pairs, [own.handle], scene.cache);
+      let misses = 0;
+      const trial = { missed: () => void misses++, isDoubted: true, isRefuted: false };
+      replay.guide([blob.handle], trial);
+      await sleep(20);
+      blob.opened();
+      await blob.load(20 * CHUNK_BYTES, 10, performance.now() + 10_000);
+      assert.equal(misses, 1);
+      assert.deepEqual(ended.sort(), [0, 10]);
+      assert.equal(blob.handle.isStored(0), false);
+      assert.equal((await replay.done).ended, 'complete');
+      assert.ok(blob.handle.isStored(0) && blob.handle.isStored(10));
+    });
+  });
+
+  test('ends what is in flight at stop()', async () => {
+    await withBlob(async (scene) => {
+      scene.ranges.before = stall;
+      const replay = replayOf([1, 9], scene);
+      await sleep(20);
+      replay.stop();
+      assert.deepEqual(await replay.done, { fetchedBytes: 0, ended: 'stopped' });
     });
   });
 

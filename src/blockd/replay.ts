@@ -1,8 +1,9 @@
 /**
  * Fetches the chunks that a start is known to need, in that order, before it reads them.
  *
- * Guarantees: a demand never waits behind a replay, and a read of a chunk that is on its way joins it. Nothing of an open blob is
- * evicted for it. A replay that fails, or finds no room, ends; reads then fetch what they need.
+ * Guarantees: a demand starts before what waits here, and a read of a chunk that is on its way joins it. Nothing of an open blob is
+ * evicted for it. A replay that fails, or finds no room, ends; reads then fetch what they need. So does one whose start reads
+ * other chunks (advice-trial.ts), with what it has in flight.
  *
  * Adjacent chunks of a batch come in one request. The next batch begins while WINDOW_CHUNKS are not
  * exceeded; the scheduler decides how many of them are in flight.
@@ -10,10 +11,13 @@
 import type { BlobHandle } from '../cache/blob-handle.js';
 import type { BlockCache } from '../cache/block-cache.js';
 import { CHUNK_BYTES } from '../io/random-access-file.js';
+import { type AdviceTrial, CHUNKS_PER_MISS, type TriedAdvice } from './advice-trial.js';
 
 const BATCH_CHUNKS = 32;
 /** 6 MiB: also a link of 1 Mbit/s brings them within the minute after which a fetch counts as failed. */
 const WINDOW_CHUNKS = 3 * BATCH_CHUNKS;
+/** A miss takes about as long. */
+const PUT_OFF_MS = 100;
 /** 4 MiB. Fewer say little of a start. */
 const KNOWN_CHUNKS_MIN = 64;
 
@@ -28,14 +32,15 @@ export class Replay {
   readonly done: Promise<ReplayResult>;
   readonly #chunks: Uint32Array;
   readonly #expected: readonly ReadonlySet<number>[];
-  /** Handles that have been told what is expected. */
-  readonly #guided: BlobHandle[] = [];
   readonly #blobs: readonly BlobHandle[];
   readonly #cache: Pick<BlockCache, 'fitsUnasked'>;
   #next = 0;
   #inFlight = 0;
   #fetchedBytes = 0;
   #failure: unknown;
+  /** What was put off, and goes on when the timer has ended. */
+  #putOff: Run[] = [];
+  #timer: NodeJS.Timeout | undefined;
   #progressed: () => void = () => {};
   #ended: ReplayResult['ended'] | undefined;
 
@@ -43,7 +48,7 @@ export class Replay {
    * Begins at once.
    *
    * @param chunks - Pairs of a blob's place in `blobs` and the number of its chunk. No pair is there twice.
-   * @param blobs - They stay open until done settles, or stop() is called.
+   * @param blobs - Closed by the end of the replay.
    */
   constructor(
     chunks: Uint32Array,
@@ -58,34 +63,88 @@ export class Replay {
     this.#expected = expected;
     this.done = this.#run().finally(() => {
       this.#ended ??= 'complete';
-      for (const blob of this.#guided) blob.expect(new Set());
+      this.#close();
     });
   }
 
-  /** Begins no batch any more. Closing the blobs ends the fetches in flight. */
+  /** Whether it says something of the start. */
+  get isKnown(): boolean {
+    return this.#chunks.length / 2 >= KNOWN_CHUNKS_MIN;
+  }
+
+  /** Begins no batch any more, and ends the fetches in flight that no read waits for. */
   stop(): void {
-    this.#ended ??= 'stopped';
+    if (this.#ended !== undefined) return;
+    this.#ended = 'stopped';
+    this.#close();
+    this.#goOn();
+  }
+
+  /** Ends what is in flight, and fetches it later: a read has to fetch something else first. */
+  putOff(): void {
+    if (this.#ended !== undefined) return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#goOn(), PUT_OFF_MS);
+    for (const blob of this.#blobs) blob.endFetches();
+  }
+
+  #goOn(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    for (const run of this.#putOff.splice(0)) {
+      this.#inFlight -= run.chunks;
+      if (this.#ended === undefined) this.#start(run);
+    }
+    this.#progressed();
+  }
+
+  /** For a trial of the replay. */
+  get advice(): TriedAdvice {
+    return {
+      worth: this.#chunks.length / 2 / CHUNKS_PER_MISS,
+      saved: () => this.#readChunks() / CHUNKS_PER_MISS,
+      isComing: () => this.#ended === undefined,
+    };
   }
 
   /**
    * While the replay runs, misses of its chunks by these handles of the same blobs bring no neighbours.
    *
-   * @returns Whether it runs, and says something of the start.
+   * @param trial - Told of all misses by these handles. While it doubts, these come before what is in flight.
    */
-  guide(handles: readonly BlobHandle[]): boolean {
-    if (this.#ended !== undefined) return false;
+  guide(
+    handles: readonly BlobHandle[],
+    trial: Pick<AdviceTrial, 'missed' | 'isDoubted' | 'isRefuted'>,
+  ): void {
     for (const handle of handles) {
       const { digest } = handle.source.key;
       const place = this.#blobs.findIndex(({ source }) => source.key.digest === digest);
-      if (place === -1) continue;
-      handle.expect(this.#expected[place]!);
-      this.#guided.push(handle);
+      const expected = this.#expected[place];
+      const has = (chunk: number): boolean => {
+        trial.missed();
+        // The caller goes through the fetches that are in flight.
+        if (trial.isDoubted) queueMicrotask(() => this.putOff());
+        return !trial.isRefuted && this.#ended === undefined && expected?.has(chunk) === true;
+      };
+      handle.expect({ has });
     }
-    return this.#chunks.length / 2 >= KNOWN_CHUNKS_MIN;
+  }
+
+  #close(): void {
+    for (const blob of this.#blobs) blob.close();
+  }
+
+  #readChunks(): number {
+    let count = 0;
+    for (let i = 0; i < this.#chunks.length; i += 2) {
+      if (this.#blobs[this.#chunks[i]!]!.isRead(this.#chunks[i + 1]!)) count++;
+    }
+    return count;
   }
 
   async #run(): Promise<ReplayResult> {
     while (this.#ended === undefined) {
+      await this.#until(() => this.#timer === undefined);
       const batch = this.#nextBatch();
       if (batch.length === 0) break;
       const chunks = batch.reduce((sum, run) => sum + run.chunks, this.#inFlight);
@@ -104,6 +163,10 @@ export class Replay {
     const length = Math.min(chunks * CHUNK_BYTES, blob.source.key.sizeBytes - offset);
     this.#inFlight += chunks;
     const landed = (failure?: unknown): void => {
+      if (failure !== undefined && this.#timer !== undefined) {
+        this.#putOff.push({ place, first, chunks });
+        return;
+      }
       this.#inFlight -= chunks;
       if (failure === undefined) this.#fetchedBytes += length;
       // A fetch that stop() has ended is no failure.

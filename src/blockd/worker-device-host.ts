@@ -10,11 +10,11 @@ import { type BlobHandle, statsOf } from '../cache/blob-handle.js';
 import type { BlockCache } from '../cache/block-cache.js';
 import { ImageReads } from '../cache/image-reads.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
-import { KNOWN_PAGES_MIN } from '../hot-blob/hot-pages.js';
 import type { HotProgress } from '../hot-blob/hot-progress.js';
 import type { FetchOrder } from '../image/fetch-order.js';
 import { type IndexAccount, IndexBudget } from '../io/index-budget.js';
 import type { RegistryClient } from '../registry/registry-client.js';
+import { AdviceTrial } from './advice-trial.js';
 import type { BackgroundFill } from './background-fill.js';
 import { type BlobRequest, blobHandlers, type OpenedBlob } from './blob-calls.js';
 import type { DemandWatch } from './demand-watch.js';
@@ -71,9 +71,6 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   /** No further thread can be started, since the program was replaced; devices share the existing threads. */
   readonly onUnloadable: (error: Error) => void;
 }
-
-/** A start whose pages are known misses a few that chance has read. */
-const KNOWN_MISSES_MAX = 32;
 
 interface FillImages {
   readonly isEnabled: boolean;
@@ -151,9 +148,7 @@ export class WorkerDeviceHost implements DeviceHost {
     try {
       await device.open(configPath, how === 'attach', this.#options.nbd);
       device.observe(this.#isObserved);
-      this.#replay(id, device);
-      if (device.isKnown) expectFewMisses(device.blobs);
-      else if (device.start?.guide(device.blobs) === true) device.reads.isKnown = true;
+      if (how === 'attach') await this.#foresee(id, device);
       await device.connect(how, transport);
       if (how === 'attach' && device.uncheckedLayers > 0) {
         this.#options.onUnchecked(id, device.uncheckedLayers);
@@ -166,23 +161,38 @@ export class WorkerDeviceHost implements DeviceHost {
     }
   }
 
-  #replay(id: string, device: WorkerDevice): void {
-    const { cache, onReplay, onReplayFailure } = this.#options;
-    const { order, traceProblem } = device;
+  /** Begins to replay the image's own trace; else the start goes by what was known of it before. */
+  async #foresee(id: string, device: WorkerDevice): Promise<void> {
+    const { onReplayFailure } = this.#options;
+    const { order, traceProblem, start } = device;
     if (traceProblem !== undefined) onReplayFailure(id, deserializedError(traceProblem));
-    if (order === undefined) return;
-    const blobOf = new Map(device.blobs.map((blob) => [blob.source.key.digest, blob]));
-    const blobs = order.digests.map((digest) => blobOf.get(digest)!);
+    if (order !== undefined) await this.#replay(id, device, order);
+    else device.reads.isKnown = start?.guide(device.blobs, () => device.forgetKnown()) ?? false;
+  }
+
+  async #replay(id: string, device: WorkerDevice, order: FetchOrder): Promise<void> {
+    const { cache, onReplay, onReplayFailure } = this.#options;
+    const sources = new Map(device.blobs.map(({ source }) => [source.key.digest, source]));
+    // The replay closes its own, also while the device reads.
+    const blobs = await Promise.all(
+      order.digests.map((digest) => cache.openBlob(sources.get(digest)!)),
+    );
     const startedMs = performance.now();
     const replay = new Replay(order.chunks, blobs, cache);
-    device.reads.isKnown = replay.guide(blobs);
     device.replay = replay;
+    const failed = (error: unknown) => {
+      device.reads.isKnown = false;
+      onReplayFailure(id, error);
+    };
+    const trial = new AdviceTrial(replay.advice, (why) => {
+      replay.stop();
+      failed(why);
+    });
+    replay.guide(device.blobs, trial);
+    device.reads.isKnown = replay.isKnown;
     replay.done.then(
       (result) => onReplay(id, result, Math.round(performance.now() - startedMs)),
-      (error: unknown) => {
-        device.reads.isKnown = false;
-        onReplayFailure(id, error);
-      },
+      failed,
     );
   }
 
@@ -219,8 +229,6 @@ export class WorkerDeviceHost implements DeviceHost {
     if (hot === undefined) return { hot, recording };
     const { index, indexBytes, progress } = hot;
     device.hot = progress;
-    device.isKnown = index.pages >= KNOWN_PAGES_MIN;
-    device.reads.isKnown = device.isKnown;
     hot.done.catch(() => device.forgetKnown());
     const file = add(await hot.open());
     return { hot: { file, index, indexBytes, progress: progress.memory }, recording };
@@ -258,16 +266,6 @@ export class WorkerDeviceHost implements DeviceHost {
   }
 }
 
-/**
- * The pages of the start are known, so what it misses is scattered: a miss brings no neighbours. A start that misses more is
- * another one than the pages are of, and its misses bring neighbours from then on.
- */
-function expectFewMisses(blobs: readonly BlobHandle[]): void {
-  let left = KNOWN_MISSES_MAX;
-  const few = { has: () => left-- > 0 };
-  for (const blob of blobs) blob.expect(few);
-}
-
 /** The waits of a device's reads, over all of its blobs. */
 function waitsOf(blobs: readonly BlobHandle[]) {
   let waitingReads = 0;
@@ -295,8 +293,6 @@ class WorkerDevice implements HostedDevice {
   recording: Recording | undefined;
   /** How far the pages of its start have come, and how many of them it has read. */
   hot: HotProgress | undefined;
-  /** Whether they say something of the start. */
-  isKnown = false;
   readonly reads = new ImageReads();
   /** Charged by the main thread for what it keeps of the blobs, and by the worker for the indexes. */
   readonly memory: IndexAccount;
@@ -355,12 +351,11 @@ class WorkerDevice implements HostedDevice {
     await this.#worker.calls.call('endRecording', { id: this.#id });
   }
 
-  /** The pages of its start do not come: its misses bring neighbours, and the kernel reads ahead as on any device. */
+  /** The pages of its start do not come, or are others: its misses bring neighbours, and the kernel reads ahead as on any device. */
   forgetKnown(): void {
-    this.isKnown = false;
     this.reads.isKnown = false;
     for (const blob of this.blobs) blob.expect(new Set());
-    this.#worker.calls.notify('forgetKnown', { id: this.#id });
+    if (this.#closed === undefined) this.#worker.calls.notify('forgetKnown', { id: this.#id });
   }
 
   observe(isObserved: boolean): void {

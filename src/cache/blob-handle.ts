@@ -161,6 +161,11 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
     return this.#blob.stored.has(chunk);
   }
 
+  /** Whether the chunk is on the disk, and was read since it was fetched. */
+  isRead(chunk: number): boolean {
+    return this.#blob.stored.isRead(chunk);
+  }
+
   /** The first range from `offset` on that is not on the disk, of at most `bytesMax`; undefined if there is none. */
   missingFrom(
     offset: number,
@@ -197,6 +202,11 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
 
   unreadable(offset: number, length: number, problem: string): void {
     this.#blob.unreadable(offset, length, problem);
+  }
+
+  /** Ends the reads and fetches under way that this handle caused, unless reads of other handles wait for them. */
+  endFetches(): void {
+    this.#blob.fetches.dismiss(this);
   }
 
   /** Idempotent. */

@@ -72,6 +72,11 @@ async function timed(node: StartNode, placed: PlacedImage): Promise<Times> {
   return { attachMs, readsMs, slowestMs: Math.max(...each) };
 }
 
+/** These starts begin in the middle of the blob, so what they read first may come too late: it may be set aside for that. */
+function otherWarnings(node: StartNode): string[] {
+  return node.warnings().filter((msg) => msg !== SET_ASIDE);
+}
+
 /** A start of which nothing is known. */
 async function withoutAdvice(): Promise<Times> {
   const registry = await ReferrerRegistry.start();
@@ -94,7 +99,7 @@ describe('a list of artifacts', { skip: blockdUnfit, concurrency: 4 }, () => {
     registry.hasReferrers = false;
     await StartNode.with({}, async (node) => {
       await timed(node, placed);
-      assert.deepEqual(node.warnings(), []);
+      assert.deepEqual(otherWarnings(node), []);
     });
     assert.equal(registry.count(hotRequests), 0);
   });
@@ -106,7 +111,7 @@ describe('a list of artifacts', { skip: blockdUnfit, concurrency: 4 }, () => {
       await node.expect(placed);
       await node.logged(FETCHED);
       await timed(node, placed);
-      assert.deepEqual(node.warnings(), []);
+      assert.deepEqual(otherWarnings(node), []);
     });
     assert.ok(registry.count(hotRequests) <= 2);
   });
@@ -117,7 +122,7 @@ describe('a list of artifacts', { skip: blockdUnfit, concurrency: 4 }, () => {
       for (let i = 0; i < 9; i++) registry.faults.push({ of: LISTS, answer: { status } });
       await StartNode.with({}, async (node) => {
         await timed(node, placed);
-        assert.deepEqual(node.warnings(), []);
+        assert.deepEqual(otherWarnings(node), []);
       });
     });
   }
@@ -129,7 +134,7 @@ describe('a list of artifacts', { skip: blockdUnfit, concurrency: 4 }, () => {
     }
     await StartNode.with({}, async (node) => {
       await timed(node, placed);
-      assert.deepEqual(node.warnings(), []);
+      assert.deepEqual(otherWarnings(node), []);
     });
   });
 
@@ -162,7 +167,7 @@ describe('a list of artifacts', { skip: blockdUnfit, concurrency: 4 }, () => {
       const later = await timed(node, placed);
       t.diagnostic(`a second later: ${shown(later)}`);
       assert.ok(later.attachMs < NOISE_MS, shown(later));
-      assert.deepEqual(node.warnings(), []);
+      assert.deepEqual(otherWarnings(node), []);
     });
   });
 });
@@ -176,7 +181,7 @@ describe('a hot blob', { skip: blockdUnfit, concurrency: 4 }, () => {
       await node.expect(placed);
       await node.logged(FETCHED);
       await timed(node, placed);
-      assert.deepEqual(node.warnings(), []);
+      assert.deepEqual(otherWarnings(node), []);
     });
     const parts = registry.served.filter((part) => part.digest === digest);
     const sent = parts.reduce((sum, part) => sum + part.sent, 0);
@@ -215,7 +220,7 @@ describe('a hot blob', { skip: blockdUnfit, concurrency: 4 }, () => {
       t.diagnostic(`${shown(times)}, without advice ${shown(without)}`);
       assert.ok(times.attachMs < without.attachMs + HOT_WAIT_MS + NOISE_MS, shown(times));
       assert.ok(times.readsMs < 2 * without.readsMs + NOISE_MS, shown(times));
-      assert.deepEqual(node.warnings(), []);
+      assert.deepEqual(otherWarnings(node), []);
     });
   });
 
@@ -229,7 +234,8 @@ describe('a hot blob', { skip: blockdUnfit, concurrency: 4 }, () => {
       assert.ok(times.slowestMs < WAIT_MS_MAX + NOISE_MS, shown(times));
       // Each of the hundred pages that are missing would wait otherwise: 25 s.
       assert.ok(times.readsMs < 2 * without.readsMs + 2 * WAIT_MS_MAX + NOISE_MS, shown(times));
-      assert.deepEqual(node.warnings(), []);
+      // Reads have to fetch what it does not bring.
+      assert.deepEqual(node.warnings(), [SET_ASIDE]);
     });
   });
 
@@ -246,7 +252,8 @@ describe('a hot blob', { skip: blockdUnfit, concurrency: 4 }, () => {
       assert.ok((await second.state()).hotPagesRead >= START.length);
       await second.readAll();
       await second.end();
-      assert.deepEqual(node.warnings(), []);
+      // Reads have to fetch what it does not bring.
+      assert.deepEqual(node.warnings(), [SET_ASIDE]);
     });
   });
 
@@ -260,7 +267,7 @@ describe('a hot blob', { skip: blockdUnfit, concurrency: 4 }, () => {
       const { hotPagesRead } = await devices[39]!.state();
       assert.ok(hotPagesRead >= START.length, `${hotPagesRead} pages`);
       await Promise.all(devices.map(async (device) => await device.end()));
-      assert.deepEqual(node.warnings(), []);
+      assert.deepEqual(otherWarnings(node), []);
     });
     assert.equal(registry.count(hotRequests), 1);
     assert.ok(registry.count(LISTS) <= 2);

@@ -224,9 +224,10 @@ describe('hot pages on this host', { skip: blockdUnfit, concurrency: 4 }, () => 
       await started.readAll();
       await started.end();
       await crowding.end();
+      // The random pages make it another start than the one whose pages these are.
       assert.deepEqual(
         node.warnings().filter((msg) => msg !== SKIPPED),
-        [],
+        [SET_ASIDE],
       );
     });
   });

@@ -256,7 +256,7 @@ describe('a start that another node has published', {
       await sleep(RECORDED_MS_MAX);
       await second.end();
       assert.equal(registry.count(/^PUT/), puts);
-      assert.deepEqual(node.warnings(), []);
+      assert.deepEqual(node.warnings(), [SET_ASIDE]);
     });
   });
 

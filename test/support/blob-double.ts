@@ -27,8 +27,11 @@ export class BlobDouble implements BlobSource {
   before: (request: FetchedRange, signal: AbortSignal | undefined) => Promise<void> =
     async () => {};
   /** Called after `before` with a function that makes the first bytes of the answer arrive; the rest follows it. */
-  arriving: (request: FetchedRange, arrived: (bytes: number) => void) => Promise<void> =
-    async () => {};
+  arriving: (
+    request: FetchedRange,
+    arrived: (bytes: number) => void,
+    signal: AbortSignal | undefined,
+  ) => Promise<void> = async () => {};
   /** May change the bytes of an answer. */
   damage: (target: Uint8Array, request: FetchedRange) => void = () => {};
   /** May answer with a stream of the whole blob in place of a range. */
@@ -80,10 +83,11 @@ export class BlobDouble implements BlobSource {
       const whole = this.whole();
       if (whole !== undefined) return whole;
       target.set(this.#bytes.subarray(offset, offset + target.length));
-      await this.arriving(request, (bytes) => {
+      const arrived = (bytes: number) => {
         fill.filled += bytes;
         fill.progressed();
-      });
+      };
+      await this.arriving(request, arrived, signal);
       this.damage(target, request);
       fill.filled = fill.bytes.length;
       return undefined;

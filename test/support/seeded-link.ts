@@ -24,13 +24,14 @@ export class SeededLink {
   }
 
   carry(source: BlobDouble): BlobDouble {
-    source.arriving = async ({ length }, arrived) => {
+    source.arriving = async ({ length }, arrived, signal) => {
       this.requests++;
       this.parallelMax = Math.max(this.parallelMax, ++this.#parallel);
       try {
         await sleep(this.firstByteMs);
         for (let left = length; left > 0; ) {
           const piece = Math.min(left, PIECE_BYTES);
+          signal?.throwIfAborted();
           await this.#turn(piece);
           this.sentBytes += piece;
           left -= piece;
@@ -43,12 +44,17 @@ export class SeededLink {
     return source;
   }
 
-  /** Bytes of no blob that share the link. */
-  async *stream(bytes: Uint8Array): AsyncGenerator<Uint8Array, void, undefined> {
+  /** Bytes of no blob that share the link. @throws the reason of `signal`. */
+  async *stream(
+    bytes: Uint8Array,
+    signal?: AbortSignal,
+  ): AsyncGenerator<Uint8Array, void, undefined> {
     await sleep(this.firstByteMs);
     for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
+      signal?.throwIfAborted();
       const piece = bytes.subarray(at, at + PIECE_BYTES);
       await this.#turn(piece.length);
+      this.sentBytes += piece.length;
       yield piece;
     }
   }
