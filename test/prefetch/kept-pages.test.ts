@@ -85,7 +85,8 @@ describe('hot pages on this host', { skip: blockdUnfit, concurrency: 4 }, () => 
       const third = await node.begin(placed);
       assert.equal((await node.logged(FETCHED, 2))['digest'], better);
       await third.readPages(others);
-      assert.ok((await third.state()).hotPagesRead >= others.length);
+      // The layers have them, too: a page that the disk has not read yet comes from there.
+      assert.ok((await third.state()).hotPagesRead > others.length / 2);
       await third.readAll();
       await third.end();
       assert.deepEqual(node.warnings(), []);
