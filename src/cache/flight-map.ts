@@ -59,7 +59,7 @@ export class FlightMap {
     for (const flight of [this.#flights.get(first - 1), this.#flights.get(end)]) {
       if (flight?.state !== 'queued' || flight.failures > 0 || flight.owner !== owner) continue;
       if (flight.chunks + end - first > FLIGHT_CHUNKS_MAX) continue;
-      flight.first = Math.min(flight.first, first);
+      if (first < flight.first) flight.moveFirst(first);
       flight.end = Math.max(flight.end, end);
       this.#claim(flight, first, end);
       return flight;
@@ -75,7 +75,8 @@ export class FlightMap {
       this.#flights.set(flight.end++, flight);
     }
     while (hasRoom() && flight.first > first && this.isMissing(flight.first - 1)) {
-      this.#flights.set(--flight.first, flight);
+      flight.moveFirst(flight.first - 1);
+      this.#flights.set(flight.first, flight);
     }
   }
 
@@ -96,8 +97,7 @@ export class FlightMap {
     const [own, ...others] = awaitedRuns(flight);
     this.delete(flight);
     if (own === undefined) return [];
-    if (own.first !== flight.first) flight.rest = undefined;
-    flight.first = own.first;
+    flight.moveFirst(own.first);
     flight.end = own.end;
     this.#claim(flight, own.first, own.end);
     for (const { waiters } of others) {

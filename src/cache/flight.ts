@@ -83,6 +83,12 @@ export class Flight {
     return this.chunks * CHUNK_BYTES;
   }
 
+  /** Changes where it begins. What an attempt left of another chunk is of no use there. */
+  moveFirst(first: number): void {
+    if (first !== this.first) this.rest = undefined;
+    this.first = first;
+  }
+
   /** Whether a read waits for a chunk before `end` and for none from there on. */
   endsAWait(end: number): boolean {
     for (const waiter of this.waiters) {
