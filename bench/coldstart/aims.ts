@@ -63,10 +63,8 @@ function setDenseAims(cells: JudgedCells, aim: SetAim): void {
 /** What the daemons cost, and what they ask for. */
 function setOwnAims(cells: JudgedCells, aim: SetAim, nodeSeconds: number): void {
   const python = cells.pairs(['python']);
-  const [without, filled] = ['obd', 'obd-fill'].map(
-    (way) => cells.at('python', 'slow', way)?.ready,
-  );
-  aim('python, slow: with the background fill to without', ratio(filled, without), 1.05);
+  const fill = cells.pairedRatio('python', 'slow', 'obd-fill', 'obd');
+  aim('python, slow: with the background fill to without', fill, 1.05);
   for (const [image, link] of python) {
     const nydus = cells.at(image, link, 'nydus')?.cpu.daemons;
     const toNydus = ratio(cells.ours(image, link)?.cpu.daemons, nydus);

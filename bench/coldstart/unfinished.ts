@@ -13,8 +13,11 @@ export class Unfinished {
     const [first, ...lines] = existsSync(this.#path)
       ? readFileSync(this.#path, 'utf8').trim().split('\n')
       : [];
-    if (first === key) this.results.push(...lines.map((line) => JSON.parse(line) as CellResult));
-    else writeFileSync(this.#path, `${key}\n`);
+    if (first === key) {
+      const results = lines.map((line) => JSON.parse(line) as CellResult);
+      // Those that failed are measured again.
+      this.results.push(...results.filter(({ measured }) => measured !== undefined));
+    } else writeFileSync(this.#path, `${key}\n`);
   }
 
   has(cell: Cell): boolean {
