@@ -220,6 +220,9 @@ describe('a link', () => {
           endedMs.push(performance.now() - beganMs);
         });
         await Promise.all(starts);
+        const { blobs } = await cache.list();
+        const cachedBytes = blobs.reduce((sum, each) => sum + each.cachedBytes, 0);
+        assert.ok(cachedBytes <= room.capacityBytes!, `${cachedBytes} bytes cached`);
       });
       const [first, last] = [Math.min(...endedMs), Math.max(...endedMs)].map(Math.round);
       t.diagnostic(
