@@ -358,6 +358,11 @@ function indexArea(index: HotIndex): Buffer {
   return area;
 }
 
+/** Whether it is the origin of a file of hot pages, whose name is no digest of its bytes. */
+export function isHotPages(origin: string): boolean {
+  return origin.startsWith(ORIGIN);
+}
+
 /** A registry's own, so that a slow one holds up no other. */
 function originOf({ host }: HotImageName): string {
   return `${ORIGIN}${host.replaceAll(/[^A-Za-z0-9.:-]/g, '-')}`;

@@ -6,7 +6,7 @@ import type { RegistryClient } from '../registry/registry-client.js';
 import type { BackgroundFill, FillProgress } from './background-fill.js';
 import { registrySource } from './registry-source.js';
 
-/** The oldest complete one makes room for a further one. */
+/** The oldest one that is complete or fails makes room for a further one. */
 const PREFETCHES_MAX = 64;
 /** The layers of the largest image that can be opened. */
 const BLOBS_MAX = 255;
@@ -15,8 +15,8 @@ const NAME_CHARACTERS_MAX = 512;
 export class Prefetches {
   readonly #fill: BackgroundFill;
   readonly #client: Pick<RegistryClient, 'blobRanges'>;
-  /** Ids of jobs by name, the oldest first. */
-  readonly #ids = new Map<string, string>();
+  /** By name, the oldest first. */
+  readonly #jobs = new Map<string, { readonly id: string; readonly digests: string }>();
 
   constructor(fill: BackgroundFill, client: Pick<RegistryClient, 'blobRanges'>) {
     this.#fill = fill;
@@ -24,14 +24,17 @@ export class Prefetches {
   }
 
   /**
-   * Fetches the blobs in the background. While a prefetch of the name is under way, it is that one.
+   * Fetches the blobs in the background. While a prefetch of these blobs is under way by that name, it is that one; it
+   * replaces one of other blobs, and one that fails or finds no room.
    *
    * @throws {ObdError} `InvalidArgument` for no or too many blobs; `FailedPrecondition` while PREFETCHES_MAX are under way;
    *   what asking the registry for a size throws.
    */
   async start(name: string, blobs: readonly BlobAddress[]): Promise<FillProgress> {
+    const digests = blobs.map(({ digest }) => digest).join(' ');
     const before = this.progressOf(name);
-    if (before !== undefined && before.state !== 'complete') return before;
+    const isUnderWay = before?.state === 'waiting' || before?.state === 'filling';
+    if (isUnderWay && this.#jobs.get(name)!.digests === digests) return before;
     const isSound = name !== '' && name.length <= NAME_CHARACTERS_MAX && blobs.length > 0;
     if (!isSound || blobs.length > BLOBS_MAX) {
       const message = `Cannot prefetch ${JSON.stringify(name.slice(0, 100))}: a name, and 1 to ${BLOBS_MAX} blobs are needed, not ${blobs.length}`;
@@ -49,24 +52,24 @@ export class Prefetches {
     }
     this.#makeRoom(name);
     const id = `prefetch of ${name}`;
-    this.#ids.set(name, id);
+    this.#jobs.set(name, { id, digests });
     this.#fill.add({ id, sources: [...sources.values()], delayMs: 0, idleMs: 0 });
     return this.progressOf(name)!;
   }
 
   progressOf(name: string): FillProgress | undefined {
-    const id = this.#ids.get(name);
-    return id === undefined ? undefined : this.#fill.progressOf(id);
+    const job = this.#jobs.get(name);
+    return job === undefined ? undefined : this.#fill.progressOf(job.id);
   }
 
   list(): (FillProgress & { readonly name: string })[] {
-    return [...this.#ids.keys()].map((name) => ({ name, ...this.progressOf(name)! }));
+    return [...this.#jobs.keys()].map((name) => ({ name, ...this.progressOf(name)! }));
   }
 
   #makeRoom(name: string): void {
     this.#drop(name);
-    if (this.#ids.size < PREFETCHES_MAX) return;
-    const done = this.list().find(({ state }) => state === 'complete');
+    if (this.#jobs.size < PREFETCHES_MAX) return;
+    const done = this.list().find(({ state }) => state === 'complete' || state === 'failing');
     if (done !== undefined) {
       this.#drop(done.name);
       return;
@@ -76,8 +79,8 @@ export class Prefetches {
   }
 
   #drop(name: string): void {
-    const id = this.#ids.get(name);
-    if (id !== undefined) this.#fill.remove(id);
-    this.#ids.delete(name);
+    const job = this.#jobs.get(name);
+    if (job !== undefined) this.#fill.remove(job.id);
+    this.#jobs.delete(name);
   }
 }

@@ -5,7 +5,15 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { layerOf } from '../support/block-image.js';
@@ -104,6 +112,19 @@ describe('obdctl', { skip: blockdUnfit, timeout: 120_000 }, () => {
     });
   });
 
+  test('prefetch of other layers by the same name takes the place of the first', async () => {
+    await withDaemon('[fill]\nrate = "1 MiB"\n', async (daemon, run) => {
+      const config = configIn(daemon);
+      await run('prefetch', config);
+      const other = layerOf(disk.subarray(0, DISK_BYTES / 2), () => true);
+      const digest = registry.addBlob(other);
+      const image = JSON.parse(readFileSync(config, 'utf8'));
+      writeFileSync(config, JSON.stringify({ ...image, lowers: [{ digest, size: other.length }] }));
+      const found = JSON.parse(await run('prefetch', '--json', config));
+      assert.equal(found.totalBytes, other.length);
+    });
+  });
+
   test('cache ls, du and prune: what a device uses stays', async () => {
     await withDaemon('cache_size = "100 MiB"\n', async (daemon, run) => {
       const usage = async (): Promise<Usage> => JSON.parse(await run('cache', 'du', '--json'));
@@ -148,6 +169,32 @@ describe('obdctl', { skip: blockdUnfit, timeout: 120_000 }, () => {
       assert.match(stdout, new RegExp(`^${digest}: failed, dropped\nChecked .* 1 failed`));
       await run('prefetch', '--wait', config);
       assert.match(await run('cache', 'verify'), / 0 failed/);
+    });
+  });
+
+  test('cache verify leaves no file open', async () => {
+    await withDaemon('', async (daemon, run) => {
+      await run('prefetch', '--wait', configIn(daemon));
+      const folder = join(daemon.stateDirectory, 'cache', 'blobs', registry.host);
+      const name = registry.addBlob(blob).slice('sha256:'.length);
+      // Blocks that the page cache lacks are read by another descriptor.
+      execFileSync('dd', [
+        `of=${join(folder, name)}`,
+        ...'oflag=nocache conv=notrunc,fsync count=0 status=none'.split(' '),
+      ]);
+      assert.match(await run('cache', 'verify'), / 0 failed/);
+      const open = `/proc/${daemon.pid}/fd`;
+      const files = readdirSync(open).map((fd) => {
+        try {
+          return readlinkSync(join(open, fd));
+        } catch {
+          return '';
+        }
+      });
+      assert.deepEqual(
+        files.filter((path) => path.includes(name)),
+        [],
+      );
     });
   });
 });

@@ -56,6 +56,10 @@ describe('hot pages on this host', { skip: blockdUnfit, concurrency: 4 }, () => 
       const first = await node.begin(placed);
       await node.logged(FETCHED);
       await first.end();
+      // Their file has no digest that its bytes could be compared with.
+      for (const { registry: origin, digest } of (await node.client.cache()).blobs) {
+        assert.equal((await node.client.verifyCache(origin, digest)).droppedBytes, 0);
+      }
       await node.goDown();
       await node.comeUp();
       const second = await node.begin(placed);

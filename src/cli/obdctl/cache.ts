@@ -2,6 +2,7 @@
 import type { CommandModule } from 'yargs';
 import type { BlockdClient } from '../../blockd/blockd-client.js';
 import { byteText } from '../../byte-text.js';
+import { ErrorCodes, ObdError } from '../../errors.js';
 import { blockdOption } from './blockd-option.js';
 import { jsonOption, printJson } from './json-option.js';
 import { textTable } from './text-table.js';
@@ -102,8 +103,11 @@ const verify: CommandModule<object, Arguments> = {
   handler: async ({ blockd, json }) =>
     await withClient(blockd, async (client) => {
       const sum = { blobs: 0, checkedBytes: 0, uncheckedBytes: 0, failed: [] as string[] };
-      for (const { registry, digest } of (await client.cache()).blobs) {
-        const found = await client.verifyCache(registry, digest);
+      for (const { registry, digest, cachedBytes } of (await client.cache()).blobs) {
+        const found = await client.verifyCache(registry, digest).catch((error: unknown) => {
+          if (!isEvicted(error)) throw error;
+          return { checkedBytes: 0, uncheckedBytes: cachedBytes, droppedBytes: 0 };
+        });
         sum.blobs++;
         sum.checkedBytes += found.checkedBytes;
         sum.uncheckedBytes += found.uncheckedBytes;
@@ -120,6 +124,12 @@ const verify: CommandModule<object, Arguments> = {
       if (sum.failed.length > 0) process.exitCode = 1;
     }),
 };
+
+/** All of the blob or a part of it was evicted since it was listed: the next ones are checked all the same. */
+function isEvicted(error: unknown): boolean {
+  if (!(error instanceof ObdError)) return false;
+  return error.code === ErrorCodes.NotFound || error.code === ErrorCodes.FailedPrecondition;
+}
 
 export const cache: CommandModule = {
   command: 'cache',

@@ -14,6 +14,8 @@ import { interruption } from '../interruption.js';
 import { printJson } from './json-option.js';
 
 const LOOK_MS = 200;
+/** A registry that is away for less is waited for. */
+const FAILING_MS_MAX = 60_000;
 
 export interface PrefetchOptions {
   readonly wait: boolean;
@@ -24,7 +26,10 @@ export interface PrefetchOptions {
   readonly 'hosts-dir': string;
 }
 
-/** @throws {ObdError} `FailedPrecondition` for an image without remote blobs; `NoSpace` if the cache is too small. */
+/**
+ * @throws {ObdError} `FailedPrecondition` for an image without remote blobs; `NoSpace` if the cache is too small;
+ *   `Unavailable` if the registry has not given the bytes for a minute.
+ */
 export async function runPrefetch(image: string, options: PrefetchOptions): Promise<void> {
   const { wait, json, 'plain-http': plainHttp, 'hosts-dir': hostsDirectory } = options;
   const signal = interruption();
@@ -45,8 +50,15 @@ export async function runPrefetch(image: string, options: PrefetchOptions): Prom
       },
     });
     let progress = await client.prefetch(image, blobsOf(image, config));
+    let failingSinceMs: number | undefined;
     while (wait && progress.state !== 'complete') {
       if (progress.state === 'full') throw full(image, progress);
+      if (progress.state !== 'failing') failingSinceMs = undefined;
+      else if (failingSinceMs === undefined) {
+        failingSinceMs = performance.now();
+        process.stderr.write(`obdctl: ${image}: ${progress.problem}; retrying\n`);
+      } else if (performance.now() - failingSinceMs > FAILING_MS_MAX)
+        throw failing(image, progress);
       await sleep(LOOK_MS, undefined, { signal });
       progress = await progressOf(client, image);
     }
@@ -73,6 +85,11 @@ async function progressOf(client: BlockdClient, image: string): Promise<Prefetch
   if (found !== undefined) return found;
   const message = `Cannot wait for the prefetch of ${image}: obd-blockd has restarted; run the command again`;
   throw new ObdError(ErrorCodes.Unavailable, message);
+}
+
+function failing(image: string, { problem }: Prefetch): ObdError {
+  const message = `Cannot prefetch all of ${image}, tried for ${FAILING_MS_MAX / 1000} s: ${problem}; obd-blockd continues to try`;
+  return new ObdError(ErrorCodes.Unavailable, message);
 }
 
 function full(image: string, { problem }: Prefetch): ObdError {
