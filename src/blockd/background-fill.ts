@@ -5,7 +5,7 @@
  *   filling
  *   full       the cache has no room for more: looked at again after FULL_PAUSE_MS
  *   failing    the registry does not give the bytes: tried again after a pause
- *   complete   everything was stored
+ *   complete   everything was stored, and the digest of each blob that something was fetched of is right
  *
  * Guarantees:
  *   - No range is requested while a read of a device waits for bytes, or has within `idleMs`. One range is in flight at a
@@ -20,6 +20,7 @@ import { type BlobHandle, statsOf } from '../cache/blob-handle.js';
 import type { BlobSource } from '../cache/blob-source.js';
 import type { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { checkHandle } from './cache-check.js';
 import type { DemandWatch } from './demand-watch.js';
 
 const RANGE_BYTES_MIN = 128 * 1024;
@@ -183,7 +184,7 @@ export class BackgroundFill {
       signal.throwIfAborted();
       job.cachedBytes = statsOf(job.handles).cachedBytes;
       const found = firstMissing(job.handles, this.#rangeBytes);
-      if (found === undefined) this.#complete(job);
+      if (found === undefined) await this.#complete(job);
       else if (await this.#cache.fitsUnasked(found.length)) await this.#fetch(job, found);
       else this.#full(job);
     } catch (error) {
@@ -229,12 +230,25 @@ export class BackgroundFill {
     if (restMs > 0) await sleep(restMs, undefined, { signal, ref: false });
   }
 
-  #complete(job: Job): void {
+  /** @throws {ObdError} `Corrupt` if a blob that was fetched fails its digest: it is dropped, and fetched again. */
+  async #complete(job: Job): Promise<void> {
     const { id, fetchedBytes } = job;
-    job.state = 'complete';
     closeHandles(job);
+    if (fetchedBytes > 0) await this.#check(job);
+    if (job.stop.signal.aborted) return;
+    job.state = 'complete';
     const ms = Math.round(performance.now() - job.startedMs);
     this.#log.info({ id, fetchedBytes, ms }, 'image is complete in the cache');
+  }
+
+  async #check({ sources, stop }: Job): Promise<void> {
+    for (const source of sources) {
+      if (stop.signal.aborted) return;
+      const { droppedBytes } = await checkHandle(await this.#cache.openBlob(source));
+      if (droppedBytes === 0) continue;
+      const message = `Cannot keep ${source.label}: what its registry sent fails its digest; it is fetched again`;
+      throw new ObdError(ErrorCodes.Corrupt, message, { digest: source.key.digest });
+    }
   }
 
   #full(job: Job): void {

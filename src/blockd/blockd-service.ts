@@ -109,6 +109,7 @@ export function blockdService(
     },
     PruneCache: async () => {
       const pruned = await cache.prune();
+      prefetches.forgetComplete();
       log.info(pruned, 'cache pruned');
       return pruned;
     },

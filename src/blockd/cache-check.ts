@@ -37,7 +37,11 @@ export async function checkBlob(
     const message = `Cannot verify ${label}: a part of it was evicted during the check; run it again`;
     throw new ObdError(ErrorCodes.FailedPrecondition, message);
   };
-  const handle = await cache.openBlob({ key, label, attempt });
+  return await checkHandle(await cache.openBlob({ key, label, attempt }));
+}
+
+/** Checks the blob of an open handle, and closes the handle. What fails is dropped. @throws {ObdError} `Io`. */
+export async function checkHandle(handle: BlobHandle): Promise<CacheCheck> {
   const reader = new BlobReader(handle.share(), new OverflowChunks(), handle);
   try {
     return await check(handle, reader);

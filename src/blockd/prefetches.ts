@@ -66,6 +66,11 @@ export class Prefetches {
     return [...this.#jobs.keys()].map((name) => ({ name, ...this.progressOf(name)! }));
   }
 
+  /** After blobs were removed from the cache: those that are complete may not be so any more. */
+  forgetComplete(): void {
+    for (const { name, state } of this.list()) if (state === 'complete') this.#drop(name);
+  }
+
   #makeRoom(name: string): void {
     this.#drop(name);
     if (this.#jobs.size < PREFETCHES_MAX) return;

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { ErrorCodes, ObdError } from '../errors.js';
 import { exitStatusOf, failureText, withoutSecrets } from './failure.js';
@@ -59,4 +60,12 @@ test('withoutSecrets() leaves no password, token or signature', () => {
 test('withoutSecrets() leaves ordinary text alone', () => {
   const text = 'Cannot read /var/lib/x@y/z?: localhost:5000/app:1@sha256:00 is not basic';
   assert.equal(withoutSecrets(text), text);
+});
+
+test('an interrupt that Node has wrapped is the interrupt', async () => {
+  const interrupt = new ObdError(ErrorCodes.FailedPrecondition, 'Interrupted by SIGINT');
+  const error = await sleep(1_000, undefined, { signal: AbortSignal.abort(interrupt) }).catch(
+    (thrown: unknown) => thrown,
+  );
+  assert.equal(failureText('obdctl', error, false), 'obdctl: Interrupted by SIGINT\n');
 });

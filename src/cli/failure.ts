@@ -13,6 +13,12 @@ import { interruptedStatus } from './interruption.js';
 export const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 
+/** Node's functions wrap the reason of the signal that ended them. */
+function reasonOf(error: unknown): unknown {
+  const isWrapped = error instanceof Error && error.name === 'AbortError';
+  return isWrapped && error.cause instanceof ObdError ? error.cause : error;
+}
+
 /** Prints the error and returns the exit status. */
 export function reportFailure(program: string, error: unknown): number {
   process.stderr.write(failureText(program, error, process.env['OBD_TS_DEBUG'] !== undefined));
@@ -24,7 +30,8 @@ export function exitStatusOf(error: unknown): number {
   return usage ? EXIT_USAGE : EXIT_FAILED;
 }
 
-export function failureText(program: string, error: unknown, debug: boolean): string {
+export function failureText(program: string, thrown: unknown, debug: boolean): string {
+  const error = reasonOf(thrown);
   const known = error instanceof ObdError;
   const text = known
     ? messageOf(error)

@@ -86,6 +86,26 @@ describe('obdctl', { skip: blockdUnfit, timeout: 120_000 }, () => {
     });
   });
 
+  test('prefetch --wait is complete only with the right bytes', async () => {
+    await withDaemon('', async (daemon, run) => {
+      const config = configIn(daemon);
+      const [digest, right] = [...registry.blobs][0]!;
+      const wrong = Buffer.from(right);
+      wrong[wrong.length / 2]! ^= 1;
+      registry.blobs.set(digest, wrong);
+      const waiting = run('prefetch', '--wait', config);
+      const deadlineMs = performance.now() + 10_000;
+      while (!/failing/.test(await run('devices'))) {
+        assert.ok(performance.now() < deadlineMs, 'wrong bytes are not noticed');
+      }
+      registry.blobs.set(digest, right);
+      assert.match(await waiting, /complete/);
+      assert.match(await run('cache', 'verify'), /^Checked [\d.]+ MiB in 1 blobs, 0 failed/);
+      await run('cache', 'prune');
+      assert.doesNotMatch(await run('devices'), /complete/);
+    });
+  });
+
   test('prefetch --wait fails if the cache is too small, and says what to raise', async () => {
     await withDaemon('cache_size = "2 MiB"\n', async (daemon) => {
       const config = configIn(daemon);
