@@ -14,7 +14,7 @@ import type { KeptOrders } from '../load-order/kept-orders.js';
 import { type LoadOrder, pageCount, parseLoadOrder } from '../load-order/load-order.js';
 import { asOneStart, mergeOrders } from '../load-order/merge-orders.js';
 import { type HotBlobFile, orderArtifact } from '../load-order/order-artifact.js';
-import { isOfStart, publishedAs, variantOf } from '../load-order/select-order.js';
+import { isPublishedAs, publishedAs, variantOf } from '../load-order/select-order.js';
 import { sharedPages } from '../load-order/shared-pages.js';
 import type { ReferrerDescriptor } from '../oci/referrer.js';
 import { publishArtifact } from '../registry/publish-artifact.js';
@@ -175,8 +175,8 @@ export class OrderPublisher {
         log.info({ image: place, err }, 'load order not published, the pages were not read');
         return;
       }
-      // The registry was away, or other writers were faster: both pass.
-      if (hasCode(err, ErrorCodes.Unavailable) || hasCode(err, ErrorCodes.Busy)) {
+      // The registry was away or slow, or other writers were faster: all pass.
+      if (signal.aborted || hasCode(err, ErrorCodes.Unavailable) || hasCode(err, ErrorCodes.Busy)) {
         log.info({ image: place, err }, 'load order not published, the next start tries again');
         return;
       }
@@ -210,9 +210,10 @@ export class OrderPublisher {
     const { advices, client, log } = this.#dependencies;
     return await this.#withHotBlob(order, writeHot, async (hot) => {
       const subject = { mediaType, digest: manifest.digest, size: manifest.sizeBytes };
+      const as = publishedAs(wish, earlier);
       const artifact = {
-        ...orderArtifact(order, hot, publishedAs(wish, earlier)),
-        replaces: (found: Pick<ReferrerDescriptor, 'annotations'>) => isOfStart(found, wish),
+        ...orderArtifact(order, hot, as),
+        replaces: (found: Pick<ReferrerDescriptor, 'annotations'>) => isPublishedAs(found, as),
       };
       const { digest } = await publishArtifact(client, host, repository, subject, artifact, signal);
       advices.forget(image);

@@ -9,7 +9,7 @@ import { digestOf } from '../../test/support/load-orders.js';
 import { commandDigest, commandNamed, commandText } from './command-line.js';
 import {
   type FoundOrder,
-  isOfStart,
+  isPublishedAs,
   NO_WISH,
   type OrderWish,
   publishedAs,
@@ -126,11 +126,12 @@ describe('a published order', () => {
       const all = [predicted, usual, hashed, otherName, namedCommand];
       const full = { ...NO_WISH, ...wish };
       assert.deepEqual(
-        all.filter((each) => isOfStart(each, full)),
+        all.filter((each) => isPublishedAs(each, publishedAs(full, each))),
         [own],
       );
       assert.equal(sameStart(all, full), own);
-      assert.equal(isOfStart(found(20, { kind: 'recorded', name: 'x' }), full), false);
+      const other = found(20, { kind: 'recorded', name: 'x' });
+      assert.equal(isPublishedAs(other, publishedAs(full, other)), false);
     });
   }
 
@@ -138,7 +139,11 @@ describe('a published order', () => {
     const wish = { ...NO_WISH, imageCommand: USUAL, names: ['batch'] };
     assert.deepEqual(publishedAs(wish, namedCommand), { command: APP, name: 'batch' });
     assert.deepEqual(publishedAs(wish), { command: '', name: 'batch' });
-    assert.ok(isOfStart(namedCommand, wish) && isOfStart(named, wish));
+    assert.equal(sameStart([namedCommand], wish), namedCommand);
+    assert.equal(sameStart([namedCommand, named], wish), named);
+    // Two commands of one name stay apart.
+    const as = publishedAs(wish, named);
+    assert.deepEqual([isPublishedAs(named, as), isPublishedAs(namedCommand, as)], [true, false]);
   });
 });
 

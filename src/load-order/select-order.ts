@@ -89,17 +89,23 @@ export function publishedAs(
   return { command: earlier === undefined ? '' : commandOf(earlier), name };
 }
 
-/** The best of the orders that are of the same start, and into which its order is merged. */
+/**
+ * The best of the orders that are of the same start, and into which its order is merged. Of several command lines under the name
+ * of a start whose own is not known, one without a command line comes first.
+ */
 export function sameStart<T extends FoundOrder>(
   found: readonly T[],
   wish: OrderWish,
 ): T | undefined {
-  return bestOf(found.filter((each) => isOfStart(each, wish)));
+  const same = found.filter((each) => isPublishedAs(each, publishedAs(wish, each)));
+  return bestOf(same.filter((each) => commandOf(each) === '')) ?? bestOf(same);
 }
 
-/** Whether an order is published as that of such a start would be, so that the newer one takes its place. */
-export function isOfStart(found: FoundOrder, wish: OrderWish): boolean {
-  const { command, name } = publishedAs(wish, found);
+/** Whether an order has that command line and name, so that a newer one takes its place. */
+export function isPublishedAs(
+  found: FoundOrder,
+  { command, name }: { readonly command: string; readonly name: string },
+): boolean {
   return commandOf(found) === command && nameOf(found) === name;
 }
 
