@@ -10,6 +10,7 @@
 import type { Logger } from 'pino';
 import type { BlobHandle } from '../cache/blob-handle.js';
 import type { BlockCache } from '../cache/block-cache.js';
+import type { ImageReads } from '../cache/image-reads.js';
 import { ErrorCodes, hasCode, type ObdError } from '../errors.js';
 import type { HotIndex } from '../hot-blob/hot-index.js';
 import { KNOWN_PAGES_MIN } from '../hot-blob/hot-pages.js';
@@ -119,6 +120,16 @@ function keyOf({ host, repository, layers }: ExpectedImage): string {
   return `${host}/${repository} ${startKey(layers)}`;
 }
 
+/** A device that serves the start. */
+export interface GuidedDevice {
+  readonly blobs: readonly BlobHandle[];
+  readonly reads: ImageReads;
+  /** Whether it reads the hot pages where they are. */
+  readonly hasHotPages: boolean;
+  /** Called when what is known is set aside. */
+  onSetAside(): void;
+}
+
 /** One of them. */
 export class ExpectedStart {
   image: ExpectedImage;
@@ -134,14 +145,11 @@ export class ExpectedStart {
   /** Ends the fetch of a hot blob that is set aside. */
   readonly #refutal = new AbortController();
   /** Devices whose starts show whether what is known is right. */
-  readonly #guided: {
-    readonly blobs: readonly BlobHandle[];
-    readonly onSetAside: () => void;
-  }[] = [];
+  readonly #guided = new Map<GuidedDevice['blobs'], GuidedDevice>();
   #replay: Replay | undefined;
   /** Whether the hot pages are of an earlier start. */
   #isKept = false;
-  /** What is known. */
+  /** What is known, unless it has failed. */
   #advice: TriedAdvice | undefined;
   #trial: AdviceTrial | undefined;
   #missesLeft = KNOWN_MISSES_MAX;
@@ -182,17 +190,20 @@ export class ExpectedStart {
   /**
    * Misses of a device's blobs, whose start begins now, bring no neighbours of what is fetched anyway. They show whether what is
    * known is right; otherwise it is set aside.
-   *
-   * @param onSetAside - Called then, at most once.
-   * @returns Whether what is known says something of the start.
    */
-  guide(blobs: readonly BlobHandle[], onSetAside: () => void): boolean {
-    this.#guided.push({ blobs, onSetAside });
-    return this.#guide(blobs);
+  guide(device: GuidedDevice): void {
+    this.#guided.set(device.blobs, device);
+    device.reads.isKnown = this.#guide(device);
   }
 
-  #guide(blobs: readonly BlobHandle[]): boolean {
-    if (this.#advice === undefined) return false;
+  /** The device of these blobs goes. */
+  unguide(blobs: GuidedDevice['blobs']): void {
+    this.#guided.delete(blobs);
+  }
+
+  /** Whether what is known says something of the start. Hot pages that came after the device was opened say nothing. */
+  #guide({ blobs, hasHotPages }: GuidedDevice): boolean {
+    if (this.#advice === undefined || (this.#replay === undefined && !hasHotPages)) return false;
     this.#trial ??= new AdviceTrial(this.#advice, (why) => this.#refuted(why));
     const trial = this.#trial;
     if (trial.isRefuted) return false;
@@ -232,14 +243,21 @@ export class ExpectedStart {
     this.#replay?.stop();
     // Kept pages cost no start anything.
     if (!this.#isKept) this.#warn(why);
-    for (const { onSetAside } of this.#guided) onSetAside();
+    for (const { onSetAside } of this.#guided.values()) onSetAside();
+  }
+
+  /** What is known does not come any more: misses say nothing of it. */
+  #failed(): void {
+    this.#advice = undefined;
+    this.#trial = undefined;
+    for (const { onSetAside } of this.#guided.values()) onSetAside();
   }
 
   #noteAdvice(advice: TriedAdvice): void {
     this.#advice = advice;
     this.#trial = undefined;
     // Devices may read by now: the registry was slow.
-    for (const { blobs } of this.#guided) this.#guide(blobs);
+    for (const device of this.#guided.values()) device.reads.isKnown = this.#guide(device);
   }
 
   async #begin(isStart: boolean): Promise<HotImage | undefined> {
@@ -262,7 +280,9 @@ export class ExpectedStart {
         image.done.then(
           () => log.info({ digest, pages: image.index.pages, ms: ms() }, 'hot pages fetched'),
           (err: unknown) => {
-            if (!either.aborted) this.#setAside(digest, err);
+            if (either.aborted) return;
+            this.#failed();
+            this.#setAside(digest, err);
           },
         );
         this.#notePages(image);
@@ -276,7 +296,10 @@ export class ExpectedStart {
     if (this.#replay !== undefined) this.#noteAdvice(this.#replay.advice);
     this.#replay?.done.then(
       (result) => log.info({ from: advice.from, ...result, ms: ms() }, 'load order replayed'),
-      (err: unknown) => this.#warn(err),
+      (err: unknown) => {
+        this.#failed();
+        this.#warn(err);
+      },
     );
     return kept;
   }

@@ -138,7 +138,10 @@ export class WorkerDeviceHost implements DeviceHost {
       () => {
         this.#devices.delete(id);
         this.#options.fill.remove(id);
-        if (device.start !== undefined) this.#options.starts.closed(device.start);
+        if (device.start !== undefined) {
+          device.start.unguide(device.blobs);
+          this.#options.starts.closed(device.start);
+        }
         if (device.recording !== undefined) this.#options.recordings.closed(device.recording);
         this.#pool.release(worker);
       },
@@ -167,7 +170,11 @@ export class WorkerDeviceHost implements DeviceHost {
     const { order, traceProblem, start } = device;
     if (traceProblem !== undefined) onReplayFailure(id, deserializedError(traceProblem));
     if (order !== undefined) await this.#replay(id, device, order);
-    else device.reads.isKnown = start?.guide(device.blobs, () => device.forgetKnown()) ?? false;
+    else {
+      const { blobs, reads, hot } = device;
+      const onSetAside = () => device.forgetKnown();
+      start?.guide({ blobs, reads, hasHotPages: hot !== undefined, onSetAside });
+    }
   }
 
   async #replay(id: string, device: WorkerDevice, order: FetchOrder): Promise<void> {
@@ -180,9 +187,11 @@ export class WorkerDeviceHost implements DeviceHost {
     const startedMs = performance.now();
     const replay = new Replay(order.chunks, blobs, cache);
     device.replay = replay;
+    let hasFailed = false;
     const failed = (error: unknown) => {
       device.reads.isKnown = false;
-      onReplayFailure(id, error);
+      if (!hasFailed) onReplayFailure(id, error);
+      hasFailed = true;
     };
     const trial = new AdviceTrial(replay.advice, (why) => {
       replay.stop();

@@ -13,6 +13,7 @@ import { HotImages } from '../../src/blockd/hot-images.js';
 import type { StartAdvice } from '../../src/blockd/start-advice.js';
 import { BlobReader } from '../../src/cache/blob-reader.js';
 import { BlockCache } from '../../src/cache/block-cache.js';
+import { ImageReads } from '../../src/cache/image-reads.js';
 import { OverflowChunks } from '../../src/cache/overflow-chunks.js';
 import { HotFile } from '../../src/hot-blob/hot-file.js';
 import { HotPages } from '../../src/hot-blob/hot-pages.js';
@@ -161,10 +162,12 @@ async function measure(start: Start, advice: StartAdvice | undefined): Promise<M
     },
   );
   const disk = Object.assign(opened.disk, { readWaitMs: READ_WAIT_MS });
-  begun.guide(
-    blobs.map(({ handle: each }) => each),
-    () => {},
-  );
+  begun.guide({
+    blobs: blobs.map(({ handle: each }) => each),
+    reads: new ImageReads(),
+    hasHotPages: pages !== undefined,
+    onSetAside: () => {},
+  });
   const random = randomOf(SEED);
   const read = async (page: number): Promise<void> => {
     const found = Buffer.alloc(PAGE_BYTES);
