@@ -60,7 +60,7 @@ function setDenseAims(cells: JudgedCells, aim: SetAim): void {
   }
 }
 
-/** What the daemons cost, and what they ask for. */
+/** The daemons' cost, and their requests. */
 function setOwnAims(cells: JudgedCells, aim: SetAim, nodeSeconds: number): void {
   const python = cells.pairs(['python']);
   const fill = cells.pairedRatio('python', 'slow', 'obd-fill', 'obd');

@@ -15,7 +15,7 @@ export class Unfinished {
       : [];
     if (first === key) {
       const results = lines.map((line) => JSON.parse(line) as CellResult);
-      // Those that failed are measured again.
+      // A failed one is measured again.
       this.results.push(...results.filter(({ measured }) => measured !== undefined));
     } else writeFileSync(this.#path, `${key}\n`);
   }
