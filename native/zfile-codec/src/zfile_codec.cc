@@ -25,7 +25,8 @@ namespace {
 
 constexpr uint32_t kLz4 = 1;
 constexpr uint32_t kZstd = 2;
-constexpr int kZstdLevel = 3;
+// docs/adr/0018: 4 % smaller than by level 3, for a fifth more CPU of obdconv. Reading is as fast.
+constexpr int kZstdLevel = 6;
 constexpr uint32_t kBlockSeed = 100007;
 constexpr uint32_t kChecksumBytes = 4;
 

@@ -124,7 +124,7 @@ const OPTIONS = {
   bs: {
     type: 'number',
     choices: BLOCK_KIB,
-    default: 16,
+    default: 32,
     describe: 'Block size in KiB; larger blocks compress better but read more than needed',
   },
   vsize: {
