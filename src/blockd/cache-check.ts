@@ -40,7 +40,7 @@ export async function checkBlob(
   return await checkHandle(await cache.openBlob({ key, label, attempt }));
 }
 
-/** Checks the blob of an open handle, and closes the handle. What fails is dropped. @throws {ObdError} `Io`. */
+/** Checks the blob of an open handle, and closes the handle. A blob that fails is dropped. @throws {ObdError} `Io`. */
 export async function checkHandle(handle: BlobHandle): Promise<CacheCheck> {
   const reader = new BlobReader(handle.share(), new OverflowChunks(), handle);
   try {

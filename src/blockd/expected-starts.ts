@@ -149,7 +149,7 @@ export class ExpectedStart {
   #replay: Replay | undefined;
   /** Whether the hot pages are of an earlier start. */
   #isKept = false;
-  /** What is known, unless it has failed. */
+  /** Undefined if nothing is known, or its bytes do not come any more. */
   #advice: TriedAdvice | undefined;
   #trial: AdviceTrial | undefined;
   #missesLeft = KNOWN_MISSES_MAX;
@@ -212,11 +212,11 @@ export class ExpectedStart {
       return this.#replay.isKnown;
     }
     // The pages of the start are known, so what it misses is scattered. A start that misses more than a few is followed.
-    const has = () => {
+    const onMiss = () => {
       trial.missed();
       return !trial.isRefuted && this.#missesLeft-- > 0;
     };
-    for (const blob of blobs) blob.expect({ has });
+    for (const blob of blobs) blob.onMiss(onMiss);
     return true;
   }
 
@@ -246,7 +246,7 @@ export class ExpectedStart {
     for (const { onSetAside } of this.#guided.values()) onSetAside();
   }
 
-  /** What is known does not come any more: misses say nothing of it. */
+  /** The bytes do not come any more: misses say nothing of the advice. */
   #failed(): void {
     this.#advice = undefined;
     this.#trial = undefined;

@@ -4,7 +4,8 @@
  *
  * A node that uses a published order adds its own start to it, up to STARTS_PUBLISHED: then nodes only use it. A registry that
  * refuses is left alone for a day. Anyone who may push can claim many starts: if a start of this host deviates much from such an
- * order, the order counts as one start, and the node publishes what it has read, once a day at most. A load order holds numbers of pages and times, nothing of host or container.
+ * order, the order counts as one start, and the node publishes what it has read, once a day at most. A load order holds numbers
+ * of pages and times, nothing of host or container.
  */
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';

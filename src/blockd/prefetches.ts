@@ -15,8 +15,8 @@ const NAME_CHARACTERS_MAX = 512;
 export class Prefetches {
   readonly #fill: BackgroundFill;
   readonly #client: Pick<RegistryClient, 'blobRanges'>;
-  /** By name, the oldest first. */
-  readonly #jobs = new Map<string, { readonly id: string; readonly digests: string }>();
+  /** The digests of the blobs by name, the oldest first. */
+  readonly #digests = new Map<string, string>();
 
   constructor(fill: BackgroundFill, client: Pick<RegistryClient, 'blobRanges'>) {
     this.#fill = fill;
@@ -34,7 +34,7 @@ export class Prefetches {
     const digests = blobs.map(({ digest }) => digest).join(' ');
     const before = this.progressOf(name);
     const isUnderWay = before?.state === 'waiting' || before?.state === 'filling';
-    if (isUnderWay && this.#jobs.get(name)!.digests === digests) return before;
+    if (isUnderWay && this.#digests.get(name) === digests) return before;
     const isSound = name !== '' && name.length <= NAME_CHARACTERS_MAX && blobs.length > 0;
     if (!isSound || blobs.length > BLOBS_MAX) {
       const message = `Cannot prefetch ${JSON.stringify(name.slice(0, 100))}: a name, and 1 to ${BLOBS_MAX} blobs are needed, not ${blobs.length}`;
@@ -51,19 +51,17 @@ export class Prefetches {
       sources.set(digest, registrySource(ranges));
     }
     this.#makeRoom(name);
-    const id = `prefetch of ${name}`;
-    this.#jobs.set(name, { id, digests });
-    this.#fill.add({ id, sources: [...sources.values()], delayMs: 0, idleMs: 0 });
+    this.#digests.set(name, digests);
+    this.#fill.add({ id: jobOf(name), sources: [...sources.values()], delayMs: 0, idleMs: 0 });
     return this.progressOf(name)!;
   }
 
   progressOf(name: string): FillProgress | undefined {
-    const job = this.#jobs.get(name);
-    return job === undefined ? undefined : this.#fill.progressOf(job.id);
+    return this.#fill.progressOf(jobOf(name));
   }
 
   list(): (FillProgress & { readonly name: string })[] {
-    return [...this.#jobs.keys()].map((name) => ({ name, ...this.progressOf(name)! }));
+    return [...this.#digests.keys()].map((name) => ({ name, ...this.progressOf(name)! }));
   }
 
   /** After blobs were removed from the cache: those that are complete may not be so any more. */
@@ -73,7 +71,7 @@ export class Prefetches {
 
   #makeRoom(name: string): void {
     this.#drop(name);
-    if (this.#jobs.size < PREFETCHES_MAX) return;
+    if (this.#digests.size < PREFETCHES_MAX) return;
     const done = this.list().find(({ state }) => state === 'complete' || state === 'failing');
     if (done !== undefined) {
       this.#drop(done.name);
@@ -84,8 +82,11 @@ export class Prefetches {
   }
 
   #drop(name: string): void {
-    const job = this.#jobs.get(name);
-    if (job !== undefined) this.#fill.remove(job.id);
-    this.#jobs.delete(name);
+    this.#fill.remove(jobOf(name));
+    this.#digests.delete(name);
   }
+}
+
+function jobOf(name: string): string {
+  return `prefetch of ${name}`;
 }

@@ -38,7 +38,7 @@ export class Replay {
   #inFlight = 0;
   #fetchedBytes = 0;
   #failure: unknown;
-  /** What was put off, and goes on when the timer has ended. */
+  /** Put off until the timer ends. */
   #putOff: Run[] = [];
   #timer: NodeJS.Timeout | undefined;
   #progressed: () => void = () => {};
@@ -120,13 +120,12 @@ export class Replay {
       const { digest } = handle.source.key;
       const place = this.#blobs.findIndex(({ source }) => source.key.digest === digest);
       const expected = this.#expected[place];
-      const has = (chunk: number): boolean => {
+      handle.onMiss((chunk) => {
         trial.missed();
         // The caller goes through the fetches that are in flight.
         if (trial.isDoubted) queueMicrotask(() => this.putOff());
         return !trial.isRefuted && this.#ended === undefined && expected?.has(chunk) === true;
-      };
-      handle.expect({ has });
+      });
     }
   }
 

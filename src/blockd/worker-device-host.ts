@@ -363,7 +363,7 @@ class WorkerDevice implements HostedDevice {
   /** The pages of its start do not come, or are others: its misses bring neighbours, and the kernel reads ahead as on any device. */
   forgetKnown(): void {
     this.reads.isKnown = false;
-    for (const blob of this.blobs) blob.expect(new Set());
+    for (const blob of this.blobs) blob.onMiss(() => false);
     if (this.#closed === undefined) this.#worker.calls.notify('forgetKnown', { id: this.#id });
   }
 

@@ -187,7 +187,7 @@ export class BlobFetches implements WaitedFor, Lane {
     }
     if (urgency !== 'demand' || flights.size === 0) return [...flights];
     if (missed === undefined) this.#readahead.advance();
-    else if (!fetcher.isExpected(missed)) {
+    else if (!fetcher.missed(missed)) {
       this.#readahead.missed(fetcher, { first: missed, end }, isMounted);
     }
     fetcher.image?.advance();

@@ -240,7 +240,7 @@ export class BlobFile {
       await this.#file.sync();
     } catch (error) {
       this.chunks.intersect(this.#durableBits);
-      // What readers keep of the chunks that are gone says nothing about those that come in their place.
+      // Copies that readers keep of chunks which are gone must not prove those that come in their place.
       this.chunks.nextGeneration();
       // The kernel may have dropped the newest slot: the next save() overwrites it.
       this.#sequence = this.#durableSequence;

@@ -42,7 +42,7 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
   readonly #blob: SharedBlob;
   readonly #overflow: OverflowChunks;
   readonly #onClosed: () => void;
-  #expected: Pick<ReadonlySet<number>, 'has'> = new Set();
+  #onMiss: (chunk: number) => boolean = () => false;
   readonly #refetched = new RefetchedRanges();
   #fetchedBytes = 0;
   #fetchRequests = 0;
@@ -147,13 +147,13 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
     return this.#blob.stored.generation;
   }
 
-  /** Chunks that are fetched from now on in a known order: misses of them fetch no neighbours. */
-  expect(chunks: Pick<ReadonlySet<number>, 'has'>): void {
-    this.#expected = chunks;
+  /** @param onMiss - Called at each miss from now on. If it returns true, the miss fetches no neighbours. */
+  onMiss(onMiss: (chunk: number) => boolean): void {
+    this.#onMiss = onMiss;
   }
 
-  isExpected(chunk: number): boolean {
-    return this.#expected.has(chunk);
+  missed(chunk: number): boolean {
+    return this.#onMiss(chunk);
   }
 
   /** Whether the chunk is on the disk. */
@@ -204,7 +204,7 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
     this.#blob.unreadable(offset, length, problem);
   }
 
-  /** Ends the reads and fetches under way that this handle caused, unless reads of other handles wait for them. */
+  /** Ends the reads and fetches under way that this handle caused. Fetches that other handles wait for begin again through those. */
   endFetches(): void {
     this.#blob.fetches.dismiss(this);
   }

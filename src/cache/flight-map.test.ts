@@ -14,7 +14,7 @@ const BLOB_BYTES = 64 * CHUNK_BYTES;
 const REST = Buffer.alloc(3, 7);
 const owner: Fetcher = {
   source: new BlobDouble(Buffer.alloc(1)),
-  isExpected: () => false,
+  missed: () => false,
   image: undefined,
   onRequest: () => {},
   onBytes: () => {},

@@ -14,8 +14,12 @@ import type { ImageReads } from './image-reads.js';
 /** A handle that requests chunks from its own source. */
 export interface Fetcher {
   readonly source: BlobSource;
-  /** Whether the chunk is about to be fetched anyway, and with it what a read of it wants next. */
-  isExpected(chunk: number): boolean;
+  /**
+   * Called when a read misses the chunk.
+   *
+   * @returns Whether the chunk is about to be fetched anyway, and with it the chunks that the read wants next.
+   */
+  missed(chunk: number): boolean;
   /** Counts the reads of the handle's image; undefined for a blob of no image. */
   readonly image: ImageReads | undefined;
   /** Count the requests and bytes that the handle caused. */
@@ -83,7 +87,7 @@ export class Flight {
     return this.chunks * CHUNK_BYTES;
   }
 
-  /** Changes where it begins. What an attempt left of another chunk is of no use there. */
+  /** Changes where it begins. The rest of another chunk is of no use there. */
   moveFirst(first: number): void {
     if (first !== this.first) this.rest = undefined;
     this.first = first;

@@ -24,7 +24,7 @@ const CREATED_BY = 'Acceleration Layer';
 export interface TracedImage {
   readonly layer: TraceLayer;
   readonly config: { readonly descriptor: Descriptor; readonly bytes: Buffer };
-  /** Of the media type of the image's manifest. */
+  /** Its media type is that of the image's manifest. */
   readonly manifest: Buffer;
 }
 

@@ -2,7 +2,7 @@
 import type { CommandModule } from 'yargs';
 import type { BlockdClient } from '../../blockd/blockd-client.js';
 import { byteText } from '../../byte-text.js';
-import { ErrorCodes, ObdError } from '../../errors.js';
+import { ErrorCodes, hasCode } from '../../errors.js';
 import { blockdOption } from './blockd-option.js';
 import { jsonOption, printJson } from './json-option.js';
 import { textTable } from './text-table.js';
@@ -105,7 +105,10 @@ const verify: CommandModule<object, Arguments> = {
       const sum = { blobs: 0, checkedBytes: 0, uncheckedBytes: 0, failed: [] as string[] };
       for (const { registry, digest, cachedBytes } of (await client.cache()).blobs) {
         const found = await client.verifyCache(registry, digest).catch((error: unknown) => {
-          if (!isEvicted(error)) throw error;
+          // All of it or a part was evicted since it was listed: the next ones are checked all the same.
+          const isEvicted =
+            hasCode(error, ErrorCodes.NotFound) || hasCode(error, ErrorCodes.FailedPrecondition);
+          if (!isEvicted) throw error;
           return { checkedBytes: 0, uncheckedBytes: cachedBytes, droppedBytes: 0 };
         });
         sum.blobs++;
@@ -124,12 +127,6 @@ const verify: CommandModule<object, Arguments> = {
       if (sum.failed.length > 0) process.exitCode = 1;
     }),
 };
-
-/** All of the blob or a part of it was evicted since it was listed: the next ones are checked all the same. */
-function isEvicted(error: unknown): boolean {
-  if (!(error instanceof ObdError)) return false;
-  return error.code === ErrorCodes.NotFound || error.code === ErrorCodes.FailedPrecondition;
-}
 
 export const cache: CommandModule = {
   command: 'cache',

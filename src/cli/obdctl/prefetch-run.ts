@@ -50,15 +50,20 @@ export async function runPrefetch(image: string, options: PrefetchOptions): Prom
       },
     });
     let progress = await client.prefetch(image, blobsOf(image, config));
+    let cachedMax = -1;
     let failingSinceMs: number | undefined;
     while (wait && progress.state !== 'complete') {
       if (progress.state === 'full') throw full(image, progress);
-      if (progress.state !== 'failing') failingSinceMs = undefined;
-      else if (failingSinceMs === undefined) {
-        failingSinceMs = performance.now();
-        process.stderr.write(`obdctl: ${image}: ${progress.problem}; retrying\n`);
-      } else if (performance.now() - failingSinceMs > FAILING_MS_MAX)
-        throw failing(image, progress);
+      // Between two attempts it is filling, and a blob that fails its digest is dropped: only further bytes show that it works.
+      if (progress.cachedBytes > cachedMax) failingSinceMs = undefined;
+      cachedMax = Math.max(cachedMax, progress.cachedBytes);
+      if (progress.state === 'failing') {
+        if (failingSinceMs === undefined) {
+          process.stderr.write(`obdctl: ${image}: ${progress.problem}; retrying\n`);
+        }
+        failingSinceMs ??= performance.now();
+        if (performance.now() - failingSinceMs > FAILING_MS_MAX) throw failing(image, progress);
+      }
       await sleep(LOOK_MS, undefined, { signal });
       progress = await progressOf(client, image);
     }
