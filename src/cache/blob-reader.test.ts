@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { EventEmitter, once } from 'node:events';
 import {
   closeSync,
   existsSync,
@@ -152,7 +153,10 @@ test('a chunk that the disk cannot read is fetched again', async () => {
   });
 });
 
-/** Reads by threads while this one evicts; fails where a reader sees a hole. */
+/**
+ * Reads by threads while this one evicts; fails where a reader sees a hole.
+ * Each eviction follows a fetch: without a pause they starve the readers of a busy machine.
+ */
 async function readWhileEvicting(directory: string, readsPerThread: number): Promise<void> {
   const path = join(directory, 'blob');
   const digest = `sha256:${'d'.repeat(64)}`;
@@ -161,9 +165,11 @@ async function readWhileEvicting(directory: string, readsPerThread: number): Pro
   const file = BlobFile.fresh(disk, key);
   await file.store(0, CONTENT);
   const share = { key, label: 'blob', fd: file.fd, chunks: file.chunks.memory };
+  const progress = new EventEmitter();
   const link = {
     share: () => share,
     fetch: async (offset: number, length: number) => {
+      progress.emit('step');
       const first = Math.floor(offset / CHUNK_BYTES);
       const end = Math.ceil((offset + length) / CHUNK_BYTES) * CHUNK_BYTES;
       await file.store(first, CONTENT.subarray(first * CHUNK_BYTES, end));
@@ -184,14 +190,17 @@ async function readWhileEvicting(directory: string, readsPerThread: number): Pro
           threads.map((thread, seed) => thread.call('readAtRandom', { ...how, seed })),
         ).finally(() => {
           isReading = false;
+          progress.emit('step');
         });
         const random = seededRandom(7);
         let evictions = 0;
-        for (; isReading; evictions++) {
+        while (isReading) {
+          const step = once(progress, 'step');
           const chunks = Array.from({ length: CHUNKS }, (_, chunk) => chunk);
           await file.evict(chunks.filter(() => random() < 0.1));
           // Out of the page cache too, so that some reads are direct.
-          if (evictions % 8 === 0) await dropPageCache(path);
+          if (evictions++ % 8 === 0) await dropPageCache(path);
+          await step;
         }
         await all;
         assert.ok(evictions > 10, `${evictions} evictions`);
