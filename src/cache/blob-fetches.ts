@@ -194,6 +194,16 @@ export class BlobFetches implements WaitedFor, Lane {
     return [...flights];
   }
 
+  /** Whether a sweep keeps the link busy. */
+  get isSweeping(): boolean {
+    return this.#readahead.isSweeping;
+  }
+
+  /** Chunks that such sweeps have passed. */
+  get sweptCount(): number {
+    return this.#readahead.sweptCount;
+  }
+
   /** Fetches some missing chunks in the background, unless enough of such fetches are queued. */
   stream(fetcher: Fetcher): void {
     this.#readahead.stream(fetcher);

@@ -87,6 +87,14 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
     return this.#blob.stored.readCount;
   }
 
+  get isSweeping(): boolean {
+    return this.#blob.fetches.isSweeping;
+  }
+
+  get sweptCount(): number {
+    return this.#blob.fetches.sweptCount;
+  }
+
   stream(): void {
     this.#blob.fetches.stream(this);
   }

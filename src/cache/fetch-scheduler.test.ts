@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Urgency } from '../io/ranged-source.js';
 import { FetchScheduler } from './fetch-scheduler.js';
 import type { Lane } from './origin-queue.js';
@@ -143,6 +144,39 @@ test('the background starts when nearly all of what is in flight has arrived', a
   await turn();
   assert.deepEqual(started, ['background']);
   await drain(all, ends);
+});
+
+test('a near link gets two large prefetches side by side, and many small ones', async () => {
+  for (const [bytes, expected] of [
+    [MIB, 2],
+    [MIB / 8, 8],
+  ] as const) {
+    const scheduler = new FetchScheduler();
+    const lane = laneAt();
+    // 60 ms of bytes: enough to know a rate of 10 MiB for each ms, which permits more ahead.
+    const transfer = scheduler.linkOf(lane).started(64 * MIB);
+    transfer.received(MIB);
+    for (let i = 0; i < 6; i++) {
+      await sleep(10);
+      transfer.received(10 * MIB);
+    }
+    transfer.ended();
+    assert.ok(scheduler.linkOf(lane).aheadBytesMax > 4 * MIB);
+    const ends: (() => void)[] = [];
+    const all = Array.from({ length: 12 }, () =>
+      scheduler.run(
+        lane,
+        { urgency: 'prefetch', bytes },
+        () => new Promise<void>((resolve) => ends.push(resolve)),
+      ),
+    );
+    await turn();
+    assert.equal(ends.length, expected);
+    for (let ended = 0; ended < all.length; await turn()) {
+      while (ended < ends.length) ends[ended++]!();
+    }
+    await Promise.all(all);
+  }
 });
 
 test('prefetches leave places of their lane to demand, and a promoted one is demand', async () => {

@@ -85,6 +85,21 @@ test('a sweep misses twice, and its window doubles up to 8 MiB', () => {
   assert.ok(scene.aheadMax <= WINDOW_MAX + GRANULE, `${scene.aheadMax} chunks ahead`);
 });
 
+test('a sweep keeps the link busy once its window is the widest, and while it is read', () => {
+  const scene = new Scene(4096);
+  let busySince: number | undefined;
+  for (let chunk = 0; chunk < 1024; chunk++) {
+    scene.nowMs++;
+    scene.read(chunk);
+    if (scene.windows.isSweeping) busySince ??= chunk;
+  }
+  assert.ok(busySince! > WINDOW_MAX / 2 && busySince! <= 2 * WINDOW_MAX, `${busySince}`);
+  scene.nowMs += 400;
+  assert.equal(scene.windows.isSweeping, true, 'a slow link');
+  scene.nowMs += 200;
+  assert.equal(scene.windows.isSweeping, false);
+});
+
 test('sweeps that are read in turn have windows of their own', () => {
   const scene = new Scene(3200);
   const starts = [0, 800, 1600, 2400];

@@ -29,6 +29,8 @@ const WASTE_SHARE = 0.5;
 const GAP_CHUNKS_MAX = 4;
 /** A stream that was not used for so long fetches no more. */
 const IDLE_MS = 2_000;
+/** A reader that uses nothing of its widest window for so long has ended, or waits for something else. */
+const SWEEP_PAUSE_MS = 500;
 
 /** Chunks [first, end). */
 export interface ChunkRange {
@@ -67,6 +69,8 @@ export class FetchWindows {
   readonly #now: () => number;
   /** Whether the blob is fetched whole. */
   readonly isSmall: boolean;
+  /** Chunks that sweeps with the widest window have passed. */
+  sweptCount = 0;
   /** The least recently used first. */
   #streams: Stream[] = [];
 
@@ -80,6 +84,14 @@ export class FetchWindows {
   get isActive(): boolean {
     const sinceMs = this.#now() - IDLE_MS;
     return this.#streams.some(({ window, usedMs }) => window > 0 && usedMs > sinceMs);
+  }
+
+  /** Whether a sweep fills its widest window now. It keeps the link busy by itself. */
+  get isSweeping(): boolean {
+    const sinceMs = this.#now() - SWEEP_PAUSE_MS;
+    return this.#streams.some(
+      ({ window, usedMs }) => window === WINDOW_CHUNKS_MAX && usedMs > sinceMs,
+    );
   }
 
   /** A read misses chunks [first, end). @param granuleBytes - Of the link that they come over. */
@@ -122,6 +134,7 @@ export class FetchWindows {
     const share = this.#share(stream.mark, read + 1);
     if (share >= SWEEP_SHARE) stream.window = Math.min(stream.window * 2, WINDOW_CHUNKS_MAX);
     else if (share < WASTE_SHARE) stream.window = Math.floor(stream.window / 2);
+    if (stream.window === WINDOW_CHUNKS_MAX) this.sweptCount += read - stream.mark;
     stream.mark = read;
     const first = stream.ahead;
     stream.ahead = Math.min(Math.max(read + 1 + stream.window, first), this.#view.chunks);

@@ -6,6 +6,9 @@
  * them. A start that reads most in another order shows only by its share of the image: MOST_SHARE, which no start of a program
  * reached. Each blob's missing chunks then come in the background, many requests at once, in the order of the blob.
  *
+ * A sweep of one large file reads all of that, which says nothing of the rest: its chunks do not count, and while it keeps the link
+ * busy nothing is streamed.
+ *
  * Chunks that they bring and no read uses lower the measure, and end the stream. So the fetched chunks are at most about
  * twice the chunks that were read, plus DENSE_BYTES_MIN, or the read chunks divided by MOST_SHARE.
  */
@@ -25,6 +28,10 @@ export interface StreamableBlob {
   /** Chunks that were fetched, and those of them that were read. */
   readonly fetchedCount: number;
   readonly readCount: number;
+  /** Whether a sweep keeps the link busy. */
+  readonly isSweeping: boolean;
+  /** Chunks that such sweeps have passed. */
+  readonly sweptCount: number;
   /** Fetches some missing chunks in the background, unless enough of such fetches are queued. */
   stream(): void;
 }
@@ -48,16 +55,18 @@ export class ImageReads {
     let chunks = 0;
     let fetched = 0;
     let read = 0;
+    let isSweeping = false;
     for (const blob of this.#blobs) {
       chunks += blob.chunks;
-      fetched += blob.fetchedCount;
-      read += blob.readCount;
+      fetched += blob.fetchedCount - blob.sweptCount;
+      read += blob.readCount - blob.sweptCount;
+      isSweeping ||= blob.isSweeping;
     }
     const share = read / Math.max(1, fetched);
     const isMeasured = read * CHUNK_BYTES >= DENSE_BYTES_MIN;
     const isDense = (share >= DENSE_SHARE && !this.isKnown) || read >= chunks * MOST_SHARE;
-    if (isMeasured && isDense) this.#isDense = true;
-    else if (share < SPARSE_SHARE) this.#isDense = false;
+    if (isSweeping || share < SPARSE_SHARE) this.#isDense = false;
+    else if (isMeasured && isDense) this.#isDense = true;
     if (!this.#isDense) return;
     for (const blob of this.#blobs) blob.stream();
   }

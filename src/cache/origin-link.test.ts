@@ -43,6 +43,16 @@ test('the granule is between 512 KiB and 1 MiB on links from 100 Mbit/s to a far
   assert.ok(far.link.aheadBytesMax > 8_000 * KIB, `${far.link.aheadBytesMax}`);
 });
 
+test('a near link has room for two large answers side by side, a far one for more', () => {
+  const near = new Scene();
+  assert.equal(near.link.largeRequestsMax, 2, 'not measured yet');
+  near.fetch(20, 1024 * KIB, 115_000, 3);
+  assert.equal(near.link.largeRequestsMax, 2);
+  const far = new Scene();
+  far.fetch(20, 1024 * KIB, 115_000, 52);
+  assert.ok(far.link.largeRequestsMax > 12, `${far.link.largeRequestsMax}`);
+});
+
 test('a very slow link has a smaller granule', () => {
   const scene = new Scene();
   scene.fetch(4, 512 * KIB, 400, 20);

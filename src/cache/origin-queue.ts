@@ -15,6 +15,9 @@ const LANE_FETCHES_MAX = 12;
 const UNASKED_FETCHES_MAX = FETCHES_MAX / 2;
 const UNASKED_LANE_FETCHES_MAX = 8;
 
+/** Answers of so many bytes together overflow no queue. */
+const SMALL_BYTES_MAX = 1 << 20;
+
 /** A blob. Its fetches wait for each other, and those of other blobs do not. */
 export interface Lane {
   readonly origin: string;
@@ -63,6 +66,7 @@ export class OriginQueue {
     for (const [i, { lane, wanted }] of this.#waiting.entries()) {
       const running = this.#running.get(lane) ?? 0;
       if (wanted.urgency !== urgency || running >= bestRunning) continue;
+      if (urgency !== 'demand' && !this.#hasRoomFor(wanted)) continue;
       best = i;
       bestRunning = running;
     }
@@ -78,6 +82,11 @@ export class OriginQueue {
     if (running === 0) this.#running.delete(lane);
     else this.#running.set(lane, running);
     this.#runningTotal--;
+  }
+
+  #hasRoomFor({ bytes }: Wanted): boolean {
+    const { inFlightBytes, largeRequestsMax } = this.link;
+    return inFlightBytes + bytes <= SMALL_BYTES_MAX || this.#runningTotal < largeRequestsMax;
   }
 
   #mayStart(urgency: Urgency): boolean {

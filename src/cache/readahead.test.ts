@@ -191,6 +191,26 @@ test('a start that reads most of an image gets the rest in the background, other
   }
 });
 
+test('a large file that is read in order does not bring the rest of the image', async () => {
+  await withCache(async (cache) => {
+    const image = new ImageReads();
+    const large = distinctBytes(1024 * CHUNK_BYTES, 5);
+    const others = distinctBytes(1024 * CHUNK_BYTES, 7);
+    const sources = [new BlobDouble(large), new BlobDouble(others)];
+    const [swept] = await Promise.all(sources.map((source) => openMounted(cache, source, image)));
+    // 48 of 128 MiB.
+    for (let chunk = 0; chunk < 768; chunk++) {
+      await readMounted(swept!, large, chunk * CHUNK_BYTES, CHUNK_BYTES);
+    }
+    await sleep(100);
+    const background = sources.map(
+      ({ urgencies }) => urgencies.filter((urgency) => urgency === 'background').length,
+    );
+    // What was ordered before the window was wide.
+    assert.ok(background[0] === 0 && background[1]! <= 8, `${background}`);
+  });
+});
+
 test('windows and streams keep the capacity of the cache', async () => {
   await withCache(
     async (cache) => {

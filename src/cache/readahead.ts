@@ -57,6 +57,16 @@ export class Readahead {
     this.#poll();
   }
 
+  /** Whether a sweep keeps the link busy. */
+  get isSweeping(): boolean {
+    return this.#windows.isSweeping;
+  }
+
+  /** Chunks that such sweeps have passed. */
+  get sweptCount(): number {
+    return this.#windows.sweptCount;
+  }
+
   /** Follows the sweeps. */
   advance(): void {
     const fetcher = this.#fetcher;
