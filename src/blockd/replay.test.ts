@@ -12,6 +12,7 @@ import { assertReads, CONTENT, OpenBlob, withCache } from '../../test/support/ca
 import type { BlockCache } from '../cache/block-cache.js';
 import { ErrorCodes } from '../errors.js';
 import { CHUNK_BYTES } from '../io/random-access-file.js';
+import { CHUNKS_PER_MISS } from './advice-trial.js';
 import { Replay } from './replay.js';
 
 after(removeCacheDirectories);
@@ -108,6 +109,47 @@ describe('Replay', () => {
       assert.equal(blob.handle.isStored(0), false);
       assert.equal((await replay.done).ended, 'complete');
       assert.ok(blob.handle.isStored(0) && blob.handle.isStored(10));
+    });
+  });
+
+  test('puts nothing off that a read waits for', async () => {
+    await withBlob(async (scene) => {
+      const { blob, ranges } = scene;
+      const aborted: number[] = [];
+      let release = () => {};
+      const held = new Promise<void>((resolve) => {
+        release = resolve;
+      });
+      ranges.before = async ({ offset }, signal) => {
+        signal?.addEventListener('abort', () => aborted.push(offset / CHUNK_BYTES));
+        await held;
+      };
+      const own = await OpenBlob.open(scene.cache, ranges);
+      const replay = new Replay(Uint32Array.from([0, 0, 0, 10]), [own.handle], scene.cache);
+      await sleep(20);
+      blob.opened();
+      const reading = blob.load(0, 10, performance.now() + 10_000);
+      replay.putOff();
+      release();
+      await reading;
+      assert.equal((await replay.done).ended, 'complete');
+      assert.deepEqual(aborted, [10]);
+      const firsts = ranges.requests.map(({ offset }) => offset / CHUNK_BYTES);
+      assert.deepEqual(firsts, [0, 10, 10], 'the chunk that is read is requested once');
+    });
+  });
+
+  test('sees what reads use of it, also those that begin after its last chunk has come', async () => {
+    await withBlob(async ({ cache, ranges, blob }) => {
+      blob.handle.close();
+      const own = await OpenBlob.open(cache, ranges);
+      const replay = new Replay(Uint32Array.from([0, 0, 0, 5]), [own.handle], cache);
+      await replay.done;
+      const later = await OpenBlob.open(cache, ranges);
+      for (const chunk of [0, 5]) await assertReads(later, chunk * CHUNK_BYTES, 10);
+      assert.equal(replay.advice.saved(), 2 / CHUNKS_PER_MISS);
+      replay.stop();
+      later.handle.close();
     });
   });
 

@@ -48,7 +48,8 @@ export class Replay {
    * Begins at once.
    *
    * @param chunks - Pairs of a blob's place in `blobs` and the number of its chunk. No pair is there twice.
-   * @param blobs - Closed by the end of the replay.
+   * @param blobs - Closed by stop(). Until then they show which chunks reads have used, also if no device is open yet when the
+   *   last chunk comes.
    */
   constructor(
     chunks: Uint32Array,
@@ -63,7 +64,6 @@ export class Replay {
     this.#expected = expected;
     this.done = this.#run().finally(() => {
       this.#ended ??= 'complete';
-      this.#close();
     });
   }
 
@@ -72,11 +72,10 @@ export class Replay {
     return this.#chunks.length / 2 >= KNOWN_CHUNKS_MIN;
   }
 
-  /** Begins no batch any more, and ends the fetches in flight that no read waits for. */
+  /** Ends it: begins no batch any more, and ends the fetches in flight that no read waits for. Idempotent. */
   stop(): void {
-    if (this.#ended !== undefined) return;
-    this.#ended = 'stopped';
-    this.#close();
+    this.#ended ??= 'stopped';
+    for (const blob of this.#blobs) blob.close();
     this.#goOn();
   }
 
@@ -127,10 +126,6 @@ export class Replay {
         return !trial.isRefuted && this.#ended === undefined && expected?.has(chunk) === true;
       });
     }
-  }
-
-  #close(): void {
-    for (const blob of this.#blobs) blob.close();
   }
 
   #readChunks(): number {

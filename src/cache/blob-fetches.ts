@@ -128,19 +128,31 @@ export class BlobFetches implements WaitedFor, Lane {
     await waiter.done;
   }
 
-  /** Aborts the reads and fetches of `fetcher`, except fetches that have arrived and are being stored. */
-  dismiss(fetcher: Fetcher): void {
-    const { label, key } = fetcher.source;
-    const message = `Cannot read ${label}: it was closed during the read`;
-    const error = new ObdError(ErrorCodes.FailedPrecondition, message, { digest: key.digest });
-    this.#waiting.fail(fetcher, error);
-    if (this.#streaming?.fetcher === fetcher) this.#streaming.abort.abort(error);
-    this.#readahead.dismiss(fetcher);
-    for (const flight of this.#flights.all()) {
-      if (flight.state === 'keeping' || flight.lastFetcher !== fetcher) continue;
+  /** Aborts the reads of `fetcher`, and its fetches that no other read waits for. It may fetch again. */
+  withdraw(fetcher: Fetcher): void {
+    this.#waiting.fail(fetcher, closedDuringRead(fetcher));
+    for (const flight of this.#flightsOf(fetcher)) {
       if (flight.waiters.size === 0) this.#abandon(flight);
-      else if (flight.state === 'fetching') this.#replace(flight);
     }
+  }
+
+  /** Aborts the reads and fetches of `fetcher`, which is closed; except fetches that have arrived and are being stored. */
+  dismiss(fetcher: Fetcher): void {
+    this.withdraw(fetcher);
+    if (this.#streaming?.fetcher === fetcher) {
+      this.#streaming.abort.abort(closedDuringRead(fetcher));
+    }
+    this.#readahead.dismiss(fetcher);
+    for (const flight of this.#flightsOf(fetcher)) {
+      if (flight.state === 'fetching') this.#replace(flight);
+    }
+  }
+
+  /** What it fetches and has not arrived. */
+  #flightsOf(fetcher: Fetcher): Flight[] {
+    return [...this.#flights.all()].filter(
+      ({ state, lastFetcher }) => state !== 'keeping' && lastFetcher === fetcher,
+    );
   }
 
   /** Resolves when nothing is in flight. */
@@ -461,6 +473,11 @@ export class BlobFetches implements WaitedFor, Lane {
       }
     }
   }
+}
+
+function closedDuringRead({ source: { label, key } }: Fetcher): ObdError {
+  const message = `Cannot read ${label}: it was closed during the read`;
+  return new ObdError(ErrorCodes.FailedPrecondition, message, { digest: key.digest });
 }
 
 function noAnswer({ fetcher: { source } }: Waiter): ObdError {

@@ -212,9 +212,9 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
     this.#blob.unreadable(offset, length, problem);
   }
 
-  /** Ends the reads and fetches under way that this handle caused. Fetches that other handles wait for begin again through those. */
+  /** Ends the reads under way through this handle, and the fetches that it caused and no other handle waits for. */
   endFetches(): void {
-    this.#blob.fetches.dismiss(this);
+    this.#blob.fetches.withdraw(this);
   }
 
   /** Idempotent. */
