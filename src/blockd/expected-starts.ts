@@ -11,7 +11,7 @@ import type { Logger } from 'pino';
 import type { BlobHandle } from '../cache/blob-handle.js';
 import type { BlockCache } from '../cache/block-cache.js';
 import type { ImageReads } from '../cache/image-reads.js';
-import { ErrorCodes, hasCode, type ObdError } from '../errors.js';
+import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { HotIndex } from '../hot-blob/hot-index.js';
 import { KNOWN_PAGES_MIN } from '../hot-blob/hot-pages.js';
 import { type LoadOrder, pageCount } from '../load-order/load-order.js';
@@ -20,10 +20,10 @@ import { type LayerPages, sharedPages } from '../load-order/shared-pages.js';
 import type { RegistryClient } from '../registry/registry-client.js';
 import { AdviceTrial, PAGES_PER_MISS, type TriedAdvice } from './advice-trial.js';
 import { type ExpectedImage, startKey } from './expected-image.js';
-import type { HotImage, HotImages } from './hot-images.js';
+import type { HotBlobAddress, HotImage, HotImages } from './hot-images.js';
 import { registrySource } from './registry-source.js';
 import { Replay } from './replay.js';
-import type { StartAdvices } from './start-advice.js';
+import type { StartAdvice, StartAdvices } from './start-advice.js';
 
 /** Images that are pulled and not started: more than a host pulls at once. Further ones are fetched as they are read. */
 const UNUSED_MAX = 64;
@@ -153,6 +153,7 @@ export class ExpectedStart {
   #advice: TriedAdvice | undefined;
   #trial: AdviceTrial | undefined;
   #missesLeft = KNOWN_MISSES_MAX;
+  #hasWarned = false;
 
   constructor(image: ExpectedImage, isStart: boolean, dependencies: Dependencies) {
     this.image = image;
@@ -261,57 +262,85 @@ export class ExpectedStart {
   }
 
   async #begin(isStart: boolean): Promise<HotImage | undefined> {
-    const { hotImages, advices, isUsed, log } = this.#dependencies;
+    const { hotImages, advices, isUsed } = this.#dependencies;
     const { signal } = this.#abort;
     if (!isUsed) return undefined;
     const kept = await hotImages.kept(this.image);
     this.#isKept = kept?.isWhole === true;
     if (this.#isKept && isStart) this.#notePages(kept!);
     if (this.#isKept || !isStart) return kept;
-    const advice = await advices.find(this.image, signal);
-    if (advice === undefined) return kept;
-    const startedMs = performance.now();
-    const ms = () => Math.round(performance.now() - startedMs);
-    if (advice.hot !== undefined) {
-      const { digest } = advice.hot;
-      try {
-        const either = AbortSignal.any([signal, this.#refutal.signal]);
-        const image = await hotImages.fetch(advice.hot, this.image, either);
-        image.done.then(
-          () => log.info({ digest, pages: image.index.pages, ms: ms() }, 'hot pages fetched'),
-          (err: unknown) => {
-            if (either.aborted) return;
-            this.#failed();
-            this.#setAside(digest, err);
-          },
-        );
-        this.#notePages(image);
-        return image;
-      } catch (error) {
-        signal.throwIfAborted();
-        this.#setAside(digest, error);
-      }
+    for await (const advice of advices.find(this.image, signal)) {
+      const hot = advice.hot && (await this.#fetchHot(advice.hot));
+      if (hot !== undefined) return hot;
+      if (await this.#beginReplay(advice)) break;
     }
-    if (advice.order !== undefined) this.#replay = await this.#replayOf(await advice.order());
+    return kept;
+  }
+
+  /** Undefined if the hot blob cannot be used. */
+  async #fetchHot(address: HotBlobAddress): Promise<HotImage | undefined> {
+    const { hotImages, log } = this.#dependencies;
+    const { signal } = this.#abort;
+    const { digest } = address;
+    const startedMs = performance.now();
+    try {
+      const either = AbortSignal.any([signal, this.#refutal.signal]);
+      const image = await hotImages.fetch(address, this.image, either);
+      image.done.then(
+        () =>
+          log.info({ digest, pages: image.index.pages, ms: since(startedMs) }, 'hot pages fetched'),
+        (err: unknown) => {
+          if (either.aborted) return;
+          this.#failed();
+          this.#setAside(digest, err);
+        },
+      );
+      this.#notePages(image);
+      return image;
+    } catch (error) {
+      signal.throwIfAborted();
+      this.#setAside(digest, error);
+      return undefined;
+    }
+  }
+
+  /** @returns False if there is no load order, or it cannot be used. */
+  async #beginReplay({ from, order }: StartAdvice): Promise<boolean> {
+    if (order === undefined) return false;
+    const startedMs = performance.now();
+    try {
+      this.#replay = await this.#replayOf(await order());
+    } catch (error) {
+      this.#abort.signal.throwIfAborted();
+      this.#warn(error);
+      return false;
+    }
+    if (this.#abort.signal.aborted) this.#replay?.stop();
     if (this.#replay !== undefined) this.#noteAdvice(this.#replay.advice);
     this.#replay?.done.then(
-      (result) => log.info({ from: advice.from, ...result, ms: ms() }, 'load order replayed'),
+      (result) =>
+        this.#dependencies.log.info(
+          { from, ...result, ms: since(startedMs) },
+          'load order replayed',
+        ),
       (err: unknown) => {
         this.#failed();
         this.#warn(err);
       },
     );
-    return kept;
+    return true;
   }
 
-  /** Undefined if the cache has it all. */
+  /** Undefined if the cache has it all. @throws {ObdError} `Corrupt` for the order of another image; errors of the registry. */
   async #replayOf({ chunks, layers: named }: LoadOrder): Promise<Replay | undefined> {
     const { cache, client } = this.#dependencies;
     const { host, repository, layers } = this.image;
     const isSame =
       named.length === layers.length &&
       named.every(({ digest }, i) => digest === layers[i]?.digest);
-    if (!isSame) return undefined;
+    if (!isSame) {
+      throw new ObdError(ErrorCodes.Corrupt, 'Cannot use a load order: it names other layers');
+    }
     const blobs: BlobHandle[] = [];
     const close = () => {
       for (const blob of blobs) blob.close();
@@ -359,7 +388,11 @@ export class ExpectedStart {
   #warn(err: unknown): void {
     const { host, repository, manifest } = this.image;
     const about = { image: `${host}/${repository}@${manifest?.digest ?? ''}`, err };
-    this.#dependencies.log.warn(about, 'load order set aside, reads fetch what they need');
+    const what = 'load order set aside, reads fetch what they need';
+    // A document that is wrong may have more than one fault, and others may be wrong as well.
+    if (this.#hasWarned) this.#dependencies.log.info(about, what);
+    else this.#dependencies.log.warn(about, what);
+    this.#hasWarned = true;
   }
 }
 
@@ -369,4 +402,8 @@ function pagesIn({ layers, runs }: HotIndex): LayerPages {
     all.push({ layer: runs[i]!, leaf: runs[i + 1]!, count: runs[i + 2]! });
   }
   return { layers, runs: all };
+}
+
+function since(startedMs: number): number {
+  return Math.round(performance.now() - startedMs);
 }

@@ -5,7 +5,8 @@
  *   this host    the load order of an earlier start here
  *   the image    the load order that its manifest names: obdconv predicted it
  *
- * in this order, as a hot blob takes the fewest bytes. That an image has none is remembered for NONE_MS.
+ * in this order, as a hot blob takes the fewest bytes; a published load order without one comes after the one of this host. Where
+ * one cannot be used, the next is tried. That an image has none is remembered for NONE_MS.
  */
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { KeptOrders } from '../load-order/kept-orders.js';
@@ -52,8 +53,8 @@ export class StartAdvices {
     this.#kept = kept;
   }
 
-  /** @throws {ObdError} `Corrupt` for an artifact that cannot be used, if there is nothing else; the signal's reason. */
-  async find(image: ExpectedImage, signal: AbortSignal): Promise<StartAdvice | undefined> {
+  /** What is known, the best first; each is looked for when it is asked for. @throws the signal's reason. */
+  async *find(image: ExpectedImage, signal: AbortSignal): AsyncGenerator<StartAdvice> {
     const limit = AbortSignal.any([signal, AbortSignal.timeout(FIND_MS_MAX)]);
     const published = await this.published(image, limit).catch((error: unknown) => {
       signal.throwIfAborted();
@@ -62,15 +63,20 @@ export class StartAdvices {
       this.#none.add(nameOf(image), FAILED_MS);
       return undefined;
     });
-    if (published?.hot !== undefined) return published;
+    if (published?.hot !== undefined) yield published;
     const digests = image.layers.map(({ digest }) => digest);
-    const kept = await this.#kept.find(digests, variantOf(image.wish));
-    if (kept !== undefined) return { hot: undefined, from: 'host', order: async () => kept };
-    if (published !== undefined) return published;
+    if (this.#kept.has(digests, variantOf(image.wish))) {
+      const order = async () => await this.#keptOrder(digests, image);
+      yield { hot: undefined, from: 'host', order };
+    }
+    if (published !== undefined && published.hot === undefined) yield published;
     const named = image.loadOrder;
-    if (named === undefined || isOtherCommand(image.wish)) return undefined;
-    const order = async () => await this.#read(image, named, signal);
-    return { hot: undefined, from: 'image', order };
+    if (named === undefined || isOtherCommand(image.wish)) return;
+    yield {
+      hot: undefined,
+      from: 'image',
+      order: async () => await this.#read(image, named, signal),
+    };
   }
 
   /** Asks the registry for the image's artifacts. @throws {ObdError} as RegistryClient.referrers(). */
@@ -105,6 +111,13 @@ export class StartAdvices {
     if (manifest === undefined) return undefined;
     const { digest } = manifest;
     return await this.#client.referrers(host, repository, digest, LOAD_ORDER_ARTIFACT, signal);
+  }
+
+  /** @throws {ObdError} as KeptOrders.find(); `NotFound` if it was removed meanwhile. */
+  async #keptOrder(digests: readonly string[], { wish }: ExpectedImage): Promise<LoadOrder> {
+    const kept = await this.#kept.find(digests, variantOf(wish));
+    if (kept !== undefined) return kept;
+    throw new ObdError(ErrorCodes.NotFound, 'The load order of this host has just been removed');
   }
 
   /** An artifact was published: it may be found now. */

@@ -22,9 +22,9 @@ function starts(): { readonly starts: ExpectedStarts; readonly searches: AbortSi
     client: undefined as never,
     hotImages: { kept: async () => undefined } as never,
     advices: {
-      find: async (_image: ExpectedImage, signal: AbortSignal) => {
+      async *find(_image: ExpectedImage, signal: AbortSignal) {
         searches.push(signal);
-        return await never;
+        yield await never;
       },
     } as never,
     isUsed: true,
