@@ -42,7 +42,9 @@ const NAME_CHARACTERS_MAX = 256;
 /** @throws {ObdError} `InvalidArgument` for names, digests or counts that are none. */
 export function expectedImageOf(request: ExpectRequest__Output): ExpectedImage {
   const { host, repository, manifest, manifestType, loadOrder } = request;
-  const { command, imageCommand, orderNames: names } = request;
+  const { command, imageCommand } = request;
+  // A longer one names nothing, and is no reason to know less of the image.
+  const names = request.orderNames.filter(({ length }) => length <= NAME_CHARACTERS_MAX);
   const layers = request.layers.map(({ digest, sizeBytes, root }) => ({
     digest,
     sizeBytes,
@@ -55,7 +57,7 @@ export function expectedImageOf(request: ExpectRequest__Output): ExpectedImage {
     [manifest, ...digests].every(isDigest) &&
     [command, imageCommand].every((each) => each === '' || isDigest(each)) &&
     names.length <= NAMES_MAX &&
-    names.every(({ length }) => length > 0 && length <= NAME_CHARACTERS_MAX);
+    names.every(({ length }) => length > 0);
   if (!isSound) {
     const message = `Cannot expect an image of ${JSON.stringify(`${host}/${repository}`.slice(0, 300))}: 1 to ${LAYERS_MAX} layers and the manifest are needed, each with a digest`;
     throw new ObdError(ErrorCodes.InvalidArgument, message);
