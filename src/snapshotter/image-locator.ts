@@ -133,13 +133,21 @@ export interface LayerOrigin {
   hasNamespaceLogin(): Promise<boolean>;
 }
 
+/** A client prepares the layers of an image from the bottom up. */
+interface Pull {
+  readonly layers: number;
+  readonly untilMs: number;
+  /** Layers below it were prepared. */
+  next: number;
+}
+
 export class ImageLocator {
   readonly #dependencies: ImageLocatorDependencies;
   readonly #probes: RegistryProbes;
   readonly #namespaceProbes: ReadonlyMap<string, RegistryProbes>;
   readonly #manifests: ContentManifests;
   /** By namespace and chain ID, oldest first: layers whose image was asked for. */
-  readonly #imageLayers = new Map<string, { readonly layers: number; readonly untilMs: number }>();
+  readonly #imageLayers = new Map<string, { readonly index: number; readonly pull: Pull }>();
 
   constructor(dependencies: ImageLocatorDependencies) {
     this.#dependencies = dependencies;
@@ -248,21 +256,26 @@ export class ImageLocator {
   ): Promise<{ readonly layers: number; readonly image?: KnownImage | undefined }> {
     if (namespace === undefined) return { layers: 1 };
     const key = (chain: string) => `${namespace} ${chain}`;
-    const known = this.#imageLayers.get(key(first.chainId));
-    if (known !== undefined && known.untilMs > performance.now()) return { layers: known.layers };
+    const { index = 0, pull } = this.#imageLayers.get(key(first.chainId)) ?? {};
+    // A layer that was prepared already begins another pull, with its own labels.
+    if (pull !== undefined && pull.untilMs > performance.now() && index >= pull.next) {
+      pull.next = index + 1;
+      return { layers: pull.layers };
+    }
     const find = () => this.#manifests.imageWith(first.chainId, namespace);
     const image = await this.#orUnknown(find);
     const all = image?.layers ?? [];
     const layers = Math.max(1, all.length);
-    const untilMs = performance.now() + IMAGE_MS;
+    const next = all.findIndex(({ chainId }) => chainId === first.chainId) + 1;
+    const begun: Pull = { layers, untilMs: performance.now() + IMAGE_MS, next };
     const askAhead = (wanted: WantedLayer) => {
       const blob = blobOf(wanted, layers);
       for (const probes of this.#readersIn(namespace)) void ask(probes, sources, blob);
     };
     askAhead(first);
-    for (const layer of all) {
+    for (const [i, layer] of all.entries()) {
       this.#imageLayers.delete(key(layer.chainId));
-      this.#imageLayers.set(key(layer.chainId), { layers, untilMs });
+      this.#imageLayers.set(key(layer.chainId), { index: i, pull: begun });
       const wanted = layer.digest === first.digest ? undefined : this.#lazily(layer);
       if (wanted !== undefined) askAhead(wanted);
     }
