@@ -203,7 +203,8 @@ export class WorkerDevices {
   }
 
   async #writeHot(id: string, runs: Uint32Array, path: string): Promise<WrittenBlob | undefined> {
-    const { image, recorded = [] } = this.#find(id);
+    const served = this.#find(id);
+    const { image, recorded = [] } = served;
     const sources: HotSource[] = [];
     /** By layer of the image: its place in `sources`, -1 for a layer that no hash tree proves. */
     const places = recorded.map(({ digest, root }, layer) => {
@@ -226,7 +227,14 @@ export class WorkerDevices {
     }
     if (proved.pageCount === 0) return undefined;
     const numbers = proved.runs.flatMap(({ layer, leaf, count }) => [layer, leaf, count]);
-    return await writeHotFile(sources, Uint32Array.from(numbers), path);
+    try {
+      return await writeHotFile(sources, Uint32Array.from(numbers), path);
+    } catch (error) {
+      if (this.#served.get(id) === served) throw error;
+      // Its files were closed under the reads.
+      const message = `Cannot read the pages of "${id}": it is gone`;
+      throw new ObdError(ErrorCodes.NotFound, message, {}, error);
+    }
   }
 
   async #connect(

@@ -30,9 +30,14 @@ import { textTable } from './text-table.js';
 /** In the table: the algorithm and as much of the digest as tells commands apart. */
 const COMMAND_CHARACTERS = 'sha256:'.length + 12;
 
+/** A digest with its algorithm fits. */
+const CELL_CHARACTERS_MAX = 80;
+
 export interface LoadOrdersOptions {
   /** All platforms of an index if it is undefined. */
   readonly platform: string | undefined;
+  /** Only those of that name; all if it is undefined. */
+  readonly name: string | undefined;
   readonly plainHttp: boolean;
   /** containerd's hosts directory. */
   readonly hostsDirectory: string;
@@ -81,7 +86,7 @@ export async function listLoadOrders(image: string, options: LoadOrdersOptions):
   });
 }
 
-/** Deletes all of them. @throws {ObdError} `Unsupported` for a registry that deletes nothing; errors of the registry. */
+/** Deletes them. @throws {ObdError} `Unsupported` for a registry that deletes nothing; errors of the registry. */
 export async function deleteLoadOrders(image: string, options: LoadOrdersOptions): Promise<void> {
   await withOrders(
     image,
@@ -100,7 +105,7 @@ export async function deleteLoadOrders(image: string, options: LoadOrdersOptions
 
 async function withOrders(
   image: string,
-  { platform, plainHttp, hostsDirectory }: LoadOrdersOptions,
+  { platform, name, plainHttp, hostsDirectory }: LoadOrdersOptions,
   use: (
     orders: readonly PublishedOrder[],
     source: RegistrySource,
@@ -125,7 +130,10 @@ async function withOrders(
         LOAD_ORDER_ARTIFACT,
         AbortSignal.any([signal]),
       );
-      orders.push(...found.map((artifact) => ({ subject, artifact })));
+      const wanted = found.filter(
+        ({ annotations }) => name === undefined || annotations[NAME_ANNOTATION] === name,
+      );
+      orders.push(...wanted.map((artifact) => ({ subject, artifact })));
     }
     await use(orders, source, client, reference, signal);
   } finally {
@@ -177,7 +185,8 @@ async function pagesOf(
   }
 }
 
-/** Anybody who may push chooses names, and a terminal obeys control characters. */
+/** Anybody who may push chooses names, and a terminal obeys control characters and those that turn the direction of text. */
 function printable(text: string): string {
-  return text.replace(/[^\x20-\x7e\u00a0-\uffff]/g, '?');
+  const cut = text.length > CELL_CHARACTERS_MAX ? `${text.slice(0, CELL_CHARACTERS_MAX)}…` : text;
+  return cut.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu, '?');
 }

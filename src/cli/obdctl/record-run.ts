@@ -1,6 +1,6 @@
 /** `obdctl record`, step by step: pulls the image, asks obd-blockd to record it, runs a container, and ends the recording. */
-import { writeFile } from 'node:fs/promises';
-import { resolve } from 'node:path';
+import { access, constants, writeFile } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as z from 'zod';
 import { BlockdClient, type RecordedStart } from '../../blockd/blockd-client.js';
@@ -79,6 +79,8 @@ export async function runRecord(image: string, options: RecordOptions): Promise<
     args: wordsOf('--args', options.args),
   };
   const pattern = options.untilOutput === undefined ? undefined : patternOf(options.untilOutput);
+  await checkWritable(options.output);
+  await checkSilent(options.untilHttp, signal);
   const hosts = new RegistryHosts(plainHttp ? [reference.host] : [], {}, hostsDirectory);
   const client = new RegistryClient({ hosts, credentials: new DockerCredentials() });
   const daemon = new BlockdClient(resolve(options.blockd));
@@ -95,7 +97,7 @@ export async function runRecord(image: string, options: RecordOptions): Promise<
     const recorded = await withImage(image, options, async () => {
       return await recordStart({ ...found, expected }, command, mounts, pattern, daemon, options);
     });
-    if (options.output !== undefined) await writeFile(options.output, recorded.order);
+    await written(options.output, recorded);
     const { order: document, ...numbers } = recorded;
     const order = parseLoadOrder(document, 'the load order of the start');
     const traced = pushTraced ? await pushTraced(order) : '';
@@ -262,6 +264,38 @@ async function answers(url: string, signal: AbortSignal): Promise<boolean> {
     return response.ok;
   } catch {
     return false;
+  }
+}
+
+/** Another server there would end the recording, whatever the container does. */
+async function checkSilent(url: string | undefined, signal: AbortSignal): Promise<void> {
+  if (url === undefined || !(await answers(url, signal))) return;
+  const message = `Cannot record until ${url} answers: it answers already; end that server, or have the container listen elsewhere`;
+  throw new ObdError(ErrorCodes.FailedPrecondition, message);
+}
+
+/** Before anything is published. */
+async function checkWritable(path: string | undefined): Promise<void> {
+  if (path === undefined) return;
+  try {
+    await access(dirname(resolve(path)), constants.W_OK);
+  } catch (error) {
+    const message = `Cannot write the load order to ${path}: ${messageOf(error)}`;
+    throw new ObdError(ErrorCodes.Io, message, {}, error);
+  }
+}
+
+async function written(
+  path: string | undefined,
+  { order, artifact }: RecordedStart,
+): Promise<void> {
+  if (path === undefined) return;
+  try {
+    await writeFile(path, order);
+  } catch (error) {
+    const done = artifact === '' ? 'the start was recorded' : 'the load order is published';
+    const message = `Cannot write the load order to ${path}: ${messageOf(error)}; ${done}`;
+    throw new ObdError(ErrorCodes.Io, message, {}, error);
   }
 }
 

@@ -170,6 +170,7 @@ export const record: CommandModule<object, RecordArguments> = {
       )
       .example('$0 record --list registry.example/app:1.0-obd', 'a row for each')
       .example('$0 record --delete registry.example/app:1.0-obd', 'remove all of them')
+      .example('$0 record --delete --name nightly registry.example/app:1.0-obd', 'those of a name')
       .epilogue(
         'Without --time and --until-..., a recording ends 10 s after the last read, after 60 s at most. ' +
           'No container of the image may be on this host. --list and --delete use the login of `docker login`.',
@@ -179,7 +180,7 @@ export const record: CommandModule<object, RecordArguments> = {
     if (list || isDelete) {
       const { deleteLoadOrders, listLoadOrders } = await import('./load-orders-run.js');
       const run = isDelete ? deleteLoadOrders : listLoadOrders;
-      await run(image, { platform, plainHttp, hostsDirectory, json });
+      await run(image, { platform, name: options.name, plainHttp, hostsDirectory, json });
       return;
     }
     const { runRecord } = await import('./record-run.js');
