@@ -306,10 +306,11 @@ export class ExpectedStart {
 
   /** @returns False if there is no load order, or it cannot be used. */
   async #beginReplay({ from, order }: StartAdvice): Promise<boolean> {
-    if (order === undefined) return false;
     const startedMs = performance.now();
     try {
-      this.#replay = await this.#replayOf(await order());
+      const found = await order?.();
+      if (found === undefined) return false;
+      this.#replay = await this.#replayOf(found);
     } catch (error) {
       this.#abort.signal.throwIfAborted();
       this.#warn(error);

@@ -38,8 +38,8 @@ export interface StartAdvice {
   readonly hot: HotBlobAddress | undefined;
   /** Where the pages or chunks were learnt, for the log. */
   readonly from: 'registry' | 'host' | 'image';
-  /** Reads the load order. Undefined if there is none. */
-  readonly order: (() => Promise<LoadOrder>) | undefined;
+  /** Reads the load order; undefined if there is none. */
+  readonly order: (() => Promise<LoadOrder | undefined>) | undefined;
 }
 
 export class StartAdvices {
@@ -53,7 +53,7 @@ export class StartAdvices {
     this.#kept = kept;
   }
 
-  /** What is known, the best first; each is looked for when it is asked for. @throws the signal's reason. */
+  /** All that may be known, the best first. Looks for each when the caller asks for it. @throws the signal's reason. */
   async *find(image: ExpectedImage, signal: AbortSignal): AsyncGenerator<StartAdvice> {
     const limit = AbortSignal.any([signal, AbortSignal.timeout(FIND_MS_MAX)]);
     const published = await this.published(image, limit).catch((error: unknown) => {
@@ -65,10 +65,8 @@ export class StartAdvices {
     });
     if (published?.hot !== undefined) yield published;
     const digests = image.layers.map(({ digest }) => digest);
-    if (this.#kept.has(digests, variantOf(image.wish))) {
-      const order = async () => await this.#keptOrder(digests, image);
-      yield { hot: undefined, from: 'host', order };
-    }
+    const order = async () => await this.#kept.find(digests, variantOf(image.wish));
+    yield { hot: undefined, from: 'host', order };
     if (published !== undefined && published.hot === undefined) yield published;
     const named = image.loadOrder;
     if (named === undefined || isOtherCommand(image.wish)) return;
@@ -111,13 +109,6 @@ export class StartAdvices {
     if (manifest === undefined) return undefined;
     const { digest } = manifest;
     return await this.#client.referrers(host, repository, digest, LOAD_ORDER_ARTIFACT, signal);
-  }
-
-  /** @throws {ObdError} as KeptOrders.find(); `NotFound` if it was removed meanwhile. */
-  async #keptOrder(digests: readonly string[], { wish }: ExpectedImage): Promise<LoadOrder> {
-    const kept = await this.#kept.find(digests, variantOf(wish));
-    if (kept !== undefined) return kept;
-    throw new ObdError(ErrorCodes.NotFound, 'The load order of this host has just been removed');
   }
 
   /** An artifact was published: it may be found now. */

@@ -148,7 +148,7 @@ export class BlobFetches implements WaitedFor, Lane {
     }
   }
 
-  /** What it fetches and has not arrived. */
+  /** Its flights that have not arrived. */
   #flightsOf(fetcher: Fetcher): Flight[] {
     return [...this.#flights.all()].filter(
       ({ state, lastFetcher }) => state !== 'keeping' && lastFetcher === fetcher,

@@ -49,11 +49,6 @@ export class KeptOrders {
     return join(this.#directory, `${key}${SUFFIX}`);
   }
 
-  /** Whether there is an order of an image, which may be damaged. */
-  has(digests: readonly string[], variant = ''): boolean {
-    return existsSync(this.pathOf(digests, variant));
-  }
-
   /**
    * The order of an image; undefined if there is none. A damaged one is removed.
    *

@@ -267,7 +267,7 @@ async function answers(url: string, signal: AbortSignal): Promise<boolean> {
   }
 }
 
-/** Another server there would end the recording, whatever the container does. */
+/** The answer of another server would end the recording at once. */
 async function checkSilent(url: string | undefined, signal: AbortSignal): Promise<void> {
   if (url === undefined || !(await answers(url, signal))) return;
   const message = `Cannot record until ${url} answers: it answers already; end that server, or have the container listen elsewhere`;
