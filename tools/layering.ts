@@ -112,6 +112,7 @@ const DOORS: Readonly<Record<string, readonly string[]>> = {
 /** The rooms that the tests of a room import besides those. All tests may import `test/support`. */
 const TESTS_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'blockdev/fuse': ['blockdev/nbd'],
+  blockd: ['lsmt'],
   image: ['cache'],
 };
 

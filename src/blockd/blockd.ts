@@ -186,6 +186,10 @@ export class Blockd {
         log.info({ id, ended, fetchedBytes, ms }, 'trace replayed'),
       onReplayFailure: (id, err) =>
         log.warn({ id, err }, 'trace not replayed, reads fetch what they need'),
+      onPagesRead: (id, { pages, ms, error }) => {
+        if (error === undefined) log.info({ id, pages, ms }, 'known pages read ahead');
+        else log.info({ id, err: error }, 'known pages not read ahead');
+      },
       starts,
       recordings,
       onRecorded: (start, order, writeHot) => publisher.recorded(start, order, writeHot),

@@ -125,6 +125,7 @@ function hostOver(used: Transports): WorkerDeviceHost {
     starts: startsOf(),
     recordings: { take: () => undefined, closed: () => {} },
     onRecorded: () => {},
+    onPagesRead: () => {},
     onReplay: () => {},
     onReplayFailure: () => {},
     onDeath: assert.fail,

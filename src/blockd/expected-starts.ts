@@ -137,6 +137,8 @@ export class ExpectedStart {
   users = 0;
   /** The digest of a hot blob that has not proved itself. */
   unfitHot: string | undefined;
+  /** Whether the hot pages are what a start reads, and nothing that the kernel reads around it. */
+  isExact = false;
   /** The hot pages, once their index is known. Never rejects. */
   readonly #hot: Promise<HotImage | undefined>;
   readonly #dependencies: Dependencies;
@@ -271,7 +273,10 @@ export class ExpectedStart {
     if (this.#isKept || !isStart) return kept;
     for await (const advice of advices.find(this.image, signal)) {
       const hot = advice.hot && (await this.#fetchHot(advice.hot));
-      if (hot !== undefined) return hot;
+      if (hot !== undefined) {
+        this.isExact = advice.isExact;
+        return hot;
+      }
       if (await this.#beginReplay(advice)) break;
     }
     return kept;

@@ -8,6 +8,7 @@
  * in this order, as a hot blob takes the fewest bytes; a published load order without one comes after the one of this host. Where
  * one cannot be used, the next is tried. That an image has none is remembered for NONE_MS.
  */
+import { readAheadKib } from '../blockdev/read-ahead.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { KeptOrders } from '../load-order/kept-orders.js';
 import { DOCUMENT_BYTES_MAX, type LoadOrder, parseLoadOrder } from '../load-order/load-order.js';
@@ -16,6 +17,7 @@ import {
   LOAD_ORDER_ANNOTATION,
   type NamedBlob,
   parseNamedBlob,
+  READ_AHEAD_ANNOTATION,
 } from '../load-order/load-order-annotations.js';
 import { LOAD_ORDER_ARTIFACT } from '../load-order/order-artifact.js';
 import { type OrderWish, sameStart, selectOrder, variantOf } from '../load-order/select-order.js';
@@ -36,6 +38,8 @@ const NONE_MAX = 1024;
 
 export interface StartAdvice {
   readonly hot: HotBlobAddress | undefined;
+  /** Whether its pages were recorded without what the kernel reads beyond them. */
+  readonly isExact: boolean;
   /** Where the pages or chunks were learnt, for the log. */
   readonly from: 'registry' | 'host' | 'image';
   /** Reads the load order; undefined if there is none. */
@@ -66,12 +70,13 @@ export class StartAdvices {
     if (published?.hot !== undefined) yield published;
     const digests = image.layers.map(({ digest }) => digest);
     const order = async () => await this.#kept.find(digests, variantOf(image.wish));
-    yield { hot: undefined, from: 'host', order };
+    yield { hot: undefined, isExact: false, from: 'host', order };
     if (published !== undefined && published.hot === undefined) yield published;
     const named = image.loadOrder;
     if (named === undefined || isOtherCommand(image.wish)) return;
     yield {
       hot: undefined,
+      isExact: false,
       from: 'image',
       order: async () => await this.#read(image, named, signal),
     };
@@ -122,6 +127,7 @@ export class StartAdvices {
     const hot = parseNamedBlob(annotations[HOT_PAGES_ANNOTATION] ?? '');
     return {
       hot: hot && { host, repository, ...hot },
+      isExact: isExact(annotations[READ_AHEAD_ANNOTATION]),
       from: 'registry',
       order: named && (async () => await this.#read(image, named, undefined)),
     };
@@ -149,6 +155,10 @@ export class StartAdvices {
 
 function nameOf({ host, repository, manifest, wish }: ExpectedImage): string {
   return `${host}/${repository}@${manifest?.digest} ${variantOf(wish)}`;
+}
+
+function isExact(readAheadBytes = ''): boolean {
+  return /^\d{1,9}$/.test(readAheadBytes) && Number(readAheadBytes) <= readAheadKib(true) * 1024;
 }
 
 /** Whether the start is known to run another command line than the image's own, of which predictions are. */

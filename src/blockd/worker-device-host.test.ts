@@ -122,6 +122,7 @@ class Scene {
       starts,
       recordings: new Recordings(starts, publisher),
       onRecorded: (start, order, writeHot) => publisher.recorded(start, order, writeHot),
+      onPagesRead: () => {},
       onReplay: (_id, result) => this.replays.push(result),
       onReplayFailure: (_id, error) => this.replayFailures.push(error),
       onDeath: (error) => this.deaths.push(error),

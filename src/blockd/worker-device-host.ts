@@ -64,12 +64,20 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   readonly onReplay: (id: string, result: ReplayResult, ms: number) => void;
   /** The trace of an image is unusable, or its replay failed. */
   readonly onReplayFailure: (id: string, error: unknown) => void;
+  /** Pages of a start were read into the kernel's cache, or could not be. */
+  readonly onPagesRead: (id: string, result: PagesRead) => void;
   /** Called with the load order of a start. `writeHot` writes a hot blob of it while the device is there. */
   readonly onRecorded: (start: ExpectedStart, order: Uint8Array, writeHot: WriteHot) => void;
   /** An attached image has so many remote layers without checksums. */
   readonly onUnchecked: (id: string, layers: number) => void;
   /** No further thread can be started, since the program was replaced; devices share the existing threads. */
   readonly onUnloadable: (error: Error) => void;
+}
+
+interface PagesRead {
+  readonly pages: number;
+  readonly ms: number;
+  readonly error: Error | undefined;
 }
 
 interface FillImages {
@@ -240,7 +248,8 @@ export class WorkerDeviceHost implements DeviceHost {
     device.hot = progress;
     hot.done.catch(() => device.forgetKnown());
     const file = add(await hot.open());
-    return { hot: { file, index, indexBytes, progress: progress.memory }, recording };
+    const { isExact } = start;
+    return { hot: { file, index, indexBytes, progress: progress.memory, isExact }, recording };
   }
 
   #recorded(id: string, order: Uint8Array): void {
@@ -253,12 +262,15 @@ export class WorkerDeviceHost implements DeviceHost {
 
   /** The calls that one worker may make. */
   #handlers(): Handlers<MainCalls> {
-    const { onReadError, onRequest, onDeviceDeath } = this.#options;
+    const { onReadError, onRequest, onDeviceDeath, onPagesRead } = this.#options;
     const blobs = blobHandlers((request) => this.#openBlob(request), this.#options.demand);
     return {
       ...blobs.handlers,
       starting: async (request) => await this.#startOf(request, blobs.add),
       recorded: ({ id, order }) => this.#recorded(id, order),
+      pagesRead: ({ id, pages, ms, error }) => {
+        onPagesRead(id, { pages, ms, error: error && deserializedError(error) });
+      },
       died: ({ id }) => {
         const device = this.#devices.get(id);
         if (device === undefined) return;

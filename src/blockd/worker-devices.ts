@@ -37,11 +37,14 @@ import { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { BackgroundFile } from './background-file.js';
 import { RemoteBlobs } from './blob-calls.js';
 import type { ExpectedImage, ExpectedLayer } from './expected-image.js';
+import { hotBlocks } from './hot-blocks.js';
 import { writeHotFile } from './hot-file-writer.js';
+import { readPages } from './read-pages.js';
 import { type DiskRead, ReadRecorder } from './read-recorder.js';
 import { type RequestNote, RequestNotes } from './request-notes.js';
-import { serializedError } from './serialized-error.js';
+import { type SerializedError, serializedError } from './serialized-error.js';
 import { type Handlers, ThreadCalls } from './thread-calls.js';
+import { TrustedStart } from './trusted-start.js';
 import type {
   MainCalls,
   OpenedDisk,
@@ -59,6 +62,13 @@ interface ServedImage {
   readonly connections: DiskConnections;
   /** Of its start. */
   readonly hot: HotPages | undefined;
+  /** Whether they may be read ahead of the container. */
+  readonly readsAhead: boolean;
+  /** Watches whether the start reads them, until they are read ahead. */
+  trusted: TrustedStart | undefined;
+  /** Ends with the image. */
+  readonly closing: AbortController;
+  readonly layers: readonly ExpectedLayer[] | undefined;
   /** The layers, if their reads are to be recorded. */
   readonly recorded: readonly ExpectedLayer[] | undefined;
   /** If a client wants that recording. */
@@ -155,6 +165,10 @@ export class WorkerDevices {
       disk,
       connections,
       hot,
+      readsAhead: isStart && recording === undefined && terms?.hot?.isExact === true,
+      trusted: undefined,
+      closing: new AbortController(),
+      layers: expected?.layers,
       recorded: isRecorded ? expected?.layers : undefined,
       recording,
       readAheadKib: startReadAheadKib(recording, hot),
@@ -200,6 +214,32 @@ export class WorkerDevices {
     };
     served.recorder = new ReadRecorder(onEnd, recording?.untilQuiet ?? true);
     setObservers(served);
+  }
+
+  /** Once the start shows that it reads what is known, the rest of that is read ahead. */
+  #watch(id: string, served: ServedImage, hot: HotPages): void {
+    served.trusted = new TrustedStart(hot.progress, () => {
+      served.trusted = undefined;
+      setObservers(served);
+      void this.#readAhead(id, served, hot);
+    });
+    setObservers(served);
+  }
+
+  async #readAhead(id: string, served: ServedImage, hot: HotPages): Promise<void> {
+    const { image, device, closing, layers = [] } = served;
+    const startedMs = performance.now();
+    let pages = 0;
+    let error: SerializedError | undefined;
+    try {
+      const files = layers.map(({ digest }, i) => ({ digest, file: image.files[i]! }));
+      const blocks = hotBlocks(image.disk, files, hot);
+      if (device !== undefined) pages = await readPages(device.path, blocks, hot, closing.signal);
+    } catch (err) {
+      error = serializedError(err);
+    }
+    const ms = Math.round(performance.now() - startedMs);
+    if (!closing.signal.aborted) this.#main.notify('pagesRead', { id, pages, ms, error });
   }
 
   async #writeHot(id: string, runs: Uint32Array, path: string): Promise<WrittenBlob | undefined> {
@@ -248,6 +288,7 @@ export class WorkerDevices {
     // A container may read an orphaned device already, so its reads may wait from the start; an attach reports a failure.
     if (isOrphaned) disk.readWaitMs = this.#readDeadlineMs;
     else if (served.recorded !== undefined) this.#record(id, served, served.recorded);
+    if (served.hot !== undefined && served.readsAhead) this.#watch(id, served, served.hot);
     served.device = await connect(this.#transports[transport], id, disk);
     disk.readWaitMs = this.#readDeadlineMs;
     // Only a recorder sees the end of a start, which sets the usual read-ahead again.
@@ -259,6 +300,8 @@ export class WorkerDevices {
   async #forgetKnown(id: string): Promise<void> {
     const served = this.#served.get(id);
     if (served === undefined || served.recording !== undefined) return;
+    served.trusted = undefined;
+    setObservers(served);
     served.readAheadKib = READ_AHEAD_KIB;
     if (served.device !== undefined) await setReadAhead(served.device.path);
   }
@@ -279,6 +322,7 @@ export class WorkerDevices {
     if (served === undefined) return;
     this.#served.delete(id);
     served.recorder?.end();
+    served.closing.abort();
     const ended = served.connections.end();
     served.image.close();
     served.hot?.file.close();
@@ -353,7 +397,7 @@ function startReadAheadKib(recording: StartTerms['recording'], hot: HotPages | u
   return readAheadKib(recording !== undefined || hot?.progress.hasFailed === false);
 }
 
-function setObservers({ disk, recorder, notes }: ServedImage): void {
-  const all = [recorder, notes].filter((each) => each !== undefined);
-  disk.observer = all.length === 2 ? new SeveralObservers(all) : all[0];
+function setObservers({ disk, recorder, notes, trusted }: ServedImage): void {
+  const all = [recorder, notes, trusted].filter((each) => each !== undefined);
+  disk.observer = all.length > 1 ? new SeveralObservers(all) : all[0];
 }

@@ -90,6 +90,8 @@ export interface SharedHotPages {
   readonly indexBytes: number;
   /** Of a HotProgress. */
   readonly progress: SharedArrayBuffer;
+  /** Whether they are what a start reads, and nothing around it: they may be read ahead (read-pages.ts). */
+  readonly isExact: boolean;
 }
 
 /** How a device is to serve its start. */
@@ -159,5 +161,13 @@ export type MainCalls = BlobCalls & {
   ): StartTerms;
   /** The reads of a start: an encoded load order. */
   recorded(start: OfDevice & { readonly order: Uint8Array }): void;
+  /** Pages of the start were read into the kernel's cache; or why not. */
+  pagesRead(
+    result: OfDevice & {
+      readonly pages: number;
+      readonly ms: number;
+      readonly error: SerializedError | undefined;
+    },
+  ): void;
   readError(failure: OfDevice & Range & { readonly error: SerializedError }): void;
 };

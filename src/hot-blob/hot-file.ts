@@ -5,7 +5,7 @@
  * from the layer's blob, as if there were no hot blob; so a hot blob costs time at most.
  */
 import type { RandomAccessFile, StoredRange } from '../io/random-access-file.js';
-import { type HotPages, type HotRuns, PAGE_BYTES } from './hot-pages.js';
+import { type HotPages, type HotRuns, PAGE_BYTES, runAt } from './hot-pages.js';
 
 /** Longer than most fetches of a miss take; a link that is slower than that has a stream that is slower, too. */
 const WAIT_MS_MAX = 250;
@@ -123,16 +123,7 @@ export class HotFile implements RandomAccessFile {
 
   /** The last run that begins at or before the byte; -1 if none does. */
   #runAt(at: number): number {
-    const { leaves } = this.#runs;
-    const leaf = Math.floor(at / PAGE_BYTES);
-    let low = 0;
-    let high = leaves.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (leaves[middle]! <= leaf) low = middle + 1;
-      else high = middle;
-    }
-    return low - 1;
+    return runAt(this.#runs, Math.floor(at / PAGE_BYTES));
   }
 
   #isWithin(i: number, at: number): boolean {

@@ -29,6 +29,18 @@ export interface HotRuns {
   readonly slots: Uint32Array;
 }
 
+/** The last run that begins at or before the leaf; -1 if none does. */
+export function runAt({ leaves }: HotRuns, leaf: number): number {
+  let low = 0;
+  let high = leaves.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (leaves[middle]! <= leaf) low = middle + 1;
+    else high = middle;
+  }
+  return low - 1;
+}
+
 export class HotPages {
   readonly progress: HotProgress;
   readonly file: HotPagesFile;
@@ -42,6 +54,11 @@ export class HotPages {
     this.progress = progress;
     this.#index = index;
     this.#pagesAt = pagesAt(indexBytes);
+  }
+
+  /** How many pages there are. */
+  get pages(): number {
+    return this.#index.pages;
   }
 
   /** The runs of a layer, as the index counts them; undefined for a layer without any. */

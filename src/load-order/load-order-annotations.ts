@@ -12,6 +12,8 @@ export const COMMAND_ANNOTATION = 'dev.obd-ts.load-order.command';
 export const HOT_PAGES_ANNOTATION = 'dev.obd-ts.hot-pages';
 /** How many starts were merged. */
 export const STARTS_ANNOTATION = 'dev.obd-ts.load-order.starts';
+/** The read-ahead with which a recorded one was recorded, in bytes. */
+export const READ_AHEAD_ANNOTATION = 'dev.obd-ts.load-order.read-ahead';
 
 /** A blob that an annotation names, as `sha256:...@SIZE`. */
 export interface NamedBlob {

@@ -10,6 +10,7 @@ import {
   KIND_ANNOTATION,
   LOAD_ORDER_ANNOTATION,
   NAME_ANNOTATION,
+  READ_AHEAD_ANNOTATION,
   STARTS_ANNOTATION,
 } from './load-order-annotations.js';
 
@@ -41,6 +42,7 @@ export function orderArtifact(
     [KIND_ANNOTATION]: order.kind,
     [STARTS_ANNOTATION]: String(order.starts),
   };
+  if (order.kind === 'recorded') annotations[READ_AHEAD_ANNOTATION] = String(order.readAheadBytes);
   if (command !== '') annotations[COMMAND_ANNOTATION] = command;
   if (name !== '') annotations[NAME_ANNOTATION] = name;
   if (hot !== undefined) {

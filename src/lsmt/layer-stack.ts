@@ -134,6 +134,23 @@ export class LayerStack implements RandomAccessFile {
     return this.#pieces(offset, length);
   }
 
+  /**
+   * Calls `visit` for each part of the disk that comes from this file of a layer, in the order of the disk. All in
+   * bytes.
+   */
+  eachPartOf(
+    file: RandomAccessFile,
+    visit: (offset: number, fileOffset: number, length: number) => void,
+  ): void {
+    const { count, starts, ends, moffsets, sources } = this.#segments;
+    const number = this.#sources.indexOf(file);
+    for (let i = 0; i < count; i++) {
+      if (sources[i] !== number) continue;
+      const length = (ends[i]! - starts[i]!) * SECTOR_BYTES;
+      visit(starts[i]! * SECTOR_BYTES, moffsets[i]! * SECTOR_BYTES, length);
+    }
+  }
+
   /** As VirtualDisk.extentAt: bytes alike from `offset`, positive for data, negative for zeroes. */
   extentAt(offset: number, length: number): number {
     const end = offset + length;

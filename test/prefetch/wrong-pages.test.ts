@@ -81,10 +81,11 @@ const address = { host: 'registry.example', repository: 'app', digest: image.lay
 const ADVICE: Readonly<Record<string, StartAdvice>> = {
   'a hot blob': {
     hot: { ...address, sizeBytes: hot.length },
+    isExact: true,
     from: 'registry',
     order: undefined,
   },
-  'a load order': { hot: undefined, from: 'registry', order: async () => order },
+  'a load order': { hot: undefined, isExact: true, from: 'registry', order: async () => order },
 };
 
 interface Measured {

@@ -1,0 +1,95 @@
+// Reads blocks of a mounted ext4 into the kernel's page cache:
+//
+//     read-pages DEVICE DIRECTORY <frames
+//
+// DIRECTORY is where DEVICE is mounted. A frame is a u32, how many blocks follow, and their numbers, u32 each, little-endian; blocks
+// have 4 KiB. A block of an inode table makes the files of its inodes known. A block of a known file goes into the cache of
+// that file, any other into the cache of the device, which is where ext4 looks for its metadata. Ends with its input, and with 0; with
+// 1 and a line on stderr if DIRECTORY is not a mount of DEVICE, or of no ext4 with such blocks.
+//
+// This is a process of its own because the device may be served by the program that wants this: a thread of that program
+// would wait for itself, and keep it from being ended.
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+#include "file_blocks.h"
+#include "frame.h"
+
+namespace {
+
+// readahead(2) stops after what the device takes in one request, at least this.
+constexpr uint64_t kStepBytes = 128 << 10;
+// An inode and its generation: FILEID_INO32_GEN of the kernel's include/linux/exportfs.h.
+constexpr int kInodeHandle = 1;
+
+int Fail(const char* path, const char* why) {
+  fprintf(stderr, "Cannot read ahead in %s: %s\n", path, why);
+  return 1;
+}
+
+int OpenInode(int mount, uint32_t inode, uint32_t generation) {
+  alignas(file_handle) char bytes[sizeof(file_handle) + 8];
+  auto* handle = reinterpret_cast<file_handle*>(bytes);
+  handle->handle_bytes = 8;
+  handle->handle_type = kInodeHandle;
+  memcpy(handle->f_handle, &inode, 4);
+  memcpy(handle->f_handle + 4, &generation, 4);
+  return open_by_handle_at(mount, handle, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+}
+
+// Names blocks to the kernel, neighbours together.
+void ReadAhead(int file, const std::vector<uint32_t>& blocks) {
+  for (size_t i = 0; i < blocks.size();) {
+    size_t count = 1;
+    while (i + count < blocks.size() && blocks[i + count] == blocks[i] + count &&
+           count < kStepBytes / readpages::kBlockBytes) {
+      count++;
+    }
+    const uint64_t offset = uint64_t{blocks[i]} * readpages::kBlockBytes;
+    if (readahead(file, static_cast<off64_t>(offset), count * readpages::kBlockBytes) != 0) return;
+    i += count;
+  }
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count != 3) {
+    fputs("Usage: read-pages DEVICE DIRECTORY <frames\n", stderr);
+    return 1;
+  }
+  const char* const path = arguments[1];
+  const char* const directory = arguments[2];
+  const int device = open(path, O_RDONLY | O_CLOEXEC);
+  if (device < 0) return Fail(path, strerror(errno));
+  const int mount = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (mount < 0) return Fail(directory, strerror(errno));
+  struct stat disk, root;
+  if (fstat(device, &disk) != 0) return Fail(path, strerror(errno));
+  if (fstat(mount, &root) != 0) return Fail(directory, strerror(errno));
+  if (root.st_dev != disk.st_rdev) return Fail(directory, "it is not a mount of the device");
+  readpages::FileBlocks files(device);
+  if (!files.Open()) return Fail(path, "it has no ext4 with blocks of 4 KiB");
+  std::vector<uint32_t> blocks;
+  while (readpages::NextFrame(STDIN_FILENO, &blocks)) {
+    ReadAhead(device, files.InodeBlocks(blocks));
+    const readpages::Sorted sorted = files.Sort(blocks);
+    ReadAhead(device, sorted.metadata);
+    for (const readpages::File& file : sorted.files) {
+      const int opened = OpenInode(mount, file.inode, file.generation);
+      // Whoever reads it is told what is wrong with it.
+      if (opened < 0) continue;
+      ReadAhead(opened, file.blocks);
+      close(opened);
+    }
+  }
+  return 0;
+}

@@ -1,0 +1,51 @@
+/** Where the pages of a hot blob are on the disk that an image's layers add up to. */
+import { type HotPages, PAGE_BYTES, runAt } from '../hot-blob/hot-pages.js';
+import type { RandomAccessFile } from '../io/random-access-file.js';
+
+/** In place of a block: a layer above hides the page, or it is of no layer here. */
+export const NO_BLOCK = 0xffff_ffff;
+
+/** As LayerStack has it. In bytes. */
+interface LayeredDisk {
+  eachPartOf(
+    file: RandomAccessFile,
+    visit: (offset: number, fileOffset: number, length: number) => void,
+  ): void;
+}
+
+/** A layer of the image. */
+interface PagedLayer {
+  readonly digest: string;
+  /** As the disk reads it. */
+  readonly file: RandomAccessFile;
+}
+
+/** The number of each page's block of 4 KiB, by slot. Of a page that is there twice, the first block. */
+export function hotBlocks(
+  disk: LayeredDisk,
+  layers: readonly PagedLayer[],
+  hot: Pick<HotPages, 'pages' | 'runsOf'>,
+): Uint32Array {
+  const blocks = new Uint32Array(hot.pages).fill(NO_BLOCK);
+  for (const { digest, file } of layers) {
+    const runs = hot.runsOf(digest);
+    if (runs === undefined) continue;
+    disk.eachPartOf(file, (offset, fileOffset, length) => {
+      const shift = (offset - fileOffset) / PAGE_BYTES;
+      // obdconv writes whole blocks; elsewhere no page is a block.
+      if (!Number.isInteger(shift)) return;
+      const first = Math.ceil(fileOffset / PAGE_BYTES);
+      const end = Math.floor((fileOffset + length) / PAGE_BYTES);
+      for (let i = Math.max(0, runAt(runs, first)); i < runs.leaves.length; i++) {
+        const leaf: number = runs.leaves[i]!;
+        if (leaf >= end) break;
+        const to = Math.min(end, leaf + runs.counts[i]!);
+        for (let each = Math.max(first, leaf); each < to; each++) {
+          const slot = runs.slots[i]! + each - leaf;
+          if (blocks[slot] === NO_BLOCK) blocks[slot] = shift + each;
+        }
+      }
+    });
+  }
+  return blocks;
+}
