@@ -270,6 +270,8 @@ describe('obdctl record', { skip: unfit || blockdUnfit, timeout: 300_000 }, () =
     fails(await record('--until-output', '(', image), 2, /Cannot use --until-output \(: /);
     fails(await record('--until-http', 'http://127.0.0.1:1/', image), 2, /needs --net host/);
     fails(await record('--time', '0', image), 2, /--time is 0/);
+    fails(await record('--user', '1:2:3', image), 2, /--user 1:2:3: it is no user; write USER/);
+    fails(await record('--cwd', 'srv', image), 2, /--cwd srv: it is no absolute path/);
     fails(await record(plain), 1, /no overlaybd image.* convert it with obdconv/);
     const failing = ['--entrypoint', '["/bin/sh", "-c", "exit 3"]'];
     fails(

@@ -60,8 +60,19 @@ describe('containerSpec()', () => {
   });
 });
 
-test('parseMount() refuses a mount without type, source or absolute destination', () => {
-  for (const text of ['/a:/b', 'type=bind,src=/a', 'type=bind,src=/a,dst=b', 'src=/a,dst=/b']) {
-    assert.throws(() => parseMount(text), { code: ErrorCodes.InvalidArgument }, text);
+test('parseMount() names what is wrong with a mount, and the form to write', () => {
+  const wrong: ReadonlyArray<readonly [string, RegExp]> = [
+    ['/a:/b', /"\/a:\/b" is of no known key/],
+    ['type=bind,src=/a', /type, src or dst is missing/],
+    ['src=/a,dst=/b', /type, src or dst is missing/],
+    ['type=bind,src=,dst=/b', /type, src or dst is missing/],
+    ['type=bind,src=/a,dst=b', /: b is no absolute path/],
+    ['type=bind,src=a,dst=/b', /: a is no absolute path/],
+    ['type=bind,src=/a,dst=/b,readonly', /"readonly" is of no known key/],
+    ['type=bind,src=/a,dst=/b,ro=1', /"ro=1" is of no known key/],
+  ];
+  for (const [text, message] of wrong) {
+    assert.throws(() => parseMount(text), { code: ErrorCodes.InvalidArgument, message }, text);
+    assert.throws(() => parseMount(text), { message: /write it as type=bind,src=/ }, text);
   }
 });

@@ -12,6 +12,14 @@ const specSchema = z.looseObject({
   linux: z.looseObject({ namespaces: z.array(z.looseObject({ type: z.string() })) }),
 });
 
+/** The keys of a mount, and what each is called here. */
+const MOUNT_KEYS: ReadonlyMap<string, string> = new Map([
+  ['type', 'type'],
+  ...['src', 'source'].map((key) => [key, 'src'] as const),
+  ...['dst', 'destination', 'target'].map((key) => [key, 'dst'] as const),
+  ['options', 'options'],
+]);
+
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 /** A container in the host's network looks names up as the host does. */
 const HOST_NETWORK_FILES = ['/etc/hosts', '/etc/resolv.conf'];
@@ -80,18 +88,25 @@ export function parseMount(text: string): ContainerMount {
   const values = new Map<string, string>();
   for (const part of text.split(',')) {
     const equals = part.indexOf('=');
-    values.set(part.slice(0, Math.max(0, equals)), part.slice(equals + 1));
+    const key = part.slice(0, Math.max(0, equals));
+    const name = MOUNT_KEYS.get(key);
+    if (name === undefined) throw noMount(text, `"${part}" is of no known key`);
+    values.set(name, part.slice(equals + 1));
   }
-  const type = values.get('type');
-  const source = values.get('src') ?? values.get('source');
-  const destination = values.get('dst') ?? values.get('destination') ?? values.get('target');
-  if (type === undefined || source === undefined || !destination?.startsWith('/')) {
-    throw new ObdError(
-      ErrorCodes.InvalidArgument,
-      `Cannot use --mount ${text}: write it as type=bind,src=/host,dst=/container,options=rbind:ro`,
-    );
+  const [type, source, destination] = ['type', 'src', 'dst'].map((name) => values.get(name));
+  if (!type || !source || !destination) throw noMount(text, 'type, src or dst is missing');
+  if (!destination.startsWith('/')) throw noMount(text, `${destination} is no absolute path`);
+  if (type === 'bind' && !source.startsWith('/')) {
+    throw noMount(text, `${source} is no absolute path`);
   }
   return { type, source, destination, options: values.get('options')?.split(':') ?? [] };
+}
+
+function noMount(text: string, why: string): ObdError {
+  return new ObdError(
+    ErrorCodes.InvalidArgument,
+    `Cannot use --mount ${text}: ${why}; write it as type=bind,src=/host,dst=/container,options=rbind:ro`,
+  );
 }
 
 function jsonOf(text: string): unknown {

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ErrorCodes } from '../../errors.js';
-import { containerUser } from './container-user.js';
+import { checkUser, containerUser } from './container-user.js';
 
 const PASSWD = 'root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/:/bin/sh\n';
 const GROUP = 'root:x:0:\nstaff:x:50:other,app\nhuge:x:99999999999:app\n';
@@ -34,4 +34,21 @@ describe('containerUser()', () => {
   test('needs no files for numbers', () => {
     assert.deepEqual(containerUser('5', '', ''), { uid: 5, gid: 0, additionalGids: [] });
   });
+});
+
+describe('checkUser()', () => {
+  for (const text of ['app', '1000', 'app:staff', '7:8', 'app:', '2147483647']) {
+    test(`takes "${text}"`, () => checkUser(text));
+  }
+
+  for (const [text, message] of [
+    ['1:2:3', /--user 1:2:3: it is no user; write USER or USER:GROUP/],
+    [':5', /it is no user/],
+    ['4294967296', /4294967296 is more than 2147483647/],
+    ['app:99999999999', /99999999999 is more than/],
+  ] as const) {
+    test(`refuses "${text}"`, () => {
+      assert.throws(() => checkUser(text), { code: ErrorCodes.InvalidArgument, message });
+    });
+  }
 });

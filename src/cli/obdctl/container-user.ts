@@ -15,6 +15,30 @@ const ID = /^[0-9]{1,10}$/;
 const ID_MAX = 2 ** 31 - 1;
 
 /**
+ * Checks what a user wrote, before there is an image to look names up in.
+ *
+ * @throws {ObdError} `InvalidArgument` for more than two parts, no user, or an id above the kernel's.
+ */
+export function checkUser(text: string): void {
+  const [user, ...groups] = text.split(':');
+  const huge = [user, ...groups].find(
+    (part = '') => /^[0-9]+$/.test(part) && Number(part) > ID_MAX,
+  );
+  const problem =
+    huge !== undefined
+      ? `${huge} is more than ${ID_MAX}`
+      : user === '' || groups.length > 1
+        ? 'it is no user'
+        : undefined;
+  if (problem === undefined) return;
+  const remedy = 'write USER or USER:GROUP, names of the image or numbers';
+  throw new ObdError(
+    ErrorCodes.InvalidArgument,
+    `Cannot use --user ${text}: ${problem}; ${remedy}`,
+  );
+}
+
+/**
  * @param text - Empty for root.
  * @param passwd - The text of the image's /etc/passwd; empty if it has none.
  * @param group - The same of /etc/group.

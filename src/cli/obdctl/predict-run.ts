@@ -9,8 +9,8 @@ import { bytesOf } from '../../predict/prediction.js';
 import { startCommand } from '../../predict/start-command.js';
 import { DecodedBlocks } from '../../zfile/decoded-blocks.js';
 import { interruption } from '../interruption.js';
-import { wordsOf } from './command-words.js';
 import { printJson } from './json-option.js';
+import { startOf } from './start-options.js';
 import { textTable } from './text-table.js';
 
 /** For decoded blocks: the rules return to directories and inode tables. */
@@ -31,9 +31,8 @@ export interface PredictOptions {
 }
 
 export async function runPredict(image: string, options: PredictOptions): Promise<void> {
-  const { platform, plainHttp, hostsDirectory, env, cwd, json } = options;
-  const entrypoint = wordsOf('--entrypoint', options.entrypoint);
-  const args = wordsOf('--args', options.args);
+  const { platform, plainHttp, hostsDirectory, json } = options;
+  const start = startOf(options);
   const readable = await readableImage(image, {
     formats: LAYER_FORMATS,
     decoded: new DecodedBlocks(DECODED_BYTES),
@@ -43,7 +42,7 @@ export async function runPredict(image: string, options: PredictOptions): Promis
     signal: interruption(),
   });
   try {
-    const command = startCommand(readable.config, { entrypoint, args, env, cwd });
+    const command = startCommand(readable.config, start);
     const prediction = await predictStart(await Ext4Tree.open(readable.disk), command);
     if (json) printJson(prediction);
     else process.stdout.write(textOf(prediction));

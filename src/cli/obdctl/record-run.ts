@@ -23,13 +23,14 @@ import { RegistryClient } from '../../registry/registry-client.js';
 import { RegistryHosts } from '../../registry/registry-hosts.js';
 import { RegistrySource } from '../../registry/registry-image.js';
 import { interruption } from '../interruption.js';
-import { wordsOf } from './command-words.js';
 import { type ContainerMount, parseMount } from './container-spec.js';
+import { checkUser } from './container-user.js';
 import { printJson } from './json-option.js';
 import { tracedImagePush } from './push-traced-image.js';
 import { type RunningContainer, withContainer } from './record-container.js';
 import { RpullProgress } from './rpull-progress.js';
 import { pull } from './rpull-run.js';
+import { startOf } from './start-options.js';
 
 const PAGE_BYTES = 4096;
 /** For an output or an answer that does not come. */
@@ -74,10 +75,8 @@ export async function runRecord(image: string, options: RecordOptions): Promise<
   const signal = interruption();
   const reference = parseReference(image);
   const mounts = options.mount.map(parseMount);
-  const words = {
-    entrypoint: wordsOf('--entrypoint', options.entrypoint),
-    args: wordsOf('--args', options.args),
-  };
+  const start = startOf(options);
+  if (options.user !== undefined) checkUser(options.user);
   const pattern = options.untilOutput === undefined ? undefined : patternOf(options.untilOutput);
   await checkWritable(options.output);
   await checkSilent(options.untilHttp, signal);
@@ -87,7 +86,7 @@ export async function runRecord(image: string, options: RecordOptions): Promise<
   try {
     const source = new RegistrySource(client, reference, signal);
     const found = await describedImage(source, reference, options);
-    const command = startCommand(found.config, { ...words, env: options.env, cwd: options.cwd });
+    const command = startCommand(found.config, start);
     const imageCommand = commandDigest(imageArgs(found.config));
     const started = { command: commandDigest(command.argv), imageCommand };
     const expected = { ...found.expected, ...started };
