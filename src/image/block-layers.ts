@@ -10,6 +10,8 @@ import { hostPlatform, type Platform } from '../oci/platform.js';
 export interface BlockLayers {
   /** Bottom first, at least one of blocks, without traces. */
   readonly layers: readonly DescribedLayer[];
+  /** Whether the image has a trace, too. */
+  readonly isTraced: boolean;
   /** The disk's, by the image's annotations. */
   readonly fileSystem: string;
   /** The image's manifest, of one platform. */
@@ -44,6 +46,7 @@ export async function blockLayers(
   if (top !== undefined) {
     return {
       layers: blocks,
+      isTraced: blocks.length < described.length,
       fileSystem: top.fileSystem,
       manifest: found.descriptor,
       config,

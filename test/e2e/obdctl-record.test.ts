@@ -262,6 +262,9 @@ describe('obdctl record', { skip: unfit || blockdUnfit, timeout: 300_000 }, () =
     }
     const again = await record('--trace-layer', `${builder.registry}/sample:more`, traced);
     fails(again, 1, /it has a trace layer/);
+    const other = await record(...start, traced);
+    fails(other, 1, /it has a trace layer.* record the image that was given it/);
+    assert.doesNotMatch(other.stderr, /Layer 1/);
     fails(await record('--trace-layer', image, image), 2, /name another tag of/);
     fails(await record('--trace-layer', 'other.invalid/x:y', image), 2, /name another tag of/);
   });

@@ -181,7 +181,11 @@ const userSchema = z.object({ config: z.object({ User: z.string().nullish() }).n
 
 type DescribedImage = Awaited<ReturnType<typeof describedImage>>;
 
-/** The image as obd-blockd is told of it, its config, and the user whom that names. */
+/**
+ * The image as obd-blockd is told of it, its config, and the user whom that names.
+ *
+ * @throws {ObdError} `FailedPrecondition` for an image with a trace layer; as blockLayers(); what the source throws.
+ */
 async function describedImage(
   source: ImageSource,
   { host, repository }: ImageReference,
@@ -190,6 +194,10 @@ async function describedImage(
   const wanted = platform === undefined ? undefined : parsePlatform(platform);
   const found = await blockLayers(source, LAYER_KINDS, wanted);
   const { layers, fileSystem, manifest, config: descriptor } = found;
+  if (found.isTraced) {
+    const message = `Cannot record a start of ${source.label}: it has a trace layer, and its pull unpacks that onto a device before the start; record the image that was given it, and push this one again by --trace-layer`;
+    throw new ObdError(ErrorCodes.FailedPrecondition, message);
+  }
   const bytes = await readSmallBlob(source, descriptor, CONFIG_BYTES_MAX);
   const config = parseImageConfig(bytes, `the config of ${source.label}`);
   const expected = {
