@@ -86,7 +86,7 @@ export class OrderPublisher {
     void this.#next(async () => {
       const image = labelOf(start.image);
       try {
-        const order = parseLoadOrder(Buffer.from(bytes), `load order of ${image}`);
+        const order = parseLoadOrder(Buffer.from(bytes), `of ${image}`);
         await this.#dependencies.kept.keep(order, variantOf(start.image.wish));
         if (this.#dependencies.publishes) await this.#publishUnasked(start, order, writeHot);
         await start.recorded(order);

@@ -94,6 +94,14 @@ describe('Recordings', () => {
     assert.deepEqual(stored, []);
   });
 
+  test('names the image once in the error for an order that it cannot read', async () => {
+    const key = recordings.begin(IMAGE, false);
+    const { recording } = device(undefined);
+    recording?.recorded(Buffer.from('{"version":2}'));
+    const message = /^Cannot use load order of registry\.example\/app: it is of version 2/;
+    await assert.rejects(recordings.end(key, true, never), { message });
+  });
+
   test('refuses an image that a device serves', () => {
     isServed = true;
     assert.throws(() => recordings.begin(IMAGE, false), { code: ErrorCodes.FailedPrecondition });

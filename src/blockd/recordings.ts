@@ -117,7 +117,7 @@ export class Recordings {
       await device.endRecording();
       const document = recording.order;
       if (document === undefined) throw nothing(image, 'its device is gone, or read nothing');
-      const order = parseLoadOrder(Buffer.from(document), `load order of ${nameOf(image)}`);
+      const order = parseLoadOrder(Buffer.from(document), `of ${nameOf(image)}`);
       const stored = await this.#publisher.store(image, order, device.writeHot, publishes);
       return { ...stored, document, pages: pageCount(order) };
     } finally {

@@ -138,7 +138,8 @@ export class StartAdvices {
     { digest, sizeBytes }: NamedBlob,
     signal: AbortSignal | undefined,
   ): Promise<LoadOrder> {
-    const label = `load order ${digest} of ${host}/${repository}`;
+    const name = `${digest} of ${host}/${repository}`;
+    const label = `load order ${name}`;
     if (sizeBytes > DOCUMENT_BYTES_MAX) {
       const message = `Cannot use the ${label}: ${sizeBytes} bytes are more than ${DOCUMENT_BYTES_MAX}`;
       throw new ObdError(ErrorCodes.Corrupt, message, { digest });
@@ -149,7 +150,7 @@ export class StartAdvices {
     const either = signal === undefined ? limit : AbortSignal.any([signal, limit]);
     const blob = this.#client.readBlob(host, repository, descriptor, either);
     for await (const piece of verifiedBlob(blob, descriptor, label)) pieces.push(piece);
-    return parseLoadOrder(Buffer.concat(pieces), label);
+    return parseLoadOrder(Buffer.concat(pieces), name);
   }
 }
 

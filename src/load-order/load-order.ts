@@ -96,7 +96,7 @@ export function encodeLoadOrder(order: LoadOrder): Buffer {
 /**
  * Reads a document.
  *
- * @param label - Names it in errors.
+ * @param label - Follows "load order" in errors.
  * @throws {ObdError} `Corrupt` for anything that is no load order within the limits, `Unsupported` for a later version.
  */
 export function parseLoadOrder(bytes: Uint8Array, label: string): LoadOrder {

@@ -1,18 +1,18 @@
 /** `obdctl record --list` and `--delete`: lists or deletes an image's published load orders. */
 import { byteText } from '../../byte-text.js';
 import { commandNamed } from '../../load-order/command-line.js';
-import { DOCUMENT_BYTES_MAX, pageCount, parseLoadOrder } from '../../load-order/load-order.js';
+import { pageCount } from '../../load-order/load-order.js';
 import {
   COMMAND_ANNOTATION,
   HOT_PAGES_ANNOTATION,
   KIND_ANNOTATION,
   LOAD_ORDER_ANNOTATION,
   NAME_ANNOTATION,
+  type NamedBlob,
   parseNamedBlob,
   STARTS_ANNOTATION,
 } from '../../load-order/load-order-annotations.js';
 import { LOAD_ORDER_ARTIFACT } from '../../load-order/order-artifact.js';
-import { readSmallBlob } from '../../oci/image-store.js';
 import { imageFor, imagesIn } from '../../oci/index-images.js';
 import type { Descriptor } from '../../oci/manifest.js';
 import { formatPlatform, parsePlatform } from '../../oci/platform.js';
@@ -25,6 +25,7 @@ import { RegistryHosts } from '../../registry/registry-hosts.js';
 import { RegistrySource } from '../../registry/registry-image.js';
 import { interruption } from '../interruption.js';
 import { printJson } from './json-option.js';
+import { readLoadOrder } from './published-order.js';
 import { textTable } from './text-table.js';
 
 /** In the table: the algorithm and as much of the digest as tells commands apart. */
@@ -172,14 +173,9 @@ async function descriptionOf({ subject, artifact }: PublishedOrder, source: Regi
 }
 
 /** Undefined for a document that no node could use. */
-async function pagesOf(
-  { digest, sizeBytes }: { readonly digest: string; readonly sizeBytes: number },
-  source: RegistrySource,
-): Promise<number | undefined> {
+async function pagesOf(document: NamedBlob, source: RegistrySource): Promise<number | undefined> {
   try {
-    const descriptor = { mediaType: '', digest, size: sizeBytes };
-    const bytes = await readSmallBlob(source, descriptor, DOCUMENT_BYTES_MAX);
-    return pageCount(parseLoadOrder(bytes, digest));
+    return pageCount(await readLoadOrder(document, source));
   } catch {
     return undefined;
   }

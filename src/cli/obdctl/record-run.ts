@@ -12,6 +12,7 @@ import { blockLayers } from '../../image/block-layers.js';
 import { LAYER_KINDS } from '../../layers/layer-kinds.js';
 import { commandDigest } from '../../load-order/command-line.js';
 import { parseLoadOrder } from '../../load-order/load-order.js';
+import { LOAD_ORDER_ARTIFACT } from '../../load-order/order-artifact.js';
 import { chainIds } from '../../oci/image-identity.js';
 import { type ImageSource, readSmallBlob } from '../../oci/image-store.js';
 import { CONFIG_BYTES_MAX, parseImageConfig } from '../../oci/manifest.js';
@@ -26,6 +27,7 @@ import { interruption } from '../interruption.js';
 import { type ContainerMount, parseMount } from './container-spec.js';
 import { checkUser } from './container-user.js';
 import { printJson } from './json-option.js';
+import { checkMergeable } from './published-order.js';
 import { tracedImagePush } from './push-traced-image.js';
 import { type RunningContainer, withContainer } from './record-container.js';
 import { RpullProgress } from './rpull-progress.js';
@@ -90,6 +92,13 @@ export async function runRecord(image: string, options: RecordOptions): Promise<
     const imageCommand = commandDigest(imageArgs(found.config));
     const started = { command: commandDigest(command.argv), imageCommand };
     const expected = { ...found.expected, ...started };
+    if (options.publish) {
+      const { host, repository } = reference;
+      const { digest } = found.manifest;
+      const type = LOAD_ORDER_ARTIFACT;
+      const published = await client.referrers(host, repository, digest, type, signal);
+      await checkMergeable(published, { ...started, names: expected.orderNames }, source);
+    }
     const about = { ...found, source, reference };
     const { traceLayer } = options;
     const pushTraced = traceLayer && (await tracedImagePush(traceLayer, about, client, signal));
@@ -98,7 +107,7 @@ export async function runRecord(image: string, options: RecordOptions): Promise<
     });
     await written(options.output, recorded);
     const { order: document, ...numbers } = recorded;
-    const order = parseLoadOrder(document, 'the load order of the start');
+    const order = parseLoadOrder(document, 'of the start');
     const traced = pushTraced ? await pushTraced(order) : '';
     if (options.json) printJson({ image: reference.toString(), ...numbers, traced });
     else {
