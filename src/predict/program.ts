@@ -31,16 +31,23 @@ export function absolutePath(path: string, cwd: string): string {
   return path.startsWith('/') ? path : `${cwd === '/' ? '' : cwd}/${path.replace(/^(\.\/)+/, '')}`;
 }
 
-/** The file that a command of a program starts, by PATH if it has no slash. */
-export async function findProgram(
+/** Where a command of a program is looked for, in order: by PATH if it has no slash. */
+export function searchedPaths(
   command: string,
   { env, cwd }: Pick<Program, 'env' | 'cwd'>,
-  image: ImageFiles,
-): Promise<Pick<Program, 'file' | 'path'> | undefined> {
+): readonly string[] {
   const directories = (env.get('PATH') ?? PATH_DEFAULT).split(':').map((path) => path || '.');
   const paths = command.includes('/') ? [command] : directories.map((path) => `${path}/${command}`);
-  for (const each of paths) {
-    const path = absolutePath(each, cwd);
+  return paths.map((path) => absolutePath(path, cwd));
+}
+
+/** The file that a command of a program starts. */
+export async function findProgram(
+  command: string,
+  from: Pick<Program, 'env' | 'cwd'>,
+  image: ImageFiles,
+): Promise<Pick<Program, 'file' | 'path'> | undefined> {
+  for (const path of searchedPaths(command, from)) {
     const file = await image.findFile(path);
     if (file?.isExecutable === true) return { file, path };
   }

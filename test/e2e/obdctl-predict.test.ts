@@ -106,6 +106,19 @@ describe('obdctl predict', () => {
     assert.ok(fetched < layersBytes / 4, `${fetched} of ${layersBytes} bytes`);
   });
 
+  test('refuses a command that the image does not have, and names where it looked', async () => {
+    const args = ['predict', '--env', 'PATH=/bin:/usr/bin', '--entrypoint'];
+    const absent = await obdctl(...args, 'none', image);
+    assert.equal(absent.status, 1);
+    assert.equal(absent.stdout, '');
+    assert.match(
+      absent.stderr,
+      /no program "none"; looked for \/bin\/none, \/usr\/bin\/none; name /,
+    );
+    const plain = await obdctl(...args, '/lib/libown.so', image);
+    assert.match(plain.stderr, /no program "\/lib\/libown\.so"; looked for \/lib\/libown\.so; /);
+  });
+
   test('refuses a plain image with the remedy, and arguments of the wrong form', async () => {
     const plain = await obdctl('predict', `oci:${join(root, 'source')}:plain`);
     assert.notEqual(plain.status, 0);

@@ -1,12 +1,15 @@
 /** `obdctl predict`: opens the image in this process, predicts, and prints the files in the order of their use. */
 import { byteText } from '../../byte-text.js';
+import { ErrorCodes, ObdError } from '../../errors.js';
 import { readableImage } from '../../image/readable-image.js';
 import { LAYER_FORMATS } from '../../layers/layer-formats.js';
 import { parsePlatform } from '../../oci/platform.js';
 import { Ext4Tree } from '../../predict/ext4-tree.js';
+import { ImageFiles } from '../../predict/image-files.js';
 import { type Prediction, predictStart } from '../../predict/predict-start.js';
 import { bytesOf } from '../../predict/prediction.js';
-import { startCommand } from '../../predict/start-command.js';
+import { findProgram, searchedPaths } from '../../predict/program.js';
+import { type StartCommand, startCommand } from '../../predict/start-command.js';
 import { DecodedBlocks } from '../../zfile/decoded-blocks.js';
 import { interruption } from '../interruption.js';
 import { printJson } from './json-option.js';
@@ -15,6 +18,8 @@ import { textTable } from './text-table.js';
 
 /** For decoded blocks: the rules return to directories and inode tables. */
 const DECODED_BYTES = 64 << 20;
+/** PATH has fewer directories in most images. */
+const PATHS_SHOWN_MAX = 8;
 const TIERS = [1, 2, 3] as const;
 
 export interface PredictOptions {
@@ -30,6 +35,7 @@ export interface PredictOptions {
   readonly json: boolean;
 }
 
+/** @throws {ObdError} `NotFound` for a command that is not in the image; `InvalidArgument`; as readableImage(). */
 export async function runPredict(image: string, options: PredictOptions): Promise<void> {
   const { platform, plainHttp, hostsDirectory, json } = options;
   const start = startOf(options);
@@ -43,12 +49,27 @@ export async function runPredict(image: string, options: PredictOptions): Promis
   });
   try {
     const command = startCommand(readable.config, start);
-    const prediction = await predictStart(await Ext4Tree.open(readable.disk), command);
+    const tree = await Ext4Tree.open(readable.disk);
+    await checkProgram(tree, command, image);
+    const prediction = await predictStart(tree, command);
     if (json) printJson(prediction);
     else process.stdout.write(textOf(prediction));
   } finally {
     await readable.close();
   }
+}
+
+/** Without its program an image reads nothing, and does not start. */
+async function checkProgram(tree: Ext4Tree, command: StartCommand, image: string): Promise<void> {
+  const [name = ''] = command.argv;
+  if ((await findProgram(name, command, new ImageFiles(tree))) !== undefined) return;
+  const paths = searchedPaths(name, command);
+  const shown = paths.slice(0, PATHS_SHOWN_MAX).join(', ');
+  const more = paths.length > PATHS_SHOWN_MAX ? ', ...' : '';
+  const found = `the image has no program "${name}"; looked for ${shown}${more}`;
+  const remedy = 'name another one with --entrypoint, or set PATH with --env';
+  const message = printable(`Cannot predict what ${image} reads: ${found}; ${remedy}`);
+  throw new ObdError(ErrorCodes.NotFound, message);
 }
 
 function textOf({ files, isCut }: Prediction): string {
