@@ -258,7 +258,7 @@ describe('a converted image', () => {
     assert.match(warnings[0]!, /no load order, and is complete without: .*Entrypoint/);
   });
 
-  test('names the files of a list in its order, and warns once of those that it lacks', async () => {
+  test('names the files of a list in its order, and warns of those that it lacks', async () => {
     const files = ['/etc/app.conf', '/none', '/bin', '/bin/sh', '/usr/../bin/tool', '/no\nname'];
     const written = await converted({ from: 'silent', order: { files } });
     const { order, warnings } = written;
@@ -270,11 +270,17 @@ describe('a converted image', () => {
       places.toSorted((a, b) => a - b),
       places,
     );
-    assert.equal(warnings.length, 1);
-    assert.match(
-      warnings[0]!,
-      /: 3 of the 6 files of the priority list: "\/none", "\/bin", "\/no\\nname"$/,
-    );
+    assert.deepEqual(warnings, [
+      'left out, as the image has no such file: 2 of the 6 files of the priority list: "/none", "/no\\nname"',
+      'left out, as a list names files, and these are directories: 1 of the 6 files of the priority list: "/bin"',
+    ]);
+  });
+
+  test('is omitted with a warning if no file of a list is in the image', async () => {
+    const { order, warnings } = await converted({ order: { files: ['/bin'] } });
+    assert.equal(order, undefined);
+    assert.equal(warnings.length, 2);
+    assert.match(warnings[1]!, /gets no load order: .* takes the place of a prediction/);
   });
 });
 

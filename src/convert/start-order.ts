@@ -19,7 +19,7 @@ import { StoredFile } from './stored-file.js';
 
 /** For decoded blocks: the rules return to directories and inode tables. */
 const DECODED_BYTES = 64 << 20;
-const MISSING_SHOWN_MAX = 3;
+const LEFT_SHOWN_MAX = 3;
 
 export interface OrderRequest {
   /** Bottom first. */
@@ -59,7 +59,13 @@ export async function startOrder(
     const kind = command === undefined ? 'list' : 'predicted';
     const timed = reads.map((read) => ({ ...read, ms: 0 }));
     const order = orderOf(timed, image, { kind, readAheadBytes: 0 });
-    return order.runs.length > 0 ? order : undefined;
+    if (order.runs.length > 0) return order;
+    if (kind === 'list') {
+      warn(
+        'the image gets no load order: no file of the priority list has bytes, and a list takes the place of a prediction',
+      );
+    }
+    return undefined;
   } finally {
     for (const layer of opened) layer.close();
   }
@@ -84,13 +90,15 @@ async function listedReads(
     tree,
     paths.map((path) => ({ path, ranges: undefined })),
   );
-  const { missing } = found;
-  if (missing.length > 0) {
-    const names = missing.slice(0, MISSING_SHOWN_MAX).map((path) => JSON.stringify(path));
-    const more = missing.length > names.length ? ', ...' : '';
-    const counts = `${missing.length} of the ${paths.length} files of the priority list`;
-    warn(`left out, as the image has no such file: ${counts}: ${names.join(', ')}${more}`);
-  }
+  const warnOf = (left: readonly string[], why: string) => {
+    if (left.length === 0) return;
+    const names = left.slice(0, LEFT_SHOWN_MAX).map((path) => JSON.stringify(path));
+    const more = left.length > names.length ? ', ...' : '';
+    const counts = `${left.length} of the ${paths.length} files of the priority list`;
+    warn(`left out, ${why}: ${counts}: ${names.join(', ')}${more}`);
+  };
+  warnOf(found.missing, 'as the image has no such file');
+  warnOf(found.directories, 'as a list names files, and these are directories');
   return found;
 }
 

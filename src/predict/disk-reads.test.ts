@@ -50,6 +50,7 @@ describe('diskReads()', () => {
   test('reads nothing for holes, and names what is no file', async () => {
     const paths = ['/var/hole', '/var/empty', '/etc', '/none'];
     const files = paths.map((path) => ({ path, ranges: undefined }));
-    assert.deepEqual(await diskReads(tree, files), { reads: [], missing: ['/etc', '/none'] });
+    const found = await diskReads(tree, files);
+    assert.deepEqual(found, { reads: [], directories: ['/etc'], missing: ['/none'] });
   });
 });

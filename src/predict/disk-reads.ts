@@ -20,7 +20,9 @@ export interface ReadFile {
 export interface DiskReads {
   /** In the order of the files. */
   readonly reads: readonly DeviceRange[];
-  /** Paths that lead to no file of the image. */
+  /** Paths that lead to a directory. */
+  readonly directories: readonly string[];
+  /** Paths that lead to neither file nor directory. */
   readonly missing: readonly string[];
 }
 
@@ -28,10 +30,12 @@ export interface DiskReads {
 export async function diskReads(tree: Ext4Tree, files: readonly ReadFile[]): Promise<DiskReads> {
   const image = new ImageFiles(tree);
   const reads: DeviceRange[] = [];
+  const directories: string[] = [];
   const missing: string[] = [];
   for (const { path, ranges } of files) {
-    const file = await image.findFile(path);
-    if (file === undefined) missing.push(path);
+    const found = await image.find(path);
+    const file = found?.kind === 'file' ? found : undefined;
+    if (file === undefined) (found?.kind === 'directory' ? directories : missing).push(path);
     const whole = { start: 0, end: file?.sizeBytes ?? 0 };
     for (const { start, end } of file === undefined ? [] : (ranges ?? [whole])) {
       for (const { offset, length } of await tree.diskRanges(file!.inode, start, end)) {
@@ -41,5 +45,5 @@ export async function diskReads(tree: Ext4Tree, files: readonly ReadFile[]): Pro
       }
     }
   }
-  return { reads, missing };
+  return { reads, directories, missing };
 }
