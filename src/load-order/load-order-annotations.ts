@@ -1,4 +1,5 @@
 /** The annotations by which load orders are found and chosen: docs/formats/load-order.md, "Where it is". */
+import { STARTS_MAX } from './load-order.js';
 
 /** `sha256:...@SIZE` of the document's blob. */
 export const LOAD_ORDER_ANNOTATION = 'dev.obd-ts.load-order';
@@ -22,6 +23,12 @@ export interface NamedBlob {
 }
 
 const NAMED_BLOB = /^(sha256:[0-9a-f]{64})@([1-9][0-9]{0,11})$/;
+
+/** Parses STARTS_ANNOTATION, which anyone who may push can set. Undefined for no count of starts that a document can have. */
+export function parseStarts(text = ''): number | undefined {
+  const starts = /^[0-9]{1,4}$/.test(text) ? Number(text) : Number.NaN;
+  return starts <= STARTS_MAX ? starts : undefined;
+}
 
 /** Parses `sha256:...@SIZE`. Undefined for anything else. */
 export function parseNamedBlob(text: string): NamedBlob | undefined {

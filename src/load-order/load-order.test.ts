@@ -138,6 +138,14 @@ describe('a hostile document', () => {
     });
   }
 
+  test('with an absurd count of starts is refused', () => {
+    for (const starts of ['1e999', '1e9', '1001', '-1', '1.5', '0', 'null', '"2"']) {
+      const text = JSON.stringify(SAMPLE).replace('"starts":2', `"starts":${starts}`);
+      assert.ok(text.includes(starts));
+      assert.throws(() => parse(Buffer.from(text)), { code: ErrorCodes.Corrupt }, starts);
+    }
+  });
+
   test('that is too long, deep or no object is refused', () => {
     for (const text of [
       ' '.repeat(DOCUMENT_BYTES_MAX + 1),

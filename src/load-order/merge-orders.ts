@@ -12,6 +12,10 @@ import {
 /** From so many starts on, a page that one of them read is taken for chance. */
 const CHANCE_STARTS = 3;
 
+/** When more starts would count, the counts of the older ones are scaled down to AGED_STARTS. */
+const COUNTED_STARTS_MAX = 8;
+const AGED_STARTS = COUNTED_STARTS_MAX / 2;
+
 /** The best first: measured, listed, guessed. */
 export const KINDS_BY_RANK: readonly LoadOrderKind[] = ['recorded', 'list', 'predicted'];
 
@@ -23,6 +27,8 @@ export const KINDS_BY_RANK: readonly LoadOrderKind[] = ['recorded', 'list', 'pre
  * - The pages that most starts read come first, then by the mean of their times.
  * - A page that only one of three or more starts read is dropped, unless that is the newest start. So a new habit of the
  *   image gets a second start to prove itself, and chance pages of earlier starts do not add up.
+ * - The older order counts as a few starts, however many it claims: pages that no start reads any more lose half of their count
+ *   with every AGED_STARTS starts, and are dropped.
  * - Chunks have no counts. The chunks of the newer start come first; of the others at most as many stay, and those that were
  *   missing for longest go.
  */
@@ -36,9 +42,10 @@ export function mergeOrders(older: LoadOrder, newer: LoadOrder): LoadOrder {
     !isOfSameLayers(older, newer);
   if (replaces) return newer;
 
-  const starts = Math.min(STARTS_MAX, older.starts + newer.starts);
+  const aged = older.starts + newer.starts > COUNTED_STARTS_MAX ? agedOf(older) : older;
+  const starts = Math.min(STARTS_MAX, aged.starts + newer.starts);
   const uses = new FirstUses();
-  for (const page of mergedPages(older, newer, starts)) uses.addPages(page);
+  for (const page of mergedPages(aged, newer, starts)) uses.addPages(page);
   mergeChunks(uses, older.chunks, newer.chunks);
   return {
     kind: 'recorded',
@@ -54,6 +61,17 @@ export function mergeOrders(older: LoadOrder, newer: LoadOrder): LoadOrder {
 /** The pages of a recorded order as those of one start: its claim of many starts counts no longer. */
 export function asOneStart(order: LoadOrder): LoadOrder {
   return { ...order, starts: 1, runs: order.runs.map((run) => ({ ...run, starts: 1 })) };
+}
+
+/** The order as one of at most AGED_STARTS. */
+function agedOf(order: LoadOrder): LoadOrder {
+  if (order.starts <= AGED_STARTS) return order;
+  const scale = AGED_STARTS / order.starts;
+  const runs = order.runs.map((run) => ({
+    ...run,
+    starts: Math.max(1, Math.floor(run.starts * scale)),
+  }));
+  return { ...order, starts: AGED_STARTS, runs };
 }
 
 function isOfSameLayers(one: LoadOrder, other: LoadOrder): boolean {

@@ -10,6 +10,7 @@ import {
   NAME_ANNOTATION,
   type NamedBlob,
   parseNamedBlob,
+  parseStarts,
   STARTS_ANNOTATION,
 } from '../../load-order/load-order-annotations.js';
 import { LOAD_ORDER_ARTIFACT } from '../../load-order/order-artifact.js';
@@ -157,7 +158,6 @@ async function descriptionOf({ subject, artifact }: PublishedOrder, source: Regi
   const { annotations, digest } = artifact;
   const document = parseNamedBlob(annotations[LOAD_ORDER_ANNOTATION] ?? '');
   const hot = parseNamedBlob(annotations[HOT_PAGES_ANNOTATION] ?? '');
-  const starts = annotations[STARTS_ANNOTATION];
   return {
     manifest: subject.digest,
     platform: subject.platform === undefined ? '' : formatPlatform(subject.platform),
@@ -165,7 +165,7 @@ async function descriptionOf({ subject, artifact }: PublishedOrder, source: Regi
     name: annotations[NAME_ANNOTATION] ?? '',
     command: commandNamed(annotations[COMMAND_ANNOTATION]),
     kind: annotations[KIND_ANNOTATION] ?? '',
-    starts: starts === undefined ? undefined : Number(starts),
+    starts: parseStarts(annotations[STARTS_ANNOTATION]),
     pages: document && (await pagesOf(document, source)),
     documentBytes: document?.sizeBytes ?? 0,
     hotBytes: hot?.sizeBytes ?? 0,
