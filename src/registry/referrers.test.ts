@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { after, beforeEach, test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { ReferrerRegistry } from '../../test/support/referrer-registry.js';
-import { ErrorCodes } from '../errors.js';
+import { ErrorCodes, type ObdError } from '../errors.js';
 import { sha256Of } from '../oci/digest.js';
 import { OCI_INDEX, OCI_MANIFEST } from '../oci/media-types.js';
 import { fallbackTagOf } from '../oci/referrer.js';
@@ -94,6 +94,21 @@ test('takes the list of the tag without the API', async () => {
   const entry = addArtifact('one');
   addTag([entry, addArtifact('other', 'application/other'), { odd: 1 }]);
   assert.deepEqual(await find(), [entry]);
+});
+
+test('advises no login for an address that the registry redirects to', async () => {
+  const location = `http://${mirror.host}/latest/meta-data`;
+  fault(/referrers/, 302, '', { location });
+  mirror.faults.push({ of: /meta-data/, answer: { status: 401 } });
+  const sent = `: ${mirror.host} answered 401; registry ${registry.host} sent the request there`;
+  await assert.rejects(find(), ({ code, message }: ObdError) => {
+    assert.equal(code, ErrorCodes.Unauthorized);
+    assert.ok(message.includes(sent), message);
+    assert.doesNotMatch(message, /docker login/);
+    return true;
+  });
+  fault(/referrers/, 403);
+  await assert.rejects(find(), { code: ErrorCodes.Unauthorized, message: /docker login/ });
 });
 
 test('requests both lists at the same time', async () => {

@@ -228,12 +228,17 @@ export class RegistryExchange {
   /** Returns the error for an unexpected answer. */
   async errorOf(
     response: HttpResponse,
-    { host }: Access,
+    access: Access,
     remedies: Remedies = {},
   ): Promise<ObdError> {
     const error = await responseError(response, remedies);
     if (error.code !== ErrorCodes.Unauthorized) return error;
-    return this.#authenticator.refusal(host, error.message, error);
+    const { host } = access;
+    if (this.isHome(access, response.url)) {
+      return this.#authenticator.refusal(host, error.message, error);
+    }
+    const message = `${error.message}; registry ${host} sent the request there, and its login stays with it: check the address and the storage settings of that registry`;
+    return new ObdError(error.code, message, error.details, error);
   }
 
   /** Invalidates every login. */
