@@ -3,31 +3,32 @@
  * and a container over it. `ctr run IMAGE` of containerd 1.6 and 1.7 can replace neither Entrypoint nor User, so the whole config of
  * the container is written here. The mount outlives the container, because the recording needs the device after a short command.
  *
- * A lease holds the snapshot: after a killed run the next pull removes both.
+ * A lease holds the snapshot. After a killed run the next one removes container and mount (removeAbandoned()), and its pull both of
+ * these.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { mkdtemp, open, rm, rmdir, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { open, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connectContainerd, underLease } from '../../containerd/connect.js';
 import { Leases } from '../../containerd/leases.js';
 import { Snapshots } from '../../containerd/snapshots.js';
-import { mountAt } from '../../image/image-mount.js';
 import { outputOf, runProgram } from '../../io/run-program.js';
 import type { StartCommand } from '../../predict/start-command.js';
 import { type ContainerMount, containerSpec } from './container-spec.js';
 import { containerUser } from './container-user.js';
+import {
+  abandonedRecordFolders,
+  makeRecordFolder,
+  removeRecordFolder,
+  rootIn,
+} from './record-folder.js';
 
 const MOUNT_MS_MAX = 60_000;
 const CTR_MS_MAX = 30_000;
 /** Between SIGTERM and SIGKILL. */
 const GRACE_MS = 5_000;
-/** A removed container lets go of its root file system a moment later. */
-const UNMOUNT_TRIES = 20;
-const UNMOUNT_PAUSE_MS = 250;
 /** Longer than any recording. */
 const LEASE_MS = 24 * 3600 * 1000;
 /** Enough for any /etc/passwd or /etc/group. */
@@ -63,47 +64,67 @@ export async function withContainer<T>(
   use: (running: RunningContainer) => Promise<T>,
 ): Promise<T> {
   const base = await outputOf('ctr', ['oci', 'spec'], CTR_MS_MAX);
-  return await withRoot(container, async (root) => {
-    const folder = await mkdtemp(join(tmpdir(), 'obd-record-'));
-    try {
-      const id = `obd-record-${randomUUID()}`;
-      const spec = containerSpec(base, {
-        ...container,
-        user: await userIn(root, container.user),
-        root,
-        cgroupsPath: `/${container.namespace}/${id}`,
-      });
-      const config = join(folder, 'config.json');
-      await writeFile(config, spec, { mode: 0o600 });
-      return await run(container, config, id, onOutput, use);
-    } finally {
-      await rm(folder, { recursive: true, force: true });
-    }
+  return await withRoot(container, async (folder) => {
+    const id = basename(folder);
+    const root = rootIn(folder);
+    const spec = containerSpec(base, {
+      ...container,
+      user: await userIn(root, container.user),
+      root,
+      cgroupsPath: `/${container.namespace}/${id}`,
+    });
+    const config = join(folder, 'config.json');
+    await writeFile(config, spec, { mode: 0o600 });
+    return await run(container, config, id, onOutput, use);
   });
 }
 
-/** Calls `use` with a directory where a new snapshot of the image is mounted. */
+/**
+ * Removes the containers, mounts and folders of recordings whose process is gone.
+ *
+ * @returns The removed folders.
+ */
+export async function removeAbandoned(
+  place: Pick<RecordedContainer, 'address' | 'namespace'>,
+): Promise<string[]> {
+  const removed: string[] = [];
+  for (const folder of await abandonedRecordFolders()) {
+    const id = basename(folder);
+    await runProgram('ctr', ctrArguments(place, 'tasks', 'delete', '--force', id), CTR_MS_MAX);
+    await runProgram('ctr', ctrArguments(place, 'containers', 'delete', id), CTR_MS_MAX);
+    if (await removeRecordFolder(folder)) removed.push(folder);
+  }
+  return removed;
+}
+
+function ctrArguments(
+  { address, namespace }: Pick<RecordedContainer, 'address' | 'namespace'>,
+  ...args: string[]
+): string[] {
+  return ['--address', address, '--namespace', namespace, ...args];
+}
+
+/** Calls `use` with a folder in whose `root` a new snapshot of the image is mounted. */
 async function withRoot<T>(
   { address, namespace, snapshotter, chainId }: RecordedContainer,
-  use: (root: string) => Promise<T>,
+  use: (folder: string) => Promise<T>,
 ): Promise<T> {
   const containerd = connectContainerd(address, namespace);
   try {
     const leases = new Leases(containerd);
     const lease = await leases.create(LEASE_MS);
     const snapshots = new Snapshots(underLease(containerd, lease), snapshotter);
-    const root = await mkdtemp(join(tmpdir(), 'obd-record-root-'));
+    const folder = await makeRecordFolder();
+    const root = rootIn(folder);
     try {
       for (const mount of await snapshots.prepare(root, chainId, {})) {
         const { type, source, options } = mount;
         const args = ['-t', type, '-o', options.join(','), '--', source, root];
         await outputOf('mount', args, MOUNT_MS_MAX);
       }
-      return await use(root);
+      return await use(folder);
     } finally {
-      await unmount(root);
-      // No `rm -r`: if it is still mounted, that would empty it.
-      await rmdir(root).catch(() => {});
+      await removeRecordFolder(folder).catch(() => {});
       await snapshots.remove(root).catch(() => {});
       await leases.remove(lease, true).catch(() => {});
     }
@@ -112,22 +133,14 @@ async function withRoot<T>(
   }
 }
 
-async function unmount(root: string): Promise<void> {
-  for (let tries = 1; tries <= UNMOUNT_TRIES; tries++) {
-    if ((await mountAt(root)) === undefined) return;
-    const { status } = await runProgram('umount', [root], MOUNT_MS_MAX);
-    if (status !== 0) await sleep(UNMOUNT_PAUSE_MS);
-  }
-}
-
 async function run<T>(
-  { address, namespace }: RecordedContainer,
+  container: RecordedContainer,
   config: string,
   id: string,
   onOutput: (text: string) => void,
   use: (running: RunningContainer) => Promise<T>,
 ): Promise<T> {
-  const ctr = (...args: string[]) => ['--address', address, '--namespace', namespace, ...args];
+  const ctr = (...args: string[]) => ctrArguments(container, ...args);
   // A separate process group: an interruption ends the container through stop(), once.
   const child = spawn('ctr', ctr('run', '--rm', '--config', config, id), {
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -29,7 +29,7 @@ import { checkUser } from './container-user.js';
 import { printJson } from './json-option.js';
 import { checkMergeable } from './published-order.js';
 import { tracedImagePush } from './push-traced-image.js';
-import { type RunningContainer, withContainer } from './record-container.js';
+import { type RunningContainer, removeAbandoned, withContainer } from './record-container.js';
 import { RpullProgress } from './rpull-progress.js';
 import { pull } from './rpull-run.js';
 import { startOf } from './start-options.js';
@@ -102,6 +102,9 @@ export async function runRecord(image: string, options: RecordOptions): Promise<
     const about = { ...found, source, reference };
     const { traceLayer } = options;
     const pushTraced = traceLayer && (await tracedImagePush(traceLayer, about, client, signal));
+    for (const folder of await removeAbandoned(options)) {
+      process.stderr.write(`Removed ${folder}, which a killed obdctl record left\n`);
+    }
     const recorded = await withImage(image, options, async () => {
       return await recordStart({ ...found, expected }, command, mounts, pattern, daemon, options);
     });
