@@ -75,7 +75,7 @@ export function blockdService(
         throw new ObdError(ErrorCodes.InvalidArgument, 'Cannot record a start: no image is named');
       }
       const expected = expectedImageOf(image);
-      const key = recordings.begin(expected, untilQuiet);
+      const key = await recordings.begin(expected, untilQuiet);
       const { host, repository } = expected;
       log.info({ image: `${host}/${repository}` }, 'recording the next start');
       return { key };

@@ -58,7 +58,7 @@ export class ExpectedStarts {
 
   /** Begins to fetch what the image's start will read, unless that is under way. Answers at once. */
   expect(image: ExpectedImage): void {
-    const unused = [...this.#starts.values()].filter(({ users }) => users === 0).length;
+    const unused = [...this.#starts.values()].filter(({ users }) => users.size === 0).length;
     if (unused < UNUSED_MAX || this.#starts.has(keyOf(image))) this.#startOf(image, true);
   }
 
@@ -67,22 +67,22 @@ export class ExpectedStarts {
    *
    * @param isStart - Whether its start follows. A device that is served again has had it, and only gets what is here.
    */
-  opened(image: ExpectedImage, isStart: boolean): ExpectedStart {
+  opened(image: ExpectedImage, isStart: boolean, device: ServingDevice): ExpectedStart {
     const start = this.#startOf(image, isStart);
-    start.users++;
+    start.users.add(device);
     return start;
   }
 
-  closed(start: ExpectedStart): void {
-    start.users--;
-    if (start.users === 0) this.#end(start);
+  closed(start: ExpectedStart, device: ServingDevice): void {
+    start.users.delete(device);
+    if (start.users.size === 0) this.#end(start);
   }
 
-  /** Whether a device serves the image now. */
-  isServed(layers: ExpectedImage['layers']): boolean {
+  /** The devices that serve the image now. */
+  serving(layers: ExpectedImage['layers']): ServingDevice[] {
     const key = startKey(layers);
     const starts = [...this.#starts.values()];
-    return starts.some(({ users, image }) => users > 0 && startKey(image.layers) === key);
+    return starts.flatMap(({ users, image }) => (startKey(image.layers) === key ? [...users] : []));
   }
 
   /** Stops all fetches. */
@@ -95,7 +95,7 @@ export class ExpectedStarts {
     const found = this.#starts.get(key);
     // A client that says more of the start comes after its pull. A start that is under way stays what it is.
     const isOther = image.manifest !== undefined && found?.isOfVariant(image) === false;
-    if (found !== undefined && isOther && found.users === 0) this.#end(found);
+    if (found !== undefined && isOther && found.users.size === 0) this.#end(found);
     else if (found !== undefined) {
       found.learn(image);
       return found;
@@ -103,7 +103,7 @@ export class ExpectedStarts {
     const start = new ExpectedStart(image, isStart, this.#dependencies);
     this.#starts.set(key, start);
     setTimeout(() => {
-      if (start.users === 0) this.#end(start);
+      if (start.users.size === 0) this.#end(start);
     }, UNUSED_MS).unref();
     return start;
   }
@@ -120,6 +120,11 @@ function keyOf({ host, repository, layers }: ExpectedImage): string {
   return `${host}/${repository} ${startKey(layers)}`;
 }
 
+export interface ServingDevice {
+  /** Its node; empty until it is connected. */
+  readonly path: string;
+}
+
 /** A device that serves the start. */
 export interface GuidedDevice {
   readonly blobs: readonly BlobHandle[];
@@ -134,7 +139,7 @@ export interface GuidedDevice {
 export class ExpectedStart {
   image: ExpectedImage;
   /** Devices that serve it. */
-  users = 0;
+  readonly users = new Set<ServingDevice>();
   /** The digest of a hot blob that has not proved itself. */
   unfitHot: string | undefined;
   /** Whether the hot pages are what a start reads, and nothing that the kernel reads around it. */

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { beforeEach, describe, test } from 'node:test';
 import { ErrorCodes } from '../errors.js';
+import { readMountTable } from '../io/mount-table.js';
 import { encodeLoadOrder, type LoadOrder } from '../load-order/load-order.js';
 import { NO_WISH } from '../load-order/select-order.js';
 import type { ExpectedImage } from './expected-image.js';
@@ -28,15 +29,15 @@ const ORDER: LoadOrder = {
 const never = new AbortController().signal;
 
 describe('Recordings', () => {
-  let isServed: boolean;
+  let devices: string[];
   let stored: boolean[];
   let recordings: Recordings;
 
   beforeEach(() => {
-    isServed = false;
+    devices = [];
     stored = [];
-    const starts: Pick<ExpectedStarts, 'isServed' | 'expect'> = {
-      isServed: () => isServed,
+    const starts: Pick<ExpectedStarts, 'serving' | 'expect'> = {
+      serving: () => devices.map((path) => ({ path })),
       expect: () => {},
     };
     const publisher: Pick<OrderPublisher, 'store'> = {
@@ -62,7 +63,7 @@ describe('Recordings', () => {
   }
 
   test('records the next device of the image, and no further one', async () => {
-    const key = recordings.begin(IMAGE, false);
+    const key = await recordings.begin(IMAGE, false);
     const other = [{ ...LAYERS[0]!, root: undefined }];
     const unused = { endRecording: assert.fail, writeHot: assert.fail };
     assert.equal(recordings.take(other, unused), undefined);
@@ -75,7 +76,7 @@ describe('Recordings', () => {
   });
 
   test('end() waits until the recording ends by itself, if begin() said so', async () => {
-    const key = recordings.begin(IMAGE, true);
+    const key = await recordings.begin(IMAGE, true);
     const { recording } = device(undefined);
     const ended = recordings.end(key, false, never);
     await new Promise(setImmediate);
@@ -85,7 +86,7 @@ describe('Recordings', () => {
   });
 
   test('keeps nothing for a client that has gone', async () => {
-    const key = recordings.begin(IMAGE, true);
+    const key = await recordings.begin(IMAGE, true);
     device(ORDER);
     const gone = new AbortController();
     const ended = recordings.end(key, true, gone.signal);
@@ -95,25 +96,34 @@ describe('Recordings', () => {
   });
 
   test('names the image once in the error for an order that it cannot read', async () => {
-    const key = recordings.begin(IMAGE, false);
+    const key = await recordings.begin(IMAGE, false);
     const { recording } = device(undefined);
     recording?.recorded(Buffer.from('{"version":2}'));
     const message = /^Cannot use load order of registry\.example\/app: it is of version 2/;
     await assert.rejects(recordings.end(key, true, never), { message });
   });
 
-  test('refuses an image that a device serves', () => {
-    isServed = true;
-    assert.throws(() => recordings.begin(IMAGE, false), { code: ErrorCodes.FailedPrecondition });
+  test('refuses an image that a device serves, and names device and mounts', async () => {
+    const [mount] = (await readMountTable()).filter(({ source }) => source.startsWith('/'));
+    devices = [mount?.source ?? '/dev/none'];
+    const error = await recordings.begin(IMAGE, false).then(assert.fail, String);
+    const places = mount === undefined ? '' : `, mounted at ${mount.target}`;
+    assert.ok(error.includes(`a device of it is attached (${devices[0]}${places}`), error);
+    for (const path of ['', '/dev/none']) {
+      devices = [path];
+      const code = ErrorCodes.FailedPrecondition;
+      const message = path === '' ? /is attached, and/ : /is attached \(\/dev\/none\), and/;
+      await assert.rejects(recordings.begin(IMAGE, false), { code, message });
+    }
   });
 
   test('reports why nothing was recorded', async () => {
-    const none = recordings.begin(IMAGE, false);
+    const none = await recordings.begin(IMAGE, false);
     await assert.rejects(recordings.end(none, true, never), { message: /no device of it was att/ });
-    const silent = recordings.begin(IMAGE, false);
+    const silent = await recordings.begin(IMAGE, false);
     device(undefined);
     await assert.rejects(recordings.end(silent, true, never), { message: /or read nothing/ });
-    const lost = recordings.begin(IMAGE, false);
+    const lost = await recordings.begin(IMAGE, false);
     recordings.closed(device(ORDER).recording!);
     await assert.rejects(recordings.end(lost, true, never), { code: ErrorCodes.NotFound });
     assert.deepEqual(stored, []);

@@ -13,9 +13,10 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCodes, ObdError } from '../errors.js';
+import { mountsOver, readMountTable } from '../io/mount-table.js';
 import { pageCount, parseLoadOrder } from '../load-order/load-order.js';
 import { type ExpectedImage, type ExpectedLayer, startKey } from './expected-image.js';
-import type { ExpectedStarts } from './expected-starts.js';
+import type { ExpectedStarts, ServingDevice } from './expected-starts.js';
 import type { OrderPublisher, StoredOrder } from './order-publisher.js';
 import type { WriteHot } from './worker-messages.js';
 
@@ -25,6 +26,8 @@ const UNUSED_MS = 300_000;
 const QUIET_MS_MAX = 90_000;
 /** A recording has a device. */
 const RECORDINGS_MAX = 64;
+/** Enough to tell the containers of an image. */
+const PLACES_SHOWN_MAX = 8;
 
 /** A device whose start is recorded. */
 export interface RecordedDevice {
@@ -41,12 +44,12 @@ interface RecordedStart extends StoredOrder {
 }
 
 export class Recordings {
-  readonly #starts: Pick<ExpectedStarts, 'isServed' | 'expect'>;
+  readonly #starts: Pick<ExpectedStarts, 'serving' | 'expect'>;
   readonly #publisher: Pick<OrderPublisher, 'store'>;
   readonly #recordings = new Map<string, Recording>();
 
   constructor(
-    starts: Pick<ExpectedStarts, 'isServed' | 'expect'>,
+    starts: Pick<ExpectedStarts, 'serving' | 'expect'>,
     publisher: Pick<OrderPublisher, 'store'>,
   ) {
     this.#starts = starts;
@@ -59,10 +62,11 @@ export class Recordings {
    * @returns The key for end().
    * @throws {ObdError} `FailedPrecondition` while a device of the image is attached; `Busy` for too many recordings.
    */
-  begin(image: ExpectedImage, untilQuiet: boolean): string {
+  async begin(image: ExpectedImage, untilQuiet: boolean): Promise<string> {
     const key = startKey(image.layers);
-    if (this.#starts.isServed(image.layers)) {
-      const message = `Cannot record a start of ${nameOf(image)}: a device of it is attached, and the kernel reads nothing twice; remove the image's containers, then the image (\`ctr images rm --sync\`), or its mount (\`obdctl umount\`)`;
+    const [device] = this.#starts.serving(image.layers);
+    if (device !== undefined) {
+      const message = `Cannot record a start of ${nameOf(image)}: a device of it is attached${await placesOf(device)}, and the kernel reads nothing twice; remove the image's containers, then the image (\`ctr images rm --sync\`), or its mount (\`obdctl umount\`)`;
       throw new ObdError(ErrorCodes.FailedPrecondition, message);
     }
     if (this.#recordings.size >= RECORDINGS_MAX && !this.#recordings.has(key)) {
@@ -170,6 +174,15 @@ export class Recording {
 
 function nameOf({ host, repository }: ExpectedImage): string {
   return `${host}/${repository}`;
+}
+
+/** ` (/dev/ublkb0, mounted at /a, /b)`: mounts of containers and of `obdctl mount` tell who uses it. */
+async function placesOf({ path }: ServingDevice): Promise<string> {
+  if (path === '') return '';
+  const targets = mountsOver(path, await readMountTable().catch(() => []));
+  const shown = targets.slice(0, PLACES_SHOWN_MAX).join(', ');
+  const more = targets.length > PLACES_SHOWN_MAX ? ', ...' : '';
+  return targets.length === 0 ? ` (${path})` : ` (${path}, mounted at ${shown}${more})`;
 }
 
 function nothing(image: ExpectedImage, why: string): ObdError {

@@ -148,7 +148,7 @@ export class WorkerDeviceHost implements DeviceHost {
         this.#options.fill.remove(id);
         if (device.start !== undefined) {
           device.start.unguide(device.blobs);
-          this.#options.starts.closed(device.start);
+          this.#options.starts.closed(device.start, device);
         }
         if (device.recording !== undefined) this.#options.recordings.closed(device.recording);
         this.#pool.release(worker);
@@ -238,7 +238,7 @@ export class WorkerDeviceHost implements DeviceHost {
     const device = this.#devices.get(id);
     if (device === undefined) return { hot: undefined, recording: undefined };
     const { recordings, starts } = this.#options;
-    const start = starts.opened(image, isStart);
+    const start = starts.opened(image, isStart, device);
     device.start = start;
     if (isStart) device.recording = recordings.take(image.layers, device);
     const recording = device.recording && { untilQuiet: device.recording.untilQuiet };

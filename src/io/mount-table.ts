@@ -8,6 +8,8 @@ export interface MountPoint {
   readonly fileSystem: string;
   /** For a block device, its node. */
   readonly source: string;
+  /** Of the file system, as `rw,lowerdir=/a:/b`. */
+  readonly options: string;
 }
 
 /** All mounts, oldest first: of two with one target, the last is the visible one. */
@@ -21,11 +23,27 @@ export function parseMountTable(text: string): MountPoint[] {
   for (const line of text.split('\n')) {
     const [place = '', what = ''] = line.split(' - ');
     const target = place.split(' ')[4];
-    const [fileSystem, source] = what.split(' ');
+    const [fileSystem, source, options = ''] = what.split(' ');
     if (target === undefined || fileSystem === undefined || source === undefined) continue;
-    mounts.push({ target: unescaped(target), fileSystem, source: unescaped(source) });
+    mounts.push({ target: unescaped(target), fileSystem, source: unescaped(source), options });
   }
   return mounts;
+}
+
+/** Where a block device is mounted, and the overlays over these mounts. */
+export function mountsOver(device: string, mounts: readonly MountPoint[]): string[] {
+  const own = mounts.filter(({ source }) => source === device).map(({ target }) => target);
+  const isOver = (mount: MountPoint) =>
+    mount.fileSystem === 'overlay' && lowersOf(mount).some((lower) => own.includes(lower));
+  return [...own, ...mounts.filter(isOver).map(({ target }) => target)];
+}
+
+/** Linux 6.5 and later list each layer as `lowerdir+=` where they were given so. */
+function lowersOf({ options }: MountPoint): string[] {
+  return options
+    .split(',')
+    .flatMap((option) => /^lowerdir\+?=(.*)$/.exec(option)?.[1]?.split(':') ?? [])
+    .map(unescaped);
 }
 
 /** The kernel writes some bytes, space, tab, newline and backslash among them, as three octal digits. */

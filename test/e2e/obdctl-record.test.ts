@@ -4,9 +4,19 @@
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { BlockdClient, type Device } from '../../src/blockd/blockd-client.js';
 import { commandDigest } from '../../src/load-order/command-line.js';
 import { parseLoadOrder } from '../../src/load-order/load-order.js';
@@ -15,8 +25,9 @@ import { blockdUnfit } from '../support/blockd-process.js';
 import { PrivateContainerd, unfit } from '../support/containerd-private.js';
 import { LayoutBuilder } from '../support/oci-layout-builder.js';
 import { runObdconv } from '../support/run-obdconv.js';
-import { type Finished, obdctl } from '../support/run-obdctl.js';
+import { type Finished, obdctl, startObdctl } from '../support/run-obdctl.js';
 import { addProgram, goArchitecture, layerOf } from '../support/runnable-image.js';
+import { mountsIn } from '../support/snapshotter-process.js';
 
 const BALLAST_BYTES = 8 << 20;
 const READ_BYTES = 1 << 20;
@@ -291,10 +302,43 @@ describe('obdctl record', { skip: unfit || blockdUnfit, timeout: 300_000 }, () =
     fails(
       await record(...start, image),
       1,
-      /a device of it is attached.*remove the image's containers/,
+      /a device of it is attached \(\/dev\/\S+, mounted at .*\/held\/.*remove the image's containers/,
     );
     await builder.ctr('tasks', 'kill', '--signal', 'SIGKILL', 'held');
     assert.equal((await list()).length, 2);
+  });
+
+  test('removes the mount and the container of a killed one, and names what holds the device', async () => {
+    await builder.ctr('containers', 'delete', 'held').catch(() => {});
+    await builder.ctr('images', 'rm', '--sync', image);
+    const { child, finished } = startObdctl(
+      ...['record', ...onNode(builder), '--no-publish'],
+      ...[...start, image],
+    );
+    const foldersOf = (pid: number | undefined) =>
+      readdirSync(tmpdir())
+        .filter((name) => name.startsWith('obd-record-'))
+        .filter((name) => {
+          const owner = join(tmpdir(), name, 'owner');
+          return existsSync(owner) && readFileSync(owner, 'utf8').startsWith(`${pid} `);
+        });
+    const isRunning = async () => (await builder.ctr('tasks', 'ls', '-q')).includes('obd-record-');
+    while (child.exitCode === null && !(await isRunning())) await sleep(100);
+    const [name = ''] = foldersOf(child.pid);
+    child.kill('SIGKILL');
+    await finished;
+    const left = join(tmpdir(), name);
+    assert.deepEqual(mountsIn(left), [join(left, 'root')]);
+    const next = await record('--no-publish', '--until-output', '^ready', ...start, image);
+    assert.match(next.stderr, new RegExp(`^Removed ${left}, which a killed`, 'm'));
+    assert.deepEqual([existsSync(left), mountsIn(left)], [false, []]);
+    assert.deepEqual(await builder.ctr('containers', 'ls', '-q'), '');
+    // The killed command has left the image, too, whose device stays with it.
+    fails(next, 1, /a device of it is attached \(\/dev\/[^,]+, mounted at [^,]+\), and/);
+    await builder.ctr('images', 'rm', '--sync', image);
+    const last = await record('--no-publish', '--until-output', '^ready', ...start, image);
+    assert.equal(last.status, 0, last.stderr);
+    await nothingRuns();
   });
 
   test('deletes what is published', async () => {

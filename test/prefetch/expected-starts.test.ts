@@ -63,17 +63,18 @@ test('an image that is started stays until its last device goes', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   const { starts: all, searches } = starts();
   all.expect(imageOf(1));
-  const opened = [all.opened(imageOf(1), true), all.opened(imageOf(1), true)];
+  const devices = [{ path: '/dev/a' }, { path: '/dev/b' }] as const;
+  const [one, other] = devices.map((device) => all.opened(imageOf(1), true, device));
   await turn();
   t.mock.timers.tick(2 * UNUSED_MS);
-  assert.ok(all.isServed(imageOf(1).layers));
-  all.closed(opened[0]!);
+  assert.deepEqual(all.serving(imageOf(1).layers), devices);
+  all.closed(one!, devices[0]);
   assert.equal(searches[0]!.aborted, false);
-  all.closed(opened[1]!);
+  all.closed(other!, devices[1]);
   assert.equal(searches[0]!.aborted, true);
-  assert.equal(all.isServed(imageOf(1).layers), false);
+  assert.deepEqual(all.serving(imageOf(1).layers), []);
   // A further device is another start, which the clock of the first does not end.
-  all.opened(imageOf(1), true);
+  all.opened(imageOf(1), true, { path: '' });
   await turn();
   t.mock.timers.tick(UNUSED_MS);
   assert.equal(searches.length, 2);
@@ -82,11 +83,11 @@ test('an image that is started stays until its last device goes', async (t) => {
 
 test('more pulls than 64 are not followed, and any number of devices is', async () => {
   const { starts: all, searches } = starts();
-  for (let n = 0; n < 2 * UNUSED_MAX; n++) all.opened(imageOf(n), true);
+  for (let n = 0; n < 2 * UNUSED_MAX; n++) all.opened(imageOf(n), true, { path: '' });
   for (let n = 500; n < 500 + 2 * UNUSED_MAX; n++) all.expect(imageOf(n));
   await turn();
   assert.equal(searches.length, 3 * UNUSED_MAX);
-  all.opened(imageOf(700), true);
+  all.opened(imageOf(700), true, { path: '' });
   await turn();
   assert.equal(searches.length, 3 * UNUSED_MAX + 1);
   all.close();
@@ -96,7 +97,7 @@ test('more pulls than 64 are not followed, and any number of devices is', async 
 test('an image whose list never comes is opened after a second, and at once later', async () => {
   const { starts: all } = starts();
   const beganMs = performance.now();
-  const start = all.opened(imageOf(1), true);
+  const start = all.opened(imageOf(1), true, { path: '' });
   assert.equal(await start.hot(), undefined);
   const tookMs = performance.now() - beganMs;
   assert.ok(tookMs > 900 && tookMs < 3_000, `${tookMs} ms`);

@@ -128,7 +128,8 @@ async function measure(start: Start, advice: StartAdvice | undefined): Promise<M
   });
   const rest = { manifest: undefined, manifestType: '', loadOrder: undefined, wish: NO_WISH };
   const expected = { host: 'registry.example', repository: 'app', ...rest, layers };
-  const begun = starts.opened(expected, true);
+  const device = { path: '/dev/a' };
+  const begun = starts.opened(expected, true, device);
   const known = await begun.hot();
   const handle = await known?.open();
   const pages =
@@ -185,7 +186,7 @@ async function measure(start: Start, advice: StartAdvice | undefined): Promise<M
   }
   const ms = performance.now() - beganMs;
   const sentBytes = link.sentBytes - before;
-  starts.closed(begun);
+  starts.closed(begun, device);
   opened.close();
   handle?.close();
   await cache.close();
