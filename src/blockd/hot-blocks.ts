@@ -5,11 +5,14 @@ import type { RandomAccessFile } from '../io/random-access-file.js';
 /** In place of a block: a layer above hides the page, or it is of no layer here. */
 export const NO_BLOCK = 0xffff_ffff;
 
-/** As LayerStack has it. In bytes. */
+/** Pages of a layer that the disk shows in several places are looked at as often: no layer of obdconv has any. */
+const LOOKS_PER_PAGE = 8;
+
+/** As LayerStack has it. */
 interface LayeredDisk {
   eachPartOf(
-    file: RandomAccessFile,
-    visit: (offset: number, fileOffset: number, length: number) => void,
+    files: readonly RandomAccessFile[],
+    visit: (i: number, offset: number, fileOffset: number, length: number) => boolean,
   ): void;
 }
 
@@ -27,25 +30,27 @@ export function hotBlocks(
   hot: Pick<HotPages, 'pages' | 'runsOf'>,
 ): Uint32Array {
   const blocks = new Uint32Array(hot.pages).fill(NO_BLOCK);
-  for (const { digest, file } of layers) {
-    const runs = hot.runsOf(digest);
-    if (runs === undefined) continue;
-    disk.eachPartOf(file, (offset, fileOffset, length) => {
-      const shift = (offset - fileOffset) / PAGE_BYTES;
-      // obdconv writes whole blocks; elsewhere no page is a block.
-      if (!Number.isInteger(shift)) return;
-      const first = Math.ceil(fileOffset / PAGE_BYTES);
-      const end = Math.floor((fileOffset + length) / PAGE_BYTES);
-      for (let i = Math.max(0, runAt(runs, first)); i < runs.leaves.length; i++) {
-        const leaf: number = runs.leaves[i]!;
-        if (leaf >= end) break;
-        const to = Math.min(end, leaf + runs.counts[i]!);
-        for (let each = Math.max(first, leaf); each < to; each++) {
-          const slot = runs.slots[i]! + each - leaf;
-          if (blocks[slot] === NO_BLOCK) blocks[slot] = shift + each;
-        }
+  const runsOf = layers.map(({ digest }) => hot.runsOf(digest));
+  const files = layers.map(({ file }) => file);
+  let looksLeft = LOOKS_PER_PAGE * hot.pages;
+  disk.eachPartOf(files, (layer, offset, fileOffset, length) => {
+    const runs = runsOf[layer];
+    const shift = (offset - fileOffset) / PAGE_BYTES;
+    // obdconv writes whole blocks; elsewhere no page is a block.
+    if (runs === undefined || !Number.isInteger(shift)) return true;
+    const first = Math.ceil(fileOffset / PAGE_BYTES);
+    const end = Math.floor((fileOffset + length) / PAGE_BYTES);
+    for (let i = Math.max(0, runAt(runs, first)); i < runs.leaves.length; i++) {
+      const leaf: number = runs.leaves[i]!;
+      if (leaf >= end) break;
+      const to = Math.min(end, leaf + runs.counts[i]!);
+      for (let each = Math.max(first, leaf); each < to; each++) {
+        const slot = runs.slots[i]! + each - leaf;
+        if (blocks[slot] === NO_BLOCK) blocks[slot] = shift + each;
+        looksLeft--;
       }
-    });
-  }
+    }
+    return looksLeft > 0;
+  });
   return blocks;
 }

@@ -5,10 +5,9 @@
  * For a device that is mounted, and whose start reads what is known of it. Ends at the latest after READ_MS_MAX.
  */
 import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ErrorCodes, ObdError } from '../errors.js';
+import { ErrorCodes, messageOf, ObdError } from '../errors.js';
 import type { HotPages } from '../hot-blob/hot-pages.js';
 import { readMountTable } from '../io/mount-table.js';
 import { findProgramFile } from '../io/program-files.js';
@@ -17,6 +16,8 @@ import { NO_BLOCK } from './hot-blocks.js';
 const PROGRAM = findProgramFile(join('native', 'read-pages', 'build', 'Release', 'read-pages'));
 /** As long as a start is likely to read what comes. */
 const READ_MS_MAX = 10_000;
+/** How often it looks whether it is to end while no pages come. */
+const LOOK_MS = 250;
 /** Pages that arrive are passed on together. */
 const PAUSE_MS = 20;
 const SAID_BYTES_MAX = 1024;
@@ -26,7 +27,7 @@ const SAID_BYTES_MAX = 1024;
  * @param blocks - Where the pages are on the disk, as hotBlocks() says.
  * @param signal - Ends it when the device goes.
  * @returns How many pages were named to the kernel. 0 for a device that is not mounted.
- * @throws {ObdError} `Host` if the program cannot be run, `Io` if it fails.
+ * @throws {ObdError} `Host` if the program cannot be run, fails, or takes too long; the signal's reason.
  */
 export async function readPages(
   path: string,
@@ -34,38 +35,42 @@ export async function readPages(
   hot: HotPages,
   signal: AbortSignal,
 ): Promise<number> {
-  const mount = (await readMountTable()).findLast(({ source }) => source === path);
+  // The first mount is of the whole image, later ones may be of its folders.
+  const mount = (await readMountTable()).find(({ source }) => source === path);
   if (mount === undefined) return 0;
-  if (PROGRAM === undefined) {
-    throw new ObdError(ErrorCodes.Host, 'Cannot run read-pages: build it with `npm run build`');
-  }
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(READ_MS_MAX)]);
+  if (PROGRAM === undefined) throw failure('it is not built; build it with `npm run build`');
+  signal.throwIfAborted();
   const child = spawn(PROGRAM, [path, mount.target], { stdio: ['pipe', 'ignore', 'pipe'] });
+  const over = new AbortController();
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(READ_MS_MAX), over.signal]);
   let said = '';
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+  const ended = new Promise<string | undefined>((resolve) => {
+    child.on('error', (error) => resolve(messageOf(error)));
+    child.on('close', (status, killedBy) => {
+      resolve(status === 0 ? undefined : said.trim() || `it ended by ${killedBy}`);
+    });
+    limit.addEventListener('abort', () => resolve(`no end within ${READ_MS_MAX} ms`));
+  });
+  void ended.then(() => over.abort());
+  // Without descriptors or memory for a process there are no streams either.
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     said = (said + text).slice(0, SAID_BYTES_MAX);
   });
   // A program that has ended early says why.
-  child.stdin.on('error', () => {});
-  const ended = once(child, 'close', { signal: limit });
-  ended.catch(() => {});
-  // A program that waits in the kernel is left behind: it ends with the reads of the device.
-  limit.addEventListener('abort', () => child.kill('SIGKILL'));
+  child.stdin?.on('error', () => {});
   child.unref();
   let named = 0;
-  try {
-    for await (const arrived of arriving(blocks, hot, limit)) {
-      named += arrived.length;
-      const frame = Uint32Array.of(arrived.length, ...arrived);
-      child.stdin.write(new Uint8Array(frame.buffer));
-    }
-    child.stdin.end();
-    const [status] = await ended;
-    if (status !== 0) throw new ObdError(ErrorCodes.Io, said.trim());
-  } catch (error) {
-    child.kill('SIGKILL');
-    if (!limit.aborted) throw error;
+  for await (const arrived of arriving(blocks, hot, limit)) {
+    named += arrived.length;
+    const frame = Uint32Array.of(arrived.length, ...arrived);
+    child.stdin?.write(new Uint8Array(frame.buffer));
   }
+  child.stdin?.end();
+  const problem = await ended;
+  // One that waits in the kernel is left behind: it ends with the reads of the device.
+  child.kill('SIGKILL');
+  signal.throwIfAborted();
+  if (problem !== undefined) throw failure(problem);
   return named;
 }
 
@@ -80,7 +85,11 @@ async function* arriving(blocks: Uint32Array, hot: HotPages, signal: AbortSignal
       yield blocks.subarray(first, arrived).filter(isHere);
       next = arrived;
     } else if (hasEnded) return;
-    else await progress.next(arrived, READ_MS_MAX);
+    else await progress.next(arrived, LOOK_MS);
     await sleep(PAUSE_MS, undefined, { ref: false });
   }
+}
+
+function failure(why: string): ObdError {
+  return new ObdError(ErrorCodes.Host, `Cannot run read-pages: ${why}`);
 }

@@ -14,6 +14,8 @@ const KNOWN_SHARE_MIN = 0.75;
 export class TrustedStart implements RequestObserver {
   readonly #progress: Pick<HotProgress, 'read'>;
   readonly #onTrusted: () => void;
+  /** Other devices of the image may have read some. */
+  readonly #readBefore: number;
   #bytes = 0;
   #isTrusted = false;
 
@@ -21,6 +23,7 @@ export class TrustedStart implements RequestObserver {
   constructor(progress: Pick<HotProgress, 'read'>, onTrusted: () => void) {
     this.#progress = progress;
     this.#onTrusted = onTrusted;
+    this.#readBefore = progress.read;
   }
 
   started(): void {}
@@ -35,7 +38,7 @@ export class TrustedStart implements RequestObserver {
   ): void {
     if (this.#isTrusted || kind !== 'read' || error !== undefined) return;
     this.#bytes += length;
-    const { read } = this.#progress;
+    const read = this.#progress.read - this.#readBefore;
     if (read < PAGES_MIN || read * PAGE_BYTES < KNOWN_SHARE_MIN * this.#bytes) return;
     this.#isTrusted = true;
     this.#onTrusted();

@@ -66,7 +66,7 @@ interface ServedImage {
   readonly readsAhead: boolean;
   /** Watches whether the start reads them, until they are read ahead. */
   trusted: TrustedStart | undefined;
-  /** Ends with the image. */
+  /** Ends with the image, or when its pages turn out to be of other starts: nothing is read ahead then. */
   readonly closing: AbortController;
   readonly layers: readonly ExpectedLayer[] | undefined;
   /** The layers, if their reads are to be recorded. */
@@ -221,7 +221,8 @@ export class WorkerDevices {
     served.trusted = new TrustedStart(hot.progress, () => {
       served.trusted = undefined;
       setObservers(served);
-      void this.#readAhead(id, served, hot);
+      // A read is being answered.
+      setImmediate(() => void this.#readAhead(id, served, hot));
     });
     setObservers(served);
   }
@@ -301,13 +302,15 @@ export class WorkerDevices {
     const served = this.#served.get(id);
     if (served === undefined || served.recording !== undefined) return;
     served.trusted = undefined;
+    served.closing.abort();
     setObservers(served);
     served.readAheadKib = READ_AHEAD_KIB;
     if (served.device !== undefined) await setReadAhead(served.device.path);
   }
 
   async #detach(id: string): Promise<ReturnType<WorkerCalls['detach']>> {
-    const { device } = this.#find(id);
+    const { device, closing } = this.#find(id);
+    closing.abort();
     try {
       await device?.detach();
       return { isGone: true, error: undefined };

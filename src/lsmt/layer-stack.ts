@@ -135,19 +135,22 @@ export class LayerStack implements RandomAccessFile {
   }
 
   /**
-   * Calls `visit` for each part of the disk that comes from this file of a layer, in the order of the disk. All in
-   * bytes.
+   * Calls `visit` for each part of the disk that comes from one of these files of layers, in the order of the disk, until it returns
+   * false. In bytes.
+   *
+   * @param visit - `i` is the number of the file among `files`.
    */
   eachPartOf(
-    file: RandomAccessFile,
-    visit: (offset: number, fileOffset: number, length: number) => void,
+    files: readonly RandomAccessFile[],
+    visit: (i: number, offset: number, fileOffset: number, length: number) => boolean,
   ): void {
     const { count, starts, ends, moffsets, sources } = this.#segments;
-    const number = this.#sources.indexOf(file);
+    const numbers = this.#sources.map((source) => files.indexOf(source));
     for (let i = 0; i < count; i++) {
-      if (sources[i] !== number) continue;
-      const length = (ends[i]! - starts[i]!) * SECTOR_BYTES;
-      visit(starts[i]! * SECTOR_BYTES, moffsets[i]! * SECTOR_BYTES, length);
+      const file = sources[i] === ZEROES ? -1 : numbers[sources[i]!]!;
+      if (file === -1) continue;
+      const [start, length] = [starts[i]! * SECTOR_BYTES, (ends[i]! - starts[i]!) * SECTOR_BYTES];
+      if (!visit(file, start, moffsets[i]! * SECTOR_BYTES, length)) return;
     }
   }
 

@@ -42,7 +42,9 @@ bool ReadAt(int device, void* target, size_t bytes, uint64_t offset) {
 
 }  // namespace
 
-bool FileBlocks::Open() {
+bool FileBlocks::Open(int device) {
+  device_ = device;
+  if (!tables_.empty()) return true;
   uint8_t super[kSuperblockBytes];
   if (!ReadAt(device_, super, sizeof super, kSuperblockAt) || U16(super + 0x38) != kMagic) {
     return false;
@@ -54,7 +56,8 @@ bool FileBlocks::Open() {
   const uint32_t features = U32(super + 0x60);
   const bool is_wide = (features & kWideDescriptors) != 0;
   const uint32_t descriptor_bytes = is_wide ? U16(super + 0xfe) : 32;
-  const bool is_sound = U32(super + 0x18) == 2 && blocks_ > 0 && blocks_per_group > 0 &&
+  // The first revision has no such fields.
+  const bool is_sound = U32(super + 0x4c) > 0 && U32(super + 0x18) == 2 && blocks_ > 0 && blocks_per_group > 0 &&
                         (inode_bytes_ == 128 || inode_bytes_ == 256) &&
                         (descriptor_bytes == 32 || descriptor_bytes == 64) &&
                         inodes_per_group_ > 0 && inodes_per_group_ <= 8 * kBlockBytes &&
@@ -90,6 +93,7 @@ std::vector<uint32_t> FileBlocks::InodeBlocks(const std::vector<uint32_t>& block
 }
 
 Sorted FileBlocks::Sort(const std::vector<uint32_t>& blocks) {
+  named_.insert(blocks.begin(), blocks.end());
   for (const uint32_t block : blocks) {
     const int64_t first = FirstInode(block);
     if (first >= 0) Learn(block, static_cast<uint32_t>(first));
@@ -134,7 +138,7 @@ void FileBlocks::AddParts(const uint8_t* node, uint32_t node_bytes, int depth, P
     if (below > 0) {
       uint8_t child[kBlockBytes];
       const uint32_t block = U32(record + 4);
-      if (block >= blocks_ || !ReadAt(device_, child, sizeof child, uint64_t{block} * kBlockBytes)) {
+      if (!named_.contains(block) || !ReadAt(device_, child, sizeof child, uint64_t{block} * kBlockBytes)) {
         continue;
       }
       AddParts(child, sizeof child, depth - 1, file);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -28,15 +29,13 @@ struct Sorted {
 
 class FileBlocks {
  public:
-  explicit FileBlocks(int device) : device_(device) {}
-
-  // False for a file system that is no ext4 with blocks of 4 KiB.
-  bool Open();
+  // Reads from this descriptor from now on. False for a file system that is no ext4 with blocks of 4 KiB.
+  bool Open(int device);
 
   // Those that are of inode tables.
   std::vector<uint32_t> InodeBlocks(const std::vector<uint32_t>& blocks) const;
 
-  // Reads the inodes of the blocks first.
+  // Reads the inodes of the blocks first, and nothing but blocks that were named: others may be far away.
   Sorted Sort(const std::vector<uint32_t>& blocks);
 
  private:
@@ -55,7 +54,8 @@ class FileBlocks {
   void AddParts(const uint8_t* node, uint32_t node_bytes, int depth, Part file);
   const Part* Find(uint32_t block) const;
 
-  int device_;
+  int device_ = -1;
+  std::unordered_set<uint32_t> named_;
   uint64_t blocks_ = 0;
   uint32_t inodes_per_group_ = 0;
   uint32_t inode_bytes_ = 0;

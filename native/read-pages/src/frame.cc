@@ -11,23 +11,28 @@ namespace {
 // Pages of a hot blob: src/hot-blob/hot-index.ts.
 constexpr uint32_t kBlocksMax = 32768;
 
-bool ReadWhole(int input, void* target, size_t bytes) {
-  for (size_t have = 0; have < bytes;) {
+// How many bytes there were, at most `bytes`.
+size_t ReadUpTo(int input, void* target, size_t bytes) {
+  size_t have = 0;
+  while (have < bytes) {
     const ssize_t got = read(input, static_cast<char*>(target) + have, bytes - have);
     if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) return false;
+    if (got <= 0) break;
     have += static_cast<size_t>(got);
   }
-  return true;
+  return have;
 }
 
 }  // namespace
 
-bool NextFrame(int input, std::vector<uint32_t>* blocks) {
+Input NextFrame(int input, std::vector<uint32_t>* blocks) {
   uint32_t count;
-  if (!ReadWhole(input, &count, sizeof count) || count > kBlocksMax) return false;
+  const size_t head = ReadUpTo(input, &count, sizeof count);
+  if (head == 0) return Input::kEnd;
+  if (head < sizeof count || count > kBlocksMax) return Input::kWrong;
   blocks->resize(count);
-  return ReadWhole(input, blocks->data(), count * sizeof(uint32_t));
+  const size_t bytes = count * sizeof(uint32_t);
+  return ReadUpTo(input, blocks->data(), bytes) == bytes ? Input::kFrame : Input::kWrong;
 }
 
 }  // namespace readpages

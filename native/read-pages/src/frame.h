@@ -6,7 +6,9 @@
 
 namespace readpages {
 
-// Waits for a whole frame. False at the end of the input, or for one with more blocks than a hot blob has.
-bool NextFrame(int input, std::vector<uint32_t>* blocks);
+enum class Input { kFrame, kEnd, kWrong };
+
+// Waits for a whole frame. `kWrong` for one that is cut, or has more blocks than a hot blob.
+Input NextFrame(int input, std::vector<uint32_t>* blocks);
 
 }  // namespace readpages
