@@ -31,6 +31,8 @@ import { StartNode } from '../support/start-node.js';
 /** The daemon is in this process: it answers what the programs read. */
 const run = promisify(execFile);
 const SEED = Number(process.env['OBD_READ_AHEAD_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+/** The next free one may become a daemon's at the same moment, which then cannot let it go. */
+const LOOP = `/dev/loop${200 + (process.pid % 100)}`;
 const DISK_BYTES = 16 << 20;
 const FILE_BYTES = 200 << 10;
 const FILES = 50;
@@ -229,11 +231,12 @@ describe('native/read-pages', { skip: unfit }, () => {
     await writeFile(path, bytes);
     mkdirSync(directory);
     try {
-      await run('mount', ['-t', 'ext4', '-o', 'loop,ro', path, directory]);
-      const { stdout } = await run('findmnt', ['-no', 'SOURCE', directory]);
-      await use(stdout.trim(), directory);
+      await run('losetup', [LOOP, path]);
+      await run('mount', ['-t', 'ext4', '-o', 'ro', LOOP, directory]);
+      await use(LOOP, directory);
     } finally {
       await run('umount', [directory]).catch(() => {});
+      await run('losetup', ['--detach', LOOP]).catch(() => {});
       await rm(folder, { recursive: true });
     }
   }
