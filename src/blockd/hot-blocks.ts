@@ -23,7 +23,7 @@ interface PagedLayer {
   readonly file: RandomAccessFile;
 }
 
-/** The number of each page's block of 4 KiB, by slot. Of a page that is there twice, the first block. */
+/** The number of each page's block of 4 KiB, by slot. A page that is there twice has the first block. */
 export function hotBlocks(
   disk: LayeredDisk,
   layers: readonly PagedLayer[],

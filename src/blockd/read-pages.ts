@@ -67,7 +67,7 @@ export async function readPages(
   }
   child.stdin?.end();
   const problem = await ended;
-  // One that waits in the kernel is left behind: it ends with the reads of the device.
+  // A program that waits in the kernel is left behind: it ends with the reads of the device.
   child.kill('SIGKILL');
   signal.throwIfAborted();
   if (problem !== undefined) throw failure(problem);

@@ -8,7 +8,7 @@ import type { HotProgress } from '../hot-blob/hot-progress.js';
  * seen to read 115 known ones before its first miss (docs/adr/0017).
  */
 const PAGES_MIN = 192;
-/** Of what is read. A start of known pages reads a few that are not: chance, and what the kernel reads around them. */
+/** The share of known pages in all that are read. A start of known pages reads a few that are not: chance, and what the kernel reads around them. */
 const KNOWN_SHARE_MIN = 0.75;
 
 export class TrustedStart implements RequestObserver {

@@ -3,7 +3,7 @@
 export type RequestKind = 'read' | 'write' | 'zero' | 'flush';
 
 /** `local`: answered in the tick in which the request arrived, from this machine. `loaded`: answered later. */
-type ServedFrom = 'local' | 'loaded';
+export type ServedFrom = 'local' | 'loaded';
 
 /**
  * Is called by DiskRequests, synchronously, on the thread that serves the disk: it must be quick, and must not throw.

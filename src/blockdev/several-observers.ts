@@ -1,5 +1,5 @@
 /** Observers of one disk as one. */
-import type { RequestObserver } from './request-observer.js';
+import type { RequestKind, RequestObserver, ServedFrom } from './request-observer.js';
 
 export class SeveralObservers implements RequestObserver {
   readonly #observers: readonly RequestObserver[];
@@ -8,11 +8,21 @@ export class SeveralObservers implements RequestObserver {
     this.#observers = observers;
   }
 
-  started(...about: Parameters<RequestObserver['started']>): void {
-    for (const each of this.#observers) each.started(...about);
+  started(kind: RequestKind, offset: number, length: number): void {
+    for (const each of this.#observers) each.started(kind, offset, length);
   }
 
-  ended(...about: Parameters<RequestObserver['ended']>): void {
-    for (const each of this.#observers) each.ended(...about);
+  /** Plain parameters, so that no local read allocates an array of them. */
+  ended(
+    kind: RequestKind,
+    offset: number,
+    length: number,
+    durationMs: number,
+    servedFrom: ServedFrom,
+    error: unknown,
+  ): void {
+    for (const each of this.#observers) {
+      each.ended(kind, offset, length, durationMs, servedFrom, error);
+    }
   }
 }

@@ -8,7 +8,7 @@ export interface MountPoint {
   readonly fileSystem: string;
   /** For a block device, its node. */
   readonly source: string;
-  /** Of the file system, as `rw,lowerdir=/a:/b`. */
+  /** The file system's own, as `rw,lowerdir=/a:/b`. */
   readonly options: string;
 }
 

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <unordered_map>
 #include <utility>
 
@@ -57,7 +56,8 @@ bool FileBlocks::Open(int device) {
   const bool is_wide = (features & kWideDescriptors) != 0;
   const uint32_t descriptor_bytes = is_wide ? U16(super + 0xfe) : 32;
   // The first revision has no such fields.
-  const bool is_sound = U32(super + 0x4c) > 0 && U32(super + 0x18) == 2 && blocks_ > 0 && blocks_per_group > 0 &&
+  const bool is_sound = U32(super + 0x4c) > 0 && U32(super + 0x18) == 2 &&
+                        blocks_ > 0 && blocks_per_group > 0 &&
                         (inode_bytes_ == 128 || inode_bytes_ == 256) &&
                         (descriptor_bytes == 32 || descriptor_bytes == 64) &&
                         inodes_per_group_ > 0 && inodes_per_group_ <= 8 * kBlockBytes &&
@@ -138,9 +138,8 @@ void FileBlocks::AddParts(const uint8_t* node, uint32_t node_bytes, int depth, P
     if (below > 0) {
       uint8_t child[kBlockBytes];
       const uint32_t block = U32(record + 4);
-      if (!named_.contains(block) || !ReadAt(device_, child, sizeof child, uint64_t{block} * kBlockBytes)) {
-        continue;
-      }
+      const uint64_t offset = uint64_t{block} * kBlockBytes;
+      if (!named_.contains(block) || !ReadAt(device_, child, sizeof child, offset)) continue;
       AddParts(child, sizeof child, depth - 1, file);
       continue;
     }

@@ -32,7 +32,7 @@ class FileBlocks {
   // Reads from this descriptor from now on. False for a file system that is no ext4 with blocks of 4 KiB.
   bool Open(int device);
 
-  // Those that are of inode tables.
+  // The blocks of inode tables among these.
   std::vector<uint32_t> InodeBlocks(const std::vector<uint32_t>& blocks) const;
 
   // Reads the inodes of the blocks first, and nothing but blocks that were named: others may be far away.

@@ -7,8 +7,8 @@
 // that file, any other into the cache of the device, which is where ext4 looks for its metadata. Ends with its input, and with 0; with
 // 1 and a line on stderr if the input is wrong, or DIRECTORY is not a mount of DEVICE with an ext4 of such blocks.
 //
-// This is a process of its own because the device may be served by the program that wants this: a thread of that program
-// would wait for itself, and keep it from being ended.
+// A process of its own, as the program that starts it may serve the device: a thread of that program would wait for itself,
+// and keep it from being ended.
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -105,7 +105,7 @@ int main(int count, char** arguments) {
     const readpages::Sorted sorted = files.Sort(blocks);
     ReadAhead(device.fd, sorted.metadata);
     for (const readpages::File& file : sorted.files) {
-      // Whoever reads it is told what is wrong with it.
+      // A file that cannot be opened fails in the container, with its error.
       const Descriptor opened(OpenFile(mount.fd, file.inode, file.generation));
       if (opened.fd >= 0) ReadAhead(opened.fd, file.blocks);
     }
