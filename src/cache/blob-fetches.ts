@@ -19,6 +19,7 @@
 import { ErrorCodes, hasCode, ObdError } from '../errors.js';
 import type { Urgency, WholeAnswer } from '../io/ranged-source.js';
 import { SpeedFloor, TooSlow } from '../io/speed-floor.js';
+import { AnswerPauses } from './answer-pauses.js';
 import { BlobHealth, isBug, isClosed } from './blob-health.js';
 import type { ChunkStore } from './chunk-store.js';
 import type { FetchScheduler } from './fetch-scheduler.js';
@@ -59,6 +60,7 @@ export class BlobFetches implements WaitedFor, Lane {
   readonly #readahead: Readahead;
   readonly #waiting = new WaitingReads();
   readonly #stray = new StrayWhole();
+  readonly #pauses: AnswerPauses;
   /** Shared by all streams of the whole blob: each begins at the first byte. */
   readonly #streamFloor = new SpeedFloor(Number.POSITIVE_INFINITY);
   /** Called when nothing is in flight. */
@@ -73,7 +75,9 @@ export class BlobFetches implements WaitedFor, Lane {
     this.#outages = outages;
     this.#health = new BlobHealth(() => outages.nextSlotMs(store.key.origin));
     this.#flights = new FlightMap(store);
-    this.#readahead = new Readahead(store, this.#flights, scheduler.linkOf(this), {
+    const link = scheduler.linkOf(this);
+    this.#pauses = new AnswerPauses(link);
+    this.#readahead = new Readahead(store, this.#flights, link, {
       takesMore: () => store.hasSpace && !this.#health.isFailing && this.#streaming === undefined,
       fetch: (fetcher, { first, end }, urgency) => this.#takeOff(fetcher, first, end, urgency),
     });
@@ -267,8 +271,11 @@ export class BlobFetches implements WaitedFor, Lane {
     flight.abort = abort;
     const fill = flight.nextFill(this.#store.sizeBytes);
     const attempt = new FlightAttempt(flight, fetcher, fill, this.#store, this.#flights);
+    const left = new AbortController();
+    const pauses = this.#pauses.watch(flight, fetcher.source, (error) => left.abort(error));
     let counted = fill.filled;
     fill.progressed = () => {
+      pauses.progressed();
       transfer.received(fill.filled - counted);
       counted = fill.filled;
       if (abort.signal.aborted) return;
@@ -279,8 +286,10 @@ export class BlobFetches implements WaitedFor, Lane {
     const startedMs = performance.now();
     try {
       const { urgency, lastError } = flight;
-      const options = { signal: abort.signal, after: lastError, urgency };
+      const signal = AbortSignal.any([abort.signal, left.signal]);
+      const options = { signal, after: lastError, urgency };
       const whole = await fetcher.source.attempt(fill, options);
+      pauses.ended();
       if (whole !== undefined) {
         const stray = this.#stray.errorOf(whole, fetcher.source, startedMs);
         transfer.ended();
@@ -297,6 +306,7 @@ export class BlobFetches implements WaitedFor, Lane {
       this.#succeeded(flight);
       this.#land(flight);
     } catch (error) {
+      pauses.ended();
       if (abort.signal.aborted) return;
       const arrived = await attempt.storePart();
       if (arrived !== undefined) this.#land(arrived);

@@ -57,6 +57,8 @@ export class Flight {
   isDead = false;
   /** A stream of the whole blob brings its chunks. */
   isParked = false;
+  /** An answer that paused was left for another connection. */
+  wasLeft = false;
   /** The beginning of the next chunk, from an attempt that broke within it. */
   rest: Uint8Array | undefined;
   readonly floor = new SpeedFloor();

@@ -99,6 +99,11 @@ export class OriginLink {
     return this.#inFlightBytes;
   }
 
+  /** The shortest wait for a first byte; undefined before it is measured. */
+  get firstByteMs(): number | undefined {
+    return this.#firstByteMs.value;
+  }
+
   get granuleBytes(): number {
     const rate = this.#bytesPerMs.value;
     if (rate === undefined) return GRANULE_BYTES_MIN;

@@ -117,7 +117,8 @@ export class RemoteBlobRanges implements RangedSource {
       if (fill.filled === bytes.length) return undefined;
       throw incomplete(doing, this.registry, fill);
     } catch (error) {
-      this.#endpoint.forgetSignedUrl();
+      // Its end by the caller says nothing of the address.
+      if (signal?.aborted !== true) this.#endpoint.forgetSignedUrl();
       throw error;
     }
   }
