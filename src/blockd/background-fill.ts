@@ -5,7 +5,8 @@
  *   filling
  *   full       the cache has no room for more: looked at again after FULL_PAUSE_MS
  *   failing    the registry does not give the bytes: tried again after a pause
- *   complete   everything was stored, and the digest of each blob that something was fetched of is right
+ *   complete   everything was stored, and the digest of each blob that something was fetched of is right. Looked at again after
+ *              COMPLETE_PAUSE_MS if it is to last: chunks may have been evicted since
  *
  * Guarantees:
  *   - No range is requested while a read of a device waits for bytes, or has within `idleMs`. One range is in flight at a
@@ -33,6 +34,7 @@ const RANGE_MS_MAX = 10_000;
 const FAILURE_PAUSE_MS = 1_000;
 const FAILURE_PAUSE_MS_MAX = 60_000;
 const FULL_PAUSE_MS = 30_000;
+const COMPLETE_PAUSE_MS = 60_000;
 
 type FillState = 'waiting' | 'filling' | 'full' | 'failing' | 'complete';
 
@@ -43,6 +45,8 @@ export interface FillJob {
   readonly delayMs: number;
   /** How long no read may have waited for a registry before a range is requested. */
   readonly idleMs: number;
+  /** Whether what is evicted later is fetched again, until the job is removed. */
+  readonly isLasting: boolean;
 }
 
 export interface FillLog {
@@ -162,7 +166,7 @@ export class BackgroundFill {
     let next: Job | undefined;
     const nowMs = performance.now();
     for (const job of this.#jobs.values()) {
-      if (job.state === 'complete') continue;
+      if (job.state === 'complete' && !job.isLasting) continue;
       if (job.notBeforeMs <= nowMs) return job;
       if (next === undefined || job.notBeforeMs < next.notBeforeMs) next = job;
     }
@@ -233,10 +237,14 @@ export class BackgroundFill {
   /** @throws {ObdError} `Corrupt` if a blob that was fetched fails its digest: it is dropped, and fetched again. */
   async #complete(job: Job): Promise<void> {
     const { id, fetchedBytes } = job;
+    const wasComplete = job.state === 'complete';
     closeHandles(job);
     if (fetchedBytes > 0) await this.#check(job);
     if (job.stop.signal.aborted) return;
     job.state = 'complete';
+    job.fetchedBytes = 0;
+    job.notBeforeMs = performance.now() + COMPLETE_PAUSE_MS;
+    if (wasComplete) return;
     const ms = Math.round(performance.now() - job.startedMs);
     this.#log.info({ id, fetchedBytes, ms }, 'image is complete in the cache');
   }

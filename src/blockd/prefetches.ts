@@ -52,7 +52,8 @@ export class Prefetches {
     }
     this.#makeRoom(name);
     this.#digests.set(name, digests);
-    this.#fill.add({ id: jobOf(name), sources: [...sources.values()], delayMs: 0, idleMs: 0 });
+    const times = { delayMs: 0, idleMs: 0 };
+    this.#fill.add({ id: jobOf(name), sources: [...sources.values()], ...times, isLasting: false });
     return this.progressOf(name)!;
   }
 

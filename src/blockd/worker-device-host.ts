@@ -217,7 +217,7 @@ export class WorkerDeviceHost implements DeviceHost {
     const { isEnabled, ...times } = this.#options.fillImages;
     if (!(fillsImage ?? isEnabled)) return;
     const sources = blobs.map(({ source }) => source);
-    this.#options.fill.add({ id, sources, ...times });
+    this.#options.fill.add({ id, sources, ...times, isLasting: true });
   }
 
   async #openBlob({ id, address }: BlobRequest): Promise<BlobHandle> {

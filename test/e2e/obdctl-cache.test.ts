@@ -192,6 +192,28 @@ describe('obdctl', { skip: blockdUnfit, timeout: 120_000 }, () => {
     });
   });
 
+  test('cache verify leaves the order of eviction as it is', async () => {
+    await withDaemon('', async (daemon, run) => {
+      const config = configIn(daemon);
+      const image = JSON.parse(readFileSync(config, 'utf8'));
+      await run('prefetch', '--wait', config);
+      for (const share of [2, 4]) {
+        const other = layerOf(disk.subarray(0, DISK_BYTES / share), () => true);
+        const lowers = [{ digest: registry.addBlob(other), size: other.length }];
+        writeFileSync(config, JSON.stringify({ ...image, lowers }));
+        await run('prefetch', '--wait', config);
+      }
+      const order = async (): Promise<string[]> => {
+        const blobs: { digest: string }[] = JSON.parse(await run('cache', 'ls', '--json'));
+        return blobs.map(({ digest }) => digest);
+      };
+      const before = await order();
+      assert.deepEqual(before, [...registry.blobs.keys()].toReversed());
+      assert.match(await run('cache', 'verify'), / in 3 blobs, 0 failed/);
+      assert.deepEqual(await order(), before);
+    });
+  });
+
   test('cache verify leaves no file open', async () => {
     await withDaemon('', async (daemon, run) => {
       await run('prefetch', '--wait', configIn(daemon));

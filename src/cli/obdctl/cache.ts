@@ -103,7 +103,9 @@ const verify: CommandModule<object, Arguments> = {
   handler: async ({ blockd, json }) =>
     await withClient(blockd, async (client) => {
       const sum = { blobs: 0, checkedBytes: 0, uncheckedBytes: 0, failed: [] as string[] };
-      for (const { registry, digest, cachedBytes } of (await client.cache()).blobs) {
+      const { blobs } = await client.cache();
+      // The least recently used first: a check counts as a use, and eviction keeps its order so.
+      for (const { registry, digest, cachedBytes } of blobs.toReversed()) {
         const found = await client.verifyCache(registry, digest).catch((error: unknown) => {
           // All of it or a part was evicted since it was listed: the next ones are checked all the same.
           const isEvicted =
