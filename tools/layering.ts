@@ -84,6 +84,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 
 /** Single files of another room that a room may import, because they are that room's door. */
 const DOORS: Readonly<Record<string, readonly string[]>> = {
+  blockd: ['src/ext4/directory-census.ts'],
   snapshotter: [
     'src/blockd/blockd-client.ts',
     'src/image/image-config.ts',

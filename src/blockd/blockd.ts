@@ -186,9 +186,17 @@ export class Blockd {
         log.info({ id, ended, fetchedBytes, ms }, 'trace replayed'),
       onReplayFailure: (id, err) =>
         log.warn({ id, err }, 'trace not replayed, reads fetch what they need'),
-      onPagesRead: (id, { pages, ms, error }) => {
-        if (error === undefined) log.info({ id, pages, ms }, 'known pages read ahead');
-        else log.info({ id, err: error }, 'known pages not read ahead');
+      onPagesRead: (id, { what, pages, ms, error }) => {
+        const isKnown = what === 'known';
+        if (error === undefined) {
+          const done = isKnown ? 'known pages read ahead' : 'files of the image read ahead';
+          log.info({ id, pages, ms }, done);
+        } else {
+          const failed = isKnown
+            ? 'known pages not read ahead'
+            : 'files of the image not read ahead';
+          log.info({ id, err: error }, failed);
+        }
       },
       starts,
       recordings,

@@ -1,4 +1,5 @@
-/** Where the pages of a hot blob are on the disk that an image's layers add up to. */
+/** Where the pages of a hot blob are on the disk that an image's layers add up to, and which of them have come. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type HotPages, PAGE_BYTES, runAt } from '../hot-blob/hot-pages.js';
 import type { RandomAccessFile } from '../io/random-access-file.js';
 
@@ -7,6 +8,10 @@ export const NO_BLOCK = 0xffff_ffff;
 
 /** Pages of a layer that the disk shows in several places are looked at as often: no layer of obdconv has any. */
 const LOOKS_PER_PAGE = 8;
+/** How often it looks whether it is to end while no pages come. */
+const LOOK_MS = 250;
+/** Pages that arrive are passed on together. */
+const PAUSE_MS = 20;
 
 /** As LayerStack has it. */
 interface LayeredDisk {
@@ -53,4 +58,24 @@ export function hotBlocks(
     return looksLeft > 0;
   });
   return blocks;
+}
+
+/** The blocks of pages as they come, in order of first use. @param blocks - As hotBlocks() gives them. */
+export async function* arrivingBlocks(
+  blocks: Uint32Array,
+  hot: HotPages,
+  signal: AbortSignal,
+): AsyncGenerator<Uint32Array, void, undefined> {
+  const { progress } = hot;
+  for (let next = 0; next < blocks.length && !signal.aborted; ) {
+    const { arrived, hasEnded } = progress;
+    if (arrived > next) {
+      const first = next;
+      const isHere = (block: number, i: number) => block !== NO_BLOCK && hot.has(first + i);
+      yield blocks.subarray(first, arrived).filter(isHere);
+      next = arrived;
+    } else if (hasEnded) return;
+    else await progress.next(arrived, LOOK_MS);
+    await sleep(PAUSE_MS, undefined, { ref: false });
+  }
 }

@@ -29,6 +29,7 @@ import type { Handlers } from './thread-calls.js';
 import type {
   MainCalls,
   OpenedDisk,
+  PagesRead,
   StartTerms,
   WorkerSettings,
   WriteHot,
@@ -65,7 +66,7 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   /** The trace of an image is unusable, or its replay failed. */
   readonly onReplayFailure: (id: string, error: unknown) => void;
   /** Pages of a start were read into the kernel's cache, or could not be. */
-  readonly onPagesRead: (id: string, result: PagesRead) => void;
+  readonly onPagesRead: (id: string, result: ReadAhead) => void;
   /** Called with the load order of a start. `writeHot` writes a hot blob of it while the device is there. */
   readonly onRecorded: (start: ExpectedStart, order: Uint8Array, writeHot: WriteHot) => void;
   /** An attached image has so many remote layers without checksums. */
@@ -74,7 +75,8 @@ export interface WorkerHostOptions extends Omit<WorkerSettings, 'decodedBytes'> 
   readonly onUnloadable: (error: Error) => void;
 }
 
-interface PagesRead {
+interface ReadAhead {
+  readonly what: PagesRead;
   readonly pages: number;
   readonly ms: number;
   readonly error: Error | undefined;
@@ -268,8 +270,12 @@ export class WorkerDeviceHost implements DeviceHost {
       ...blobs.handlers,
       starting: async (request) => await this.#startOf(request, blobs.add),
       recorded: ({ id, order }) => this.#recorded(id, order),
-      pagesRead: ({ id, pages, ms, error }) => {
-        onPagesRead(id, { pages, ms, error: error && deserializedError(error) });
+      walked: ({ id }) => {
+        const device = this.#devices.get(id);
+        if (device !== undefined) device.reads.isWalked = true;
+      },
+      pagesRead: ({ id, what, pages, ms, error }) => {
+        onPagesRead(id, { what, pages, ms, error: error && deserializedError(error) });
       },
       died: ({ id }) => {
         const device = this.#devices.get(id);
@@ -337,6 +343,9 @@ class WorkerDevice implements HostedDevice {
     this.memory = memory;
     this.#worker = worker;
     this.#onClosed = onClosed;
+    this.reads.onMost = () => {
+      if (this.#closed === undefined) this.#worker.calls.notify('readStored', { id });
+    };
   }
 
   async open(configPath: string, isStart: boolean, nbd: NbdServer): Promise<void> {

@@ -14,7 +14,7 @@ import { SeveralObservers } from '../blockdev/several-observers.js';
 import type { AttachedDevice, Transport, TransportName } from '../blockdev/transport.js';
 import type { makeTransports, Transports } from '../blockdev/transports.js';
 import type { VirtualDisk } from '../blockdev/virtual-disk.js';
-import type { BlobReader } from '../cache/blob-reader.js';
+import { BlobReader } from '../cache/blob-reader.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { HotSource } from '../hot-blob/hot-blob-writer.js';
 import { HotFile } from '../hot-blob/hot-file.js';
@@ -26,7 +26,7 @@ import { tracedRanges } from '../image/image-trace.js';
 import { type OpenedImage, openImage, splitLayers } from '../image/open-image.js';
 import { collectGarbageSoon } from '../io/collect-garbage.js';
 import { IndexAccount, type SharedIndexAccount } from '../io/index-budget.js';
-import type { RandomAccessFile } from '../io/random-access-file.js';
+import type { RandomAccessFile, StoredRange } from '../io/random-access-file.js';
 import { LAYER_FORMATS } from '../layers/layer-formats.js';
 import { FirstUses } from '../load-order/first-uses.js';
 import { encodeLoadOrder } from '../load-order/load-order.js';
@@ -37,17 +37,20 @@ import { DecodedBlocks } from '../zfile/decoded-blocks.js';
 import { BackgroundFile } from './background-file.js';
 import { RemoteBlobs } from './blob-calls.js';
 import type { ExpectedImage, ExpectedLayer } from './expected-image.js';
-import { hotBlocks } from './hot-blocks.js';
+import { arrivingBlocks, hotBlocks } from './hot-blocks.js';
 import { writeHotFile } from './hot-file-writer.js';
-import { readPages } from './read-pages.js';
+import { type BlocksUntil, readPages } from './read-pages.js';
 import { type DiskRead, ReadRecorder } from './read-recorder.js';
 import { type RequestNote, RequestNotes } from './request-notes.js';
 import { type SerializedError, serializedError } from './serialized-error.js';
+import { storedBlocks } from './stored-blocks.js';
 import { type Handlers, ThreadCalls } from './thread-calls.js';
+import { TreeWalk } from './tree-walk.js';
 import { TrustedStart } from './trusted-start.js';
 import type {
   MainCalls,
   OpenedDisk,
+  PagesRead,
   SharedHotPages,
   StartTerms,
   WorkerCalls,
@@ -66,6 +69,8 @@ interface ServedImage {
   readonly readsAhead: boolean;
   /** Watches whether the start reads them, until they are read ahead. */
   trusted: TrustedStart | undefined;
+  /** Watches whether the start walks through the whole tree. */
+  walk: TreeWalk | undefined;
   /** Ends with the image, or when its pages turn out to be of other starts: nothing is read ahead then. */
   readonly closing: AbortController;
   readonly layers: readonly ExpectedLayer[] | undefined;
@@ -109,6 +114,7 @@ export class WorkerDevices {
       open: ({ id, configPath, isStart, memory }) =>
         this.#open(id, configPath, isStart, memory).finally(collectGarbageSoon),
       attach: ({ id, transport }) => this.#connect(id, transport, false, attach),
+      readStored: ({ id }) => this.#readStored(id),
       forgetKnown: ({ id }) => this.#forgetKnown(id),
       endRecording: ({ id }) => this.#served.get(id)?.recorder?.end(),
       writeHot: ({ id, runs, path }) => this.#writeHot(id, runs, path),
@@ -167,6 +173,7 @@ export class WorkerDevices {
       hot,
       readsAhead: isStart && recording === undefined && terms?.hot?.isExact === true,
       trusted: undefined,
+      walk: undefined,
       closing: new AbortController(),
       layers: expected?.layers,
       recorded: isRecorded ? expected?.layers : undefined,
@@ -202,6 +209,7 @@ export class WorkerDevices {
     const named = layers.map(({ digest, root }) => ({ digest, root }));
     const onEnd = (reads: readonly DiskRead[]) => {
       served.recorder = undefined;
+      served.walk = undefined;
       setObservers(served);
       const { disk, files } = image;
       const readAheadBytes = served.readAheadKib * 1024;
@@ -213,6 +221,13 @@ export class WorkerDevices {
       if (isServed && served.device !== undefined) void setReadAhead(served.device.path);
     };
     served.recorder = new ReadRecorder(onEnd, recording?.untilQuiet ?? true);
+    if (served.hot === undefined) {
+      served.walk = new TreeWalk(image.disk, () => {
+        served.walk = undefined;
+        setObservers(served);
+        this.#main.notify('walked', { id });
+      });
+    }
     setObservers(served);
   }
 
@@ -228,19 +243,43 @@ export class WorkerDevices {
   }
 
   async #readAhead(id: string, served: ServedImage, hot: HotPages): Promise<void> {
-    const { image, device, closing, layers = [] } = served;
+    const { image, layers = [] } = served;
+    const files = layers.map(({ digest }, i) => ({ digest, file: image.files[i]! }));
+    await this.#readPages(id, served, 'known', (signal) =>
+      arrivingBlocks(hotBlocks(image.disk, files, hot), hot, signal),
+    );
+  }
+
+  async #readStored(id: string): Promise<void> {
+    const served = this.#served.get(id);
+    // The start is over, or its known pages are read ahead.
+    if (served?.recorder === undefined || served.hot !== undefined) return;
+    // What a client records is what the container reads.
+    if (served.recording !== undefined) return;
+    const { disk, files } = served.image;
+    const isStored = ({ blob, offset, length }: StoredRange) =>
+      !(blob instanceof BlobReader) || blob.isStored(offset, length);
+    await this.#readPages(id, served, 'stored', (signal) =>
+      storedBlocks(disk, files, isStored, signal),
+    );
+  }
+
+  async #readPages(
+    id: string,
+    { device, closing }: ServedImage,
+    what: PagesRead,
+    blocks: BlocksUntil,
+  ): Promise<void> {
     const startedMs = performance.now();
     let pages = 0;
     let error: SerializedError | undefined;
     try {
-      const files = layers.map(({ digest }, i) => ({ digest, file: image.files[i]! }));
-      const blocks = hotBlocks(image.disk, files, hot);
-      if (device !== undefined) pages = await readPages(device.path, blocks, hot, closing.signal);
+      if (device !== undefined) pages = await readPages(device.path, what, blocks, closing.signal);
     } catch (err) {
       error = serializedError(err);
     }
     const ms = Math.round(performance.now() - startedMs);
-    if (!closing.signal.aborted) this.#main.notify('pagesRead', { id, pages, ms, error });
+    if (!closing.signal.aborted) this.#main.notify('pagesRead', { id, what, pages, ms, error });
   }
 
   async #writeHot(id: string, runs: Uint32Array, path: string): Promise<WrittenBlob | undefined> {
@@ -400,7 +439,7 @@ function startReadAheadKib(recording: StartTerms['recording'], hot: HotPages | u
   return readAheadKib(recording !== undefined || hot?.progress.hasFailed === false);
 }
 
-function setObservers({ disk, recorder, notes, trusted }: ServedImage): void {
-  const all = [recorder, notes, trusted].filter((each) => each !== undefined);
+function setObservers({ disk, recorder, notes, trusted, walk }: ServedImage): void {
+  const all = [recorder, notes, trusted, walk].filter((each) => each !== undefined);
   disk.observer = all.length > 1 ? new SeveralObservers(all) : all[0];
 }

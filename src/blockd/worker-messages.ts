@@ -94,6 +94,9 @@ export interface SharedHotPages {
   readonly isExact: boolean;
 }
 
+/** What was read ahead: the pages that are known of the start, or the files of an image that it reads most of. */
+export type PagesRead = 'known' | 'stored';
+
 /** How a device is to serve its start. */
 export interface StartTerms {
   /** Undefined if there are none. */
@@ -115,6 +118,8 @@ export type WorkerCalls = {
   ): OpenedDisk;
   /** Answers with the path of the device. */
   attach(device: ToAttach): string;
+  /** Its start reads most of the image: its files are read into the kernel's cache as they come. */
+  readStored(device: OfDevice): void;
   /** The pages of its start do not come: its device reads ahead like any other. */
   forgetKnown(device: OfDevice): void;
   /** Ends what records the start; `recorded` comes first, if anything was read. */
@@ -161,9 +166,12 @@ export type MainCalls = BlobCalls & {
   ): StartTerms;
   /** The reads of a start: an encoded load order. */
   recorded(start: OfDevice & { readonly order: Uint8Array }): void;
+  /** Its start walks through the whole tree of the image. */
+  walked(device: OfDevice): void;
   /** Pages of the start were read into the kernel's cache; or why not. */
   pagesRead(
     result: OfDevice & {
+      readonly what: PagesRead;
       readonly pages: number;
       readonly ms: number;
       readonly error: SerializedError | undefined;

@@ -6,11 +6,15 @@
  * them. A start that reads most in another order shows only by its share of the image: MOST_SHARE, which no start of a program
  * reached. Each blob's missing chunks then come in the background, many requests at once, in the order of the blob.
  *
+ * A start that walks through the whole tree (src/blockd/tree-walk.ts) and has read WALKED_READ_SHARE of the image is going to read most
+ * of it, which the other measures show only much later: it streams while a quarter of what was fetched is read.
+ *
  * A sweep of one large file reads all of that, which says nothing of the rest: its chunks do not count, and while it keeps the link
  * busy nothing is streamed.
  *
  * Chunks that they bring and no read uses lower the measure, and end the stream. So the fetched chunks are at most about
- * twice the chunks that were read, plus DENSE_BYTES_MIN, or the read chunks divided by MOST_SHARE.
+ * twice the chunks that were read, plus DENSE_BYTES_MIN, or the read chunks divided by MOST_SHARE; or by WALKED_READ_SHARE, for a start
+ * whose files are read ahead into the kernel's cache, since these reads count too.
  */
 import { CHUNK_BYTES } from '../io/random-access-file.js';
 
@@ -21,6 +25,11 @@ const DENSE_SHARE = 0.8;
 const SPARSE_SHARE = 0.5;
 /** Of the image. The JVM of the benchmark reads a third of its image, Python a fifth. */
 const MOST_SHARE = 0.4;
+/** The same for a start that has walked through the tree. One that walks and reads no files, as `find` does, stays below it. */
+const WALKED_READ_SHARE = 0.1;
+/** As DENSE_SHARE and SPARSE_SHARE, for a start that has walked through the tree. */
+const WALKED_DENSE_SHARE = 0.4;
+const WALKED_SPARSE_SHARE = 0.25;
 
 /** A blob of the image. */
 export interface StreamableBlob {
@@ -39,8 +48,13 @@ export interface StreamableBlob {
 export class ImageReads {
   /** The start is fetched in a known order: that nearly all of it is read then says nothing about the rest. */
   isKnown = false;
+  /** The start has walked through the whole tree. */
+  isWalked = false;
+  /** Called once, when it is clear that most of the image will be read. */
+  onMost: () => void = () => {};
   readonly #blobs = new Set<StreamableBlob>();
   #isDense = false;
+  #isMost = false;
 
   add(blob: StreamableBlob): void {
     this.#blobs.add(blob);
@@ -64,10 +78,18 @@ export class ImageReads {
     }
     const share = read / Math.max(1, fetched);
     const isMeasured = read * CHUNK_BYTES >= DENSE_BYTES_MIN;
-    const isDense = (share >= DENSE_SHARE && !this.isKnown) || read >= chunks * MOST_SHARE;
-    if (isSweeping || share < SPARSE_SHARE) this.#isDense = false;
+    const isWalker =
+      this.isWalked && read >= chunks * WALKED_READ_SHARE && share >= WALKED_DENSE_SHARE;
+    const isMost = isWalker || read >= chunks * MOST_SHARE;
+    const isDense = isMost || (share >= DENSE_SHARE && !this.isKnown);
+    const sparseShare = this.isWalked ? WALKED_SPARSE_SHARE : SPARSE_SHARE;
+    if (isSweeping || share < sparseShare) this.#isDense = false;
     else if (isMeasured && isDense) this.#isDense = true;
     if (!this.#isDense) return;
+    if (isMost && !this.#isMost) {
+      this.#isMost = true;
+      this.onMost();
+    }
     for (const blob of this.#blobs) blob.stream();
   }
 }

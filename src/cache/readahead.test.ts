@@ -166,25 +166,31 @@ test('a prefetch that fails is not retried, and fails no read', async () => {
 });
 
 test('a start that reads most of an image gets the rest in the background, others do not', async () => {
-  for (const kind of ['dense', 'sparse', 'known'] as const) {
+  for (const kind of ['dense', 'sparse', 'known', 'walker', 'finder'] as const) {
     await withCache(async (cache) => {
       const image = new ImageReads();
       image.isKnown = kind === 'known';
+      image.isWalked = kind === 'walker' || kind === 'finder';
+      let timesMost = 0;
+      image.onMost = () => timesMost++;
       const others = distinctBytes(200 * CHUNK_BYTES, 7);
       const sources = [new BlobDouble(LARGE), new BlobDouble(others)];
       const [large] = await Promise.all(sources.map((source) => openMounted(cache, source, image)));
       // Granules in an order that is no sweep, read whole or in part.
-      for (let i = 0; i < (kind === 'known' ? 10 : 40); i++) {
+      const granules = { known: 10, finder: 5 }[kind as string] ?? 40;
+      for (let i = 0; i < granules; i++) {
         const first = ((i * 13) % 50) * GRANULE;
-        const count = kind === 'sparse' ? 4 : GRANULE;
+        const count = kind === 'sparse' || kind === 'walker' ? 4 : GRANULE;
         await readMounted(large!, LARGE, first * CHUNK_BYTES, count * CHUNK_BYTES);
       }
       await sleep(100);
       const background = sources.map(
         ({ urgencies }) => urgencies.filter((urgency) => urgency === 'background').length,
       );
-      if (kind === 'dense') assert.ok(background[0]! > 0 && background[1]! > 0, `${background}`);
+      const streams = kind === 'dense' || kind === 'walker';
+      if (streams) assert.ok(background[0]! > 0 && background[1]! > 0, `${background}`);
       else assert.deepEqual(background, [0, 0]);
+      assert.equal(timesMost, streams ? 1 : 0);
       const fetched = sources.reduce((sum, { requestedBytes }) => sum + requestedBytes, 0);
       assert.ok(fetched <= LARGE.length + others.length, 'nothing is fetched twice');
     });

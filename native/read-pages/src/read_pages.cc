@@ -1,10 +1,10 @@
 // Reads blocks of a mounted ext4 into the kernel's page cache:
 //
-//     read-pages DEVICE DIRECTORY <frames
+//     read-pages DEVICE DIRECTORY [files] <frames
 //
 // DIRECTORY is where DEVICE is mounted. A frame is a u32, how many blocks follow, and their numbers, u32 each, little-endian; blocks
 // have 4 KiB. A block of an inode table makes the files of its inodes known. A block of a known file goes into the cache of
-// that file, any other into the cache of the device, which is where ext4 looks for its metadata. Ends with its input, and with 0; with
+// that file, any other into the cache of the device, which is where ext4 looks for its metadata; with `files` nowhere. Ends with its input, and with 0; with
 // 1 and a line on stderr if the input is wrong, or DIRECTORY is not a mount of DEVICE with an ext4 of such blocks.
 //
 // A process of its own, as the program that starts it may serve the device: a thread of that program would wait for itself,
@@ -79,8 +79,9 @@ void ReadAhead(int file, const std::vector<uint32_t>& blocks) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count != 3) {
-    fputs("Usage: read-pages DEVICE DIRECTORY <frames\n", stderr);
+  const bool is_files_only = count == 4 && strcmp(arguments[3], "files") == 0;
+  if (count != 3 && !is_files_only) {
+    fputs("Usage: read-pages DEVICE DIRECTORY [files] <frames\n", stderr);
     return 1;
   }
   const char* const path = arguments[1];
@@ -103,7 +104,7 @@ int main(int count, char** arguments) {
     if (!files.Open(device.fd)) return Fail(path, "it has no ext4 with blocks of 4 KiB");
     ReadAhead(device.fd, files.InodeBlocks(blocks));
     const readpages::Sorted sorted = files.Sort(blocks);
-    ReadAhead(device.fd, sorted.metadata);
+    if (!is_files_only) ReadAhead(device.fd, sorted.metadata);
     for (const readpages::File& file : sorted.files) {
       // A file that cannot be opened fails in the container, with its error.
       const Descriptor opened(OpenFile(mount.fd, file.inode, file.generation));
