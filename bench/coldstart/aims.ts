@@ -1,6 +1,6 @@
 /** The numbers to reach, and whether this run reached them. An aim whose cell or peer was not run is not measured. */
 import { JudgedCells, type MeasuredCells, ratio } from './judged-cells.js';
-import { FULL_PULLS, PEERS, setKnownStartAims } from './known-start-aims.js';
+import { FULL_PULLS, NEEDED_PEERS, PEERS, setKnownStartAims } from './known-start-aims.js';
 import { FILE_BYTES } from './link.js';
 
 export interface Aim {
@@ -44,7 +44,8 @@ export function judgedAims({ nodeSeconds, ...measured }: AimInput): Aim[] {
 function setUnknownStartAims(cells: JudgedCells, aim: SetAim): void {
   for (const [image, link] of cells.pairs(SPARSE)) {
     const ready = cells.ours(image, link)?.ready;
-    const [peer, full] = [PEERS, FULL_PULLS].map((ways) => cells.fastest(image, link, ways));
+    const peer = cells.fastest(image, link, PEERS, NEEDED_PEERS);
+    const full = cells.fastest(image, link, FULL_PULLS);
     aim(`${image}, ${link}: to the best peer`, ratio(ready, peer), 0.9);
     aim(`${image}, ${link}: to the best full pull`, ratio(ready, full), 1);
   }

@@ -32,10 +32,15 @@ export class JudgedCells {
     return this.at(image, link, 'obd-ctr') ?? this.at(image, link, 'obd');
   }
 
-  /** The fewest seconds to ready. */
-  fastest(image: string, link: string, ways: readonly string[]): number | undefined {
-    const found = ways.flatMap((way) => this.at(image, link, way)?.ready ?? []);
-    return found.length === 0 ? undefined : Math.min(...found);
+  /**
+   * The fewest seconds to ready.
+   *
+   * @param needed - Undefined without all of these: an absent one may have been the fastest.
+   */
+  fastest(image: string, link: string, ways: readonly string[], needed = ways): number | undefined {
+    const secondsOf = (way: string) => this.at(image, link, way)?.ready;
+    if (needed.some((way) => secondsOf(way) === undefined)) return undefined;
+    return Math.min(...ways.flatMap((way) => secondsOf(way) ?? []));
   }
 
   /** Of these images, each with each link that it was started on. */

@@ -4,6 +4,8 @@ import { type JudgedCells, ratio } from './judged-cells.js';
 
 /** Peers that know nothing of the image's starts. */
 export const PEERS = ['nydus', 'nydus-batch', 'nydus-all', 'soci', 'stargz'];
+/** One way of each peer. */
+export const NEEDED_PEERS = ['nydus', 'soci', 'stargz'];
 export const FULL_PULLS = ['overlayfs', 'erofs'];
 /** Peers that know which files an earlier start has read. */
 const KNOWING_PEERS = ['nydus-list', 'soci-list'];
@@ -56,7 +58,7 @@ function predictionAims(cells: JudgedCells, aim: SetAim, image: string, link: st
   const predicted = cells.at(image, link, 'obd-predicted');
   const ready = predicted?.ready;
   aim(`${name}: predicted to unknown`, ratio(ready, cells.ours(image, link)?.ready), 0.65);
-  const peers = cells.fastest(image, link, PEERS);
+  const peers = cells.fastest(image, link, PEERS, NEEDED_PEERS);
   aim(`${name}: predicted to the best peer`, ratio(ready, peers), 0.6);
   aim(`${name}: predicted chunks not read, share`, predicted?.advice?.unreadShare, 0.4);
 }

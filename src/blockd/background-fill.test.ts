@@ -1,5 +1,6 @@
 /**
- * Goal: an image that is complete stays so while its device is there, also when chunks of it are evicted.
+ * Goal: an image that is complete stays so while its device is there, also when chunks of it are evicted. Wrong bytes are not fetched
+ * without end, and a check changes nothing that fetches go by.
  * Method: a real cache, a registry's blob in memory, a clock that the test sets forward.
  */
 import assert from 'node:assert/strict';
@@ -17,6 +18,41 @@ after(removeCacheDirectories);
 const BYTES = 20 * CHUNK_BYTES;
 const LATER_MS = 61_000;
 const WAIT_MS_MAX = 10_000;
+
+test('a blob that keeps failing its digest is fetched less and less often, and its source is told', async () => {
+  await withCache(async (cache) => {
+    const warnings: string[] = [];
+    const warn = (_fields: object, message: string) => warnings.push(message);
+    const fill = new BackgroundFill(cache, new DemandWatch(), undefined, { info: () => {}, warn });
+    const source = new BlobDouble(distinctBytes(BYTES));
+    source.damage = (target) => {
+      target[0]! ^= 1;
+    };
+    let timesTold = 0;
+    const sources = [Object.assign(source, { invalidated: () => timesTold++ })];
+    fill.add({ id: 'wrong', sources, delayMs: 0, idleMs: 0, isLasting: true });
+    await sleep(3_000);
+    assert.equal(source.requestedBytes, 2 * BYTES);
+    assert.equal(timesTold, 2);
+    assert.equal(fill.progressOf('wrong')?.state, 'failing');
+    await fill.close();
+    assert.ok(warnings.length <= 2, `${warnings}`);
+  });
+});
+
+test('the check of a complete blob is no read of it', async () => {
+  await withCache(async (cache) => {
+    const log = { info: () => {}, warn: () => {} };
+    const fill = new BackgroundFill(cache, new DemandWatch(), undefined, log);
+    const source = new BlobDouble(distinctBytes(BYTES));
+    const handle = await cache.openBlob(source);
+    fill.add({ id: 'd', sources: [source], delayMs: 0, idleMs: 0, isLasting: true });
+    while (fill.progressOf('d')?.state !== 'complete') await sleep(5);
+    assert.deepEqual([handle.fetchedCount, handle.readCount], [BYTES / CHUNK_BYTES, 0]);
+    handle.close();
+    await fill.close();
+  });
+});
 
 for (const isLasting of [true, false]) {
   const again = isLasting ? 'is fetched again within a minute' : 'is not fetched again';

@@ -3,8 +3,8 @@
  *
  *   waiting    the delay after the attach is not over, or other images come first
  *   filling
- *   full       the cache has no room for more: looked at again after FULL_PAUSE_MS
- *   failing    the registry does not give the bytes: tried again after a pause
+ *   full       the cache has no room for more: looked at again after FULL_PAUSE_MS, if the job is to last
+ *   failing    the registry does not give the bytes, or wrong ones: tried again after a pause
  *   complete   everything was stored, and the digest of each blob that something was fetched of is right. Looked at again after
  *              COMPLETE_PAUSE_MS if it is to last: chunks may have been evicted since
  *
@@ -20,19 +20,24 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type BlobHandle, statsOf } from '../cache/blob-handle.js';
 import type { BlobSource } from '../cache/blob-source.js';
 import type { BlockCache } from '../cache/block-cache.js';
-import { ErrorCodes, messageOf, ObdError } from '../errors.js';
+import { ErrorCodes, hasCode, messageOf, ObdError } from '../errors.js';
 import { checkHandle } from './cache-check.js';
 import type { DemandWatch } from './demand-watch.js';
 
 const RANGE_BYTES_MIN = 128 * 1024;
 const RANGE_BYTES_MAX = 4 << 20;
 const RANGE_BYTES_FIRST = 256 * 1024;
-/** A range that came in less makes the next one twice as large; one that took twice as long halves it. */
+/** A range that came in less makes the next one twice as large; one that took twice as long halves it. The wait for an answer is left out. */
 const RANGE_MS = 50;
+/** The shortest time of a range counts as that wait; it grows so much with each range, as a link may change. */
+const WAIT_GROWTH = 1.1;
 /** A range that takes longer counts as a failure. */
 const RANGE_MS_MAX = 10_000;
 const FAILURE_PAUSE_MS = 1_000;
 const FAILURE_PAUSE_MS_MAX = 60_000;
+/** A blob that fails its digest is fetched again as a whole: the pauses before that grow faster, and up to a day. */
+const WRONG_PAUSE_GROWTH = 4;
+const WRONG_PAUSE_MS_MAX = 24 * 60 * 60_000;
 const FULL_PAUSE_MS = 30_000;
 const COMPLETE_PAUSE_MS = 60_000;
 
@@ -58,6 +63,8 @@ interface Job extends FillJob {
   state: FillState;
   problem: string;
   failures: number;
+  /** How often in a row a whole blob failed its digest. */
+  timesWrong: number;
   notBeforeMs: number;
   readonly startedMs: number;
   readonly stop: AbortController;
@@ -84,6 +91,7 @@ export class BackgroundFill {
   readonly #log: FillLog;
   readonly #jobs = new Map<string, Job>();
   #rangeBytes = RANGE_BYTES_FIRST;
+  #waitMs = Number.POSITIVE_INFINITY;
   #wake = new AbortController();
   #running: Promise<void> | undefined;
 
@@ -109,6 +117,7 @@ export class BackgroundFill {
       state: 'waiting',
       problem: '',
       failures: 0,
+      timesWrong: 0,
       notBeforeMs: startedMs + job.delayMs,
       startedMs,
       stop: new AbortController(),
@@ -166,7 +175,7 @@ export class BackgroundFill {
     let next: Job | undefined;
     const nowMs = performance.now();
     for (const job of this.#jobs.values()) {
-      if (job.state === 'complete' && !job.isLasting) continue;
+      if ((job.state === 'complete' || job.state === 'full') && !job.isLasting) continue;
       if (job.notBeforeMs <= nowMs) return job;
       if (next === undefined || job.notBeforeMs < next.notBeforeMs) next = job;
     }
@@ -213,7 +222,11 @@ export class BackgroundFill {
     const limit = sleep(RANGE_MS_MAX, undefined, { signal: late.signal, ref: false });
     const fetching = handle.fetch(offset, length, { urgency: 'background', waitMs: undefined });
     try {
-      await Promise.race([fetching, limit.then(() => Promise.reject(tooSlow(handle)))]);
+      const tooLate = () => {
+        this.#rangeBytes = RANGE_BYTES_MIN;
+        throw tooSlow(handle);
+      };
+      await Promise.race([fetching, limit.then(tooLate)]);
     } finally {
       late.abort();
       // One of the two is not waited for any more.
@@ -227,8 +240,10 @@ export class BackgroundFill {
     job.fetchedBytes += length;
     // The disk was full after all, or a check failed at once.
     if (handle.missingFrom(offset, 1)?.offset === offset) return this.#full(job);
-    if (ms < RANGE_MS) this.#rangeBytes = Math.min(this.#rangeBytes * 2, RANGE_BYTES_MAX);
-    if (ms > 2 * RANGE_MS) this.#rangeBytes = Math.max(this.#rangeBytes / 2, RANGE_BYTES_MIN);
+    this.#waitMs = Math.min(this.#waitMs * WAIT_GROWTH, ms);
+    const carryMs = ms - this.#waitMs;
+    if (carryMs < RANGE_MS) this.#rangeBytes = Math.min(this.#rangeBytes * 2, RANGE_BYTES_MAX);
+    if (carryMs > 2 * RANGE_MS) this.#rangeBytes = Math.max(this.#rangeBytes / 2, RANGE_BYTES_MIN);
     if (this.#rate === undefined) return;
     const restMs = (length / this.#rate) * 1000 - ms;
     if (restMs > 0) await sleep(restMs, undefined, { signal, ref: false });
@@ -239,9 +254,15 @@ export class BackgroundFill {
     const { id, fetchedBytes } = job;
     const wasComplete = job.state === 'complete';
     closeHandles(job);
-    if (fetchedBytes > 0) await this.#check(job);
+    const isChecked = fetchedBytes === 0 || (await this.#check(job));
     if (job.stop.signal.aborted) return;
+    if (!isChecked) {
+      job.notBeforeMs = performance.now() + FAILURE_PAUSE_MS;
+      return;
+    }
     job.state = 'complete';
+    job.problem = '';
+    job.timesWrong = 0;
     job.fetchedBytes = 0;
     job.notBeforeMs = performance.now() + COMPLETE_PAUSE_MS;
     if (wasComplete) return;
@@ -249,14 +270,18 @@ export class BackgroundFill {
     this.#log.info({ id, fetchedBytes, ms }, 'image is complete in the cache');
   }
 
-  async #check({ sources, stop }: Job): Promise<void> {
+  /** @returns False if a blob changed during its check, as by an eviction. @throws {ObdError} as #complete(). */
+  async #check({ sources, stop }: Job): Promise<boolean> {
     for (const source of sources) {
-      if (stop.signal.aborted) return;
-      const { droppedBytes } = await checkHandle(await this.#cache.openBlob(source));
+      if (stop.signal.aborted) return false;
+      const handle = await this.#cache.openBlob(source);
+      const { droppedBytes, uncheckedBytes } = await checkHandle(handle);
+      if (uncheckedBytes > 0) return false;
       if (droppedBytes === 0) continue;
       const message = `Cannot keep ${source.label}: what its registry sent fails its digest; it is fetched again`;
       throw new ObdError(ErrorCodes.Corrupt, message, { digest: source.key.digest });
     }
+    return true;
   }
 
   #full(job: Job): void {
@@ -272,7 +297,10 @@ export class BackgroundFill {
 
   #failed(job: Job, err: unknown): void {
     const { id } = job;
-    const pauseMs = Math.min(FAILURE_PAUSE_MS * 2 ** job.failures++, FAILURE_PAUSE_MS_MAX);
+    const isWrong = hasCode(err, ErrorCodes.Corrupt);
+    const pauseMs = isWrong
+      ? Math.min(FAILURE_PAUSE_MS * WRONG_PAUSE_GROWTH ** job.timesWrong++, WRONG_PAUSE_MS_MAX)
+      : Math.min(FAILURE_PAUSE_MS * 2 ** job.failures++, FAILURE_PAUSE_MS_MAX);
     if (job.state !== 'failing') this.#log.warn({ id, err }, 'background fill failed, will retry');
     job.state = 'failing';
     job.problem = messageOf(err);

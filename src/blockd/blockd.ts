@@ -238,7 +238,7 @@ export class Blockd {
       [
         blockdService(
           table,
-          new Prefetches(fill, client),
+          new Prefetches(fill, client, cache.capacityBytes),
           new BlobProbes(cache, client),
           starts,
           recordings,

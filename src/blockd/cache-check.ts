@@ -42,7 +42,7 @@ export async function checkBlob(
 
 /** Checks the blob of an open handle, and closes the handle. A blob that fails is dropped. @throws {ObdError} `Io`. */
 export async function checkHandle(handle: BlobHandle): Promise<CacheCheck> {
-  const reader = new BlobReader(handle.share(), new OverflowChunks(), handle);
+  const reader = new BlobReader(handle.share(), new OverflowChunks(), handle, false);
   try {
     return await check(handle, reader);
   } finally {

@@ -1,4 +1,5 @@
 /** Images that are fetched into the cache ahead of their first start, by name. */
+import { byteText } from '../byte-text.js';
 import type { BlobSource } from '../cache/blob-source.js';
 import { ErrorCodes, ObdError } from '../errors.js';
 import type { BlobAddress } from '../image/open-image.js';
@@ -6,7 +7,7 @@ import type { RegistryClient } from '../registry/registry-client.js';
 import type { BackgroundFill, FillProgress } from './background-fill.js';
 import { registrySource } from './registry-source.js';
 
-/** The oldest one that is complete or fails makes room for a further one. */
+/** The oldest one that is complete, fails or finds no room is left for a further one. */
 const PREFETCHES_MAX = 64;
 /** The layers of the largest image that can be opened. */
 const BLOBS_MAX = 255;
@@ -15,10 +16,17 @@ const NAME_CHARACTERS_MAX = 512;
 export class Prefetches {
   readonly #fill: BackgroundFill;
   readonly #client: Pick<RegistryClient, 'blobRanges'>;
+  readonly #capacityBytes: number;
   /** The digests of the blobs by name, the oldest first. */
   readonly #digests = new Map<string, string>();
 
-  constructor(fill: BackgroundFill, client: Pick<RegistryClient, 'blobRanges'>) {
+  /** @param capacityBytes - Of the cache. */
+  constructor(
+    fill: BackgroundFill,
+    client: Pick<RegistryClient, 'blobRanges'>,
+    capacityBytes: number,
+  ) {
+    this.#capacityBytes = capacityBytes;
     this.#fill = fill;
     this.#client = client;
   }
@@ -27,8 +35,8 @@ export class Prefetches {
    * Fetches the blobs in the background. While a prefetch of these blobs is under way by that name, it is that one; it
    * replaces one of other blobs, and one that fails or finds no room.
    *
-   * @throws {ObdError} `InvalidArgument` for no or too many blobs; `FailedPrecondition` while PREFETCHES_MAX are under way;
-   *   what asking the registry for a size throws.
+   * @throws {ObdError} `InvalidArgument` for no or too many blobs; `FailedPrecondition` while PREFETCHES_MAX are under way,
+   *   and for an image that is larger than the cache; what asking the registry for a size throws.
    */
   async start(name: string, blobs: readonly BlobAddress[]): Promise<FillProgress> {
     const digests = blobs.map(({ digest }) => digest).join(' ');
@@ -49,6 +57,11 @@ export class Prefetches {
         sizeBytes || undefined,
       );
       sources.set(digest, registrySource(ranges));
+    }
+    const bytes = [...sources.values()].reduce((sum, { key }) => sum + key.sizeBytes, 0);
+    if (bytes > this.#capacityBytes) {
+      const message = `Cannot prefetch ${name}: it has ${byteText(bytes)}, and the cache has room for ${byteText(this.#capacityBytes)}; raise cache_size`;
+      throw new ObdError(ErrorCodes.FailedPrecondition, message);
     }
     this.#makeRoom(name);
     this.#digests.set(name, digests);
@@ -73,7 +86,8 @@ export class Prefetches {
   #makeRoom(name: string): void {
     this.#drop(name);
     if (this.#digests.size < PREFETCHES_MAX) return;
-    const done = this.list().find(({ state }) => state === 'complete' || state === 'failing');
+    const isUnderWay = ({ state }: FillProgress) => state === 'waiting' || state === 'filling';
+    const done = this.list().find((each) => !isUnderWay(each));
     if (done !== undefined) {
       this.#drop(done.name);
       return;

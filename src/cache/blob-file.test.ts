@@ -41,6 +41,17 @@ function assertSound(file: BlobFile, disk: CrashingFile, context: string): void 
 }
 
 describe('BlobFile', () => {
+  test('bytes that take the place of others begin a new generation, and new ones do not', async () => {
+    const file = BlobFile.fresh(new CrashingFile(fileBytes, () => 0), BLOB);
+    const { chunks } = file;
+    await file.store(0, chunkBytes(0));
+    assert.equal(chunks.generation, 0);
+    await file.store(0, chunkBytes(0));
+    assert.equal(chunks.generation, 1);
+    await file.store(1, chunkBytes(1));
+    assert.equal(chunks.generation, 1);
+  });
+
   test('loses no chunk of a save that a second save followed', async () => {
     for (let seed = 0; seed < SEEDS; seed++) {
       const random = seededRandom(seed);

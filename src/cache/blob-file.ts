@@ -156,8 +156,11 @@ export class BlobFile {
   async #store(first: number, bytes: Uint8Array): Promise<void> {
     await this.reserveSlots();
     const end = first + Math.ceil(bytes.length / CHUNK_BYTES);
-    for (let chunk = first; chunk < end; chunk++) this.chunks.delete(chunk);
+    let hadSome = false;
+    for (let chunk = first; chunk < end; chunk++) hadSome = this.chunks.delete(chunk) || hadSome;
     this.chunks.nextVersion(first, end);
+    // Readers may have bytes of those in memory, which are not those of the new version.
+    if (hadSome) this.chunks.nextGeneration();
     await this.#file.write(bytes, first * CHUNK_BYTES);
     this.chunks.nextVersion(first, end);
     // Marked as used, so that eviction spares it until the reader that it was fetched for has read it.

@@ -138,6 +138,7 @@ export class BlobHandle implements BlobLink, BlobStats, Fetcher, StreamableBlob 
     for (let chunk = Math.floor(offset / CHUNK_BYTES); chunk < endChunk(offset, length); chunk++) {
       if (stored.delete(chunk)) chunks++;
     }
+    this.source.invalidated?.(offset, length);
     this.#blob.invalidated(this.source.label, offset, length);
     return Math.min(chunks * CHUNK_BYTES, this.#blob.sizeBytes);
   }

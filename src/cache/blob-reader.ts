@@ -52,6 +52,8 @@ export class BlobReader implements RandomAccessFile {
   readonly #file: ResidentFile | undefined;
   readonly #overflow: OverflowChunks;
   readonly #link: BlobLink;
+  /** Whether its reads show what a device reads. */
+  readonly #countsReads: boolean;
   /** The generation in which every block that #file has in memory was read, or its load began. */
   #generation: number;
   #isOpening = true;
@@ -59,9 +61,15 @@ export class BlobReader implements RandomAccessFile {
 
   /**
    * @param overflow - The copies that this thread's readers share.
+   * @param countsReads - Whether chunks count as read, and as used, that it reads: not those of a check.
    * @throws system errors.
    */
-  constructor({ key, label, fd, chunks }: BlobShare, overflow: OverflowChunks, link: BlobLink) {
+  constructor(
+    { key, label, fd, chunks }: BlobShare,
+    overflow: OverflowChunks,
+    link: BlobLink,
+    countsReads = true,
+  ) {
     this.label = label;
     this.sizeBytes = key.sizeBytes;
     this.#key = key;
@@ -70,6 +78,7 @@ export class BlobReader implements RandomAccessFile {
     this.#file = fd === undefined ? undefined : new ResidentFile(fd, key.digest);
     this.#overflow = overflow;
     this.#link = link;
+    this.#countsReads = countsReads;
   }
 
   get digest(): string {
@@ -92,7 +101,7 @@ export class BlobReader implements RandomAccessFile {
       if (this.#chunks.hasAll(first, end)) isRead = this.#readFile(target, offset);
       else isRead = this.#overflow.isEmpty ? false : this.#readMixed(target, offset, end);
       if (this.#chunks.generation !== this.#generation) continue;
-      if (isRead) this.#chunks.read(first, end);
+      if (isRead && this.#countsReads) this.#chunks.read(first, end);
       if (isRead && this.#isOpening) this.#chunks.markOpening(first, end);
       return isRead;
     }

@@ -301,6 +301,10 @@ export class BlockCache {
     return await this.#room.evictIdle();
   }
 
+  get capacityBytes(): number {
+    return this.#room.capacityBytes;
+  }
+
   /** Whether `bytes` that no read asked for have room without evicting chunks of open blobs. */
   async fitsUnasked(bytes: number): Promise<boolean> {
     return await this.#room.fitsUnasked(bytes);

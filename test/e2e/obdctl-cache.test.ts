@@ -119,7 +119,7 @@ describe('obdctl', { skip: blockdUnfit, timeout: 120_000 }, () => {
       assert.equal(status, 1);
       assert.match(
         stderr,
-        /Cannot prefetch all of .*image\.json: the cache is full; raise cache_size/,
+        /Cannot prefetch .*image\.json: it has 8\.1 MiB, and the cache has room for 2\.0 MiB; raise cache_size/,
       );
     });
   });

@@ -30,7 +30,9 @@ function textOf(report: LayerReport): string {
     ['compression', compression === null ? 'none' : compressionText(compression, report.fileBytes)],
     [
       'hash tree',
-      report.hashTree === null ? 'none' : `${report.hashTree.root}, which proves its blocks`,
+      report.hashTree === null
+        ? 'none'
+        : `${report.hashTree.root}, by its header; its blocks are checked when they are read`,
     ],
     ['uuid', report.uuid],
     ['parent uuid', report.parentUuid],
