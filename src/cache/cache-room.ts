@@ -58,6 +58,11 @@ export class CacheRoom {
     return Math.max(this.capacityBytes - this.#usedBytes(), this.capacityBytes * UNASKED_SHARE);
   }
 
+  /** How many bytes have room without evicting chunks of open blobs. */
+  get freeBytes(): number {
+    return this.capacityBytes - this.#usedBytes() + this.#directory.idleBytes;
+  }
+
   /** How many bytes the file system lacks to the reserve; negative if it has more. */
   async missingBytes(): Promise<number> {
     return await this.#disk.missing(this.#reservedBytes);

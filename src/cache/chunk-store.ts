@@ -7,6 +7,8 @@ export interface ChunkStore extends Omit<StreamSink, 'wants' | 'isAwaited' | 'is
   readonly chunks: number;
   /** Whether there is space for more chunks than requested. */
   readonly hasSpace: boolean;
+  /** How many bytes have room without evicting chunks of open blobs. */
+  readonly freeBytes: number;
   /** Limit for bytes that no read waits for, of a blob that is sent whole. */
   readonly unaskedBytesMax: number;
   /** Whether the chunk was read since it was fetched. */

@@ -231,3 +231,26 @@ test('windows and streams keep the capacity of the cache', async () => {
     { ...ROOM, capacityBytes: 128 * CHUNK_BYTES },
   );
 });
+
+test('a stream evicts nothing of open images', async () => {
+  await withCache(
+    async (cache) => {
+      const bytes = distinctBytes(200 * CHUNK_BYTES, 11);
+      const other = await openMounted(cache, new BlobDouble(bytes), new ImageReads());
+      for (let chunk = 0; chunk < 200; chunk++) {
+        await readMounted(other, bytes, chunk * CHUNK_BYTES, CHUNK_BYTES);
+      }
+      const ranges = new BlobDouble(LARGE);
+      const dense = await openMounted(cache, ranges, new ImageReads());
+      for (let i = 0; i < 30; i++) {
+        const first = ((i * 13) % 50) * GRANULE;
+        await readMounted(dense, LARGE, first * CHUNK_BYTES, GRANULE * CHUNK_BYTES);
+      }
+      await sleep(300);
+      assert.ok(ranges.urgencies.includes('background'));
+      assert.equal(other.cachedBytes, bytes.length);
+      assert.ok(ranges.requestedBytes <= 340 * CHUNK_BYTES, `${ranges.requestedBytes}`);
+    },
+    { ...ROOM, capacityBytes: 540 * CHUNK_BYTES },
+  );
+});

@@ -75,15 +75,24 @@ export class Readahead {
     this.#poll();
   }
 
-  /** Fetches some of the blob's missing chunks in the background, unless enough of such fetches are queued. */
+  /**
+   * Fetches some of the blob's missing chunks in the background, unless enough of such fetches are queued. Evicts nothing of open
+   * blobs.
+   */
   stream(fetcher: Fetcher): void {
-    const { chunks } = this.#store;
+    const { chunks, freeBytes } = this.#store;
     let queued = 0;
-    for (const { urgency } of this.#flights.all()) if (urgency === 'background') queued++;
+    let free = Math.floor(freeBytes / CHUNK_BYTES);
+    for (const flight of this.#flights.all()) {
+      free -= flight.chunks;
+      if (flight.urgency === 'background') queued++;
+    }
     for (let looked = 0; looked < chunks && queued < STREAMED_FLIGHTS_MAX; ) {
       if (!this.#unasked.takesMore()) return;
       const first = this.#streamedTo;
       const runEnd = this.#flights.runEnd(first, chunks);
+      free -= runEnd - first;
+      if (free < 0) return;
       if (runEnd > first) {
         this.#unasked.fetch(fetcher, { first, end: runEnd }, 'background');
         queued++;

@@ -21,7 +21,7 @@ export interface CacheServices {
   readonly scheduler: FetchScheduler;
   readonly outages: SourceOutages;
   readonly overflow: OverflowChunks;
-  readonly room: Pick<CacheRoom, 'reserve' | 'release' | 'evict' | 'unaskedBytesMax'>;
+  readonly room: Pick<CacheRoom, 'reserve' | 'release' | 'evict' | 'unaskedBytesMax' | 'freeBytes'>;
   /** A store failed for this reason. Called for every failure. */
   full(fault: ObdError): void;
   /** Storing works. */
@@ -141,6 +141,10 @@ export class SharedBlob implements ChunkStore {
     // Other threads invalidate their copies in memory too.
     this.stored.nextGeneration();
     this.#services.changed(this);
+  }
+
+  get freeBytes(): number {
+    return this.#services.room.freeBytes;
   }
 
   get unaskedBytesMax(): number {
