@@ -19,8 +19,13 @@ function laneAt(origin = 'registry.example'): Lane {
 function controlled(scheduler: FetchScheduler) {
   const started: string[] = [];
   const ends = new Map<string, () => void>();
-  const run = (lane: Lane, name: string, wanted: { urgency: Urgency } = { urgency: 'demand' }) =>
-    scheduler.run(lane, Object.assign(wanted, { bytes: MIB }), () => {
+  const run = (
+    lane: Lane,
+    name: string,
+    wanted: { urgency: Urgency } = { urgency: 'demand' },
+    image?: object,
+  ) =>
+    scheduler.run(lane, Object.assign(wanted, { bytes: MIB, image }), () => {
       started.push(name);
       return new Promise<void>((resolve) => ends.set(name, resolve));
     });
@@ -75,6 +80,21 @@ test('an origin has 32 fetches at a time, which its lanes share, and other origi
   await drain(all, ends);
 });
 
+test('images share an origin, however many blobs they have', async () => {
+  const { started, ends, run } = controlled(new FetchScheduler());
+  const images = [{}, {}];
+  const all = Array.from({ length: 20 }, () => laneAt()).flatMap((lane, l) =>
+    [0, 1].map((i) => run(lane, `many ${l}.${i}`, undefined, images[0])),
+  );
+  const single = laneAt();
+  for (let i = 0; i < 20; i++) all.push(run(single, `one ${i}`, undefined, images[1]));
+  await turn();
+  // The one blob has as many as a blob may have.
+  assert.equal(started.filter((name) => name.startsWith('one')).length, 12);
+  assert.equal(started.filter((name) => name.startsWith('many')).length, 20);
+  await drain(all, ends);
+});
+
 test('an origin with nothing in flight may always start one fetch', async () => {
   const { started, ends, run } = controlled(new FetchScheduler());
   const all: Promise<void>[] = [];
@@ -109,10 +129,14 @@ test('demand starts before prefetches, and these before the background', async (
 /** A demand of 1 MiB, whose bytes arrive as the test says. */
 function arriving(scheduler: FetchScheduler, lane: Lane, ends: Map<string, () => void>) {
   let received = (_bytes: number): void => {};
-  const demand = scheduler.run(lane, { urgency: 'demand', bytes: MIB }, (transfer) => {
-    received = transfer.received;
-    return new Promise<void>((resolve) => ends.set('demand', resolve));
-  });
+  const demand = scheduler.run(
+    lane,
+    { urgency: 'demand', bytes: MIB, image: undefined },
+    (transfer) => {
+      received = transfer.received;
+      return new Promise<void>((resolve) => ends.set('demand', resolve));
+    },
+  );
   return { demand, arrive: (bytes: number) => received(bytes) };
 }
 
@@ -166,7 +190,7 @@ test('a near link gets two large prefetches side by side, and many small ones', 
     const all = Array.from({ length: 12 }, () =>
       scheduler.run(
         lane,
-        { urgency: 'prefetch', bytes },
+        { urgency: 'prefetch', bytes, image: undefined },
         () => new Promise<void>((resolve) => ends.push(resolve)),
       ),
     );
@@ -199,7 +223,7 @@ test('a failure reaches the caller, and frees the place', async () => {
   const scheduler = new FetchScheduler();
   const lane = laneAt();
   const failing = Array.from({ length: 13 }, () =>
-    scheduler.run(lane, { urgency: 'demand', bytes: MIB }, () =>
+    scheduler.run(lane, { urgency: 'demand', bytes: MIB, image: undefined }, () =>
       Promise.reject(new TypeError('as planned')),
     ),
   );

@@ -40,7 +40,7 @@ export class FetchScheduler {
       const start = (transfer: Transfer) => {
         fetch(transfer)
           .then(resolve, reject)
-          .finally(() => this.#finished(queue, lane, transfer));
+          .finally(() => this.#finished(queue, { lane, wanted }, transfer));
       };
       queue.push({ lane, wanted, start });
       this.#scheduleTurn();
@@ -104,9 +104,9 @@ export class FetchScheduler {
     return this.#runningTotal < FETCHES_MAX / 2;
   }
 
-  #finished(queue: OriginQueue, lane: Lane, transfer: Transfer): void {
+  #finished(queue: OriginQueue, ended: Pick<Waiting, 'lane' | 'wanted'>, transfer: Transfer): void {
     transfer.ended();
-    queue.finished(lane);
+    queue.finished(ended);
     this.#runningTotal--;
     this.#scheduleTurn();
   }

@@ -84,6 +84,10 @@ export class Flight {
     return this.urgency !== 'demand' && this.waiters.size === 0;
   }
 
+  get image(): ImageReads | undefined {
+    return this.owner.image;
+  }
+
   /** How many bytes its next attempt requests; the last chunk counts as a whole one. */
   get bytes(): number {
     return this.chunks * CHUNK_BYTES;

@@ -1,8 +1,9 @@
 /**
  * The fetches from one origin: those that wait, those that run, and which starts next.
  *
- * Blobs share an origin fairly: of the fetches of one urgency, the one whose blob has the fewest in flight starts first, and
- * the oldest of these. So an image that is swept delays no other image by more than the requests that are in flight.
+ * Images share an origin fairly, however many blobs they have: of the fetches of one urgency, the one whose image has the fewest in
+ * flight starts first, and the oldest of these. So an image that is swept delays no other image by more than the requests that are in
+ * flight.
  */
 import type { Urgency } from '../io/ranged-source.js';
 import { OriginLink, type Transfer } from './origin-link.js';
@@ -28,6 +29,8 @@ export interface Wanted {
   readonly urgency: Urgency;
   /** When it starts. */
   readonly bytes: number;
+  /** Of the image that it is for; undefined for a blob of no image, which is by itself. */
+  readonly image: object | undefined;
 }
 
 export interface Waiting {
@@ -39,7 +42,8 @@ export interface Waiting {
 export class OriginQueue {
   readonly link = new OriginLink();
   readonly #waiting: Waiting[] = [];
-  readonly #running = new Map<Lane, number>();
+  /** By blob, and by image. */
+  readonly #running = new Map<object, number>();
   #runningTotal = 0;
 
   get isIdle(): boolean {
@@ -61,27 +65,38 @@ export class OriginQueue {
   /** Removes the next fetch of that urgency that may start, and counts it as running. */
   take(urgency: Urgency): Waiting | undefined {
     let best = -1;
-    let bestRunning = urgency === 'demand' ? LANE_FETCHES_MAX : UNASKED_LANE_FETCHES_MAX;
+    let bestRunning = Number.POSITIVE_INFINITY;
+    const laneMax = urgency === 'demand' ? LANE_FETCHES_MAX : UNASKED_LANE_FETCHES_MAX;
     if (!this.#mayStart(urgency)) return undefined;
     for (const [i, { lane, wanted }] of this.#waiting.entries()) {
-      const running = this.#running.get(lane) ?? 0;
-      if (wanted.urgency !== urgency || running >= bestRunning) continue;
+      if (wanted.urgency !== urgency || this.#runningOf(lane) >= laneMax) continue;
+      const running = this.#runningOf(wanted.image ?? lane);
+      if (running >= bestRunning) continue;
       if (urgency !== 'demand' && !this.#hasRoomFor(wanted)) continue;
       best = i;
       bestRunning = running;
     }
     const [taken] = best === -1 ? [] : this.#waiting.splice(best, 1);
     if (taken === undefined) return undefined;
-    this.#running.set(taken.lane, bestRunning + 1);
-    this.#runningTotal++;
+    this.#count(taken, 1);
     return taken;
   }
 
-  finished(lane: Lane): void {
-    const running = this.#running.get(lane)! - 1;
-    if (running === 0) this.#running.delete(lane);
-    else this.#running.set(lane, running);
-    this.#runningTotal--;
+  finished(ended: Pick<Waiting, 'lane' | 'wanted'>): void {
+    this.#count(ended, -1);
+  }
+
+  #count({ lane, wanted: { image } }: Pick<Waiting, 'lane' | 'wanted'>, change: 1 | -1): void {
+    this.#runningTotal += change;
+    for (const each of image === undefined ? [lane] : [lane, image]) {
+      const running = this.#runningOf(each) + change;
+      if (running === 0) this.#running.delete(each);
+      else this.#running.set(each, running);
+    }
+  }
+
+  #runningOf(laneOrImage: object): number {
+    return this.#running.get(laneOrImage) ?? 0;
   }
 
   #hasRoomFor({ bytes }: Wanted): boolean {
