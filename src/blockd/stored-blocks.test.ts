@@ -3,11 +3,15 @@
  * Method: a disk of two layers, whose blobs come in an order of the test's.
  */
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MemoryFile } from '../../test/support/memory-file.js';
 import type { StoredRange } from '../io/random-access-file.js';
 import { storedBlocks } from './stored-blocks.js';
+
+// The pauses between two looks keep no process.
+const awake = setInterval(() => {}, 60_000);
+after(() => clearInterval(awake));
 
 const BLOCK = 4096;
 const PIECE = 128 << 10;
