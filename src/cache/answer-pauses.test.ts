@@ -83,3 +83,12 @@ test('the rest of an answer that no read waits for is waited for', async () => {
     assert.equal(ranges.requests.length, 1);
   });
 });
+
+test('answers that pause together are waited for', async () => {
+  await withCache(async (cache) => {
+    const { ranges, load } = await pausingBlob(cache, 1000, 4);
+    const times = await Promise.all([0, 13, 26, 38].map((chunk) => load(chunk)));
+    assert.ok(Math.min(...times) >= PAUSE_MS, `${times}`);
+    assert.equal(ranges.requests.length, 4);
+  });
+});

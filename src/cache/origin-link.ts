@@ -85,6 +85,7 @@ export class OriginLink {
   readonly #firstByteMs = new Extreme(Math.min);
   #inFlightBytes = 0;
   #inFlight = 0;
+  #receivedMs = 0;
   /** Undefined until bytes come. */
   #windowStartMs: number | undefined;
   #windowBytes = 0;
@@ -97,6 +98,16 @@ export class OriginLink {
   /** Bytes that were requested and have not come. */
   get inFlightBytes(): number {
     return this.#inFlightBytes;
+  }
+
+  /** Requests whose answers have not ended. */
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  /** For how long no byte has come, in ms. */
+  get quietMs(): number {
+    return this.#now() - this.#receivedMs;
   }
 
   /** The shortest wait for a first byte; undefined before it is measured. */
@@ -140,6 +151,7 @@ export class OriginLink {
         const nowMs = this.#now();
         if (isFirst) this.#firstByteMs.take(nowMs - startedMs);
         isFirst = false;
+        this.#receivedMs = nowMs;
         const counted = Math.min(left, count);
         left -= counted;
         this.#inFlightBytes -= counted;

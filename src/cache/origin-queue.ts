@@ -29,7 +29,7 @@ export interface Wanted {
   readonly urgency: Urgency;
   /** When it starts. */
   readonly bytes: number;
-  /** Of the image that it is for; undefined for a blob of no image, which is by itself. */
+  /** The image that it is for; undefined for a blob of no image, which is by itself. */
   readonly image: object | undefined;
 }
 
