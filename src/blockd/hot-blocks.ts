@@ -14,7 +14,7 @@ const LOOK_MS = 250;
 const PAUSE_MS = 20;
 
 /** As LayerStack has it. */
-interface LayeredDisk {
+export interface LayeredDisk {
   eachPartOf(
     files: readonly RandomAccessFile[],
     visit: (i: number, offset: number, fileOffset: number, length: number) => boolean,

@@ -7,7 +7,7 @@ import type { RegistryClient } from '../registry/registry-client.js';
 import type { BackgroundFill, FillProgress } from './background-fill.js';
 import { registrySource } from './registry-source.js';
 
-/** The oldest one that is complete, fails or finds no room is left for a further one. */
+/** The oldest one that is not under way makes room for a further one. */
 const PREFETCHES_MAX = 64;
 /** The layers of the largest image that can be opened. */
 const BLOBS_MAX = 255;

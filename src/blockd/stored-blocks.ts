@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
 import type { RandomAccessFile, StoredRange } from '../io/random-access-file.js';
+import type { LayeredDisk } from './hot-blocks.js';
 
 /** Looked at, and named, as a whole. */
 const PIECE_BYTES = 128 << 10;
@@ -17,14 +18,6 @@ const BLOCKS_MAX = 131_072;
 const PIECES_MAX = 131_072;
 /** Nothing has come for so long. */
 const WAIT_MS_MAX = 10_000;
-
-/** As LayerStack has it. */
-interface LayeredDisk {
-  eachPartOf(
-    files: readonly RandomAccessFile[],
-    visit: (i: number, offset: number, fileOffset: number, length: number) => boolean,
-  ): void;
-}
 
 interface Piece {
   readonly file: RandomAccessFile;

@@ -2,7 +2,7 @@
  * Watches whether a start walks through the whole tree of its image, as a program does that packs, copies, checks or searches it:
  * whether it reads at least half of the directories.
  *
- * Of the images of the benchmark, starts of programs read 4 to 16 % of the directories, and one that reads most of the files all of
+ * Starts of programs read 4 to 16 % of the directories of the benchmark's images, and one that reads most of the files reads all of
  * them, before the files (docs/adr/0012). The kernel reads a block of a directory at a time, and once.
  */
 import type { RequestKind, RequestObserver } from '../blockdev/request-observer.js';

@@ -254,7 +254,7 @@ export class WorkerDevices {
     const served = this.#served.get(id);
     // The start is over, or its known pages are read ahead.
     if (served?.recorder === undefined || served.hot !== undefined) return;
-    // What a client records is what the container reads.
+    // A recording for a client has only the reads of the container.
     if (served.recording !== undefined) return;
     const { disk, files } = served.image;
     const isStored = ({ blob, offset, length }: StoredRange) =>

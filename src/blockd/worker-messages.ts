@@ -94,7 +94,7 @@ export interface SharedHotPages {
   readonly isExact: boolean;
 }
 
-/** What was read ahead: the pages that are known of the start, or the files of an image that it reads most of. */
+/** Pages that were read ahead: those known of the start, or the files of an image that it reads most of. */
 export type PagesRead = 'known' | 'stored';
 
 /** How a device is to serve its start. */

@@ -25,7 +25,7 @@ const DENSE_SHARE = 0.8;
 const SPARSE_SHARE = 0.5;
 /** Of the image. The JVM of the benchmark reads a third of its image, Python a fifth. */
 const MOST_SHARE = 0.4;
-/** The same for a start that has walked through the tree. One that walks and reads no files, as `find` does, stays below it. */
+/** The same for a start that has walked through the tree. A walk that reads no files, as `find` makes it, stays below it. */
 const WALKED_READ_SHARE = 0.1;
 /** As DENSE_SHARE and SPARSE_SHARE, for a start that has walked through the tree. */
 const WALKED_DENSE_SHARE = 0.4;

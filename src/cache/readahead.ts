@@ -80,13 +80,15 @@ export class Readahead {
    * blobs.
    */
   stream(fetcher: Fetcher): void {
-    const { chunks, freeBytes } = this.#store;
+    const { chunks } = this.#store;
     let queued = 0;
-    let free = Math.floor(freeBytes / CHUNK_BYTES);
+    let inFlight = 0;
     for (const flight of this.#flights.all()) {
-      free -= flight.chunks;
+      inFlight += flight.chunks;
       if (flight.urgency === 'background') queued++;
     }
+    if (queued >= STREAMED_FLIGHTS_MAX) return;
+    let free = Math.floor(this.#store.freeBytes / CHUNK_BYTES) - inFlight;
     for (let looked = 0; looked < chunks && queued < STREAMED_FLIGHTS_MAX; ) {
       if (!this.#unasked.takesMore()) return;
       const first = this.#streamedTo;

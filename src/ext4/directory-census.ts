@@ -4,13 +4,14 @@
  * Sources: kernel Documentation/filesystems/ext4, directory.rst (the first block of a directory has "." and "..", hash trees
  * included) and group_descr.rst (bg_used_dirs_count).
  */
-import { ObdError } from '../errors.js';
-import { EXT4_BLOCK_BYTES } from '../io/block-sizes.js';
+import { ErrorCodes, ObdError } from '../errors.js';
+import type { BlockDevice } from '../io/block-device.js';
+import { GroupDescriptors } from './group-descriptors.js';
+import { MetadataCache } from './metadata-cache.js';
 import { SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock } from './superblock.js';
 
 const DOT = 0x2e;
 const DOT_ENTRY_BYTES = 12;
-const USED_DIRECTORIES_AT = 0x10;
 
 interface ReadDisk {
   readonly sizeBytes: number;
@@ -30,24 +31,32 @@ export function beginsDirectory(block: Buffer): boolean {
   );
 }
 
-/** Undefined for a disk without such an ext4 (superblock.ts), and for one whose first blocks are not on this machine. */
+/** Undefined for a disk without an ext4 as superblock.ts has it, and for one whose first blocks are not on this machine. */
 export function countDirectories(disk: ReadDisk): number | undefined {
-  const bytes = Buffer.alloc(SUPERBLOCK_BYTES);
-  if (!disk.tryRead(bytes, SUPERBLOCK_OFFSET)) return undefined;
-  let superblock: Superblock;
   try {
-    superblock = new Superblock(bytes, disk.sizeBytes);
+    const bytes = Buffer.alloc(SUPERBLOCK_BYTES);
+    const device = readOnly(disk);
+    device.read(bytes, SUPERBLOCK_OFFSET);
+    const superblock = new Superblock(bytes, disk.sizeBytes);
+    const groups = GroupDescriptors.load(superblock, new MetadataCache(device));
+    let directories = 0;
+    for (let group = 0; group < superblock.groups; group++)
+      directories += groups.directories(group);
+    return directories;
   } catch (error) {
     if (error instanceof ObdError) return undefined;
     throw error;
   }
-  const descriptors = Buffer.alloc(superblock.descriptorBlocks * EXT4_BLOCK_BYTES);
-  if (!disk.tryRead(descriptors, EXT4_BLOCK_BYTES)) return undefined;
-  let directories = 0;
-  for (let group = 0; group < superblock.groups; group++) {
-    directories += descriptors.readUInt16LE(
-      group * superblock.descriptorBytes + USED_DIRECTORIES_AT,
-    );
-  }
-  return directories;
+}
+
+function readOnly(disk: ReadDisk): BlockDevice {
+  return {
+    sizeBytes: disk.sizeBytes,
+    read: (target, offset) => {
+      if (disk.tryRead(target, offset)) return;
+      throw new ObdError(ErrorCodes.Unavailable, 'Cannot count directories: a block is not here');
+    },
+    write: () => {},
+    discard: () => {},
+  };
 }
